@@ -1,0 +1,55 @@
+"""The digests a file is compared with: SHA-256 (the Hub's LFS files, every pin) and git's blob SHA-1 (its plain files)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Protocol
+
+import xxhash
+
+from fetcher.artifact import Digest, DigestAlgorithm
+from fetcher.errors import DigestUnavailable
+
+
+class Hasher(Protocol):
+    def update(self, data: bytes | bytearray | memoryview, /) -> object: ...
+    def hexdigest(self) -> str: ...
+
+
+def new_hasher(algorithm: DigestAlgorithm, *, size: int | None) -> Hasher:
+    """A running digest of a file of `size` bytes. git's needs the size first: without it, DigestUnavailable."""
+    if algorithm == "sha256":
+        return hashlib.sha256()
+    if size is None:
+        raise DigestUnavailable("a git digest can't be checked for a file whose size the source does not tell")
+    # Not a defence against forgery, git's own identity: usedforsecurity=False keeps it working on FIPS hosts.
+    hasher = hashlib.sha1(usedforsecurity=False)
+    hasher.update(b"blob %d\0" % size)
+    return hasher
+
+
+class DigestCheck:
+    """All digests of one file, advanced together. Feed it the bytes in order, then ask `mismatch`."""
+
+    __slots__ = ("_hashers",)
+
+    def __init__(self, digests: Iterable[Digest], *, size: int | None) -> None:
+        self._hashers = [(digest, new_hasher(digest.algorithm, size=size)) for digest in digests]
+
+    def update(self, data: bytes | bytearray | memoryview) -> None:
+        for _, hasher in self._hashers:
+            hasher.update(data)
+
+    def mismatch(self) -> tuple[Digest, str] | None:
+        """The first expected digest that the bytes do not have, and the one they have; None when all agree."""
+        for expected, hasher in self._hashers:
+            actual = hasher.hexdigest()
+            if actual != expected.hex:
+                return expected, f"{expected.algorithm}:{actual}"
+        return None
+
+
+def new_chunk_hasher() -> Hasher:
+    """XXH3-128, which runs at memory speed (9.4 GB/s a core where SHA-256 without SHA-NI does 0.2-0.4)."""
+    return xxhash.xxh3_128()

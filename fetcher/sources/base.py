@@ -1,0 +1,79 @@
+"""What the engine asks of a source, and all it knows of one.
+
+A source turns a URI into a revision, a listing and bodies of byte ranges. It keeps addresses, tokens and their expiry to
+itself, never retries, and classifies: whatever goes wrong is raised as one of `fetcher.errors.SourceError`
+(`engine.retry` decides what follows). `fetcher.testing.conformance` is this contract as a test suite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from fetcher.artifact import ByteRange, RemoteFile
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a source can do, as data.
+
+    `local`: files have a path on this machine (`local_path`), so they may be cloned or linked. `in_place`: the artifact
+    already stands where it will be used; it is verified there and never written (`pvc://`).
+    """
+
+    local: bool = False
+    in_place: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """All files of the artifact at `revision`, before any selection. `revision` is the resolved one (a commit, an ETag)."""
+
+    revision: str | None
+    files: tuple[RemoteFile, ...]
+
+
+class Source(Protocol):
+    """One artifact at its source. Not thread-safe; all methods run on one event loop."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    async def resolve(self) -> str | None:
+        """The revision the source would serve now, by at most one request; None when it has no notion of one.
+
+        Equal strings mean equal content. Raises SourceError.
+        """
+        ...
+
+    async def list(self, revision: str | None) -> Listing:
+        """Every file at `revision` (what `resolve` returned). Paths are as the source says: the planner refuses bad ones.
+
+        Raises SourceError.
+        """
+        ...
+
+    def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The bytes of `byte_range` of `file`, in order, in pieces of any length; the whole file when it is None.
+
+        Before the first piece is handed out, status, Content-Range, total size and validator were compared with what was
+        asked for. Iteration ends after exactly `len(byte_range)` bytes (of the whole file: after its size, or at the
+        sender's proper end when the size is unknown) or raises: a short body, extra bytes, a stall never pass as an end.
+        Closing early is allowed at any time, costs at most the connection, and never waits for the sender. May be called
+        concurrently for any files and ranges.
+
+        Raises RangesUnsupported when the server sends the whole file instead of a part, ContentChanged when it serves
+        other content than listed, Transient or a final SourceError otherwise.
+        """
+        ...
+
+    def local_path(self, file: RemoteFile) -> Path | None:
+        """Where `file` lies on this machine, when `capabilities.local`."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give back connections. Idempotent; no method may be called after it."""
+        ...

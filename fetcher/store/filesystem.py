@@ -1,0 +1,210 @@
+"""The system calls the store rests on, each with what it promises and where it does not exist.
+
+All raise OSError; callers wrap what they do in `storing`, which says in words what failed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import functools
+import os
+import platform
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from fetcher.errors import from_os_error
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+_FALLOC_FL_KEEP_SIZE = 1
+_FICLONE = 0x40049409
+_RENAMEAT2 = {"x86_64": 316, "aarch64": 276}.get(platform.machine())
+_UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EXDEV, errno.ENOTTY, errno.EPERM, errno.ETXTBSY}
+
+# statfs(2) f_type of filesystems that several hosts see: their sign of life may arrive late.
+_NETWORK_MAGIC = {
+    0x6969: "nfs",
+    0xFF534D42: "cifs",
+    0xFE534D42: "smb2",
+    0x00C36400: "ceph",
+    0x0BD00BD0: "lustre",
+    0x47504653: "gpfs",
+    0x65735546: "fuse",
+    0x01021997: "9p",
+    0x7461636F: "ocfs2",
+    0x01161970: "gfs2",
+    0x6A656A63: "virtiofs",
+}
+
+
+@functools.cache
+def _libc() -> Any:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _checked(result: int, path: str) -> None:
+    if result != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), path)
+
+
+@contextmanager
+def storing(doing: str, path: str | None = None) -> Iterator[None]:
+    """Turn an OSError into the StoreError that says it; `doing` completes "cannot ..."."""
+    try:
+        yield
+    except OSError as error:
+        raise from_os_error(error, doing=doing, path=path) from error
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Swap two paths in one step (`renameat2(RENAME_EXCHANGE)`); False where the filesystem can't (NFS, older kernels)."""
+    if _RENAMEAT2 is None:
+        return False
+    try:
+        _checked(
+            _libc().syscall(
+                ctypes.c_long(_RENAMEAT2),
+                ctypes.c_int(_AT_FDCWD),
+                ctypes.c_char_p(os.fsencode(one)),
+                ctypes.c_int(_AT_FDCWD),
+                ctypes.c_char_p(os.fsencode(other)),
+                ctypes.c_uint(_RENAME_EXCHANGE),
+            ),
+            str(one),
+        )
+    except OSError as error:
+        if error.errno in _UNSUPPORTED:
+            return False
+        raise
+    return True
+
+
+def reserve(descriptor: int, size: int) -> bool:
+    """Reserve `size` bytes for a file without changing its length; False where the filesystem has no such thing.
+
+    Raises ENOSPC at once instead of after hours. `posix_fallocate` would write zeros where this is not supported.
+    """
+    if size == 0:
+        return True
+    call = _libc().fallocate
+    call.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+    while call(descriptor, _FALLOC_FL_KEEP_SIZE, 0, size) != 0:
+        code = ctypes.get_errno()
+        if code in _UNSUPPORTED:
+            return False
+        if code != errno.EINTR:
+            raise OSError(code, os.strerror(code))
+    return True
+
+
+def clone(source: int, target: int) -> bool:
+    """Make `target` share all of `source`'s blocks, copy on write (xfs, btrfs); False where that can't be."""
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError as error:
+        if error.errno in _UNSUPPORTED:
+            return False
+        raise
+    return True
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable. A filesystem that has no such call (some FUSE, CIFS) is let off."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def write_durably(path: Path, data: bytes, *, mode: int) -> None:
+    """Replace the small file `path` in one step: written beside it, synced, renamed, the directory synced."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        write_all(descriptor, data)
+        allow(descriptor, mode)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.rename(draft, path)
+    sync_directory(path.parent)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """write(2) until everything is written."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def allow(target: int | Path, mode: int) -> None:
+    """chmod, whatever the umask; filesystems that refuse it (CIFS, some FUSE, another owner's file) are let off."""
+    with suppress(OSError):
+        os.chmod(target, mode)
+
+
+def file_mode(parent: Path) -> int:
+    """0644, and group write where the parent directory is shared by a group (setgid or group-writable)."""
+    return 0o664 if _shared_by_group(parent) else 0o644
+
+
+def directory_mode(parent: Path) -> int:
+    """0755, and group write (with setgid kept) where the parent directory is shared by a group."""
+    if not _shared_by_group(parent):
+        return 0o755
+    return 0o775 | (os.stat(parent).st_mode & stat.S_ISGID)
+
+
+def _shared_by_group(parent: Path) -> bool:
+    return bool(os.stat(parent).st_mode & (stat.S_ISGID | stat.S_IWGRP))
+
+
+def make_directory(path: Path) -> None:
+    """`path` and its missing parents, each with `directory_mode` of the one above it."""
+    missing = []
+    while not path.is_dir():
+        missing.append(path)
+        path = path.parent
+    for directory in reversed(missing):
+        mode = directory_mode(directory.parent)
+        with suppress(FileExistsError):
+            os.mkdir(directory, 0o777)
+            allow(directory, mode)
+
+
+def network_filesystem(path: Path) -> str | None:
+    """The kind of network filesystem `path` lies on; None on a local one."""
+    buffer = (ctypes.c_long * 32)()
+    if _libc().statfs(os.fsencode(path), ctypes.byref(buffer)) != 0:
+        return None
+    return _NETWORK_MAGIC.get(buffer[0] & 0xFFFFFFFF)
+
+
+def free_bytes(path: Path) -> int | None:
+    """What an ordinary user may still write on the filesystem of `path`; None where it does not say (some FUSE)."""
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize if status.f_blocks else None
+
+
+def free_inodes(path: Path) -> int | None:
+    """How many files may still be made there; None where there is no fixed number (btrfs, NFS)."""
+    status = os.statvfs(path)
+    return status.f_favail if status.f_files else None
+
+
+def existing_parent(path: Path) -> Path:
+    """The nearest directory at or above `path` that is there."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
