@@ -83,6 +83,14 @@ class RemoteFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Listing:
+    """All files of an artifact at `revision` (the resolved one: a commit, an ETag), before any selection."""
+
+    revision: str | None
+    files: tuple[RemoteFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ArtifactRef:
     """What the user asked for: a URI exactly as written, and the selection given beside it."""
 
@@ -119,7 +127,11 @@ def redact(uri: str) -> str:
     if parts.scheme not in ("http", "https", "hf"):
         return uri
     netloc = parts.netloc.rpartition("@")[2] if parts.scheme != "hf" else parts.netloc
-    query = "&".join(re.sub(r"=.*", "=...", pair, flags=re.DOTALL) for pair in parts.query.split("&")) if parts.query else ""
+    query = (
+        "&".join(re.sub(r"=.*", "=...", pair, flags=re.DOTALL) for pair in parts.query.split("&"))
+        if parts.query
+        else ""
+    )
     return urlunsplit((parts.scheme, netloc, parts.path, query, parts.fragment))
 
 

@@ -15,9 +15,10 @@ failed, on which file, and what to do next; it never holds a credential.
     │   ├── Unauthorized         77
     │   │   └── GatedRepo        77
     │   ├── HostilePath          65  a listing that would write outside the artifact
+    │   ├── Untrusted            69  TLS: the certificate does not verify
+    │   ├── Offline              69  the network is forbidden by HF_HUB_OFFLINE
     │   ├── Transient                worth another try, after `retry_after`
     │   │   ├── Unreachable      69
-    │   │   │   └── Untrusted    69  TLS: the certificate does not verify
     │   │   ├── Stalled          69
     │   │   ├── BadResponse      69  a response that breaks the protocol
     │   │   └── RateLimited      75
@@ -95,6 +96,20 @@ class HostilePath(SourceError):
     exit_code = 65
 
 
+class Untrusted(SourceError):
+    """Trying again at once can't cure it; a Job that runs later, with the CA bundle in place, can."""
+
+    reason = "Untrusted"
+    exit_code = 69
+    retryable = True
+
+
+class Offline(SourceError):
+    reason = "Unreachable"
+    exit_code = 69
+    retryable = True
+
+
 class Transient(SourceError):
     """Worth another try. `retry_after` is the number of seconds the server asked for, if it did."""
 
@@ -109,10 +124,6 @@ class Transient(SourceError):
 
 class Unreachable(Transient):
     reason = "Unreachable"
-
-
-class Untrusted(Unreachable):
-    reason = "Untrusted"
 
 
 class Stalled(Transient):

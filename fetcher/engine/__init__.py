@@ -6,12 +6,18 @@ network is even imported: a warm start costs tens of milliseconds.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from fetcher.artifact import ArtifactRef
-from fetcher.events import Subscriber, silent
+from fetcher.artifact import ArtifactRef, redact
+from fetcher.events import Finished, Subscriber, silent
+from fetcher.manifest import Manifest
 from fetcher.settings import Settings
+from fetcher.sources.addresses import hub_folder
+from fetcher.store.layout import Root
+from fetcher.store.placement import Placement, Step
+from fetcher.store.selector import hit, placement_for, recover
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,95 @@ class Artifact:
     stale: bool
 
 
-async def fetch(ref: ArtifactRef, settings: Settings, on_event: Subscriber = silent) -> Artifact:
-    """Bring `ref` to where `settings` say. Raises FetchError; on cancellation staging is left resumable."""
-    raise NotImplementedError
+def described(
+    ref: ArtifactRef,
+    manifest: Manifest,
+    *,
+    path: Path,
+    fetched: int,
+    seconds: float,
+    cached: bool = False,
+    stale: bool = False,
+) -> Artifact:
+    """The artifact of `manifest` at `path`, for those who asked for `ref`."""
+    return Artifact(
+        path=path,
+        cache_key=ref.key,
+        uri=redact(ref.uri),
+        revision=manifest.revision,
+        files=len(manifest.files),
+        bytes=manifest.size,
+        bytes_fetched=fetched,
+        bytes_reused=max(0, manifest.size - fetched),
+        seconds=round(seconds, 3),
+        verified=manifest.verified,
+        cached=cached,
+        stale=stale,
+    )
+
+
+def placement_of(ref: ArtifactRef, settings: Settings) -> Placement:
+    """Where `ref` goes. Raises UsageError, CannotWrite."""
+    folder, revision = hub_folder(ref)
+    return placement_for(ref, settings, repository=folder, revision=revision)
+
+
+def lookup(ref: ArtifactRef, settings: Settings) -> Artifact | None:
+    """The artifact if it is complete here and answers the request; None otherwise. No network. Raises FetchError."""
+    if ref.uri.startswith("pvc://"):
+        return None
+    began = time.monotonic()
+    recover(settings)
+    placement = placement_of(ref, settings)
+    manifest = hit(placement, ref, settings)
+    if manifest is None:
+        return None
+    if settings.dest is None:
+        Root(settings.cache_dir).touch_usage(ref.key)
+    path = placement.location(manifest)
+    return described(ref, manifest, path=path, fetched=0, seconds=time.monotonic() - began, cached=True)
+
+
+def _no_step(_: str) -> None:
+    """Nobody watches the steps of the commit."""
+
+
+async def fetch(
+    ref: ArtifactRef, settings: Settings, on_event: Subscriber = silent, *, step: Step = _no_step
+) -> Artifact:
+    """Bring `ref` to where `settings` say. Raises FetchError; on cancellation staging is left resumable.
+
+    `step` is called with the name of each step of the commit before it is taken; it may raise.
+    """
+    artifact = lookup(ref, settings) if settings.refresh == "if-not-present" else None
+    if artifact is None:
+        artifact = await _fetch(ref, settings, on_event, step)
+    on_event(
+        Finished(
+            path=str(artifact.path),
+            revision=artifact.revision,
+            files=artifact.files,
+            bytes=artifact.bytes,
+            bytes_fetched=artifact.bytes_fetched,
+            bytes_reused=artifact.bytes_reused,
+            seconds=artifact.seconds,
+            cached=artifact.cached,
+            verified=artifact.verified,
+            stale=artifact.stale,
+        )
+    )
+    return artifact
+
+
+async def _fetch(ref: ArtifactRef, settings: Settings, on_event: Subscriber, step: Step) -> Artifact:
+    from fetcher.engine import pipeline, standing
+    from fetcher.sources import open_source
+
+    source = open_source(ref, settings)
+    try:
+        if source.capabilities.in_place:
+            return await standing.check(ref, settings, source=source, on_event=on_event)
+        placement = placement_of(ref, settings)
+        return await pipeline.run(ref, settings, source=source, placement=placement, on_event=on_event, step=step)
+    finally:
+        await source.aclose()

@@ -19,9 +19,7 @@ def select(
     """
     files = tuple(files)
     chosen = tuple(
-        file
-        for file in files
-        if (not include or _matches(file.path, include)) and not _matches(file.path, exclude)
+        file for file in files if (not include or _matches(file.path, include)) and not _matches(file.path, exclude)
     )
     if not chosen:
         what = "the selection matches none of its" if files else "there are no"

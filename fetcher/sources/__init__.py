@@ -1,0 +1,37 @@
+"""Where artifacts come from: `base` says what every source does, `open_source` picks one by the URI's scheme."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from fetcher.artifact import ArtifactRef
+from fetcher.settings import Settings
+from fetcher.sources.addresses import hub_address, scheme_of
+from fetcher.sources.base import Source
+
+
+def open_source(ref: ArtifactRef, settings: Settings, environ: Mapping[str, str] = os.environ) -> Source:
+    """The source that `ref.uri` names; asks nothing yet. Raises UsageError, UnsupportedScheme, ConfigurationError."""
+    scheme = scheme_of(ref.uri)
+    if scheme in ("file", "pvc"):
+        from fetcher.sources import local
+
+        return local.open_local(ref, settings) if scheme == "file" else local.open_claim(ref, settings)
+    from fetcher.planning.memory import plan_memory
+    from fetcher.transport.client import HttpTransport
+
+    memory = plan_memory(settings.memory_limit, connections=settings.max_concurrency, hash_threads=os.cpu_count() or 1)
+    transport = HttpTransport(
+        connections=memory.connections,
+        timeout_stall=settings.timeout_stall,
+        read_buffer=memory.read_buffer,
+        environ=environ,
+    )
+    if (address := hub_address(ref, environ)) is not None:
+        from fetcher.sources.hub import HubSource
+
+        return HubSource(address, transport, environ)
+    from fetcher.sources.web import WebSource
+
+    return WebSource(ref, transport)

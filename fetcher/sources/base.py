@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from fetcher.artifact import ByteRange, RemoteFile
+from fetcher.artifact import Listing as Listing
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +27,6 @@ class Capabilities:
 
     local: bool = False
     in_place: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """All files of the artifact at `revision`, before any selection. `revision` is the resolved one (a commit, an ETag)."""
-
-    revision: str | None
-    files: tuple[RemoteFile, ...]
 
 
 class Source(Protocol):

@@ -30,6 +30,7 @@ class Request:
     method: str
     target: str
     headers: Mapping[str, str]
+    scheme: str = "http"
     at: float = 0.0
 
     @property
@@ -87,13 +88,13 @@ class Response:
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-def parse_head(origin: OriginName, head: bytes, at: float) -> Request:
+def parse_head(origin: OriginName, head: bytes, *, scheme: str, at: float) -> Request:
     """Raises ValueError for what is no HTTP/1.1 request."""
     first, *lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
     method, target, _version = first.split(" ")
     pairs = (line.partition(":") for line in lines)
     headers = MappingProxyType({name.strip().lower(): value.strip() for name, _, value in pairs})
-    return Request(origin, method, target, headers, at)
+    return Request(origin, method, target, headers, scheme, at)
 
 
 def parse_range(text: str | None, size: int) -> ByteRange | None:

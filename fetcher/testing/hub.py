@@ -26,7 +26,7 @@ _ACTIONS = ("revision", "refs", "tree", "resolve")
 
 @dataclass(slots=True)
 class Hub:
-    """`address` and `cdn_address` are known once the servers listen. `blobs` are what the CDN serves, by SHA-256."""
+    """Both endpoints are known only once the servers listen. `blobs` are what the CDN serves, by SHA-256."""
 
     signer: Signer
     tokens: set[str]
@@ -124,7 +124,7 @@ def _error(status: int, code: str | None, message: str) -> Response:
 
 
 def _no_repository(request: Request) -> Response:
-    """What the Hub says of a repository that is private or missing: it does not tell which, least of all to strangers."""
+    """What the Hub says of a repository that is private or missing: it does not tell which."""
     if request.token is None:
         return _error(401, "RepoNotFound", "Invalid username or password.")
     return _error(404, "RepoNotFound", "Repository not found")

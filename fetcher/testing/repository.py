@@ -41,13 +41,18 @@ class Commit:
         if path not in self.lfs:
             return {"type": "file", "path": path, "size": content.size, "oid": content.git_sha1}
         pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{content.sha256}\nsize {content.size}\n"
-        blob = hashlib.sha1(b"blob %d\0" % len(pointer) + pointer.encode(), usedforsecurity=False).hexdigest()
+        blob = git_id(b"blob %d\0" % len(pointer) + pointer.encode())
         lfs = {"oid": content.sha256, "size": content.size, "pointerSize": len(pointer)}
         return {"type": "file", "path": path, "size": content.size, "oid": blob, "lfs": lfs}
 
 
+def git_id(data: bytes) -> str:
+    """SHA-1, as git names things."""
+    return hashlib.sha1(data, usedforsecurity=False).hexdigest()
+
+
 def _folder(path: str) -> dict[str, object]:
-    return {"type": "directory", "path": path, "size": 0, "oid": hashlib.sha1(path.encode()).hexdigest()}
+    return {"type": "directory", "path": path, "size": 0, "oid": git_id(path.encode())}
 
 
 def make_commit(files: Files, *, lfs_threshold: int) -> Commit:
@@ -59,7 +64,7 @@ def make_commit(files: Files, *, lfs_threshold: int) -> Commit:
     text = "".join(
         f"{path}\0{content.sha256 if path in lfs else content.git_sha1}\n" for path, content in sorted(contents.items())
     )
-    return Commit(hashlib.sha1(text.encode()).hexdigest(), contents, lfs)
+    return Commit(git_id(text.encode()), contents, lfs)
 
 
 @dataclass(slots=True)

@@ -1,0 +1,180 @@
+"""One file on its way: what is staged, how far its hash frontier is, and what a batch of received bytes does to both.
+
+`write_batch`, `advance`, `damaged_chunks` and `sync` block and run on threads; everything else runs on the event loop.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fetcher.artifact import CHUNK_SIZE, ByteRange, Digest
+from fetcher.integrity.digests import Hasher, new_chunk_hasher
+from fetcher.integrity.frontier import Frontier, chunk_digest
+from fetcher.planning.ranges import chunk_count, chunk_range, missing_ranges
+from fetcher.store.ingest import StagedFile
+
+
+@dataclass(slots=True)
+class Cursor:
+    """Where one connection writes: `position` is the next byte, `hasher` the XXH3 of the chunk it is in so far."""
+
+    position: int
+    hasher: Hasher
+
+
+class Incoming:
+    """A staged file being filled. `refetches` counts whole-file restarts after a digest mismatch."""
+
+    def __init__(self, staged: StagedFile) -> None:
+        self.staged = staged
+        self.file = staged.file
+        self.frontier = Frontier(self.file) if self.file.digests else None
+        self.hashing = False
+        self.refetches = 0
+        self.sync_failures = 0
+        self.restart_wanted = False
+        self.sealing = False
+        self._partial: dict[int, Cursor] = {}
+        self._contiguous = 0
+        self._stopped = threading.Event()
+
+    @property
+    def path(self) -> str:
+        return self.file.path
+
+    @property
+    def size(self) -> int | None:
+        return self.staged.size
+
+    @property
+    def lag(self) -> int:
+        """Bytes written but not yet hashed."""
+        return max(0, self.staged.held - self.frontier.position) if self.frontier else 0
+
+    @property
+    def hashed(self) -> bool:
+        return self.frontier is None or self.frontier.position == self.size
+
+    def missing(self, longest: int) -> list[ByteRange | None]:
+        """What is to be pulled, as ranges of at most `longest` bytes; a source without ranges gives all or nothing."""
+        if self.staged.complete:
+            return []
+        if self.size is None or not self.file.ranges:
+            return [None]
+        return [
+            self._from_partial(each) for each in missing_ranges(self.size, held=self.staged.chunks, longest=longest)
+        ]
+
+    def _from_partial(self, byte_range: ByteRange) -> ByteRange:
+        partial = self._partial.get(byte_range.start // CHUNK_SIZE)
+        return ByteRange(partial.position, byte_range.stop) if partial else byte_range
+
+    def cursor(self, byte_range: ByteRange | None) -> Cursor:
+        """Where to write the bytes of `byte_range`; goes on in the middle of a chunk that another connection began."""
+        start = byte_range.start if byte_range else 0
+        partial = self._partial.pop(start // CHUNK_SIZE, None)
+        if partial is not None and partial.position == start:
+            return partial
+        return Cursor(start, new_chunk_hasher())
+
+    def park(self, cursor: Cursor) -> None:
+        """The connection ended inside a chunk: keep its state for the one that goes on."""
+        if cursor.position % CHUNK_SIZE and cursor.position != self.size:
+            self._partial[cursor.position // CHUNK_SIZE] = cursor
+
+    def write_batch(self, cursor: Cursor, pieces: Sequence[memoryview]) -> int:
+        """Write `pieces` at the cursor, hash them, record each chunk that is thereby finished; how many are. Raises OSError."""
+        finished = 0
+        for segment in _cut(pieces, CHUNK_SIZE - cursor.position % CHUNK_SIZE):
+            self.staged.write(cursor.position, segment)
+            for piece in segment:
+                cursor.hasher.update(piece)
+                cursor.position += len(piece)
+            if cursor.position % CHUNK_SIZE == 0 or cursor.position == self.size:
+                self._finish_chunk(cursor)
+                finished += 1
+        return finished
+
+    def end_unsized(self, cursor: Cursor) -> None:
+        """The sender's end of a file whose size was not known: it is now."""
+        self.staged.size = cursor.position
+        if cursor.position % CHUNK_SIZE:
+            self._finish_chunk(cursor)
+
+    def _finish_chunk(self, cursor: Cursor) -> None:
+        self.staged.finish_chunk((cursor.position - 1) // CHUNK_SIZE, cursor.hasher.hexdigest())
+        cursor.hasher = new_chunk_hasher()
+
+    def contiguous(self) -> int:
+        """Bytes from the start of the file without a gap."""
+        while self._contiguous in self.staged.chunks:
+            self._contiguous += 1
+        return min(self._contiguous * CHUNK_SIZE, self.size if self.size is not None else self._contiguous * CHUNK_SIZE)
+
+    def advance(self, limit: int, stopped: Callable[[], bool]) -> int:
+        """Hash up to byte `limit`. Raises OSError."""
+        if self.frontier is None:
+            return 0
+        return self.frontier.advance(self.staged.descriptor, limit, stopped=stopped)
+
+    def mismatch(self) -> tuple[Digest, str] | None:
+        return self.frontier.mismatch() if self.frontier else None
+
+    def damaged_chunks(self) -> list[int]:
+        """Chunks that no longer read as what was received: the disk's doing, so only they need to be fetched again."""
+        size = self.size or 0
+        return [
+            index
+            for index in range(chunk_count(size))
+            if chunk_digest(self.staged.descriptor, chunk_range(index, size)) != self.staged.chunks.get(index)
+        ]
+
+    def forget(self, chunks: Sequence[int]) -> int:
+        """Drop `chunks` and begin hashing anew. Returns the bytes that no longer count."""
+        before = self.staged.held
+        for index in chunks:
+            self.staged.drop_chunk(index)
+        self._rewind()
+        return before - self.staged.held
+
+    def restart(self) -> int:
+        """Throw everything away and begin in a new inode. No writer may be active. Returns the bytes that were held."""
+        held = self.staged.held
+        self.staged.file = self.file
+        self.staged.restart()
+        self.restart_wanted = False
+        self._partial.clear()
+        self._rewind()
+        return held
+
+    def sync(self) -> None:
+        """fdatasync(2) of what is written. Raises OSError, after which the file must be fetched again."""
+        if self.staged.descriptor >= 0:
+            os.fdatasync(self.staged.descriptor)
+
+    def drop_pages(self) -> None:
+        """Give back the page cache of what is synced and hashed."""
+        limit = self.frontier.position if self.frontier else self.contiguous()
+        if self.staged.descriptor >= 0 and limit:
+            os.posix_fadvise(self.staged.descriptor, 0, limit, os.POSIX_FADV_DONTNEED)
+
+    def _rewind(self) -> None:
+        self._contiguous = 0
+        self.frontier = Frontier(self.file) if self.file.digests else None
+
+
+def _cut(pieces: Sequence[memoryview], room: int) -> list[list[memoryview]]:
+    """`pieces` in groups, the first of `room` bytes and the others of CHUNK_SIZE, so that none crosses a chunk's border."""
+    groups: list[list[memoryview]] = [[]]
+    for piece in pieces:
+        while len(piece) >= room:
+            groups[-1].append(piece[:room])
+            groups.append([])
+            piece, room = piece[room:], CHUNK_SIZE
+        if piece:
+            groups[-1].append(piece)
+            room -= len(piece)
+    return [group for group in groups if group]

@@ -1,0 +1,284 @@
+"""The life of one fetch, from a reference to a complete artifact.
+
+::
+
+    recover      finish what a killed command began here
+    ask          on-change only: one metadata request; unchanged, or not to be asked, ends here
+    lease        one owner a key; somebody else's result is ours too
+    resolve      a revision, then its listing, once
+    check        selection, hostile paths, pins, digests: all that can be refused before a byte is fetched
+    prepare      what is already here, and room for the rest
+    transfer     pull, write, hash, compare, sync
+    seal, place  the manifest, then the rename
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from fetcher import __version__
+from fetcher.artifact import ArtifactRef, Listing, RemoteFile, redact, total_size
+from fetcher.engine import Artifact, described
+from fetcher.engine.cpu import cpu_count, page_cache_room
+from fetcher.engine.failure import one_error
+from fetcher.engine.holding import LeaseTimes, kept_alive, obtain
+from fetcher.engine.incoming import Incoming
+from fetcher.engine.pace import RateLimit
+from fetcher.engine.prepare import Preparation, Prepared, prepare
+from fetcher.engine.retry import Patience, patiently
+from fetcher.engine.transfer import Limits, Transfer
+from fetcher.errors import ContentChanged, DigestUnavailable, NotFound, SourceError
+from fetcher.events import Committing, Planned, Resolved, Resolving, Subscriber, Warned
+from fetcher.manifest import Manifest
+from fetcher.planning.memory import plan_memory
+from fetcher.planning.paths import refuse_hostile_paths
+from fetcher.planning.ranges import range_length
+from fetcher.planning.selection import select
+from fetcher.settings import Settings
+from fetcher.sources.base import Source
+from fetcher.store.filesystem import existing_parent, file_mode, make_directory, storing
+from fetcher.store.journal import Journal
+from fetcher.store.keyed import sweep_old
+from fetcher.store.layout import Root
+from fetcher.store.lease import Lease
+from fetcher.store.placement import Placement, Step, seal
+from fetcher.store.selector import contradiction, hit, recover
+
+ASK_FOR = 15.0
+"""Seconds to spend on asking whether there is something newer, when a good copy is here: a pod's start waits for it."""
+CHANGES = 2
+"""Times an artifact is listed anew because its source changed while it was fetched."""
+
+
+@dataclass(slots=True)
+class Pipeline:
+    """One fetch. `step` is told the name of each step of the commit before it is taken."""
+
+    ref: ArtifactRef
+    settings: Settings
+    source: Source
+    placement: Placement
+    emit: Subscriber
+    step: Step
+    began: float
+
+    async def run(self) -> Artifact:
+        """Raises FetchError; whatever was fetched until then stays resumable."""
+        recover(self.settings)
+        stands = self._hit()
+        if stands is not None and (answer := await self._ask(stands)) is not None:
+            return answer
+        lease = await obtain(
+            self.placement,
+            times=LeaseTimes(self.settings.lease_wait, self.settings.lease_stale),
+            published=lambda: self._published(stands),
+            on_event=self.emit,
+        )
+        if isinstance(lease, Manifest):
+            return self._result(lease, cached=True)
+        try:
+            with one_error():
+                return await self._build(lease)
+        except BaseException:
+            await asyncio.shield(asyncio.to_thread(_let_go, lease))
+            raise
+
+    # What is already here
+
+    def _hit(self) -> Manifest | None:
+        return hit(self.placement, self.ref, self.settings)
+
+    def _published(self, before: Manifest | None) -> Manifest | None:
+        manifest = self._hit()
+        return manifest if manifest != before else None
+
+    async def _ask(self, stands: Manifest) -> Artifact | None:
+        """None when the source has something else than what stands here."""
+        if self.settings.refresh == "if-not-present":
+            return self._result(stands, cached=True)
+        self.emit(Resolving(redact(self.ref.uri)))
+        patience = Patience(min(self.settings.retry_for, ASK_FOR))
+        try:
+            revision = await patiently(self.source.resolve, patience=patience, on_event=self.emit)
+        except SourceError as error:
+            self.emit(Warned(error.reason, f"{error.message}; keeping the present copy"))
+            return self._result(stands, cached=True, stale=True)
+        return self._result(stands, cached=True) if revision is not None and revision == stands.revision else None
+
+    # Building
+
+    async def _build(self, lease: Lease) -> Artifact:
+        patience = Patience(self.settings.retry_for)
+        for attempt in range(CHANGES + 1):
+            try:
+                listing = await self._list(patience)
+                files = self._checked(listing)
+                return await self._fetch(lease, listing, files, patience)
+            except ContentChanged as error:
+                if attempt == CHANGES:
+                    raise
+                self.emit(Warned(error.reason, f"{error.message}; asking the source again"))
+        raise AssertionError("unreachable")
+
+    async def _list(self, patience: Patience) -> Listing:
+        self.emit(Resolving(redact(self.ref.uri)))
+        revision = await patiently(self.source.resolve, patience=patience, on_event=self.emit)
+        return await patiently(lambda: self.source.list(revision), patience=patience, on_event=self.emit)
+
+    def _checked(self, listing: Listing) -> tuple[RemoteFile, ...]:
+        refuse_hostile_paths(file.path for file in listing.files)
+        chosen = select(listing.files, include=self.ref.include, exclude=self.ref.exclude)
+        files = pinned(chosen, self.settings)
+        self.emit(Resolved(redact(self.ref.uri), listing.revision, len(files), total_size(files)))
+        return files
+
+    async def _fetch(
+        self, lease: Lease, listing: Listing, files: tuple[RemoteFile, ...], patience: Patience
+    ) -> Artifact:
+        with storing("open the journal"):
+            journal = Journal(lease.journal_path, mode=file_mode(lease.directory))
+        stopping = False
+        transfer: Transfer | None = None
+
+        def progress() -> tuple[int, int | None]:
+            return (transfer.bytes_fetched if transfer else 0), total_size(files)
+
+        try:
+            async with kept_alive(lease, progress=progress):
+                preparing = asyncio.to_thread(prepare, files, self._preparation(lease, journal, lambda: stopping))
+                prepared = await preparing
+                transfer = self._transfer(prepared, lease, journal, files, patience)
+                entries = prepared.settled | await transfer.run()
+        finally:
+            stopping = True
+            journal.close()
+        manifest = Manifest.for_request(
+            self.ref,
+            revision=listing.revision,
+            files=entries.values(),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            version=__version__,
+        )
+        chosen = Listing(listing.revision, _with_pins(listing.files, files))
+        await asyncio.shield(asyncio.to_thread(self._commit, lease, manifest, chosen))
+        return self._result(manifest, fetched=transfer.bytes_fetched)
+
+    def _preparation(self, lease: Lease, journal: Journal, stopped: object) -> Preparation:
+        return Preparation(
+            placement=self.placement,
+            lease=lease,
+            journal=journal,
+            previous=self.placement.present(),
+            local_path=self.source.local_path,
+            hard_link=self.settings.hard_link,
+            threads=cpu_count(),
+            stopped=stopped,  # type: ignore[arg-type]
+            on_event=self.emit,
+        )
+
+    def _transfer(
+        self, prepared: Prepared, lease: Lease, journal: Journal, files: tuple[RemoteFile, ...], patience: Patience
+    ) -> Transfer:
+        threads = cpu_count()
+        memory = plan_memory(
+            self.settings.memory_limit, connections=self.settings.max_concurrency, hash_threads=threads
+        )
+        total, room = total_size(files), page_cache_room()
+        self.emit(Planned(len(files), total, prepared.held, memory.connections))
+        limits = Limits(
+            connections=memory.connections,
+            batch=memory.batch,
+            longest_range=range_length(prepared.missing, memory.connections),
+            hash_lag=room // 4,
+            threads=threads,
+            timeout_stall=self.settings.timeout_stall,
+            drop_pages=self.settings.page_cache == "drop" or (self.settings.page_cache == "auto" and total > room),
+        )
+        return Transfer(
+            [Incoming(staged) for staged in prepared.staged],
+            source=self.source,
+            lease=lease,
+            journal=journal,
+            limits=limits,
+            rate=RateLimit(self.settings.limit_rate),
+            patience=patience,
+            on_event=self.emit,
+        )
+
+    # Ending
+
+    def _commit(self, lease: Lease, manifest: Manifest, listing: Listing) -> None:
+        self.emit(Committing(str(self.placement.location(manifest))))
+        with storing("publish the artifact"):
+            lease.renew()
+            self.step("sealing")
+            seal(lease.data, manifest, mode=file_mode(lease.data))
+            self.placement.place(lease, manifest, listing, self.step)
+            root = self.settings.dest or self.settings.cache_dir
+            sweep_old(root)
+
+    def _result(self, manifest: Manifest, *, fetched: int = 0, cached: bool = False, stale: bool = False) -> Artifact:
+        if self.settings.dest is None:
+            Root(self.settings.cache_dir).touch_usage(self.ref.key)
+        return described(
+            self.ref,
+            manifest,
+            path=self.placement.location(manifest),
+            fetched=fetched,
+            seconds=time.monotonic() - self.began,
+            cached=cached,
+            stale=stale,
+        )
+
+
+def pinned(files: Iterable[RemoteFile], settings: Settings) -> tuple[RemoteFile, ...]:
+    """`files` with the user's pins among their digests. Raises DigestMismatch, DigestUnavailable, NotFound."""
+    by_path = {file.path: file for file in files}
+    for path, expected in settings.expect.items():
+        if path not in by_path:
+            raise NotFound(
+                f"--expect names {path}, which is not among the artifact's files; see `fetcher plan`", path=path
+            )
+        listed = by_path[path].digests
+        for digest in listed:
+            if digest.algorithm == expected.algorithm and digest != expected:
+                raise contradiction(path, expected, digest)
+        if expected not in listed:
+            by_path[path] = replace(by_path[path], digests=(*listed, expected))
+    if settings.require_digests:
+        for file in by_path.values():
+            if not file.digests:
+                raise DigestUnavailable(
+                    f"{file.path}: --require-digests is set, but the source publishes none; pin it with "
+                    f"--expect {file.path}=sha256:...",
+                    path=file.path,
+                )
+    return tuple(by_path.values())
+
+
+def _with_pins(listed: Iterable[RemoteFile], chosen: Iterable[RemoteFile]) -> tuple[RemoteFile, ...]:
+    pinned = {file.path: file for file in chosen}
+    return tuple(pinned.get(file.path, file) for file in listed)
+
+
+def _let_go(lease: Lease) -> None:
+    """Nothing staged: leave nothing behind. Else whoever comes next may go on at once."""
+    if any(path.is_file() for path in lease.data.rglob("*")):
+        lease.release()
+    else:
+        lease.dissolve()
+
+
+async def run(
+    ref: ArtifactRef, settings: Settings, *, source: Source, placement: Placement, on_event: Subscriber, step: Step
+) -> Artifact:
+    """One fetch through `source` into `placement`. Raises FetchError."""
+    anchor = existing_parent(placement.anchor)
+    with storing(f"use {anchor}"):
+        make_directory(placement.anchor)
+    began = time.monotonic()
+    return await Pipeline(ref, settings, source, placement, on_event, step, began).run()

@@ -1,0 +1,196 @@
+"""What of an artifact is already here, file by file, and room for the rest.
+
+For each file the cheapest that holds: the previous version's (its manifest says it is equal), what stands at its final place
+(after comparing its digest), what an earlier attempt left in staging (after comparing each chunk), a clone or link of a local
+source; else a new empty file to fill.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fetcher.artifact import RemoteFile
+from fetcher.errors import OutOfSpace
+from fetcher.events import Rechecked, Subscriber
+from fetcher.integrity.digests import DigestCheck
+from fetcher.integrity.frontier import chunk_digest, read_pieces
+from fetcher.artifact import ByteRange
+from fetcher.manifest import Manifest, ManifestFile
+from fetcher.planning.ranges import chunk_count, chunk_range
+from fetcher.store.filesystem import clone, free_bytes, free_inodes, make_directory, storing
+from fetcher.store.ingest import StagedFile
+from fetcher.store.journal import Journal, JournalledFile
+from fetcher.store.lease import Lease
+from fetcher.store.placement import Placement
+from fetcher.store.salvage import clear_strangers, continue_file, left_behind
+
+
+@dataclass(slots=True)
+class Prepared:
+    """`settled` files need nothing more; `staged` ones are to be completed. Sizes in bytes."""
+
+    settled: dict[str, ManifestFile] = field(default_factory=dict)
+    staged: list[StagedFile] = field(default_factory=list)
+
+    @property
+    def held(self) -> int:
+        return sum(entry.size for entry in self.settled.values()) + sum(each.held for each in self.staged)
+
+    @property
+    def missing(self) -> int:
+        return sum((each.size or 0) - each.held for each in self.staged)
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """The inputs that are the same for every file."""
+
+    placement: Placement
+    lease: Lease
+    journal: Journal
+    previous: Manifest | None
+    local_path: Callable[[RemoteFile], Path | None]
+    hard_link: bool
+    threads: int
+    stopped: Callable[[], bool]
+    on_event: Subscriber
+
+
+def prepare(files: Iterable[RemoteFile], preparation: Preparation) -> Prepared:
+    """Blocks, on several threads. Raises StoreError; nothing is fetched before the free space was compared."""
+    files = tuple(files)
+    lease, placement = preparation.lease, preparation.placement
+    with storing("continue what is staged"):
+        known = left_behind(lease)
+        clear_strangers(lease, files)
+    prepared, fresh = Prepared(), []
+    with ThreadPoolExecutor(preparation.threads) as pool:
+        for file, found in zip(files, pool.map(lambda each: _find(each, known, preparation), files), strict=True):
+            if isinstance(found, ManifestFile):
+                prepared.settled[file.path] = found
+            elif found is not None:
+                prepared.staged.append(found)
+            else:
+                fresh.append(file)
+    try:
+        _refuse_without_space(fresh, prepared.staged, placement.anchor)
+        for file in fresh:
+            with storing("create the staged file", file.path):
+                prepared.staged.append(_create(file, preparation))
+        lease.forget_formers()
+    except BaseException:
+        for each in prepared.staged:
+            each.close()
+        raise
+    return prepared
+
+
+def _find(
+    file: RemoteFile, known: Mapping[str, JournalledFile], preparation: Preparation
+) -> ManifestFile | StagedFile | None:
+    if preparation.stopped():
+        return None
+    placement, lease = preparation.placement, preparation.lease
+    with storing("look at what is already here", file.path):
+        previous = preparation.previous.file(file.path) if preparation.previous else None
+        if previous and previous.identity == file.identity and placement.reuse(file, previous, lease):
+            return previous
+        if (standing := placement.standing(file)) and (entry := _compared(file, standing, known.get(file.path))):
+            preparation.on_event(Rechecked(file.path, entry.size, entry.size))
+            return entry
+        if file.path not in known:
+            return None
+        staged = continue_file(
+            file, lease.data / file.path, preparation.journal, known[file.path], trusted=lease.trusted
+        )
+        if staged is not None:
+            said = len(known[file.path].chunks)
+            preparation.on_event(Rechecked(file.path, min(said * (16 << 20), file.size or 0), staged.held))
+        return staged
+
+
+def _compared(file: RemoteFile, path: Path, known: JournalledFile | None) -> ManifestFile | None:
+    """The entry of a file that stands at its final place, if it is what is listed; None if that can't be shown."""
+    size = path.stat().st_size
+    if file.size != size:
+        return None
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        chunks = {index: chunk_digest(descriptor, chunk_range(index, size)) for index in range(chunk_count(size))}
+        sealed = known is not None and known.identity == file.identity and known.chunks == chunks
+        if not sealed:
+            if not file.digests:
+                return None
+            check = DigestCheck(file.digests, size=size)
+            for piece in read_pieces(descriptor, ByteRange(0, size)):
+                check.update(piece)
+            if check.mismatch():
+                return None
+    except EOFError:
+        return None
+    finally:
+        os.close(descriptor)
+    return ManifestFile(
+        file.path, size, file.digests, tuple(chunks[index] or "" for index in sorted(chunks)), file.validator
+    )
+
+
+def _create(file: RemoteFile, preparation: Preparation) -> StagedFile:
+    """A new file to fill; of a local source a link (when asked for) or a clone, whose chunks are then only read."""
+    path = preparation.lease.data / file.path
+    local = preparation.local_path(file)
+    if local is not None and preparation.hard_link and (linked := _linked(file, local, path, preparation.journal)):
+        return linked
+    staged = StagedFile.create(file, path, preparation.journal)
+    if local is not None:
+        with suppress(FileNotFoundError), local.open("rb") as source:
+            if clone(source.fileno(), staged.descriptor):
+                _take_as_it_is(staged)
+    return staged
+
+
+def _linked(file: RemoteFile, local: Path, path: Path, journal: Journal) -> StagedFile | None:
+    make_directory(path.parent)
+    path.unlink(missing_ok=True)
+    try:
+        os.link(local.resolve(), path)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    staged = StagedFile(file, path, journal, descriptor=descriptor, borrowed=True)
+    _take_as_it_is(staged)
+    return staged
+
+
+def _take_as_it_is(staged: StagedFile) -> None:
+    """All chunks are there; read them once for their XXH3, and (later, from the page cache) for the digests."""
+    size = staged.size or 0
+    if os.fstat(staged.descriptor).st_size != size:
+        return
+    for index in range(chunk_count(size)):
+        if digest := chunk_digest(staged.descriptor, chunk_range(index, size)):
+            staged.finish_chunk(index, digest)
+
+
+def _refuse_without_space(fresh: Iterable[RemoteFile], staged: Iterable[StagedFile], anchor: Path) -> None:
+    """Raises OutOfSpace before the first byte is fetched. What a staged file already occupies is not needed again."""
+    fresh = list(fresh)
+    with storing("ask for the free space"):
+        free, inodes = free_bytes(anchor), free_inodes(anchor)
+        needed = sum(file.size or 0 for file in fresh)
+        for each in staged:
+            needed += max(0, (each.size or 0) - os.fstat(each.descriptor).st_blocks * 512)
+    if free is not None and needed > free:
+        raise OutOfSpace(
+            f"no space left on device: {anchor} has {free:,} bytes free, the artifact needs {needed:,} more; "
+            "free space, use a larger volume, or select fewer files with --include"
+        )
+    if inodes is not None and len(fresh) + 8 > inodes:
+        raise OutOfSpace(
+            f"no space left on device: {anchor} has {inodes} inodes free, the artifact needs {len(fresh) + 8}"
+        )

@@ -1,0 +1,80 @@
+"""What a fetch would do, without doing it: `fetcher plan`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fetcher.artifact import ArtifactRef, RemoteFile, redact, total_size
+from fetcher.engine import placement_of
+from fetcher.engine.pipeline import pinned
+from fetcher.engine.retry import Patience, patiently
+from fetcher.events import Resolving, Subscriber, silent
+from fetcher.manifest import Manifest
+from fetcher.planning.paths import refuse_hostile_paths
+from fetcher.planning.selection import select
+from fetcher.settings import Settings
+from fetcher.sources import open_source
+from fetcher.store.filesystem import existing_parent, free_bytes
+from fetcher.store.selector import hit
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFile:
+    """`state` is held (equal in the present version), fetch, or skipped (by the selection)."""
+
+    path: str
+    size: int | None
+    digests: tuple[str, ...]
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    cache_key: str
+    uri: str
+    revision: str | None
+    path: Path
+    files: tuple[PlannedFile, ...]
+    bytes_total: int
+    bytes_to_fetch: int
+    free_bytes: int | None
+    cached: bool
+
+
+async def preview(ref: ArtifactRef, settings: Settings, on_event: Subscriber = silent) -> Preview:
+    """Resolve and list, compare with what is here. Writes nothing. Raises FetchError."""
+    on_event(Resolving(redact(ref.uri)))
+    source = open_source(ref, settings)
+    patience = Patience(settings.retry_for)
+    try:
+        revision = await patiently(source.resolve, patience=patience, on_event=on_event)
+        listing = await patiently(lambda: source.list(revision), patience=patience, on_event=on_event)
+    finally:
+        await source.aclose()
+    refuse_hostile_paths(file.path for file in listing.files)
+    chosen = {
+        each.path: each for each in pinned(select(listing.files, include=ref.include, exclude=ref.exclude), settings)
+    }
+    placement = placement_of(ref, settings)
+    present = placement.present()
+    files = tuple(_planned(file, chosen.get(file.path), present) for file in listing.files)
+    manifest = Manifest.for_request(ref, revision=listing.revision, files=(), created="", version="")
+    return Preview(
+        cache_key=ref.key,
+        uri=redact(ref.uri),
+        revision=listing.revision,
+        path=placement.location(manifest),
+        files=files,
+        bytes_total=total_size(chosen.values()),
+        bytes_to_fetch=sum(file.size or 0 for file in files if file.state == "fetch"),
+        free_bytes=free_bytes(existing_parent(placement.anchor)),
+        cached=hit(placement, ref, settings) is not None,
+    )
+
+
+def _planned(file: RemoteFile, chosen: RemoteFile | None, present: Manifest | None) -> PlannedFile:
+    known = present.file(file.path) if present else None
+    state = "held" if known and chosen and known.identity == chosen.identity else "fetch"
+    digests = (chosen or file).digests
+    return PlannedFile(file.path, file.size, tuple(str(each) for each in digests), state if chosen else "skipped")

@@ -1,0 +1,448 @@
+"""All ranges of all files, pulled at once: a TaskGroup of connections, a few threads that write and hash.
+
+::
+
+    repeat on every connection until all files are verified
+        take the next range                      (schedule: a synchronous decision)
+        open it at the source, gather batches    (event loop; nothing here touches the disk)
+        write + XXH3 each batch                  (writing thread; the next batch is gathered meanwhile)
+        a chunk is finished: journal it, let the file's SHA-256 follow the contiguous prefix   (hashing thread)
+        the last chunk is hashed: compare, sync, seal; or throw away what is wrong and pull again
+        the range failed: what is missing of it goes back, another connection takes it; back off
+
+Every error of a source is decided in `_failed`; every error of the disk ends the fetch, except a failed sync, after which the
+file is fetched once more into a new inode.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from fetcher.artifact import ByteRange
+from fetcher.engine.incoming import Cursor, Incoming
+from fetcher.engine.pace import FLOOR, RateLimit, TrickleJudge
+from fetcher.engine.retry import Patience
+from fetcher.engine.schedule import Assignment, Schedule
+from fetcher.errors import (
+    DigestMismatch,
+    LocalIOError,
+    RangesUnsupported,
+    RateLimited,
+    SourceError,
+    Stalled,
+    Transient,
+    from_os_error,
+)
+from fetcher.events import (
+    BytesDiscarded,
+    BytesHashed,
+    BytesReceived,
+    ConnectionsActive,
+    FileVerified,
+    Mismatched,
+    Retrying,
+    Subscriber,
+)
+from fetcher.manifest import ManifestFile
+from fetcher.sources.base import Source
+from fetcher.store.journal import Journal
+from fetcher.store.lease import Lease
+
+T = TypeVar("T")
+
+REFETCHES = 2
+"""Times a file whose digest is wrong is fetched again. One cures a bit flipped on the way, two a flipped bit and a proxy that
+had cached it; what is wrong three times is wrong at the source."""
+SYNC_EVERY = 32
+"""Finished chunks (512 MiB) between two syncs of data and journal: what power loss may cost, at about one fsync a second."""
+
+
+@dataclass(slots=True, eq=False)
+class Pull:
+    """An assignment in the making: bytes received so far, and the scope by which it can be abandoned."""
+
+    path: str
+    scope: asyncio.Timeout
+    received: int = 0
+    began: float = field(default_factory=time.monotonic)
+    marked: int = 0
+    marked_at: float = field(default_factory=time.monotonic)
+
+    def rate(self, now: float) -> float:
+        """Bytes a second since the last mark."""
+        return (self.received - self.marked) / max(now - self.marked_at, 1e-3)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds a transfer. Sizes in bytes, times in seconds."""
+
+    connections: int
+    batch: int
+    longest_range: int
+    hash_lag: int
+    threads: int
+    timeout_stall: float
+    drop_pages: bool
+
+
+class Transfer:
+    """Fills every `Incoming`; `run` returns what the manifest says of each."""
+
+    def __init__(
+        self,
+        files: Iterable[Incoming],
+        *,
+        source: Source,
+        lease: Lease,
+        journal: Journal,
+        limits: Limits,
+        rate: RateLimit,
+        patience: Patience,
+        on_event: Subscriber,
+    ) -> None:
+        self._files = {each.path: each for each in files}
+        self._source = source
+        self._lease = lease
+        self._journal = journal
+        self._limits = limits
+        self._rate = rate
+        self._patience = patience
+        self._emit = on_event
+        self._schedule = Schedule()
+        self._entries: dict[str, ManifestFile] = {}
+        self._pulls: set[Pull] = set()
+        self._begun: dict[str, Incoming] = {}
+        self._gate = 0.0
+        self._unsynced = 0
+        self._stopping = False
+        self._wake = asyncio.Event()
+        self._writers = ThreadPoolExecutor(min(4, limits.threads + 1), "write")
+        self._hashers = ThreadPoolExecutor(limits.threads, "hash")
+        self._syncer = ThreadPoolExecutor(1, "sync")
+        self._group: asyncio.TaskGroup
+        self.bytes_fetched = 0
+
+    async def run(self) -> dict[str, ManifestFile]:
+        """Path → manifest entry of every file, all synced and closed. Raises FetchError."""
+        judge = TrickleJudge(max(1.0, self._limits.timeout_stall / 3), floor=0.0 if self._rate.limited else FLOOR)
+        try:
+            async with asyncio.TaskGroup() as self._group:
+                for incoming in self._files.values():
+                    self._refill(incoming)
+                    self._follow(incoming)
+                watching = self._group.create_task(self._replace_tricklers(judge))
+                async with asyncio.TaskGroup() as connections:
+                    for _ in range(self._limits.connections):
+                        connections.create_task(self._connection(judge))
+                watching.cancel()
+        finally:
+            # Threads finish the batch they hold, so that no descriptor is closed, or reused, under them.
+            self._stopping = True
+            for pool in (self._writers, self._hashers):
+                pool.shutdown(wait=True, cancel_futures=True)
+            # A sync may take many seconds and holds no buffer; nobody who was interrupted waits for it.
+            self._syncer.shutdown(wait=False, cancel_futures=True)
+            for incoming in self._files.values():
+                incoming.staged.close()
+        return self._entries
+
+    # What to pull
+
+    @property
+    def _finished(self) -> bool:
+        return len(self._entries) == len(self._files)
+
+    def _refill(self, incoming: Incoming) -> None:
+        self._schedule.clear(incoming.path)
+        self._schedule.add(incoming.path, incoming.missing(self._limits.longest_range), size=incoming.size or 0)
+        self._wake.set()
+
+    async def _take(self) -> Assignment | None:
+        """The next assignment, waiting for one while files are unfinished; None when all are done."""
+        while not self._finished:
+            lagging = sum(each.lag for each in self._begun.values()) > self._limits.hash_lag
+            if assignment := self._schedule.take(lagging=lagging):
+                self._begun[assignment.path] = self._files[assignment.path]
+                return assignment
+            self._wake.clear()
+            await self._wake.wait()
+        self._wake.set()
+        return None
+
+    # Pulling
+
+    async def _connection(self, judge: TrickleJudge) -> None:
+        failures = 0
+        while assignment := await self._take():
+            if (wait := self._gate - time.monotonic()) > 0:
+                await asyncio.sleep(wait)
+            incoming = self._files[assignment.path]
+            cursor = incoming.cursor(assignment.byte_range)
+            delay = 0.0
+            try:
+                await self._pull(assignment, incoming, cursor, judge)
+                failures = 0
+            except SourceError as error:
+                failures += 1
+                delay = self._failed(error, assignment, incoming, failures)
+            except OSError as error:
+                raise from_os_error(error, doing="write the staged file", path=incoming.path) from error
+            finally:
+                self._schedule.finish(assignment)
+            self._return(assignment, incoming, cursor)
+            self._settle(incoming)
+            if delay:
+                await asyncio.sleep(delay)
+
+    async def _pull(self, assignment: Assignment, incoming: Incoming, cursor: Cursor, judge: TrickleJudge) -> None:
+        """Receive one range into the file. What was received before an error counts."""
+        wanted = assignment.byte_range
+        whole = wanted is None or (wanted.start == 0 and wanted.stop == incoming.size)
+        try:
+            async with asyncio.timeout(None) as scope:
+                pull = Pull(assignment.path, scope)
+                self._pulls.add(pull)
+                self._emit(ConnectionsActive(len(self._pulls)))
+                try:
+                    async with self._source.open(incoming.file, None if whole else wanted) as body:
+                        await self._receive(body, incoming, cursor, pull)
+                finally:
+                    self._pulls.discard(pull)
+            judge.finished(pull.received / max(time.monotonic() - pull.began, 1e-3))
+            if incoming.size is None:
+                incoming.end_unsized(cursor)
+        except TimeoutError:
+            raise Stalled("a connection far slower than the others was replaced", path=incoming.path) from None
+
+    def _return(self, assignment: Assignment, incoming: Incoming, cursor: Cursor) -> None:
+        """What a range lacks is for another connection; a source without ranges can only begin anew."""
+        wanted = assignment.byte_range
+        if wanted is None:
+            incoming.restart_wanted |= incoming.size != cursor.position
+        elif cursor.position < wanted.stop:
+            incoming.park(cursor)
+            rest = ByteRange(cursor.position, wanted.stop)
+            self._schedule.add(incoming.path, [rest], size=incoming.size or 0)
+
+    async def _receive(self, body: AsyncIterator[bytes], incoming: Incoming, cursor: Cursor, pull: Pull) -> None:
+        batch: list[memoryview] = []
+        size = 0
+        writing: asyncio.Future[int] | None = None
+        try:
+            async for piece in body:
+                await self._rate.take(len(piece))
+                pull.received += len(piece)
+                batch.append(memoryview(piece))
+                size += len(piece)
+                if size >= self._limits.batch:
+                    await _finished(writing)
+                    writing = self._write(incoming, cursor, batch, size)
+                    batch, size = [], 0
+        except (SourceError, TimeoutError):
+            await _finished(writing)
+            writing = self._write(incoming, cursor, batch, size) if batch else None
+            raise
+        else:
+            await _finished(writing)
+            writing = self._write(incoming, cursor, batch, size) if batch else None
+        finally:
+            await _finished(writing)
+
+    def _write(self, incoming: Incoming, cursor: Cursor, batch: list[memoryview], size: int) -> asyncio.Future[int]:
+        def write() -> int:
+            self._lease.check()
+            return incoming.write_batch(cursor, batch)
+
+        def written(future: asyncio.Future[int]) -> None:
+            if future.cancelled() or future.exception():
+                return
+            self.bytes_fetched += size
+            self._patience.progressed()
+            self._emit(BytesReceived(incoming.path, size))
+            if finished := future.result():
+                self._unsynced += finished
+                self._follow(incoming)
+                self._sync_if_due()
+
+        future = asyncio.get_running_loop().run_in_executor(self._writers, write)
+        future.add_done_callback(written)
+        return future
+
+    async def _replace_tricklers(self, judge: TrickleJudge) -> None:
+        """Abandon connections that are far slower than the others; what is missing goes to another one."""
+        while True:
+            await asyncio.sleep(judge.window / 4)
+            now = time.monotonic()
+            due = [pull for pull in self._pulls if now - pull.marked_at >= judge.window]
+            for index in judge.slow([pull.rate(now) for pull in due]):
+                _abandon(due[index])
+            for pull in due:
+                pull.marked, pull.marked_at = pull.received, now
+
+    # What an error means
+
+    def _failed(self, error: SourceError, assignment: Assignment, incoming: Incoming, failures: int) -> float:
+        """Seconds this connection waits before its next range. Raises what can't be cured here."""
+        match error:
+            case RangesUnsupported() if assignment.byte_range is not None:
+                # Several connections may learn this at once; each says the same.
+                incoming.file = replace(incoming.file, ranges=False)
+                self._begin_anew(incoming)
+                return 0.0
+            case Transient():
+                delay = self._patience.delay(error, failures)
+                if isinstance(error, RateLimited):
+                    self._gate = max(self._gate, time.monotonic() + delay)
+                self._emit(Retrying(error.reason, error.message, incoming.path, failures, delay))
+                return delay
+        raise error
+
+    def _begin_anew(self, incoming: Incoming) -> None:
+        """As soon as nobody writes to it any more (`_settle`), the file starts over in a new inode."""
+        incoming.restart_wanted = True
+        for pull in self._pulls:
+            if pull.path == incoming.path:
+                _abandon(pull)
+
+    def _settle(self, incoming: Incoming) -> None:
+        """After a range ended, well or not: begin anew if that is wanted and nobody writes; give back what is missing."""
+        if incoming.path in self._entries or incoming.sealing:
+            return
+        active = self._schedule.active(incoming.path)
+        if incoming.restart_wanted:
+            self._schedule.clear(incoming.path)
+            if not active and not incoming.hashing:
+                self._emit(BytesDiscarded(incoming.path, incoming.restart()))
+                self._refill(incoming)
+        elif not active and not incoming.staged.complete:
+            self._refill(incoming)
+        self._follow(incoming)
+        self._wake.set()
+
+    # Verifying
+
+    def _follow(self, incoming: Incoming) -> None:
+        """Let the hash frontier move if it can, and end the file when it has arrived."""
+        if incoming.hashing or incoming.sealing or incoming.restart_wanted or incoming.path in self._entries:
+            return
+        limit = incoming.contiguous()
+        if incoming.frontier and incoming.frontier.position < limit:
+            incoming.hashing = True
+            self._spawn(self._hash(incoming, limit))
+        elif incoming.staged.complete and incoming.hashed and not self._schedule.active(incoming.path):
+            incoming.sealing = True
+            self._spawn(self._finish(incoming))
+
+    async def _hash(self, incoming: Incoming, limit: int) -> None:
+        try:
+            count = await self._on(self._hashers, lambda: incoming.advance(limit, lambda: self._stopping))
+        except OSError as error:
+            raise from_os_error(error, doing="read back the staged file", path=incoming.path) from error
+        except EOFError as error:
+            raise LocalIOError(
+                f"the staged file was cut short by somebody else: {error}", path=incoming.path
+            ) from error
+        finally:
+            incoming.hashing = False
+        self._emit(BytesHashed(incoming.path, count))
+        self._patience.progressed()
+        self._settle(incoming)
+
+    async def _finish(self, incoming: Incoming) -> None:
+        """Compare, sync and close; or decide what to fetch again."""
+        if found := incoming.mismatch():
+            await self._mismatched(incoming, str(found[0]), found[1])
+        else:
+            await self._seal(incoming)
+        incoming.sealing = False
+        self._settle(incoming)
+        self._wake.set()
+
+    async def _mismatched(self, incoming: Incoming, expected: str, actual: str) -> None:
+        incoming.refetches += 1
+        if incoming.refetches > REFETCHES:
+            incoming.staged.discard()
+            raise DigestMismatch(
+                f"{incoming.path}: the source publishes {expected} but sends {actual}, also after {REFETCHES} refetches; "
+                "the file is damaged at the source or on the way, all other files stay resumable",
+                path=incoming.path,
+                expected=expected,
+                actual=actual,
+            )
+        self._emit(Mismatched(incoming.path, expected, actual, incoming.refetches, REFETCHES))
+        damaged = await self._on(self._hashers, incoming.damaged_chunks)
+        if damaged:
+            self._emit(BytesDiscarded(incoming.path, incoming.forget(damaged)))
+        else:
+            incoming.restart_wanted = True
+
+    async def _seal(self, incoming: Incoming) -> None:
+        try:
+            entry = await self._on(self._syncer, incoming.staged.seal)
+        except OSError as error:
+            self._sync_failed(incoming, error)
+            return
+        self._entries[incoming.path] = entry
+        self._begun.pop(incoming.path, None)
+        self._emit(FileVerified(incoming.path, entry.size, bool(entry.digests)))
+
+    # Syncing
+
+    def _sync_if_due(self) -> None:
+        if self._unsynced >= SYNC_EVERY:
+            self._unsynced = 0
+            self._spawn(self._sync())
+
+    async def _sync(self) -> None:
+        """Data first, then the journal that speaks of it."""
+        for incoming in [each for each in self._files.values() if each.path not in self._entries and not each.sealing]:
+            try:
+                await self._on(self._syncer, incoming.sync)
+                if self._limits.drop_pages:
+                    await self._on(self._syncer, incoming.drop_pages)
+            except OSError as error:
+                if incoming.staged.descriptor >= 0:
+                    self._sync_failed(incoming, error)
+        await self._on(self._syncer, self._journal.sync)
+
+    def _sync_failed(self, incoming: Incoming, error: OSError) -> None:
+        # After a failed fsync the kernel may have dropped the pages and reports it once: syncing again would lie.
+        incoming.sync_failures += 1
+        if incoming.sync_failures > 1:
+            raise from_os_error(error, doing="sync the staged file", path=incoming.path) from error
+        self._emit(Retrying("IOError", f"sync failed, fetching the file again: {error}", incoming.path, 1, 0.0))
+        self._begin_anew(incoming)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        try:
+            self._group.create_task(work)
+        except RuntimeError:  # the group is being cancelled: a write that was under way has just ended
+            work.close()
+
+    async def _on(self, pool: ThreadPoolExecutor, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(pool, call)
+
+
+async def _finished(writing: asyncio.Future[int] | None) -> None:
+    """Wait for a write even while being cancelled: its buffers and its descriptor are in use until then."""
+    if writing is None:
+        return
+    while not writing.done():
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait([writing])
+            raise
+    writing.result()
+
+
+def _abandon(pull: Pull) -> None:
+    with suppress(RuntimeError):  # it has just ended by itself
+        pull.scope.reschedule(asyncio.get_running_loop().time())

@@ -1,0 +1,113 @@
+"""URIs, read: which kind of source, which repository, which revision, which path. Pure, and cheap to import."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+
+from fetcher.artifact import ArtifactRef
+from fetcher.errors import UnsupportedScheme, UsageError
+
+WORKING = ("hf://", "http://", "https://", "file://", "pvc://", "a path")
+RESERVED = ("s3", "gs", "az", "oci")
+DEFAULT_ENDPOINT = "https://huggingface.co"
+DEFAULT_REVISION = "main"
+
+Kind = Literal["models", "datasets"]
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+
+
+@dataclass(frozen=True, slots=True)
+class HubAddress:
+    """A repository of the Hub at a revision as asked for; `path` when the URI names one file of it."""
+
+    kind: Kind
+    repository: str
+    revision: str
+    path: str | None = None
+
+    @property
+    def folder(self) -> str:
+        """Its name in a Hub cache: `models--org--name`."""
+        return "--".join((self.kind, *self.repository.split("/")))
+
+    @property
+    def prefix(self) -> str:
+        """What precedes the repository in addresses that serve files."""
+        return "" if self.kind == "models" else f"{self.kind}/"
+
+
+def scheme_of(uri: str) -> str:
+    """`hf`, `http`, `https`, `file`, `pvc`. Raises UnsupportedScheme, UsageError."""
+    if not uri.strip():
+        raise UsageError("the URI is empty; give one such as hf://org/model")
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", uri)
+    if match is None:
+        return "file"
+    scheme = match[1].lower()
+    if scheme in ("hf", "http", "https", "file", "pvc"):
+        return scheme
+    known = "is reserved, not built yet" if scheme in RESERVED else "is not known"
+    raise UnsupportedScheme(f"{scheme}:// {known}; these work: {', '.join(WORKING)}")
+
+
+def hub_endpoint(environ: Mapping[str, str] = os.environ) -> str:
+    """`HF_ENDPOINT` without a trailing slash, else the Hub's."""
+    return (environ.get("HF_ENDPOINT", "").strip() or DEFAULT_ENDPOINT).rstrip("/")
+
+
+def hub_address(ref: ArtifactRef, environ: Mapping[str, str] = os.environ) -> HubAddress | None:
+    """The repository that `ref` names by `hf://` or by the Hub's own /resolve/ address; None for anything else.
+
+    Raises UsageError when the URI is malformed, or its revision and --revision contradict each other.
+    """
+    scheme = scheme_of(ref.uri)
+    if scheme == "hf":
+        return _from_hf_uri(ref)
+    if scheme in ("http", "https"):
+        return _from_resolve_address(ref, hub_endpoint(environ))
+    return None
+
+
+def hub_folder(ref: ArtifactRef) -> tuple[str | None, str | None]:
+    """The Hub cache's folder and the revision asked for; (None, None) for what is not of the Hub."""
+    address = hub_address(ref)
+    return (address.folder, address.revision) if address else (None, None)
+
+
+def _from_hf_uri(ref: ArtifactRef) -> HubAddress:
+    match = re.fullmatch(rf"(?i:hf)://(datasets/|models/)?({_NAME}/{_NAME}|{_NAME})(?:[@:](.+))?/?", ref.uri)
+    if match is None or match[2] in ("datasets", "models", "spaces"):
+        raise UsageError(
+            f"not a repository: {ref.uri}; write hf://owner/name, hf://owner/name@revision or hf://datasets/owner/name"
+        )
+    kind: Kind = "datasets" if match[1] == "datasets/" else "models"
+    return HubAddress(kind, match[2], _one_revision(match[3], ref))
+
+
+def _from_resolve_address(ref: ArtifactRef, endpoint: str) -> HubAddress | None:
+    parts, base = urlsplit(ref.uri), urlsplit(endpoint)
+    same = (parts.scheme.lower(), parts.hostname, parts.port) == (base.scheme.lower(), base.hostname, base.port)
+    if not same or parts.username or not parts.path.startswith(base.path + "/"):
+        return None
+    match = re.fullmatch(
+        rf"/(datasets/)?({_NAME}/{_NAME}|{_NAME})/resolve/(refs/(?:pr|convert)/[^/]+|[^/]+)/(.+)",
+        parts.path[len(base.path) :],
+    )
+    if match is None:
+        return None
+    kind: Kind = "datasets" if match[1] else "models"
+    return HubAddress(kind, match[2], _one_revision(unquote(match[3]), ref), unquote(match[4]))
+
+
+def _one_revision(written: str | None, ref: ArtifactRef) -> str:
+    if written and ref.revision and written != ref.revision:
+        raise UsageError(f"the URI says revision {written} and --revision says {ref.revision}; give one of them")
+    revision = ref.revision or written or DEFAULT_REVISION
+    if not re.fullmatch(r"[A-Za-z0-9._/+-]{1,255}", revision) or ".." in revision or revision.startswith("/"):
+        raise UsageError(f"not a revision: {revision!r}; give a branch, a tag, a commit or refs/pr/N")
+    return revision

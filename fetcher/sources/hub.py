@@ -1,0 +1,289 @@
+"""The Hugging Face Hub and its mirrors: `hf://`, and the Hub's own /resolve/ addresses.
+
+Two metadata requests tell everything (a commit, then the tree with every size and digest); each file's address is resolved
+once, and all its ranges go to the signed address behind it until that ends.
+
+`huggingface_hub` finds the token (environment, token file, OAuth refresh). Its listing is not used: `list_repo_tree` has no
+deadline, sleeps in a retry loop of its own that nobody can interrupt, and sends the token to whatever host the next page's
+Link names (read in huggingface_hub 2.4.0, `utils/_pagination.py`). Here a Link may only stay at its origin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import threading
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urljoin
+
+from fetcher.artifact import ByteRange, Digest, Listing, RemoteFile
+from fetcher.errors import (
+    BadResponse,
+    ConfigurationError,
+    ContentChanged,
+    NotFound,
+    Offline,
+    Unauthorized,
+    UsageError,
+)
+from fetcher.sources.addresses import HubAddress, hub_endpoint
+from fetcher.sources.base import Capabilities
+from fetcher.sources.locations import Location, expiry
+from fetcher.transport.client import Answer, Credentials, HttpTransport, origin_of
+from fetcher.transport.ranges import check_part, check_whole, range_header, validator
+from fetcher.transport.statuses import error_for
+
+_PAGE_LIMIT = 32 * 1024 * 1024
+"""Bytes of one page: 1,000 entries of 4 KiB paths and 20 numbers each are 8 MB."""
+_PAGES = 1000
+"""The largest repositories have some 100,000 files, 100 pages."""
+_RENEWALS = 2
+"""Times one range may find its address expired: once because it was, once because the new one raced with its end."""
+
+
+class HubSource:
+    def __init__(self, address: HubAddress, transport: HttpTransport, environ: Mapping[str, str]) -> None:
+        self._address = address
+        self._transport = transport
+        self._environ = environ
+        self._endpoint = hub_endpoint(environ)
+        self._origin = origin_of(self._endpoint)
+        self._credentials: Credentials | None = None
+        self._token_known = False
+        self._commit: str | None = None
+        self._locations: dict[str, Location] = {}
+        self._resolving: dict[str, asyncio.Lock] = {}
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities()
+
+    def local_path(self, file: RemoteFile) -> Path | None:
+        return None
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+    async def resolve(self) -> str | None:
+        """The commit; asked for only when the revision is not one already."""
+        self._refuse_offline()
+        revision = self._address.revision
+        if re.fullmatch(r"[0-9a-f]{40}", revision):
+            return revision
+        url = f"{self._api}/revision/{quote(revision, safe='')}"
+        document, _ = await self._metadata(url, what=f"revision {revision} of {self._address.repository}")
+        commit = document.get("sha") if isinstance(document, dict) else None
+        if not isinstance(commit, str) or not re.fullmatch(r"[0-9a-f]{40}", commit):
+            raise BadResponse(f"the Hub's answer about {self._address.repository} names no commit")
+        return commit
+
+    async def list(self, revision: str | None) -> Listing:
+        self._refuse_offline()
+        self._commit = revision
+        # A listing made anew means that what was known may be outdated.
+        self._locations.clear()
+        files = [file async for file in self._tree(revision or "")]
+        wanted = self._address.path
+        if wanted is not None:
+            files = [file for file in files if file.path == wanted]
+            if not files:
+                raise NotFound(f"{self._address.repository} has no file {wanted} at this revision", path=wanted)
+        return Listing(revision, tuple(files))
+
+    @asynccontextmanager
+    async def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AsyncIterator[AsyncIterator[bytes]]:
+        answer, length = await self._answer(file, byte_range)
+        try:
+            yield answer.body(length=length, what=file.path)
+        finally:
+            answer.close()
+
+    # Metadata
+
+    @property
+    def _api(self) -> str:
+        return f"{self._endpoint}/api/{self._address.kind}/{self._address.repository}"
+
+    async def _tree(self, commit: str) -> AsyncIterator[RemoteFile]:
+        url: str | None = f"{self._api}/tree/{commit}?recursive=true&expand=false"
+        for _ in range(_PAGES):
+            entries, following = await self._metadata(url or "", what=f"the files of {self._address.repository}")
+            if not isinstance(entries, list):
+                raise BadResponse(f"the Hub's listing of {self._address.repository} is not a list")
+            for entry in entries:
+                if (file := _listed(entry)) is not None:
+                    yield file
+            if following is None:
+                return
+            url = urljoin(url or "", following)
+            if origin_of(url) != self._origin:
+                raise BadResponse("the Hub's listing goes on at another origin; it is not followed there")
+        raise BadResponse(f"the Hub's listing of {self._address.repository} has more than {_PAGES} pages")
+
+    async def _metadata(self, url: str, *, what: str) -> tuple[Any, str | None]:
+        """A JSON document, and the address of the next page."""
+        async with self._transport.request(url, credentials=await self._token()) as answer:
+            if answer.status != 200:
+                raise error_for(answer.status, answer.headers, what=what)
+            try:
+                document = json.loads(await answer.read(_PAGE_LIMIT, what=what))
+            except (ValueError, RecursionError) as error:
+                raise BadResponse(f"the Hub's answer about {what} is no JSON") from error
+        link = re.search(r'<([^>]{1,4096})>\s*;\s*rel="?next"?', answer.headers.get("Link", ""))
+        return document, link[1] if link else None
+
+    # Bytes
+
+    async def _answer(self, file: RemoteFile, byte_range: ByteRange | None) -> tuple[Answer, int | None]:
+        """The head of the answer to a range, checked, and the length of its body."""
+        headers = {"Range": range_header(byte_range)} if byte_range else {}
+        for renewal in range(_RENEWALS + 1):
+            location = await self._location(file)
+            credentials = await self._token() if location.direct else None
+            answer = await self._transport.open(
+                location.url, headers=headers, credentials=credentials, allow_downgrade=bool(file.digests)
+            )
+            try:
+                if answer.status in (401, 403, 410) and not location.direct and renewal < _RENEWALS:
+                    self._forget(file, location)
+                    answer.close()
+                    continue
+                return answer, self._judged(answer, file, byte_range, location)
+            except BaseException:
+                answer.close()
+                raise
+        raise AssertionError("unreachable")
+
+    def _judged(self, answer: Answer, file: RemoteFile, byte_range: ByteRange | None, location: Location) -> int | None:
+        if answer.status == 416:
+            raise ContentChanged("the file is shorter than its listing says", path=file.path)
+        if answer.status >= 400:
+            raise error_for(answer.status, answer.headers, what=file.path)
+        if byte_range is not None:
+            check_part(answer.status, answer.headers, wanted=byte_range, size=file.size)
+            length: int | None = len(byte_range)
+        else:
+            length = check_whole(answer.status, answer.headers, size=file.size) or file.size
+        seen = validator(answer.headers)
+        if location.validator is not None and seen is not None and seen != location.validator:
+            self._forget(file, location)
+            raise ContentChanged(f"{file.path} was replaced at the server while it was fetched", path=file.path)
+        location.validator = location.validator or seen
+        return length
+
+    async def _location(self, file: RemoteFile) -> Location:
+        """Resolved once a file; concurrent ranges wait for the first."""
+        async with self._resolving.setdefault(file.path, asyncio.Lock()):
+            location = self._locations.get(file.path)
+            if location is None or location.stale():
+                location = await self._resolved(file)
+                self._locations[file.path] = location
+            return location
+
+    async def _resolved(self, file: RemoteFile) -> Location:
+        self._refuse_offline()
+        address = self._address
+        url = f"{self._endpoint}/{address.prefix}{address.repository}/resolve/{self._commit}/{quote(file.path)}"
+        for _ in range(5):
+            async with self._transport.request(
+                url, method="HEAD", credentials=await self._token(), redirects=0
+            ) as answer:
+                if answer.status >= 400:
+                    raise error_for(answer.status, answer.headers, what=f"{file.path} of {address.repository}")
+                _refuse_other_content(answer.headers, file, self._commit)
+                target = answer.headers.get("Location")
+            if answer.status < 300 or not target:
+                return Location(url, None, direct=True)
+            url = urljoin(url, target)
+            if origin_of(url) != self._origin:
+                if self._origin.startswith("https://") and url.startswith("http://") and not file.digests:
+                    raise BadResponse(f"the Hub redirects {file.path} from https to http", path=file.path)
+                return Location(url, expiry(url), direct=False)
+        raise BadResponse(f"the Hub redirects {file.path} in circles", path=file.path)
+
+    def _forget(self, file: RemoteFile, location: Location) -> None:
+        if self._locations.get(file.path) is location:
+            del self._locations[file.path]
+
+    # Who asks
+
+    def _refuse_offline(self) -> None:
+        if self._environ.get("HF_HUB_OFFLINE", "").strip().upper() in ("1", "TRUE", "YES", "ON"):
+            raise Offline("HF_HUB_OFFLINE is set and the artifact is not complete here; unset it to fetch")
+
+    async def _token(self) -> Credentials | None:
+        """Looked up once, on a thread of its own: an OAuth token may be refreshed over the network."""
+        if not self._token_known:
+            token = await _on_daemon_thread(_find_token)
+            if token:
+                if not re.fullmatch(r"[!-~]+", token):
+                    raise ConfigurationError(
+                        "the Hub's token (HF_TOKEN or the token file) holds characters no token has"
+                    )
+                self._credentials = Credentials(self._origin, {"Authorization": f"Bearer {token}"})
+            self._token_known = True
+        return self._credentials
+
+
+def _listed(entry: Any) -> RemoteFile | None:
+    """A file of the tree; None for a directory. Raises BadResponse."""
+    try:
+        match entry:
+            case {"type": "directory"}:
+                return None
+            case {"path": str(path), "size": int(size), "oid": str(oid)} if size >= 0:
+                lfs = entry.get("lfs")
+                facts = {"blob_id": oid}
+                if isinstance(entry.get("xetHash"), str):
+                    facts["xet_hash"] = entry["xetHash"]
+                if isinstance(lfs, dict):
+                    facts["lfs_size"] = str(int(lfs["size"]))
+                    return RemoteFile(path, int(lfs["size"]), (Digest("sha256", lfs["oid"]),), facts=facts)
+                return RemoteFile(path, size, (Digest("git-sha1", oid),), facts=facts)
+    except (KeyError, TypeError, ValueError, UsageError) as error:
+        raise BadResponse("the Hub's listing holds an entry without size or digest") from error
+    raise BadResponse("the Hub's listing holds an entry without path, size or digest")
+
+
+def _refuse_other_content(headers: Mapping[str, str], file: RemoteFile, commit: str | None) -> None:
+    """What the Hub says of a file when it resolves it must be what it listed."""
+    served = headers.get("X-Repo-Commit")
+    if served and commit and served != commit:
+        raise ContentChanged(f"{file.path}: the Hub answers for commit {served[:40]}, not {commit}", path=file.path)
+    etag = headers.get("X-Linked-Etag", "").removeprefix("W/").strip('"')
+    size = headers.get("X-Linked-Size", "")
+    known = {digest.hex for digest in file.digests}
+    if re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{40}", etag) and known and etag not in known:
+        raise ContentChanged(f"{file.path}: the Hub lists one digest and links another", path=file.path)
+    if size.isdigit() and file.size is not None and int(size) != file.size:
+        raise ContentChanged(f"{file.path}: the Hub lists {file.size:,} bytes and links {int(size):,}", path=file.path)
+
+
+def _find_token() -> str:
+    import huggingface_hub
+
+    return (huggingface_hub.get_token() or "").strip()
+
+
+async def _on_daemon_thread(call: Any) -> Any:
+    """Run a blocking call that may hang: unlike an executor's, a daemon thread is not joined at exit."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
+
+    def settle(result: Any, error: BaseException | None) -> None:
+        if not future.done():
+            future.set_exception(error) if error else future.set_result(result)
+
+    def work() -> None:
+        try:
+            result, error = call(), None
+        except Exception as caught:
+            result, error = None, Unauthorized(f"the Hub's token can't be had: {type(caught).__name__}")
+        loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=work, daemon=True, name="token").start()
+    return await future

@@ -1,0 +1,175 @@
+"""Files that are on this machine already: `file://` and paths (brought into the cache), `pvc://` (verified where they stand).
+
+A directory that holds one of our manifests has digests; any other has none. What changes while it is read is noticed by inode,
+size and modification time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import stat
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from fetcher.artifact import ArtifactRef, ByteRange, Digest, Listing, RemoteFile
+from fetcher.errors import (
+    ConfigurationError,
+    ContentChanged,
+    NotFound,
+    SourceError,
+    Unauthorized,
+    Unreachable,
+    UsageError,
+)
+from fetcher.manifest import RELATIVE_PATH, Manifest
+from fetcher.settings import Settings
+from fetcher.sources.base import Capabilities
+
+_PIECE = 1024 * 1024
+"""Bytes a read. An executor hop costs 18 us, which a 1 MiB read from the page cache (about 250 us) hides."""
+
+
+class LocalSource:
+    """A file, or all regular files below a directory; symlinks to files are followed, as Hub caches are made of them."""
+
+    def __init__(self, path: Path, *, in_place: bool = False) -> None:
+        self._path = path
+        self._in_place = in_place
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(local=True, in_place=self._in_place)
+
+    async def aclose(self) -> None:
+        """Nothing is kept open."""
+
+    def local_path(self, file: RemoteFile) -> Path | None:
+        path = self._path if self._path.is_file() else self._path / file.path
+        return path if path.is_file() else None
+
+    async def resolve(self) -> str | None:
+        """A digest of all paths, sizes and modification times."""
+        files = await asyncio.to_thread(self._files)
+        text = "\n".join(f"{file.path} {file.validator}" for file in files)
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:40]
+
+    async def list(self, revision: str | None) -> Listing:
+        return Listing(revision, tuple(await asyncio.to_thread(self._files)))
+
+    @asynccontextmanager
+    async def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AsyncIterator[AsyncIterator[bytes]]:
+        path = self.local_path(file)
+        if path is None:
+            raise NotFound(f"{file.path} is not there", path=file.path)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise _classified(error, path) from error
+        try:
+            if _mark(os.fstat(descriptor)) != file.validator:
+                raise ContentChanged(f"{file.path} changed since it was listed", path=file.path)
+            yield self._pieces(descriptor, file, byte_range or ByteRange(0, file.size or 0))
+        finally:
+            os.close(descriptor)
+
+    async def _pieces(self, descriptor: int, file: RemoteFile, byte_range: ByteRange) -> AsyncIterator[bytes]:
+        position = byte_range.start
+        while position < byte_range.stop:
+            wanted = min(_PIECE, byte_range.stop - position)
+            try:
+                piece = await asyncio.to_thread(os.pread, descriptor, wanted, position)
+            except OSError as error:
+                raise Unreachable(
+                    f"can't read {file.path}: {(error.strerror or '').lower()}", path=file.path
+                ) from error
+            if not piece:
+                raise ContentChanged(f"{file.path} is shorter than when it was listed", path=file.path)
+            position += len(piece)
+            yield piece
+        if _mark(os.fstat(descriptor)) != file.validator:
+            raise ContentChanged(f"{file.path} changed while it was read", path=file.path)
+
+    def _files(self) -> Sequence[RemoteFile]:
+        try:
+            status = self._path.stat()
+            if stat.S_ISREG(status.st_mode):
+                return [RemoteFile(self._path.name, status.st_size, validator=_mark(status))]
+            if not stat.S_ISDIR(status.st_mode):
+                raise NotFound(f"{self._path} is neither a file nor a directory")
+            return self._tree()
+        except OSError as error:
+            raise _classified(error, self._path) from error
+
+    def _tree(self) -> Sequence[RemoteFile]:
+        known = Manifest.read(self._path / RELATIVE_PATH)
+        files = []
+        for path, status in _regular_files(self._path):
+            relative = path.relative_to(self._path).as_posix()
+            digests: tuple[Digest, ...] = ()
+            if known and (entry := known.file(relative)) and entry.size == status.st_size:
+                digests = entry.digests
+            files.append(RemoteFile(relative, status.st_size, digests, _mark(status)))
+        if not files:
+            raise NotFound(f"{self._path} holds no files")
+        return files
+
+
+def open_local(ref: ArtifactRef, settings: Settings) -> LocalSource:
+    """The source of `file:///path` or a path. Raises UsageError."""
+    _refuse_revision(ref)
+    if not ref.uri.lower().startswith("file://"):
+        return LocalSource(Path(ref.uri))
+    parts = urlsplit(ref.uri)
+    if parts.netloc not in ("", "localhost"):
+        raise UsageError(f"file:// addresses name no host; write file:///{parts.netloc}{parts.path}")
+    return LocalSource(Path(unquote(parts.path)))
+
+
+def open_claim(ref: ArtifactRef, settings: Settings) -> LocalSource:
+    """The source of `pvc://claim/path`. Raises ConfigurationError, UsageError."""
+    _refuse_revision(ref)
+    claim, _, path = ref.uri[len("pvc://") :].partition("/")
+    if claim not in settings.pvc_mounts:
+        raise ConfigurationError(
+            f"where claim {claim!r} is mounted is not known; pass --pvc-mount {claim or 'CLAIM'}=DIR"
+        )
+    if ".." in PurePosixPath(path).parts:
+        raise UsageError("a pvc:// path may not contain ..")
+    return LocalSource(settings.pvc_mounts[claim] / path, in_place=True)
+
+
+def _refuse_revision(ref: ArtifactRef) -> None:
+    if ref.revision:
+        raise UsageError("--revision is for the Hub; files have none")
+
+
+def _regular_files(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    for directory, names, files in os.walk(root, onerror=_raise):
+        names[:] = sorted(name for name in names if name != ".fetcher")
+        for name in sorted(files):
+            path = Path(directory) / name
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):
+                raise NotFound(f"{path} is no regular file; a model directory holds only files")
+            yield path, status
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _mark(status: os.stat_result) -> str:
+    return f"{status.st_dev}-{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
+
+
+def _classified(error: OSError, path: Path) -> SourceError:
+    match error:
+        case FileNotFoundError() | NotADirectoryError():
+            return NotFound(f"{error.filename or path} does not exist")
+        case PermissionError():
+            return Unauthorized(f"{error.filename or path} may not be read by user {os.getuid()}")
+    return Unreachable(f"can't read {error.filename or path}: {(error.strerror or str(error)).lower()}")

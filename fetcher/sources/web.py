@@ -1,0 +1,204 @@
+"""`http(s)://`: one file at one address. Size and range support are learned from the first range itself.
+
+`resolve` asks for the first range and keeps its answer open; the first `open` at the file's start continues with it. So a
+file that fits into one range costs one request, and no server sees a HEAD it may answer wrongly.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from fetcher.artifact import ArtifactRef, ByteRange, Digest, Listing, RemoteFile
+from fetcher.errors import BadResponse, ContentChanged, UsageError
+from fetcher.planning.ranges import LONGEST_RANGE
+from fetcher.sources.base import Capabilities
+from fetcher.sources.locations import Location, expiry
+from fetcher.transport.client import Answer, Credentials, HttpTransport, origin_of
+from fetcher.transport.ranges import (
+    check_part,
+    check_whole,
+    content_length,
+    parse_content_range,
+    range_header,
+    refuse_encoded,
+    validator,
+)
+from fetcher.transport.statuses import error_for
+
+_PROBE_LIFE = 20.0
+"""Seconds an unread answer is kept: servers drop slow readers after 30 to 60."""
+
+
+class WebSource:
+    def __init__(self, ref: ArtifactRef, transport: HttpTransport) -> None:
+        parts = urlsplit(ref.uri)
+        if not parts.hostname:
+            raise UsageError("the address names no host")
+        if ref.revision:
+            raise UsageError("--revision is for the Hub; an address has none")
+        self._transport = transport
+        netloc = parts.netloc.rpartition("@")[2]
+        self._url = urlunsplit((parts.scheme.lower(), netloc, parts.path or "/", parts.query, ""))
+        self._name = _file_name(parts.path)
+        self._digests = _pin(parts.fragment)
+        self._credentials = _basic(parts.username, parts.password, self._url)
+        self._location: Location | None = None
+        self._probe: tuple[Answer, ByteRange | None, float] | None = None
+        self._file: RemoteFile | None = None
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities()
+
+    def local_path(self, file: RemoteFile) -> Path | None:
+        return None
+
+    async def aclose(self) -> None:
+        self._drop_probe()
+        await self._transport.aclose()
+
+    async def resolve(self) -> str | None:
+        """A strong ETag, else modification time and size, else None."""
+        self._drop_probe()
+        wanted = ByteRange(0, LONGEST_RANGE)
+        answer = await self._ask(self._url, wanted)
+        try:
+            file, held = self._learned(answer, wanted)
+        except BaseException:
+            answer.close()
+            raise
+        self._file = file
+        self._location = Location(answer.url, expiry(answer.url), answer.url == self._url, validator(answer.headers))
+        if file.size == 0:
+            answer.close()
+        else:
+            self._probe = (answer, held, time.monotonic())
+        return f"{file.validator} {file.size}" if file.validator else None
+
+    async def list(self, revision: str | None) -> Listing:
+        if self._file is None:
+            await self.resolve()
+        if self._file is None:
+            raise BadResponse("the server tells nothing of the file")
+        return Listing(revision, (self._file,))
+
+    @asynccontextmanager
+    async def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AsyncIterator[AsyncIterator[bytes]]:
+        answer, length = self._from_probe(byte_range) or await self._fresh(file, byte_range)
+        try:
+            yield answer.body(length=length, what=file.path)
+        finally:
+            answer.close()
+
+    # The first range
+
+    def _learned(self, answer: Answer, wanted: ByteRange) -> tuple[RemoteFile, ByteRange | None]:
+        """What the first answer tells of the file, and which of its bytes are to come; None for all of them."""
+        headers = answer.headers
+        mark = validator(headers)
+        if answer.status == 416 and parse_content_range(headers.get("Content-Range", "bytes */0"))[1] == 0:
+            return RemoteFile(self._name, 0, self._digests, mark), None
+        if answer.status >= 400 or answer.status not in (200, 206):
+            raise error_for(max(answer.status, 400), headers, what=self._name)
+        refuse_encoded(headers)
+        if answer.status == 200:
+            return RemoteFile(self._name, content_length(headers), self._digests, mark, ranges=False), None
+        sent, total = parse_content_range(headers.get("Content-Range", ""))
+        if sent is None or total is None or sent != ByteRange(0, min(wanted.stop, total)):
+            raise BadResponse(
+                f"a Content-Range that does not fit the first range: {headers.get('Content-Range', '')[:80]!r}"
+            )
+        length = content_length(headers)
+        if length is not None and length != len(sent):
+            raise BadResponse(f"the server announces {length:,} bytes for a range of {len(sent):,}")
+        return RemoteFile(self._name, total, self._digests, mark), sent
+
+    def _from_probe(self, byte_range: ByteRange | None) -> tuple[Answer, int | None] | None:
+        """The answer kept from `resolve`, when it is what is asked for."""
+        if self._probe is None or self._file is None:
+            return None
+        answer, held, since = self._probe
+        size = self._file.size
+        if byte_range is None:
+            fits = held is None or held.stop == size
+        else:
+            fits = held is not None and byte_range.start == 0 and byte_range.stop == held.stop
+        if byte_range is not None and byte_range.start != 0:
+            return None  # somebody else's range; the probe waits for its own
+        if not fits or time.monotonic() - since > _PROBE_LIFE:
+            self._drop_probe()
+            return None
+        self._probe = None
+        return answer, len(held) if held is not None else size
+
+    def _drop_probe(self) -> None:
+        if self._probe is not None:
+            self._probe[0].close()
+            self._probe = None
+
+    # Later ranges
+
+    async def _fresh(self, file: RemoteFile, byte_range: ByteRange | None) -> tuple[Answer, int | None]:
+        location = self._location
+        known = location is not None and not location.direct and not location.stale()
+        answer = await self._ask(location.url if known and location else self._url, byte_range)
+        if known and answer.status in (401, 403, 404, 410):
+            # The address behind the redirect has ended: ask the one the user gave.
+            answer.close()
+            self._location = None
+            answer = await self._ask(self._url, byte_range)
+        try:
+            length = self._judged(answer, file, byte_range)
+        except BaseException:
+            answer.close()
+            raise
+        self._location = Location(answer.url, expiry(answer.url), answer.url == self._url)
+        return answer, length
+
+    def _judged(self, answer: Answer, file: RemoteFile, byte_range: ByteRange | None) -> int | None:
+        if answer.status == 416:
+            raise ContentChanged("the file is shorter now than when it was first asked for", path=file.path)
+        if answer.status >= 400:
+            raise error_for(answer.status, answer.headers, what=file.path)
+        seen = validator(answer.headers)
+        if file.validator is not None and seen is not None and seen != file.validator:
+            raise ContentChanged(f"{file.path} was replaced at the server while it was fetched", path=file.path)
+        if byte_range is not None:
+            check_part(answer.status, answer.headers, wanted=byte_range, size=file.size)
+            return len(byte_range)
+        return check_whole(answer.status, answer.headers, size=file.size) or file.size
+
+    async def _ask(self, url: str, byte_range: ByteRange | None) -> Answer:
+        headers = {"Range": range_header(byte_range)} if byte_range else {}
+        return await self._transport.open(
+            url, headers=headers, credentials=self._credentials, allow_downgrade=bool(self._digests)
+        )
+
+
+def _file_name(path: str) -> str:
+    name = unquote(path.rpartition("/")[2])
+    if not name:
+        raise UsageError("the address names no file: its path ends in /")
+    return name
+
+
+def _pin(fragment: str) -> tuple[Digest, ...]:
+    if not fragment:
+        return ()
+    match = re.fullmatch(r"sha256[=:]([0-9A-Fa-f]{64})", fragment)
+    if match is None:
+        raise UsageError(f"not a pin: #{fragment[:80]}; write #sha256=<64 hex digits>")
+    return (Digest("sha256", match[1].lower()),)
+
+
+def _basic(username: str | None, password: str | None, url: str) -> Credentials | None:
+    if username is None:
+        return None
+    pair = f"{unquote(username)}:{unquote(password or '')}".encode()
+    return Credentials(origin_of(url), {"Authorization": "Basic " + base64.b64encode(pair).decode()})

@@ -1,0 +1,50 @@
+"""What a cache root holds: every complete artifact, by its manifest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fetcher.artifact import ArtifactRef, redact
+from fetcher.errors import NotFound
+from fetcher.manifest import RELATIVE_PATH, Manifest
+from fetcher.store.keyed import finish_swaps
+from fetcher.store.layout import Root
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One complete artifact; `path` is the directory its files are in."""
+
+    key: str
+    path: Path
+    manifest: Manifest
+
+
+def entries(cache_dir: Path) -> list[Entry]:
+    """All artifacts under `cache_dir`, keyed ones and those of the hf-cache layout, by key."""
+    finish_swaps(cache_dir)
+    found = []
+    for path in sorted(cache_dir.glob(f"*/{RELATIVE_PATH}")):
+        if (manifest := Manifest.read(path)) is not None:
+            found.append(Entry(path.parents[1].name, path.parents[1], manifest))
+    for path in sorted(Root(cache_dir).manifests.glob("*.json")):
+        manifest = Manifest.read(path)
+        if manifest is not None and manifest.snapshot:
+            found.append(Entry(path.stem, cache_dir / manifest.snapshot, manifest))
+    return found
+
+
+def find(cache_dir: Path, what: str) -> Entry:
+    """The artifact with that key, of that URI, or at that directory. Raises NotFound."""
+    if (manifest := Manifest.read(Path(what) / RELATIVE_PATH)) is not None:
+        return Entry(manifest.fingerprint[:16], Path(what), manifest)
+    key, uri = ArtifactRef(what).key, redact(what)
+    candidates = [entry for entry in entries(cache_dir) if what == entry.key or key == entry.key]
+    candidates = candidates or [entry for entry in entries(cache_dir) if entry.manifest.uri == uri]
+    if len(candidates) > 1:
+        keys = ", ".join(entry.key for entry in candidates)
+        raise NotFound(f"{uri} is here with several selections or revisions; name one by its key: {keys}")
+    if not candidates:
+        raise NotFound(f"no complete artifact {uri} under {cache_dir}; `fetcher list` shows what is there")
+    return candidates[0]

@@ -1,0 +1,163 @@
+"""The Hub's own cache layout, which engines and the `huggingface_hub` client read offline.
+
+::
+
+    ROOT/models--org--name/blobs/<digest>                 the content, named by the digest the Hub publishes
+    ROOT/models--org--name/snapshots/<commit>/<path>      a relative link to its blob
+    ROOT/models--org--name/trees/<commit>.json            the whole listing, by which the client knows a partial snapshot
+    ROOT/models--org--name/refs/<revision>                the commit, written last
+    ROOT/.fetcher/manifests/<key>.json                    our manifest
+
+Blobs come first, then the snapshot by one rename, then `trees/`, `refs/` and the manifest. Snapshots, refs and blobs of other
+tools stay.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from fetcher.artifact import Listing, RemoteFile
+from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
+from fetcher.store.filesystem import file_mode, make_directory, sync_directory, write_durably
+from fetcher.store.layout import Root
+from fetcher.store.lease import Lease
+from fetcher.store.placement import Step
+
+_TREE_FORMAT = 1
+"""huggingface_hub 2.4's `_tree_cache.TREE_CACHE_FORMAT_VERSION`; it ignores what it does not know."""
+
+
+class HubCache:
+    """`repository` is the folder's name, such as `models--org--name`."""
+
+    def __init__(self, root: Path, key: str, *, repository: str, revision: str) -> None:
+        self._root = Root(root)
+        self._key = key
+        self._repository = root / repository
+        self._revision = revision
+
+    @property
+    def anchor(self) -> Path:
+        return self._root.path
+
+    @property
+    def staging(self) -> Path:
+        return self._root.staging
+
+    @property
+    def lease_name(self) -> str:
+        return self._key
+
+    @property
+    def _manifest(self) -> Path:
+        return self._root.manifests / f"{self._key}.json"
+
+    def present(self) -> Manifest | None:
+        return Manifest.read(self._manifest)
+
+    def location(self, manifest: Manifest) -> Path:
+        return self._repository / "snapshots" / PurePosixPath(manifest.revision or "").name
+
+    def standing(self, file: RemoteFile) -> Path | None:
+        blob = self._blob(file)
+        return blob if blob is not None and blob.is_file() and not blob.is_symlink() else None
+
+    def reuse(self, file: RemoteFile, previous: ManifestFile, lease: Lease) -> bool:
+        standing = self.standing(file)
+        return standing is not None and standing.stat().st_size == previous.size
+
+    def place(self, lease: Lease, manifest: Manifest, listing: Listing, step: Step) -> Path:
+        lease.check()
+        manifest = replace(manifest, snapshot=str(self.location(manifest).relative_to(self._root.path)))
+        files = {file.path: file for file in listing.files}
+        self._place_blobs(lease, [files[file.path] for file in manifest.files], step)
+        location = self._place_snapshot(lease, [files[file.path] for file in manifest.files], manifest, step)
+        self._write_tree(listing)
+        step("tree placed")
+        self._write_ref(listing.revision or "")
+        step("ref placed")
+        lease.prepare_to_place()
+        make_directory(self._root.manifests)
+        write_durably(self._manifest, manifest.to_bytes(), mode=file_mode(self._root.manifests))
+        step("manifest placed")
+        lease.dissolve()
+        return location
+
+    def _blob(self, file: RemoteFile) -> Path | None:
+        # The first digest is the Hub's; pins of the user come after it.
+        return self._repository / "blobs" / file.digests[0].hex if file.digests else None
+
+    def _place_blobs(self, lease: Lease, files: list[RemoteFile], step: Step) -> None:
+        blobs = self._repository / "blobs"
+        make_directory(blobs)
+        for file in files:
+            staged, blob = lease.data / file.path, self._blob(file)
+            if blob is not None and staged.exists():
+                lease.keep()
+                # Two paths of equal content share a blob: the second link finds it there.
+                os.rename(staged, blob)
+                step(f"placed {file.path}")
+        sync_directory(blobs)
+
+    def _place_snapshot(self, lease: Lease, files: list[RemoteFile], manifest: Manifest, step: Step) -> Path:
+        final = self.location(manifest)
+        draft = lease.data / RELATIVE_PATH.parent / "snapshot"
+        shutil.rmtree(draft, ignore_errors=True)
+        make_directory(draft)
+        for file in files:
+            self._link(draft / file.path, file)
+        for directory, _, _ in os.walk(draft, topdown=False):
+            sync_directory(Path(directory))
+        make_directory(final.parent)
+        try:
+            os.rename(draft, final)
+        except OSError:
+            # Another tool, or another selection of ours, has this snapshot already: add what it lacks.
+            for file in files:
+                self._link(final / file.path, file)
+            sync_directory(final)
+        sync_directory(final.parent)
+        step("snapshot placed")
+        return final
+
+    def _link(self, path: Path, file: RemoteFile) -> None:
+        blob = self._blob(file)
+        if blob is None:
+            return
+        make_directory(path.parent)
+        up = "../" * (len(PurePosixPath(file.path).parts) + 1)
+        target = f"{up}blobs/{blob.name}"
+        with suppress(FileNotFoundError):
+            if path.is_symlink() and os.readlink(path) == target:
+                return
+            path.unlink()
+        os.symlink(target, path)
+
+    def _write_tree(self, listing: Listing) -> None:
+        entries = {file.path: _tree_entry(file) for file in sorted(listing.files, key=lambda each: each.path)}
+        target = self._repository / "trees" / f"{PurePosixPath(listing.revision or '').name}.json"
+        make_directory(target.parent)
+        document = {"format_version": _TREE_FORMAT, "files": entries}
+        write_durably(target, json.dumps(document, indent=2).encode(), mode=file_mode(target.parent))
+
+    def _write_ref(self, commit: str) -> None:
+        if self._revision == commit:
+            return
+        target = self._repository / "refs" / self._revision
+        make_directory(target.parent)
+        write_durably(target, commit.encode(), mode=file_mode(target.parent))
+
+
+def _tree_entry(file: RemoteFile) -> dict[str, object]:
+    entry: dict[str, object] = {"size": file.size, "blob_id": file.facts.get("blob_id", "")}
+    sha256 = next((digest.hex for digest in file.digests if digest.algorithm == "sha256"), None)
+    if "lfs_size" in file.facts and sha256:
+        entry |= {"lfs_sha256": sha256, "lfs_size": int(file.facts["lfs_size"])}
+    if xet_hash := file.facts.get("xet_hash"):
+        entry["xet_hash"] = xet_hash
+    return entry

@@ -1,0 +1,142 @@
+"""Into a directory that can't be renamed (a mount point, or one with foreign files in it), file by file.
+
+::
+
+    1  the present manifest is renamed away, and every file that announces a complete model (config.json, indexes) withdrawn
+    2  the directory is synced
+    3  weights are renamed into place, then all else, then indexes and config.json, each group synced
+    4  what the former manifest listed and the new one does not is deleted
+    5  the manifest is renamed into place, and the directory synced
+
+So every visible file is verified, and no config.json, index or manifest is visible unless all weights of its revision are.
+Foreign files are never deleted. Killed in between, the sealed manifest in staging says which files are already in place.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from fetcher.artifact import Listing, RemoteFile
+from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
+from fetcher.store.filesystem import file_mode, make_directory, sync_directory, write_durably
+from fetcher.store.layout import Root
+from fetcher.store.lease import Lease
+from fetcher.store.placement import Step
+
+_WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".ckpt", ".onnx", ".msgpack", ".h5", ".npz", ".tensors")
+_ANNOUNCEMENTS = ("config.json", "model_index.json", "params.json")
+
+
+def rank(path: str) -> int:
+    """When a file becomes visible: 0 weights, 1 all else, 2 indexes, 3 what an engine takes for a complete model."""
+    name = PurePosixPath(path).name
+    if name in _ANNOUNCEMENTS:
+        return 3
+    if name.endswith(".index.json"):
+        return 2
+    return 0 if name.endswith(_WEIGHTS) else 1
+
+
+class InPlace:
+    LEASE = "in-place"
+
+    def __init__(self, directory: Path, *, staged_in: Root | None = None) -> None:
+        self._directory = directory
+        self._root = staged_in or Root(directory)
+
+    @property
+    def anchor(self) -> Path:
+        return self._directory
+
+    @property
+    def staging(self) -> Path:
+        return self._root.staging
+
+    @property
+    def lease_name(self) -> str:
+        # One lease a directory, not one a key: two artifacts given the same place take turns.
+        return self.LEASE
+
+    def present(self) -> Manifest | None:
+        return Manifest.read(self._directory / RELATIVE_PATH)
+
+    def location(self, manifest: Manifest) -> Path:
+        return self._directory
+
+    def standing(self, file: RemoteFile) -> Path | None:
+        # A file that announces the model is withdrawn before weights change, so it is fetched again: it is small.
+        path = self._directory / file.path
+        return path if rank(file.path) < 2 and path.is_file() and not path.is_symlink() else None
+
+    def reuse(self, file: RemoteFile, previous: ManifestFile, lease: Lease) -> bool:
+        standing = self.standing(file)
+        return standing is not None and standing.stat().st_size == previous.size
+
+    def place(self, lease: Lease, manifest: Manifest, listing: Listing, step: Step) -> Path:
+        lease.check()
+        known = self._withdraw(manifest, step)
+        for group in range(4):
+            self._move(lease, [file.path for file in manifest.files if rank(file.path) == group], step)
+        self._delete(known - {file.path for file in manifest.files})
+        step("former files deleted")
+        lease.prepare_to_place()
+        make_directory((self._directory / RELATIVE_PATH).parent)
+        os.rename(lease.data / RELATIVE_PATH, self._directory / RELATIVE_PATH)
+        sync_directory((self._directory / RELATIVE_PATH).parent)
+        step("manifest placed")
+        (self._directory / RELATIVE_PATH).with_name("manifest.previous.json").unlink(missing_ok=True)
+        lease.dissolve()
+        with suppress(OSError):
+            self._root.staging.rmdir()
+        return self._directory
+
+    def _withdraw(self, manifest: Manifest, step: Step) -> set[str]:
+        """Nothing may announce a complete model while its weights change. Returns every path that may be ours here.
+
+        The record of those paths outlives a kill, so that a later run of whatever revision can still remove them.
+        """
+        record = (self._directory / RELATIVE_PATH).with_name("manifest.previous.json")
+        make_directory(record.parent)
+        known = {
+            file.path: file for each in (Manifest.read(record), self.present(), manifest) if each for file in each.files
+        }
+        whole = replace(manifest, files=tuple(known.values()))
+        write_durably(record, whole.to_bytes(), mode=file_mode(record.parent))
+        (self._directory / RELATIVE_PATH).unlink(missing_ok=True)
+        sync_directory(record.parent)
+        step("manifest withdrawn")
+        for path in sorted(path for path in known if rank(path) >= 2):
+            (self._directory / path).unlink(missing_ok=True)
+        self._sync(known)
+        step("announcements withdrawn")
+        return set(known)
+
+    def _move(self, lease: Lease, paths: Iterable[str], step: Step) -> None:
+        paths = list(paths)
+        for path in paths:
+            staged = lease.data / path
+            if staged.exists():
+                lease.keep()
+                make_directory((self._directory / path).parent)
+                os.rename(staged, self._directory / path)
+                step(f"placed {path}")
+        self._sync(paths)
+
+    def _delete(self, paths: Iterable[str]) -> None:
+        for path in paths:
+            with suppress(OSError):
+                (self._directory / path).unlink()
+                (self._directory / path).parent.rmdir()
+
+    def _sync(self, paths: Iterable[str]) -> None:
+        """Every directory that holds one of `paths`, deepest first, and all above it."""
+        directories = {self._directory}
+        for path in paths:
+            directories.update(self._directory / parent for parent in PurePosixPath(path).parents)
+        for directory in sorted(directories, key=lambda each: len(each.parts), reverse=True):
+            if directory.is_dir():
+                sync_directory(directory)

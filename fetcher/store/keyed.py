@@ -1,0 +1,165 @@
+"""`ROOT/<key>`: the artifact appears, or is replaced, by one rename of its whole directory."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from fetcher.artifact import Listing, RemoteFile
+from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
+from fetcher.store.filesystem import clone, exchange, file_mode, make_directory, sync_directory, write_durably
+from fetcher.store.in_place import InPlace
+from fetcher.store.layout import Root
+from fetcher.store.lease import Lease
+from fetcher.store.placement import Step
+
+GRACE = 3600.0
+"""Seconds a replaced directory is kept: readers on other NFS clients have its files open, and get ESTALE once it is gone. An
+engine that mapped a shard keeps needing it only until it has loaded; an hour covers 894 GiB read at 0.25 GiB/s."""
+
+
+class Keyed:
+    def __init__(self, root: Path, key: str) -> None:
+        self._root = Root(root)
+        self._key = key
+        self._final = root / key
+
+    @property
+    def anchor(self) -> Path:
+        return self._root.path
+
+    @property
+    def staging(self) -> Path:
+        return self._root.staging
+
+    @property
+    def lease_name(self) -> str:
+        return self._key
+
+    def present(self) -> Manifest | None:
+        return Manifest.read(self._final / RELATIVE_PATH)
+
+    def location(self, manifest: Manifest) -> Path:
+        return self._final
+
+    def standing(self, file: RemoteFile) -> Path | None:
+        return None
+
+    def reuse(self, file: RemoteFile, previous: ManifestFile, lease: Lease) -> bool:
+        """Link the published file, which nobody writes again, else clone or copy it."""
+        source, target = self._final / previous.path, lease.data / file.path
+        try:
+            if source.stat().st_size != previous.size:
+                return False
+            make_directory(target.parent)
+            target.unlink(missing_ok=True)
+            try:
+                os.link(source, target)
+            except OSError:
+                _copy(source, target)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def place(self, lease: Lease, manifest: Manifest, listing: Listing, step: Step) -> Path:
+        replaced = self.present()
+        lease.prepare_to_place()
+        step("sealed")
+        if replaced is not None and self._exchange(lease, replaced, step):
+            return self._final
+        if replaced is not None:
+            self._swap(lease, replaced, step)
+            return self._final
+        try:
+            os.rename(lease.data, self._final)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY, errno.EXDEV):
+                # Somebody filled it meanwhile, with files that are not ours to remove.
+                return InPlace(self._final, staged_in=self._root).place(lease, manifest, listing, step)
+            raise
+        step("renamed")
+        sync_directory(lease.directory)
+        sync_directory(self._root.path)
+        lease.dissolve()
+        return self._final
+
+    def _exchange(self, lease: Lease, replaced: Manifest, step: Step) -> bool:
+        if not exchange(lease.data, self._final):
+            return False
+        step("exchanged")
+        sync_directory(self._root.path)
+        make_directory(self._root.old)
+        os.rename(lease.data, self._root.old_name(self._key, replaced.revision))
+        lease.dissolve()
+        return True
+
+    def _swap(self, lease: Lease, replaced: Manifest, step: Step) -> None:
+        """Two renames, announced by an intent that `finish_swaps` of any later command completes."""
+        ready, old = self._root.ready / self._key, self._root.old_name(self._key, replaced.revision)
+        for directory in (self._root.ready, self._root.old, self._root.intents):
+            make_directory(directory)
+        shutil.rmtree(ready, ignore_errors=True)
+        intent = self._root.intents / f"{self._key}.json"
+        os.rename(lease.data, ready)
+        sync_directory(self._root.ready)
+        step("ready")
+        document = json.dumps({"key": self._key, "old": old.name}).encode()
+        write_durably(intent, document, mode=file_mode(intent.parent))
+        step("intent written")
+        os.rename(self._final, old)
+        step("old moved away")
+        os.rename(ready, self._final)
+        sync_directory(self._root.path)
+        step("renamed")
+        intent.unlink(missing_ok=True)
+        lease.dissolve()
+
+
+def finish_swaps(root: Path) -> None:
+    """Complete, else undo, swaps that a killed process began. Cheap when there are none; safe to race."""
+    layout = Root(root)
+    try:
+        intents = sorted(layout.intents.glob("*.json"))
+    except OSError:
+        return
+    for intent in intents:
+        with suppress(OSError, ValueError, KeyError):
+            document = json.loads(intent.read_bytes())
+            key, old_name = Path(document["key"]).name, Path(document["old"]).name
+            _finish_swap(layout, key, old_name)
+            intent.unlink(missing_ok=True)
+
+
+def _finish_swap(layout: Root, key: str, old_name: str) -> None:
+    final, ready, old = layout.path / key, layout.ready / key, layout.old / old_name
+    if Manifest.read(ready / RELATIVE_PATH) is not None:
+        if final.exists():
+            os.rename(final, old)
+        os.rename(ready, final)
+    elif not final.exists() and old.exists():
+        os.rename(old, final)
+    sync_directory(layout.path)
+
+
+def sweep_old(root: Path, *, now: float | None = None, grace: float = GRACE) -> None:
+    """Delete replaced directories whose grace period is over. Best effort: a read-only root keeps them."""
+    moment = time.time() if now is None else now
+    with suppress(OSError):
+        for entry in os.scandir(Root(root).old):
+            stamp = entry.name.rpartition(".")[2]
+            if stamp.isdigit() and int(stamp) / 1e9 + grace < moment:
+                shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with source.open("rb") as reader, target.open("xb") as writer:
+        os.fchmod(writer.fileno(), file_mode(target.parent))
+        if not clone(reader.fileno(), writer.fileno()):
+            shutil.copyfileobj(reader, writer, 1024 * 1024)
+        writer.flush()
+        os.fsync(writer.fileno())

@@ -1,0 +1,298 @@
+"""One owner at a time builds an artifact, among threads, processes, pods and nodes, without a lock.
+
+::
+
+    staging/<name>/
+        data.<owner>/       what is being built; whoever's name it bears owns the lease
+        lease.<owner>       a counter that its owner raises every few seconds, and its progress
+        journal.<owner>     which chunks are written
+
+Acquire: build the directory aside and rename it onto `staging/<name>`, which fails unless that is absent or empty. Take over:
+rename `data.<old>` to `data.<new>`, which one contender wins. Both are atomic on NFS too. No lock is taken: `flock` does
+nothing, or is refused, on many of the volumes this runs on.
+
+What is *not* safe: the rename fences look-ups by path only. A paused owner's open descriptors go on writing into the same
+inodes. Hence `Lease.trusted`: only what owners that are proven dead (or said that they closed everything) left behind is
+continued in place; `salvage` gives everything else new inodes.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from fetcher.errors import LeaseLost
+from fetcher.store.filesystem import (
+    allow,
+    directory_mode,
+    file_mode,
+    make_directory,
+    network_filesystem,
+    sync_directory,
+    write_all,
+)
+from fetcher.store.owner import Owner
+
+RENEW_EVERY = 2.0
+"""Seconds. Well below half of the shortest patience below, so that a few lost renewals are harmless."""
+STALE_LOCAL, STALE_NETWORK = 60.0, 180.0
+"""Seconds without change until an owner counts as gone. An NFS client may show an old file for `acdirmax`, 60 s."""
+
+
+def patience(directory: Path) -> float:
+    """How long an owner's counter may stand still, in seconds, on the filesystem of `directory`."""
+    return STALE_NETWORK if network_filesystem(directory) else STALE_LOCAL
+
+
+def monotonic() -> float:
+    """Seconds on a clock that no one sets and that goes on while the machine is suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a waiter sees: whose lease it is (None: nobody's), its file's bytes, and what they say."""
+
+    owner: str | None
+    sign: bytes
+    fetched: int | None = None
+    total: int | None = None
+    released: bool = False
+
+    @property
+    def abandoned(self) -> bool:
+        """The owner said it is done, or is proven dead: no need to wait."""
+        return self.released or (self.owner is not None and _dead(self.owner))
+
+
+class Watch:
+    """How long an owner has shown no sign of life, by the waiter's own clock; clocks of two nodes are never compared."""
+
+    def __init__(self) -> None:
+        self._seen: tuple[str | None, bytes] | None = None
+        self._since = 0.0
+
+    def silence(self, observation: Observation, now: float) -> float:
+        """Seconds since `observation` last changed."""
+        current = (observation.owner, observation.sign)
+        if current != self._seen:
+            self._seen, self._since = current, now
+        return now - self._since
+
+
+class Lease:
+    """The right to build in `data`. Held until `release` (others may continue at once) or `dissolve` (nothing is left)."""
+
+    def __init__(
+        self,
+        directory: Path,
+        owner: Owner,
+        *,
+        stale: float,
+        formers: tuple[str, ...] = (),
+        trusted: bool = True,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self.directory = directory
+        self.owner = str(owner)
+        self.data = directory / f"data.{owner}"
+        self.journal_path = directory / f"journal.{owner}"
+        self.formers = formers
+        self.trusted = trusted
+        self._sign = directory / f"lease.{owner}"
+        self.stale = stale
+        self._clock = clock
+        self._counter = 0
+        self._renewed = clock()
+        self._lost = False
+
+    def renew(self, *, fetched: int = 0, total: int | None = None) -> None:
+        """Show life. Raises LeaseLost when somebody took over, or when this comes too late to be safe."""
+        self.check()
+        self._counter += 1
+        self._write_sign({"counter": self._counter, "fetched": fetched, "total": total})
+        if not self.data.is_dir():
+            self._lose("another process took over the lease")
+        self._renewed = self._clock()
+
+    def check(self) -> None:
+        """Raises LeaseLost unless a renewal succeeded within half the time after which others may take over."""
+        if self._lost:
+            self._lose("the lease is lost")
+        if self._clock() - self._renewed > self.stale / 2:
+            self._lose(f"no sign of life could be given for {self.stale / 2:.0f} s (was the process stopped?)")
+
+    def keep(self) -> None:
+        """Show life if the last time is a while ago: for loops of many small steps. Raises LeaseLost."""
+        self.check()
+        if self._clock() - self._renewed > RENEW_EVERY:
+            self.renew()
+
+    def release(self) -> None:
+        """Everything is closed: whoever comes next may continue at once, in the same inodes."""
+        with suppress(OSError, LeaseLost):
+            if not self._lost and self.data.is_dir():
+                self._write_sign({"counter": self._counter + 1, "released": True})
+
+    def forget_formers(self) -> None:
+        """What former owners left beside `data` is no longer needed."""
+        for former in self.formers:
+            for prefix in ("lease", "journal"):
+                (self.directory / f"{prefix}.{former}").unlink(missing_ok=True)
+
+    def prepare_to_place(self) -> None:
+        """The manifest is sealed in `data`: drop journal and sign, so that nothing but `data` is left to be moved away."""
+        self.check()
+        self.journal_path.unlink(missing_ok=True)
+        self._sign.unlink(missing_ok=True)
+        if not self.data.is_dir():
+            self._lose("another process took over the lease")
+
+    def dissolve(self) -> None:
+        """Remove all that is left of the staging directory."""
+        if not self._lost:
+            shutil.rmtree(self.data, ignore_errors=True)
+            self.forget_formers()
+            for path in (self.journal_path, self._sign):
+                path.unlink(missing_ok=True)
+            with suppress(OSError):
+                self.directory.rmdir()
+
+    def _lose(self, why: str) -> NoReturn:
+        self._lost = True
+        raise LeaseLost(f"{why}; nothing was published by this process, run the same command again")
+
+    def _write_sign(self, fields: dict[str, object]) -> None:
+        try:
+            # No O_CREAT: a former owner must not bring its file back.
+            descriptor = os.open(self._sign, os.O_WRONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            self._lose("another process took over the lease")
+        try:
+            os.pwrite(descriptor, json.dumps(fields).encode().ljust(160) + b"\n", 0)
+        finally:
+            os.close(descriptor)
+
+
+def acquire(staging: Path, name: str, *, stale: float, clock: Callable[[], float] = monotonic) -> Lease | None:
+    """A new, empty lease; None when somebody holds it. Raises OSError."""
+    make_directory(staging)
+    owner, directory = Owner.new(), staging / name
+    draft = staging / f"tmp.{uuid.uuid4().hex}"
+    _make(draft, directory_mode(staging))
+    _make(draft / f"data.{owner}", directory_mode(draft))
+    _create_sign(draft / f"lease.{owner}")
+    try:
+        os.rename(draft, directory)
+    except OSError as error:
+        # On NFS a rename that succeeded can report an error, when the reply was lost: look for one's own name.
+        if not (directory / f"data.{owner}").is_dir():
+            shutil.rmtree(draft, ignore_errors=True)
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                return None
+            raise
+    sync_directory(staging)
+    return Lease(directory, owner, stale=stale, clock=clock)
+
+
+def observe(directory: Path) -> Observation | None:
+    """Who holds the lease now; None when it is free."""
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return None
+    if not names:
+        return None
+    owner = next((name.removeprefix("data.") for name in names if name.startswith("data.")), None)
+    if owner is None:
+        return Observation(None, b"\0".join(sorted(os.fsencode(name) for name in names)))
+    sign = _read(directory / f"lease.{owner}")
+    fields = _parse(sign)
+    return Observation(owner, sign, fields.get("fetched"), fields.get("total"), bool(fields.get("released")))
+
+
+def take_over(
+    directory: Path, seen: Observation, *, stale: float, clock: Callable[[], float] = monotonic
+) -> Lease | None:
+    """Continue what `seen.owner` left; None when somebody else was faster. Raises OSError."""
+    if seen.owner is None:
+        _clear_shell(directory)
+        return None
+    owner = Owner.new()
+    mine = directory / f"data.{owner}"
+    try:
+        os.rename(directory / f"data.{seen.owner}", mine)
+    except OSError:
+        if not mine.is_dir():
+            return None
+    formers = _formers(directory, seen.owner, str(owner))
+    trusted = all(_closed(directory, former) for former in formers)
+    _create_sign(directory / f"lease.{owner}")
+    return Lease(directory, owner, stale=stale, formers=formers, trusted=trusted, clock=clock)
+
+
+def _formers(directory: Path, last: str, mine: str) -> tuple[str, ...]:
+    # A takeover that was itself cut short leaves the signs of those before it: all of them must be trusted.
+    names = {last}
+    for name in os.listdir(directory):
+        kind, _, owner = name.partition(".")
+        if kind in ("lease", "journal") and owner != mine:
+            names.add(owner)
+    return tuple(sorted(names))
+
+
+def _closed(directory: Path, former: str) -> bool:
+    return _dead(former) or bool(_parse(_read(directory / f"lease.{former}")).get("released"))
+
+
+def _dead(name: str) -> bool:
+    owner = Owner.parse(name)
+    return owner is not None and owner.proven_dead()
+
+
+def _clear_shell(directory: Path) -> None:
+    """A directory without `data.*`, left by hand or by an interrupted removal: make it acquirable."""
+    for name in os.listdir(directory):
+        if name.startswith(("lease.", "journal.")):
+            (directory / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        directory.rmdir()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _parse(sign: bytes) -> dict[str, int]:
+    try:
+        fields = json.loads(sign)
+    except ValueError:
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _make(path: Path, mode: int) -> None:
+    os.mkdir(path)
+    allow(path, mode)
+
+
+def _create_sign(path: Path) -> None:
+    mode = file_mode(path.parent)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        allow(descriptor, mode)
+        write_all(descriptor, json.dumps({"counter": 0}).encode().ljust(160) + b"\n")
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,72 @@
+"""What every way of placing an artifact can do; `keyed`, `in_place` and `hub_cache` are the three.
+
+The pipeline builds in a lease under `staging`, seals the manifest there, and calls `place`, which makes the artifact visible
+in an order such that a kill between any two steps leaves nothing unverified visible and everything resumable.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from fetcher.artifact import Listing, RemoteFile
+from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
+from fetcher.store.filesystem import make_directory, sync_directory, write_durably
+from fetcher.store.lease import Lease
+
+Step = Callable[[str], None]
+"""Called with the name of each step of a commit before it is taken: where tests kill the process."""
+
+
+class Placement(Protocol):
+    """`staging` and `lease_name` say which lease guards it; `anchor` is the directory that shows filesystem and free space."""
+
+    @property
+    def anchor(self) -> Path: ...
+    @property
+    def staging(self) -> Path: ...
+    @property
+    def lease_name(self) -> str: ...
+
+    def present(self) -> Manifest | None:
+        """The manifest of what stands there now, whatever was asked for; None when nothing complete does."""
+        ...
+
+    def location(self, manifest: Manifest) -> Path:
+        """The directory that holds the files of `manifest`: what is printed."""
+        ...
+
+    def standing(self, file: RemoteFile) -> Path | None:
+        """A file already at its final place that might be `file`; it stays there if it is."""
+        ...
+
+    def reuse(self, file: RemoteFile, previous: ManifestFile, lease: Lease) -> bool:
+        """Bring a file of the previous version, known to be equal, into the new one without fetching it."""
+        ...
+
+    def place(self, lease: Lease, manifest: Manifest, listing: Listing, step: Step) -> Path:
+        """Make the sealed artifact visible; returns `location`. Blocks. Raises OSError, LeaseLost."""
+        ...
+
+
+def intact(manifest: Manifest, location: Path) -> bool:
+    """Whether every listed file stands at `location` with the listed size."""
+    for file in manifest.files:
+        try:
+            if os.stat(location / file.path).st_size != file.size:
+                return False
+        except OSError:
+            return False
+    return True
+
+
+def seal(data: Path, manifest: Manifest, *, mode: int) -> None:
+    """Sync all directories of `data` bottom-up, then write and sync the manifest into it. The files are synced already."""
+    target = data / RELATIVE_PATH
+    make_directory(target.parent)
+    for directory, _, _ in os.walk(data, topdown=False):
+        sync_directory(Path(directory))
+    write_durably(target, manifest.to_bytes(), mode=mode)
+    sync_directory(data)

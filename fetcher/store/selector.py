@@ -1,0 +1,84 @@
+"""Which placement a request gets, and the answer to a hit. Looks at the filesystem, never at a network."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from fetcher.artifact import ArtifactRef, Digest
+from fetcher.errors import CannotWrite, DigestMismatch, UsageError
+from fetcher.manifest import RELATIVE_PATH, Manifest
+from fetcher.settings import Settings
+from fetcher.store.hub_cache import HubCache
+from fetcher.store.in_place import InPlace
+from fetcher.store.keyed import Keyed, finish_swaps
+from fetcher.store.placement import Placement, intact
+
+
+def placement_for(ref: ArtifactRef, settings: Settings, *, repository: str | None, revision: str | None) -> Placement:
+    """Raises UsageError and CannotWrite. `repository` and `revision` are the Hub's, for the hf-cache layout."""
+    if settings.layout == "hf-cache":
+        if repository is None or settings.dest is not None:
+            raise UsageError("--layout hf-cache is for hf:// artifacts under --cache-dir; leave it out")
+        return HubCache(settings.cache_dir, ref.key, repository=repository, revision=revision or "main")
+    if settings.dest is not None:
+        _refuse_file(settings.dest)
+        return InPlace(settings.dest)
+    final = settings.cache_dir / ref.key
+    _refuse_file(final)
+    return InPlace(final) if _must_stay(final) else Keyed(settings.cache_dir, ref.key)
+
+
+def hit(placement: Placement, ref: ArtifactRef, settings: Settings) -> Manifest | None:
+    """The manifest of a complete artifact that answers the request as it is. Raises DigestMismatch.
+
+    A pin that contradicts what the manifest says was verified is a mismatch only the user can solve: nothing newer is to be
+    had under `if-not-present`, and the source's present state may be what they want to pin.
+    """
+    manifest = placement.present()
+    if manifest is None or not manifest.answers(ref) or not intact(manifest, placement.location(manifest)):
+        return None
+    if settings.require_digests and not manifest.verified:
+        return None
+    known = {file.path: file.digests for file in manifest.files}
+    if not all(expected in known.get(path, ()) for path, expected in settings.expect.items()):
+        return None
+    return manifest
+
+
+def recover(settings: Settings) -> None:
+    """Finish what a killed command began at this place."""
+    finish_swaps(settings.dest or settings.cache_dir)
+
+
+def contradiction(path: str, expected: Digest, listed: Digest) -> DigestMismatch:
+    """The user's pin and the source's listing disagree: known before a byte is fetched."""
+    return DigestMismatch(
+        f"{path}: expected {expected}, but the source lists {listed}; correct --expect, or the revision it belongs to",
+        path=path,
+        expected=str(expected),
+        actual=str(listed),
+    )
+
+
+def _must_stay(final: Path) -> bool:
+    """A mount point, or a directory with files in it that are not of our manifest, is never renamed away."""
+    if not final.is_dir():
+        return False
+    if os.path.ismount(final):
+        return True
+    manifest = Manifest.read(final / RELATIVE_PATH)
+    ours = {file.path for file in manifest.files} if manifest else set()
+    for directory, names, files in os.walk(final):
+        if Path(directory) == final and ".fetcher" in names:
+            names.remove(".fetcher")
+            if manifest is None:
+                return True
+        if any((Path(directory) / name).relative_to(final).as_posix() not in ours for name in files):
+            return True
+    return False
+
+
+def _refuse_file(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise CannotWrite(f"{path} is not a directory; remove it or choose another place")

@@ -1,0 +1,33 @@
+"""A certificate authority for one test: made when asked for, forgotten with the process that made it."""
+
+from __future__ import annotations
+
+import ssl
+import tempfile
+from functools import cached_property
+from pathlib import Path
+
+
+class Certificates:
+    """Needs the package `trustme`. The names certified are those of loopback."""
+
+    def __init__(self) -> None:
+        import trustme
+
+        self._authority = trustme.CA()
+        self._directory = tempfile.TemporaryDirectory(prefix="origin-ca-", ignore_cleanup_errors=True)
+
+    @cached_property
+    def ca_file(self) -> Path:
+        """PEM; lies in a directory that goes when this object is closed or collected."""
+        path = Path(self._directory.name) / "ca.pem"
+        self._authority.cert_pem.write_to_path(str(path))
+        return path
+
+    def server_context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
+        return context
+
+    def close(self) -> None:
+        self._directory.cleanup()

@@ -1,0 +1,247 @@
+"""The contract of `fetcher.sources.base.Source` as a test suite that every source passes.
+
+Adopt it in a test module by subclassing; the methods then run against your source::
+
+    class TestFileSource(SourceConformance):
+        @pytest.fixture
+        def make_source(self, tmp_path):
+            def make(files):
+                write(tmp_path / "artifact", files)       # replaces what was published there before
+                return FileSource(tmp_path / "artifact")
+            return make
+
+        @pytest.fixture
+        def missing_source(self, tmp_path):
+            return FileSource(tmp_path / "absent")
+
+Needs pytest with pytest-asyncio in auto mode.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+from typing import ClassVar
+
+import pytest
+
+from fetcher.artifact import ByteRange, Digest, Listing, RemoteFile
+from fetcher.errors import ContentChanged, FetchError, NotFound, RangesUnsupported, SourceError, Transient
+from fetcher.sources.base import Source
+from fetcher.testing.checkpoint import random_bytes
+
+MakeSource = Callable[[Mapping[str, bytes]], Source]
+
+_SIZE = 300_000
+"""Bytes: several reads of any transport, and still quick."""
+
+
+async def read(source: Source, file: RemoteFile, byte_range: ByteRange | None = None) -> bytes:
+    """All bytes of one opening."""
+    async with source.open(file, byte_range) as pieces:
+        return b"".join([piece async for piece in pieces])
+
+
+async def listing_of(source: Source) -> Listing:
+    """What the source lists at the revision that it resolves to."""
+    return await source.list(await source.resolve())
+
+
+def actual(digest: Digest, content: bytes) -> str:
+    """What `digest` ought to be."""
+    if digest.algorithm == "sha256":
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+class SourceConformance:
+    """Override the two fixtures and, where they differ, the attributes.
+
+    `files` is the artifact published: a source of single files overrides it with one. `secret` is the credential that
+    `make_source` and `missing_source` give to the source, if it takes one. `missing_errors` is what it may say of an
+    artifact that does not exist.
+    """
+
+    files: ClassVar[Mapping[str, bytes]] = {
+        "config.json": b'{"model_type": "llama"}',
+        "model.safetensors": random_bytes("conformance", _SIZE),
+        "nested/folder/model.bin": random_bytes("nested", 1000),
+    }
+    secret: ClassVar[str | None] = None
+    missing_errors: ClassVar[tuple[type[SourceError], ...]] = (NotFound,)
+
+    @pytest.fixture
+    def make_source(self) -> MakeSource:
+        """Publishes exactly these files, always at the same place, and returns a new source for that place."""
+        raise NotImplementedError("a subclass provides this fixture")
+
+    @pytest.fixture
+    def missing_source(self) -> Source:
+        """A source for a place where nothing is published."""
+        raise NotImplementedError("a subclass provides this fixture")
+
+    @property
+    def largest(self) -> bytes:
+        return max(self.files.values(), key=len)
+
+    def file_in(self, listing: Listing) -> RemoteFile:
+        """The entry of the largest file."""
+        path = next(path for path, content in self.files.items() if content is self.largest)
+        return next(file for file in listing.files if file.path == path)
+
+    def changed(self) -> dict[str, bytes]:
+        """Other files of the same names and sizes."""
+        return {path: random_bytes(f"other {path}", len(content)) for path, content in self.files.items()}
+
+    # Listing
+
+    async def test_every_file_is_listed_once_with_its_size(self, make_source: MakeSource) -> None:
+        async with aclosing(make_source(self.files)) as source:
+            listed = [(file.path, file.size) for file in (await listing_of(source)).files]
+        assert sorted(listed) == sorted((path, len(content)) for path, content in self.files.items())
+
+    async def test_listed_digests_are_those_of_the_content(self, make_source: MakeSource) -> None:
+        async with aclosing(make_source(self.files)) as source:
+            files = (await listing_of(source)).files
+        for file in files:
+            for digest in file.digests:
+                assert digest.hex == actual(digest, self.files[file.path]), file.path
+
+    async def test_the_listing_names_the_revision_it_was_asked_for(self, make_source: MakeSource) -> None:
+        async with aclosing(make_source(self.files)) as source:
+            revision = await source.resolve()
+            assert (await source.list(revision)).revision == revision
+
+    async def test_files_keep_their_identity_while_their_content_stays(self, make_source: MakeSource) -> None:
+        async with aclosing(make_source(self.files)) as source, aclosing(make_source(self.files)) as again:
+            before = {file.path: file.identity for file in (await listing_of(source)).files}
+            assert before == {file.path: file.identity for file in (await listing_of(again)).files}
+
+    async def test_changed_content_has_another_identity(self, make_source: MakeSource) -> None:
+        async with aclosing(make_source(self.files)) as source:
+            before = self.file_in(await listing_of(source)).identity
+        async with aclosing(make_source(self.changed())) as source:
+            after = self.file_in(await listing_of(source)).identity
+        assert before is None or before != after
+
+    # Revisions
+
+    async def test_unchanged_content_resolves_to_the_same_revision(self, make_source: MakeSource) -> None:
+        async with aclosing(make_source(self.files)) as source, aclosing(make_source(self.files)) as again:
+            assert await source.resolve() == await again.resolve()
+
+    async def test_changed_content_resolves_to_another_revision(self, make_source: MakeSource) -> None:
+        async with aclosing(make_source(self.files)) as source:
+            before = await source.resolve()
+        async with aclosing(make_source(self.changed())) as source:
+            after = await source.resolve()
+        assert before is None or before != after
+
+    # Bodies
+
+    async def test_whole_files_arrive_bit_for_bit(self, make_source: MakeSource) -> None:
+        async with aclosing(make_source(self.files)) as source:
+            for file in (await listing_of(source)).files:
+                assert await read(source, file) == self.files[file.path], file.path
+
+    @pytest.mark.parametrize(
+        ("start", "stop"),
+        [(0, 1000), (0, 1), (70_001, 200_000), (_SIZE - 1, _SIZE), (_SIZE - 1000, _SIZE), (0, _SIZE)],
+        ids=["start", "first byte", "middle", "last byte", "end", "everything"],
+    )
+    async def test_a_range_arrives_exactly(self, make_source: MakeSource, start: int, stop: int) -> None:
+        async with aclosing(make_source(self.files)) as source:
+            file = self.file_in(await listing_of(source))
+            assert await read(source, file, ByteRange(start, stop)) == self.largest[start:stop]
+
+    async def test_an_empty_file_is_listed_and_read(self, make_source: MakeSource) -> None:
+        path = next(iter(self.files))
+        async with aclosing(make_source({path: b""})) as source:
+            (file,) = (await listing_of(source)).files
+            assert (file.size, await read(source, file)) == (0, b"")
+
+    async def test_many_ranges_may_be_open_at_once(self, make_source: MakeSource) -> None:
+        ranges = [ByteRange(start, start + 10_000) for start in range(0, _SIZE, 10_000)]
+        async with aclosing(make_source(self.files)) as source:
+            file = self.file_in(await listing_of(source))
+            parts = await asyncio.gather(*(read(source, file, byte_range) for byte_range in ranges))
+        assert b"".join(parts) == self.largest
+
+    async def test_a_body_may_be_left_before_its_end(self, make_source: MakeSource) -> None:
+        async with aclosing(make_source(self.files)) as source:
+            file = self.file_in(await listing_of(source))
+            for _ in range(3):
+                async with source.open(file, None) as pieces:
+                    first = await anext(aiter(pieces))
+                assert self.largest.startswith(first)
+            async with source.open(file, None):
+                pass
+            assert await read(source, file) == self.largest
+
+    async def test_an_error_of_the_reader_passes_through(self, make_source: MakeSource) -> None:
+        async with aclosing(make_source(self.files)) as source:
+            file = self.file_in(await listing_of(source))
+            with pytest.raises(ZeroDivisionError):
+                async with source.open(file, ByteRange(0, 1000)):
+                    raise ZeroDivisionError
+            assert await read(source, file, ByteRange(0, 1000)) == self.largest[:1000]
+
+    # What goes wrong
+
+    async def test_other_content_never_passes_for_what_was_listed(self, make_source: MakeSource) -> None:
+        """A source that keeps old revisions goes on serving the listed one; any other notices."""
+        async with aclosing(make_source(self.files)) as source:
+            file = self.file_in(await listing_of(source))
+            async with aclosing(make_source(self.changed())):
+                try:
+                    received = await read(source, file, ByteRange(1000, 2000))
+                except (ContentChanged, RangesUnsupported) as error:
+                    assert isinstance(error, ContentChanged)
+                else:
+                    assert received == self.largest[1000:2000]
+
+    async def test_an_artifact_that_does_not_exist_is_not_found(self, missing_source: Source) -> None:
+        async with aclosing(missing_source) as source:
+            with pytest.raises(self.missing_errors) as caught:
+                await listing_of(source)
+        assert not isinstance(caught.value, Transient)
+        assert len(caught.value.sentence().splitlines()) == 1
+
+    async def test_no_error_or_representation_shows_a_credential(
+        self, make_source: MakeSource, missing_source: Source
+    ) -> None:
+        if self.secret is None:
+            pytest.skip("this source takes no credential")
+        async with aclosing(make_source(self.files)) as source, aclosing(missing_source) as missing:
+            with pytest.raises(FetchError) as caught:
+                await listing_of(missing)
+            shown = [repr(source), repr(missing), repr(await listing_of(source))]
+        error: BaseException | None = caught.value
+        while error is not None:
+            shown += [str(error), repr(error)]
+            error = error.__cause__ or error.__context__
+        assert self.secret not in "\n".join(shown)
+
+    # Ends
+
+    async def test_closing_twice_is_closing_once(self, make_source: MakeSource) -> None:
+        source = make_source(self.files)
+        await source.aclose()
+        await source.aclose()
+
+    async def test_closing_after_an_abandoned_body_returns(self, make_source: MakeSource) -> None:
+        source = make_source(self.files)
+        file = self.file_in(await listing_of(source))
+        async with source.open(file, None) as pieces:
+            await anext(aiter(pieces))
+        await source.aclose()
+
+    async def test_local_files_have_a_path_that_holds_their_content(self, make_source: MakeSource) -> None:
+        async with aclosing(make_source(self.files)) as source:
+            for file in (await listing_of(source)).files:
+                path = source.local_path(file)
+                assert (path is not None) == source.capabilities.local
+                if path is not None:
+                    assert path.read_bytes() == self.files[file.path]

@@ -1,0 +1,90 @@
+"""Which requests go wrong: a fault is a matcher and an effect, and it is counted how often each one fired.
+
+What goes wrong is said by an effect: `effects` and `listings` alter a response before it is sent, `interruptions` break
+off, delay or slow down its sending. Several faults may hit one request; they apply in the order of their adding.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+from fetcher.testing.exchange import OriginName, Request, Response
+
+
+class Effect:
+    """What a fault does to a response. Effects are frozen values."""
+
+    def applies(self, request: Request, response: Response) -> bool:  # noqa: ARG002 - an interface
+        """Whether it makes sense for this response; where it does not, the fault neither fires nor counts."""
+        return True
+
+    def alter(self, request: Request, response: Response) -> Response:  # noqa: ARG002 - an interface
+        return response
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fault:
+    """`effect` for the `nth` matching request (counted from 1) and those after it, `times` in all; None means for ever.
+
+    `path` is a regular expression searched in the decoded target: a blob's address names its file in the query.
+    `ranged` matches only requests with (or without) a Range header.
+    """
+
+    effect: Effect
+    origin: OriginName | None = None
+    path: str | None = None
+    method: str | None = None
+    ranged: bool | None = None
+    nth: int = 1
+    times: int | None = None
+
+    def matches(self, request: Request, response: Response) -> bool:
+        text = request.path + "?" + "&".join(request.query.values())
+        return (
+            self.origin in (None, request.origin)
+            and self.method in (None, request.method)
+            and self.ranged in (None, request.range is not None)
+            and (self.path is None or re.search(self.path, text) is not None)
+            and self.effect.applies(request, response)
+        )
+
+
+class Faults:
+    """The faults in force. May be changed from any thread, also while requests are running."""
+
+    def __init__(self) -> None:
+        self._faults: tuple[Fault, ...] = ()
+        self._matched: Counter[Fault] = Counter()
+        self._fired: Counter[Fault] = Counter()
+
+    def add(self, fault: Fault) -> Fault:
+        self._faults = (*self._faults, fault)
+        return fault
+
+    def remove(self, fault: Fault) -> None:
+        self._faults = tuple(other for other in self._faults if other is not fault)
+
+    def clear(self) -> None:
+        """None is in force any more; the counts stay."""
+        self._faults = ()
+
+    def fired(self, fault: Fault) -> int:
+        """How many requests `fault` has hit."""
+        return self._fired[fault]
+
+    def apply(self, request: Request, response: Response) -> tuple[Response, tuple[Effect, ...]]:
+        """The altered response, and the effects that fired."""
+        effects: list[Effect] = []
+        for fault in self._faults:
+            if fault.matches(request, response) and self._due(fault):
+                response = fault.effect.alter(request, response)
+                effects.append(fault.effect)
+        return response, tuple(effects)
+
+    def _due(self, fault: Fault) -> bool:
+        self._matched[fault] += 1
+        due = self._matched[fault] >= fault.nth and (fault.times is None or self._fired[fault] < fault.times)
+        self._fired[fault] += due
+        return due

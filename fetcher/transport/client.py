@@ -1,0 +1,241 @@
+"""Requests and their heads: one session, our own redirects, credentials that never leave their origin.
+
+Every hop of a redirect is decided here: `Credentials` are attached only while scheme, host and port are those they were given
+for, and a step from https to http is taken only by callers that can verify what they get (`allow_downgrade`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import aiohttp
+import yarl
+
+from fetcher import __version__
+from fetcher.errors import BadResponse, ConfigurationError, FetchError, Stalled, Unreachable, Untrusted
+from fetcher.transport.body import received
+from fetcher.transport.trust import tls_context
+
+REDIRECTS = 10
+"""The Hub needs one or two, a mirror one more."""
+CONNECT_TIMEOUT = 20.0
+"""Seconds for DNS, TCP and TLS: two lost SYNs (1 + 2 s) and a slow handshake on the far side of the world fit in."""
+_REDIRECT_STATUSES = (301, 302, 303, 307, 308)
+_HEAD_LIMIT = 32 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Headers for one origin only."""
+
+    origin: str
+    headers: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        return f"<Credentials for {self.origin}>"
+
+
+def origin_of(url: str) -> str:
+    """`scheme://host:port`, the port always written. Raises BadResponse for what is no web address."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
+        raise BadResponse("the server redirects to something that is no web address")
+    return f"{parts.scheme}://{parts.hostname.lower()}:{port or (443 if parts.scheme == 'https' else 80)}"
+
+
+class Answer:
+    """A response whose head has arrived. `url` is where it finally came from."""
+
+    def __init__(self, response: aiohttp.ClientResponse, url: str, *, stall: float) -> None:
+        self._response = response
+        self._stall = stall
+        self.url = url
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+
+    def body(self, *, length: int | None, what: str) -> AsyncIterator[bytes]:
+        """The body's pieces; see `transport.body.received`."""
+        return received(self._response, length=length, what=what, stall=self._stall)
+
+    async def read(self, limit: int, *, what: str) -> bytes:
+        """The whole of a small body. Raises BadResponse when it is longer than `limit` bytes."""
+        pieces, seen = [], 0
+        async for piece in self.body(length=None, what=what):
+            seen += len(piece)
+            if seen > limit:
+                raise BadResponse(f"more than {limit:,} bytes for {what}")
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    def close(self) -> None:
+        """Give the connection back if the body has ended, else drop it at once."""
+        if self._response.content.at_eof():
+            self._response.release()
+        else:
+            self._response.close()
+
+
+class HttpTransport:
+    """One pool of connections. Sizes in bytes, times in seconds."""
+
+    def __init__(
+        self, *, connections: int, timeout_stall: float, read_buffer: int, environ: Mapping[str, str] = os.environ
+    ) -> None:
+        self._connections = connections
+        self._stall = timeout_stall
+        self._read_buffer = read_buffer
+        self._environ = environ
+        self._session: aiohttp.ClientSession | None = None
+
+    @asynccontextmanager
+    async def request(
+        self,
+        url: str,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        credentials: Credentials | None = None,
+        allow_downgrade: bool = False,
+        redirects: int = REDIRECTS,
+    ) -> AsyncIterator[Answer]:
+        """The answer to a request after its redirects. Raises SourceError, ConfigurationError; statuses are not judged."""
+        answer = await self.open(
+            url,
+            method=method,
+            headers=headers,
+            credentials=credentials,
+            allow_downgrade=allow_downgrade,
+            redirects=redirects,
+        )
+        try:
+            yield answer
+        finally:
+            answer.close()
+
+    async def open(
+        self,
+        url: str,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        credentials: Credentials | None = None,
+        allow_downgrade: bool = False,
+        redirects: int = REDIRECTS,
+    ) -> Answer:
+        """As `request`; the caller closes the answer."""
+        for _ in range(redirects + 1):
+            sent = dict(headers or {})
+            if credentials is not None and credentials.origin == origin_of(url):
+                sent.update(credentials.headers)
+            response = await self._head(method, url, sent)
+            location = response.headers.get("Location")
+            if response.status not in _REDIRECT_STATUSES or not location or redirects == 0:
+                return Answer(response, url, stall=self._stall)
+            response.close()
+            url = _next_hop(url, location, allow_downgrade=allow_downgrade)
+        raise BadResponse(f"more than {redirects} redirects from {_host(url)}")
+
+    async def aclose(self) -> None:
+        """Close all connections. Idempotent."""
+        if self._session is not None:
+            session, self._session = self._session, None
+            await session.close()
+
+    async def _head(self, method: str, url: str, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        session = self._opened()
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT + self._stall):
+                # encoded=True: quoting a signed address anew would break its signature.
+                return await session.request(
+                    method, yarl.URL(url, encoded=True), headers=headers, allow_redirects=False
+                )
+        except TimeoutError:
+            raise Stalled(
+                f"connection timed out: no answer from {_host(url)} within {CONNECT_TIMEOUT + self._stall:.0f} s"
+            ) from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise _classified(error, url) from error
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(
+                limit=self._connections + 4, ttl_dns_cache=60, ssl=tls_context(self._environ)
+            )
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=self._stall),
+                auto_decompress=False,
+                trust_env=True,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                read_bufsize=self._read_buffer,
+                max_line_size=_HEAD_LIMIT,
+                max_field_size=_HEAD_LIMIT,
+                headers={"User-Agent": f"weightlift/{__version__}", "Accept-Encoding": "identity"},
+            )
+        return self._session
+
+
+def _next_hop(url: str, location: str, *, allow_downgrade: bool) -> str:
+    target = urljoin(url, location)
+    origin_of(target)
+    parts = urlsplit(target)
+    if parts.username or parts.password:
+        raise BadResponse(f"{_host(url)} redirects to an address with credentials in it")
+    if url.startswith("https://") and target.startswith("http://") and not allow_downgrade:
+        raise Untrusted(
+            f"{_host(url)} redirects from https to http, where anyone on the way could change a file that has no published "
+            "digest; pin it with #sha256= or --expect"
+        )
+    return target
+
+
+def _classified(error: Exception, url: str) -> FetchError:
+    """A sentence in the phrases that operators' classifiers already know, naming the host only."""
+    host = _host(url)
+    match error:
+        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError() | ssl.SSLError():
+            return Untrusted(f"certificate verify failed for {host}; add its CA by SSL_CERT_FILE: {_plain(error)}")
+        case aiohttp.ClientConnectorDNSError():
+            return Unreachable(f"could not resolve host {host}")
+        case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
+            return Unreachable(f"failed to connect to {host} through the proxy: {_plain(error)}")
+        case aiohttp.ServerTimeoutError():
+            return Stalled(f"connection timed out: {host} did not answer")
+        case aiohttp.InvalidURL() | ValueError():
+            return ConfigurationError(f"not an address that can be asked: host {host!r}")
+        case aiohttp.ClientConnectorError() if isinstance(error.os_error, ConnectionRefusedError):
+            return Unreachable(f"failed to connect to {host}: connection refused")
+        case aiohttp.ClientConnectorError():
+            return Unreachable(
+                f"failed to connect to {host}: {(error.os_error.strerror or 'connection failed').lower()}"
+            )
+        case aiohttp.ServerDisconnectedError():
+            return Unreachable(f"{host} closed the connection without an answer")
+        case aiohttp.ClientResponseError():
+            return BadResponse(f"{host} answers with something that is not HTTP: {_plain(error)}")
+    return Unreachable(f"the connection to {host} broke: {type(error).__name__}")
+
+
+def _plain(error: Any) -> str:
+    text = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or type(error).__name__
+    return " ".join(str(text).split())[:160]
+
+
+def _host(url: str) -> str:
+    parts = urlsplit(url)
+    try:
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        port = ""
+    return f"{parts.hostname}{port}"

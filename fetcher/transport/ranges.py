@@ -1,0 +1,88 @@
+"""HTTP's byte ranges (RFC 9110, section 14): inclusive on the wire, half-open everywhere else.
+
+Whatever a head says is compared with what was asked for before a byte of the body is taken.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from fetcher.artifact import ByteRange
+from fetcher.errors import BadResponse, ContentChanged, RangesUnsupported
+
+
+def range_header(byte_range: ByteRange) -> str:
+    """The value of `Range` for a range of at least one byte."""
+    return f"bytes={byte_range.start}-{byte_range.stop - 1}"
+
+
+def parse_content_range(text: str) -> tuple[ByteRange | None, int | None]:
+    """`bytes 0-9/100` → the range and the total, each None where it says `*`. Raises BadResponse."""
+    match = re.fullmatch(r"\s*bytes\s+(?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19}|\*)\s*", text)
+    if match is None or (match[1] and int(match[2]) < int(match[1])):
+        raise BadResponse(f"a Content-Range that makes no sense: {text[:80]!r}")
+    byte_range = ByteRange(int(match[1]), int(match[2]) + 1) if match[1] else None
+    return byte_range, None if match[3] == "*" else int(match[3])
+
+
+def content_length(headers: Mapping[str, str]) -> int | None:
+    """Bytes announced for the body; None when it is not (chunked). Raises BadResponse."""
+    text = headers.get("Content-Length")
+    if text is None or "chunked" in headers.get("Transfer-Encoding", "").lower():
+        return None
+    if not re.fullmatch(r"\d{1,19}", text.strip()):
+        raise BadResponse(f"a Content-Length that is no number: {text[:40]!r}")
+    return int(text)
+
+
+def validator(headers: Mapping[str, str]) -> str | None:
+    """What identifies the content: a strong ETag, else Last-Modified; None when neither is sent."""
+    etag = headers.get("ETag", "").strip()
+    if etag and not etag.startswith("W/"):
+        return f"etag {etag}"
+    modified = headers.get("Last-Modified", "").strip()
+    return f"modified {modified}" if modified else None
+
+
+def refuse_encoded(headers: Mapping[str, str]) -> None:
+    """Raises BadResponse for a body that is not the content itself."""
+    encoding = headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise BadResponse(f"the server sends Content-Encoding {encoding[:20]} although identity was asked for")
+
+
+def check_part(status: int, headers: Mapping[str, str], *, wanted: ByteRange, size: int | None) -> int | None:
+    """The head of an answer to a range request. Returns the total size it tells.
+
+    Raises RangesUnsupported for the whole file, ContentChanged for another size, BadResponse for anything else.
+    """
+    refuse_encoded(headers)
+    if status == 200:
+        raise RangesUnsupported("the server ignores Range and sends the whole file")
+    if status != 206:
+        raise BadResponse(f"the server answers a range with status {status}")
+    if headers.get("Content-Type", "").lower().startswith("multipart/byteranges"):
+        raise BadResponse("the server answers one range with several parts")
+    sent, total = parse_content_range(headers.get("Content-Range", ""))
+    if size is not None and total is not None and total != size:
+        raise ContentChanged(f"the file has {total:,} bytes now, not {size:,}")
+    if sent != wanted:
+        raise BadResponse(
+            f"the server sends another range than was asked for: {headers.get('Content-Range', '')[:80]!r}"
+        )
+    length = content_length(headers)
+    if length is not None and length != len(wanted):
+        raise BadResponse(f"the server announces {length:,} bytes for a range of {len(wanted):,}")
+    return total
+
+
+def check_whole(status: int, headers: Mapping[str, str], *, size: int | None) -> int | None:
+    """The head of an answer to a request without a range. Returns the size it tells. Raises as `check_part`."""
+    refuse_encoded(headers)
+    if status != 200:
+        raise BadResponse(f"the server answers a plain request with status {status}")
+    length = content_length(headers)
+    if size is not None and length is not None and length != size:
+        raise ContentChanged(f"the file has {length:,} bytes now, not {size:,}")
+    return length

@@ -1,0 +1,28 @@
+"""Which certificate authorities are trusted: the variables that users of curl, requests and the clouds already set."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Mapping
+
+from fetcher.errors import ConfigurationError
+
+_BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE")
+
+
+def tls_context(environ: Mapping[str, str]) -> ssl.SSLContext:
+    """The system's authorities and those of every bundle that a variable names. Raises ConfigurationError."""
+    context = ssl.create_default_context()
+    for name in _BUNDLES:
+        bundle = environ.get(name, "").strip()
+        if not bundle:
+            continue
+        try:
+            if os.path.isdir(bundle):
+                context.load_verify_locations(capath=bundle)
+            else:
+                context.load_verify_locations(cafile=bundle)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigurationError(f"{name} names {bundle}, which can't be read as a CA bundle: {error}") from error
+    return context

@@ -1,0 +1,53 @@
+"""The command line as its users meet it: a process of its own, judged by its exit code, stdout and stderr."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+FETCHER = (sys.executable, "-m", "fetcher")
+
+
+def run_fetcher(
+    *arguments: str | Path, env: Mapping[str, str] | None = None, timeout: float = 60.0, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `fetcher` to its end, whatever its exit code. `env` is added to the test's environment, which is clean.
+
+    Raises subprocess.TimeoutExpired, the process killed, after `timeout` seconds.
+    """
+    return subprocess.run(
+        [*FETCHER, *map(str, arguments)],
+        env={**os.environ, **(env or {})},
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def started_fetcher(
+    *arguments: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.Popen[str]:
+    """Start `fetcher` in a process group of its own, to be stopped, continued or killed. The caller ends it."""
+    return subprocess.Popen(
+        [*FETCHER, *map(str, arguments)],
+        env={**os.environ, **(env or {})},
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Kill it if it still runs (also when stopped), and give back its pipes."""
+    if process.poll() is None:
+        process.kill()
+    process.communicate()

@@ -1,0 +1,213 @@
+"""A filesystem that fails on demand: passes everything through to a directory, but for what its rules say.
+
+The program, `python -m tests.lab.faultfs SOURCE MOUNT RULES`, runs in the foreground until unmounted. RULES is a JSON
+file (a list of `Rule`); replacing it by a rename takes effect with the next operation and starts all counts anew.
+`tests.lab.faults` starts it and writes the rules.
+
+Mounted with direct_io, so that a failing or short read and write reaches the caller as it is, and not as the page cache
+makes of it. `renameat2` flags are refused with EINVAL, as on a network filesystem.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import mfusepy
+
+Operation = Literal["open", "create", "read", "write", "fallocate", "fsync", "rename", "unlink", "mkdir"]
+
+_STAT_FIELDS = ("st_mode", "st_ino", "st_nlink", "st_uid", "st_gid", "st_size", "st_blocks")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Fail, or cut short, the operations on paths that contain `match`, once more than `after` bytes went through.
+
+    `error` is an errno; without one, `short` is the most bytes a read or write transfers. `times`: how often, None
+    for ever.
+    """
+
+    operation: Operation
+    match: str = ""
+    error: int | None = None
+    short: int | None = None
+    after: int = 0
+    times: int | None = None
+
+
+class Rules:
+    """The rules in the file at `path`, and what they have counted since it was put there."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._version: tuple[int, int] | None = None
+        self._rules: list[Rule] = []
+        self._bytes: list[int] = []
+        self._hits: list[int] = []
+
+    def apply(self, operation: Operation, path: str, size: int = 0) -> int:
+        """How many of `size` bytes the operation may transfer. Raises the OSError of the first rule that says so."""
+        self._reload()
+        for index, rule in enumerate(self._rules):
+            if rule.operation == operation and rule.match in path and self._hit(index, rule, size):
+                if rule.error is not None:
+                    raise OSError(rule.error, os.strerror(rule.error))
+                return min(size, rule.short if rule.short is not None else size)
+        return size
+
+    def _hit(self, index: int, rule: Rule, size: int) -> bool:
+        self._bytes[index] += size
+        if rule.after and self._bytes[index] <= rule.after:
+            return False
+        self._hits[index] += 1
+        return rule.times is None or self._hits[index] <= rule.times
+
+    def _reload(self) -> None:
+        status = self._path.stat()
+        if self._version != (version := (status.st_ino, status.st_mtime_ns)):
+            self._rules = [Rule(**fields) for fields in json.loads(self._path.read_text())]
+            self._bytes = [0] * len(self._rules)
+            self._hits = [0] * len(self._rules)
+            self._version = version
+
+
+class Passthrough(mfusepy.Operations):
+    """Every operation on SOURCE itself, after its rules were asked."""
+
+    use_ns = True
+
+    def __init__(self, source: Path, rules: Rules) -> None:
+        self._source = str(source)
+        self._rules = rules
+
+    def _at(self, path: str) -> str:
+        return self._source + path
+
+    def getattr(self, path: str, fh: int | None = None) -> dict[str, Any]:
+        status = os.fstat(fh) if fh is not None else os.lstat(self._at(path))
+        times = {name: getattr(status, f"{name}_ns") for name in ("st_atime", "st_mtime", "st_ctime")}
+        return {name: getattr(status, name) for name in _STAT_FIELDS} | times
+
+    def readdir(self, path: str, fh: int) -> list[tuple[str, dict[str, int], int]]:
+        # With inode numbers: use_ino hands them on, and an entry whose number is 0 is one that readers skip.
+        return [(name, self._entry(f"{path}/{name}"), 0) for name in (".", "..", *os.listdir(self._at(path)))]
+
+    def _entry(self, path: str) -> dict[str, int]:
+        status = os.lstat(self._at(path))
+        return {"st_mode": status.st_mode, "st_ino": status.st_ino}
+
+    def readlink(self, path: str) -> str:
+        return os.readlink(self._at(path))
+
+    def statfs(self, path: str) -> dict[str, int]:
+        status = os.statvfs(self._at(path))
+        return {name: getattr(status, name) for name in dir(status) if name.startswith("f_") and name != "f_fsid"}
+
+    def open(self, path: str, flags: int) -> int:
+        self._rules.apply("open", path)
+        return os.open(self._at(path), flags & ~os.O_DIRECT)
+
+    def create(self, path: str, mode: int, fi: Any = None) -> int:
+        self._rules.apply("create", path)
+        return os.open(self._at(path), os.O_RDWR | os.O_CREAT | os.O_TRUNC, mode)
+
+    def read(self, path: str, size: int, offset: int, fh: int) -> bytes:
+        return os.pread(fh, self._rules.apply("read", path, size), offset)
+
+    def write(self, path: str, data: bytes, offset: int, fh: int) -> int:
+        return os.pwrite(fh, data[: self._rules.apply("write", path, len(data))], offset)
+
+    def truncate(self, path: str, length: int, fh: int | None = None) -> int:
+        os.truncate(fh if fh is not None else self._at(path), length)
+        return 0
+
+    def fallocate(self, path: str, mode: int, offset: int, size: int, fh: int) -> int:
+        self._rules.apply("fallocate", path, size)
+        if mode:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        os.posix_fallocate(fh, offset, size)
+        return 0
+
+    def fsync(self, path: str, datasync: int, fh: int) -> int:
+        self._rules.apply("fsync", path)
+        (os.fdatasync if datasync else os.fsync)(fh)
+        return 0
+
+    def fsyncdir(self, path: str, datasync: int, fh: int) -> int:
+        self._rules.apply("fsync", path)
+        directory = os.open(self._at(path), os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+        return 0
+
+    def release(self, path: str, fh: int) -> int:
+        os.close(fh)
+        return 0
+
+    def rename(self, old: str, new: str) -> int:
+        self._rules.apply("rename", old)
+        os.rename(self._at(old), self._at(new))
+        return 0
+
+    def unlink(self, path: str) -> int:
+        self._rules.apply("unlink", path)
+        os.unlink(self._at(path))
+        return 0
+
+    def mkdir(self, path: str, mode: int) -> int:
+        self._rules.apply("mkdir", path)
+        os.mkdir(self._at(path), mode)
+        return 0
+
+    def rmdir(self, path: str) -> int:
+        os.rmdir(self._at(path))
+        return 0
+
+    def symlink(self, target: str, source: str) -> int:
+        os.symlink(source, self._at(target))
+        return 0
+
+    def link(self, target: str, source: str) -> int:
+        os.link(self._at(source), self._at(target))
+        return 0
+
+    def chmod(self, path: str, mode: int) -> int:
+        os.chmod(self._at(path), mode)
+        return 0
+
+    def chown(self, path: str, uid: int, gid: int) -> int:
+        os.chown(self._at(path), uid, gid, follow_symlinks=False)
+        return 0
+
+    def utimens(self, path: str, times: tuple[int, int] | None = None) -> int:
+        os.utime(self._at(path), ns=times or (time.time_ns(),) * 2, follow_symlinks=False)
+        return 0
+
+
+class _Fuse(mfusepy.FUSE):
+    def rename_fuse_3(self, old: bytes, new: bytes, flags: int) -> int:
+        """The binding drops the flags, which would make a plain rename of RENAME_EXCHANGE and RENAME_NOREPLACE."""
+        return -errno.EINVAL if flags else int(self.rename_fuse_2(old, new))
+
+
+def main(arguments: Sequence[str]) -> None:
+    source, mount, rules = map(Path, arguments)
+    os.umask(0)  # the kernel has applied the caller's already
+    _Fuse(
+        Passthrough(source, Rules(rules)), str(mount), foreground=True, nothreads=True, fsname="faultfs", use_ino=True,
+        direct_io=True, attr_timeout=0, entry_timeout=0,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,78 @@
+"""Starts the filesystem that fails on demand (`tests.lab.faultfs`) as a process of its own, and tells it what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.lab.availability import missing, program, require_root
+from tests.lab.filesystems import is_mounted
+from tests.lab.waiting import wait_until
+
+if TYPE_CHECKING:
+    from tests.lab.faultfs import Rule
+
+_PROJECT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class FaultFilesystem:
+    """`path` is where faults happen; `source` is the same directory without them, to look at what really arrived."""
+
+    path: Path
+    source: Path
+    rules: Path
+
+    def obey(self, *rules: Rule) -> None:
+        """From the next operation on, these rules and no others. Counts start anew."""
+        new = self.rules.with_suffix(".new")
+        new.write_text(json.dumps([asdict(rule) for rule in rules]))
+        new.replace(self.rules)
+
+
+@contextmanager
+def fault_filesystem(workspace: Path) -> Iterator[FaultFilesystem]:
+    """Mounted in `workspace`, without any fault to begin with; unmounted whatever happens."""
+    require_root("mount a FUSE filesystem")
+    program("fusermount3", package="fuse3")
+    if not os.path.exists("/dev/fuse"):
+        missing("/dev/fuse", "load the kernel's fuse module, or pass the device into the container")
+    filesystem = FaultFilesystem(workspace / "mount", workspace / "source", workspace / "rules.json")
+    filesystem.path.mkdir(parents=True)
+    filesystem.source.mkdir()
+    filesystem.obey()
+    process = _started(filesystem)
+    try:
+        wait_until(lambda: process.poll() is not None or is_mounted(filesystem.path), "the FUSE mount appears")
+        if process.poll() is not None:
+            missing("working FUSE", f"the mount failed: {(workspace / 'log').read_text().strip()}")
+        yield filesystem
+    finally:
+        _stop(process, filesystem.path)
+
+
+def _started(filesystem: FaultFilesystem) -> subprocess.Popen[bytes]:
+    paths = map(str, (filesystem.source, filesystem.path, filesystem.rules))
+    with (filesystem.rules.parent / "log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.lab.faultfs", *paths],
+            cwd=_PROJECT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+
+
+def _stop(process: subprocess.Popen[bytes], mount: Path) -> None:
+    """Unmounting ends the process; with a file still open it does not, and is killed, so that nobody waits for ever."""
+    if subprocess.run(["umount", str(mount)], capture_output=True, check=False).returncode:
+        process.kill()
+        subprocess.run(["umount", "--lazy", str(mount)], capture_output=True, check=False)
+    process.wait(timeout=10)

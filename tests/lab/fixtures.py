@@ -1,0 +1,115 @@
+"""The lab's parts as fixtures. Each factory may be called several times in a test; all ends with the test."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+import trustme
+
+from tests.lab.chaos import Chaos, chaos_from
+from tests.lab.command import end, started_fetcher
+from tests.lab.environment import is_foreign
+from tests.lab.faults import FaultFilesystem, fault_filesystem
+from tests.lab.filesystems import Kind, SmallFilesystem, mounted_filesystem
+from tests.lab.nginx import Behaviour, Nginx, running_nginx
+
+
+class MakeFilesystem(Protocol):
+    def __call__(self, kind: Kind, *, size: int, inodes: int | None = None, options: str = "") -> SmallFilesystem: ...
+
+
+class StartNginx(Protocol):
+    def __call__(self, directory: Path, behaviour: Behaviour | None = None) -> Nginx: ...
+
+
+class StartFetcher(Protocol):
+    def __call__(
+        self, *arguments: str | Path, env: dict[str, str] | None = None, cwd: Path | None = None
+    ) -> subprocess.Popen[str]: ...
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """No test sees the developer's tokens, endpoints, proxies or caches. The new HOME, empty."""
+    for name in filter(is_foreign, list(os.environ)):
+        monkeypatch.delenv(name)
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    return home
+
+
+@pytest.fixture
+def chaos() -> Chaos:
+    """Random choices whose seed a failure shows."""
+    chosen = chaos_from()
+    print(f"to repeat these choices: WEIGHTLIFT_CHAOS_SEED={chosen.seed}")
+    return chosen
+
+
+@pytest.fixture
+def small_filesystem(tmp_path: Path) -> Iterator[MakeFilesystem]:
+    """Make and mount an ext4, xfs, btrfs or tmpfs of `size` bytes."""
+    with ExitStack() as stack:
+        numbers = count()
+
+        def make(kind: Kind, *, size: int, inodes: int | None = None, options: str = "") -> SmallFilesystem:
+            workspace = tmp_path / f"{kind}-{next(numbers)}"
+            return stack.enter_context(mounted_filesystem(kind, workspace, size=size, inodes=inodes, options=options))
+
+        yield make
+
+
+@pytest.fixture
+def faulty(tmp_path: Path) -> Iterator[FaultFilesystem]:
+    """A filesystem that fails on demand, without any fault to begin with."""
+    with fault_filesystem(tmp_path / "faulty") as filesystem:
+        yield filesystem
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    """The certificate authority that the lab's servers have their certificates from."""
+    return trustme.CA()
+
+
+@pytest.fixture
+def authority_file(authority: trustme.CA, tmp_path: Path) -> Path:
+    """The authority's certificate as a PEM file, for SSL_CERT_FILE and the like."""
+    path = tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(path)
+    return path
+
+
+@pytest.fixture
+def nginx(tmp_path: Path, authority: trustme.CA) -> Iterator[StartNginx]:
+    """Start an nginx that serves a directory, plain and over TLS."""
+    with ExitStack() as stack:
+        numbers = count()
+
+        def start(directory: Path, behaviour: Behaviour | None = None) -> Nginx:
+            workspace = tmp_path / f"nginx-{next(numbers)}"
+            return stack.enter_context(running_nginx(directory, workspace, authority=authority, behaviour=behaviour))
+
+        yield start
+
+
+@pytest.fixture
+def start_fetcher() -> Iterator[StartFetcher]:
+    """Start the command without waiting for it, for tests that stop or kill it."""
+    with ExitStack() as stack:
+
+        def start(
+            *arguments: str | Path, env: dict[str, str] | None = None, cwd: Path | None = None
+        ) -> subprocess.Popen[str]:
+            process = started_fetcher(*arguments, env=env, cwd=cwd)
+            stack.callback(end, process)
+            return process
+
+        yield start
