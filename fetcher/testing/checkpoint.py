@@ -1,4 +1,4 @@
-"""Generated model weights: deterministic, valid for the `safetensors` package, and written without being held in memory.
+"""Generated model weights: deterministic, valid for the `safetensors` package, written without being held in memory.
 
 ::
 
@@ -27,8 +27,9 @@ Dtype = Literal["BF16", "F32"]
 
 
 def random_pieces(seed: int | str, size: int) -> Iterator[bytes]:
-    """`size` bytes that follow from `seed`, in pieces of 1 MiB no two of which are alike; nothing in them compresses."""
-    pool = random.Random(f"pool {seed}").randbytes(min(_POOL, size + 64))
+    """`size` bytes that follow from `seed`, in pieces of 1 MiB, no two alike and none compressible."""
+    chance = random.Random(f"pool {seed}")  # noqa: S311 - weights, not secrets
+    pool = chance.randbytes(min(_POOL, size + 64))
     for number, start in enumerate(range(0, size, MiB)):
         mark = hashlib.sha256(f"{seed} {number}".encode()).digest()
         length = min(MiB, size - start)
@@ -45,7 +46,7 @@ def random_bytes(seed: int | str, size: int) -> bytes:
 def make_checkpoint(
     directory: Path, *, shards: int = 4, shard_size: int = 64 * MiB, dtype: Dtype = "BF16", seed: int | str = 0
 ) -> Path:
-    """Writes a sharded checkpoint into `directory`, each shard about `shard_size` bytes of tensors; returns `directory`.
+    """Writes a sharded checkpoint into `directory` and returns it; each shard has about `shard_size` bytes of tensors.
 
     Raises OSError.
     """

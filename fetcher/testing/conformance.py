@@ -20,6 +20,7 @@ Needs pytest with pytest-asyncio in auto mode.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
@@ -28,7 +29,7 @@ from typing import ClassVar
 import pytest
 
 from fetcher.artifact import ByteRange, Digest, Listing, RemoteFile
-from fetcher.errors import ContentChanged, FetchError, NotFound, RangesUnsupported, SourceError, Transient
+from fetcher.errors import ContentChanged, FetchError, NotFound, SourceError, Transient
 from fetcher.sources.base import Source
 from fetcher.testing.checkpoint import random_bytes
 
@@ -195,12 +196,8 @@ class SourceConformance:
         async with aclosing(make_source(self.files)) as source:
             file = self.file_in(await listing_of(source))
             async with aclosing(make_source(self.changed())):
-                try:
-                    received = await read(source, file, ByteRange(1000, 2000))
-                except (ContentChanged, RangesUnsupported) as error:
-                    assert isinstance(error, ContentChanged)
-                else:
-                    assert received == self.largest[1000:2000]
+                with contextlib.suppress(ContentChanged):
+                    assert await read(source, file, ByteRange(1000, 2000)) == self.largest[1000:2000]
 
     async def test_an_artifact_that_does_not_exist_is_not_found(self, missing_source: Source) -> None:
         async with aclosing(missing_source) as source:

@@ -16,11 +16,11 @@ from fetcher.testing.exchange import OriginName, Request, Response
 class Effect:
     """What a fault does to a response. Effects are frozen values."""
 
-    def applies(self, request: Request, response: Response) -> bool:  # noqa: ARG002 - an interface
+    def applies(self, request: Request, response: Response) -> bool:
         """Whether it makes sense for this response; where it does not, the fault neither fires nor counts."""
         return True
 
-    def alter(self, request: Request, response: Response) -> Response:  # noqa: ARG002 - an interface
+    def alter(self, request: Request, response: Response) -> Response:
         return response
 
 

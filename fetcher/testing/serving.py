@@ -46,9 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repo", default="demo/checkpoint", help="its name")
     parser.add_argument("--port", type=int, default=0, help="of the Hub; 0 picks a free one")
     parser.add_argument("--cdn-port", type=int, default=0, help="of the content network")
-    parser.add_argument(
-        "--lfs-threshold", type=int, default=10 << 20, help="bytes from which files are on the CDN"
-    )
+    parser.add_argument("--lfs-threshold", type=int, default=10 << 20, help="bytes from which files are on the CDN")
     parser.add_argument("--rate", type=float, default=None, help="bytes a second of all connections together")
     parser.add_argument("--connection-rate", type=float, default=None, help="bytes a second of each connection")
     return parser
