@@ -1,5 +1,35 @@
-"""fetcher: brings model weights from where they are published to a verified, complete directory."""
+"""fetcher: brings model weights from where they are published to a verified, complete directory.
+
+::
+
+    import fetcher
+    artifact = fetcher.fetch("hf://org/model", cache_dir="/models")
+    print(artifact.path)
+
+Errors come from one tree, `fetcher.errors.FetchError`. Importing this package costs next to nothing: what speaks to a network
+is imported when it is needed.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from fetcher.api import Artifact as Artifact
+    from fetcher.api import fetch as fetch
+    from fetcher.api import fetch_async as fetch_async
+    from fetcher.errors import FetchError as FetchError
+
+__all__ = ["Artifact", "FetchError", "__version__", "fetch", "fetch_async"]
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name in ("Artifact", "fetch", "fetch_async"):
+        return getattr(importlib.import_module("fetcher.api"), name)
+    if name == "FetchError":
+        return importlib.import_module("fetcher.errors").FetchError
+    raise AttributeError(f"module 'fetcher' has no attribute {name!r}")

@@ -127,11 +127,7 @@ def redact(uri: str) -> str:
     if parts.scheme not in ("http", "https", "hf"):
         return uri
     netloc = parts.netloc.rpartition("@")[2] if parts.scheme != "hf" else parts.netloc
-    query = (
-        "&".join(re.sub(r"=.*", "=...", pair, flags=re.DOTALL) for pair in parts.query.split("&"))
-        if parts.query
-        else ""
-    )
+    query = "&".join(re.sub(r"=.*", "=...", pair, flags=re.DOTALL) for pair in parts.query.split("&")) if parts.query else ""
     return urlunsplit((parts.scheme, netloc, parts.path, query, parts.fragment))
 
 

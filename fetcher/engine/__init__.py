@@ -95,9 +95,7 @@ def _no_step(_: str) -> None:
     """Nobody watches the steps of the commit."""
 
 
-async def fetch(
-    ref: ArtifactRef, settings: Settings, on_event: Subscriber = silent, *, step: Step = _no_step
-) -> Artifact:
+async def fetch(ref: ArtifactRef, settings: Settings, on_event: Subscriber = silent, *, step: Step = _no_step) -> Artifact:
     """Bring `ref` to where `settings` say. Raises FetchError; on cancellation staging is left resumable.
 
     `step` is called with the name of each step of the commit before it is taken; it may raise.

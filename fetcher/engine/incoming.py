@@ -64,9 +64,7 @@ class Incoming:
             return []
         if self.size is None or not self.file.ranges:
             return [None]
-        return [
-            self._from_partial(each) for each in missing_ranges(self.size, held=self.staged.chunks, longest=longest)
-        ]
+        return [self._from_partial(each) for each in missing_ranges(self.size, held=self.staged.chunks, longest=longest)]
 
     def _from_partial(self, byte_range: ByteRange) -> ByteRange:
         partial = self._partial.get(byte_range.start // CHUNK_SIZE)
@@ -170,11 +168,12 @@ def _cut(pieces: Sequence[memoryview], room: int) -> list[list[memoryview]]:
     """`pieces` in groups, the first of `room` bytes and the others of CHUNK_SIZE, so that none crosses a chunk's border."""
     groups: list[list[memoryview]] = [[]]
     for piece in pieces:
-        while len(piece) >= room:
-            groups[-1].append(piece[:room])
+        rest = piece
+        while len(rest) >= room:
+            groups[-1].append(rest[:room])
             groups.append([])
-            piece, room = piece[room:], CHUNK_SIZE
-        if piece:
-            groups[-1].append(piece)
-            room -= len(piece)
+            rest, room = rest[room:], CHUNK_SIZE
+        if rest:
+            groups[-1].append(rest)
+            room -= len(rest)
     return [group for group in groups if group]

@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
-
 FLOOR = 1024.0
 """Bytes a second below which a connection is as good as stalled, whatever the others do."""
 

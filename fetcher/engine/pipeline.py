@@ -136,9 +136,7 @@ class Pipeline:
         self.emit(Resolved(redact(self.ref.uri), listing.revision, len(files), total_size(files)))
         return files
 
-    async def _fetch(
-        self, lease: Lease, listing: Listing, files: tuple[RemoteFile, ...], patience: Patience
-    ) -> Artifact:
+    async def _fetch(self, lease: Lease, listing: Listing, files: tuple[RemoteFile, ...], patience: Patience) -> Artifact:
         with storing("open the journal"):
             journal = Journal(lease.journal_path, mode=file_mode(lease.directory))
         stopping = False
@@ -184,9 +182,7 @@ class Pipeline:
         self, prepared: Prepared, lease: Lease, journal: Journal, files: tuple[RemoteFile, ...], patience: Patience
     ) -> Transfer:
         threads = cpu_count()
-        memory = plan_memory(
-            self.settings.memory_limit, connections=self.settings.max_concurrency, hash_threads=threads
-        )
+        memory = plan_memory(self.settings.memory_limit, connections=self.settings.max_concurrency, hash_threads=threads)
         total, room = total_size(files), page_cache_room()
         self.emit(Planned(len(files), total, prepared.held, memory.connections))
         limits = Limits(
@@ -240,9 +236,7 @@ def pinned(files: Iterable[RemoteFile], settings: Settings) -> tuple[RemoteFile,
     by_path = {file.path: file for file in files}
     for path, expected in settings.expect.items():
         if path not in by_path:
-            raise NotFound(
-                f"--expect names {path}, which is not among the artifact's files; see `fetcher plan`", path=path
-            )
+            raise NotFound(f"--expect names {path}, which is not among the artifact's files; see `fetcher plan`", path=path)
         listed = by_path[path].digests
         for digest in listed:
             if digest.algorithm == expected.algorithm and digest != expected:

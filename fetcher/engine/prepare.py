@@ -14,12 +14,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fetcher.artifact import RemoteFile
+from fetcher.artifact import ByteRange, RemoteFile
 from fetcher.errors import OutOfSpace
 from fetcher.events import Rechecked, Subscriber
 from fetcher.integrity.digests import DigestCheck
 from fetcher.integrity.frontier import chunk_digest, read_pieces
-from fetcher.artifact import ByteRange
 from fetcher.manifest import Manifest, ManifestFile
 from fetcher.planning.ranges import chunk_count, chunk_range
 from fetcher.store.filesystem import clone, free_bytes, free_inodes, make_directory, storing
@@ -90,9 +89,7 @@ def prepare(files: Iterable[RemoteFile], preparation: Preparation) -> Prepared:
     return prepared
 
 
-def _find(
-    file: RemoteFile, known: Mapping[str, JournalledFile], preparation: Preparation
-) -> ManifestFile | StagedFile | None:
+def _find(file: RemoteFile, known: Mapping[str, JournalledFile], preparation: Preparation) -> ManifestFile | StagedFile | None:
     if preparation.stopped():
         return None
     placement, lease = preparation.placement, preparation.lease
@@ -105,9 +102,7 @@ def _find(
             return entry
         if file.path not in known:
             return None
-        staged = continue_file(
-            file, lease.data / file.path, preparation.journal, known[file.path], trusted=lease.trusted
-        )
+        staged = continue_file(file, lease.data / file.path, preparation.journal, known[file.path], trusted=lease.trusted)
         if staged is not None:
             said = len(known[file.path].chunks)
             preparation.on_event(Rechecked(file.path, min(said * (16 << 20), file.size or 0), staged.held))
@@ -135,9 +130,7 @@ def _compared(file: RemoteFile, path: Path, known: JournalledFile | None) -> Man
         return None
     finally:
         os.close(descriptor)
-    return ManifestFile(
-        file.path, size, file.digests, tuple(chunks[index] or "" for index in sorted(chunks)), file.validator
-    )
+    return ManifestFile(file.path, size, file.digests, tuple(chunks[index] or "" for index in sorted(chunks)), file.validator)
 
 
 def _create(file: RemoteFile, preparation: Preparation) -> StagedFile:
@@ -191,6 +184,4 @@ def _refuse_without_space(fresh: Iterable[RemoteFile], staged: Iterable[StagedFi
             "free space, use a larger volume, or select fewer files with --include"
         )
     if inodes is not None and len(fresh) + 8 > inodes:
-        raise OutOfSpace(
-            f"no space left on device: {anchor} has {inodes} inodes free, the artifact needs {len(fresh) + 8}"
-        )
+        raise OutOfSpace(f"no space left on device: {anchor} has {inodes} inodes free, the artifact needs {len(fresh) + 8}")

@@ -53,9 +53,7 @@ async def preview(ref: ArtifactRef, settings: Settings, on_event: Subscriber = s
     finally:
         await source.aclose()
     refuse_hostile_paths(file.path for file in listing.files)
-    chosen = {
-        each.path: each for each in pinned(select(listing.files, include=ref.include, exclude=ref.exclude), settings)
-    }
+    chosen = {each.path: each for each in pinned(select(listing.files, include=ref.include, exclude=ref.exclude), settings)}
     placement = placement_of(ref, settings)
     present = placement.present()
     files = tuple(_planned(file, chosen.get(file.path), present) for file in listing.files)

@@ -7,14 +7,13 @@ import os
 import time
 from pathlib import Path
 
-from fetcher.artifact import ArtifactRef, RemoteFile, total_size
+from fetcher.artifact import ArtifactRef, ByteRange, RemoteFile, total_size
 from fetcher.engine import Artifact, described
 from fetcher.engine.pipeline import pinned
 from fetcher.errors import DigestMismatch, NotFound
 from fetcher.events import BytesHashed, FileVerified, Planned, Resolved, Subscriber
 from fetcher.integrity.digests import DigestCheck
 from fetcher.integrity.frontier import chunk_digest, read_pieces
-from fetcher.artifact import ByteRange
 from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
 from fetcher.planning.ranges import chunk_count, chunk_range
 from fetcher.planning.selection import select
@@ -32,9 +31,7 @@ async def check(ref: ArtifactRef, settings: Settings, *, source: Source, on_even
     on_event(Planned(len(files), total_size(files), total_size(files), 0))
     root = _root(source, files)
     known = Manifest.read(root / RELATIVE_PATH)
-    entries = []
-    for file in files:
-        entries.append(await asyncio.to_thread(_checked, file, source.local_path(file), known, on_event))
+    entries = [await asyncio.to_thread(_checked, file, source.local_path(file), known, on_event) for file in files]
     if known is not None and not ref.include and not ref.exclude:
         _refuse_missing(known, {file.path for file in files})
     manifest = Manifest.for_request(ref, revision=listing.revision, files=entries, created="", version="")

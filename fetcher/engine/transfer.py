@@ -346,9 +346,7 @@ class Transfer:
         except OSError as error:
             raise from_os_error(error, doing="read back the staged file", path=incoming.path) from error
         except EOFError as error:
-            raise LocalIOError(
-                f"the staged file was cut short by somebody else: {error}", path=incoming.path
-            ) from error
+            raise LocalIOError(f"the staged file was cut short by somebody else: {error}", path=incoming.path) from error
         finally:
             incoming.hashing = False
         self._emit(BytesHashed(incoming.path, count))

@@ -17,7 +17,7 @@ def open_source(ref: ArtifactRef, settings: Settings, environ: Mapping[str, str]
     if scheme in ("file", "pvc"):
         from fetcher.sources import local
 
-        return local.open_local(ref, settings) if scheme == "file" else local.open_claim(ref, settings)
+        return local.open_local(ref) if scheme == "file" else local.open_claim(ref, settings)
     from fetcher.planning.memory import plan_memory
     from fetcher.transport.client import HttpTransport
 

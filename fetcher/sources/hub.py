@@ -189,9 +189,7 @@ class HubSource:
         address = self._address
         url = f"{self._endpoint}/{address.prefix}{address.repository}/resolve/{self._commit}/{quote(file.path)}"
         for _ in range(5):
-            async with self._transport.request(
-                url, method="HEAD", credentials=await self._token(), redirects=0
-            ) as answer:
+            async with self._transport.request(url, method="HEAD", credentials=await self._token(), redirects=0) as answer:
                 if answer.status >= 400:
                     raise error_for(answer.status, answer.headers, what=f"{file.path} of {address.repository}")
                 _refuse_other_content(answer.headers, file, self._commit)
@@ -221,9 +219,7 @@ class HubSource:
             token = await _on_daemon_thread(_find_token)
             if token:
                 if not re.fullmatch(r"[!-~]+", token):
-                    raise ConfigurationError(
-                        "the Hub's token (HF_TOKEN or the token file) holds characters no token has"
-                    )
+                    raise ConfigurationError("the Hub's token (HF_TOKEN or the token file) holds characters no token has")
                 self._credentials = Credentials(self._origin, {"Authorization": f"Bearer {token}"})
             self._token_known = True
         return self._credentials
@@ -281,7 +277,7 @@ async def _on_daemon_thread(call: Any) -> Any:
     def work() -> None:
         try:
             result, error = call(), None
-        except Exception as caught:
+        except Exception as caught:  # noqa: BLE001 - it goes to the one who waits
             result, error = None, Unauthorized(f"the Hub's token can't be had: {type(caught).__name__}")
         loop.call_soon_threadsafe(settle, result, error)
 

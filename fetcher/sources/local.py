@@ -83,9 +83,7 @@ class LocalSource:
             try:
                 piece = await asyncio.to_thread(os.pread, descriptor, wanted, position)
             except OSError as error:
-                raise Unreachable(
-                    f"can't read {file.path}: {(error.strerror or '').lower()}", path=file.path
-                ) from error
+                raise Unreachable(f"can't read {file.path}: {(error.strerror or '').lower()}", path=file.path) from error
             if not piece:
                 raise ContentChanged(f"{file.path} is shorter than when it was listed", path=file.path)
             position += len(piece)
@@ -118,7 +116,7 @@ class LocalSource:
         return files
 
 
-def open_local(ref: ArtifactRef, settings: Settings) -> LocalSource:
+def open_local(ref: ArtifactRef) -> LocalSource:
     """The source of `file:///path` or a path. Raises UsageError."""
     _refuse_revision(ref)
     if not ref.uri.lower().startswith("file://"):
@@ -134,9 +132,7 @@ def open_claim(ref: ArtifactRef, settings: Settings) -> LocalSource:
     _refuse_revision(ref)
     claim, _, path = ref.uri[len("pvc://") :].partition("/")
     if claim not in settings.pvc_mounts:
-        raise ConfigurationError(
-            f"where claim {claim!r} is mounted is not known; pass --pvc-mount {claim or 'CLAIM'}=DIR"
-        )
+        raise ConfigurationError(f"where claim {claim!r} is mounted is not known; pass --pvc-mount {claim or 'CLAIM'}=DIR")
     if ".." in PurePosixPath(path).parts:
         raise UsageError("a pvc:// path may not contain ..")
     return LocalSource(settings.pvc_mounts[claim] / path, in_place=True)

@@ -111,9 +111,7 @@ class WebSource:
             return RemoteFile(self._name, content_length(headers), self._digests, mark, ranges=False), None
         sent, total = parse_content_range(headers.get("Content-Range", ""))
         if sent is None or total is None or sent != ByteRange(0, min(wanted.stop, total)):
-            raise BadResponse(
-                f"a Content-Range that does not fit the first range: {headers.get('Content-Range', '')[:80]!r}"
-            )
+            raise BadResponse(f"a Content-Range that does not fit the first range: {headers.get('Content-Range', '')[:80]!r}")
         length = content_length(headers)
         if length is not None and length != len(sent):
             raise BadResponse(f"the server announces {length:,} bytes for a range of {len(sent):,}")

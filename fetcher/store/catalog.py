@@ -24,10 +24,11 @@ class Entry:
 def entries(cache_dir: Path) -> list[Entry]:
     """All artifacts under `cache_dir`, keyed ones and those of the hf-cache layout, by key."""
     finish_swaps(cache_dir)
-    found = []
-    for path in sorted(cache_dir.glob(f"*/{RELATIVE_PATH}")):
-        if (manifest := Manifest.read(path)) is not None:
-            found.append(Entry(path.parents[1].name, path.parents[1], manifest))
+    found = [
+        Entry(path.parents[1].name, path.parents[1], manifest)
+        for path in sorted(cache_dir.glob(f"*/{RELATIVE_PATH}"))
+        if (manifest := Manifest.read(path)) is not None
+    ]
     for path in sorted(Root(cache_dir).manifests.glob("*.json")):
         manifest = Manifest.read(path)
         if manifest is not None and manifest.snapshot:

@@ -101,9 +101,7 @@ class InPlace:
         """
         record = (self._directory / RELATIVE_PATH).with_name("manifest.previous.json")
         make_directory(record.parent)
-        known = {
-            file.path: file for each in (Manifest.read(record), self.present(), manifest) if each for file in each.files
-        }
+        known = {file.path: file for each in (Manifest.read(record), self.present(), manifest) if each for file in each.files}
         whole = replace(manifest, files=tuple(known.values()))
         write_durably(record, whole.to_bytes(), mode=file_mode(record.parent))
         (self._directory / RELATIVE_PATH).unlink(missing_ok=True)

@@ -26,9 +26,7 @@ class StagedFile:
     A `borrowed` inode (a hard link of a local source) is somebody else's: it is read, never changed.
     """
 
-    def __init__(
-        self, file: RemoteFile, path: Path, journal: Journal, *, descriptor: int, borrowed: bool = False
-    ) -> None:
+    def __init__(self, file: RemoteFile, path: Path, journal: Journal, *, descriptor: int, borrowed: bool = False) -> None:
         self.file = file
         self.path = path
         self.size = file.size
@@ -117,7 +115,8 @@ class StagedFile:
     def seal(self) -> ManifestFile:
         """Cut to size, sync, close; what the manifest says of it. Raises OSError: after a failed fsync the kernel may have
         dropped the pages, so the file must be fetched again and never synced again."""
-        assert self.size is not None
+        if self.size is None:
+            raise ValueError(f"{self.path} is not complete")
         if not self._borrowed:
             os.ftruncate(self.descriptor, self.size)
         os.fsync(self.descriptor)

@@ -220,9 +220,7 @@ def observe(directory: Path) -> Observation | None:
     return Observation(owner, sign, fields.get("fetched"), fields.get("total"), bool(fields.get("released")))
 
 
-def take_over(
-    directory: Path, seen: Observation, *, stale: float, clock: Callable[[], float] = monotonic
-) -> Lease | None:
+def take_over(directory: Path, seen: Observation, *, stale: float, clock: Callable[[], float] = monotonic) -> Lease | None:
     """Continue what `seen.owner` left; None when somebody else was faster. Raises OSError."""
     if seen.owner is None:
         _clear_shell(directory)

@@ -46,24 +46,21 @@ def clear_strangers(lease: Lease, files: Iterable[RemoteFile]) -> None:
                 os.rmdir(directory)
 
 
-def continue_file(
-    file: RemoteFile, path: Path, journal: Journal, known: JournalledFile, *, trusted: bool
-) -> StagedFile | None:
+def continue_file(file: RemoteFile, path: Path, journal: Journal, known: JournalledFile, *, trusted: bool) -> StagedFile | None:
     """`path` with those chunks of it that are as `known` says; None when nothing can be used. Blocks. Raises OSError."""
     if known.identity != file.identity or file.size is None or not path.is_file():
         return None
     staged = StagedFile.reopen(file, path, journal) if trusted else None
     if staged is None:
-        return _moved(file, path, journal, known.chunks)
+        return _moved(file, path, journal, known.chunks, size=file.size)
     for index in _plausible(known.chunks, file.size):
         if chunk_digest(staged.descriptor, chunk_range(index, file.size)) == known.chunks[index]:
             staged.finish_chunk(index, known.chunks[index])
     return staged
 
 
-def _moved(file: RemoteFile, path: Path, journal: Journal, chunks: Mapping[int, str]) -> StagedFile | None:
+def _moved(file: RemoteFile, path: Path, journal: Journal, chunks: Mapping[int, str], *, size: int) -> StagedFile | None:
     """The good chunks of `path` in a new inode. What the old one's writers do afterwards can't reach it."""
-    assert file.size is not None
     try:
         old = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
@@ -71,8 +68,8 @@ def _moved(file: RemoteFile, path: Path, journal: Journal, chunks: Mapping[int, 
     try:
         staged = StagedFile.create(file, path, journal)
         cloned = clone(old, staged.descriptor)
-        for index in _plausible(chunks, file.size):
-            byte_range = chunk_range(index, file.size)
+        for index in _plausible(chunks, size):
+            byte_range = chunk_range(index, size)
             if not cloned:
                 offset = byte_range.start
                 for piece in read_pieces(old, byte_range, short_ok=True):

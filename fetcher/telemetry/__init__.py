@@ -1,0 +1,36 @@
+"""Renderers of events, equal to each other: a bar on a terminal, lines in a container's log, JSON lines, or nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, TextIO
+
+from fetcher.events import Subscriber, silent
+
+Kind = Literal["auto", "bar", "log", "json", "none"]
+
+
+@contextmanager
+def subscribed(kind: Kind, stream: TextIO) -> Iterator[Subscriber]:
+    """A subscriber that renders to `stream` until the block ends. `auto` is a bar on a terminal and log lines elsewhere."""
+    if kind == "auto":
+        kind = "bar" if stream.isatty() and os.environ.get("TERM") != "dumb" else "log"
+    match kind:
+        case "bar":
+            from fetcher.telemetry.bar import bar
+
+            with bar(stream) as subscriber:
+                yield subscriber
+        case "log":
+            from fetcher.telemetry.log import log_lines
+
+            with log_lines(stream) as subscriber:
+                yield subscriber
+        case "json":
+            from fetcher.telemetry.jsonlines import JsonLines
+
+            yield JsonLines(stream)
+        case _:
+            yield silent

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import ssl
 import tempfile
+import weakref
 from functools import cached_property
 from pathlib import Path
 
@@ -15,12 +17,13 @@ class Certificates:
         import trustme
 
         self._authority = trustme.CA()
-        self._directory = tempfile.TemporaryDirectory(prefix="origin-ca-", ignore_cleanup_errors=True)
+        self._directory = tempfile.mkdtemp(prefix="origin-ca-")
+        weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
 
     @cached_property
     def ca_file(self) -> Path:
-        """PEM; lies in a directory that goes when this object is closed or collected."""
-        path = Path(self._directory.name) / "ca.pem"
+        """PEM; lies in a directory that goes with this object."""
+        path = Path(self._directory) / "ca.pem"
         self._authority.cert_pem.write_to_path(str(path))
         return path
 
@@ -28,6 +31,3 @@ class Certificates:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
         return context
-
-    def close(self) -> None:
-        self._directory.cleanup()

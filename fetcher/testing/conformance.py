@@ -206,9 +206,7 @@ class SourceConformance:
         assert not isinstance(caught.value, Transient)
         assert len(caught.value.sentence().splitlines()) == 1
 
-    async def test_no_error_or_representation_shows_a_credential(
-        self, make_source: MakeSource, missing_source: Source
-    ) -> None:
+    async def test_no_error_or_representation_shows_a_credential(self, make_source: MakeSource, missing_source: Source) -> None:
         if self.secret is None:
             pytest.skip("this source takes no credential")
         async with aclosing(make_source(self.files)) as source, aclosing(missing_source) as missing:

@@ -101,7 +101,7 @@ class Delivery:
 
     async def _slice(self, part: Slice) -> None:
         rates = [throttle.rate for throttle in self.throttles if throttle.rate is not None]
-        if part.content.file is not None and not rates:
+        if part.content.file is not None and not rates and not self._encrypted:
             with part.content.file.open("rb") as opened:
                 await asyncio.get_running_loop().sendfile(self.writer.transport, opened, part.start, len(part))
             return
@@ -135,6 +135,10 @@ class Delivery:
         """SIOCOUTQ: bytes in the send queue (it shares its number with TIOCOUTQ)."""
         answer = fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
         return int.from_bytes(answer, sys.byteorder)
+
+    @property
+    def _encrypted(self) -> bool:
+        return self.writer.transport.get_extra_info("ssl_object") is not None
 
     @property
     def _socket(self) -> socket.socket:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from fetcher.testing.cdn import denied
 from fetcher.testing.content import BytesContent, FlippedBit, Slice, body_of
@@ -16,6 +17,7 @@ from fetcher.testing.faults import Effect
 class Status(Effect):
     """An answer of this status, with `headers` and `body`, instead of the right one."""
 
+    final: ClassVar[bool] = True
     status: int
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b"as asked for by a test"
@@ -41,6 +43,8 @@ def rate_limited(*, retry_after: int | None = None, reset: int | None = None) ->
 class Expired(Effect):
     """This request's signature counts as expired. To expire all addresses at once: `Origin.expire_signatures`."""
 
+    final: ClassVar[bool] = True
+
     def alter(self, request: Request, response: Response) -> Response:
         return denied()
 
@@ -49,6 +53,7 @@ class Expired(Effect):
 class Redirect(Effect):
     """To `location`, where `{target}` stands for the request's own: with `{target}` alone it is a loop."""
 
+    final: ClassVar[bool] = True
     location: str
     status: int = 302
 
@@ -66,9 +71,7 @@ class Header(Effect):
     def alter(self, request: Request, response: Response) -> Response:
         if self.value is not None:
             return response.with_header(self.name, self.value)
-        return replace(
-            response, headers=tuple(pair for pair in response.headers if pair[0].lower() != self.name.lower())
-        )
+        return replace(response, headers=tuple(pair for pair in response.headers if pair[0].lower() != self.name.lower()))
 
 
 @dataclass(frozen=True, slots=True)

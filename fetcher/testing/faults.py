@@ -1,7 +1,8 @@
 """Which requests go wrong: a fault is a matcher and an effect, and it is counted how often each one fired.
 
 What goes wrong is said by an effect: `effects` and `listings` alter a response before it is sent, `interruptions` break
-off, delay or slow down its sending. Several faults may hit one request; they apply in the order of their adding.
+off, delay or slow down its sending. Several faults may hit one request, in the order in which
+they were added. A final one (a status, a redirect, an interruption) is the last, so that several come one by one.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
+from typing import ClassVar
 
 from fetcher.testing.exchange import OriginName, Request, Response
 
 
 class Effect:
-    """What a fault does to a response. Effects are frozen values."""
+    """What a fault does to a response. Effects are frozen values. After a `final` one no other fault is asked."""
+
+    final: ClassVar[bool] = False
 
     def applies(self, request: Request, response: Response) -> bool:
         """Whether it makes sense for this response; where it does not, the fault neither fires nor counts."""
@@ -28,7 +32,8 @@ class Effect:
 class Fault:
     """`effect` for the `nth` matching request (counted from 1) and those after it, `times` in all; None means for ever.
 
-    `path` is a regular expression searched in the decoded target: a blob's address names its file in the query.
+    `path` is a regular expression searched in the decoded path and in each value of the query, where a blob's address
+    names its file.
     `ranged` matches only requests with (or without) a Range header.
     """
 
@@ -41,12 +46,12 @@ class Fault:
     times: int | None = None
 
     def matches(self, request: Request, response: Response) -> bool:
-        text = request.path + "?" + "&".join(request.query.values())
+        text = "\n".join((request.path, *request.query.values()))
         return (
             self.origin in (None, request.origin)
             and self.method in (None, request.method)
             and self.ranged in (None, request.range is not None)
-            and (self.path is None or re.search(self.path, text) is not None)
+            and (self.path is None or re.search(self.path, text, re.MULTILINE) is not None)
             and self.effect.applies(request, response)
         )
 
@@ -81,6 +86,8 @@ class Faults:
             if fault.matches(request, response) and self._due(fault):
                 response = fault.effect.alter(request, response)
                 effects.append(fault.effect)
+                if fault.effect.final:
+                    break
         return response, tuple(effects)
 
     def _due(self, fault: Fault) -> bool:

@@ -84,9 +84,7 @@ class Hub:
         query = urlencode({**request.query, "cursor": stop})
         return response.with_header("Link", f'<{self.endpoint()}{_raw_path(request)}?{query}>; rel="next"')
 
-    def _resolve(
-        self, request: Request, repository: Repository, commit: Commit, path: str, *, cached: bool
-    ) -> Response:
+    def _resolve(self, request: Request, repository: Repository, commit: Commit, path: str, *, cached: bool) -> Response:
         if repository.gated and request.token not in repository.readers:
             return _gated(request, repository)
         content = commit.files.get(path)

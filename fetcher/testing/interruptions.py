@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from fetcher.testing.faults import Effect
 
@@ -11,6 +12,7 @@ from fetcher.testing.faults import Effect
 class Interruption(Effect):
     """Happens after `after` bytes of the body were sent; before the head when it is None."""
 
+    final: ClassVar[bool] = True
     after: int | None = None
 
 

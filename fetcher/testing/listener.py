@@ -61,7 +61,8 @@ class Listener:
             self._connections.add(task)
             task.add_done_callback(self._connections.discard)
         # Nothing is left in this process's buffers after a drain, so that "after N bytes" means N bytes on the wire.
-        writer.transport.set_write_buffer_limits(0)
+        # On TLS asyncio takes a limit of 0 for reached when nothing waits, and a drain would never end.
+        writer.transport.set_write_buffer_limits(high=1 if self.tls else 0, low=0)
         try:
             with contextlib.suppress(Interrupted, ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
                 await self._converse(reader, writer)

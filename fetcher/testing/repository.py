@@ -58,9 +58,7 @@ def _folder(path: str) -> dict[str, object]:
 def make_commit(files: Files, *, lfs_threshold: int) -> Commit:
     """Its id follows from the content: 40 hex digits, equal for equal files."""
     contents = {path: content_of(what) for path, what in files.items()}
-    lfs = frozenset(
-        path for path, content in contents.items() if content.size >= lfs_threshold or path.endswith(LFS_SUFFIXES)
-    )
+    lfs = frozenset(path for path, content in contents.items() if content.size >= lfs_threshold or path.endswith(LFS_SUFFIXES))
     text = "".join(
         f"{path}\0{content.sha256 if path in lfs else content.git_sha1}\n" for path, content in sorted(contents.items())
     )

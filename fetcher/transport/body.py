@@ -14,9 +14,7 @@ import aiohttp
 from fetcher.errors import BadResponse, Stalled, Unreachable
 
 
-async def received(
-    response: aiohttp.ClientResponse, *, length: int | None, what: str, stall: float
-) -> AsyncIterator[bytes]:
+async def received(response: aiohttp.ClientResponse, *, length: int | None, what: str, stall: float) -> AsyncIterator[bytes]:
     """The body's pieces: `length` bytes in all, or up to the sender's proper end when that is None.
 
     Raises Stalled, Unreachable, BadResponse.

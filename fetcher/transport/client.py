@@ -157,9 +157,7 @@ class HttpTransport:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT + self._stall):
                 # encoded=True: quoting a signed address anew would break its signature.
-                return await session.request(
-                    method, yarl.URL(url, encoded=True), headers=headers, allow_redirects=False
-                )
+                return await session.request(method, yarl.URL(url, encoded=True), headers=headers, allow_redirects=False)
         except TimeoutError:
             raise Stalled(
                 f"connection timed out: no answer from {_host(url)} within {CONNECT_TIMEOUT + self._stall:.0f} s"
@@ -169,9 +167,7 @@ class HttpTransport:
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
-            connector = aiohttp.TCPConnector(
-                limit=self._connections + 4, ttl_dns_cache=60, ssl=tls_context(self._environ)
-            )
+            connector = aiohttp.TCPConnector(limit=self._connections + 4, ttl_dns_cache=60, ssl=tls_context(self._environ))
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=self._stall),
@@ -217,9 +213,7 @@ def _classified(error: Exception, url: str) -> FetchError:
         case aiohttp.ClientConnectorError() if isinstance(error.os_error, ConnectionRefusedError):
             return Unreachable(f"failed to connect to {host}: connection refused")
         case aiohttp.ClientConnectorError():
-            return Unreachable(
-                f"failed to connect to {host}: {(error.os_error.strerror or 'connection failed').lower()}"
-            )
+            return Unreachable(f"failed to connect to {host}: {(error.os_error.strerror or 'connection failed').lower()}")
         case aiohttp.ServerDisconnectedError():
             return Unreachable(f"{host} closed the connection without an answer")
         case aiohttp.ClientResponseError():

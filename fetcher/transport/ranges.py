@@ -68,9 +68,7 @@ def check_part(status: int, headers: Mapping[str, str], *, wanted: ByteRange, si
     if size is not None and total is not None and total != size:
         raise ContentChanged(f"the file has {total:,} bytes now, not {size:,}")
     if sent != wanted:
-        raise BadResponse(
-            f"the server sends another range than was asked for: {headers.get('Content-Range', '')[:80]!r}"
-        )
+        raise BadResponse(f"the server sends another range than was asked for: {headers.get('Content-Range', '')[:80]!r}")
     length = content_length(headers)
     if length is not None and length != len(wanted):
         raise BadResponse(f"the server announces {length:,} bytes for a range of {len(wanted):,}")

@@ -1,0 +1,153 @@
+"""What each command does, between parsed options and an exit code. Results go to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+from fetcher.artifact import ArtifactRef, redact
+from fetcher.cli.options import ROOT, SELECTION, values
+from fetcher.cli.parser import COMMANDS
+from fetcher.errors import DigestMismatch
+from fetcher.events import Subscriber
+from fetcher.settings import Settings, default_cache_dir
+
+T = TypeVar("T")
+Runner = Callable[[Coroutine[Any, Any, T]], T]
+
+
+def options_of(given: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, Any]:
+    """Name → value of the command's options. Raises UsageError, ConfigurationError."""
+    return values(COMMANDS[given.command][1], given, environ)
+
+
+def reference(given: argparse.Namespace, found: Mapping[str, Any]) -> ArtifactRef:
+    """What is asked for."""
+    return ArtifactRef(given.uri, found.get("revision"), found.get("include", ()), found.get("exclude", ()))
+
+
+def fetch(ref: ArtifactRef, settings: Settings, on_event: Subscriber, run: Runner[Any], *, as_json: bool) -> dict[str, Any]:
+    """Prints the path; returns the result's fields."""
+    from fetcher import engine
+
+    artifact = run(engine.fetch(ref, settings, on_event))
+    fields = asdict(artifact) | {"path": str(artifact.path)}
+    _print(json.dumps(fields) if as_json else fields["path"])
+    return fields
+
+
+def plan(ref: ArtifactRef, settings: Settings, on_event: Subscriber, run: Runner[Any], *, as_json: bool) -> None:
+    from fetcher.engine.preview import preview
+    from fetcher.telemetry.wording import size
+
+    shown = run(preview(ref, settings, on_event))
+    if as_json:
+        _print(json.dumps(asdict(shown) | {"path": str(shown.path)}))
+        return
+    for file in shown.files:
+        digest = file.digests[0][:19] + "..." if file.digests else "no digest"
+        _print(f"{file.state:8} {size(file.size or 0):>10}  {digest:22}  {file.path}")
+    _print(f"uri       {shown.uri}\nrevision  {shown.revision or '-'}\nkey       {shown.cache_key}\npath      {shown.path}")
+    free = f", {size(shown.free_bytes)} free" if shown.free_bytes is not None else ""
+    state = "already complete" if shown.cached else f"{size(shown.bytes_to_fetch)} to fetch"
+    _print(f"total     {size(shown.bytes_total)}, {state}{free}")
+
+
+def key(given: argparse.Namespace, environ: Mapping[str, str]) -> None:
+    _print(reference(given, values(SELECTION, given, environ)).key)
+
+
+def list_(given: argparse.Namespace, environ: Mapping[str, str]) -> None:
+    from fetcher.store.catalog import entries
+    from fetcher.telemetry.wording import size
+
+    found = values(ROOT, given, environ)
+    listed = entries(_root(found, environ))
+    if found.get("json"):
+        _print(json.dumps([_entry(entry) for entry in listed]))
+        return
+    for entry in listed:
+        manifest = entry.manifest
+        revision = (manifest.revision or "-")[:12]
+        _print(f"{entry.key}  {size(manifest.size):>10}  {revision:12}  {manifest.created[:19]}  {manifest.uri}")
+
+
+def show(given: argparse.Namespace, environ: Mapping[str, str]) -> None:
+    from fetcher.store.catalog import find
+    from fetcher.telemetry.wording import size
+
+    found = values(ROOT, given, environ)
+    entry = find(_root(found, environ), given.what)
+    if found.get("json"):
+        files = [
+            {"path": each.path, "size": each.size, "digests": [str(d) for d in each.digests]} for each in entry.manifest.files
+        ]
+        _print(json.dumps(_entry(entry) | {"files": files}))
+        return
+    for name, value in _entry(entry).items():
+        _print(f"{name:20}{size(value) if name == 'bytes' else value if value is not None else '-'}")
+    for file in entry.manifest.files:
+        digest = str(file.digests[0]) if file.digests else "no digest"
+        _print(f"{size(file.size):>10}  {file.path}  {digest}")
+
+
+def verify(given: argparse.Namespace, environ: Mapping[str, str], on_event: Subscriber) -> None:
+    """Raises DigestMismatch, naming the first bad file, after all were looked at."""
+    from fetcher.engine.verification import verify as check
+    from fetcher.store.catalog import entries, find
+    from fetcher.telemetry.wording import duration, size
+
+    found = values(ROOT, given, environ)
+    root = _root(found, environ)
+    reports = [
+        check(entry, full=given.full, on_event=on_event)
+        for entry in ([find(root, given.what)] if given.what else entries(root))
+    ]
+    if found.get("json"):
+        _print(json.dumps([asdict(report) | {"ok": report.ok} for report in reports]))
+    for report in reports:
+        if not found.get("json"):
+            how = "digests and chunks" if given.full else "chunks"
+            state = f"{how} are as verified" if report.ok else f"{len(report.bad)} bad files"
+            _print(f"{report.path}: {report.files} files, {size(report.bytes)}, {duration(report.seconds)}: {state}")
+        for path, problem in report.bad:
+            print(f"{report.path}/{path}: {problem}", file=sys.stderr)
+    for report in reports:
+        for path, problem in report.bad:
+            raise DigestMismatch(f"{path} {problem}; remove {report.path} and fetch it again", path=path)
+
+
+def _entry(entry: Any) -> dict[str, Any]:
+    manifest = entry.manifest
+    return {
+        "cache_key": entry.key,
+        "path": str(entry.path),
+        "uri": redact(manifest.uri),
+        "requested_revision": manifest.requested_revision,
+        "revision": manifest.revision,
+        "bytes": manifest.size,
+        "verified": manifest.verified,
+        "created": manifest.created,
+        "version": manifest.version,
+    }
+
+
+def _root(found: Mapping[str, Any], environ: Mapping[str, str]) -> Any:
+    return found.get("cache_dir") or default_cache_dir(environ)
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def runner() -> asyncio.Runner:
+    """An event loop on uvloop."""
+    import uvloop
+
+    return asyncio.Runner(loop_factory=uvloop.new_event_loop)

@@ -1,0 +1,52 @@
+"""The result for whoever runs the pod: one line of JSON in the container's termination message."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+KUBERNETES = Path("/dev/termination-log")
+LIMIT = 3500
+"""Bytes. The kubelet cuts a termination message at 4,096, and all containers of a pod share 12 KiB."""
+
+
+def destination(asked: Path | None) -> Path | None:
+    """Where the message goes: the file that was asked for, else Kubernetes' if it is there already."""
+    return asked or (KUBERNETES if KUBERNETES.exists() else None)
+
+
+def write_message(path: Path | None, fields: Mapping[str, Any]) -> None:
+    """Failing to write changes nothing about the outcome; a FIFO nobody reads does not hang."""
+    if path is None:
+        return
+    flags = os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC | (0 if path == KUBERNETES else os.O_CREAT)
+    with suppress(OSError):
+        descriptor = os.open(path, flags, 0o644)
+        try:
+            os.write(descriptor, encode(fields))
+        finally:
+            os.close(descriptor)
+
+
+def encode(fields: Mapping[str, Any]) -> bytes:
+    """One line within `LIMIT`; the message is shortened first."""
+    line = _line(fields)
+    if len(line) > LIMIT:
+        spare = LIMIT - len(_line({**fields, "message": ""})) - 3
+        message = json.dumps(str(fields.get("message", "")))[1:-1]
+        # Cut in the escaped text, and never inside an escape: an unfinished one is dropped.
+        cut = message[: max(spare, 0)]
+        while cut:
+            with suppress(ValueError):
+                return _line({**fields, "message": json.loads(f'"{cut}"') + "..."})
+            cut = cut[:-1]
+        line = _line({**fields, "message": ""})
+    return line
+
+
+def _line(fields: Mapping[str, Any]) -> bytes:
+    return json.dumps(fields).encode() + b"\n"

@@ -1,0 +1,103 @@
+"""The sentences that bar and log share, so that both say the same in the same words."""
+
+from __future__ import annotations
+
+from fetcher.events import (
+    Committing,
+    Event,
+    Finished,
+    LeaseWaiting,
+    Mismatched,
+    Planned,
+    Rechecked,
+    Resolved,
+    Retrying,
+    TakenOver,
+    Warned,
+)
+from fetcher.telemetry.tally import Tally
+
+
+def size(count: float) -> str:
+    """Bytes, as a person says them: `1.5 GiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(count) < 1024 or unit == "TiB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError("unreachable")
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `29 s`, `3 min 5 s`, `2 h 10 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def progress(tally: Tally) -> str:
+    """`3.2 GiB of 15.1 GiB (21 %), 412.0 MiB/s, 29 s left, 16 connections`."""
+    share = f" ({100 * tally.done // tally.total} %)" if tally.total else ""
+    parts = [f"{size(tally.done)} of {size(tally.total)}{share}"]
+    if tally.phase == "fetching":
+        parts.append(f"{size(tally.rate())}/s")
+        left = tally.seconds_left()
+        parts.append(f"{duration(left)} left" if left is not None else "nothing is coming in")
+        parts.append(f"{tally.connections} connections")
+    else:
+        parts.append(f"{tally.phase}, {tally.verified} of {tally.files} files verified")
+    return ", ".join(parts)
+
+
+def notable(event: Event) -> str | None:
+    """One line for what a person wants to know when it happens; None for what only counts."""
+    match event:
+        case Resolved():
+            at = f" at {event.revision}" if event.revision else ""
+            return f"{event.uri}{at}: {event.files} files, {size(event.bytes)}"
+        case Planned() if event.held:
+            return f"{size(event.held)} of {size(event.total)} are here already, checked"
+        case Rechecked() if event.good < event.bytes:
+            return f"{event.path}: {size(event.good)} of {size(event.bytes)} of an earlier attempt are good"
+        case TakenOver():
+            how = "continuing" if event.trusted else "continuing in new files"
+            return f"{how} what {event.holder} left unfinished"
+        case Retrying():
+            where = f"{event.path}: " if event.path else ""
+            return f"{event.reason}: {where}{event.message}; trying again in {duration(event.delay)}"
+        case Mismatched():
+            return (
+                f"DigestMismatch: {event.path}: expected {event.expected}, got {event.actual}; "
+                f"fetching it again ({event.attempt} of {event.limit})"
+            )
+        case Warned():
+            return f"warning: {event.reason}: {event.message}"
+        case Committing():
+            return f"publishing {event.path}"
+        case Finished():
+            return summary(event)
+    return None
+
+
+def waiting(event: LeaseWaiting) -> str:
+    """What a waiter shows of the one it waits for."""
+    progress = f", {size(event.fetched)} of {size(event.total)} fetched" if event.fetched and event.total else ""
+    return f"waiting for {event.holder}, which fetches the same artifact{progress} ({duration(event.waited)})"
+
+
+def summary(event: Finished) -> str:
+    """The last words: what, how much, how fast, how sure, where."""
+    stale = " (the source could not be asked for a newer one)" if event.stale else ""
+    if event.cached:
+        return f"already complete: {event.files} files, {size(event.bytes)}{stale}"
+    rate = f", {size(event.bytes_fetched / event.seconds)}/s" if event.bytes_fetched and event.seconds > 0 else ""
+    reused = f", {size(event.bytes_reused)} were here" if event.bytes_reused else ""
+    sure = "every digest verified" if event.verified else "no digest published for some files: sizes and transfer checked"
+    return (
+        f"done: {event.files} files, {size(event.bytes)} in {duration(event.seconds)}: "
+        f"{size(event.bytes_fetched)} fetched{rate}{reused}; {sure}"
+    )
