@@ -124,6 +124,10 @@ class Origin:
         repository.move(revision, commit)
         return commit.id
 
+    def remove_repo(self, repository: Repository) -> None:
+        """It is from now on as if it had never been."""
+        del self._hub.repositories[repository.kind, repository.name]
+
     def add_file(self, path: str, what: bytes | Path | Content) -> str:
         """Serves `what` at `path` (with its leading slash) of the CDN, unsigned, and returns the address."""
         self._cdn.files[path] = content_of(what)

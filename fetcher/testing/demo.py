@@ -1,0 +1,123 @@
+"""`make demo`: the main job as a user sees it, on an embedded default or on the real thing.
+
+Without an argument an origin of its own, in a process of its own, serves a generated sharded checkpoint; everything after
+that is the ordinary command line. `python -m fetcher.testing.demo hf://org/model` does the same from the Hub.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fetcher.telemetry.wording import duration, size
+from fetcher.testing.checkpoint import make_checkpoint
+
+MiB = 1024 * 1024
+SHARDS, SHARD_SIZE = 4, 256 * MiB
+"""1 GiB: long enough to show an honest rate, short enough for a laptop."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code of the first step that fails, else 0."""
+    with tempfile.TemporaryDirectory(prefix="weightlift-demo-", dir=_roomy()) as scratch:
+        try:
+            if arguments:
+                return _tour(arguments[0], Path(scratch), os.environ)
+            with _served(Path(scratch)) as (uri, environ):
+                return _tour(uri, Path(scratch), environ)
+        except subprocess.CalledProcessError as error:
+            print(f"failed with exit code {error.returncode}", file=sys.stderr)
+            return error.returncode
+
+
+def _tour(uri: str, scratch: Path, environ: Any) -> int:
+    cache = scratch / "cache"
+    _say("Fetch: from the source to a verified, complete directory")
+    first = _fetch(uri, cache, environ)
+    path = Path(first["path"])
+    _say("Fetch again: a hit needs no network")
+    began = os.times()
+    _fetch(uri, cache, environ)
+    ended = os.times()
+    cpu = ended.children_user + ended.children_system - began.children_user - began.children_system
+    print(f"  the whole process took {cpu:.2f} s of CPU time")
+    _say("Verify: what lies there against what was verified when it came")
+    _run(["verify", first["cache_key"], "--cache-dir", str(cache)], environ)
+    _run(["verify", first["cache_key"], "--cache-dir", str(cache), "--full"], environ)
+    _say("Load: open every shard with the safetensors package")
+    _load(path)
+    _say("Result")
+    rate = first["bytes_fetched"] / max(first["seconds"], 1e-3)
+    sure = "every digest compared" if first["verified"] else "not all files have a published digest"
+    print(f"  {first['files']} files, {size(first['bytes'])} in {duration(first['seconds'])}: {size(rate)}/s, {sure}")
+    for entry in sorted(path.iterdir()):
+        print(f"  {path.name}/{entry.name}")
+    return 0
+
+
+@contextmanager
+def _served(scratch: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """A generated checkpoint, served by an origin on loopback until the block ends."""
+    _say(f"Origin: a Hub on loopback that serves {SHARDS} shards of {size(SHARD_SIZE)}")
+    published = make_checkpoint(scratch / "published", shards=SHARDS, shard_size=SHARD_SIZE)
+    command = [sys.executable, "-m", "fetcher.testing.origin", str(published), "--repo", "demo/model"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as origin:  # noqa: S603 - our own module
+        try:
+            said = json.loads(origin.stdout.readline() if origin.stdout else "")
+            print(f"  {said['endpoint']} (Hub), {said['cdn_endpoint']} (content), commit {said['commit'][:12]}")
+            yield "hf://demo/model", {**os.environ, "HF_ENDPOINT": said["endpoint"]}
+        finally:
+            origin.terminate()
+            origin.wait(timeout=10)
+
+
+def _fetch(uri: str, cache: Path, environ: Any) -> dict[str, Any]:
+    print(f"  $ fetcher fetch {uri} --cache-dir {cache} --json", flush=True)
+    done = subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-m", "fetcher", "fetch", uri, "--cache-dir", str(cache), "--json"],
+        env=environ,
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    )
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def _run(arguments: Sequence[str], environ: Any) -> None:
+    print(f"  $ fetcher {' '.join(arguments)}", flush=True)
+    subprocess.run([sys.executable, "-m", "fetcher", *arguments], env=environ, check=True)  # noqa: S603 - our own command
+
+
+def _load(path: Path) -> None:
+    from safetensors import safe_open
+
+    began, tensors, count = time.monotonic(), 0, 0
+    for shard in sorted(path.glob("*.safetensors")):
+        # Names, shapes and bytes; numpy has no BF16, so nothing is converted here.
+        with safe_open(shard, framework="numpy") as opened:
+            tensors += len(list(opened.keys()))
+        count += len(shard.read_bytes())
+    print(f"  {tensors} tensors, {size(count)} read in {duration(time.monotonic() - began)}")
+
+
+def _roomy() -> str | None:
+    """Where the demo's files go: the ordinary temporary directory, unless it is short of space."""
+    return None if shutil.disk_usage(tempfile.gettempdir()).free > 4 * SHARDS * SHARD_SIZE else str(Path.cwd())
+
+
+def _say(text: str) -> None:
+    print(f"\n{text}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
