@@ -6,12 +6,13 @@ network is even imported: a warm start costs tens of milliseconds.
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from fetcher.artifact import ArtifactRef, redact
-from fetcher.events import Finished, Subscriber, silent
+from fetcher.events import Event, Finished, Subscriber, silent
 from fetcher.manifest import Manifest
 from fetcher.settings import Settings
 from fetcher.sources.addresses import hub_folder
@@ -120,11 +121,27 @@ async def fetch(ref: ArtifactRef, settings: Settings, on_event: Subscriber = sil
     return artifact
 
 
+def _on_this_loop(on_event: Subscriber) -> Subscriber:
+    """Threads report too; subscribers are only ever called on the event loop."""
+    import asyncio  # here, since a hit needs none
+
+    loop, here = asyncio.get_running_loop(), threading.get_ident()
+
+    def relay(event: Event) -> None:
+        if threading.get_ident() == here:
+            on_event(event)
+        else:
+            loop.call_soon_threadsafe(on_event, event)
+
+    return relay
+
+
 async def _fetch(ref: ArtifactRef, settings: Settings, on_event: Subscriber, step: Step) -> Artifact:
     from fetcher.engine import pipeline, standing
     from fetcher.sources import open_source
 
     source = open_source(ref, settings)
+    on_event = _on_this_loop(on_event)
     try:
         if source.capabilities.in_place:
             return await standing.check(ref, settings, source=source, on_event=on_event)

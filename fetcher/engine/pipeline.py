@@ -15,10 +15,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from fetcher import __version__
 from fetcher.artifact import ArtifactRef, Listing, RemoteFile, redact, total_size
@@ -47,6 +49,8 @@ from fetcher.store.layout import Root
 from fetcher.store.lease import Lease
 from fetcher.store.placement import Placement, Step, seal
 from fetcher.store.selector import contradiction, hit, recover
+
+T = TypeVar("T")
 
 ASK_FOR = 15.0
 """Seconds to spend on asking whether there is something newer, when a good copy is here: a pod's start waits for it."""
@@ -84,7 +88,7 @@ class Pipeline:
             with one_error():
                 return await self._build(lease)
         except BaseException:
-            await asyncio.shield(asyncio.to_thread(_let_go, lease))
+            await _to_its_end(_let_go, lease)
             raise
 
     # What is already here
@@ -139,7 +143,7 @@ class Pipeline:
     async def _fetch(self, lease: Lease, listing: Listing, files: tuple[RemoteFile, ...], patience: Patience) -> Artifact:
         with storing("open the journal"):
             journal = Journal(lease.journal_path, mode=file_mode(lease.directory))
-        stopping = False
+        stopping = threading.Event()
         transfer: Transfer | None = None
 
         def progress() -> tuple[int, int | None]:
@@ -147,12 +151,11 @@ class Pipeline:
 
         try:
             async with kept_alive(lease, progress=progress):
-                preparing = asyncio.to_thread(prepare, files, self._preparation(lease, journal, lambda: stopping))
-                prepared = await preparing
+                preparation = self._preparation(lease, journal, stopping.is_set)
+                prepared = await _to_its_end(prepare, files, preparation, stop=stopping.set)
                 transfer = self._transfer(prepared, lease, journal, files, patience)
                 entries = prepared.settled | await transfer.run()
         finally:
-            stopping = True
             journal.close()
         manifest = Manifest.for_request(
             self.ref,
@@ -162,10 +165,10 @@ class Pipeline:
             version=__version__,
         )
         chosen = Listing(listing.revision, _with_pins(listing.files, files))
-        await asyncio.shield(asyncio.to_thread(self._commit, lease, manifest, chosen))
+        await _to_its_end(self._commit, lease, manifest, chosen)
         return self._result(manifest, fetched=transfer.bytes_fetched)
 
-    def _preparation(self, lease: Lease, journal: Journal, stopped: object) -> Preparation:
+    def _preparation(self, lease: Lease, journal: Journal, stopped: Callable[[], bool]) -> Preparation:
         return Preparation(
             placement=self.placement,
             lease=lease,
@@ -174,7 +177,7 @@ class Pipeline:
             local_path=self.source.local_path,
             hard_link=self.settings.hard_link,
             threads=cpu_count(),
-            stopped=stopped,  # type: ignore[arg-type]
+            stopped=stopped,
             on_event=self.emit,
         )
 
@@ -257,6 +260,20 @@ def pinned(files: Iterable[RemoteFile], settings: Settings) -> tuple[RemoteFile,
 def _with_pins(listed: Iterable[RemoteFile], chosen: Iterable[RemoteFile]) -> tuple[RemoteFile, ...]:
     pinned = {file.path: file for file in chosen}
     return tuple(pinned.get(file.path, file) for file in listed)
+
+
+async def _to_its_end(call: Callable[..., T], *arguments: object, stop: Callable[[], None] | None = None) -> T:
+    """Run `call` on a thread, and wait for it even while being cancelled: what it does to the lease must be over before anyone
+    lets go of that. `stop` asks it to end early."""
+    working = asyncio.ensure_future(asyncio.to_thread(call, *arguments))
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        if stop is not None:
+            stop()
+        await asyncio.wait([working])
+        working.exception()
+        raise
 
 
 def _let_go(lease: Lease) -> None:

@@ -60,8 +60,12 @@ class Preparation:
     on_event: Subscriber
 
 
+class Stopped(Exception):
+    """The fetch is being cancelled: nothing more is prepared, and nothing of former owners is forgotten."""
+
+
 def prepare(files: Iterable[RemoteFile], preparation: Preparation) -> Prepared:
-    """Blocks, on several threads. Raises StoreError; nothing is fetched before the free space was compared."""
+    """Blocks, on several threads. Raises StoreError, Stopped; nothing is fetched before the free space was compared."""
     files = tuple(files)
     lease, placement = preparation.lease, preparation.placement
     with storing("continue what is staged"):
@@ -77,10 +81,14 @@ def prepare(files: Iterable[RemoteFile], preparation: Preparation) -> Prepared:
             else:
                 fresh.append(file)
     try:
+        if preparation.stopped():
+            raise Stopped
         _refuse_without_space(fresh, prepared.staged, placement.anchor)
         for file in fresh:
             with storing("create the staged file", file.path):
                 prepared.staged.append(_create(file, preparation))
+        if preparation.stopped():
+            raise Stopped
         lease.forget_formers()
     except BaseException:
         for each in prepared.staged:
@@ -102,7 +110,14 @@ def _find(file: RemoteFile, known: Mapping[str, JournalledFile], preparation: Pr
             return entry
         if file.path not in known:
             return None
-        staged = continue_file(file, lease.data / file.path, preparation.journal, known[file.path], trusted=lease.trusted)
+        staged = continue_file(
+            file,
+            lease.data / file.path,
+            preparation.journal,
+            known[file.path],
+            trusted=lease.trusted,
+            stopped=preparation.stopped,
+        )
         if staged is not None:
             said = len(known[file.path].chunks)
             preparation.on_event(Rechecked(file.path, min(said * (16 << 20), file.size or 0), staged.held))

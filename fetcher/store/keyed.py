@@ -111,9 +111,12 @@ class Keyed:
         document = json.dumps({"key": self._key, "old": old.name}).encode()
         write_durably(intent, document, mode=file_mode(intent.parent))
         step("intent written")
-        os.rename(self._final, old)
+        # Another command that finds the intent may be faster: what it did is done.
+        with suppress(FileNotFoundError):
+            os.rename(self._final, old)
         step("old moved away")
-        os.rename(ready, self._final)
+        with suppress(FileNotFoundError):
+            os.rename(ready, self._final)
         sync_directory(self._root.path)
         step("renamed")
         intent.unlink(missing_ok=True)

@@ -148,6 +148,8 @@ class Lease:
         for former in self.formers:
             for prefix in ("lease", "journal"):
                 (self.directory / f"{prefix}.{former}").unlink(missing_ok=True)
+        # Every inode that is left is one's own, or of owners that are proven dead.
+        self.formers, self.trusted = (), True
 
     def prepare_to_place(self) -> None:
         """The manifest is sealed in `data`: drop journal and sign, so that nothing but `data` is left to be moved away."""

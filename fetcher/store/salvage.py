@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from fetcher.artifact import RemoteFile
+from fetcher.artifact import ByteRange, RemoteFile
 from fetcher.integrity.frontier import chunk_digest, read_pieces
 from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.planning.ranges import chunk_count, chunk_range
@@ -24,7 +24,9 @@ from fetcher.store.lease import Lease
 
 def left_behind(lease: Lease) -> dict[str, JournalledFile]:
     """Path → what the former owners' journals, and a manifest that was sealed but not yet placed, say of it."""
-    files = read_journals(lease.directory / f"journal.{former}" for former in lease.formers)
+    journals = [lease.directory / f"journal.{former}" for former in lease.formers]
+    # One's own comes last: it speaks of what was already continued, when a listing is made anew.
+    files = read_journals([*journals, lease.journal_path])
     if (manifest := Manifest.read(lease.data / RELATIVE_PATH)) is not None:
         for entry in manifest.files:
             if entry.identity is not None:
@@ -46,42 +48,70 @@ def clear_strangers(lease: Lease, files: Iterable[RemoteFile]) -> None:
                 os.rmdir(directory)
 
 
-def continue_file(file: RemoteFile, path: Path, journal: Journal, known: JournalledFile, *, trusted: bool) -> StagedFile | None:
-    """`path` with those chunks of it that are as `known` says; None when nothing can be used. Blocks. Raises OSError."""
+def continue_file(
+    file: RemoteFile,
+    path: Path,
+    journal: Journal,
+    known: JournalledFile,
+    *,
+    trusted: bool,
+    stopped: Callable[[], bool],
+) -> StagedFile | None:
+    """`path` with those chunks of it that are as `known` says; None when nothing can be used, or when `stopped()`.
+
+    Blocks. Raises OSError.
+    """
     if known.identity != file.identity or file.size is None or not path.is_file():
         return None
+    chunks = {index: digest for index, digest in sorted(known.chunks.items()) if 0 <= index < chunk_count(file.size)}
     staged = StagedFile.reopen(file, path, journal) if trusted else None
     if staged is None:
-        return _moved(file, path, journal, known.chunks, size=file.size)
-    for index in _plausible(known.chunks, file.size):
-        if chunk_digest(staged.descriptor, chunk_range(index, file.size)) == known.chunks[index]:
-            staged.finish_chunk(index, known.chunks[index])
+        return _moved(file, path, journal, chunks, size=file.size, stopped=stopped)
+    for index, digest in chunks.items():
+        if stopped():
+            break
+        if chunk_digest(staged.descriptor, chunk_range(index, file.size)) == digest:
+            staged.finish_chunk(index, digest)
     return staged
 
 
-def _moved(file: RemoteFile, path: Path, journal: Journal, chunks: Mapping[int, str], *, size: int) -> StagedFile | None:
-    """The good chunks of `path` in a new inode. What the old one's writers do afterwards can't reach it."""
+def _moved(
+    file: RemoteFile, path: Path, journal: Journal, chunks: Mapping[int, str], *, size: int, stopped: Callable[[], bool]
+) -> StagedFile | None:
+    """The good chunks of `path` in a new inode. What the old one's writers do afterwards can't reach it.
+
+    The old inode keeps its name until the new one is whole, so that a kill in between loses nothing.
+    """
     try:
         old = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return None
+    staged = StagedFile.create(file, path.with_name(f".{path.name[:200]}.moving"), journal)
     try:
-        staged = StagedFile.create(file, path, journal)
         cloned = clone(old, staged.descriptor)
-        for index in _plausible(chunks, size):
+        for index, digest in chunks.items():
+            if stopped():
+                staged.close()
+                staged.path.unlink()
+                return None
             byte_range = chunk_range(index, size)
             if not cloned:
-                offset = byte_range.start
-                for piece in read_pieces(old, byte_range, short_ok=True):
-                    staged.write(offset, [piece])
-                    offset += len(piece)
+                _copy(old, staged, byte_range)
             # Compared in the new inode, after the copy: the old one may change under it.
-            if chunk_digest(staged.descriptor, byte_range) == chunks[index]:
-                staged.finish_chunk(index, chunks[index])
+            if chunk_digest(staged.descriptor, byte_range) == digest:
+                staged.finish_chunk(index, digest)
+        os.rename(staged.path, path)
+        staged.path = path
         return staged
+    except BaseException:
+        staged.close()
+        raise
     finally:
         os.close(old)
 
 
-def _plausible(chunks: Mapping[int, str], size: int) -> list[int]:
-    return sorted(index for index in chunks if 0 <= index < chunk_count(size))
+def _copy(old: int, staged: StagedFile, byte_range: ByteRange) -> None:
+    offset = byte_range.start
+    for piece in read_pieces(old, byte_range, short_ok=True):
+        staged.write(offset, [piece])
+        offset += len(piece)
