@@ -16,6 +16,10 @@ from fetcher.integrity.frontier import Frontier, chunk_digest
 from fetcher.planning.ranges import chunk_count, chunk_range, missing_ranges
 from fetcher.store.ingest import StagedFile
 
+PART_SIZE = 4 * 1024 * 1024
+"""Bytes after which a begun chunk is noted in the journal. With 16 connections that share 100 MB/s no chunk is finished for
+2.7 s: without it, a kill after two seconds had lost all of 200 MB."""
+
 
 @dataclass(slots=True)
 class Cursor:
@@ -23,6 +27,8 @@ class Cursor:
 
     position: int
     hasher: Hasher
+    noted: int = 0
+    """Where the journal last said of a begun chunk that it is written up to here."""
 
 
 class Incoming:
@@ -37,7 +43,9 @@ class Incoming:
         self.sync_failures = 0
         self.restart_wanted = False
         self.sealing = False
-        self._partial: dict[int, Cursor] = {}
+        self._partial = {
+            index: Cursor(index * CHUNK_SIZE + length, hasher) for index, (length, hasher) in self.staged.parts.items()
+        }
         self._contiguous = 0
         self._stopped = threading.Event()
 
@@ -82,6 +90,7 @@ class Incoming:
         """The connection ended inside a chunk: keep its state for the one that goes on."""
         if cursor.position % CHUNK_SIZE and cursor.position != self.size:
             self._partial[cursor.position // CHUNK_SIZE] = cursor
+            self._note(cursor)
 
     def write_batch(self, cursor: Cursor, pieces: Sequence[memoryview]) -> int:
         """Write `pieces` at the cursor, hash them, record each chunk that is thereby finished; how many are. Raises OSError."""
@@ -94,7 +103,14 @@ class Incoming:
             if cursor.position % CHUNK_SIZE == 0 or cursor.position == self.size:
                 self._finish_chunk(cursor)
                 finished += 1
+            elif cursor.position - cursor.noted >= PART_SIZE:
+                self._note(cursor)
         return finished
+
+    def _note(self, cursor: Cursor) -> None:
+        index, length = divmod(cursor.position, CHUNK_SIZE)
+        self.staged.note_part(index, length, cursor.hasher.hexdigest())
+        cursor.noted = cursor.position
 
     def end_unsized(self, cursor: Cursor) -> None:
         """The sender's end of a file whose size was not known: it is now."""

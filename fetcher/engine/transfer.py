@@ -194,6 +194,10 @@ class Transfer:
                 delay = self._failed(error, assignment, incoming, failures)
             except OSError as error:
                 raise from_os_error(error, doing="write the staged file", path=incoming.path) from error
+            except asyncio.CancelledError:
+                if assignment.byte_range is not None:
+                    incoming.park(cursor)  # what is begun is noted: whoever continues need not fetch it again
+                raise
             finally:
                 self._schedule.finish(assignment)
             self._return(assignment, incoming, cursor)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fetcher.artifact import CHUNK_SIZE, RemoteFile
+from fetcher.integrity.digests import Hasher
 from fetcher.manifest import ManifestFile
 from fetcher.planning.ranges import chunk_count
 from fetcher.store.filesystem import allow, file_mode, make_directory, reserve
@@ -21,7 +22,8 @@ _IOV_MAX = 1024
 
 
 class StagedFile:
-    """One file in a lease's data directory. `chunks` maps the index of each finished chunk to its XXH3-128.
+    """One file in a lease's data directory. `chunks` maps the index of each finished chunk to its XXH3-128; `parts` the index
+    of one that an earlier attempt began to the bytes of it that are there and their running XXH3.
 
     A `borrowed` inode (a hard link of a local source) is somebody else's: it is read, never changed.
     """
@@ -31,6 +33,7 @@ class StagedFile:
         self.path = path
         self.size = file.size
         self.chunks: dict[int, str] = {}
+        self.parts: dict[int, tuple[int, Hasher]] = {}
         self.descriptor = descriptor
         self._journal = journal
         self._borrowed = borrowed
@@ -75,10 +78,11 @@ class StagedFile:
 
     @property
     def held(self) -> int:
-        """Bytes in finished chunks."""
+        """Bytes in finished chunks, and in begun ones of an earlier attempt."""
         last = chunk_count(self.size or 0) - 1
         tail = (self.size or 0) - last * CHUNK_SIZE if last in self.chunks else 0
-        return (len(self.chunks) - (last in self.chunks)) * CHUNK_SIZE + tail
+        begun = sum(length for length, _ in self.parts.values())
+        return (len(self.chunks) - (last in self.chunks)) * CHUNK_SIZE + tail + begun
 
     def write(self, offset: int, pieces: Sequence[memoryview]) -> None:
         """pwritev(2) until everything is written. Raises OSError."""
@@ -91,8 +95,14 @@ class StagedFile:
     def finish_chunk(self, index: int, digest: str) -> None:
         """Chunk `index` is written and has the XXH3-128 `digest`."""
         self.chunks[index] = digest
+        self.parts.pop(index, None)
         if self.file.identity is not None:
             self._journal.chunk(self.file.path, index, digest)
+
+    def note_part(self, index: int, length: int, digest: str) -> None:
+        """The first `length` bytes of chunk `index` are written: a kill costs no more than what follows them."""
+        if self.file.identity is not None:
+            self._journal.part(self.file.path, index, length, digest)
 
     def drop_chunk(self, index: int) -> None:
         """Chunk `index` turned out wrong. Its record is outdone by the one that follows a new write."""
@@ -102,7 +112,7 @@ class StagedFile:
         """Throw everything away and begin anew in a new inode."""
         self.discard()
         fresh = StagedFile.create(self.file, self.path, self._journal)
-        self.descriptor, self.chunks, self.size = fresh.descriptor, {}, self.file.size
+        self.descriptor, self.chunks, self.parts, self.size = fresh.descriptor, {}, {}, self.file.size
         self._borrowed = False
 
     def discard(self) -> None:
@@ -110,7 +120,7 @@ class StagedFile:
         self.close()
         self._journal.drop(self.file.path)
         self.path.unlink(missing_ok=True)
-        self.chunks = {}
+        self.chunks, self.parts = {}, {}
 
     def seal(self) -> ManifestFile:
         """Cut to size, sync, close; what the manifest says of it. Raises OSError: after a failed fsync the kernel may have

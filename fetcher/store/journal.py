@@ -4,6 +4,7 @@
 
     <xxh3-64 of the rest> ["file", path, identity]        what the following chunks of `path` are part of
     <xxh3-64 of the rest> ["chunk", path, index, xxh3]    chunk `index` is written; XXH3-128 as hex
+    <xxh3-64 of the rest> ["part", path, index, n, xxh3]  so are the first n bytes of chunk `index`
     <xxh3-64 of the rest> ["drop", path]                  all of `path` is void
 
 A line follows the write it describes, so the journal never promises more than was handed to the kernel; what power loss may
@@ -27,10 +28,12 @@ from fetcher.store.filesystem import allow, write_all
 
 @dataclass(slots=True)
 class JournalledFile:
-    """What a journal says of one file: the identity it had when fetched, and chunk index → XXH3-128."""
+    """What a journal says of one file: the identity it had when fetched, chunk index → XXH3-128, and of chunks that are not
+    finished index → (bytes from the chunk's start, their XXH3-128)."""
 
     identity: str
     chunks: dict[int, str] = field(default_factory=dict)
+    parts: dict[int, tuple[int, str]] = field(default_factory=dict)
 
 
 class Journal:
@@ -47,6 +50,9 @@ class Journal:
 
     def chunk(self, path: str, index: int, digest: str) -> None:
         self._append(["chunk", path, index, digest])
+
+    def part(self, path: str, index: int, length: int, digest: str) -> None:
+        self._append(["part", path, index, length, digest])
 
     def drop(self, path: str) -> None:
         self._append(["drop", path])
@@ -90,6 +96,9 @@ def _apply(files: dict[str, JournalledFile], record: list[Any]) -> None:
                 files[path] = JournalledFile(identity)
         case ["chunk", str(path), int(index), str(digest)] if path in files:
             files[path].chunks[index] = digest
+            files[path].parts.pop(index, None)
+        case ["part", str(path), int(index), int(length), str(digest)] if path in files:
+            files[path].parts[index] = (length, digest)
         case ["drop", str(path)]:
             files.pop(path, None)
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fetcher.artifact import ByteRange, RemoteFile
+from fetcher.integrity.digests import new_chunk_hasher
 from fetcher.integrity.frontier import chunk_digest, read_pieces
 from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.planning.ranges import chunk_count, chunk_range
@@ -72,7 +73,22 @@ def continue_file(
             break
         if chunk_digest(staged.descriptor, chunk_range(index, file.size)) == digest:
             staged.finish_chunk(index, digest)
+    _continue_parts(staged, known, file.size)
     return staged
+
+
+def _continue_parts(staged: StagedFile, known: JournalledFile, size: int) -> None:
+    """Chunks that were begun go on where they were left, if what is there is what was written."""
+    for index, (length, digest) in known.parts.items():
+        if index in staged.chunks or not 0 <= index < chunk_count(size) or length >= len(chunk_range(index, size)):
+            continue
+        start = chunk_range(index, size).start
+        hasher = new_chunk_hasher()
+        for piece in read_pieces(staged.descriptor, ByteRange(start, start + length), short_ok=True):
+            hasher.update(piece)
+        if hasher.hexdigest() == digest:
+            staged.parts[index] = (length, hasher)
+            staged.note_part(index, length, digest)
 
 
 def _moved(
