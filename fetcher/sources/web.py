@@ -90,9 +90,16 @@ class WebSource:
 
     @asynccontextmanager
     async def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AsyncIterator[AsyncIterator[bytes]]:
-        answer, length = self._from_probe(byte_range) or await self._fresh(file, byte_range)
+        if (kept := self._from_probe(byte_range)) is not None:
+            answer, length = kept
+            body = answer.body(length=length, what=file.path)
+            if byte_range is not None and length is not None and len(byte_range) < length:
+                body = _beginning(body, len(byte_range))
+        else:
+            answer, length = await self._fresh(file, byte_range)
+            body = answer.body(length=length, what=file.path)
         try:
-            yield answer.body(length=length, what=file.path)
+            yield body
         finally:
             answer.close()
 
@@ -121,19 +128,18 @@ class WebSource:
         """The answer kept from `resolve`, when it is what is asked for."""
         if self._probe is None or self._file is None:
             return None
-        answer, held, since = self._probe
-        size = self._file.size
-        if byte_range is None:
-            fits = held is None or held.stop == size
-        else:
-            fits = held is not None and byte_range.start == 0 and byte_range.stop == held.stop
         if byte_range is not None and byte_range.start != 0:
             return None  # somebody else's range; the probe waits for its own
+        answer, held, since = self._probe
+        if byte_range is None:
+            fits = held is None or held.stop == self._file.size
+        else:
+            fits = held is not None and byte_range.stop <= held.stop
         if not fits or time.monotonic() - since > _PROBE_LIFE:
             self._drop_probe()
             return None
         self._probe = None
-        return answer, len(held) if held is not None else size
+        return answer, len(held) if held is not None else self._file.size
 
     def _drop_probe(self) -> None:
         if self._probe is not None:
@@ -177,6 +183,16 @@ class WebSource:
         return await self._transport.open(
             url, headers=headers, credentials=self._credentials, allow_downgrade=bool(self._digests)
         )
+
+
+async def _beginning(body: AsyncIterator[bytes], count: int) -> AsyncIterator[bytes]:
+    """The first `count` bytes of a longer body. The rest is for other connections; this one is closed."""
+    left = count
+    async for piece in body:
+        yield piece[:left]
+        left -= len(piece)
+        if left <= 0:
+            return
 
 
 def _file_name(path: str) -> str:
