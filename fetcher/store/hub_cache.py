@@ -96,9 +96,9 @@ class HubCache:
         blobs = self._repository / "blobs"
         make_directory(blobs)
         for file in files:
+            lease.keep()
             staged, blob = lease.data / file.path, self._blob(file)
             if blob is not None and staged.exists():
-                lease.keep()
                 # Two paths of equal content share a blob: the second link finds it there.
                 os.rename(staged, blob)
                 step(f"placed {file.path}")

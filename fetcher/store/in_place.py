@@ -78,7 +78,7 @@ class InPlace:
 
     def place(self, lease: Lease, manifest: Manifest, listing: Listing, step: Step) -> Path:
         lease.check()
-        known = self._withdraw(manifest, step)
+        known = self._withdraw(manifest, lease, step)
         for group in range(4):
             self._move(lease, [file.path for file in manifest.files if rank(file.path) == group], step)
         self._delete(known - {file.path for file in manifest.files})
@@ -94,7 +94,7 @@ class InPlace:
             self._root.staging.rmdir()
         return self._directory
 
-    def _withdraw(self, manifest: Manifest, step: Step) -> set[str]:
+    def _withdraw(self, manifest: Manifest, lease: Lease, step: Step) -> set[str]:
         """Nothing may announce a complete model while its weights change. Returns every path that may be ours here.
 
         The record of those paths outlives a kill, so that a later run of whatever revision can still remove them.
@@ -104,10 +104,12 @@ class InPlace:
         known = {file.path: file for each in (Manifest.read(record), self.present(), manifest) if each for file in each.files}
         whole = replace(manifest, files=tuple(known.values()))
         write_durably(record, whole.to_bytes(), mode=file_mode(record.parent))
+        lease.check()
         (self._directory / RELATIVE_PATH).unlink(missing_ok=True)
         sync_directory(record.parent)
         step("manifest withdrawn")
         for path in sorted(path for path in known if rank(path) >= 2):
+            lease.check()
             (self._directory / path).unlink(missing_ok=True)
         self._sync(known)
         step("announcements withdrawn")
@@ -116,9 +118,9 @@ class InPlace:
     def _move(self, lease: Lease, paths: Iterable[str], step: Step) -> None:
         paths = list(paths)
         for path in paths:
+            lease.keep()
             staged = lease.data / path
             if staged.exists():
-                lease.keep()
                 make_directory((self._directory / path).parent)
                 os.rename(staged, self._directory / path)
                 step(f"placed {path}")
