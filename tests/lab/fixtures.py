@@ -105,9 +105,7 @@ def start_fetcher() -> Iterator[StartFetcher]:
     """Start the command without waiting for it, for tests that stop or kill it."""
     with ExitStack() as stack:
 
-        def start(
-            *arguments: str | Path, env: dict[str, str] | None = None, cwd: Path | None = None
-        ) -> subprocess.Popen[str]:
+        def start(*arguments: str | Path, env: dict[str, str] | None = None, cwd: Path | None = None) -> subprocess.Popen[str]:
             process = started_fetcher(*arguments, env=env, cwd=cwd)
             stack.callback(end, process)
             return process

@@ -39,9 +39,7 @@ def test_no_foreign_variable_is_left_and_home_is_empty(clean_environment: Path) 
 class TestMissingParts:
     def test_a_missing_part_skips_by_name_on_a_laptop(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(availability, "_REQUIRED", False)
-        with pytest.raises(
-            pytest.skip.Exception, match="the lab has no nonesuch; on Debian: apt-get install nonesuch-light"
-        ):
+        with pytest.raises(pytest.skip.Exception, match="the lab has no nonesuch; on Debian: apt-get install nonesuch-light"):
             availability.program("nonesuch", package="nonesuch-light")
 
     def test_a_missing_part_fails_where_the_lab_is_required(self, monkeypatch: pytest.MonkeyPatch) -> None:

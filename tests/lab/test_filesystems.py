@@ -71,9 +71,7 @@ def test_a_read_only_filesystem_refuses_writes(small_filesystem: MakeFilesystem)
 
 
 @journalling
-def test_after_power_loss_synced_data_is_there_and_the_rest_is_gone(
-    small_filesystem: MakeFilesystem, kind: Kind
-) -> None:
+def test_after_power_loss_synced_data_is_there_and_the_rest_is_gone(small_filesystem: MakeFilesystem, kind: Kind) -> None:
     filesystem = small_filesystem(kind, size=SIZES[kind])
     write(filesystem.path / "synced", b"kept" * MiB, sync=True)
     write(filesystem.path / "unsynced", b"lost" * MiB, sync=False)
