@@ -85,8 +85,7 @@ class Pipeline:
         if isinstance(lease, Manifest):
             return self._result(lease, cached=True)
         try:
-            with one_error():
-                return await self._build(lease)
+            return await self._build(lease)
         except BaseException:
             await _to_its_end(_let_go, lease)
             raise
@@ -119,9 +118,10 @@ class Pipeline:
         patience = Patience(self.settings.retry_for)
         for attempt in range(CHANGES + 1):
             try:
-                listing = await self._list(patience)
-                files = self._checked(listing)
-                return await self._fetch(lease, listing, files, patience)
+                with one_error():
+                    listing = await self._list(patience)
+                    files = self._checked(listing)
+                    return await self._fetch(lease, listing, files, patience)
             except ContentChanged as error:
                 if attempt == CHANGES:
                     raise
