@@ -51,7 +51,7 @@ class Victims:
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
 
-    def start(self, **told: Any) -> subprocess.Popen[str]:
+    def start(self, *, user: int | None = None, group: int | None = None, **told: Any) -> subprocess.Popen[str]:
         told = {name: str(value) if isinstance(value, Path) else value for name, value in told.items()}
         script = Path(__file__).with_name("victim.py")
         command = [sys.executable, str(script), json.dumps(told)]

@@ -1,0 +1,184 @@
+"""Killed, stopped and outlived while bytes arrive: what was finished is not fetched again, and nobody publishes a mixture."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from fetcher.artifact import CHUNK_SIZE, ArtifactRef
+from fetcher.testing.checkpoint import random_bytes
+from fetcher.testing.origin import Origin
+from tests.crash.conftest import Victims, assert_verified, visible
+from tests.lab.chaos import Chaos
+from tests.lab.waiting import wait_until
+
+MiB = 1024 * 1024
+KEY = ArtifactRef("hf://org/model").key
+FILES = {
+    "config.json": b"{}",
+    "model-00001-of-00003.safetensors": random_bytes("one", 24 * MiB),
+    "model-00002-of-00003.safetensors": random_bytes("two", 24 * MiB),
+    "model-00003-of-00003.safetensors": random_bytes("three", 24 * MiB),
+}
+
+
+def served(origin: Origin) -> int:
+    """Bytes of weights that were asked for."""
+    return sum(
+        len(request.byte_range) if request.byte_range else CHUNK_SIZE for request in origin.requests if request.origin == "cdn"
+    )
+
+
+def received(root: Path) -> int:
+    """Bytes that are allocated to staged weights."""
+    return sum(path.stat().st_blocks * 512 for path in root.rglob("*.safetensors"))
+
+
+def begun(root: Path) -> bool:
+    """Whether some journal speaks of written data."""
+    return any(b'"part"' in path.read_bytes() or b'"chunk"' in path.read_bytes() for path in root.rglob("journal.*"))
+
+
+def test_killed_at_random_moments_it_always_ends_complete(
+    origin: Origin, victims: Victims, chaos: Chaos, tmp_path: Path
+) -> None:
+    """About forty kills: each run is killed after a random time until one outlives it, then a new root begins."""
+    origin.add_repo("org/model", FILES)
+    origin.throttle(total=120 * MiB)
+    root, number = tmp_path / "0", 0
+    for _ in chaos.rounds(ordinarily=40):
+        victim = victims.start(cache_dir=root, max_concurrency=4)
+        try:
+            victim.wait(timeout=chaos.random.uniform(0.2, 1.1))
+        except subprocess.TimeoutExpired:
+            victim.send_signal(signal.SIGKILL)
+            victim.wait()
+        else:
+            assert victim.returncode == 0
+        if (root / KEY).exists():
+            assert visible(root / KEY) == FILES
+            assert_verified(root / KEY)
+            number += 1
+            root = tmp_path / str(number)
+    origin.throttle()
+    assert victims.run(cache_dir=root)[0] == 0
+    assert visible(root / KEY) == FILES
+    assert_verified(root / KEY)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
+def test_what_was_finished_is_not_fetched_again(
+    origin: Origin, victims: Victims, tmp_path: Path, number: signal.Signals
+) -> None:
+    origin.add_repo("org/model", FILES)
+    origin.throttle(total=30 * MiB)
+    victim = victims.start(cache_dir=tmp_path, max_concurrency=3)
+    wait_until(lambda: sum(path.read_bytes().count(b'"chunk"') for path in tmp_path.rglob("journal.*")) >= 2, "two chunks")
+    victim.send_signal(number)
+    victim.wait()
+    (journal,) = tmp_path.rglob("journal.*")
+    finished = journal.read_bytes().count(b'"chunk"')
+    origin.throttle()
+    origin.clear_requests()
+
+    assert victims.run(cache_dir=tmp_path)[0] == 0
+
+    assert visible(tmp_path / KEY) == FILES
+    assert served(origin) <= sum(map(len, FILES.values())) - (finished - 1) * CHUNK_SIZE
+    assert not list((tmp_path / ".fetcher" / "staging").iterdir())
+
+
+@pytest.mark.parametrize("count", [2, 10])
+def test_several_processes_download_it_once(origin: Origin, victims: Victims, tmp_path: Path, count: int) -> None:
+    origin.add_repo("org/model", FILES)
+    started = [victims.start(cache_dir=tmp_path, max_concurrency=2) for _ in range(count)]
+    assert [victim.wait(timeout=60) for victim in started] == [0] * count
+    assert visible(tmp_path / KEY) == FILES
+    assert served(origin) <= sum(map(len, FILES.values())) + CHUNK_SIZE
+
+
+def test_a_stopped_owner_that_goes_on_later_cannot_touch_what_was_published(
+    origin: Origin, victims: Victims, tmp_path: Path
+) -> None:
+    origin.add_repo("org/model", FILES)
+    origin.throttle(total=20 * MiB)
+    stopped = victims.start(cache_dir=tmp_path, max_concurrency=3, lease_stale=2.0)
+    wait_until(lambda: begun(tmp_path), "a chunk that was begun")
+    stopped.send_signal(signal.SIGSTOP)
+    origin.throttle()
+
+    assert victims.run(cache_dir=tmp_path, lease_stale=2.0)[0] == 0
+    assert_verified(tmp_path / KEY)
+    stopped.send_signal(signal.SIGCONT)
+
+    assert stopped.wait(timeout=30) == 75
+    assert "LeaseLost" in (stopped.stderr.read() if stopped.stderr else "")
+    assert visible(tmp_path / KEY) == FILES
+    assert_verified(tmp_path / KEY)
+
+
+def test_a_lease_wait_is_bounded_and_names_the_holder(origin: Origin, victims: Victims, tmp_path: Path) -> None:
+    origin.add_repo("org/model", FILES)
+    origin.throttle(total=5 * MiB)
+    holder = victims.start(cache_dir=tmp_path)
+    wait_until(lambda: begun(tmp_path) or any(tmp_path.rglob("lease.*")), "a lease")
+    code, _, stderr = victims.run(cache_dir=tmp_path, lease_wait=0.5)
+    assert code == 75
+    assert stderr.startswith("LeaseTimeout: ")
+    assert str(holder.pid) in stderr
+
+
+def test_an_owner_of_another_uid_of_the_group_is_taken_over(origin: Origin, victims: Victims, tmp_path: Path) -> None:
+    """Volumes with an fsGroup: setgid and group-writable, while every pod runs as a user of its own."""
+    if os.getuid() != 0:
+        pytest.skip("only root can become two other users")
+    origin.add_repo("org/model", FILES)
+    for path in (tmp_path, *tmp_path.parents):
+        if path != Path("/") and not path.stat().st_mode & stat.S_IXOTH:
+            path.chmod(path.stat().st_mode | 0o055)
+    root = tmp_path / "volume"
+    root.mkdir()
+    os.chown(root, 0, 4711)
+    root.chmod(0o2775)
+    origin.throttle(total=30 * MiB)
+    first = victims.start(cache_dir=root, user=10001, group=4711)
+    wait_until(lambda: begun(root) or first.poll() is not None, "a chunk that was begun")
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    origin.throttle()
+
+    code, _, stderr = victims.run(cache_dir=root, user=10002, group=4711)
+
+    assert code == 0, stderr
+    assert visible(root / KEY) == FILES
+    assert stat.S_IMODE((root / KEY / "config.json").stat().st_mode) == 0o664
+    assert stat.S_IMODE((root / KEY).stat().st_mode) == 0o2775
+    assert (root / KEY / "config.json").stat().st_gid == 4711
+
+
+def test_the_memory_bound_holds_at_64_connections(origin: Origin, victims: Victims, tmp_path: Path) -> None:
+    """Resident anonymous memory stays within the limit and 64 MiB for interpreter and TLS."""
+    content = random_bytes("large", 512 * MiB)
+    origin.add_repo("org/model", {"model.safetensors": content})
+    limit, peak = 64 * MiB, 0
+    victim = victims.start(cache_dir=tmp_path, max_concurrency=64, memory_limit=limit)
+    while victim.poll() is None:
+        peak = max(peak, anonymous(victim.pid))
+        time.sleep(0.02)
+    assert victim.returncode == 0
+    assert 0 < peak <= limit + 64 * MiB
+
+
+def anonymous(pid: int) -> int:
+    """Resident anonymous bytes of a process."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon")), 0)
