@@ -278,10 +278,14 @@ async def _to_its_end(call: Callable[..., T], *arguments: object, stop: Callable
 
 def _let_go(lease: Lease) -> None:
     """Nothing staged: leave nothing behind. Else whoever comes next may go on at once."""
-    if any(path.is_file() for path in lease.data.rglob("*")):
-        lease.release()
-    else:
+    try:
+        empty = not any(path.is_file() for path in lease.data.rglob("*"))
+    except OSError:
+        empty = False  # the disk may be what failed
+    if empty:
         lease.dissolve()
+    else:
+        lease.release()
 
 
 async def run(
@@ -292,4 +296,5 @@ async def run(
     with storing(f"use {anchor}"):
         make_directory(placement.anchor)
     began = time.monotonic()
-    return await Pipeline(ref, settings, source, placement, on_event, step, began).run()
+    with storing("use the local filesystem"):
+        return await Pipeline(ref, settings, source, placement, on_event, step, began).run()

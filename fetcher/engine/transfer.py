@@ -51,6 +51,7 @@ from fetcher.events import (
 )
 from fetcher.manifest import ManifestFile
 from fetcher.sources.base import Source
+from fetcher.store.filesystem import storing
 from fetcher.store.journal import Journal
 from fetcher.store.lease import Lease
 
@@ -323,7 +324,8 @@ class Transfer:
         if incoming.restart_wanted:
             self._schedule.clear(incoming.path)
             if not active and not incoming.hashing:
-                self._emit(BytesDiscarded(incoming.path, incoming.restart()))
+                with storing("begin the staged file anew", incoming.path):
+                    self._emit(BytesDiscarded(incoming.path, incoming.restart()))
                 self._refill(incoming)
         elif not active and not incoming.staged.complete:
             self._refill(incoming)
@@ -412,7 +414,8 @@ class Transfer:
             except OSError as error:
                 if incoming.staged.descriptor >= 0:
                     self._sync_failed(incoming, error)
-        await self._on(self._syncer, self._journal.sync)
+        with storing("sync the journal"):
+            await self._on(self._syncer, self._journal.sync)
 
     def _sync_failed(self, incoming: Incoming, error: OSError) -> None:
         # After a failed fsync the kernel may have dropped the pages and reports it once: syncing again would lie.

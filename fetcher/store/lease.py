@@ -48,6 +48,10 @@ STALE_LOCAL, STALE_NETWORK = 60.0, 180.0
 """Seconds without change until an owner counts as gone. An NFS client may show an old file for `acdirmax`, 60 s."""
 
 
+_HELD: set[str] = set()
+"""Owners of this process that still work: the process lives on after a fetch of it failed."""
+
+
 def patience(directory: Path) -> float:
     """How long an owner's counter may stand still, in seconds, on the filesystem of `directory`."""
     return STALE_NETWORK if network_filesystem(directory) else STALE_LOCAL
@@ -114,6 +118,7 @@ class Lease:
         self._counter = 0
         self._renewed = clock()
         self._lost = False
+        _HELD.add(self.owner)
 
     def renew(self, *, fetched: int = 0, total: int | None = None) -> None:
         """Show life. Raises LeaseLost when somebody took over, or when this comes too late to be safe."""
@@ -139,6 +144,7 @@ class Lease:
 
     def release(self) -> None:
         """Everything is closed: whoever comes next may continue at once, in the same inodes."""
+        _HELD.discard(self.owner)
         with suppress(OSError, LeaseLost):
             if not self._lost and self.data.is_dir():
                 self._write_sign({"counter": self._counter + 1, "released": True})
@@ -161,13 +167,15 @@ class Lease:
 
     def dissolve(self) -> None:
         """Remove all that is left of the staging directory."""
-        if not self._lost:
-            shutil.rmtree(self.data, ignore_errors=True)
+        _HELD.discard(self.owner)
+        if self._lost:
+            return
+        shutil.rmtree(self.data, ignore_errors=True)
+        with suppress(OSError):
             self.forget_formers()
-            for path in (self.journal_path, self._sign):
-                path.unlink(missing_ok=True)
-            with suppress(OSError):
-                self.directory.rmdir()
+            self.journal_path.unlink(missing_ok=True)
+            self._sign.unlink(missing_ok=True)
+            self.directory.rmdir()
 
     def _lose(self, why: str) -> NoReturn:
         self._lost = True
@@ -256,7 +264,9 @@ def _closed(directory: Path, former: str) -> bool:
 
 def _dead(name: str) -> bool:
     owner = Owner.parse(name)
-    return owner is not None and owner.proven_dead()
+    if owner is None:
+        return False
+    return name not in _HELD if owner.is_this_process else owner.proven_dead()
 
 
 def _clear_shell(directory: Path) -> None:

@@ -40,6 +40,11 @@ class Owner:
         pid = os.getpid()
         return cls(_boot_id(), _pid_namespace(), pid, _start_time(pid) or 0, uuid.uuid4().hex[:12])
 
+    @property
+    def is_this_process(self) -> bool:
+        mine = (_boot_id(), _pid_namespace(), os.getpid(), _start_time(os.getpid()))
+        return (self.boot, self.namespace, self.pid, self.started) == mine
+
     def proven_dead(self) -> bool:
         """True only if this kernel, in this PID namespace, says that the process is gone or a zombie."""
         if "" in (self.boot, self.namespace) or (self.boot, self.namespace) != (_boot_id(), _pid_namespace()):
