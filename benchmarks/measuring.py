@@ -85,6 +85,8 @@ def _first_line(*command: str) -> str:
     executable = shutil.which(command[0], path=os.environ.get("PATH", os.defpath) + ":/usr/sbin")
     if executable is None:
         return f"no {command[0]}"
-    ended = subprocess.run([executable, *command[1:]], capture_output=True, text=True, check=False)  # noqa: S603
+    ended = subprocess.run([executable, *command[1:]], capture_output=True, text=True, check=False)
+    if ended.returncode != 0:
+        return ""
     lines = (ended.stdout + ended.stderr).splitlines()
     return " ".join(lines[0].split()[:3]) if lines else ""

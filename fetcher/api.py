@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
+import math
 import os
+import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from fetcher.artifact import ArtifactRef, Digest
 from fetcher.engine import Artifact as Artifact
@@ -14,7 +16,16 @@ from fetcher.engine import fetch as _fetch
 from fetcher.engine import lookup
 from fetcher.errors import UsageError
 from fetcher.events import Subscriber, silent
-from fetcher.settings import Settings, default_cache_dir
+from fetcher.settings import (
+    LEAST_MEMORY,
+    MOST_CONNECTIONS,
+    Layout,
+    PageCache,
+    Refresh,
+    Settings,
+    default_cache_dir,
+    hub_cache_dir,
+)
 
 
 async def fetch_async(
@@ -51,17 +62,27 @@ def fetch(
     **settings: Any,
 ) -> Artifact:
     """`fetch_async` on an event loop of its own (uvloop)."""
+    _refuse_inside_a_loop()
     ref, made = _request(uri, cache_dir, dest, revision, include, exclude, expect, settings)
-    if made.refresh == "if-not-present" and (artifact := lookup(ref, made)) is not None:
+    if (artifact := lookup(ref, made, on_event)) is not None:
         return artifact
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        import uvloop
+    import asyncio  # late, as a hit needs no event loop
 
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_fetch(ref, made, on_event))
-    raise UsageError("fetcher.fetch was called inside a running event loop; await fetcher.fetch_async instead")
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_fetch(ref, made, on_event))
+
+
+def _refuse_inside_a_loop() -> None:
+    """Also for a hit, or the mistake would show only on the day the cache is empty."""
+    if "asyncio" not in sys.modules:
+        return
+    import asyncio
+
+    with suppress(RuntimeError):
+        asyncio.get_running_loop()
+        raise UsageError("fetcher.fetch was called inside a running event loop; await fetcher.fetch_async instead")
 
 
 def _request(
@@ -74,7 +95,10 @@ def _request(
     expect: Mapping[str, str] | None,
     settings: Mapping[str, Any],
 ) -> tuple[ArtifactRef, Settings]:
-    root = Path(cache_dir) if cache_dir is not None else Path(dest) if dest is not None else default_cache_dir()
+    _refuse_empty(cache_dir=cache_dir, dest=dest, revision=revision)
+    if isinstance(include, str) or isinstance(exclude, str):
+        raise UsageError("include and exclude are lists of patterns, not one text, whose letters would be the patterns")
+    root = Path(cache_dir or dest or _default_root(settings))
     try:
         made = Settings(
             cache_dir=root.absolute(),
@@ -84,4 +108,46 @@ def _request(
         )
     except TypeError as error:
         raise UsageError(f"an unknown setting: {error}") from error
+    _refuse_nonsense(made)
     return ArtifactRef(uri, revision, tuple(include), tuple(exclude)), made
+
+
+def _default_root(settings: Mapping[str, Any]) -> Path:
+    hub = hub_cache_dir() if settings.get("layout") == "hf-cache" else None
+    return hub or default_cache_dir()
+
+
+def _refuse_empty(**given: str | os.PathLike[str] | None) -> None:
+    for name, value in given.items():
+        if value is not None and not os.fspath(value):
+            raise UsageError(f"{name} is empty; give it a value or leave it out")
+
+
+def _refuse_nonsense(made: Settings) -> None:
+    """What the command line refuses while it reads text, a caller in Python can pass as it is."""
+    for name, choices in (("layout", Layout), ("refresh", Refresh), ("page_cache", PageCache)):
+        if getattr(made, name) not in get_args(choices):
+            raise UsageError(f"{name} is {getattr(made, name)!r}; it can be {', '.join(get_args(choices))}")
+    for name, (least, most) in _BOUNDS.items():
+        value = getattr(made, name)
+        if value is None and name in _UNLIMITED:
+            continue
+        kind = int if isinstance(least, int) else int | float
+        if not isinstance(value, kind) or not least <= value <= most:
+            raise UsageError(f"{name} is {value!r}; it must be a number from {least:,} to {most:,}")
+
+
+_LONGEST = 1e9
+"""Seconds, thirty years. Every wait has an end; what may be without one is None, never infinite."""
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "max_concurrency": (1, MOST_CONNECTIONS),
+    "memory_limit": (LEAST_MEMORY, math.inf),
+    "limit_rate": (1.0, math.inf),
+    "timeout_stall": (0.001, _LONGEST),
+    "retry_for": (0.0, _LONGEST),
+    "lease_wait": (0.0, _LONGEST),
+    "lease_stale": (0.001, _LONGEST),
+}
+"""Name → least and most; where the least is an int, so must the value be."""
+_UNLIMITED = ("limit_rate", "lease_wait", "lease_stale")
+"""Those that may be None."""

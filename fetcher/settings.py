@@ -22,6 +22,10 @@ Layout = Literal["flat", "hf-cache"]
 Refresh = Literal["if-not-present", "on-change"]
 PageCache = Literal["auto", "keep", "drop"]
 
+MOST_CONNECTIONS = 1024
+LEAST_MEMORY = 16 * MiB
+"""Bytes. The smallest buffers of a connection take 1.3 MiB and each hash thread 1 MiB (`planning.memory`)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -60,13 +64,28 @@ def default_cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
     raise ConfigurationError("no --cache-dir, no FETCHER_CACHE_DIR and no HOME; say where to put the artifact")
 
 
+def hub_cache_dir(environ: Mapping[str, str] = os.environ) -> Path | None:
+    """Where huggingface_hub keeps its cache: the variables it reads, in its order; None where there is no HOME either."""
+    if directory := environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE"):
+        return _expanded(directory)
+    if home := environ.get("HF_HOME"):
+        return _expanded(home) / "hub"
+    if cache := environ.get("XDG_CACHE_HOME") or (f"{environ['HOME']}/.cache" if environ.get("HOME") else None):
+        return _expanded(cache) / "huggingface" / "hub"
+    return None
+
+
+def _expanded(path: str) -> Path:
+    return Path(os.path.expandvars(os.path.expanduser(path)))
+
+
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def parse_size(text: str) -> int:
     """`256Mi`, `1.5GiB`, `500MB`, `4096` → bytes, as Kubernetes writes quantities. Raises ConfigurationError."""
-    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?i?)b?\s*", text, re.IGNORECASE)
+    match = re.fullmatch(r"\s*([0-9]{1,18}(?:\.[0-9]+)?)\s*([kmgt]?i?)b?\s*", text, re.IGNORECASE)
     if not match or match[2].lower() not in _UNITS:
         raise ConfigurationError(f"not a size: {text!r}; write 256Mi, 1.5Gi or 500M")
     return int(float(match[1]) * _UNITS[match[2].lower()])
@@ -82,9 +101,9 @@ def parse_rate(text: str) -> float | None:
 def parse_duration(text: str) -> float:
     """`30`, `30s`, `5m`, `1h30m`, `250ms` → seconds. Raises ConfigurationError."""
     text = text.strip().lower()
-    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
+    if re.fullmatch(r"[0-9]{1,12}(\.[0-9]+)?", text):
         return float(text)
-    parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)(ms|[smhd])", text)
+    parts = re.findall(r"([0-9]{1,12}(?:\.[0-9]+)?)(ms|[smhd])", text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ConfigurationError(f"not a duration: {text!r}; write 30s, 5m or 1h30m")
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)

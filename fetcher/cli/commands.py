@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from fetcher.artifact import ArtifactRef, redact
-from fetcher.cli.options import ROOT, SELECTION, values
+from fetcher.cli.options import FULL, ROOT, SELECTION, values
 from fetcher.cli.parser import COMMANDS
-from fetcher.errors import DigestMismatch
+from fetcher.cli.signals import run_interruptibly
+from fetcher.errors import DigestMismatch, NotFound, UsageError
 from fetcher.events import Subscriber
 from fetcher.settings import Settings, default_cache_dir
 
-T = TypeVar("T")
-Runner = Callable[[Coroutine[Any, Any, T]], T]
+if TYPE_CHECKING:
+    from fetcher.engine.preview import Preview
+    from fetcher.engine.verification import VerifyReport
 
 
 def options_of(given: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, Any]:
@@ -27,31 +28,43 @@ def options_of(given: argparse.Namespace, environ: Mapping[str, str]) -> dict[st
 
 
 def reference(given: argparse.Namespace, found: Mapping[str, Any]) -> ArtifactRef:
-    """What is asked for."""
+    """What is asked for. Raises UsageError."""
+    if not given.uri.strip():
+        raise UsageError("the URI is empty; give one such as hf://org/model")
     return ArtifactRef(given.uri, found.get("revision"), found.get("include", ()), found.get("exclude", ()))
 
 
-def fetch(ref: ArtifactRef, settings: Settings, on_event: Subscriber, run: Runner[Any], *, as_json: bool) -> dict[str, Any]:
-    """Prints the path; returns the result's fields."""
+def fetch(ref: ArtifactRef, settings: Settings, on_event: Subscriber) -> dict[str, Any]:
+    """The result's fields. A hit is answered without an event loop."""
     from fetcher import engine
 
-    artifact = run(engine.fetch(ref, settings, on_event))
-    fields = asdict(artifact) | {"path": str(artifact.path)}
+    artifact = engine.lookup(ref, settings, on_event)
+    if artifact is None:
+        artifact = run_interruptibly(engine.fetch(ref, settings, on_event))
+    return asdict(artifact) | {"path": str(artifact.path)}
+
+
+def print_result(fields: Mapping[str, Any], *, as_json: bool) -> None:
     _print(json.dumps(fields) if as_json else fields["path"])
-    return fields
 
 
-def plan(ref: ArtifactRef, settings: Settings, on_event: Subscriber, run: Runner[Any], *, as_json: bool) -> None:
+def plan(ref: ArtifactRef, settings: Settings, on_event: Subscriber) -> Preview:
     from fetcher.engine.preview import preview
+
+    shown: Preview = run_interruptibly(preview(ref, settings, on_event))
+    return shown
+
+
+def print_plan(shown: Preview, *, as_json: bool) -> None:
     from fetcher.telemetry.wording import size
 
-    shown = run(preview(ref, settings, on_event))
     if as_json:
         _print(json.dumps(asdict(shown) | {"path": str(shown.path)}))
         return
     for file in shown.files:
         digest = file.digests[0][:19] + "..." if file.digests else "no digest"
-        _print(f"{file.state:8} {size(file.size or 0):>10}  {digest:22}  {file.path}")
+        known = size(file.size) if file.size is not None else "unknown"
+        _print(f"{file.state:8} {known:>10}  {digest:22}  {file.path}")
     _print(f"uri       {shown.uri}\nrevision  {shown.revision or '-'}\nkey       {shown.cache_key}\npath      {shown.path}")
     free = f", {size(shown.free_bytes)} free" if shown.free_bytes is not None else ""
     state = "already complete" if shown.cached else f"{size(shown.bytes_to_fetch)} to fetch"
@@ -96,25 +109,31 @@ def show(given: argparse.Namespace, environ: Mapping[str, str]) -> None:
         _print(f"{size(file.size):>10}  {file.path}  {digest}")
 
 
-def verify(given: argparse.Namespace, environ: Mapping[str, str], on_event: Subscriber) -> None:
-    """Raises DigestMismatch, naming the first bad file, after all were looked at."""
+def verify(given: argparse.Namespace, environ: Mapping[str, str], on_event: Subscriber) -> list[VerifyReport]:
+    """What was found, artifact by artifact. Raises NotFound."""
     from fetcher.engine.verification import verify as check
     from fetcher.store.catalog import entries, find
-    from fetcher.telemetry.wording import duration, size
 
-    found = values(ROOT, given, environ)
+    found = values((*ROOT, FULL), given, environ)
     root = _root(found, environ)
-    reports = [
-        check(entry, full=given.full, on_event=on_event)
-        for entry in ([find(root, given.what)] if given.what else entries(root))
-    ]
-    if found.get("json"):
+    if not given.what and not root.is_dir():
+        raise NotFound(f"there is no cache {root}, so nothing was verified; name it with --cache-dir")
+    chosen = [find(root, given.what)] if given.what else entries(root)
+    return [check(entry, full=found.get("full", False), on_event=on_event) for entry in chosen]
+
+
+def print_reports(reports: Sequence[VerifyReport], *, as_json: bool) -> None:
+    """Raises DigestMismatch, naming the first bad file, after all were shown."""
+    from fetcher.telemetry.wording import counted, duration, size
+
+    if as_json:
         _print(json.dumps([asdict(report) | {"ok": report.ok} for report in reports]))
     for report in reports:
-        if not found.get("json"):
-            how = "digests and chunks" if given.full else "chunks"
-            state = f"{how} are as verified" if report.ok else f"{len(report.bad)} bad files"
-            _print(f"{report.path}: {report.files} files, {size(report.bytes)}, {duration(report.seconds)}: {state}")
+        if not as_json:
+            how = "digests and chunks" if report.full else "chunks"
+            state = f"{how} are as verified" if report.ok else counted(len(report.bad), "bad file")
+            found = f"{counted(report.files, 'file')}, {size(report.bytes)}, {duration(report.seconds)}"
+            _print(f"{report.path}: {found}: {state}")
         for path, problem in report.bad:
             print(f"{report.path}/{path}: {problem}", file=sys.stderr)
     for report in reports:
@@ -144,10 +163,3 @@ def _root(found: Mapping[str, Any], environ: Mapping[str, str]) -> Any:
 def _print(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
-
-
-def runner() -> asyncio.Runner:
-    """An event loop on uvloop."""
-    import uvloop
-
-    return asyncio.Runner(loop_factory=uvloop.new_event_loop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 
 from fetcher.errors import ConfigurationError, FetchError, UsageError
 from fetcher.settings import (
-    MiB,
+    LEAST_MEMORY,
+    MOST_CONNECTIONS,
     Settings,
     default_cache_dir,
+    hub_cache_dir,
     parse_duration,
     parse_expect,
     parse_mount,
@@ -44,13 +47,13 @@ class Option:
 
 
 def _count(text: str) -> int:
-    if not text.strip().isdigit() or not 1 <= int(text) <= 1024:
-        raise ConfigurationError(f"not a number of connections from 1 to 1024: {text!r}")
+    if not re.fullmatch("[0-9]{1,9}", text.strip()) or not 1 <= int(text) <= MOST_CONNECTIONS:
+        raise ConfigurationError(f"not a number of connections from 1 to {MOST_CONNECTIONS}: {text!r}")
     return int(text)
 
 
 def _memory(text: str) -> int:
-    if (limit := parse_size(text)) < 16 * MiB:
+    if (limit := parse_size(text)) < LEAST_MEMORY:
         raise ConfigurationError(f"{text} is too little memory for buffers; give 16Mi or more")
     return limit
 
@@ -69,6 +72,10 @@ SELECTION = (
 ROOT = (
     Option("cache_dir", "root of the cache; the artifact goes to DIR/<cache-key>", read=Path, metavar="DIR"),
     Option("json", "print one JSON object on stdout", switch=True),
+)
+FULL = Option("full", "recompute the published digests too", switch=True)
+TERMINATION_LOG = Option(
+    "termination_log", "write the result as one line of JSON to FILE (default /dev/termination-log, if there)", Path, "FILE"
 )
 PLACE = (
     Option("dest", "put the artifact into DIR itself, which may be a mount point", read=Path, metavar="DIR"),
@@ -108,7 +115,7 @@ FETCH = (
         "DURATION",
     ),
     Option("progress", "how to show progress on stderr", choices=("auto", "bar", "log", "json", "none")),
-    Option("termination_log", "write the result as one line of JSON to FILE", read=Path, metavar="FILE"),
+    TERMINATION_LOG,
 )
 
 
@@ -160,6 +167,9 @@ def _from_variable(option: Option, text: str) -> Any:
 def _read(option: Option, raw: Any, name: str, error: type[FetchError]) -> Any:
     if option.switch:
         return bool(raw)
+    # `--dest "$DIR"` with DIR unset would otherwise mean the current directory.
+    if not all(each.strip() for each in (raw if option.repeated else [raw])):
+        raise error(f"{name} is empty; give it a value or leave it out")
     try:
         return tuple(option.read(each) for each in raw) if option.repeated else option.read(raw)
     except FetchError as caught:
@@ -174,7 +184,7 @@ def settings_from(found: Mapping[str, Any], environ: Mapping[str, str]) -> Setti
         if name in found and name not in ("expect", "pvc_mount", "progress", "termination_log")
     }
     layout = found.get("layout", "flat")
-    cache_dir = found.get("cache_dir") or (_hub_cache(environ) if layout == "hf-cache" else None)
+    cache_dir = found.get("cache_dir") or (hub_cache_dir(environ) if layout == "hf-cache" else None)
     if cache_dir is None:
         # --dest stages inside itself: no cache root is needed, nor a HOME.
         cache_dir = found["dest"] if "dest" in found else default_cache_dir(environ)
@@ -186,10 +196,3 @@ def settings_from(found: Mapping[str, Any], environ: Mapping[str, str]) -> Setti
         pvc_mounts=dict(found.get("pvc_mount", ())),
         **known,
     )
-
-
-def _hub_cache(environ: Mapping[str, str]) -> Path | None:
-    if directory := environ.get("HF_HUB_CACHE"):
-        return Path(directory)
-    home = environ.get("HF_HOME") or (f"{environ['HOME']}/.cache/huggingface" if environ.get("HOME") else None)
-    return Path(home) / "hub" if home else None

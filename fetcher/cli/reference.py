@@ -12,7 +12,7 @@ _POSITIONAL = {
     "key": "URI",
     "list": "",
     "show": "KEY|URI",
-    "verify": "[KEY|URI|DIR] [--full]",
+    "verify": "[KEY|URI|DIR]",
 }
 
 
@@ -27,7 +27,7 @@ def reference() -> str:
     for name, (help_text, options) in COMMANDS.items():
         lines += [
             "",
-            f"## `fetcher {name} {_POSITIONAL[name]}`".replace(" `", "`"),
+            f"## `{f'fetcher {name} {_POSITIONAL[name]}'.strip()}`",
             "",
             help_text.capitalize() + ".",
             "",

@@ -33,19 +33,22 @@ def write_message(path: Path | None, fields: Mapping[str, Any]) -> None:
 
 
 def encode(fields: Mapping[str, Any]) -> bytes:
-    """One line within `LIMIT`; the message is shortened first."""
-    line = _line(fields)
-    if len(line) > LIMIT:
-        spare = LIMIT - len(_line({**fields, "message": ""})) - 3
-        message = json.dumps(str(fields.get("message", "")))[1:-1]
-        # Cut in the escaped text, and never inside an escape: an unfinished one is dropped.
-        cut = message[: max(spare, 0)]
-        while cut:
-            with suppress(ValueError):
-                return _line({**fields, "message": json.loads(f'"{cut}"') + "..."})
-            cut = cut[:-1]
-        line = _line({**fields, "message": ""})
-    return line
+    """One line below `LIMIT`; the message is shortened first, then the path."""
+    for name in ("message", "path"):
+        if len(_line(fields)) >= LIMIT and name in fields:
+            spare = LIMIT - len(_line({**fields, name: ""})) - len("...") - 1
+            fields = {**fields, name: _shortened(str(fields[name]), spare) + "..."}
+    return _line(fields)
+
+
+def _shortened(text: str, limit: int) -> str:
+    """The longest beginning of `text` that takes at most `limit` bytes of JSON."""
+    length = 0
+    for position, character in enumerate(text):
+        length += len(json.dumps(character)) - len('""')
+        if length > limit:
+            return text[:position]
+    return text
 
 
 def _line(fields: Mapping[str, Any]) -> bytes:

@@ -76,9 +76,9 @@ def placement_of(ref: ArtifactRef, settings: Settings) -> Placement:
     return placement_for(ref, settings, repository=folder, revision=revision)
 
 
-def lookup(ref: ArtifactRef, settings: Settings) -> Artifact | None:
+def lookup(ref: ArtifactRef, settings: Settings, on_event: Subscriber = silent) -> Artifact | None:
     """The artifact if it is complete here and answers the request; None otherwise. No network. Raises FetchError."""
-    if ref.uri.startswith("pvc://"):
+    if settings.refresh != "if-not-present" or ref.uri.startswith("pvc://"):
         return None
     began = time.monotonic()
     recover(settings)
@@ -89,7 +89,9 @@ def lookup(ref: ArtifactRef, settings: Settings) -> Artifact | None:
     if settings.dest is None:
         Root(settings.cache_dir).touch_usage(ref.key)
     path = placement.location(manifest)
-    return described(ref, manifest, path=path, fetched=0, seconds=time.monotonic() - began, cached=True)
+    artifact = described(ref, manifest, path=path, fetched=0, seconds=time.monotonic() - began, cached=True)
+    on_event(_finished(artifact))
+    return artifact
 
 
 def _no_step(_: str) -> None:
@@ -101,24 +103,26 @@ async def fetch(ref: ArtifactRef, settings: Settings, on_event: Subscriber = sil
 
     `step` is called with the name of each step of the commit before it is taken; it may raise.
     """
-    artifact = lookup(ref, settings) if settings.refresh == "if-not-present" else None
+    artifact = lookup(ref, settings, on_event)
     if artifact is None:
         artifact = await _fetch(ref, settings, on_event, step)
-    on_event(
-        Finished(
-            path=str(artifact.path),
-            revision=artifact.revision,
-            files=artifact.files,
-            bytes=artifact.bytes,
-            bytes_fetched=artifact.bytes_fetched,
-            bytes_reused=artifact.bytes_reused,
-            seconds=artifact.seconds,
-            cached=artifact.cached,
-            verified=artifact.verified,
-            stale=artifact.stale,
-        )
-    )
+        on_event(_finished(artifact))
     return artifact
+
+
+def _finished(artifact: Artifact) -> Finished:
+    return Finished(
+        path=str(artifact.path),
+        revision=artifact.revision,
+        files=artifact.files,
+        bytes=artifact.bytes,
+        bytes_fetched=artifact.bytes_fetched,
+        bytes_reused=artifact.bytes_reused,
+        seconds=artifact.seconds,
+        cached=artifact.cached,
+        verified=artifact.verified,
+        stale=artifact.stale,
+    )
 
 
 def _on_this_loop(on_event: Subscriber) -> Subscriber:

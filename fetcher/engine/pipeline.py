@@ -42,7 +42,7 @@ from fetcher.planning.ranges import range_length
 from fetcher.planning.selection import select
 from fetcher.settings import Settings
 from fetcher.sources.base import Source
-from fetcher.store.filesystem import existing_parent, file_mode, make_directory, storing
+from fetcher.store.filesystem import file_mode, make_directory, storing
 from fetcher.store.journal import Journal
 from fetcher.store.keyed import sweep_old
 from fetcher.store.layout import Root
@@ -292,8 +292,7 @@ async def run(
     ref: ArtifactRef, settings: Settings, *, source: Source, placement: Placement, on_event: Subscriber, step: Step
 ) -> Artifact:
     """One fetch through `source` into `placement`. Raises FetchError."""
-    anchor = existing_parent(placement.anchor)
-    with storing(f"use {anchor}"):
+    with storing("make the directory"):
         make_directory(placement.anchor)
     began = time.monotonic()
     with storing("use the local filesystem"):

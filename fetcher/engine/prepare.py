@@ -26,7 +26,7 @@ from fetcher.store.ingest import StagedFile
 from fetcher.store.journal import Journal, JournalledFile
 from fetcher.store.lease import Lease
 from fetcher.store.placement import Placement
-from fetcher.store.salvage import clear_strangers, continue_file, left_behind
+from fetcher.store.salvage import clear_strangers, continue_file, forget_what_was_left, left_behind
 
 
 @dataclass(slots=True)
@@ -71,16 +71,9 @@ def prepare(files: Iterable[RemoteFile], preparation: Preparation) -> Prepared:
     with storing("continue what is staged"):
         known = left_behind(lease)
         clear_strangers(lease, files)
-    prepared, fresh = Prepared(), []
-    with ThreadPoolExecutor(preparation.threads) as pool:
-        for file, found in zip(files, pool.map(lambda each: _find(each, known, preparation), files), strict=True):
-            if isinstance(found, ManifestFile):
-                prepared.settled[file.path] = found
-            elif found is not None:
-                prepared.staged.append(found)
-            else:
-                fresh.append(file)
+    prepared = Prepared()
     try:
+        fresh = _gathered(files, known, preparation, prepared)
         if preparation.stopped():
             raise Stopped
         _refuse_without_space(fresh, prepared.staged, placement.anchor)
@@ -89,12 +82,32 @@ def prepare(files: Iterable[RemoteFile], preparation: Preparation) -> Prepared:
                 prepared.staged.append(_create(file, preparation))
         if preparation.stopped():
             raise Stopped
-        lease.forget_formers()
+        with storing("continue what is staged"):
+            forget_what_was_left(lease, preparation.journal)
     except BaseException:
         for each in prepared.staged:
             each.close()
         raise
     return prepared
+
+
+def _gathered(
+    files: tuple[RemoteFile, ...], known: Mapping[str, JournalledFile], preparation: Preparation, prepared: Prepared
+) -> list[RemoteFile]:
+    """Put what is found of each of `files` into `prepared`, also when one of them fails; returns those without anything."""
+
+    def find(file: RemoteFile) -> RemoteFile | None:
+        match _find(file, known, preparation):
+            case ManifestFile() as settled:
+                prepared.settled[file.path] = settled
+            case StagedFile() as staged:
+                prepared.staged.append(staged)
+            case None:
+                return file
+        return None
+
+    with ThreadPoolExecutor(preparation.threads) as pool:
+        return [file for file in pool.map(find, files) if file is not None]
 
 
 def _find(file: RemoteFile, known: Mapping[str, JournalledFile], preparation: Preparation) -> ManifestFile | StagedFile | None:

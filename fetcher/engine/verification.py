@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from fetcher.artifact import ByteRange
 from fetcher.engine.cpu import cpu_count
-from fetcher.events import BytesHashed, FileVerified, Planned, Subscriber
+from fetcher.events import BytesHashed, Event, FileVerified, Planned, Subscriber
 from fetcher.integrity.digests import DigestCheck
 from fetcher.integrity.frontier import chunk_digest, read_pieces
 from fetcher.manifest import ManifestFile
@@ -40,15 +41,24 @@ def verify(entry: Entry, *, full: bool, on_event: Subscriber) -> VerifyReport:
     files, total = entry.manifest.files, entry.manifest.size
     on_event(Planned(len(files), total, 0, 0))
 
+    one_at_a_time = threading.Lock()
+
+    def say(event: Event) -> None:
+        with one_at_a_time:
+            on_event(event)
+
     def check(file: ManifestFile) -> str | None:
-        problem = _problem(entry, file, full=full)
-        on_event(BytesHashed(file.path, file.size))
+        problem = _problem(entry, file, full=full, on_event=say)
         if problem is None:
-            on_event(FileVerified(file.path, file.size, full and bool(file.digests)))
+            say(FileVerified(file.path, file.size, full and bool(file.digests)))
         return problem
 
-    with ThreadPoolExecutor(cpu_count()) as pool:
+    pool = ThreadPoolExecutor(cpu_count())
+    try:
         problems = list(pool.map(check, files))
+    finally:
+        # An interrupted check waits for no thread: it only reads.
+        pool.shutdown(wait=False, cancel_futures=True)
     return VerifyReport(
         path=str(entry.path),
         files=len(files),
@@ -60,7 +70,7 @@ def verify(entry: Entry, *, full: bool, on_event: Subscriber) -> VerifyReport:
     )
 
 
-def _problem(entry: Entry, file: ManifestFile, *, full: bool) -> str | None:
+def _problem(entry: Entry, file: ManifestFile, *, full: bool, on_event: Subscriber) -> str | None:
     try:
         descriptor = os.open(entry.path / file.path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
@@ -69,8 +79,10 @@ def _problem(entry: Entry, file: ManifestFile, *, full: bool) -> str | None:
         if (size := os.fstat(descriptor).st_size) != file.size:
             return f"has {size:,} bytes instead of {file.size:,}"
         for index in range(chunk_count(size)):
-            if chunk_digest(descriptor, chunk_range(index, size)) != file.chunks[index]:
-                return f"chunk {index} (from byte {index * (16 << 20):,}) differs from what was verified"
+            chunk = chunk_range(index, size)
+            if chunk_digest(descriptor, chunk) != file.chunks[index]:
+                return f"chunk {index} (from byte {chunk.start:,}) differs from what was verified"
+            on_event(BytesHashed(file.path, len(chunk)))
         return _wrong_digest(file, descriptor) if full else None
     except OSError as error:
         return f"can't be read: {(error.strerror or str(error)).lower()}"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import threading
 from collections.abc import AsyncIterator, Mapping
@@ -262,7 +263,13 @@ def _refuse_other_content(headers: Mapping[str, str], file: RemoteFile, commit: 
 def _find_token() -> str:
     import huggingface_hub
 
-    return (huggingface_hub.get_token() or "").strip()
+    try:
+        return (huggingface_hub.get_token() or "").strip()
+    except PermissionError:
+        if "HF_TOKEN_PATH" in os.environ:
+            raise
+        # HOME is another user's, such as an image's /root for a pod with runAsUser: no token meant for this one is there.
+        return ""
 
 
 async def _on_daemon_thread(call: Any) -> Any:

@@ -73,6 +73,7 @@ class HubCache:
 
     def place(self, lease: Lease, manifest: Manifest, listing: Listing, step: Step) -> Path:
         lease.check()
+        step("sealed")
         manifest = replace(manifest, snapshot=str(self.location(manifest).relative_to(self._root.path)))
         files = {file.path: file for file in listing.files}
         self._place_blobs(lease, [files[file.path] for file in manifest.files], step)

@@ -78,6 +78,7 @@ class InPlace:
 
     def place(self, lease: Lease, manifest: Manifest, listing: Listing, step: Step) -> Path:
         lease.check()
+        step("sealed")
         known = self._withdraw(manifest, lease, step)
         for group in range(4):
             self._move(lease, [file.path for file in manifest.files if rank(file.path) == group], step)
@@ -104,6 +105,7 @@ class InPlace:
         known = {file.path: file for each in (Manifest.read(record), self.present(), manifest) if each for file in each.files}
         whole = replace(manifest, files=tuple(known.values()))
         write_durably(record, whole.to_bytes(), mode=file_mode(record.parent))
+        step("former files noted")
         lease.check()
         (self._directory / RELATIVE_PATH).unlink(missing_ok=True)
         sync_directory(record.parent)

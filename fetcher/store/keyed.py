@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from fetcher.artifact import Listing, RemoteFile
 from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
-from fetcher.store.filesystem import clone, exchange, file_mode, make_directory, sync_directory, write_durably
+from fetcher.store.filesystem import clone, exchange, file_mode, make_directory, sync_directory
 from fetcher.store.in_place import InPlace
 from fetcher.store.layout import Root
 from fetcher.store.lease import Lease
@@ -95,58 +94,56 @@ class Keyed:
         sync_directory(self._root.path)
         make_directory(self._root.old)
         os.rename(lease.data, self._root.old_name(self._key, replaced.revision))
+        step("old moved away")
         lease.dissolve()
         return True
 
     def _swap(self, lease: Lease, replaced: Manifest, step: Step) -> None:
-        """Two renames, announced by an intent that `finish_swaps` of any later command completes."""
-        ready, old = self._root.ready / self._key, self._root.old_name(self._key, replaced.revision)
-        for directory in (self._root.ready, self._root.old, self._root.intents):
-            make_directory(directory)
-        shutil.rmtree(ready, ignore_errors=True)
-        intent = self._root.intents / f"{self._key}.json"
-        os.rename(lease.data, ready)
+        """Two renames, announced by a name under `ready`, by which any later command completes them (`finish_swaps`)."""
+        name = self._root.old_name(self._key, replaced.revision).name
+        make_directory(self._root.ready)
+        os.rename(lease.data, self._root.ready / name)
         sync_directory(self._root.ready)
         step("ready")
-        document = json.dumps({"key": self._key, "old": old.name}).encode()
-        write_durably(intent, document, mode=file_mode(intent.parent))
-        step("intent written")
-        # Another command that finds the intent may be faster: what it did is done.
-        with suppress(FileNotFoundError):
-            os.rename(self._final, old)
-        step("old moved away")
-        with suppress(FileNotFoundError):
-            os.rename(ready, self._final)
-        sync_directory(self._root.path)
-        step("renamed")
-        intent.unlink(missing_ok=True)
+        _swap_in(self._root, name, step)
         lease.dissolve()
 
 
 def finish_swaps(root: Path) -> None:
-    """Complete, else undo, swaps that a killed process began. Cheap when there are none; safe to race."""
+    """Complete swaps that a killed process began. Cheap when there are none; safe to race."""
     layout = Root(root)
-    try:
-        intents = sorted(layout.intents.glob("*.json"))
-    except OSError:
-        return
-    for intent in intents:
-        with suppress(OSError, ValueError, KeyError):
-            document = json.loads(intent.read_bytes())
-            key, old_name = Path(document["key"]).name, Path(document["old"]).name
-            _finish_swap(layout, key, old_name)
-            intent.unlink(missing_ok=True)
+    with suppress(OSError):
+        for name in sorted(os.listdir(layout.ready)):
+            if Manifest.read(layout.ready / name / RELATIVE_PATH) is not None:
+                _swap_in(layout, name, lambda _: None)
 
 
-def _finish_swap(layout: Root, key: str, old_name: str) -> None:
-    final, ready, old = layout.path / key, layout.ready / key, layout.old / old_name
-    if Manifest.read(ready / RELATIVE_PATH) is not None:
-        if final.exists():
-            os.rename(final, old)
-        os.rename(ready, final)
-    elif not final.exists() and old.exists():
-        os.rename(old, final)
+def _swap_in(layout: Root, name: str, step: Step) -> None:
+    """Put `ready/<name>` where its key says, and what stands there to `old/<name>`.
+
+    Several processes may be at it, each at another point: `name` is unique, so what one has done fails for the others.
+    """
+    final, ready, old = layout.path / name.partition("-")[0], layout.ready / name, layout.old / name
+    make_directory(layout.old)
+    moved = _renamed(final, old)
+    step("old moved away")
+    if not _renamed(ready, final) and moved:
+        # The other one was done just before: what was moved away was its new version.
+        _renamed(old, final)
+    sync_directory(layout.old)
     sync_directory(layout.path)
+    step("renamed")
+
+
+def _renamed(source: Path, target: Path) -> bool:
+    """False when `source` is gone, or `target` is there and holds something."""
+    try:
+        os.rename(source, target)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    return True
 
 
 def sweep_old(root: Path, *, now: float | None = None, grace: float = GRACE) -> None:

@@ -5,8 +5,8 @@
     <root>/<cache-key>/                         one artifact, complete
     <root>/.fetcher/staging/<cache-key>/        the lease
     <root>/.fetcher/old/<key>-<revision>.<time> replaced directories, kept for a grace period
-    <root>/.fetcher/ready/<cache-key>           sealed, about to be swapped in (only where there is no atomic exchange)
-    <root>/.fetcher/intents/<cache-key>.json    a swap of two renames that has begun
+    <root>/.fetcher/ready/<the same name>       sealed, about to be swapped in (only without atomic exchange): its name, which
+                                                tells where what it replaces goes, is the record of a swap that has begun
     <root>/.fetcher/usage/<cache-key>           last use
     <root>/.fetcher/manifests/<cache-key>.json  manifests of the hf-cache layout
 """
@@ -41,10 +41,6 @@ class Root:
     @property
     def ready(self) -> Path:
         return self.path / PRIVATE / "ready"
-
-    @property
-    def intents(self) -> Path:
-        return self.path / PRIVATE / "intents"
 
     @property
     def manifests(self) -> Path:

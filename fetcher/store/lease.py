@@ -49,7 +49,7 @@ STALE_LOCAL, STALE_NETWORK = 60.0, 180.0
 
 
 _HELD: set[str] = set()
-"""Owners of this process that still work: the process lives on after a fetch of it failed."""
+"""Owners of this process that still work, from before their names can be seen: the process lives on after a fetch failed."""
 
 
 def patience(directory: Path) -> float:
@@ -118,15 +118,18 @@ class Lease:
         self._counter = 0
         self._renewed = clock()
         self._lost = False
-        _HELD.add(self.owner)
+        self._placing = False
 
     def renew(self, *, fetched: int = 0, total: int | None = None) -> None:
         """Show life. Raises LeaseLost when somebody took over, or when this comes too late to be safe."""
         self.check()
+        if self._placing:
+            # The sign is gone already; `check` ends this in time.
+            self._still_mine()
+            return
         self._counter += 1
         self._write_sign({"counter": self._counter, "fetched": fetched, "total": total})
-        if not self.data.is_dir():
-            self._lose("another process took over the lease")
+        self._still_mine()
         self._renewed = self._clock()
 
     def check(self) -> None:
@@ -162,8 +165,8 @@ class Lease:
         self.check()
         self.journal_path.unlink(missing_ok=True)
         self._sign.unlink(missing_ok=True)
-        if not self.data.is_dir():
-            self._lose("another process took over the lease")
+        self._placing = True
+        self._still_mine()
 
     def dissolve(self) -> None:
         """Remove all that is left of the staging directory."""
@@ -176,6 +179,10 @@ class Lease:
             self.journal_path.unlink(missing_ok=True)
             self._sign.unlink(missing_ok=True)
             self.directory.rmdir()
+
+    def _still_mine(self) -> None:
+        if not self.data.is_dir():
+            self._lose("another process took over the lease")
 
     def _lose(self, why: str) -> NoReturn:
         self._lost = True
@@ -196,7 +203,7 @@ class Lease:
 def acquire(staging: Path, name: str, *, stale: float, clock: Callable[[], float] = monotonic) -> Lease | None:
     """A new, empty lease; None when somebody holds it. Raises OSError."""
     make_directory(staging)
-    owner, directory = Owner.new(), staging / name
+    owner, directory = _new_owner(), staging / name
     draft = staging / f"tmp.{uuid.uuid4().hex}"
     _make(draft, directory_mode(staging))
     _make(draft / f"data.{owner}", directory_mode(draft))
@@ -207,10 +214,12 @@ def acquire(staging: Path, name: str, *, stale: float, clock: Callable[[], float
         # On NFS a rename that succeeded can report an error, when the reply was lost: look for one's own name.
         if not (directory / f"data.{owner}").is_dir():
             shutil.rmtree(draft, ignore_errors=True)
+            _HELD.discard(str(owner))
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 return None
             raise
     sync_directory(staging)
+    _clear_drafts(staging)
     return Lease(directory, owner, stale=stale, clock=clock)
 
 
@@ -235,17 +244,24 @@ def take_over(directory: Path, seen: Observation, *, stale: float, clock: Callab
     if seen.owner is None:
         _clear_shell(directory)
         return None
-    owner = Owner.new()
+    owner = _new_owner()
     mine = directory / f"data.{owner}"
     try:
         os.rename(directory / f"data.{seen.owner}", mine)
     except OSError:
         if not mine.is_dir():
+            _HELD.discard(str(owner))
             return None
     formers = _formers(directory, seen.owner, str(owner))
     trusted = all(_closed(directory, former) for former in formers)
     _create_sign(directory / f"lease.{owner}")
     return Lease(directory, owner, stale=stale, formers=formers, trusted=trusted, clock=clock)
+
+
+def _new_owner() -> Owner:
+    owner = Owner.new()
+    _HELD.add(str(owner))
+    return owner
 
 
 def _formers(directory: Path, last: str, mine: str) -> tuple[str, ...]:
@@ -276,6 +292,17 @@ def _clear_shell(directory: Path) -> None:
             (directory / name).unlink(missing_ok=True)
     with suppress(OSError):
         directory.rmdir()
+
+
+def _clear_drafts(staging: Path) -> None:
+    """Drafts of those who died in the middle of `acquire`. Empty but for a sign; best effort."""
+    with suppress(OSError):
+        for draft in [name for name in os.listdir(staging) if name.startswith("tmp.")]:
+            with suppress(FileNotFoundError):  # its owner has just renamed or removed it
+                names = os.listdir(staging / draft)
+                owners = [name.removeprefix("data.") for name in names if name.startswith("data.")]
+                if owners and all(_dead(owner) for owner in owners):
+                    shutil.rmtree(staging / draft, ignore_errors=True)
 
 
 def _read(path: Path) -> bytes:

@@ -17,7 +17,7 @@ from fetcher.store.filesystem import make_directory, sync_directory, write_durab
 from fetcher.store.lease import Lease
 
 Step = Callable[[str], None]
-"""Called with the name of each step of a commit before it is taken: where tests kill the process."""
+"""Called between the steps of a commit, with the name of the one just done: where tests kill the process."""
 
 
 class Placement(Protocol):

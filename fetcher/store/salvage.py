@@ -6,6 +6,7 @@ and write at any time, so the good chunks move into a new inode (cloned, else co
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -17,7 +18,7 @@ from fetcher.integrity.digests import new_chunk_hasher
 from fetcher.integrity.frontier import chunk_digest, read_pieces
 from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.planning.ranges import chunk_count, chunk_range
-from fetcher.store.filesystem import clone
+from fetcher.store.filesystem import clone, sync_directory
 from fetcher.store.ingest import StagedFile
 from fetcher.store.journal import Journal, JournalledFile, read_journals
 from fetcher.store.lease import Lease
@@ -36,9 +37,8 @@ def left_behind(lease: Lease) -> dict[str, JournalledFile]:
 
 
 def clear_strangers(lease: Lease, files: Iterable[RemoteFile]) -> None:
-    """Remove from staging what the present listing does not hold, a former manifest first of all."""
-    shutil.rmtree(lease.data / RELATIVE_PATH.parent, ignore_errors=True)
-    wanted = {file.path for file in files}
+    """Remove from staging what the present listing does not hold; but a sealed manifest is needed until all is continued."""
+    wanted = {file.path for file in files} | {RELATIVE_PATH.as_posix()}
     for directory, _, names in os.walk(lease.data, topdown=False):
         for name in names:
             path = Path(directory) / name
@@ -47,6 +47,14 @@ def clear_strangers(lease: Lease, files: Iterable[RemoteFile]) -> None:
         with suppress(OSError):
             if Path(directory) != lease.data:
                 os.rmdir(directory)
+
+
+def forget_what_was_left(lease: Lease, journal: Journal) -> None:
+    """All that can be continued is in `journal`: the former owners' records and manifest are no longer needed."""
+    journal.sync()
+    sync_directory(lease.directory)
+    shutil.rmtree(lease.data / RELATIVE_PATH.parent, ignore_errors=True)
+    lease.forget_formers()
 
 
 def continue_file(
@@ -96,34 +104,50 @@ def _moved(
 ) -> StagedFile | None:
     """The good chunks of `path` in a new inode. What the old one's writers do afterwards can't reach it.
 
-    The old inode keeps its name until the new one is whole, so that a kill in between loses nothing.
+    The old inode keeps its name until the new one is whole, so that a kill in between loses nothing. Where there is no room
+    for both, the old one goes: a volume that holds the artifact once must do.
     """
     try:
         old = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return None
-    staged = StagedFile.create(file, path.with_name(f".{path.name[:200]}.moving"), journal)
+    draft = path.with_name(f".{path.name[:200]}.moving")
+    try:
+        staged = StagedFile.create(file, draft, journal)
+        if not _filled(staged, old, chunks, size=size, stopped=stopped):
+            return None
+        os.rename(draft, path)
+        staged.path = path
+        return staged
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        for each in (draft, path):
+            each.unlink(missing_ok=True)
+        journal.drop(file.path)
+        return None
+    finally:
+        os.close(old)
+
+
+def _filled(staged: StagedFile, old: int, chunks: Mapping[int, str], *, size: int, stopped: Callable[[], bool]) -> bool:
+    """Whether all good ones of `chunks` are in `staged` now; False, and it is closed, when `stopped()`. Raises OSError."""
     try:
         cloned = clone(old, staged.descriptor)
         for index, digest in chunks.items():
             if stopped():
                 staged.close()
-                staged.path.unlink()
-                return None
+                return False
             byte_range = chunk_range(index, size)
             if not cloned:
                 _copy(old, staged, byte_range)
             # Compared in the new inode, after the copy: the old one may change under it.
             if chunk_digest(staged.descriptor, byte_range) == digest:
                 staged.finish_chunk(index, digest)
-        os.rename(staged.path, path)
-        staged.path = path
-        return staged
     except BaseException:
         staged.close()
         raise
-    finally:
-        os.close(old)
+    return True
 
 
 def _copy(old: int, staged: StagedFile, byte_range: ByteRange) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, TextIO
@@ -31,6 +32,6 @@ def subscribed(kind: Kind, stream: TextIO) -> Iterator[Subscriber]:
         case "json":
             from fetcher.telemetry.jsonlines import JsonLines
 
-            yield JsonLines(stream)
+            yield JsonLines(stream, clock=time.monotonic)
         case _:
             yield silent

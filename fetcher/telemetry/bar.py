@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task
+from rich.table import Column
 from rich.text import Text
 
 from fetcher.events import Event, Finished, LeaseWaiting, Subscriber
@@ -16,14 +17,34 @@ from fetcher.telemetry.tally import Tally
 from fetcher.telemetry.wording import notable, progress, waiting
 
 
+class Now(ProgressColumn):
+    """What goes on, asked anew each time the bar is drawn: a rate must sink also while no event comes."""
+
+    def __init__(self, *, clock: Callable[[], float]) -> None:
+        super().__init__(table_column=Column(no_wrap=True, overflow="ellipsis"))
+        self.tally = Tally(clock)
+        self.wait: LeaseWaiting | None = None
+
+    def render(self, task: Task) -> Text:
+        return Text(waiting(self.wait) if self.wait else progress(self.tally))
+
+
 @contextmanager
 def bar(stream: TextIO) -> Iterator[Subscriber]:
     """Drawn until the block ends, then removed: the summary and any error stand below what scrolled by."""
     console = Console(file=stream, highlight=False)
-    columns = (BarColumn(bar_width=30), TextColumn("{task.description}"))
-    with Progress(*columns, console=console, transient=True, refresh_per_second=8) as display:
-        task = display.add_task("starting", total=None)
-        tally, finished = Tally(time.monotonic), list[Finished]()
+    now = Now(clock=time.monotonic)
+    with Progress(
+        BarColumn(bar_width=30),
+        now,
+        console=console,
+        refresh_per_second=8,
+        transient=True,
+        # stdout is the result's alone: rich would otherwise route it through the console.
+        redirect_stdout=False,
+        redirect_stderr=False,
+    ) as display:
+        task, tally, finished = display.add_task("", total=None), now.tally, list[Finished]()
 
         def subscriber(event: Event) -> None:
             tally.add(event)
@@ -31,17 +52,10 @@ def bar(stream: TextIO) -> Iterator[Subscriber]:
             if isinstance(event, Finished):
                 finished.append(event)
             elif line is not None:
-                console.print(Text(line))
-            describe(event)
-
-        def describe(event: Event) -> None:
-            if isinstance(event, LeaseWaiting):
-                display.update(task, description=waiting(event))
-            elif tally.total:
-                display.update(task, description=progress(tally), total=tally.total, completed=tally.done)
-            else:
-                display.update(task, description=tally.phase)
+                console.print(Text(line), soft_wrap=True)
+            now.wait = event if isinstance(event, LeaseWaiting) else None
+            display.update(task, total=tally.total or None, completed=tally.position)
 
         yield subscriber
     for event in finished:
-        console.print(Text(notable(event) or ""))
+        console.print(Text(notable(event) or ""), soft_wrap=True)

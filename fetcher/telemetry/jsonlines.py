@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import TextIO
 
@@ -15,16 +16,17 @@ EVERY = 0.5
 
 
 class JsonLines:
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, clock: Callable[[], float]) -> None:
         self._stream = stream
-        self._tally = Tally(time.monotonic)
-        self._due = 0.0
+        self._clock = clock
+        self._tally = Tally(clock)
+        self._due = clock()
 
     def __call__(self, event: Event) -> None:
         self._tally.add(event)
         if isinstance(event, BytesReceived | BytesHashed | BytesDiscarded | ConnectionsActive):
-            if time.monotonic() >= self._due:
-                self._due = time.monotonic() + EVERY
+            if self._clock() >= self._due:
+                self._due = self._clock() + EVERY
                 self._print("Progress", self._progress())
             return
         self._print(type(event).__name__, asdict(event))

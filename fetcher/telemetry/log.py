@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -19,37 +19,37 @@ EVERY = 5.0
 class LogLines:
     """`tick` is called now and then; it prints when a line is due."""
 
-    def __init__(self, stream: TextIO, *, every: float = EVERY) -> None:
+    def __init__(self, stream: TextIO, *, clock: Callable[[], float]) -> None:
         self._stream = stream
-        self._every = every
-        self._tally = Tally(time.monotonic)
-        self._due = time.monotonic() + every
+        self._clock = clock
+        self._tally = Tally(clock)
+        self._due = clock() + EVERY
         self._retries: dict[str, float] = {}
         self._waiting: LeaseWaiting | None = None
 
     def __call__(self, event: Event) -> None:
         self._tally.add(event)
-        self._waiting = event if isinstance(event, LeaseWaiting) else None
+        before, self._waiting = self._waiting, event if isinstance(event, LeaseWaiting) else None
+        if self._waiting is not None and before is None:
+            self._print(waiting(self._waiting))
         if isinstance(event, Retrying) and not self._first_of_its_kind(event):
             return
         if (line := notable(event)) is not None:
             self._print(line)
 
     def tick(self) -> None:
-        if time.monotonic() < self._due or self._tally.phase in ("starting", "done"):
+        if self._clock() < self._due or self._tally.phase in ("starting", "done"):
             return
-        self._due = time.monotonic() + self._every
+        self._due = self._clock() + EVERY
         if self._waiting is not None:
             self._print(waiting(self._waiting))
-        elif self._tally.phase == "resolving":
-            self._print("still asking the source")
         else:
             self._print(progress(self._tally))
 
     def _first_of_its_kind(self, event: Retrying) -> bool:
         """Sixteen connections that meet one outage are one line every few seconds, not sixteen."""
-        now = time.monotonic()
-        if now - self._retries.get(event.reason, -self._every) < self._every:
+        now, before = self._clock(), self._retries.get(event.reason)
+        if before is not None and now - before < EVERY:
             return False
         self._retries[event.reason] = now
         return True
@@ -65,7 +65,7 @@ class LogLines:
 @contextmanager
 def log_lines(stream: TextIO) -> Iterator[Subscriber]:
     """A thread ticks, so that lines come also while the event loop waits."""
-    lines, ended = LogLines(stream), threading.Event()
+    lines, ended = LogLines(stream, clock=time.monotonic), threading.Event()
 
     def ticking() -> None:
         while not ended.wait(0.5):

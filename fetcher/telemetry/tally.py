@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from fetcher.events import (
     BytesDiscarded,
@@ -17,78 +18,116 @@ from fetcher.events import (
     Finished,
     LeaseWaiting,
     Planned,
+    Resolved,
     Resolving,
 )
 
 WINDOW = 10.0
-"""Seconds over which the rate is taken: long enough to be readable, short enough to show that something stopped."""
+"""Seconds over which a rate is taken: long enough to be readable, short enough to show that something stopped."""
 
+Phase = Literal["starting", "resolving", "waiting", "preparing", "fetching", "verifying", "committing", "done"]
 
-_PHASES: dict[type[Event], str] = {
+_PHASES: dict[type[Event], Phase] = {
     Resolving: "resolving",
-    LeaseWaiting: "waiting for another process",
-    Planned: "fetching",
+    Resolved: "preparing",
+    LeaseWaiting: "waiting",
     BytesDiscarded: "fetching",
     Committing: "committing",
     Finished: "done",
 }
 
 
+class Meter:
+    """A running count and its rate."""
+
+    __slots__ = ("_clock", "_marks", "count")
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._marks: deque[tuple[float, int]] = deque()
+        self.count = 0
+
+    def add(self, count: int) -> None:
+        self.count += count
+        now = self._clock()
+        # At most ten marks a second, so that a window is a hundred of them.
+        if not self._marks or now - self._marks[-1][0] >= 0.1:
+            self._marks.append((now, self.count))
+
+    def rate(self) -> float:
+        """How much a second over the last `WINDOW` seconds."""
+        now = self._clock()
+        while self._marks and self._marks[0][0] < now - WINDOW:
+            self._marks.popleft()
+        if not self._marks:
+            return 0.0
+        first, before = self._marks[0]
+        return (self.count - before) / max(now - first, 0.5)
+
+
 @dataclass(slots=True)
 class Tally:
-    """Bytes `done` of `total` are here (held or received), `hashed` of them checked; `phase` is what goes on now."""
+    """Bytes `done` of `total` are here (held or received), `hashed` of them checked; `phase` is what goes on now.
+
+    `total` is 0 while nobody knows it: before the plan, and for a file whose source does not tell its size.
+    """
 
     clock: Callable[[], float]
-    phase: str = "starting"
+    phase: Phase = "starting"
     total: int = 0
     done: int = 0
-    fetched: int = 0
-    hashed: int = 0
     files: int = 0
     verified: int = 0
     connections: int = 0
-    _marks: deque[tuple[float, int]] = field(default_factory=deque)
+    received: Meter = field(init=False)
+    checked: Meter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.received, self.checked = Meter(self.clock), Meter(self.clock)
 
     def add(self, event: Event) -> None:
         self.phase = _PHASES.get(type(event), self.phase)
         match event:
             case Planned():
                 self.total, self.done, self.files = event.total, event.held, event.files
+                self.phase = "fetching" if event.connections and not self._complete() else "verifying"
             case BytesReceived():
-                self._received(event.bytes)
+                self.received.add(event.bytes)
+                self.done += event.bytes
+                if self._complete():
+                    self.phase = "verifying"
             case BytesDiscarded():
                 self.done = max(0, self.done - event.bytes)
             case BytesHashed():
-                self.hashed += event.bytes
+                self.checked.add(event.bytes)
             case ConnectionsActive():
                 self.connections = event.active
             case FileVerified():
                 self.verified += 1
 
-    def _received(self, count: int) -> None:
-        self.done += count
-        self.fetched += count
-        self._mark()
-        if self.total and self.done >= self.total:
-            self.phase = "verifying"
+    @property
+    def fetched(self) -> int:
+        """Bytes that came from the source."""
+        return self.received.count
+
+    @property
+    def hashed(self) -> int:
+        """Bytes checked; what was fetched twice counts once."""
+        return min(self.checked.count, self.total) if self.total else self.checked.count
+
+    @property
+    def position(self) -> int:
+        """How much of `total` the present phase has behind it."""
+        return self.hashed if self.phase == "verifying" else self.done
 
     def rate(self) -> float:
-        """Bytes a second received over the last `WINDOW` seconds."""
-        now = self.clock()
-        while self._marks and self._marks[0][0] < now - WINDOW:
-            self._marks.popleft()
-        if not self._marks:
-            return 0.0
-        first, before = self._marks[0]
-        return (self.fetched - before) / max(now - first, 0.5)
+        """Bytes a second that the present phase gets through."""
+        return (self.checked if self.phase == "verifying" else self.received).rate()
 
     def seconds_left(self) -> float | None:
-        """None while nothing moves."""
-        rate = self.rate()
-        return (self.total - self.done) / rate if rate > 0 else None
+        """Of the present phase; None while nothing moves, or nobody knows how much is to come."""
+        rate, missing = self.rate(), self.total - self.position
+        return missing / rate if rate > 0 and missing >= 0 and self.total else None
 
-    def _mark(self) -> None:
-        now = self.clock()
-        # At most ten marks a second, so that a window is a hundred of them.
-        if not self._marks or now - self._marks[-1][0] >= 0.1:
-            self._marks.append((now, self.fetched))
+    def _complete(self) -> bool:
+        return self.done >= self.total > 0

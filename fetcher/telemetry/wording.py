@@ -40,17 +40,44 @@ def duration(seconds: float) -> str:
 
 
 def progress(tally: Tally) -> str:
-    """`3.2 GiB of 15.1 GiB (21 %), 412.0 MiB/s, 29 s left, 16 connections`."""
-    share = f" ({100 * tally.done // tally.total} %)" if tally.total else ""
-    parts = [f"{size(tally.done)} of {size(tally.total)}{share}"]
-    if tally.phase == "fetching":
-        parts.append(f"{size(tally.rate())}/s")
-        left = tally.seconds_left()
-        parts.append(f"{duration(left)} left" if left is not None else "nothing is coming in")
-        parts.append(f"{tally.connections} connections")
-    else:
-        parts.append(f"{tally.phase}, {tally.verified} of {tally.files} files verified")
-    return ", ".join(parts)
+    """What goes on now, and how far it is: `3.2 GiB of 15.1 GiB (21 %), 412.0 MiB/s, 29 s left, 16 connections`."""
+    match tally.phase:
+        case "fetching":
+            return f"{_position(tally)}, {_pace(tally)}, {counted(tally.connections, 'connection')}"
+        case "verifying":
+            files = f"{tally.verified} of {counted(tally.files, 'file')} verified"
+            return f"checked {_position(tally)}, {_pace(tally)}, {files}"
+        case _:
+            return _ELSE[tally.phase]
+
+
+_ELSE = {
+    "starting": "starting",
+    "resolving": "asking the source",
+    "waiting": "waiting for another process",
+    "preparing": "looking at what is here already",
+    "committing": "publishing",
+    "done": "done",
+}
+
+
+def _position(tally: Tally) -> str:
+    # A source that does not tell sizes may send more than was planned.
+    if tally.position > tally.total or not tally.total:
+        return size(tally.position)
+    return f"{size(tally.position)} of {size(tally.total)} ({100 * tally.position // tally.total} %)"
+
+
+def _pace(tally: Tally) -> str:
+    rate, left = tally.rate(), tally.seconds_left()
+    if rate <= 0:
+        return "nothing is coming in" if tally.phase == "fetching" else "reading"
+    return f"{size(rate)}/s, {duration(left)} left" if left is not None else f"{size(rate)}/s"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 file`, `2 files`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def notable(event: Event) -> str | None:
@@ -58,7 +85,7 @@ def notable(event: Event) -> str | None:
     match event:
         case Resolved():
             at = f" at {event.revision}" if event.revision else ""
-            return f"{event.uri}{at}: {event.files} files, {size(event.bytes)}"
+            return f"{event.uri}{at}: {counted(event.files, 'file')}, {size(event.bytes)}"
         case Planned() if event.held:
             return f"{size(event.held)} of {size(event.total)} are here already, checked"
         case Rechecked() if event.good < event.bytes:
@@ -93,11 +120,11 @@ def summary(event: Finished) -> str:
     """The last words: what, how much, how fast, how sure, where."""
     stale = " (the source could not be asked for a newer one)" if event.stale else ""
     if event.cached:
-        return f"already complete: {event.files} files, {size(event.bytes)}{stale}"
+        return f"already complete: {counted(event.files, 'file')}, {size(event.bytes)}{stale}"
     rate = f", {size(event.bytes_fetched / event.seconds)}/s" if event.bytes_fetched and event.seconds > 0 else ""
     reused = f", {size(event.bytes_reused)} were here" if event.bytes_reused else ""
     sure = "every digest verified" if event.verified else "no digest published for some files: sizes and transfer checked"
     return (
-        f"done: {event.files} files, {size(event.bytes)} in {duration(event.seconds)}: "
+        f"done: {counted(event.files, 'file')}, {size(event.bytes)} in {duration(event.seconds)}: "
         f"{size(event.bytes_fetched)} fetched{rate}{reused}; {sure}"
     )

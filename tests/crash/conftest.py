@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -12,9 +13,12 @@ from typing import Any
 
 import pytest
 
+from fetcher.artifact import ArtifactRef
+from fetcher.engine import Artifact, fetch
 from fetcher.engine.verification import verify
 from fetcher.events import silent
 from fetcher.manifest import RELATIVE_PATH, Manifest
+from fetcher.settings import Settings
 from fetcher.store.catalog import Entry
 from fetcher.testing.checkpoint import random_bytes
 from fetcher.testing.origin import Origin
@@ -51,7 +55,7 @@ class Victims:
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
 
-    def start(self, *, user: int | None = None, group: int | None = None, **told: Any) -> subprocess.Popen[str]:
+    def start(self, **told: Any) -> subprocess.Popen[str]:
         told = {name: str(value) if isinstance(value, Path) else value for name, value in told.items()}
         script = Path(__file__).with_name("victim.py")
         command = [sys.executable, str(script), json.dumps(told)]
@@ -66,10 +70,32 @@ class Victims:
         return victim.returncode, stdout.split("\n")[:-1], stderr
 
 
+class Successor:
+    """The run that follows a kill; in this process, which is another one than the victim's."""
+
+    def __call__(self, uri: str = "hf://org/model", **told: Any) -> Artifact:
+        told.setdefault("cache_dir", told.get("dest"))
+        return asyncio.run(fetch(ArtifactRef(uri), Settings(**told)))
+
+
+@pytest.fixture
+def finish() -> Successor:
+    return Successor()
+
+
 @pytest.fixture
 def victims() -> Iterator[Victims]:
     with ExitStack() as stack:
         yield Victims(stack)
+
+
+def fetched_files(origin: Origin) -> set[str]:
+    """Names of the files whose bytes were asked for."""
+    return {
+        Path(request.path).name if request.origin == "hub" else "model-weights"
+        for request in origin.requests
+        if request.method == "GET" and (request.origin == "cdn" or "/resolve/" in request.path)
+    }
 
 
 def visible(directory: Path) -> dict[str, bytes]:

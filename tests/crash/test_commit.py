@@ -1,101 +1,160 @@
-"""Killed before any step of a commit: what is visible is right, and the next run finishes."""
+"""Killed at any step of a commit: what is visible is right, and the next run finishes without fetching weights again."""
 
 from __future__ import annotations
 
+import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import snapshot_download
 
 from fetcher.artifact import ArtifactRef
+from fetcher.store.catalog import entries
 from fetcher.testing.origin import Origin
-from tests.crash.conftest import NEW, OLD, Victims, assert_in_place, assert_nothing_or_complete, assert_verified, visible
+from tests.crash.conftest import (
+    NEW,
+    OLD,
+    Successor,
+    Victims,
+    assert_in_place,
+    assert_nothing_or_complete,
+    assert_verified,
+    fetched_files,
+    visible,
+)
 
 KEY = ArtifactRef("hf://org/model").key
 
 
-def test_a_first_keyed_publication(origin: Origin, victims: Victims, tmp_path: Path) -> None:
+class Kills:
+    """Fetches that are killed at their first step, at their second one, and so on until one outlives it."""
+
+    def __init__(self, victims: Victims, directory: Path) -> None:
+        self._victims = victims
+        self._directory = directory
+
+    def __call__(self, option: str, *, onto: Path | None = None, least: int, **told: Any) -> Iterator[tuple[Path, list[str]]]:
+        """The directory that `option` named, a copy of `onto`, and the names of the steps that were taken; `least` times."""
+        number, code = 0, -signal.SIGKILL
+        while code != 0:
+            place = self._directory / f"killed-{number}"
+            if onto is not None:
+                shutil.copytree(onto, place, symlinks=True)
+            code, names, stderr = self._victims.run(kill_at=number, **{option: place}, **told)
+            assert code in (0, -signal.SIGKILL), stderr
+            number += 1
+            yield place, names
+            shutil.rmtree(place)
+        assert number > least
+
+
+@pytest.fixture
+def kills(victims: Victims, tmp_path: Path) -> Kills:
+    return Kills(victims, tmp_path)
+
+
+def test_a_first_keyed_publication(origin: Origin, kills: Kills, finish: Successor) -> None:
     origin.add_repo("org/model", OLD)
-    steps = 0
-    while True:
-        code, _, stderr = victims.run(cache_dir=tmp_path / str(steps), kill_at=steps)
-        assert_nothing_or_complete(tmp_path / str(steps) / KEY, OLD)
-        if code == 0:
-            break
-        assert code == -signal.SIGKILL, stderr
+    for root, _ in kills("cache_dir", least=3):
+        assert_nothing_or_complete(root / KEY, OLD)
         origin.clear_requests()
-        assert victims.run(cache_dir=tmp_path / str(steps))[0] == 0
-        assert not [request for request in origin.requests if request.origin == "cdn"], "weights were fetched again"
-        assert visible(tmp_path / str(steps) / KEY) == OLD
-        assert_verified(tmp_path / str(steps) / KEY)
-        steps += 1
-    assert steps >= 3
+        finish(cache_dir=root)
+        assert not fetched_files(origin)
+        assert visible(root / KEY) == OLD
+        assert_verified(root / KEY)
+        assert not list((root / ".fetcher" / "staging").rglob("data.*/*"))
 
 
-@pytest.mark.parametrize("exchange", [True, False], ids=["by exchange", "by two renames"])
-def test_a_keyed_refresh(origin: Origin, victims: Victims, tmp_path: Path, exchange: bool) -> None:
+def test_a_keyed_refresh_by_exchange(origin: Origin, kills: Kills, finish: Successor, tmp_path: Path) -> None:
     repository = origin.add_repo("org/model", OLD)
-    code, steps = -signal.SIGKILL, 0
-    while code != 0:
-        root = tmp_path / str(steps)
-        origin.update_repo(repository, OLD)
-        assert victims.run(cache_dir=root)[0] == 0
-        origin.update_repo(repository, NEW)
-        code, names, stderr = victims.run(cache_dir=root, refresh="on-change", exchange=exchange, kill_at=steps)
-        assert code in (0, -signal.SIGKILL), stderr
-        if exchange or not names or names[-1] != "old moved away":
-            assert visible(root / KEY) in (OLD, NEW)
-        assert_nothing_or_complete(root / KEY, OLD, NEW)
-        assert victims.run(cache_dir=root, refresh="on-change", exchange=exchange)[0] == 0
+    finish(cache_dir=tmp_path / "old")
+    origin.update_repo(repository, NEW)
+    for root, _ in kills("cache_dir", onto=tmp_path / "old", least=3, refresh="on-change"):
+        assert visible(root / KEY) in (OLD, NEW)
+        assert_verified(root / KEY)
+        origin.clear_requests()
+        finish(cache_dir=root, refresh="on-change")
+        assert not fetched_files(origin)
         assert visible(root / KEY) == NEW
         assert_verified(root / KEY)
-        steps += 1
-    assert steps >= 3
 
 
-def test_in_place(origin: Origin, victims: Victims, tmp_path: Path) -> None:
-    """First, and then between two revisions of equal sizes."""
+def test_a_keyed_refresh_by_two_renames_that_any_later_command_completes(
+    origin: Origin, kills: Kills, finish: Successor, tmp_path: Path
+) -> None:
     repository = origin.add_repo("org/model", OLD)
-    code, steps = -signal.SIGKILL, 0
-    while code != 0:
-        directory = tmp_path / f"first-{steps}"
-        code, _, stderr = victims.run(dest=directory, kill_at=steps)
-        assert code in (0, -signal.SIGKILL), stderr
+    finish(cache_dir=tmp_path / "old")
+    origin.update_repo(repository, NEW)
+    for root, names in kills("cache_dir", onto=tmp_path / "old", least=4, refresh="on-change", exchange=False):
+        assert (root / KEY).exists() or names[-1] == "old moved away"
+        assert_nothing_or_complete(root / KEY, OLD, NEW)
+        (listed,) = entries(root)
+        assert visible(listed.path) == (NEW if "ready" in names else OLD)
+        origin.clear_requests()
+        finish(cache_dir=root, refresh="on-change")
+        assert not fetched_files(origin)
+        assert visible(root / KEY) == NEW
+        assert_verified(root / KEY)
+
+
+def test_a_first_placement_in_place(origin: Origin, kills: Kills, finish: Successor) -> None:
+    origin.add_repo("org/model", OLD)
+    for directory, _ in kills("dest", least=9):
         assert_in_place(directory, OLD)
-        assert victims.run(dest=directory)[0] == 0
+        origin.clear_requests()
+        finish(dest=directory)
+        assert "model" not in {path.partition("-")[0] for path in fetched_files(origin)}
         assert visible(directory) == OLD
         assert_verified(directory)
-        steps += 1
-    first = steps
-    code, steps = -signal.SIGKILL, 0
-    while code != 0:
-        directory = tmp_path / f"refresh-{steps}"
-        origin.update_repo(repository, OLD)
-        assert victims.run(dest=directory)[0] == 0
-        origin.update_repo(repository, NEW)
-        code, _, stderr = victims.run(dest=directory, refresh="on-change", kill_at=steps)
-        assert code in (0, -signal.SIGKILL), stderr
+
+
+def test_a_refresh_in_place_between_revisions_of_equal_sizes(
+    origin: Origin, kills: Kills, finish: Successor, tmp_path: Path
+) -> None:
+    repository = origin.add_repo("org/model", OLD)
+    finish(dest=tmp_path / "old")
+    origin.update_repo(repository, NEW)
+    for directory, _ in kills("dest", onto=tmp_path / "old", least=8, refresh="on-change"):
         assert_in_place(directory, OLD, NEW)
-        assert victims.run(dest=directory, refresh="on-change")[0] == 0
+        origin.clear_requests()
+        finish(dest=directory, refresh="on-change")
+        assert "model" not in {path.partition("-")[0] for path in fetched_files(origin)}
         assert visible(directory) == NEW
         assert_verified(directory)
-        steps += 1
-    assert min(first, steps) >= 6
 
 
-def test_the_hubs_cache_layout(origin: Origin, victims: Victims, tmp_path: Path) -> None:
+@pytest.mark.parametrize("before", [None, OLD], ids=["first", "refresh"])
+def test_the_hubs_cache_layout(
+    origin: Origin, kills: Kills, finish: Successor, tmp_path: Path, before: dict[str, bytes] | None
+) -> None:
     repository = origin.add_repo("org/model", OLD)
-    code, steps = -signal.SIGKILL, 0
-    while code != 0:
-        root = tmp_path / str(steps)
-        code, _, stderr = victims.run(cache_dir=root, layout="hf-cache", kill_at=steps)
-        assert code in (0, -signal.SIGKILL), stderr
-        if (root / "models--org--model" / "refs" / "main").exists():
-            assert visible(Path(snapshot_download("org/model", cache_dir=root, local_files_only=True))) == OLD
-        assert victims.run(cache_dir=root, layout="hf-cache")[0] == 0
+    if before is not None:
+        finish(cache_dir=tmp_path / "old", layout="hf-cache")
+        origin.update_repo(repository, NEW)
+    wanted = NEW if before is not None else OLD
+    told = {"layout": "hf-cache", "refresh": "on-change"}
+    for root, _ in kills("cache_dir", onto=tmp_path / "old" if before else None, least=7, **told):
+        if before is not None or (root / "models--org--model" / "refs" / "main").exists():
+            assert visible(Path(snapshot_download("org/model", cache_dir=root, local_files_only=True))) in (before, wanted)
+        origin.clear_requests()
+        finish(cache_dir=root, **told)
+        assert not fetched_files(origin)
         found = Path(snapshot_download("org/model", cache_dir=root, local_files_only=True))
-        assert visible(found) == OLD
+        assert visible(found) == wanted
         assert found.name == repository.commit
-        steps += 1
-    assert steps >= 5
+
+
+def test_killed_again_while_a_sealed_artifact_is_continued(
+    origin: Origin, victims: Victims, finish: Successor, tmp_path: Path
+) -> None:
+    """The next owner reads all of it; what it had not come to yet when it was killed in turn is not lost."""
+    origin.add_repo("org/model", OLD)
+    assert victims.run(cache_dir=tmp_path, kill_at=1)[0] == -signal.SIGKILL
+    assert victims.run(cache_dir=tmp_path, kill_on="Rechecked")[0] == -signal.SIGKILL
+    origin.clear_requests()
+    finish(cache_dir=tmp_path)
+    assert not fetched_files(origin)
+    assert_verified(tmp_path / KEY)

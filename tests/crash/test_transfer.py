@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -28,6 +31,21 @@ FILES = {
 }
 
 
+GROUP = 4711
+
+
+@pytest.fixture
+def shared_volume() -> Iterator[Path]:
+    """A directory that a group shares, where every user gets at it: pytest's own are for one user only."""
+    if os.getuid() != 0:
+        pytest.skip("only root can become two other users")
+    with TemporaryDirectory() as directory:
+        root = Path(directory)
+        os.chown(root, 0, GROUP)
+        root.chmod(0o2775)
+        yield root
+
+
 def served(origin: Origin) -> int:
     """Bytes of weights that were asked for."""
     return sum(
@@ -45,6 +63,7 @@ def begun(root: Path) -> bool:
     return any(b'"part"' in path.read_bytes() or b'"chunk"' in path.read_bytes() for path in root.rglob("journal.*"))
 
 
+@pytest.mark.timeout(0 if os.environ.get("WEIGHTLIFT_CHAOS_ROUNDS") else 120)
 def test_killed_at_random_moments_it_always_ends_complete(
     origin: Origin, victims: Victims, chaos: Chaos, tmp_path: Path
 ) -> None:
@@ -64,6 +83,7 @@ def test_killed_at_random_moments_it_always_ends_complete(
         if (root / KEY).exists():
             assert visible(root / KEY) == FILES
             assert_verified(root / KEY)
+            shutil.rmtree(root)
             number += 1
             root = tmp_path / str(number)
     origin.throttle()
@@ -134,39 +154,48 @@ def test_a_lease_wait_is_bounded_and_names_the_holder(origin: Origin, victims: V
     assert str(holder.pid) in stderr
 
 
-def test_an_owner_of_another_uid_of_the_group_is_taken_over(origin: Origin, victims: Victims, tmp_path: Path) -> None:
+@pytest.mark.parametrize("umask", [0o022, 0o077], ids=["umask 022", "umask 077"])
+def test_an_owner_of_another_uid_of_the_group_is_taken_over(
+    origin: Origin, victims: Victims, shared_volume: Path, umask: int
+) -> None:
     """Volumes with an fsGroup: setgid and group-writable, while every pod runs as a user of its own."""
-    if os.getuid() != 0:
-        pytest.skip("only root can become two other users")
     origin.add_repo("org/model", FILES)
-    for path in (tmp_path, *tmp_path.parents):
-        if path != Path("/") and not path.stat().st_mode & stat.S_IXOTH:
-            path.chmod(path.stat().st_mode | 0o055)
-    root = tmp_path / "volume"
-    root.mkdir()
-    os.chown(root, 0, 4711)
-    root.chmod(0o2775)
     origin.throttle(total=30 * MiB)
-    first = victims.start(cache_dir=root, user=10001, group=4711)
-    wait_until(lambda: begun(root) or first.poll() is not None, "a chunk that was begun")
+    first = victims.start(cache_dir=shared_volume, user=10001, group=GROUP, umask=umask)
+    wait_until(lambda: begun(shared_volume) or first.poll() is not None, "a chunk that was begun")
     first.send_signal(signal.SIGKILL)
-    first.wait()
+    assert first.wait() == -signal.SIGKILL
+    staged = next(shared_volume.rglob("*.safetensors")).stat()
+    assert (staged.st_uid, staged.st_gid, stat.S_IMODE(staged.st_mode)) == (10001, GROUP, 0o664)
     origin.throttle()
+    origin.clear_requests()
 
-    code, _, stderr = victims.run(cache_dir=root, user=10002, group=4711)
+    code, _, stderr = victims.run(cache_dir=shared_volume, user=10002, group=GROUP, umask=umask)
 
     assert code == 0, stderr
-    assert visible(root / KEY) == FILES
-    assert stat.S_IMODE((root / KEY / "config.json").stat().st_mode) == 0o664
-    assert stat.S_IMODE((root / KEY).stat().st_mode) == 0o2775
-    assert (root / KEY / "config.json").stat().st_gid == 4711
+    assert visible(shared_volume / KEY) == FILES
+    assert served(origin) < sum(map(len, FILES.values()))
+    for path in (shared_volume / KEY, *(shared_volume / KEY).rglob("*")):
+        wanted = 0o2775 if path.is_dir() else 0o664
+        assert (path.stat().st_gid, stat.S_IMODE(path.stat().st_mode)) == (GROUP, wanted), path
 
 
-def test_the_memory_bound_holds_at_64_connections(origin: Origin, victims: Victims, tmp_path: Path) -> None:
-    """Resident anonymous memory stays within the limit and 64 MiB for interpreter and TLS."""
-    content = random_bytes("large", 512 * MiB)
-    origin.add_repo("org/model", {"model.safetensors": content})
-    limit, peak = 64 * MiB, 0
+def test_the_umask_takes_nothing_from_readers_of_other_users(origin: Origin, victims: Victims, tmp_path: Path) -> None:
+    origin.add_repo("org/model", {"config.json": b"{}", "nested/model.safetensors": b"weights"})
+    tmp_path.chmod(0o700)
+    assert victims.run(cache_dir=tmp_path / "cache", umask=0o077)[0] == 0
+    for path in (tmp_path / "cache" / KEY, *(tmp_path / "cache" / KEY).rglob("*")):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o755 if path.is_dir() else 0o644), path
+
+
+@pytest.mark.parametrize("limit", [64 * MiB, 256 * MiB])
+def test_the_memory_bound_holds_at_64_connections(origin: Origin, victims: Victims, tmp_path: Path, limit: int) -> None:
+    """Resident anonymous memory stays within the limit and 64 MiB for interpreter and TLS, while ranges of several shards
+    arrive out of order."""
+    content = random_bytes("large", 128 * MiB)
+    shards = {f"model-{number}.safetensors": b"%d" % number + content for number in range(4)}
+    origin.add_repo("org/model", shards)
+    peak = 0
     victim = victims.start(cache_dir=tmp_path, max_concurrency=64, memory_limit=limit)
     while victim.poll() is None:
         peak = max(peak, anonymous(victim.pid))

@@ -1,8 +1,9 @@
-"""A fetch in a process of its own that can be killed at a named step of its commit: `python victim.py JSON`."""
+"""A fetch in a process of its own, to be killed, stopped or made another user's: `python victim.py JSON`."""
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
 import signal
@@ -13,14 +14,23 @@ from typing import Any
 from fetcher.artifact import ArtifactRef
 from fetcher.engine import fetch
 from fetcher.errors import FetchError
+from fetcher.events import Event
 from fetcher.settings import Settings
 from fetcher.store import keyed
 
 
 def main(told: dict[str, Any]) -> int:
-    """`kill_at` is the number of the step before which SIGKILL comes; every step's name goes to stdout."""
+    """JSON holds the fields of Settings, and of what befalls the process:
+
+    `kill_at` is the number of the step at which SIGKILL comes (every step's name goes to stdout); `kill_on` the name of the
+    event at which it does; `exchange` false takes the atomic exchange away; `user`, `group` and `umask` are its own.
+    """
+    os.umask(told.pop("umask", 0o022))
+    if "user" in told:
+        _become(told.pop("user"), told.pop("group"))
     if not told.pop("exchange", True):
         vars(keyed)["exchange"] = lambda *_: False
+    kill_on = told.pop("kill_on", None)
     kill_at, seen = told.pop("kill_at", None), 0
     uri = told.pop("uri", "hf://org/model")
 
@@ -31,14 +41,36 @@ def main(told: dict[str, Any]) -> int:
             os.kill(os.getpid(), signal.SIGKILL)
         seen += 1
 
+    def on_event(event: Event) -> None:
+        if type(event).__name__ == kill_on:
+            os.kill(os.getpid(), signal.SIGKILL)
+
     told |= {name: Path(told[name]) for name in ("cache_dir", "dest") if name in told}
     told.setdefault("cache_dir", told.get("dest"))
     try:
-        asyncio.run(fetch(ArtifactRef(uri), Settings(**told), step=step))
+        asyncio.run(fetch(ArtifactRef(uri), Settings(**told), on_event, step=step))
     except FetchError as error:
         print(error.sentence(), file=sys.stderr)
         return error.exit_code
     return 0
+
+
+def _become(user: int, group: int) -> None:
+    """Like a container's process: of that one group. What is imported late is imported before the interpreter's own files may
+    become unreadable."""
+    for name in (
+        "encodings.idna",
+        "fetcher.engine.pipeline",
+        "fetcher.engine.standing",
+        "fetcher.sources.hub",
+        "fetcher.transport.client",
+        "huggingface_hub.utils",
+    ):
+        importlib.import_module(name)
+    importlib.import_module("huggingface_hub").get_token()
+    os.setgroups([group])
+    os.setgid(group)
+    os.setuid(user)
 
 
 if __name__ == "__main__":

@@ -167,7 +167,7 @@ class TestRefresh:
         await fetch()
         origin.update_repo(repository, CHANGED)
         assert contents((await fetch(refresh="on-change")).path) == CHANGED
-        assert not list((fetch.cache_dir / ".fetcher" / "intents").iterdir())
+        assert not list((fetch.cache_dir / ".fetcher" / "ready").iterdir())
 
     @pytest.mark.parametrize("status", [401, 403, 404, 429, 500])
     async def test_a_source_that_cannot_be_asked_keeps_the_present_copy(

@@ -1,0 +1,60 @@
+"""A hit is what a pod's restart meets: it must cost next to nothing and need no network."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from fetcher.testing.origin import Origin
+from tests.cli.conftest import URI
+from tests.lab.command import FETCHER, run_fetcher
+
+NETWORK = {"aiohttp", "asyncio", "huggingface_hub", "rich", "ssl", "uvloop"}
+"""asyncio too: it imports ssl, and takes a third of the time that a hit without it takes."""
+
+
+def hit(tmp_path: Path, origin: Origin) -> list[str]:
+    """The words of a fetch that is a hit, with the origin down."""
+    words = ["fetch", URI, "--cache-dir", str(tmp_path)]
+    assert run_fetcher(*words).returncode == 0
+    origin.stop()
+    return words
+
+
+def test_a_hit_takes_well_under_half_a_second_of_cpu_time(origin: Origin, tmp_path: Path) -> None:
+    words = hit(tmp_path, origin)
+    times = []
+    for _ in range(3):
+        pid = os.posix_spawn(FETCHER[0], [*FETCHER, *words], os.environ)
+        _, status, usage = os.wait4(pid, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        times.append(usage.ru_utime + usage.ru_stime)
+    assert min(times) < 0.35, times
+
+
+def test_a_hit_imports_nothing_that_speaks_to_a_network_or_draws(origin: Origin, tmp_path: Path) -> None:
+    words = hit(tmp_path, origin)
+    probe = "import sys; from fetcher.cli import main; code = main(); print(code, *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", probe, *words], capture_output=True, text=True, check=True)
+    path, report = done.stdout.splitlines()
+    code, *modules = report.split()
+    assert (code, Path(path).is_dir()) == ("0", True)
+    assert not NETWORK & set(modules)
+
+
+def test_a_hit_on_a_read_only_volume_is_a_hit(origin: Origin, tmp_path: Path) -> None:
+    words = hit(tmp_path, origin)
+    usage = tmp_path / ".fetcher" / "usage"
+    for path in usage.iterdir():
+        path.unlink()
+    usage.rmdir()
+    usage.write_bytes(b"")  # nothing can be noted there any more
+    assert run_fetcher(*words).returncode == 0
+
+
+def test_importing_the_package_imports_no_engine() -> None:
+    probe = "import sys, fetcher; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout.split()
+    assert not (NETWORK | {"fetcher.engine", "fetcher.api"}) & set(modules)

@@ -1,0 +1,165 @@
+"""What goes to stdout and what to stderr, also where one of them is closed, or a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fetcher.artifact import ArtifactRef
+from fetcher.testing.faults import Fault
+from fetcher.testing.interruptions import Stall
+from fetcher.testing.origin import Origin
+from tests.cli.conftest import SLOW, URI, MiB, last_line
+from tests.lab.command import FETCHER, run_fetcher
+from tests.lab.fixtures import StartFetcher
+
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def in_a_shell(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """`script`, in which "$@" is the command."""
+    command = ["bash", "-c", script, "bash", *FETCHER, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+class TestClosedStreams:
+    @pytest.fixture
+    def source(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """Local, since what comes from where does not matter here."""
+        path = tmp_path_factory.mktemp("source")
+        (path / "config.json").write_bytes(b"{}")
+        return path
+
+    def test_a_reader_of_stdout_that_is_gone_costs_no_traceback(self, source: Path, tmp_path: Path) -> None:
+        done = in_a_shell('"$@" | true; exit ${PIPESTATUS[0]}', "fetch", source, "--cache-dir", tmp_path)
+        assert (done.returncode, last_line(done.stderr)) == (74, "IOError: nobody reads stdout any more")
+        assert "Traceback" not in done.stderr
+        assert "Exception" not in done.stderr
+
+    def test_a_closed_stdout_is_as_good_as_the_null_device(self, source: Path, tmp_path: Path) -> None:
+        done = in_a_shell('"$@" >&-', "fetch", source, "--cache-dir", tmp_path)
+        assert (done.returncode, done.stdout) == (0, "")
+        assert "done: 1 file" in last_line(done.stderr)
+
+    def test_a_closed_stderr_leaves_stdout_to_the_result(self, source: Path, tmp_path: Path) -> None:
+        done = in_a_shell('"$@" 2>&-', "fetch", source, "--cache-dir", tmp_path)
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"{tmp_path / ArtifactRef(str(source)).key}\n", "")
+
+    def test_with_a_closed_stderr_an_error_does_not_go_to_stdout(self, tmp_path: Path) -> None:
+        done = in_a_shell('"$@" 2>&-', "fetch", "s3://bucket/model", "--cache-dir", tmp_path)
+        assert (done.returncode, done.stdout) == (64, "")
+
+    def test_a_full_device_under_stderr_does_not_stop_the_fetch(self, source: Path, tmp_path: Path) -> None:
+        done = in_a_shell('"$@" 2>/dev/full', "fetch", source, "--cache-dir", tmp_path)
+        assert (done.returncode, done.stdout) == (0, f"{tmp_path / ArtifactRef(str(source)).key}\n")
+
+    def test_a_path_that_is_no_text_is_printed_as_the_bytes_it_is(self, source: Path, tmp_path: Path) -> None:
+        root = os.fsencode(tmp_path) + b"/\xff"
+        done = subprocess.run([*FETCHER, "fetch", source, "--cache-dir", root], capture_output=True, timeout=60, check=True)
+        assert done.stdout == root + b"/" + ArtifactRef(str(source)).key.encode() + b"\n"
+
+
+class TestLogLines:
+    def test_each_has_the_time_and_the_last_one_is_the_summary(self, origin: Origin, tmp_path: Path) -> None:
+        lines = run_fetcher("fetch", URI, "--cache-dir", tmp_path, "--progress", "log").stderr.splitlines()
+        assert all(re.match(r"\d\d:\d\d:\d\d \S", line) for line in lines), lines
+        assert "done: 2 files, 3.0 MiB in" in lines[-1]
+
+    def test_one_comes_every_few_seconds_also_while_nothing_moves(
+        self, origin: Origin, tmp_path: Path, start_fetcher: StartFetcher
+    ) -> None:
+        origin.faults.add(Fault(Stall(after=MiB), origin="cdn"))
+        fetching = start_fetcher("fetch", SLOW, "--cache-dir", tmp_path, "--progress", "log", "--timeout-stall", "60")
+        assert fetching.stderr is not None
+        lines = [fetching.stderr.readline() for _ in range(2)]
+        assert re.search(r" of 24\.0 MiB \(\d+ %\), .*, \d+ connections?$", lines[1].rstrip("\n")), lines
+
+
+class TestJsonLines:
+    def test_all_parse_and_carry_their_time_also_on_failure(self, origin: Origin, tmp_path: Path) -> None:
+        done = run_fetcher("fetch", URI + "@nothing", "--cache-dir", tmp_path, "--progress", "json")
+        *lines, sentence = done.stderr.splitlines()
+        assert all({"event", "ts"} <= set(json.loads(line)) for line in lines)
+        assert (done.returncode, sentence.partition(" ")[0]) == (66, "NotFound:")
+
+    def test_progress_is_gathered_and_says_how_far_it_is(self, origin: Origin, tmp_path: Path) -> None:
+        done = run_fetcher("fetch", SLOW, "--cache-dir", tmp_path, "--progress", "json")
+        events = [json.loads(line) for line in done.stderr.splitlines()]
+        progress = [event for event in events if event["event"] == "Progress"]
+        assert progress
+        assert all(event["done"] <= event["total"] == 24 * MiB for event in progress)
+        assert not [event for event in events if event["event"] == "BytesReceived"]
+
+
+def on_a_terminal(*arguments: object, env: dict[str, str]) -> tuple[int, str]:
+    """Exit code, and all that a terminal of 80 columns got, stdout and stderr mixed as a person has them."""
+    outer, inner = pty.openpty()
+    command = [*FETCHER, *map(str, arguments)]
+    with subprocess.Popen(
+        command, stdin=inner, stdout=inner, stderr=inner, env={**os.environ, "TERM": "xterm", **env}
+    ) as process:
+        os.close(inner)
+        shown = b""
+        while piece := _read(outer):
+            shown += piece
+        code = process.wait(timeout=60)
+    os.close(outer)
+    return code, shown.decode()
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 1 << 16)
+    except OSError:  # EIO: the other side is closed
+        return b""
+
+
+def left_on_the_screen(shown: str) -> list[str]:
+    """What remains when all that was drawn over is gone: a terminal, as far as the bar uses one."""
+    lines, row = [""], 0
+    for part in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", shown):
+        if part == "\n":
+            row += 1
+            lines += [""] * (row == len(lines))
+        elif part == "\x1b[2K":
+            lines[row] = ""
+        elif part.endswith("A") and part.startswith("\x1b["):
+            row -= int(part[2:-1] or 1)
+        elif not part.startswith("\x1b") and part != "\r":
+            lines[row] = part if shown else lines[row]
+    return [line for line in lines if line.strip()]
+
+
+class TestBar:
+    @pytest.mark.parametrize("env", [{}, {"NO_COLOR": "1"}])
+    def test_it_leaves_the_summary_and_the_path_and_no_bar(self, origin: Origin, tmp_path: Path, env: dict[str, str]) -> None:
+        origin.throttle(total=8 * MiB)
+        code, shown = on_a_terminal("fetch", URI, "--cache-dir", tmp_path, env=env)
+        *_, summary, path = left_on_the_screen(shown)
+        assert code == 0
+        assert summary.startswith("done: 2 files, 3.0 MiB in ")
+        assert path == str(tmp_path / ArtifactRef(URI).key)
+        assert "━" in shown
+        assert "━" not in "".join(left_on_the_screen(shown))
+
+    def test_no_color_is_respected(self, origin: Origin, tmp_path: Path) -> None:
+        _, shown = on_a_terminal("fetch", URI, "--cache-dir", tmp_path, env={"NO_COLOR": "1"})
+        assert not [code for code in CONTROL.findall(shown) if re.search(r"[\[;][349][0-7]m", code)]
+
+    def test_a_terminal_that_can_do_nothing_gets_lines(self, origin: Origin, tmp_path: Path) -> None:
+        _, shown = on_a_terminal("fetch", URI, "--cache-dir", tmp_path, env={"TERM": "dumb"})
+        assert "\x1b" not in shown
+        assert "done: 2 files" in shown
+
+    def test_an_error_stands_last_below_what_scrolled_by(self, origin: Origin, tmp_path: Path) -> None:
+        code, shown = on_a_terminal("fetch", URI + "@nothing", "--cache-dir", tmp_path, env={})
+        assert code == 66
+        assert left_on_the_screen(shown)[-1].startswith("NotFound: ")
+        assert shown.endswith("\n")
+        assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h"), "the cursor is shown again"

@@ -1,0 +1,104 @@
+"""Every source keeps the contract of `sources.base`: one suite, adopted by each."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from fetcher.artifact import ArtifactRef
+from fetcher.settings import Settings
+from fetcher.sources import open_source
+from fetcher.sources.base import Source
+from fetcher.testing.checkpoint import random_bytes
+from fetcher.testing.conformance import MakeSource, SourceConformance
+from fetcher.testing.origin import Origin
+
+
+@pytest.fixture
+def origin() -> Iterator[Origin]:
+    with Origin(tokens=["hf_conformance"], lfs_threshold=10_000) as running:
+        yield running
+
+
+def source_of(uri: str, *, endpoint: str | None = None, claims: Mapping[str, Path] | None = None) -> Source:
+    environ = {**os.environ, **({"HF_ENDPOINT": endpoint} if endpoint else {})}
+    settings = Settings(cache_dir=Path("/nowhere"), timeout_stall=2.0, pvc_mounts=claims or {})
+    return open_source(ArtifactRef(uri), settings, environ)
+
+
+class TestHub(SourceConformance):
+    secret = "hf_conformance"
+
+    @pytest.fixture(autouse=True)
+    def token(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HF_TOKEN", "hf_conformance")
+
+    @pytest.fixture
+    def make_source(self, origin: Origin) -> MakeSource:
+        def make(files: Mapping[str, bytes]) -> Source:
+            origin.add_repo("org/model", dict(files))
+            return source_of("hf://org/model", endpoint=origin.endpoint)
+
+        return make
+
+    @pytest.fixture
+    def missing_source(self, origin: Origin) -> Source:
+        return source_of("hf://org/nothing", endpoint=origin.endpoint)
+
+
+class TestWeb(SourceConformance):
+    files: ClassVar[Mapping[str, bytes]] = {"model.bin": random_bytes("web", 300_000)}
+    secret = "s3cr3t"
+
+    @pytest.fixture
+    def make_source(self, origin: Origin) -> MakeSource:
+        def make(files: Mapping[str, bytes]) -> Source:
+            ((name, content),) = files.items()
+            return source_of(origin.add_file(f"/{name}", content).replace("http://", "http://user:s3cr3t@"))
+
+        return make
+
+    @pytest.fixture
+    def missing_source(self, origin: Origin) -> Source:
+        return source_of(f"{origin.cdn_endpoint}/nothing.bin".replace("http://", "http://user:s3cr3t@"))
+
+
+class TestLocal(SourceConformance):
+    @pytest.fixture
+    def make_source(self, tmp_path: Path) -> MakeSource:
+        def make(files: Mapping[str, bytes]) -> Source:
+            publish(tmp_path / "model", files)
+            return source_of(f"file://{tmp_path}/model")
+
+        return make
+
+    @pytest.fixture
+    def missing_source(self, tmp_path: Path) -> Source:
+        return source_of(str(tmp_path / "nothing"))
+
+
+class TestClaim(SourceConformance):
+    @pytest.fixture
+    def make_source(self, tmp_path: Path) -> MakeSource:
+        def make(files: Mapping[str, bytes]) -> Source:
+            publish(tmp_path / "model", files)
+            return source_of("pvc://weights/model", claims={"weights": tmp_path})
+
+        return make
+
+    @pytest.fixture
+    def missing_source(self, tmp_path: Path) -> Source:
+        return source_of("pvc://weights/nothing", claims={"weights": tmp_path})
+
+
+def publish(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Exactly `files`, in new inodes."""
+    shutil.rmtree(directory, ignore_errors=True)
+    for path, content in files.items():
+        (directory / path).parent.mkdir(parents=True, exist_ok=True)
+        (directory / path).write_bytes(content)

@@ -1,0 +1,268 @@
+"""One owner at a time, without a lock: who gets a lease, who may take it over, and when an owner must stop."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+
+from fetcher.errors import LeaseLost
+from fetcher.store.lease import Lease, Watch, acquire, observe, take_over
+from fetcher.store.owner import Owner
+
+STALE = 60.0
+
+
+class Clock:
+    """Seconds, as told."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def acquired(staging: Path, clock: Clock | None = None) -> Lease:
+    lease = acquire(staging, "key", stale=STALE, clock=clock or Clock())
+    assert lease is not None
+    return lease
+
+
+def taken_over(staging: Path) -> Lease:
+    seen = observe(staging / "key")
+    assert seen is not None
+    lease = take_over(staging / "key", seen, stale=STALE)
+    assert lease is not None
+    return lease
+
+
+def owned_by(lease: Lease, owner: Owner) -> None:
+    """Make it look as if `owner` had acquired `lease`."""
+    lease.data.rename(lease.directory / f"data.{owner}")
+    (lease.directory / f"lease.{lease.owner}").rename(lease.directory / f"lease.{owner}")
+
+
+def on_another_node() -> Owner:
+    """Nothing can be proven of it here: its boot is not this kernel's."""
+    return replace(Owner.new(), boot="0123456789abcdef")
+
+
+class TestAcquiring:
+    def test_it_excludes_everybody_else(self, tmp_path: Path) -> None:
+        acquired(tmp_path)
+        assert acquire(tmp_path, "key", stale=STALE) is None
+        assert acquire(tmp_path, "another", stale=STALE) is not None
+
+    def test_of_eight_threads_one_wins(self, tmp_path: Path) -> None:
+        barrier = Barrier(8)
+
+        def contend(_: int) -> Lease | None:
+            barrier.wait()
+            return acquire(tmp_path, "key", stale=STALE)
+
+        with ThreadPoolExecutor(8) as pool:
+            won = [lease for lease in pool.map(contend, range(8)) if lease is not None]
+        assert [lease.owner for lease in won] == [getattr(observe(tmp_path / "key"), "owner", None)]
+
+    def test_a_dissolved_one_leaves_nothing_and_can_be_had_again(self, tmp_path: Path) -> None:
+        lease = acquired(tmp_path)
+        (lease.data / "nested").mkdir()
+        (lease.data / "nested" / "file").write_bytes(b"staged")
+        lease.dissolve()
+        assert not list(tmp_path.iterdir())
+        assert observe(tmp_path / "key") is None
+        acquired(tmp_path)
+
+    def test_what_is_left_when_data_was_moved_away_is_an_empty_directory_that_can_be_had(self, tmp_path: Path) -> None:
+        lease = acquired(tmp_path)
+        lease.prepare_to_place()
+        lease.data.rename(tmp_path / "published")
+        assert not list(lease.directory.iterdir())
+        acquired(tmp_path)
+
+    def test_drafts_of_the_dead_are_cleared_and_those_of_the_living_are_not(self, tmp_path: Path) -> None:
+        dead, alive, remote = replace(Owner.new(), pid=ended_process()), Owner.new(), on_another_node()
+        acquired(tmp_path).dissolve()
+        held = acquired(tmp_path / "other")  # so that this process has one at work
+        for name, owner in (("tmp.1", dead), ("tmp.2", held.owner), ("tmp.3", remote)):
+            (tmp_path / name / f"data.{owner}").mkdir(parents=True)
+        (tmp_path / "tmp.4").mkdir()
+        acquired(tmp_path)
+        assert sorted(path.name for path in tmp_path.glob("tmp.*")) == ["tmp.2", "tmp.3", "tmp.4"]
+        assert alive.is_this_process
+
+
+class TestTakingOver:
+    def test_of_eight_threads_one_wins(self, tmp_path: Path) -> None:
+        acquired(tmp_path).release()
+        seen = observe(tmp_path / "key")
+        assert seen is not None
+        barrier = Barrier(8)
+
+        def contend(_: int) -> Lease | None:
+            barrier.wait()
+            return take_over(tmp_path / "key", seen, stale=STALE)
+
+        with ThreadPoolExecutor(8) as pool:
+            (won,) = [lease for lease in pool.map(contend, range(8)) if lease is not None]
+        won.renew()
+
+    def test_what_was_released_is_abandoned_and_its_inodes_are_trusted(self, tmp_path: Path) -> None:
+        lease = acquired(tmp_path)
+        (lease.data / "file").write_bytes(b"staged")
+        lease.release()
+        seen = observe(tmp_path / "key")
+        assert seen is not None
+        assert seen.abandoned
+        successor = taken_over(tmp_path)
+        assert successor.trusted
+        assert (successor.data / "file").read_bytes() == b"staged"
+
+    def test_a_living_owner_is_not_abandoned(self, tmp_path: Path) -> None:
+        lease = acquired(tmp_path)
+        seen = observe(tmp_path / "key")
+        assert seen is not None
+        assert (seen.owner, seen.abandoned) == (lease.owner, False)
+
+    def test_a_proven_dead_owner_is_abandoned_and_trusted(self, tmp_path: Path) -> None:
+        owned_by(acquired(tmp_path), replace(Owner.new(), pid=ended_process()))
+        seen = observe(tmp_path / "key")
+        assert seen is not None
+        assert seen.abandoned
+        assert taken_over(tmp_path).trusted
+
+    def test_a_pid_that_was_given_to_another_process_proves_the_former_one_dead(self) -> None:
+        assert replace(Owner.new(), started=1).proven_dead()
+        assert not Owner.new().proven_dead()
+
+    def test_an_owner_on_another_node_is_neither(self, tmp_path: Path) -> None:
+        owned_by(acquired(tmp_path), replace(on_another_node(), pid=ended_process()))
+        seen = observe(tmp_path / "key")
+        assert seen is not None
+        assert not seen.abandoned
+        assert not taken_over(tmp_path).trusted
+
+    def test_distrust_outlives_a_takeover_that_was_cut_short(self, tmp_path: Path) -> None:
+        """An owner that may still write wrote two owners ago; the one between them never got to copying its files."""
+        owned_by(acquired(tmp_path), on_another_node())
+        between = taken_over(tmp_path)
+        between.release()
+        successor = taken_over(tmp_path)
+        assert not successor.trusted
+        successor.forget_formers()
+        successor.release()
+        assert taken_over(tmp_path).trusted
+
+    def test_a_shell_without_data_can_be_had_again(self, tmp_path: Path) -> None:
+        lease = acquired(tmp_path)
+        lease.data.rmdir()
+        seen = observe(tmp_path / "key")
+        assert seen is not None
+        assert (seen.owner, seen.abandoned) == (None, False)
+        assert take_over(tmp_path / "key", seen, stale=STALE) is None
+        acquired(tmp_path)
+
+
+class TestSignsOfLife:
+    def test_each_renewal_is_seen_and_tells_the_progress(self, tmp_path: Path) -> None:
+        lease = acquired(tmp_path)
+        before = observe(tmp_path / "key")
+        lease.renew(fetched=5, total=10)
+        after = observe(tmp_path / "key")
+        assert before is not None
+        assert after is not None
+        assert before.sign != after.sign
+        assert (after.fetched, after.total) == (5, 10)
+
+    def test_silence_is_measured_by_the_waiters_own_clock(self, tmp_path: Path) -> None:
+        lease, watch = acquired(tmp_path), Watch()
+
+        def silence(now: float) -> float:
+            seen = observe(tmp_path / "key")
+            assert seen is not None
+            return watch.silence(seen, now)
+
+        assert silence(50_000.0) == 0.0
+        assert silence(50_030.0) == 30.0
+        os.utime(tmp_path / "key" / f"lease.{lease.owner}", (0, 0))  # the owner's clock is of no interest
+        assert silence(50_059.0) == 59.0
+        lease.renew()
+        assert silence(50_060.0) == 0.0
+
+    def test_a_new_owner_begins_a_new_silence(self, tmp_path: Path) -> None:
+        acquired(tmp_path)
+        watch = Watch()
+        first = observe(tmp_path / "key")
+        assert first is not None
+        watch.silence(first, 0.0)
+        taken_over(tmp_path)
+        second = observe(tmp_path / "key")
+        assert second is not None
+        assert watch.silence(second, 59.0) == 0.0
+
+    @pytest.mark.parametrize(("late", "lost"), [(STALE / 2, False), (STALE / 2 + 0.1, True)])
+    def test_a_renewal_that_comes_too_late_loses_the_lease(self, tmp_path: Path, clock: Clock, late: float, lost: bool) -> None:
+        lease = acquired(tmp_path, clock)
+        clock.now += late
+        if not lost:
+            lease.renew()
+            return
+        with pytest.raises(LeaseLost, match="no sign of life"):
+            lease.renew()
+        clock.now -= late
+        with pytest.raises(LeaseLost):
+            lease.check()
+
+    def test_an_owner_that_was_taken_over_learns_it_and_leaves_the_successors_things_alone(self, tmp_path: Path) -> None:
+        lease = acquired(tmp_path)
+        successor = taken_over(tmp_path)
+        with pytest.raises(LeaseLost, match="took over"):
+            lease.renew()
+        lease.release()
+        lease.dissolve()
+        successor.renew()
+        assert successor.data.is_dir()
+
+    def test_it_does_not_bring_its_sign_back(self, tmp_path: Path) -> None:
+        lease = acquired(tmp_path)
+        taken_over(tmp_path).forget_formers()
+        with pytest.raises(LeaseLost):
+            lease.renew()
+        assert not (tmp_path / "key" / f"lease.{lease.owner}").exists()
+
+    def test_placing_file_by_file_may_take_half_the_patience_without_a_sign(self, tmp_path: Path, clock: Clock) -> None:
+        """The sign goes before a directory is renamed; if that can't be, its files are, one by one."""
+        lease = acquired(tmp_path, clock)
+        lease.prepare_to_place()
+        clock.now += STALE / 2
+        lease.keep()
+        clock.now += 1
+        with pytest.raises(LeaseLost):
+            lease.keep()
+
+    def test_placing_ends_when_somebody_took_over(self, tmp_path: Path, clock: Clock) -> None:
+        lease = acquired(tmp_path, clock)
+        lease.prepare_to_place()
+        taken_over(tmp_path)
+        clock.now += 5
+        with pytest.raises(LeaseLost, match="took over"):
+            lease.keep()
+
+
+def ended_process() -> int:
+    """The pid of a process that is over."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid

@@ -1,0 +1,165 @@
+"""The sentences a person reads, word by word."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from fetcher.events import (
+    BytesHashed,
+    BytesReceived,
+    Committing,
+    ConnectionsActive,
+    Event,
+    FileVerified,
+    LeaseWaiting,
+    Mismatched,
+    Planned,
+    Rechecked,
+    Resolved,
+    Resolving,
+    Retrying,
+    TakenOver,
+    Warned,
+)
+from fetcher.telemetry.tally import Tally
+from fetcher.telemetry.wording import counted, duration, notable, progress, size, summary, waiting
+from tests.telemetry.conftest import Clock
+from tests.telemetry.test_tally import FINISHED
+
+MiB, GiB = 1 << 20, 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 * GiB, "5.0 GiB"), (3 << 40, "3.0 TiB"), (5 << 50, "5120.0 TiB")],
+)
+def test_sizes(count: int, text: str) -> None:
+    assert size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0 s"), (9.94, "9.9 s"), (29.4, "29 s"), (59.7, "1 min 0 s"), (185, "3 min 5 s"), (7800, "2 h 10 min")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_one_is_singular() -> None:
+    assert [counted(count, "file") for count in (0, 1, 2)] == ["0 files", "1 file", "2 files"]
+
+
+class TestProgress:
+    def shown(self, clock: Clock, *events: Event, pause: float = 1.0) -> str:
+        tally = Tally(clock)
+        for event in events:
+            clock.now += pause
+            tally.add(event)
+        return progress(tally)
+
+    def test_while_fetching(self, clock: Clock) -> None:
+        received = [BytesReceived("a", GiB)] * 3
+        line = self.shown(clock, Planned(4, 15 * GiB, 0, 16), ConnectionsActive(16), *received)
+        assert line == "3.0 GiB of 15.0 GiB (20 %), 1.0 GiB/s, 12 s left, 16 connections"
+
+    def test_while_nothing_comes(self, clock: Clock) -> None:
+        line = self.shown(clock, Planned(4, 15 * GiB, 3 * GiB, 16), ConnectionsActive(1))
+        assert line == "3.0 GiB of 15.0 GiB (20 %), nothing is coming in, 1 connection"
+
+    def test_of_an_unknown_size(self, clock: Clock) -> None:
+        line = self.shown(clock, Planned(1, 0, 0, 16), ConnectionsActive(1), *[BytesReceived("a", 10 * MiB)] * 2)
+        assert line == "20.0 MiB, 10.0 MiB/s, 1 connection"
+
+    def test_of_more_than_was_planned(self, clock: Clock) -> None:
+        events = [BytesReceived("a", 10 * MiB), BytesHashed("a", 5 * MiB)]
+        assert "%" not in self.shown(clock, Planned(2, 0, 0, 16), *events)
+
+    def test_while_verifying_it_tells_how_much_is_checked(self, clock: Clock) -> None:
+        hashed = [BytesHashed("a", GiB), BytesHashed("b", GiB), FileVerified("b", GiB, True)]
+        line = self.shown(clock, Planned(4, 8 * GiB, 8 * GiB, 16), *hashed)
+        assert line == "checked 2.0 GiB of 8.0 GiB (25 %), 512.0 MiB/s, 12 s left, 1 of 4 files verified"
+
+    def test_before_the_first_check_is_through(self, clock: Clock) -> None:
+        line = self.shown(clock, Planned(1, 8 * GiB, 0, 0))
+        assert line == "checked 0 B of 8.0 GiB (0 %), reading, 0 of 1 file verified"
+
+    @pytest.mark.parametrize(
+        ("events", "line"),
+        [
+            ([], "starting"),
+            ([Resolving("hf://org/model")], "asking the source"),
+            ([Resolved("hf://org/model", "abc", 2, 100)], "looking at what is here already"),
+            ([LeaseWaiting("somebody", 1.0, None, None)], "waiting for another process"),
+            ([Planned(2, 100, 0, 4), Committing("/cache/key")], "publishing"),
+        ],
+    )
+    def test_of_what_has_no_measure(self, clock: Clock, events: list[Event], line: str) -> None:
+        assert self.shown(clock, *events) == line
+
+    @pytest.mark.parametrize("held", [0, 100])
+    @pytest.mark.parametrize("total", [0, 100])
+    @pytest.mark.parametrize("connections", [0, 4])
+    def test_it_never_says_0_of_0(self, clock: Clock, held: int, total: int, connections: int) -> None:
+        assert not re.search(r"\b0 B of 0\b", self.shown(clock, Planned(0, total, min(held, total), connections)))
+
+
+class TestNotable:
+    @pytest.mark.parametrize(
+        ("event", "line"),
+        [
+            (Resolved("hf://org/model", "abc", 1, 2048), "hf://org/model at abc: 1 file, 2.0 KiB"),
+            (Resolved("https://host/file", None, 2, 2048), "https://host/file: 2 files, 2.0 KiB"),
+            (Planned(2, 2048, 1024, 4), "1.0 KiB of 2.0 KiB are here already, checked"),
+            (Planned(2, 2048, 0, 4), None),
+            (Rechecked("a", 2048, 1024), "a: 1.0 KiB of 2.0 KiB of an earlier attempt are good"),
+            (Rechecked("a", 2048, 2048), None),
+            (TakenOver("node-1", True), "continuing what node-1 left unfinished"),
+            (TakenOver("node-1", False), "continuing in new files what node-1 left unfinished"),
+            (Retrying("Stalled", "no bytes", "a", 1, 2.0), "Stalled: a: no bytes; trying again in 2.0 s"),
+            (Retrying("RateLimited", "429", None, 1, 60), "RateLimited: 429; trying again in 1 min 0 s"),
+            (
+                Mismatched("a", "sha256:1", "sha256:2", 1, 3),
+                "DigestMismatch: a: expected sha256:1, got sha256:2; fetching it again (1 of 3)",
+            ),
+            (Warned("Unreachable", "kept"), "warning: Unreachable: kept"),
+            (Committing("/cache/key"), "publishing /cache/key"),
+            (BytesReceived("a", 1), None),
+        ],
+    )
+    def test_each_is_one_line_or_none(self, event: Event, line: str | None) -> None:
+        assert notable(event) == line
+
+    @pytest.mark.parametrize(
+        ("event", "line"),
+        [
+            (LeaseWaiting("node-1", 3.2, None, None), "waiting for node-1, which fetches the same artifact (3.2 s)"),
+            (
+                LeaseWaiting("node-1", 90, GiB, 4 * GiB),
+                "waiting for node-1, which fetches the same artifact, 1.0 GiB of 4.0 GiB fetched (1 min 30 s)",
+            ),
+        ],
+    )
+    def test_a_waiter_says_for_whom(self, event: LeaseWaiting, line: str) -> None:
+        assert waiting(event) == line
+
+
+class TestSummary:
+    def test_it_says_what_came_how_fast_and_how_sure(self) -> None:
+        event = replace(FINISHED, bytes=3 * MiB, bytes_fetched=2 * MiB, bytes_reused=MiB, seconds=2.0)
+        line = "done: 2 files, 3.0 MiB in 2.0 s: 2.0 MiB fetched, 1.0 MiB/s, 1.0 MiB were here; every digest verified"
+        assert summary(event) == line
+
+    def test_it_does_not_claim_what_nobody_could_verify(self) -> None:
+        assert summary(replace(FINISHED, verified=False)).endswith(
+            "; no digest published for some files: sizes and transfer checked"
+        )
+
+    def test_a_hit_says_so(self) -> None:
+        assert summary(replace(FINISHED, cached=True)) == "already complete: 2 files, 100 B"
+
+    def test_a_stale_hit_says_that_too(self) -> None:
+        line = "already complete: 2 files, 100 B (the source could not be asked for a newer one)"
+        assert summary(replace(FINISHED, cached=True, stale=True)) == line
