@@ -17,6 +17,7 @@ from fetcher.sources.base import Source
 from fetcher.testing.checkpoint import random_bytes
 from fetcher.testing.conformance import MakeSource, SourceConformance
 from fetcher.testing.origin import Origin
+from fetcher.testing.repository import Repository
 
 
 @pytest.fixture
@@ -40,8 +41,13 @@ class TestHub(SourceConformance):
 
     @pytest.fixture
     def make_source(self, origin: Origin) -> MakeSource:
+        published: list[Repository] = []
+
         def make(files: Mapping[str, bytes]) -> Source:
-            origin.add_repo("org/model", dict(files))
+            if published:
+                origin.update_repo(published[0], dict(files))
+            else:
+                published.append(origin.add_repo("org/model", dict(files)))
             return source_of("hf://org/model", endpoint=origin.endpoint)
 
         return make
