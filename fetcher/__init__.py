@@ -12,6 +12,7 @@ is imported when it is needed.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -22,14 +23,12 @@ if TYPE_CHECKING:
     from fetcher.api import fetch_async as fetch_async
     from fetcher.errors import FetchError as FetchError
 
+_HOMES = {"Artifact": "fetcher.api", "fetch": "fetcher.api", "fetch_async": "fetcher.api", "FetchError": "fetcher.errors"}
+
 __all__ = ["Artifact", "FetchError", "__version__", "fetch", "fetch_async"]
 
 
 def __getattr__(name: str) -> Any:
-    import importlib
-
-    if name in ("Artifact", "fetch", "fetch_async"):
-        return getattr(importlib.import_module("fetcher.api"), name)
-    if name == "FetchError":
-        return importlib.import_module("fetcher.errors").FetchError
-    raise AttributeError(f"module 'fetcher' has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fetcher' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -13,7 +13,7 @@ from fetcher.artifact import ArtifactRef, redact
 from fetcher.cli.options import FULL, ROOT, SELECTION, values
 from fetcher.cli.parser import COMMANDS
 from fetcher.cli.signals import run_interruptibly
-from fetcher.errors import DigestMismatch, NotFound, UsageError
+from fetcher.errors import DigestMismatch, LocalIOError, NotFound, UsageError
 from fetcher.events import Subscriber
 from fetcher.settings import Settings, default_cache_dir
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 def options_of(given: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, Any]:
     """Name → value of the command's options. Raises UsageError, ConfigurationError."""
+    if getattr(given, "dest", None) is not None and given.cache_dir is not None:
+        raise UsageError("--cache-dir and --dest are two places for one artifact; give one of them")
     return values(COMMANDS[given.command][1], given, environ)
 
 
@@ -161,5 +163,10 @@ def _root(found: Mapping[str, Any], environ: Mapping[str, str]) -> Any:
 
 
 def _print(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise LocalIOError(f"cannot write the result to stdout: {(error.strerror or str(error)).lower()}") from error

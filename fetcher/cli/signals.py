@@ -1,11 +1,10 @@
-"""What a signal does: the first one cancels and leaves staging resumable, the second one ends the process at once.
+"""What a signal does: the first one cancels and leaves staging resumable, the second one ends that at once.
 
 A handler stands from the start: pid 1 of a container does not even die of a SIGTERM that it has no handler for.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Coroutine
 from types import FrameType
@@ -50,7 +49,7 @@ def run_interruptibly(work: Coroutine[Any, Any, Any]) -> Any:
 
         def stop(number: int) -> None:
             if caught:
-                os._exit(128 + number)
+                loop.stop()  # whoever asks twice does not wait for the tidying
             caught.append(number)
             loop.call_later(_TIDYING, loop.stop)
             if task is not None:

@@ -101,7 +101,7 @@ def _no_step(_: str) -> None:
 async def fetch(ref: ArtifactRef, settings: Settings, on_event: Subscriber = silent, *, step: Step = _no_step) -> Artifact:
     """Bring `ref` to where `settings` say. Raises FetchError; on cancellation staging is left resumable.
 
-    `step` is called with the name of each step of the commit before it is taken; it may raise.
+    `step` is called with the name of each step of the commit when it is done; it may raise.
     """
     artifact = lookup(ref, settings, on_event)
     if artifact is None:

@@ -60,7 +60,7 @@ CHANGES = 2
 
 @dataclass(slots=True)
 class Pipeline:
-    """One fetch. `step` is told the name of each step of the commit before it is taken."""
+    """One fetch. `step` is told the name of each step of the commit when it is done."""
 
     ref: ArtifactRef
     settings: Settings

@@ -39,6 +39,15 @@ class TestOnTheCommandLine:
         assert last_line(done.stderr).startswith(f"Usage: {flag} is empty")
         assert not list(here.iterdir())
 
+    def test_two_places_for_one_artifact_are_refused(self, source: Path, tmp_path: Path) -> None:
+        done = run_fetcher("fetch", source, "--cache-dir", tmp_path / "cache", "--dest", tmp_path / "dest")
+        assert done.returncode == 64
+        assert last_line(done.stderr).startswith("Usage: --cache-dir and --dest are two places")
+
+    def test_a_place_given_by_flag_wins_over_the_root_that_the_pod_sets(self, source: Path, tmp_path: Path) -> None:
+        done = run_fetcher("fetch", source, "--dest", tmp_path / "dest", env={"FETCHER_CACHE_DIR": str(tmp_path / "cache")})
+        assert (done.returncode, done.stdout) == (0, f"{tmp_path}/dest\n")
+
     @pytest.mark.parametrize("command", ["fetch", "plan", "key"])
     def test_an_empty_uri_is_refused(self, tmp_path: Path, command: str) -> None:
         done = run_fetcher(command, "", env={"FETCHER_CACHE_DIR": str(tmp_path)})

@@ -6,7 +6,9 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,11 @@ class TestClosedStreams:
         done = in_a_shell('"$@" 2>/dev/full', "fetch", source, "--cache-dir", tmp_path)
         assert (done.returncode, done.stdout) == (0, f"{tmp_path / ArtifactRef(str(source)).key}\n")
 
+    def test_a_full_device_under_stdout_is_said_to_be_that(self, source: Path, tmp_path: Path) -> None:
+        done = in_a_shell('"$@" >/dev/full', "fetch", source, "--cache-dir", tmp_path)
+        assert done.returncode == 74
+        assert last_line(done.stderr) == "IOError: cannot write the result to stdout: no space left on device"
+
     def test_a_path_that_is_no_text_is_printed_as_the_bytes_it_is(self, source: Path, tmp_path: Path) -> None:
         root = os.fsencode(tmp_path) + b"/\xff"
         done = subprocess.run([*FETCHER, "fetch", source, "--cache-dir", root], capture_output=True, timeout=60, check=True)
@@ -97,8 +104,11 @@ class TestJsonLines:
         assert not [event for event in events if event["event"] == "BytesReceived"]
 
 
-def on_a_terminal(*arguments: object, env: dict[str, str]) -> tuple[int, str]:
-    """Exit code, and all that a terminal of 80 columns got, stdout and stderr mixed as a person has them."""
+def on_a_terminal(*arguments: object, env: dict[str, str], signals: Iterable[signal.Signals] = ()) -> tuple[int, str]:
+    """Exit code, and all that a terminal of 80 columns got, stdout and stderr mixed as a person has them.
+
+    `signals` are sent, one right after the other, when the bar is first drawn.
+    """
     outer, inner = pty.openpty()
     command = [*FETCHER, *map(str, arguments)]
     with subprocess.Popen(
@@ -108,6 +118,10 @@ def on_a_terminal(*arguments: object, env: dict[str, str]) -> tuple[int, str]:
         shown = b""
         while piece := _read(outer):
             shown += piece
+            if signals and "━".encode() in shown:
+                for number in signals:
+                    process.send_signal(number)
+                signals = ()
         code = process.wait(timeout=60)
     os.close(outer)
     return code, shown.decode()
@@ -162,4 +176,11 @@ class TestBar:
         assert code == 66
         assert left_on_the_screen(shown)[-1].startswith("NotFound: ")
         assert shown.endswith("\n")
+        assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h"), "the cursor is shown again"
+
+    def test_who_interrupts_twice_gets_the_cursor_and_the_last_line_too(self, origin: Origin, tmp_path: Path) -> None:
+        origin.throttle(total=MiB)
+        code, shown = on_a_terminal("fetch", SLOW, "--cache-dir", tmp_path, env={}, signals=(signal.SIGINT, signal.SIGTERM))
+        assert code in (128 + signal.SIGINT, 128 + signal.SIGTERM)
+        assert left_on_the_screen(shown)[-1].startswith("Interrupted: SIG")
         assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h"), "the cursor is shown again"
