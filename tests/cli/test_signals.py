@@ -37,7 +37,7 @@ def ended(process: subprocess.Popen[str], number: signal.Signals) -> str:
 
 @every_signal
 def test_in_the_middle_of_a_fetch(origin: Origin, start_fetcher: StartFetcher, tmp_path: Path, number: signal.Signals) -> None:
-    origin.throttle(total=16 * MiB)
+    origin.throttle(total=6 * MiB)
     cache, log = tmp_path / "cache", tmp_path / "log"
     fetching = start_fetcher("fetch", SLOW, "--cache-dir", cache, "--termination-log", log, "--max-concurrency", "2")
     wait_until(lambda: any(b'"part"' in path.read_bytes() for path in cache.rglob("journal.*")), "some data is journalled")

@@ -49,7 +49,7 @@ class TestNoSpace:
         volume = small_filesystem("ext4", size=112 * MiB)
         origin.throttle(total=20 * MiB)
         fetching = asyncio.create_task(fetch(cache_dir=volume.path / "cache"))
-        await asyncio.to_thread(wait_until, lambda: any(volume.path.rglob("*.safetensors")), "a staged file")
+        await asyncio.to_thread(wait_until, lambda: any(each.origin == "cdn" for each in origin.requests), "a first byte")
         await asyncio.to_thread(volume.fill, leave=2 * MiB)
         origin.throttle()
         assert contents((await fetching).path) == FILES
