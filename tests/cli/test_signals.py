@@ -26,11 +26,12 @@ every_signal = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT,
 
 
 def ended(process: subprocess.Popen[str], number: signal.Signals) -> str:
-    """Send the signal; stderr, after an end within two seconds and with the exit code that belongs to it."""
+    """Send the signal; stderr, after an end with the exit code that belongs to it, and within two seconds (twice that here,
+    for a machine that does other things meanwhile; a stall would take thirty)."""
     began = time.monotonic()
     process.send_signal(number)
     _, stderr = process.communicate(timeout=10)
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 4.0
     assert process.returncode == 128 + number, stderr
     return stderr
 
