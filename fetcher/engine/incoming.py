@@ -1,6 +1,6 @@
-"""One file on its way: what is staged, how far its hash frontier is, and what a batch of received bytes does to both.
+"""One file on its way: what is staged, how far its hash frontier is, and what received bytes do to both.
 
-`write_batch`, `advance`, `damaged_chunks` and `sync` block and run on threads; everything else runs on the event loop.
+`write`, `advance`, `damaged_chunks` and `sync` block and run on threads; everything else runs on the event loop.
 """
 
 from __future__ import annotations
@@ -92,19 +92,21 @@ class Incoming:
             self._partial[cursor.position // CHUNK_SIZE] = cursor
             self._note(cursor)
 
-    def write_batch(self, cursor: Cursor, pieces: Sequence[memoryview]) -> int:
-        """Write `pieces` at the cursor, hash them, record each chunk that is thereby finished; how many are. Raises OSError."""
+    def write(self, cursor: Cursor, data: memoryview) -> int:
+        """Write `data` at the cursor, hash it, record each chunk that is thereby finished; how many are. Raises OSError."""
         finished = 0
-        for segment in _cut(pieces, CHUNK_SIZE - cursor.position % CHUNK_SIZE):
-            self.staged.write(cursor.position, segment)
-            for piece in segment:
-                cursor.hasher.update(piece)
-                cursor.position += len(piece)
+        while data:
+            # No piece crosses a chunk's border.
+            piece = data[: CHUNK_SIZE - cursor.position % CHUNK_SIZE]
+            self.staged.write(cursor.position, piece)
+            cursor.hasher.update(piece)
+            cursor.position += len(piece)
             if cursor.position % CHUNK_SIZE == 0 or cursor.position == self.size:
                 self._finish_chunk(cursor)
                 finished += 1
             elif cursor.position - cursor.noted >= PART_SIZE:
                 self._note(cursor)
+            data = data[len(piece) :]
         return finished
 
     def _note(self, cursor: Cursor) -> None:
@@ -178,18 +180,3 @@ class Incoming:
     def _rewind(self) -> None:
         self._contiguous = 0
         self.frontier = Frontier(self.file) if self.file.digests else None
-
-
-def _cut(pieces: Sequence[memoryview], room: int) -> list[list[memoryview]]:
-    """`pieces` in groups, the first of `room` bytes and the others of CHUNK_SIZE, so that none crosses a chunk's border."""
-    groups: list[list[memoryview]] = [[]]
-    for piece in pieces:
-        rest = piece
-        while len(rest) >= room:
-            groups[-1].append(rest[:room])
-            groups.append([])
-            rest, room = rest[room:], CHUNK_SIZE
-        if rest:
-            groups[-1].append(rest)
-            room -= len(rest)
-    return [group for group in groups if group]

@@ -31,6 +31,10 @@ class RateLimit:
     def limited(self) -> bool:
         return self._rate is not None
 
+    def piece(self, size: int) -> int:
+        """How many bytes to receive at once into a buffer of `size`: a tenth of a second's worth, so that it does not jerk."""
+        return size if self._rate is None else max(1, min(size, int(self._rate / 10)))
+
     async def take(self, count: int) -> None:
         """Wait until `count` more bytes are within the limit."""
         if self._rate is None:

@@ -190,7 +190,8 @@ class Pipeline:
         self.emit(Planned(len(files), total, prepared.held, memory.connections))
         limits = Limits(
             connections=memory.connections,
-            batch=memory.batch,
+            buffers=memory.buffers,
+            buffer_size=memory.buffer,
             longest_range=range_length(prepared.missing, memory.connections),
             hash_lag=room // 4,
             threads=threads,

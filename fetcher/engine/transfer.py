@@ -4,8 +4,8 @@
 
     repeat on every connection until all files are verified
         take the next range                      (schedule: a synchronous decision)
-        open it at the source, gather batches    (event loop; nothing here touches the disk)
-        write + XXH3 each batch                  (writing thread; the next batch is gathered meanwhile)
+        open it at the source, fill a buffer     (event loop; nothing here touches the disk)
+        write + XXH3 each buffer                 (writing thread; the next one is filled meanwhile)
         a chunk is finished: journal it, let the file's SHA-256 follow the contiguous prefix   (hashing thread)
         the last chunk is hashed: compare, sync, seal; or throw away what is wrong and pull again
         the range failed: what is missing of it goes back, another connection takes it; back off
@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from fetcher.artifact import ByteRange
+from fetcher.engine.buffers import BufferPool
 from fetcher.engine.incoming import Cursor, Incoming
 from fetcher.engine.pace import FLOOR, RateLimit, TrickleJudge
 from fetcher.engine.retry import Patience
@@ -50,7 +51,7 @@ from fetcher.events import (
     Subscriber,
 )
 from fetcher.manifest import ManifestFile
-from fetcher.sources.base import Source
+from fetcher.sources.base import Body, Source
 from fetcher.store.filesystem import storing
 from fetcher.store.journal import Journal
 from fetcher.store.lease import Lease
@@ -85,7 +86,8 @@ class Limits:
     """What bounds a transfer. Sizes in bytes, times in seconds."""
 
     connections: int
-    batch: int
+    buffers: int
+    buffer_size: int
     longest_range: int
     hash_lag: int
     threads: int
@@ -116,6 +118,7 @@ class Transfer:
         self._rate = rate
         self._patience = patience
         self._emit = on_event
+        self._pool = BufferPool(limits.buffers, limits.buffer_size)
         self._schedule = Schedule()
         self._entries: dict[str, ManifestFile] = {}
         self._pulls: set[Pull] = set()
@@ -144,7 +147,7 @@ class Transfer:
                         connections.create_task(self._connection(judge))
                 watching.cancel()
         finally:
-            # Threads finish the batch they hold, so that no descriptor is closed, or reused, under them.
+            # Threads finish the buffer they hold, so that no descriptor is closed, or reused, under them.
             self._stopping = True
             for pool in (self._writers, self._hashers):
                 pool.shutdown(wait=True, cancel_futures=True)
@@ -236,41 +239,37 @@ class Transfer:
             rest = ByteRange(cursor.position, wanted.stop)
             self._schedule.add(incoming.path, [rest], size=incoming.size or 0)
 
-    async def _receive(self, body: AsyncIterator[bytes], incoming: Incoming, cursor: Cursor, pull: Pull) -> None:
-        batch: list[memoryview] = []
-        size = 0
+    async def _receive(self, body: Body, incoming: Incoming, cursor: Cursor, pull: Pull) -> None:
+        """Fill one buffer while the one before is written."""
+        buffer: memoryview | None = None
         writing: asyncio.Future[int] | None = None
         try:
-            async for piece in body:
-                await self._rate.take(len(piece))
-                pull.received += len(piece)
-                batch.append(memoryview(piece))
-                size += len(piece)
-                if size >= self._limits.batch:
-                    await _finished(writing)
-                    writing = self._write(incoming, cursor, batch, size)
-                    batch, size = [], 0
-        except (SourceError, TimeoutError):
-            await _finished(writing)
-            writing = self._write(incoming, cursor, batch, size) if batch else None
-            raise
-        else:
-            await _finished(writing)
-            writing = self._write(incoming, cursor, batch, size) if batch else None
+            while True:
+                buffer = await self._pool.take()
+                count = await body.readinto(buffer[: self._rate.piece(len(buffer))])
+                if count == 0:
+                    break
+                await self._rate.take(count)
+                pull.received += count
+                await _finished(writing)
+                writing, buffer = self._write(incoming, cursor, buffer, count), None
         finally:
+            if buffer is not None:
+                self._pool.give(buffer)
             await _finished(writing)
 
-    def _write(self, incoming: Incoming, cursor: Cursor, batch: list[memoryview], size: int) -> asyncio.Future[int]:
+    def _write(self, incoming: Incoming, cursor: Cursor, buffer: memoryview, count: int) -> asyncio.Future[int]:
         def write() -> int:
             self._lease.check()
-            return incoming.write_batch(cursor, batch)
+            return incoming.write(cursor, buffer[:count])
 
         def written(future: asyncio.Future[int]) -> None:
+            self._pool.give(buffer)
             if future.cancelled() or future.exception():
                 return
-            self.bytes_fetched += size
+            self.bytes_fetched += count
             self._patience.progressed()
-            self._emit(BytesReceived(incoming.path, size))
+            self._emit(BytesReceived(incoming.path, count))
             if finished := future.result():
                 self._unsynced += finished
                 self._follow(incoming)

@@ -7,7 +7,6 @@ itself, never retries, and classifies: whatever goes wrong is raised as one of `
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,19 @@ class Capabilities:
 
     local: bool = False
     in_place: bool = False
+
+
+class Body(Protocol):
+    """The bytes of one opening, in order."""
+
+    async def readinto(self, buffer: memoryview) -> int:
+        """Fill `buffer` from its start; how many bytes have come, 0 only at the body's proper end.
+
+        Returns when the buffer is full, at the end, or, so that progress shows, a moment after something has come. An error
+        is raised when everything that came before it has been handed out. `buffer` is written to only until the call ends,
+        cancelled or not; while none is pending the sender is held back.
+        """
+        ...
 
 
 class Source(Protocol):
@@ -49,11 +61,11 @@ class Source(Protocol):
         """
         ...
 
-    def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """The bytes of `byte_range` of `file`, in order, in pieces of any length; the whole file when it is None.
+    def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AbstractAsyncContextManager[Body]:
+        """The bytes of `byte_range` of `file`; the whole file when it is None.
 
-        Before the first piece is handed out, status, Content-Range, total size and validator were compared with what was
-        asked for. Iteration ends after exactly `len(byte_range)` bytes (of the whole file: after its size, or at the
+        Before the first byte is handed out, status, Content-Range, total size and validator were compared with what was
+        asked for. The body ends after exactly `len(byte_range)` bytes (of the whole file: after its size, or at the
         sender's proper end when the size is unknown) or raises: a short body, extra bytes, a stall never pass as an end.
         Closing early is allowed at any time, costs at most the connection, and never waits for the sender. May be called
         concurrently for any files and ranges.

@@ -32,7 +32,7 @@ from fetcher.errors import (
     UsageError,
 )
 from fetcher.sources.addresses import HubAddress, hub_endpoint
-from fetcher.sources.base import Capabilities
+from fetcher.sources.base import Body, Capabilities
 from fetcher.sources.locations import Location, expiry
 from fetcher.transport.client import Answer, Credentials, HttpTransport, origin_of
 from fetcher.transport.ranges import check_part, check_whole, range_header, validator
@@ -96,7 +96,7 @@ class HubSource:
         return Listing(revision, tuple(files))
 
     @asynccontextmanager
-    async def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AsyncIterator[Body]:
         answer, length = await self._answer(file, byte_range)
         try:
             yield answer.body(length=length, what=file.path)

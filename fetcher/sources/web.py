@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from fetcher.artifact import ArtifactRef, ByteRange, Digest, Listing, RemoteFile
 from fetcher.errors import BadResponse, ContentChanged, UsageError
 from fetcher.planning.ranges import LONGEST_RANGE
-from fetcher.sources.base import Capabilities
+from fetcher.sources.base import Body, Capabilities
 from fetcher.sources.locations import Location, expiry
 from fetcher.transport.client import Answer, Credentials, HttpTransport, origin_of
 from fetcher.transport.ranges import (
@@ -89,17 +89,11 @@ class WebSource:
         return Listing(revision, (self._file,))
 
     @asynccontextmanager
-    async def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AsyncIterator[AsyncIterator[bytes]]:
-        if (kept := self._from_probe(byte_range)) is not None:
-            answer, length = kept
-            body = answer.body(length=length, what=file.path)
-            if byte_range is not None and length is not None and len(byte_range) < length:
-                body = _beginning(body, len(byte_range))
-        else:
-            answer, length = await self._fresh(file, byte_range)
-            body = answer.body(length=length, what=file.path)
+    async def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AsyncIterator[Body]:
+        answer, length = self._from_probe(byte_range) or await self._fresh(file, byte_range)
         try:
-            yield body
+            body = answer.body(length=length, what=file.path)
+            yield body if byte_range is None else Beginning(body, len(byte_range))
         finally:
             answer.close()
 
@@ -185,14 +179,17 @@ class WebSource:
         )
 
 
-async def _beginning(body: AsyncIterator[bytes], count: int) -> AsyncIterator[bytes]:
-    """The first `count` bytes of a longer body. The rest is for other connections; this one is closed."""
-    left = count
-    async for piece in body:
-        yield piece[:left]
-        left -= len(piece)
-        if left <= 0:
-            return
+class Beginning:
+    """The first `count` bytes of a body that may be longer: the probe's rest is for other connections, and it is dropped."""
+
+    def __init__(self, body: Body, count: int) -> None:
+        self._body = body
+        self._left = count
+
+    async def readinto(self, buffer: memoryview) -> int:
+        count = await self._body.readinto(buffer[: self._left]) if self._left else 0
+        self._left -= count
+        return count
 
 
 def _file_name(path: str) -> str:

@@ -6,7 +6,6 @@ Methods that touch the disk block and may be called from several threads for dif
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,9 +15,6 @@ from fetcher.manifest import ManifestFile
 from fetcher.planning.ranges import chunk_count
 from fetcher.store.filesystem import allow, file_mode, make_directory, reserve
 from fetcher.store.journal import Journal
-
-_IOV_MAX = 1024
-"""Linux's limit on the buffers of one pwritev(2)."""
 
 
 class StagedFile:
@@ -84,13 +80,12 @@ class StagedFile:
         begun = sum(length for length, _ in self.parts.values())
         return (len(self.chunks) - (last in self.chunks)) * CHUNK_SIZE + tail + begun
 
-    def write(self, offset: int, pieces: Sequence[memoryview]) -> None:
-        """pwritev(2) until everything is written. Raises OSError."""
-        pending = [piece for piece in pieces if piece]
-        while pending:
-            count = os.pwritev(self.descriptor, pending[:_IOV_MAX], offset)
+    def write(self, offset: int, data: memoryview) -> None:
+        """pwrite(2) until everything is written. Raises OSError."""
+        while data:
+            count = os.pwrite(self.descriptor, data, offset)
             offset += count
-            pending = _after(pending, count)
+            data = data[count:]
 
     def finish_chunk(self, index: int, digest: str) -> None:
         """Chunk `index` is written and has the XXH3-128 `digest`."""
@@ -148,11 +143,3 @@ class StagedFile:
     def _begin(self) -> None:
         if (identity := self.file.identity) is not None:
             self._journal.begin(self.file.path, identity)
-
-
-def _after(pieces: list[memoryview], count: int) -> list[memoryview]:
-    for index, piece in enumerate(pieces):
-        if count < len(piece):
-            return [piece[count:], *pieces[index + 1 :]]
-        count -= len(piece)
-    return []

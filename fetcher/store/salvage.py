@@ -153,5 +153,5 @@ def _filled(staged: StagedFile, old: int, chunks: Mapping[int, str], *, size: in
 def _copy(old: int, staged: StagedFile, byte_range: ByteRange) -> None:
     offset = byte_range.start
     for piece in read_pieces(old, byte_range, short_ok=True):
-        staged.write(offset, [piece])
+        staged.write(offset, piece)
         offset += len(piece)

@@ -41,8 +41,11 @@ _SIZE = 300_000
 
 async def read(source: Source, file: RemoteFile, byte_range: ByteRange | None = None) -> bytes:
     """All bytes of one opening."""
-    async with source.open(file, byte_range) as pieces:
-        return b"".join([piece async for piece in pieces])
+    buffer, content = memoryview(bytearray(50_000)), bytearray()
+    async with source.open(file, byte_range) as body:
+        while count := await body.readinto(buffer):
+            content += buffer[:count]
+    return bytes(content)
 
 
 async def listing_of(source: Source) -> Listing:
@@ -174,11 +177,39 @@ class SourceConformance:
         async with aclosing(make_source(self.files)) as source:
             file = self.file_in(await listing_of(source))
             for _ in range(3):
-                async with source.open(file, None) as pieces:
-                    first = await anext(aiter(pieces))
-                assert self.largest.startswith(first)
+                buffer = bytearray(1000)
+                async with source.open(file, None) as body:
+                    count = await body.readinto(memoryview(buffer))
+                assert count > 0
+                assert self.largest.startswith(buffer[:count])
             async with source.open(file, None):
                 pass
+            assert await read(source, file) == self.largest
+
+    async def test_nothing_is_written_behind_what_is_returned(self, make_source: MakeSource) -> None:
+        async with aclosing(make_source(self.files)) as source:
+            file = self.file_in(await listing_of(source))
+            buffer = bytearray(b"\xa5" * 4096)
+            async with source.open(file, ByteRange(0, 1000)) as body:
+                count = await body.readinto(memoryview(buffer))
+                while more := await body.readinto(memoryview(buffer)[count:]):
+                    count += more
+            assert buffer == self.largest[:1000] + b"\xa5" * 3096
+
+    async def test_a_cancelled_reader_gets_no_bytes_afterwards(self, make_source: MakeSource) -> None:
+        async with aclosing(make_source(self.files)) as source:
+            file = self.file_in(await listing_of(source))
+            for turns in range(12):
+                buffer = bytearray(_SIZE)
+                async with source.open(file, None) as body:
+                    reading = asyncio.ensure_future(body.readinto(memoryview(buffer)))
+                    for _ in range(turns):
+                        await asyncio.sleep(0)
+                    reading.cancel()
+                    await asyncio.wait([reading])
+                    left = bytes(buffer)
+                    await asyncio.sleep(0.01)
+                    assert buffer == left
             assert await read(source, file) == self.largest
 
     async def test_an_error_of_the_reader_passes_through(self, make_source: MakeSource) -> None:
@@ -229,8 +260,8 @@ class SourceConformance:
     async def test_closing_after_an_abandoned_body_returns(self, make_source: MakeSource) -> None:
         source = make_source(self.files)
         file = self.file_in(await listing_of(source))
-        async with source.open(file, None) as pieces:
-            await anext(aiter(pieces))
+        async with source.open(file, None) as body:
+            await body.readinto(memoryview(bytearray(1000)))
         await source.aclose()
 
     async def test_local_files_have_a_path_that_holds_their_content(self, make_source: MakeSource) -> None:

@@ -1,37 +1,95 @@
-"""A response body on its way in: exactly as long as announced, or an error. The seam for a faster receive path.
+"""A response body on its way in: exactly as long as announced, or an error.
 
-aiohttp's `iter_any` hands over what its parser has gathered, without a copy or a thread of ours; larger writes are made by
-those who gather the pieces.
+`receiving` picks the path. A body whose length is announced and that is the content itself goes through `sink`, from the
+socket into the reader's buffer; any other (chunked, or over a transport that can't) is handed over by aiohttp's parser.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from typing import Protocol
 
 import aiohttp
 
-from fetcher.errors import BadResponse, Stalled, Unreachable
+from fetcher.errors import BadResponse, FetchError, Stalled, Unreachable
+from fetcher.transport.ranges import content_length
+from fetcher.transport.sink import LINGER, Sink
 
 
-async def received(response: aiohttp.ClientResponse, *, length: int | None, what: str, stall: float) -> AsyncIterator[bytes]:
-    """The body's pieces: `length` bytes in all, or up to the sender's proper end when that is None.
+class ResponseBody(Protocol):
+    async def readinto(self, buffer: memoryview) -> int: ...
+    def close(self) -> None: ...
 
-    Raises Stalled, Unreachable, BadResponse.
+
+def receiving(response: aiohttp.ClientResponse, *, length: int | None, what: str, stall: float) -> ResponseBody:
+    """The body of `response`, `length` bytes in all, or up to the sender's proper end when that is None.
+
+    Of both kinds `readinto` is that of `sources.base.Body`, and raises Stalled, Unreachable, BadResponse. `close` gives the
+    connection back if the body has ended, else drops it at once.
     """
-    seen = 0
-    try:
-        async for piece in response.content.iter_any():
-            seen += len(piece)
-            if length is not None and seen > length:
-                raise BadResponse(f"the server sends more than the {length:,} bytes it announced for {what}")
-            if piece:
-                yield piece
-    except (aiohttp.SocketTimeoutError, TimeoutError):
-        raise Stalled(f"nothing came for {stall:.0f} s in the middle of {what} (--timeout-stall)") from None
-    except aiohttp.ClientPayloadError as error:
-        raise Unreachable(f"the connection ended after {seen:,} bytes of {what}") from error
-    except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
-        raise Unreachable(f"the connection broke after {seen:,} bytes of {what}: {type(error).__name__}") from error
-    if length is not None and seen != length:
-        raise BadResponse(f"the server announced {length:,} bytes for {what} and ended after {seen:,}")
+    announced = content_length(response.headers)
+    if length is not None and announced == length and Sink.fits(response):
+        return Sink(response, length=length, what=what, stall=stall)
+    return OrdinaryBody(response, length=length, what=what, stall=stall)
+
+
+class OrdinaryBody:
+    """What aiohttp's parser has gathered, copied into the reader's buffer."""
+
+    def __init__(self, response: aiohttp.ClientResponse, *, length: int | None, what: str, stall: float) -> None:
+        self._response = response
+        self._length = length
+        self._what = what
+        self._stall = stall
+        self._seen = 0
+        self._rest = memoryview(b"")
+        self._error: FetchError | None = None
+
+    async def readinto(self, buffer: memoryview) -> int:
+        clock = asyncio.get_running_loop().time
+        filled, until = 0, clock() + LINGER
+        while filled < len(buffer) and not (filled and clock() > until):
+            if not self._rest and not await self._next():
+                break
+            count = min(len(self._rest), len(buffer) - filled)
+            buffer[filled : filled + count] = self._rest[:count]
+            self._rest = self._rest[count:]
+            filled += count
+        if filled == 0 and self._error is not None:
+            raise self._error
+        return filled
+
+    def close(self) -> None:
+        if self._response.content.at_eof():
+            self._response.release()
+        else:
+            self._response.close()
+
+    async def _next(self) -> bool:
+        """Get the next piece; False at the end, and when there is an error to raise."""
+        if self._error is None:
+            try:
+                async with asyncio.timeout(self._stall):
+                    self._rest = memoryview(await self._response.content.readany())
+                self._seen += len(self._rest)
+                self._error = self._misfit()
+            except (TimeoutError, aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
+                self._error = self._classified(error)
+        return self._error is None and len(self._rest) > 0
+
+    def _misfit(self) -> BadResponse | None:
+        if self._length is None:
+            return None
+        if self._seen > self._length:
+            return BadResponse(f"the server sends more than the {self._length:,} bytes it announced for {self._what}")
+        if not self._rest and self._seen != self._length:
+            return BadResponse(f"the server announced {self._length:,} bytes for {self._what} and ended after {self._seen:,}")
+        return None
+
+    def _classified(self, error: Exception) -> FetchError:
+        match error:
+            case TimeoutError():
+                return Stalled(f"nothing came for {self._stall:.0f} s in the middle of {self._what} (--timeout-stall)")
+            case aiohttp.ClientPayloadError():
+                return Unreachable(f"the connection ended after {self._seen:,} bytes of {self._what}")
+        return Unreachable(f"the connection broke after {self._seen:,} bytes of {self._what}: {type(error).__name__}")

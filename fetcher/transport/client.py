@@ -20,7 +20,7 @@ import yarl
 
 from fetcher import __version__
 from fetcher.errors import BadResponse, ConfigurationError, FetchError, Stalled, Unreachable, Untrusted
-from fetcher.transport.body import received
+from fetcher.transport.body import ResponseBody, receiving
 from fetcher.transport.trust import tls_context
 
 REDIRECTS = 10
@@ -29,6 +29,7 @@ CONNECT_TIMEOUT = 20.0
 """Seconds for DNS, TCP and TLS: two lost SYNs (1 + 2 s) and a slow handshake on the far side of the world fit in."""
 _REDIRECT_STATUSES = (301, 302, 303, 307, 308)
 _HEAD_LIMIT = 32 * 1024
+_READ = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,27 +61,30 @@ class Answer:
     def __init__(self, response: aiohttp.ClientResponse, url: str, *, stall: float) -> None:
         self._response = response
         self._stall = stall
+        self._body: ResponseBody | None = None
         self.url = url
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
 
-    def body(self, *, length: int | None, what: str) -> AsyncIterator[bytes]:
-        """The body's pieces; see `transport.body.received`."""
-        return received(self._response, length=length, what=what, stall=self._stall)
+    def body(self, *, length: int | None, what: str) -> ResponseBody:
+        """The body, to be asked for once; see `transport.body.receiving`."""
+        self._body = receiving(self._response, length=length, what=what, stall=self._stall)
+        return self._body
 
     async def read(self, limit: int, *, what: str) -> bytes:
         """The whole of a small body. Raises BadResponse when it is longer than `limit` bytes."""
-        pieces, seen = [], 0
-        async for piece in self.body(length=None, what=what):
-            seen += len(piece)
-            if seen > limit:
+        body, buffer, content = self.body(length=None, what=what), memoryview(bytearray(_READ)), bytearray()
+        while count := await body.readinto(buffer):
+            content += buffer[:count]
+            if len(content) > limit:
                 raise BadResponse(f"more than {limit:,} bytes for {what}")
-            pieces.append(piece)
-        return b"".join(pieces)
+        return bytes(content)
 
     def close(self) -> None:
         """Give the connection back if the body has ended, else drop it at once."""
-        if self._response.content.at_eof():
+        if self._body is not None:
+            self._body.close()
+        elif self._response.content.at_eof():
             self._response.release()
         else:
             self._response.close()
@@ -170,7 +174,8 @@ class HttpTransport:
             connector = aiohttp.TCPConnector(limit=self._connections + 4, ttl_dns_cache=60, ssl=tls_context(self._environ))
             self._session = aiohttp.ClientSession(
                 connector=connector,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=self._stall),
+                # Heads and bodies have deadlines of their own: aiohttp's timer would go on running while a sink receives.
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=None),
                 auto_decompress=False,
                 trust_env=True,
                 cookie_jar=aiohttp.DummyCookieJar(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pytest
 
 from fetcher.artifact import ByteRange, Digest, Listing, RemoteFile
 from fetcher.errors import NotFound
-from fetcher.sources.base import Capabilities, Source
+from fetcher.sources.base import Body, Capabilities, Source
 from fetcher.testing.conformance import MakeSource, SourceConformance
 
 
@@ -41,16 +41,12 @@ class MemorySource:
         return Listing(revision, tuple(files))
 
     @asynccontextmanager
-    async def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AsyncIterator[Body]:
         content = self._files[file.path]
         if hashlib.sha256(content).hexdigest() != file.digests[0].hex:
             content = bytes(len(content)) if self._broken == "change" else self._former
         part = content if byte_range is None else content[byte_range.start : byte_range.stop]
-        pieces = _pieces(part[: len(part) - int(self._broken == "length")])
-        try:
-            yield pieces
-        finally:
-            await pieces.aclose()
+        yield MemoryBody(part[: len(part) - int(self._broken == "length")])
 
     def local_path(self, file: RemoteFile) -> Path | None:
         return None
@@ -64,9 +60,15 @@ class MemorySource:
         return max(SourceConformance.files.values(), key=len)
 
 
-async def _pieces(content: bytes) -> AsyncGenerator[bytes, None]:
-    for start in range(0, len(content), 10_000):
-        yield content[start : start + 10_000]
+class MemoryBody:
+    def __init__(self, content: bytes) -> None:
+        self._left = content
+
+    async def readinto(self, buffer: memoryview) -> int:
+        piece = self._left[: min(len(buffer), 10_000)]
+        buffer[: len(piece)] = piece
+        self._left = self._left[len(piece) :]
+        return len(piece)
 
 
 def maker(broken: str | None = None) -> MakeSource:

@@ -39,7 +39,7 @@ def begun(staging: Path) -> tuple[Lease, StagedFile]:
     journal = Journal(lease.journal_path, mode=0o644)
     staged = StagedFile.create(FILE, lease.data / FILE.path, journal)
     for index in (0, 2):
-        staged.write(index * CHUNK_SIZE, [memoryview(chunk(index))])
+        staged.write(index * CHUNK_SIZE, memoryview(chunk(index)))
         staged.finish_chunk(index, digest(chunk(index)))
     journal.close()
     return lease, staged
@@ -77,11 +77,11 @@ def test_the_inode_of_an_owner_that_closed_it_is_used_on(tmp_path: Path) -> None
 
 def test_the_good_chunks_of_one_that_may_still_write_are_moved_out_of_its_reach(tmp_path: Path) -> None:
     former, staged = begun(tmp_path)
-    staged.write(0, [memoryview(b"damage before")])
+    staged.write(0, memoryview(b"damage before"))
     lease, found = continued(tmp_path, former=former)
     assert found is not None
     assert found.chunks.keys() == {2}
-    staged.write(2 * CHUNK_SIZE, [memoryview(b"after")])
+    staged.write(2 * CHUNK_SIZE, memoryview(b"after"))
     assert (lease.data / FILE.path).read_bytes()[2 * CHUNK_SIZE :] == chunk(2)
     staged.close()
     found.close()
