@@ -1,8 +1,8 @@
 """SHA-256 at the rate of the wire: several files share the lanes of a vector unit.
 
 One file's SHA-256 is sequential, 0.2-0.4 GB/s a core where the CPU has no SHA extensions. Different files' are independent, and
-a vector instruction works on 4 to 16 of them at once: 1.0 GB/s for 4 files, 2.6 for 16 (AVX-512, one core of 2.5 GHz). Which way
-is faster for how many files is measured once, in about two milliseconds, and a digest may change its way at any call.
+a vector instruction works on 4 to 16 of them at once: 1.0 GB/s for 4 files, 2.6 for 16 (AVX-512, one core at 2.5 GHz). Which
+way is faster for how many files is measured once, in about two milliseconds, and a digest may change its way at any call.
 
 Without the extension (no compiler when it was installed) hashlib does the work, with the same results.
 """
