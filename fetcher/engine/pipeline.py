@@ -199,7 +199,7 @@ class Pipeline:
             drop_pages=self.settings.page_cache == "drop" or (self.settings.page_cache == "auto" and total > room),
         )
         return Transfer(
-            [Incoming(staged) for staged in prepared.staged],
+            [Incoming(staged, streams=len(prepared.staged)) for staged in prepared.staged],
             source=self.source,
             lease=lease,
             journal=journal,

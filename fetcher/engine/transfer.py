@@ -26,6 +26,7 @@ from typing import TypeVar
 
 from fetcher.artifact import ByteRange
 from fetcher.engine.buffers import BufferPool
+from fetcher.engine.hashing import Hashing
 from fetcher.engine.incoming import Cursor, Incoming
 from fetcher.engine.pace import FLOOR, RateLimit, TrickleJudge
 from fetcher.engine.retry import Patience
@@ -50,6 +51,7 @@ from fetcher.events import (
     Retrying,
     Subscriber,
 )
+from fetcher.integrity.frontier import Stretch
 from fetcher.manifest import ManifestFile
 from fetcher.sources.base import Body, Source
 from fetcher.store.filesystem import storing
@@ -61,6 +63,8 @@ T = TypeVar("T")
 REFETCHES = 2
 """Times a file whose digest is wrong is fetched again. One cures a bit flipped on the way, two a flipped bit and a proxy that
 had cached it; what is wrong three times is wrong at the source."""
+GATHER = 256 * 1024 * 1024
+"""Bytes that wait at most for more files to be hashed with them: still in the page cache, a fraction of a second's work."""
 SYNC_EVERY = 32
 """Finished chunks (512 MiB) between two syncs of data and journal: what power loss may cost, at about one fsync a second."""
 
@@ -79,6 +83,15 @@ class Pull:
     def rate(self, now: float) -> float:
         """Bytes a second since the last mark."""
         return (self.received - self.marked) / max(now - self.marked_at, 1e-3)
+
+
+@dataclass(frozen=True, slots=True)
+class HashJob:
+    """`count` bytes of a file that the hashing threads are given."""
+
+    incoming: Incoming
+    stretch: Stretch
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,19 +138,23 @@ class Transfer:
         self._begun: dict[str, Incoming] = {}
         self._gate = 0.0
         self._unsynced = 0
-        self._stopping = False
         self._wake = asyncio.Event()
         self._writers = ThreadPoolExecutor(min(4, limits.threads + 1), "write")
         self._hashers = ThreadPoolExecutor(limits.threads, "hash")
+        self._hashing = Hashing[HashJob](threads=limits.threads, gather=min(GATHER, limits.hash_lag // 2), done=self._report)
         self._syncer = ThreadPoolExecutor(1, "sync")
         self._group: asyncio.TaskGroup
+        self._loop: asyncio.AbstractEventLoop
         self.bytes_fetched = 0
 
     async def run(self) -> dict[str, ManifestFile]:
         """Path → manifest entry of every file, all synced and closed. Raises FetchError."""
         judge = TrickleJudge(max(1.0, self._limits.timeout_stall / 3), floor=0.0 if self._rate.limited else FLOOR)
+        self._loop = asyncio.get_running_loop()
         try:
             async with asyncio.TaskGroup() as self._group:
+                for _ in range(self._limits.threads):
+                    self._spawn(self._hash())
                 for incoming in self._files.values():
                     self._refill(incoming)
                     self._follow(incoming)
@@ -146,9 +163,10 @@ class Transfer:
                     for _ in range(self._limits.connections):
                         connections.create_task(self._connection(judge))
                 watching.cancel()
+                self._hashing.close()
         finally:
             # Threads finish the buffer they hold, so that no descriptor is closed, or reused, under them.
-            self._stopping = True
+            self._hashing.close()
             for pool in (self._writers, self._hashers):
                 pool.shutdown(wait=True, cancel_futures=True)
             # A sync may take many seconds and holds no buffer; nobody who was interrupted waits for it.
@@ -217,12 +235,14 @@ class Transfer:
             async with asyncio.timeout(None) as scope:
                 pull = Pull(assignment.path, scope)
                 self._pulls.add(pull)
+                self._tell_hashing()
                 self._emit(ConnectionsActive(len(self._pulls)))
                 try:
                     async with self._source.open(incoming.file, None if whole else wanted) as body:
                         await self._receive(body, incoming, cursor, pull)
                 finally:
                     self._pulls.discard(pull)
+                    self._tell_hashing()
             judge.finished(pull.received / max(time.monotonic() - pull.began, 1e-3))
             if incoming.size is None:
                 incoming.end_unsized(cursor)
@@ -337,26 +357,33 @@ class Transfer:
         """Let the hash frontier move if it can, and end the file when it has arrived."""
         if incoming.hashing or incoming.sealing or incoming.restart_wanted or incoming.path in self._entries:
             return
-        limit = incoming.contiguous()
-        if incoming.frontier and incoming.frontier.position < limit:
+        if (stretch := incoming.stretch()) is not None:
             incoming.hashing = True
-            self._spawn(self._hash(incoming, limit))
+            self._hashing.add(HashJob(incoming, stretch, stretch.left))
         elif incoming.staged.complete and incoming.hashed and not self._schedule.active(incoming.path):
             incoming.sealing = True
             self._spawn(self._finish(incoming))
 
-    async def _hash(self, incoming: Incoming, limit: int) -> None:
+    async def _hash(self) -> None:
         try:
-            count = await self._on(self._hashers, lambda: incoming.advance(limit, lambda: self._stopping))
+            await self._on(self._hashers, self._hashing.work)
         except OSError as error:
-            raise from_os_error(error, doing="read back the staged file", path=incoming.path) from error
+            raise from_os_error(error, doing="read back the staged file", path=error.filename) from error
         except EOFError as error:
-            raise LocalIOError(f"the staged file was cut short by somebody else: {error}", path=incoming.path) from error
-        finally:
-            incoming.hashing = False
-        self._emit(BytesHashed(incoming.path, count))
+            raise LocalIOError(f"the staged file was cut short by somebody else: {error}") from error
+
+    async def _hashed(self, job: HashJob) -> None:
+        job.incoming.hashing = False
+        self._emit(BytesHashed(job.incoming.path, job.count))
         self._patience.progressed()
-        self._settle(incoming)
+        self._settle(job.incoming)
+
+    def _report(self, job: HashJob) -> None:
+        """Called by a hashing thread."""
+        self._loop.call_soon_threadsafe(lambda: self._spawn(self._hashed(job)))
+
+    def _tell_hashing(self) -> None:
+        self._hashing.expect(len(self._begun), receiving=bool(self._pulls))
 
     async def _finish(self, incoming: Incoming) -> None:
         """Compare, sync and close; or decide what to fetch again."""
@@ -380,7 +407,7 @@ class Transfer:
                 actual=actual,
             )
         self._emit(Mismatched(incoming.path, expected, actual, incoming.refetches, REFETCHES))
-        damaged = await self._on(self._hashers, incoming.damaged_chunks)
+        damaged = await self._on(self._writers, incoming.damaged_chunks)
         if damaged:
             self._emit(BytesDiscarded(incoming.path, incoming.forget(damaged)))
         else:
@@ -394,6 +421,7 @@ class Transfer:
             return
         self._entries[incoming.path] = entry
         self._begun.pop(incoming.path, None)
+        self._tell_hashing()
         self._emit(FileVerified(incoming.path, entry.size, bool(entry.digests)))
 
     # Syncing
