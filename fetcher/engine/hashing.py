@@ -11,14 +11,14 @@ import mmap
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
 from fetcher.integrity.frontier import Stretch, advance_together
-from fetcher.integrity.lanes import MOST
+from fetcher.integrity.lanes import MOST, available
+from fetcher.planning.memory import HASH_BUFFER
 
-BUFFER = 4 * 1024 * 1024
-"""Bytes a thread: 256 KiB for each of 16 files, 4 MiB for a single one, below which the hand-over between threads shows."""
+LEAST = 4
+"""Files that are not shared out further: two threads with two files each take longer than one with four."""
 READY = 0.75
 """Of the files at hand: waiting for the last few, which may hang, gains less than it costs."""
 
@@ -42,6 +42,7 @@ class Hashing(Generic[J]):
         self._done = done
         self._ready: deque[J] = deque()
         self._changed = threading.Condition()
+        self._taken_out = 0
         self._at_hand = 0
         self._receiving = True
         self._closed = False
@@ -67,7 +68,7 @@ class Hashing(Generic[J]):
 
     def work(self) -> None:
         """Hash until `close`. Raises OSError, EOFError; see `advance_together`."""
-        buffer = memoryview(mmap.mmap(-1, BUFFER, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        buffer = memoryview(mmap.mmap(-1, HASH_BUFFER, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
         while jobs := self._taken():
             advance_together([job.stretch for job in jobs], buffer)
             self._put_back(jobs)
@@ -78,14 +79,18 @@ class Hashing(Generic[J]):
                 self._changed.wait()
             if self._closed:
                 return []
-            share = MOST if self._receiving else -(-len(self._ready) // self._threads)
-            taken = list(islice(self._ready, min(share, MOST)))
-            for _ in taken:
-                self._ready.popleft()
+            taken = [self._ready.popleft() for _ in range(min(len(self._ready), self._share()))]
+            self._taken_out += len(taken)
             return taken
+
+    def _share(self) -> int:
+        if self._receiving:
+            return MOST
+        return min(MOST, max(LEAST, -(-(len(self._ready) + self._taken_out) // self._threads)))
 
     def _put_back(self, jobs: Sequence[J]) -> None:
         with self._changed:
+            self._taken_out -= len(jobs)
             self._ready.extend(job for job in jobs if job.stretch.left)
             if self._ready:
                 self._changed.notify()
@@ -100,3 +105,8 @@ class Hashing(Generic[J]):
 
     def _waiting_bytes(self) -> int:
         return sum(job.stretch.left for job in self._ready)
+
+
+def hash_threads(processors: int) -> int:
+    """How many are worth it: vector units are shared by the two threads of a core, and somebody has to receive."""
+    return max(1, processors // 2) if available() else processors

@@ -82,9 +82,8 @@ class Incoming:
         partial = self._partial.get(byte_range.start // CHUNK_SIZE)
         return ByteRange(partial.position, byte_range.stop) if partial else byte_range
 
-    def cursor(self, byte_range: ByteRange | None) -> Cursor:
-        """Where to write the bytes of `byte_range`; goes on in the middle of a chunk that another connection began."""
-        start = byte_range.start if byte_range else 0
+    def cursor(self, start: int) -> Cursor:
+        """Where to write the bytes from `start` on; goes on in the middle of a chunk that another connection began."""
         partial = self._partial.pop(start // CHUNK_SIZE, None)
         if partial is not None and partial.position == start:
             return partial

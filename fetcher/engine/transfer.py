@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -30,7 +30,7 @@ from fetcher.engine.hashing import Hashing
 from fetcher.engine.incoming import Cursor, Incoming
 from fetcher.engine.pace import FLOOR, RateLimit, TrickleJudge
 from fetcher.engine.retry import Patience
-from fetcher.engine.schedule import Assignment, Schedule
+from fetcher.engine.schedule import Assignment, Progress, Schedule
 from fetcher.errors import (
     DigestMismatch,
     LocalIOError,
@@ -63,7 +63,7 @@ T = TypeVar("T")
 REFETCHES = 2
 """Times a file whose digest is wrong is fetched again. One cures a bit flipped on the way, two a flipped bit and a proxy that
 had cached it; what is wrong three times is wrong at the source."""
-GATHER = 256 * 1024 * 1024
+GATHER = 128 * 1024 * 1024
 """Bytes that wait at most for more files to be hashed with them: still in the page cache, a fraction of a second's work."""
 SYNC_EVERY = 32
 """Finished chunks (512 MiB) between two syncs of data and journal: what power loss may cost, at about one fsync a second."""
@@ -73,12 +73,25 @@ SYNC_EVERY = 32
 class Pull:
     """An assignment in the making: bytes received so far, and the scope by which it can be abandoned."""
 
-    path: str
+    assignment: Assignment
     scope: asyncio.Timeout
     received: int = 0
     began: float = field(default_factory=time.monotonic)
     marked: int = 0
     marked_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def path(self) -> str:
+        return self.assignment.path
+
+    @property
+    def position(self) -> int:
+        """The next byte to come."""
+        return self.assignment.start + self.received
+
+    def left(self, room: int) -> int:
+        """How many of `room` bytes still belong to the assignment, whose end may have come nearer."""
+        return room if self.assignment.stop is None else max(0, min(room, self.assignment.stop - self.position))
 
     def rate(self, now: float) -> float:
         """Bytes a second since the last mark."""
@@ -104,6 +117,7 @@ class Limits:
     longest_range: int
     hash_lag: int
     threads: int
+    hash_threads: int
     timeout_stall: float
     drop_pages: bool
 
@@ -133,6 +147,7 @@ class Transfer:
         self._emit = on_event
         self._pool = BufferPool(limits.buffers, limits.buffer_size)
         self._schedule = Schedule()
+        self._judge = TrickleJudge(max(1.0, limits.timeout_stall / 3), floor=0.0 if rate.limited else FLOOR)
         self._entries: dict[str, ManifestFile] = {}
         self._pulls: set[Pull] = set()
         self._begun: dict[str, Incoming] = {}
@@ -140,8 +155,10 @@ class Transfer:
         self._unsynced = 0
         self._wake = asyncio.Event()
         self._writers = ThreadPoolExecutor(min(4, limits.threads + 1), "write")
-        self._hashers = ThreadPoolExecutor(limits.threads, "hash")
-        self._hashing = Hashing[HashJob](threads=limits.threads, gather=min(GATHER, limits.hash_lag // 2), done=self._report)
+        self._hashers = ThreadPoolExecutor(limits.hash_threads, "hash")
+        self._hashing = Hashing[HashJob](
+            threads=limits.hash_threads, gather=min(GATHER, limits.hash_lag // 2), done=self._report
+        )
         self._syncer = ThreadPoolExecutor(1, "sync")
         self._group: asyncio.TaskGroup
         self._loop: asyncio.AbstractEventLoop
@@ -149,19 +166,18 @@ class Transfer:
 
     async def run(self) -> dict[str, ManifestFile]:
         """Path → manifest entry of every file, all synced and closed. Raises FetchError."""
-        judge = TrickleJudge(max(1.0, self._limits.timeout_stall / 3), floor=0.0 if self._rate.limited else FLOOR)
         self._loop = asyncio.get_running_loop()
         try:
             async with asyncio.TaskGroup() as self._group:
-                for _ in range(self._limits.threads):
+                for _ in range(self._limits.hash_threads):
                     self._spawn(self._hash())
                 for incoming in self._files.values():
                     self._refill(incoming)
                     self._follow(incoming)
-                watching = self._group.create_task(self._replace_tricklers(judge))
+                watching = self._group.create_task(self._replace_tricklers())
                 async with asyncio.TaskGroup() as connections:
                     for _ in range(self._limits.connections):
-                        connections.create_task(self._connection(judge))
+                        connections.create_task(self._connection())
                 watching.cancel()
                 self._hashing.close()
         finally:
@@ -190,7 +206,7 @@ class Transfer:
         """The next assignment, waiting for one while files are unfinished; None when all are done."""
         while not self._finished:
             lagging = sum(each.lag for each in self._begun.values()) > self._limits.hash_lag
-            if assignment := self._schedule.take(lagging=lagging):
+            if assignment := self._schedule.take(lagging=lagging) or self._schedule.take_over(self._progress()):
                 self._begun[assignment.path] = self._files[assignment.path]
                 return assignment
             self._wake.clear()
@@ -198,18 +214,26 @@ class Transfer:
         self._wake.set()
         return None
 
+    def _progress(self) -> Iterator[Progress]:
+        """Of all connections whose range another one may take over a part of."""
+        now = time.monotonic()
+        for pull in self._pulls:
+            rate = pull.received / max(now - pull.began, 1e-3) if pull.received else self._judge.typical
+            if not self._files[pull.path].restart_wanted:
+                yield Progress(pull.assignment, pull.position, rate)
+
     # Pulling
 
-    async def _connection(self, judge: TrickleJudge) -> None:
+    async def _connection(self) -> None:
         failures = 0
         while assignment := await self._take():
             if (wait := self._gate - time.monotonic()) > 0:
                 await asyncio.sleep(wait)
             incoming = self._files[assignment.path]
-            cursor = incoming.cursor(assignment.byte_range)
+            cursor = incoming.cursor(assignment.start)
             delay = 0.0
             try:
-                await self._pull(assignment, incoming, cursor, judge)
+                await self._pull(assignment, incoming, cursor)
                 failures = 0
             except SourceError as error:
                 failures += 1
@@ -217,7 +241,7 @@ class Transfer:
             except OSError as error:
                 raise from_os_error(error, doing="write the staged file", path=incoming.path) from error
             except asyncio.CancelledError:
-                if assignment.byte_range is not None:
+                if assignment.stop is not None:
                     incoming.park(cursor)  # what is begun is noted: whoever continues need not fetch it again
                 raise
             finally:
@@ -227,23 +251,23 @@ class Transfer:
             if delay:
                 await asyncio.sleep(delay)
 
-    async def _pull(self, assignment: Assignment, incoming: Incoming, cursor: Cursor, judge: TrickleJudge) -> None:
+    async def _pull(self, assignment: Assignment, incoming: Incoming, cursor: Cursor) -> None:
         """Receive one range into the file. What was received before an error counts."""
-        wanted = assignment.byte_range
-        whole = wanted is None or (wanted.start == 0 and wanted.stop == incoming.size)
+        whole = assignment.stop in (None, incoming.size) and assignment.start == 0
+        wanted = None if whole or assignment.stop is None else ByteRange(assignment.start, assignment.stop)
         try:
             async with asyncio.timeout(None) as scope:
-                pull = Pull(assignment.path, scope)
+                pull = Pull(assignment, scope)
                 self._pulls.add(pull)
                 self._tell_hashing()
                 self._emit(ConnectionsActive(len(self._pulls)))
                 try:
-                    async with self._source.open(incoming.file, None if whole else wanted) as body:
+                    async with self._source.open(incoming.file, wanted) as body:
                         await self._receive(body, incoming, cursor, pull)
                 finally:
                     self._pulls.discard(pull)
                     self._tell_hashing()
-            judge.finished(pull.received / max(time.monotonic() - pull.began, 1e-3))
+            self._judge.finished(pull.received / max(time.monotonic() - pull.began, 1e-3))
             if incoming.size is None:
                 incoming.end_unsized(cursor)
         except TimeoutError:
@@ -251,12 +275,11 @@ class Transfer:
 
     def _return(self, assignment: Assignment, incoming: Incoming, cursor: Cursor) -> None:
         """What a range lacks is for another connection; a source without ranges can only begin anew."""
-        wanted = assignment.byte_range
-        if wanted is None:
+        if assignment.stop is None:
             incoming.restart_wanted |= incoming.size != cursor.position
-        elif cursor.position < wanted.stop:
+        elif cursor.position < assignment.stop:
             incoming.park(cursor)
-            rest = ByteRange(cursor.position, wanted.stop)
+            rest = ByteRange(cursor.position, assignment.stop)
             self._schedule.add(incoming.path, [rest], size=incoming.size or 0)
 
     async def _receive(self, body: Body, incoming: Incoming, cursor: Cursor, pull: Pull) -> None:
@@ -266,11 +289,13 @@ class Transfer:
         try:
             while True:
                 buffer = await self._pool.take()
-                count = await body.readinto(buffer[: self._rate.piece(len(buffer))])
+                count = 0
+                if room := pull.left(self._rate.piece(len(buffer))):
+                    count = pull.left(await body.readinto(buffer[:room]))
                 if count == 0:
                     break
-                await self._rate.take(count)
                 pull.received += count
+                await self._rate.take(count)
                 await _finished(writing)
                 writing, buffer = self._write(incoming, cursor, buffer, count), None
         finally:
@@ -299,23 +324,24 @@ class Transfer:
         future.add_done_callback(written)
         return future
 
-    async def _replace_tricklers(self, judge: TrickleJudge) -> None:
+    async def _replace_tricklers(self) -> None:
         """Abandon connections that are far slower than the others; what is missing goes to another one."""
         while True:
-            await asyncio.sleep(judge.window / 4)
+            await asyncio.sleep(self._judge.window / 4)
             now = time.monotonic()
-            due = [pull for pull in self._pulls if now - pull.marked_at >= judge.window]
-            for index in judge.slow([pull.rate(now) for pull in due]):
+            due = [pull for pull in self._pulls if now - pull.marked_at >= self._judge.window]
+            for index in self._judge.slow([pull.rate(now) for pull in due]):
                 _abandon(due[index])
             for pull in due:
                 pull.marked, pull.marked_at = pull.received, now
+            self._wake.set()  # what lasts long by now may be taken over by a connection that found nothing to do
 
     # What an error means
 
     def _failed(self, error: SourceError, assignment: Assignment, incoming: Incoming, failures: int) -> float:
         """Seconds this connection waits before its next range. Raises what can't be cured here."""
         match error:
-            case RangesUnsupported() if assignment.byte_range is not None:
+            case RangesUnsupported() if assignment.stop is not None:
                 # Several connections may learn this at once; each says the same.
                 incoming.file = replace(incoming.file, ranges=False)
                 self._begin_anew(incoming)
