@@ -70,13 +70,13 @@ class Incoming:
     def hashed(self) -> bool:
         return self.frontier is None or self.frontier.position == self.size
 
-    def missing(self, longest: int) -> list[ByteRange | None]:
-        """What is to be pulled, as ranges of at most `longest` bytes; a source without ranges gives all or nothing."""
+    def missing(self) -> list[ByteRange | None]:
+        """What is to be pulled; a source without ranges gives all or nothing."""
         if self.staged.complete:
             return []
         if self.size is None or not self.file.ranges:
             return [None]
-        return [self._from_partial(each) for each in missing_ranges(self.size, held=self.staged.chunks, longest=longest)]
+        return [self._from_partial(each) for each in missing_ranges(self.size, held=self.staged.chunks)]
 
     def _from_partial(self, byte_range: ByteRange) -> ByteRange:
         partial = self._partial.get(byte_range.start // CHUNK_SIZE)

@@ -39,7 +39,6 @@ from fetcher.events import Committing, Planned, Resolved, Resolving, Subscriber,
 from fetcher.manifest import Manifest
 from fetcher.planning.memory import plan_memory
 from fetcher.planning.paths import refuse_hostile_paths
-from fetcher.planning.ranges import range_length
 from fetcher.planning.selection import select
 from fetcher.settings import Settings
 from fetcher.sources.base import Source
@@ -195,7 +194,6 @@ class Pipeline:
             connections=memory.connections,
             buffers=memory.buffers,
             buffer_size=memory.buffer,
-            longest_range=range_length(prepared.missing, memory.connections),
             hash_lag=room // 4,
             threads=threads,
             hash_threads=hash_threads(threads),

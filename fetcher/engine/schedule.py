@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -50,13 +51,14 @@ class Progress:
 
 
 class Schedule:
-    """Pending and active ranges of all files. `__repr__` shows both counts."""
+    """Pending and active ranges of all files; `missing` bytes are pending. `__repr__` shows how many ranges."""
 
     def __init__(self) -> None:
         self._pending: dict[str, list[ByteRange | None]] = {}
         self._active: dict[str, int] = {}
         self._turns: dict[str, int] = {}
         self._turn = itertools.count()
+        self.missing = 0
         self._open: set[str] = set()
         self._unopened: list[tuple[int, str]] = []
 
@@ -64,6 +66,8 @@ class Schedule:
         """More to pull of `path`, a file of `size` bytes."""
         known = path in self._active
         pending = self._pending.setdefault(path, [])
+        ranges = list(ranges)
+        self.missing += _bytes(ranges)
         pending.extend(ranges)
         pending.sort(key=_start, reverse=True)
         self._active.setdefault(path, 0)
@@ -72,14 +76,15 @@ class Schedule:
         elif not known:
             heapq.heappush(self._unopened, (-size, path))
 
-    def take(self, *, lagging: bool = False) -> Assignment | None:
-        """The next range, now active; None when there is nothing to hand out at present."""
+    def take(self, *, longest: int = sys.maxsize, lagging: bool = False) -> Assignment | None:
+        """The next range, of whole chunks up to `longest` bytes, now active; None when there is nothing at present."""
         self._open_more()
         candidates = [path for path in self._open if not lagging or not self._active[path]]
         if not candidates:
             return None
         path = min(candidates, key=lambda each: (self._active[each], self._turns[each]))
-        byte_range = self._pending[path].pop()
+        byte_range = self._cut(self._pending[path].pop(), path, longest)
+        self.missing -= _bytes([byte_range])
         if not self._pending[path]:
             self._open.discard(path)
         self._turns[path] = next(self._turn)
@@ -105,6 +110,7 @@ class Schedule:
 
     def clear(self, path: str) -> None:
         """Forget what is pending of `path`."""
+        self.missing -= _bytes(self._pending.get(path, ()))
         self._pending[path] = []
         self._open.discard(path)
 
@@ -119,6 +125,15 @@ class Schedule:
             if self._pending[path]:
                 self._open.add(path)
 
+    def _cut(self, byte_range: ByteRange | None, path: str, longest: int) -> ByteRange | None:
+        if byte_range is None or len(byte_range) <= longest:
+            return byte_range
+        border = max(_last_border(byte_range.start + longest + 1), _next_border(byte_range.start + 1))
+        if border >= byte_range.stop:
+            return byte_range
+        self._pending[path].append(ByteRange(border, byte_range.stop))
+        return ByteRange(byte_range.start, border)
+
     def _activated(self, path: str, byte_range: ByteRange | None) -> Assignment:
         self._active[path] += 1
         if byte_range is None:
@@ -128,6 +143,10 @@ class Schedule:
     def __repr__(self) -> str:
         pending = sum(len(ranges) for ranges in self._pending.values())
         return f"<Schedule [ranges: {sum(self._active.values())} active, {pending} pending]>"
+
+
+def _bytes(ranges: Iterable[ByteRange | None]) -> int:
+    return sum(len(byte_range) for byte_range in ranges if byte_range)
 
 
 def _start(byte_range: ByteRange | None) -> int:

@@ -24,8 +24,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from fetcher.artifact import ByteRange
+from fetcher.artifact import CHUNK_SIZE, ByteRange
 from fetcher.engine.buffers import BufferPool
+from fetcher.engine.concurrency import Concurrency
 from fetcher.engine.hashing import Hashing
 from fetcher.engine.incoming import Cursor, Incoming
 from fetcher.engine.pace import FLOOR, RateLimit, TrickleJudge
@@ -53,6 +54,7 @@ from fetcher.events import (
 )
 from fetcher.integrity.frontier import Stretch
 from fetcher.manifest import ManifestFile
+from fetcher.planning.ranges import LONGEST_RANGE
 from fetcher.sources.base import Body, Source
 from fetcher.store.filesystem import storing
 from fetcher.store.journal import Journal
@@ -114,7 +116,6 @@ class Limits:
     connections: int
     buffers: int
     buffer_size: int
-    longest_range: int
     hash_lag: int
     threads: int
     hash_threads: int
@@ -151,6 +152,8 @@ class Transfer:
         self._entries: dict[str, ManifestFile] = {}
         self._pulls: set[Pull] = set()
         self._begun: dict[str, Incoming] = {}
+        self._concurrency = Concurrency(limits.connections, clock=time.monotonic)
+        self._out = 0
         self._gate = 0.0
         self._unsynced = 0
         self._wake = asyncio.Event()
@@ -199,20 +202,25 @@ class Transfer:
 
     def _refill(self, incoming: Incoming) -> None:
         self._schedule.clear(incoming.path)
-        self._schedule.add(incoming.path, incoming.missing(self._limits.longest_range), size=incoming.size or 0)
+        self._schedule.add(incoming.path, incoming.missing(), size=incoming.size or 0)
         self._wake.set()
 
     async def _take(self) -> Assignment | None:
         """The next assignment, waiting for one while files are unfinished; None when all are done."""
         while not self._finished:
-            lagging = sum(each.lag for each in self._begun.values()) > self._limits.hash_lag
-            if assignment := self._schedule.take(lagging=lagging) or self._schedule.take_over(self._progress()):
+            if self._out < self._concurrency.connections and (assignment := self._next()):
+                self._out += 1
                 self._begun[assignment.path] = self._files[assignment.path]
                 return assignment
             self._wake.clear()
             await self._wake.wait()
         self._wake.set()
         return None
+
+    def _next(self) -> Assignment | None:
+        longest = self._concurrency.range_length(self._schedule.missing, shortest=CHUNK_SIZE, longest=LONGEST_RANGE)
+        lagging = sum(each.lag for each in self._begun.values()) > self._limits.hash_lag
+        return self._schedule.take(longest=longest, lagging=lagging) or self._schedule.take_over(self._progress())
 
     def _progress(self) -> Iterator[Progress]:
         """Of all connections whose range another one may take over a part of."""
@@ -246,6 +254,7 @@ class Transfer:
                 raise
             finally:
                 self._schedule.finish(assignment)
+                self._out -= 1
             self._return(assignment, incoming, cursor)
             self._settle(incoming)
             if delay:
@@ -263,6 +272,7 @@ class Transfer:
                 self._emit(ConnectionsActive(len(self._pulls)))
                 try:
                     async with self._source.open(incoming.file, wanted) as body:
+                        self._concurrency.answered(time.monotonic() - pull.began)
                         await self._receive(body, incoming, cursor, pull)
                 finally:
                     self._pulls.discard(pull)
@@ -295,6 +305,7 @@ class Transfer:
                 if count == 0:
                     break
                 pull.received += count
+                self._measure(count)
                 await self._rate.take(count)
                 await _finished(writing)
                 writing, buffer = self._write(incoming, cursor, buffer, count), None
@@ -302,6 +313,12 @@ class Transfer:
             if buffer is not None:
                 self._pool.give(buffer)
             await _finished(writing)
+
+    def _measure(self, count: int) -> None:
+        before = self._concurrency.connections
+        self._concurrency.received(count)
+        if self._concurrency.connections > before:
+            self._wake.set()
 
     def _write(self, incoming: Incoming, cursor: Cursor, buffer: memoryview, count: int) -> asyncio.Future[int]:
         def write() -> int:
@@ -350,6 +367,9 @@ class Transfer:
                 delay = self._patience.delay(error, failures)
                 if isinstance(error, RateLimited):
                     self._gate = max(self._gate, time.monotonic() + delay)
+                    self._concurrency.refused()
+                else:
+                    self._concurrency.failed()
                 self._emit(Retrying(error.reason, error.message, incoming.path, failures, delay))
                 return delay
         raise error

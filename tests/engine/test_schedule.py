@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,6 +73,36 @@ class TestTurns:
         everything = [(each.path, each.start, each.stop) for each in taken(scheduled(**files), 1000)]
         wanted = [(path, part.start, part.stop) for path, count in files.items() for part in chunks(count) if part]
         assert sorted(everything) == sorted(wanted)
+
+    def test_it_knows_how_many_bytes_are_still_to_be_handed_out(self) -> None:
+        schedule = scheduled(a=3, b=2)
+        assert schedule.missing == 5 * CHUNK_SIZE
+        assignment = schedule.take(longest=CHUNK_SIZE)
+        assert assignment is not None
+        assert schedule.missing == 4 * CHUNK_SIZE
+        schedule.finish(assignment)
+        schedule.add("a", [ByteRange(7, CHUNK_SIZE)], size=3 * CHUNK_SIZE)
+        assert schedule.missing == 5 * CHUNK_SIZE - 7
+        schedule.clear("a")
+        assert schedule.missing == 2 * CHUNK_SIZE
+
+
+class TestLength:
+    @given(st.integers(1, 40 * CHUNK_SIZE), st.integers(0, 10 * CHUNK_SIZE), st.lists(st.integers(1, 5 * CHUNK_SIZE)))
+    def test_whole_chunks_up_to_what_is_asked_for(self, size: int, start: int, lengths: list[int]) -> None:
+        """But for the first, which may go on in the middle of one, and the last; and never less than the rest of one chunk."""
+        schedule, position = Schedule(), min(start, size - 1)
+        schedule.add("a", [ByteRange(position, size)], size=size)
+        for length in [*lengths, *[size] * 2]:
+            assignment = schedule.take(longest=length)
+            if assignment is None:
+                break
+            stop = assignment.stop or 0
+            assert assignment.start == position
+            assert stop == size or stop % CHUNK_SIZE == 0
+            assert stop - position <= length or stop - position <= CHUNK_SIZE
+            position = stop
+        assert position == size
 
 
 class TestLagging:
@@ -151,9 +183,9 @@ class TestTakingOver:
             assert second.start % CHUNK_SIZE == 0
 
 
-@given(st.integers(1, 40 * CHUNK_SIZE), st.sets(st.integers(0, 40)), st.integers(1, 5))
-def test_missing_ranges_are_what_is_not_held(size: int, held: set[int], longest: int) -> None:
-    found = list(missing_ranges(size, held=held, longest=longest * CHUNK_SIZE))
+@given(st.integers(1, 40 * CHUNK_SIZE), st.sets(st.integers(0, 40)))
+def test_missing_ranges_are_what_is_not_held(size: int, held: set[int]) -> None:
+    found = list(missing_ranges(size, held=held))
     covered = {index for part in found for index in range(part.start // CHUNK_SIZE, -(-part.stop // CHUNK_SIZE))}
     assert covered == {index for index in range(-(-size // CHUNK_SIZE)) if index not in held}
-    assert all(0 < len(part) <= longest * CHUNK_SIZE for part in found)
+    assert all(before.stop < after.start for before, after in itertools.pairwise(found))
