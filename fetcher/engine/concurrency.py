@@ -87,9 +87,11 @@ class Concurrency:
     def _measured(self, rate: float, now: float) -> None:
         self._rate = rate
         if self._before is not None:
+            level, doubled = self._before[0], self._growing
             self._growing = rate >= GAIN * self._before[1]
             if not self._growing:
-                self.connections = self._before[0]
+                # After doubling an eighth more than the level before: some are always between two ranges.
+                self.connections = min(self._ceiling, math.ceil(level * 1.125)) if doubled else level
                 self._grow_at = now + HOLD
         elif self._slower_answers() and self.connections > FEW:
             self._reduce(3 / 4, now)
