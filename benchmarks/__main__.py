@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -14,6 +15,8 @@ from benchmarks.scenarios import SCENARIOS, Scenario
 
 
 def main() -> None:
+    # As for Ctrl-C: servers, namespaces and directories are cleared away.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     commands = parser.add_subparsers(dest="command", required=True)
     fetch = commands.add_parser("fetch", help="whole fetches: the fetcher, what people use today, and a bare loop")

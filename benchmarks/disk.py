@@ -16,7 +16,7 @@ from benchmarks.measuring import Failed
 
 IDLE = 2.0
 """Seconds without a sector written that count as idle: longer than a journal's commit takes to follow a burst."""
-PATIENCE = 60.0
+PATIENCE = 15.0
 """Seconds to wait for that at most; other tenants may never be quiet, and the probes tell whether it mattered."""
 AGREE = 0.15
 """By how much two probes may differ, as a share of the faster one."""

@@ -19,9 +19,11 @@ from benchmarks.peers import Programs
 from benchmarks.publishing import Repository, publish
 from benchmarks.ratios import Results
 from benchmarks.report import Setting, report
-from benchmarks.running import Measured, Stage, play
+from benchmarks.running import Stage, play
 from benchmarks.scenarios import Scenario
 from benchmarks.server import serving
+from benchmarks.streams import SCENARIO as STREAMS
+from benchmarks.streams import measured as streams
 from benchmarks.surroundings import commit, machine, versions
 
 
@@ -44,7 +46,7 @@ def compare(options: Options) -> str:
     programs = Programs(options.fetcher, str(peers_python()), options.lean)
     scenarios = [scenario.scaled(options.scale) for scenario in options.scenarios]
     setting = _setting(options, programs)
-    results: dict[str, dict[str, Measured]] = {}
+    results = {STREAMS: streams(options.rounds)}
     with _directory(options.disk) as disk, _directory(options.memory) as memory:
         for shape, group in groupby(scenarios, key=lambda scenario: scenario.shape):
             repository = publish(disk / "served", shape)

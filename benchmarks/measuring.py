@@ -115,7 +115,10 @@ class Watch:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, interrupted: object, *_: object) -> None:
+        """Whoever interrupts the bench leaves no contender behind."""
+        if interrupted is not None:
+            self._kill()
         self._ended.set()
         self._thread.join()
 

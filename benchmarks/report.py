@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.measuring import GB, MiB, Spread
-from benchmarks.peers import CHECKS, CONTENDERS
+from benchmarks.measuring import GB, Cost, MiB, Spread
+from benchmarks.peers import CHECKS, CONTENDERS, Contender
 from benchmarks.ratios import ROWS, Results, Unmeasured, followed, of
-from benchmarks.running import Measured
 from benchmarks.scenarios import Scenario
 
 CALLING = """\
-Every contender ran once with each of its settings before the first round, and the fastest went on. Programs that know no Hub
-were given the addresses behind the Hub's redirects, so that they are spared listing and redirect."""
+Every contender ran once in each of its ways before the first round, and the fastest went on. Programs that know no Hub were
+given the addresses behind the Hub's redirects, so that they are spared listing and redirect. `COPY` is the destination,
+`SERVED` what is served, `SCRATCH` where the lists of addresses are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def report(setting: Setting, scenarios: Sequence[Scenario], results: Results, *,
         *(part for scenario in played for part in _scenario(scenario, results)),
         "## How each was called",
         CALLING,
-        *(_commands(scenario, results[scenario.name]) for scenario in played),
+        *_commands(played, results),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -56,8 +56,7 @@ def ratio_table(results: Results) -> str:
         except Unmeasured as reason:
             lines.append(f"| {row.name} | {row.against} | {row.wanted()} | {reason} | - |")
         else:
-            verdict = "pass" if row.holds(ratio.median) else "**fail**"
-            lines.append(f"| {row.name} | {row.against} | {row.wanted()} | {ratio} | {verdict} |")
+            lines.append(f"| {row.name} | {row.against} | {row.wanted()} | {ratio} | {row.verdict(ratio.median)} |")
     return "\n".join(lines)
 
 
@@ -77,56 +76,79 @@ def _setting(setting: Setting) -> str:
 
 def _scenario(scenario: Scenario, results: Results) -> Iterable[str]:
     place = "disk" if scenario.on_disk else "memory (tmpfs)"
+    columns = _columns(scenario)
+    head = ["", "verified", *columns, *(f"wall with {check}, s" for check in CHECKS if _shows_checks(scenario))]
+    rows = [_cells(scenario, CONTENDERS[name], columns, results) for name in scenario.contenders]
     yield f"## {scenario.title[0].upper()}{scenario.title[1:]}"
     yield f"`{scenario.name}`: {scenario.shape}, {scenario.connections} connections at most, to {place}."
-    head = ["", "verified", "wall, s", "GB/s", "CPU, s/GB", "anonymous, MiB", "VmHWM, MiB"]
-    if scenario.kind == "fetch" and set(CHECKS) <= set(scenario.contenders):
-        head += [f"wall with {check}, s" for check in CHECKS]
-    if scenario.kind == "resume":
-        head += ["fetched again, of the whole"]
-    rows = [_cells(scenario, name, results) for name in scenario.contenders]
-    yield "\n".join(
-        ["| " + " | ".join(head) + " |", "|---" * len(head) + "|", *("| " + " | ".join(row) + " |" for row in rows)]
-    )
+    yield "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
 
 
-def _cells(scenario: Scenario, name: str, results: Results) -> list[str]:
-    measured, contender = results[scenario.name][name], CONTENDERS[name]
-    verified = "yes" if contender.verified else "no" if contender.fetches else ""
+def _columns(scenario: Scenario) -> dict[str, Callable[[Sequence[Cost]], str]]:
+    total = scenario.shape.total
+    times = {
+        "wall, s": lambda costs: str(Spread.of([cost.wall for cost in costs])),
+        "CPU, s": lambda costs: str(Spread.of([cost.cpu for cost in costs])),
+    }
+    rates = {
+        "GB/s": lambda costs: f"{total / Spread.of([cost.wall for cost in costs]).median / GB:.2f}",
+        "CPU, s/GB": lambda costs: f"{Spread.of([cost.cpu for cost in costs]).median * GB / total:.2f}",
+    }
+    memory = {
+        "anonymous, MiB": lambda costs: f"{max(cost.anonymous for cost in costs) / MiB:.0f}",
+        "VmHWM, MiB": lambda costs: f"{max(cost.resident for cost in costs) / MiB:.0f}",
+    }
+    again = {"received, of the whole": lambda costs: str(Spread.of([(cost.received or 0) / total for cost in costs]))}
+    moves_all = scenario.kind not in ("hit", "resume") and total >= MiB
+    return times | (rates if moves_all else {}) | memory | (again if scenario.kind == "resume" else {})
+
+
+def _cells(
+    scenario: Scenario, contender: Contender, columns: Mapping[str, Callable[[Sequence[Cost]], str]], results: Results
+) -> list[str]:
+    measured = results[scenario.name][contender.name]
+    first = [contender.name, "yes" if contender.verified else "no" if contender.fetches else ""]
     costs = measured.kept()
     if measured.failure is not None or not costs:
-        return [name, verified, measured.failure or "every round was discarded"]
-    total = scenario.shape.total
-    walls = Spread.of([cost.wall for cost in costs])
-    discarded = len(measured.costs) - len(costs)
-    cells = [
-        name,
-        verified,
-        f"{walls}" + (f", {discarded} discarded" if discarded else ""),
-        f"{total / walls.median / GB:.2f}",
-        str(Spread.of([cost.cpu * GB / total for cost in costs])),
-        f"{max(cost.anonymous for cost in costs) / MiB:.0f}",
-        f"{max(cost.resident for cost in costs) / MiB:.0f}",
-    ]
-    if scenario.kind == "fetch" and contender.fetches and not contender.verified and set(CHECKS) <= set(scenario.contenders):
-        cells += [_with_check(scenario.name, name, check, results) for check in CHECKS]
-    if scenario.kind == "resume":
-        cells.append(f"{Spread.of([(cost.received or 0) / total for cost in costs])}")
-    return cells
+        return [*first, measured.failure or f"all {len(measured.costs)} rounds were discarded"]
+    if discarded := len(measured.costs) - len(costs):
+        first[0] += f" ({discarded} of {len(measured.costs)} rounds discarded)"
+    checked = [_with_check(scenario.name, contender, check, results) for check in CHECKS if _shows_checks(scenario)]
+    return [*first, *(column(costs) for column in columns.values()), *checked]
 
 
-def _with_check(scenario: str, name: str, check: str, results: Results) -> str:
+def _shows_checks(scenario: Scenario) -> bool:
+    return scenario.kind == "fetch" and set(CHECKS) <= set(scenario.contenders)
+
+
+def _with_check(scenario: str, contender: Contender, check: str, results: Results) -> str:
+    """What a user of a peer that does not verify waits for; nothing to add for the others."""
+    if contender.verified or not contender.fetches:
+        return ""
     try:
-        return str(Spread.of(followed(of(scenario, name), of(scenario, check))(results)))
+        return str(Spread.of(followed(of(scenario, contender.name), of(scenario, check))(results)))
     except Unmeasured as reason:
         return str(reason)
 
 
-def _commands(scenario: Scenario, measured: Mapping[str, Measured]) -> str:
-    lines = [f"`{scenario.name}`:", ""]
-    for name, each in measured.items():
-        tried = "".join(
-            f"\n  - tried too, {seconds:.2f} s: `{text}`" for seconds, text in each.tried if text != shlex.join(each.command)
-        )
-        lines.append(f"- {name}: `{shlex.join(each.command)}`{tried}" if each.command else f"- {name}: {each.failure}")
-    return "\n".join(lines)
+def _commands(scenarios: Sequence[Scenario], results: Results) -> Iterable[str]:
+    """Each contender's command in full, once; then, for each scenario, what came of the ways that a contender has."""
+    commands: dict[str, str] = {}
+    for scenario in scenarios:
+        for name, measured in results[scenario.name].items():
+            for words in measured.tried:
+                commands.setdefault(name, shlex.join(words))
+    yield "\n".join(f"- {name}: `{command}`" for name, command in commands.items())
+    lines = ["| first run, s | | ways |", "|---|---|---|"]
+    for scenario in scenarios:
+        for name, measured in results[scenario.name].items():
+            if len(measured.tried) > 1:
+                lines.append(f"| `{scenario.name}` | {name} | {_differences(measured.tried)} |")
+    yield "\n".join(lines)
+
+
+def _differences(tried: Mapping[tuple[str, ...], str]) -> str:
+    """Of each command only the words that not all have."""
+    common = set.intersection(*map(set, tried))
+    shown = (shlex.join([word for word in words if word not in common]) for words in tried)
+    return "; ".join(f"{outcome} `{words}`" for words, outcome in zip(shown, tried.values(), strict=True))

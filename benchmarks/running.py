@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.disk import agree, probe, wait_until_idle
+from benchmarks.installation import CHECKOUT
 from benchmarks.measuring import Cost, Failed, Watch, run
 from benchmarks.peers import CONTENDERS, FETCHER, Contender, Programs, Task, environment, write_lists
 from benchmarks.scenarios import Scenario
@@ -26,8 +27,8 @@ class Measured:
     """One contender in one scenario: a cost for each round, None where a round was discarded; or why there is none."""
 
     command: Sequence[str] = ()
-    tried: list[tuple[float, str]] = field(default_factory=list)
-    """Wall seconds of each way that was tried, and the command."""
+    tried: dict[tuple[str, ...], str] = field(default_factory=dict)
+    """What came of each way before the rounds, by its command for readers; the fastest went on."""
     costs: list[Cost | None] = field(default_factory=list)
     failure: str | None = None
 
@@ -52,6 +53,11 @@ class Stage:
     def task(self) -> Task:
         lists = self.scratch / "lists"
         return Task(self.server, self.copies / "copy", self.scenario.connections, lists, self.programs)
+
+    def words(self, command: Sequence[str]) -> tuple[str, ...]:
+        """The command for readers, without the directories of this machine and this run."""
+        names = {self.task().destination: "COPY", self.server.repository.directory: "SERVED", self.scratch: "SCRATCH"}
+        return tuple(_renamed(word, {**names, CHECKOUT: "."}) for word in command)
 
     def run(self, command: Sequence[str], *, enough: Callable[[Watch], bool] | None = None) -> Cost:
         home = self.scratch / "home"
@@ -100,18 +106,17 @@ def _prepared(stage: Stage, contender: Contender) -> Measured:
     if missing := contender.missing():
         return Measured(failure=missing)
     attempt = _fetched if contender.fetches else Stage.run
-    tried: list[tuple[float, Sequence[str]]] = []
-    failure = None
-    for way in contender.ways:
-        command = way(stage.task())
-        if all(command != before for _, before in tried):
-            try:
-                tried.append((attempt(stage, command).wall, command))
-            except Failed as error:
-                failure = str(error)
-    if not tried:
-        return Measured(failure=failure)
-    return Measured(min(tried)[1], tried=[(wall, " ".join(command)) for wall, command in tried])
+    walls: dict[Sequence[str], float] = {}
+    outcomes: dict[tuple[str, ...], str] = {}
+    for command in dict.fromkeys(tuple(way(stage.task())) for way in contender.ways):
+        try:
+            walls[command] = attempt(stage, command).wall
+            outcomes[stage.words(command)] = f"{walls[command]:.2f} s"
+        except Failed as error:
+            outcomes[stage.words(command)] = str(error)
+    if not walls:
+        return Measured(failure="; ".join(outcomes.values()))
+    return Measured(min(walls, key=walls.__getitem__), outcomes)
 
 
 def _add(measured: Measured, stage: Stage, attempt: Attempt) -> None:
@@ -192,3 +197,9 @@ def _empty(copies: Path) -> Iterator[None]:
 def _compare(stage: Stage) -> None:
     if wrong := stage.server.repository.arrived(stage.task().destination):
         raise Failed(wrong)
+
+
+def _renamed(word: str, names: Mapping[Path, str]) -> str:
+    for directory, name in names.items():
+        word = word.replace(str(directory), name)
+    return word

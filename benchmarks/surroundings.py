@@ -6,28 +6,37 @@ import os
 import platform
 import shutil
 import subprocess
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.measuring import GB
 
-FLAGS = {"sha_ni": "SHA-NI", "avx2": "AVX2", "avx512f": "AVX-512", "sha2": "SHA-2 (arm64)"}
+FLAGS = {"sha_ni": "SHA-NI", "avx2": "AVX2", "avx512f": "AVX-512"}
 """Names in /proc/cpuinfo that decide how fast SHA-256 is, and what they are called."""
 OURS = ("aiohttp", "uvloop", "xxhash", "weightlift")
 
 
 def machine() -> str:
     """Processors, their flags, memory, kernel and congestion control."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in reversed(lines))}
-    present = (facts.get("flags") or facts.get("Features") or "").split()
-    flags = ", ".join(
-        f"{'' if name in present else 'no '}{label}" for name, label in FLAGS.items() if name != "sha2" or name in present
-    )
-    model = facts.get("model name", platform.machine())
+    present = processor_flags()
+    flags = ", ".join(f"{'' if name in present else 'no '}{label}" for name, label in FLAGS.items())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
     control = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
+    model = _processor().get("model name", platform.machine())
     return f"{os.cpu_count()} x {model} ({flags}), {memory:.0f} GB, Linux {platform.release()}, TCP {control}"
+
+
+def processor_flags() -> frozenset[str]:
+    """As the kernel names them: `sha_ni`, `avx2`."""
+    facts = _processor()
+    return frozenset((facts.get("flags") or facts.get("Features") or "").split())
+
+
+@cache
+def _processor() -> dict[str, str]:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
 def versions(fetcher: str, peers: Path) -> dict[str, str]:
