@@ -15,7 +15,9 @@ from pathlib import Path
 from benchmarks.measuring import Failed
 
 IDLE = 2.0
-"""Seconds without a sector written that count as idle: longer than a journal's commit takes to follow a burst."""
+"""Seconds with next to nothing written that count as idle: longer than writeback pauses within a burst."""
+QUIET = 4 * 2048
+"""Sectors of 512 bytes, 4 MiB, that may be written meanwhile: logs and a journal's commits."""
 PATIENCE = 15.0
 """Seconds to wait for that at most; other tenants may never be quiet, and the probes tell whether it mattered."""
 AGREE = 0.15
@@ -23,13 +25,13 @@ AGREE = 0.15
 
 
 def wait_until_idle(directory: Path) -> None:
-    """Return once the filesystem's device has written nothing for `IDLE`, or after `PATIENCE`."""
+    """Return once the filesystem's device was idle, or after `PATIENCE`."""
     deadline = time.monotonic() + PATIENCE
-    written, since = _sectors_written(directory), time.monotonic()
-    while (moment := time.monotonic()) < deadline and moment - since < IDLE:
-        time.sleep(0.1)
-        if (count := _sectors_written(directory)) != written:
-            written, since = count, moment
+    while time.monotonic() < deadline:
+        before = _sectors_written(directory)
+        time.sleep(IDLE)
+        if _sectors_written(directory) - before <= QUIET:
+            return
 
 
 def probe(directory: Path, *, size: int) -> float:

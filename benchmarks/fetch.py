@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 
+from benchmarks.commands import Programs
 from benchmarks.installation import peers_python
 from benchmarks.link import CAP, linked, unavailable
-from benchmarks.peers import Programs
 from benchmarks.publishing import Repository, publish
 from benchmarks.ratios import Results
 from benchmarks.report import Setting, report

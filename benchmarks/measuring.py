@@ -15,8 +15,10 @@ from typing import Self
 GB = 1e9
 MiB = 1024 * 1024
 
-INTERVAL = 0.02
-"""Seconds between two looks at a process: reading two files of /proc takes 0.1 ms, so less than 1 % of one processor."""
+INTERVAL = 0.05
+"""Seconds between two looks at processes; one costs 0.1 ms."""
+FAMILY = 5
+"""Looks between two searches for children, each of which costs 0.8 ms at 24 threads: all in all 0.5 % of one processor."""
 
 
 class Failed(Exception):
@@ -97,6 +99,8 @@ class Watch:
         self._pid = pid
         self._deadline = deadline
         self._enough = enough
+        self._looks = 0
+        self._pids = [pid]
         self._marks: dict[int, int] = {}
         self._written: dict[int, int] = {}
         self._ended = threading.Event()
@@ -138,8 +142,11 @@ class Watch:
             os.killpg(self._pid, signal.SIGKILL)
 
     def _look(self) -> None:
+        if self._looks % FAMILY == 0:
+            self._pids = _family(self._pid)
+        self._looks += 1
         anonymous = 0
-        for pid in _family(self._pid):
+        for pid in self._pids:
             fields = _fields(f"/proc/{pid}/status")
             anonymous += _bytes(fields.get("RssAnon"))
             self._marks[pid] = max(self._marks.get(pid, 0), _bytes(fields.get("VmHWM")))

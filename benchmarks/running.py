@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from benchmarks.commands import Programs, Task, environment, write_lists
 from benchmarks.disk import agree, probe, wait_until_idle
 from benchmarks.installation import CHECKOUT
 from benchmarks.measuring import Cost, Failed, Watch, run
-from benchmarks.peers import CONTENDERS, FETCHER, Contender, Programs, Task, environment, write_lists
+from benchmarks.peers import CONTENDERS, FETCHER, Contender
 from benchmarks.scenarios import Scenario
 from benchmarks.server import Server
 

@@ -35,7 +35,7 @@ EVERYBODY = (FETCHER, UNDIGESTED, *PEERS, BARE_LOOP, *CHECKS)
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """`durable`: the copy goes to a disk, not to memory; sizes beyond memory do too, unsynced."""
+    """`connections`: for each contender, at most. `on_disk`: the copy goes to a disk, not to memory."""
 
     name: str
     title: str

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.peers import CLIENTS, environment, write_lists
+from benchmarks.commands import CLIENTS, environment, write_lists
 from benchmarks.publishing import Repository, Shape, publish
 from benchmarks.server import serving
 from tests.lab.availability import program
