@@ -16,6 +16,7 @@ from pathlib import Path
 from benchmarks.commands import Programs
 from benchmarks.installation import peers_python
 from benchmarks.link import CAP, linked, unavailable
+from benchmarks.measuring import GB
 from benchmarks.publishing import Repository, publish
 from benchmarks.ratios import Results
 from benchmarks.report import Setting, report
@@ -25,6 +26,9 @@ from benchmarks.server import serving
 from benchmarks.streams import SCENARIO as STREAMS
 from benchmarks.streams import measured as streams
 from benchmarks.surroundings import commit, machine, versions
+
+ROOM = 1.1
+"""Of a copy's size: what contenders keep beside it, and a reserve."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,17 +55,25 @@ def compare(options: Options) -> str:
         for shape, group in groupby(scenarios, key=lambda scenario: scenario.shape):
             repository = publish(disk / "served", shape)
             for scenario in group:
-                if scenario.link and (reason := unavailable()):
-                    setting.skipped[scenario.name] = reason
-                    continue
                 copies = disk / "copies" if scenario.on_disk else memory
                 copies.mkdir(exist_ok=True)
                 print(f"{scenario.name}: {scenario.title}, {shape}", file=sys.stderr)
+                if reason := _obstacle(scenario, copies):
+                    setting.skipped[scenario.name] = reason
+                    continue
                 with _staged(scenario, repository, programs, copies=copies, scratch=disk) as stage:
                     results[scenario.name] = play(stage, rounds=options.rounds)
                 _save(options, setting, scenarios, results)
             shutil.rmtree(repository.directory)
     return report(setting, scenarios, results)
+
+
+def _obstacle(scenario: Scenario, copies: Path) -> str | None:
+    """Why it can't be played here."""
+    wanted, free = scenario.shape.total, shutil.disk_usage(copies).free
+    if free < wanted * ROOM:
+        return f"{wanted / GB:.1f} GB do not fit into the {free / GB:.1f} GB that are free"
+    return unavailable() if scenario.link else None
 
 
 def _setting(options: Options, programs: Programs) -> Setting:

@@ -148,7 +148,10 @@ def _commands(scenarios: Sequence[Scenario], results: Results) -> Iterable[str]:
 
 
 def _differences(tried: Mapping[tuple[str, ...], str]) -> str:
-    """Of each command only the words that not all have."""
-    common = set.intersection(*map(set, tried))
-    shown = (shlex.join([word for word in words if word not in common]) for words in tried)
-    return "; ".join(f"{outcome} `{words}`" for words, outcome in zip(shown, tried.values(), strict=True))
+    """Of each command only the words that the others of the same program do not have all; whole when there are no others."""
+    shown = []
+    for words, outcome in tried.items():
+        others = [other for other in tried if other[0] == words[0] and other != words]
+        common = set(words).intersection(*others) if others else set()
+        shown.append(f"{outcome} `{shlex.join(word for word in words if word not in common)}`")
+    return "; ".join(shown)

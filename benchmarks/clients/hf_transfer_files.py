@@ -30,7 +30,8 @@ def main() -> None:
 
 def download(directory: Path, max_files: int, chunk_size: int, line: str) -> None:
     url, name, _ = line.split("\t")
-    hf_transfer.download(url, str(directory / name), max_files, chunk_size, parallel_failures=3, max_retries=5)
+    failures = min(3, max_files)  # more are refused
+    hf_transfer.download(url, str(directory / name), max_files, chunk_size, parallel_failures=failures, max_retries=5)
 
 
 if __name__ == "__main__":

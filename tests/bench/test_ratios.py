@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.measuring import Cost
-from benchmarks.ratios import ROWS, Row, Unmeasured, constant, fastest, fastest_of, followed, longer, of
+from benchmarks.ratios import ROWS, Row, Unmeasured, fastest, fastest_of, followed, longer, of
 from benchmarks.report import ratio_table
 from benchmarks.running import Measured
 
@@ -40,7 +40,7 @@ def test_a_check_that_follows_is_added_round_by_round() -> None:
 
 
 def test_the_longer_of_two_is_taken_round_by_round() -> None:
-    assert longer(of("four", "slow"), constant(4.0))(RESULTS) == [9.0]
+    assert longer(of("four", "slow"), of("four", "check"))(RESULTS) == [9.0, 3.0, 3.0]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_what_was_not_measured_is_said_and_never_passes(contender: str, reason: 
 def test_a_floor_and_a_ceiling_belong_to_what_passes(
     floor: float | None, ceiling: float | None, value: float, verdict: str
 ) -> None:
-    assert Row("", "", constant(1), constant(1), floor=floor, ceiling=ceiling).verdict(value) == verdict
+    assert Row("", "", of("", ""), of("", ""), floor=floor, ceiling=ceiling).verdict(value) == verdict
 
 
 def test_every_row_is_in_the_report_even_when_nothing_was_run() -> None:
