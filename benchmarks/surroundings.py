@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.measuring import GB
 
 FLAGS = {"sha_ni": "SHA-NI", "avx2": "AVX2", "avx512f": "AVX-512"}
 """Names in /proc/cpuinfo that decide how fast SHA-256 is, and what they are called."""
-OURS = ("aiohttp", "uvloop", "xxhash", "weightlift")
+OURS = ("weightlift", "aiohttp", "uvloop", "xxhash")
+THEIRS = ("hf_transfer", "huggingface_hub", "hf-xet", "httpx2", "kserve-storage")
+TOOLS = ("nginx", "aria2c", "curl", "openssl", "sha256sum", "fio")
 
 
 def machine() -> str:
@@ -41,33 +44,33 @@ def _processor() -> dict[str, str]:
 
 def versions(fetcher: str, peers: Path) -> dict[str, str]:
     """Of everything that takes part."""
-    ours = {name: version(name) for name in OURS} | {
-        "fetcher": first_line(fetcher, "--version"),
-        "Python": platform.python_version(),
-    }
-    frozen = subprocess.run([peers, "-m", "pip", "freeze"], capture_output=True, text=True, check=True).stdout.split()
-    wanted = ("hf_transfer==", "huggingface_hub==", "kserve-storage==", "hf-xet==", "httpx2==")
-    theirs = dict(line.split("==") for line in frozen if line.startswith(wanted))
-    tools = (
-        ("nginx", "-v"),
-        ("aria2c", "--version"),
-        ("curl", "--version"),
-        ("openssl", "version"),
-        ("sha256sum", "--version"),
-    )
-    return ours | theirs | {words[0]: first_line(*words) for words in tools}
+    ours = _installed(Path(fetcher).with_name("python"), OURS)
+    return {"Python": platform.python_version()} | ours | _installed(peers, THEIRS) | {name: _version(name) for name in TOOLS}
 
 
 def commit() -> str:
     """The commit measured, and whether the tree differed from it."""
-    return first_line("git", "describe", "--always", "--abbrev=10", "--dirty", "--exclude=*")
+    return _said("git", "describe", "--always", "--abbrev=10", "--dirty", "--exclude=*") or "no repository"
 
 
-def first_line(*command: str) -> str:
-    """What a program says first, of either stream."""
-    executable = shutil.which(command[0], path=os.environ.get("PATH", os.defpath) + ":/usr/sbin")
+def _installed(python: Path, names: Sequence[str]) -> dict[str, str]:
+    """Versions of packages in an environment, those that are there."""
+    script = "import importlib.metadata as m; [print(d.name, d.version) for d in m.distributions()]"
+    lines = (line.split() for line in _said(str(python), "-c", script).splitlines())
+    return {name: text for name, text in lines if name in names}
+
+
+def _version(program: str) -> str:
+    """The first number in what it says of itself."""
+    flag = {"nginx": "-v", "openssl": "version"}.get(program, "--version")
+    found = re.search(r"\d+(\.\d+)+\w*", _said(program, flag))
+    return found[0] if found else "missing"
+
+
+def _said(program: str, *words: str) -> str:
+    """On either stream; nothing where there is no such program or it fails."""
+    executable = shutil.which(program, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin")
     if executable is None:
-        return "missing"
-    ended = subprocess.run([executable, *command[1:]], capture_output=True, text=True, check=False)
-    lines = (ended.stdout + ended.stderr).splitlines()
-    return lines[0].strip() if lines else f"exit {ended.returncode}"
+        return ""
+    ended = subprocess.run([executable, *words], capture_output=True, text=True, check=False)
+    return (ended.stdout + ended.stderr).strip() if ended.returncode == 0 else ""

@@ -63,6 +63,12 @@ def test_a_floor_and_a_ceiling_belong_to_what_passes(
 
 
 def test_every_row_is_in_the_report_even_when_nothing_was_run() -> None:
-    table = ratio_table({}).splitlines()[2:]
+    table = ratio_table({}, trial=False).splitlines()[2:]
     assert len(table) == len(ROWS)
     assert all(line.endswith("| not run | - |") or "no peer was run" in line for line in table)
+
+
+def test_a_trial_neither_passes_nor_fails() -> None:
+    results = {"verify": {"sha256sum": walls(9.0), "fetcher verify": walls(1.0)}}
+    assert "| 9.00 (9.00-9.00) | **fail** |" in ratio_table(results, trial=False)
+    assert "| 9.00 (9.00-9.00) | trial |" in ratio_table(results, trial=True)
