@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SOURCE ?=
 PYTEST_ARGS ?=
+BENCH_ARGS ?= start lean four verify shards --scale=1/16 --rounds=3 --report=-
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -42,8 +43,9 @@ contracts: $(READY) ## who may import whom
 pytest: $(READY) ## the tests alone; PYTEST_ARGS="-k resume -x" narrows them
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-bench: $(READY) ## measure; writes nothing
+bench: $(READY) ## measure for some minutes: the pieces, then whole fetches at a small scale; writes nothing but .bench
 	$(BIN)/pytest benchmarks --benchmark-enable --benchmark-only --timeout=0 $(PYTEST_ARGS)
+	$(BIN)/python -m benchmarks fetch $(BENCH_ARGS)
 
 format: $(READY) ## rewrite the sources in the house style
 	$(BIN)/ruff check --fix
@@ -57,7 +59,7 @@ upgrade: ## a new .venv with the newest versions, written down in constraints.tx
 	@touch $(READY)
 
 clean: ## remove .venv and everything generated
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache
+	rm -rf $(VENV) .bench build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: help setup demo test lint types contracts pytest bench format upgrade clean

@@ -1,56 +1,82 @@
-"""What fetcher is measured against, each in a process of its own: `python peers.py NAME URL DIRECTORY CONNECTIONS`."""
+"""Who takes part: a name, whether it verifies, and the ways to call it.
+
+A peer with several ways is tried once in each before the rounds of a scenario, and goes on with the fastest: nobody is
+measured with settings that suit another shape.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import os
-import sys
+import shutil
+from dataclasses import dataclass
 
-RANGE = 16 * 1024 * 1024
-BATCH = 4 * 1024 * 1024
-
-
-async def iter_any(url: str, path: str, connections: int) -> None:
-    """What aiohttp's ordinary body path allows: ranges over a few connections, large writes, nothing checked, no thread."""
-    import aiohttp
-
-    connector = aiohttp.TCPConnector(limit=connections)
-    async with aiohttp.ClientSession(connector=connector, read_bufsize=256 * 1024) as session:
-        async with session.head(url) as head:
-            size = int(head.headers["Content-Length"])
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
-        os.truncate(descriptor, size)
-        ranges = iter(range(0, size, RANGE))
-
-        async def pull() -> None:
-            for start in ranges:
-                stop, position = min(start + RANGE, size), start
-                async with session.get(url, headers={"Range": f"bytes={start}-{stop - 1}"}) as response:
-                    batch: list[bytes] = []
-                    gathered = 0
-                    async for piece in response.content.iter_any():
-                        batch.append(piece)
-                        gathered += len(piece)
-                        if gathered >= BATCH or position + gathered == stop:
-                            os.pwritev(descriptor, batch, position)
-                            position, batch, gathered = position + gathered, [], 0
-
-        await asyncio.gather(*(pull() for _ in range(connections)))
-        os.close(descriptor)
+from benchmarks.commands import (
+    PATH,
+    Command,
+    aria2,
+    bare_loop,
+    curl,
+    curl_ranges,
+    fetch,
+    hashlib,
+    hf_transfer,
+    in_parallel,
+    kserve,
+    snapshot,
+    verify,
+)
+from benchmarks.publishing import MiB
 
 
-def main(name: str, url: str, directory: str, connections: str) -> None:
-    path = os.path.join(directory, "model.bin")
-    if name == "iter_any":
-        import uvloop
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """`ways` is never empty. `needs`: the program that must be on the PATH, and the Debian package that has it."""
 
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(iter_any(url, path, int(connections)))
-    else:
-        import hf_transfer
+    name: str
+    ways: tuple[Command, ...]
+    verified: bool = False
+    fetches: bool = True
+    needs: tuple[str, str] | None = None
 
-        hf_transfer.download(url, path, int(connections), RANGE, parallel_failures=3, max_retries=5)
+    def missing(self) -> str | None:
+        """What to do so that it can take part."""
+        if self.needs is None or shutil.which(self.needs[0], path=PATH):
+            return None
+        return f"{self.needs[0]} is missing; on Debian: apt-get install {self.needs[1]}"
 
 
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+FETCHER, UNDIGESTED, LEAN = "fetcher", "fetcher, no digests listed", "fetcher, lean"
+VERIFY, VERIFY_FULL = "fetcher verify", "fetcher verify --full"
+HF_TRANSFER, SNAPSHOT, ARIA2C, CURL, KSERVE = "hf_transfer", "snapshot_download", "aria2c", "curl", "kserve-storage"
+SAME_RANGES, BARE_LOOP = "hf_transfer, same ranges", "bare loop"
+SHA256SUM, OPENSSL, HASHLIB = "sha256sum", "openssl dgst", "hashlib"
+
+PEERS = (HF_TRANSFER, SNAPSHOT, ARIA2C, CURL, KSERVE)
+CHECKS = (SHA256SUM, OPENSSL)
+
+CONTENDERS = {
+    each.name: each
+    for each in (
+        Contender(FETCHER, (fetch("--require-digests"),), verified=True),
+        Contender(UNDIGESTED, (fetch(undigested=True),)),
+        Contender(LEAN, (fetch(undigested=True, lean=True),)),
+        Contender(
+            HF_TRANSFER,
+            (
+                hf_transfer(chunk=10 * MiB),
+                hf_transfer(chunk=16 * MiB, share=4),
+                hf_transfer(chunk=10 * MiB, share=2, processes=2),
+            ),
+        ),
+        Contender(SNAPSHOT, (snapshot(4), snapshot(8), snapshot(64))),
+        Contender(ARIA2C, (aria2(), aria2(4), aria2(16)), needs=("aria2c", "aria2")),
+        Contender(CURL, (curl(4), curl(64), curl_ranges), needs=("curl", "curl")),
+        Contender(KSERVE, (kserve,)),
+        Contender(SAME_RANGES, (hf_transfer(),)),
+        Contender(BARE_LOOP, (bare_loop,)),
+        Contender(VERIFY, (verify(),), verified=True, fetches=False),
+        Contender(VERIFY_FULL, (verify("--full"),), verified=True, fetches=False),
+        Contender(SHA256SUM, (in_parallel("sha256sum"),), fetches=False),
+        Contender(OPENSSL, (in_parallel("openssl dgst -sha256"),), fetches=False, needs=("openssl", "openssl")),
+        Contender(HASHLIB, (hashlib,), fetches=False),
+    )
+}

@@ -227,7 +227,10 @@ class HubSource:
 
 
 def _listed(entry: Any) -> RemoteFile | None:
-    """A file of the tree; None for a directory. Raises BadResponse."""
+    """A file of the tree; None for a directory. Raises BadResponse.
+
+    The Hub gives every file a digest; a mirror that lists no `oid` at all publishes none, which `--require-digests` refuses.
+    """
     try:
         match entry:
             case {"type": "directory"}:
@@ -241,6 +244,8 @@ def _listed(entry: Any) -> RemoteFile | None:
                     facts["lfs_size"] = str(int(lfs["size"]))
                     return RemoteFile(path, int(lfs["size"]), (Digest("sha256", lfs["oid"]),), facts=facts)
                 return RemoteFile(path, size, (Digest("git-sha1", oid),), facts=facts)
+            case {"path": str(path), "size": int(size)} if size >= 0 and not entry.keys() & {"oid", "lfs"}:
+                return RemoteFile(path, size, ())
     except (KeyError, TypeError, ValueError, UsageError) as error:
         raise BadResponse("the Hub's listing holds an entry without size or digest") from error
     raise BadResponse("the Hub's listing holds an entry without path, size or digest")

@@ -1,0 +1,104 @@
+"""The least that a download in Python can be: ranges by blocking sockets on threads, `recv_into`, `pwrite`; nothing else.
+
+No listing, checks, digests, retries or syncs: it is the limit that clients are measured against, not one of them.
+Addresses come from a file of lines `URL<TAB>NAME<TAB>SIZE`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import queue
+import socket
+import ssl
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+LONGEST_HEAD = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Bytes `start` to `stop`, half-open, of `url`."""
+
+    url: str
+    descriptor: int
+    start: int
+    stop: int
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("addresses", type=Path)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--connections", type=int, required=True)
+    parser.add_argument("--range", type=int, required=True, help="bytes of one request")
+    parser.add_argument("--buffer", type=int, required=True, help="bytes of one connection's buffer")
+    given = parser.parse_args()
+    parts: queue.SimpleQueue[Part] = queue.SimpleQueue()
+    for line in given.addresses.read_text().splitlines():
+        url, name, size = line.split("\t")
+        descriptor = os.open(given.directory / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        for start in range(0, int(size), given.range):
+            parts.put(Part(url, descriptor, start, min(start + given.range, int(size))))
+    with ThreadPoolExecutor(given.connections) as pool:
+        for running in [pool.submit(work, parts, bytearray(given.buffer)) for _ in range(given.connections)]:
+            running.result()
+
+
+def work(parts: queue.SimpleQueue[Part], buffer: bytearray) -> None:
+    """One connection: takes parts, all of one origin, until none is left."""
+    connection: socket.socket | None = None
+    while True:
+        try:
+            part = parts.get_nowait()
+        except queue.Empty:
+            return
+        connection = connection or connect(part.url)
+        receive(connection, part, memoryview(buffer))
+
+
+def connect(url: str) -> socket.socket:
+    parsed = urlsplit(url)
+    host, port = str(parsed.hostname), parsed.port or 0
+    plain = socket.create_connection((host, port))
+    if parsed.scheme == "http":
+        return plain
+    return ssl.create_default_context().wrap_socket(plain, server_hostname=host)
+
+
+def receive(connection: socket.socket, part: Part, buffer: memoryview) -> None:
+    parsed = urlsplit(part.url)
+    request = f"GET {parsed.path} HTTP/1.1\r\nHost: {parsed.netloc}\r\nRange: bytes={part.start}-{part.stop - 1}\r\n\r\n"
+    connection.sendall(request.encode())
+    head = b""
+    while b"\r\n\r\n" not in head:
+        piece = connection.recv(LONGEST_HEAD)
+        if not piece:
+            raise ConnectionError("the server closed the connection")
+        head += piece
+    head, _, begun = head.partition(b"\r\n\r\n")
+    if b" 206 " not in head.splitlines()[0]:
+        raise ConnectionError(head.splitlines()[0].decode())
+    position = part.start + os.pwrite(part.descriptor, begun, part.start)
+    while position < part.stop:
+        count = fill(connection, buffer[: part.stop - position])
+        os.pwrite(part.descriptor, buffer[:count], position)
+        position += count
+
+
+def fill(connection: socket.socket, buffer: memoryview) -> int:
+    """Bytes received: the whole of `buffer`, in as few writes later as its size allows."""
+    count = 0
+    while count < len(buffer):
+        received = connection.recv_into(buffer[count:])
+        if received == 0:
+            raise ConnectionError("the server closed the connection")
+        count += received
+    return count
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""`huggingface_hub.snapshot_download`, into a plain directory as engines are given one."""
+
+from __future__ import annotations
+
+import argparse
+
+from huggingface_hub import snapshot_download
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("repository")
+    parser.add_argument("directory")
+    parser.add_argument("--max-workers", type=int, required=True)
+    given = parser.parse_args()
+    snapshot_download(given.repository, local_dir=given.directory, max_workers=given.max_workers)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""The commands that bring a repository here: for each program the ways that its users know to be quick.
+
+None opens more connections than a scenario gives, so that nobody gains by taking a larger share of the server.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.publishing import MiB, Repository
+from benchmarks.server import Server
+
+PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
+CLIENTS = Path(__file__).parent / "clients"
+BUFFER = MiB
+"""Bytes that the bare loop gathers before it writes: the fastest of 64 KiB (0.76 CPU seconds for 512 MiB), 256 KiB (0.63),
+1 MiB (0.55) and 4 MiB (0.59), medians of 6 interleaved rounds on 2 x Xeon at 2.50 GHz."""
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """`peers` is the Python of the peers' own environment; `lean` are variables of the fetcher that turn hashing and probing
+    off, for the rows that compare processor time."""
+
+    fetcher: str
+    peers: str
+    lean: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a command is made for; `lists` holds the files that clients read addresses from (`write_lists`)."""
+
+    server: Server
+    destination: Path
+    connections: int
+    lists: Path
+    programs: Programs
+
+    @property
+    def repository(self) -> Repository:
+        return self.server.repository
+
+    @property
+    def range_length(self) -> int:
+        """Bytes of a request where ranges are to be alike: the fetcher's rule, four for each connection within bounds."""
+        return max(16 * MiB, min(64 * MiB, self.repository.shape.total // (4 * self.connections)))
+
+    @property
+    def addresses(self) -> str:
+        return str(self.lists / "addresses")
+
+
+Command = Callable[[Task], Sequence[str]]
+
+
+def write_lists(server: Server, directory: Path) -> Path:
+    """The addresses behind the Hub's redirects, for clients that know no Hub: they are spared listing and redirect."""
+    directory.mkdir(parents=True, exist_ok=True)
+    files = [(server.address(file.name), file.name, file.size) for file in server.repository.files]
+    (directory / "addresses").write_text("".join(f"{url}\t{name}\t{size}\n" for url, name, size in files))
+    (directory / "aria2").write_text("".join(f"{url}\n  out={name}\n" for url, name, _ in files))
+    (directory / "curl").write_text("".join(f'url = "{url}"\noutput = "{name}"\n' for url, name, _ in files))
+    return directory
+
+
+def environment(server: Server, home: Path) -> dict[str, str]:
+    """What every contender is given: the Hub here and the CA here, nothing of the user's."""
+    environ = {
+        "PATH": PATH,
+        "HOME": str(home),
+        "LC_ALL": "C.UTF-8",
+        "HF_ENDPOINT": server.hub,
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
+    if server.authority:
+        environ |= dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), str(server.authority))
+    return environ
+
+
+def fetch(*flags: str, undigested: bool = False, lean: bool = False) -> Command:
+    def command(task: Task) -> Sequence[str]:
+        source = f"hf://{task.repository.undigested if undigested else task.repository.name}"
+        given = ["fetch", source, f"--dest={task.destination}", f"--max-concurrency={task.connections}", "--progress=none"]
+        return [*(["env", *task.programs.lean] if lean else []), task.programs.fetcher, *given, *flags]
+
+    return command
+
+
+def verify(*flags: str) -> Command:
+    return lambda task: [task.programs.fetcher, "verify", str(task.destination), *flags]
+
+
+def hf_transfer(*, chunk: int | None = None, share: int = 1, processes: int = 1) -> Command:
+    """`share`: each process has one of so many connections. `chunk`: bytes of a request; None: as the fetcher and the loop."""
+
+    def command(task: Task) -> Sequence[str]:
+        numbers = [
+            f"--max-files={max(1, task.connections // share)}",
+            f"--chunk-size={chunk or task.range_length}",
+            f"--processes={processes}",
+        ]
+        return [task.programs.peers, str(CLIENTS / "hf_transfer_files.py"), task.addresses, str(task.destination), *numbers]
+
+    return command
+
+
+def snapshot(most: int) -> Command:
+    def command(task: Task) -> Sequence[str]:
+        words = [task.repository.name, str(task.destination), f"--max-workers={min(task.connections, most)}"]
+        return [task.programs.peers, str(CLIENTS / "snapshot.py"), *words]
+
+    return command
+
+
+def kserve(task: Task) -> Sequence[str]:
+    return [task.programs.peers, str(CLIENTS / "kserve.py"), f"hf://{task.repository.name}", str(task.destination)]
+
+
+ARIA2 = (
+    "--no-conf", "--file-allocation=none", "--min-split-size=1M", "--auto-file-renaming=false", "--continue=true",
+    "--auto-save-interval=1", "--console-log-level=warn", "--summary-interval=0", "--download-result=hide",
+    "--show-console-readout=false",
+)  # fmt: skip
+"""It notes its progress every 60 seconds by default, which is longer than anything here lasts."""
+
+
+def aria2(split: int | None = None) -> Command:
+    """Each file in `split` parts (its most is 16), or in as many as connections allow when all files go at once."""
+
+    def command(task: Task) -> Sequence[str]:
+        parts = min(16, task.connections, split or max(1, task.connections // len(task.repository.files)))
+        numbers = [f"-x{parts}", f"-s{parts}", f"-j{max(1, task.connections // parts)}"]
+        authority = [f"--ca-certificate={task.server.authority}"] if task.server.authority else []
+        return ["aria2c", f"-i{task.lists / 'aria2'}", f"-d{task.destination}", *numbers, *ARIA2, *authority]
+
+    return command
+
+
+def curl(most: int) -> Command:
+    def command(task: Task) -> Sequence[str]:
+        at_once = ["--parallel", "--parallel-immediate", "--parallel-max", str(min(task.connections, most))]
+        places = ["--config", str(task.lists / "curl"), "--output-dir", str(task.destination)]
+        return ["curl", "--no-progress-meter", "--fail", *at_once, *places]
+
+    return command
+
+
+def curl_ranges(task: Task) -> Sequence[str]:
+    words = [task.addresses, str(task.destination), f"--connections={task.connections}"]
+    return [sys.executable, str(CLIENTS / "curl_ranges.py"), *words]
+
+
+def bare_loop(task: Task) -> Sequence[str]:
+    numbers = [f"--connections={task.connections}", f"--range={task.range_length}", f"--buffer={BUFFER}"]
+    return [sys.executable, str(CLIENTS / "bare_loop.py"), task.addresses, str(task.destination), *numbers]
+
+
+def in_parallel(tool: str) -> Command:
+    """Over the files served, which are as warm as a copy. Many small files share a process, as `xargs` is used for them."""
+
+    def command(task: Task) -> Sequence[str]:
+        together = max(1, len(task.repository.files) // 32)
+        script = f'ls "$0"/* | xargs -P "$(nproc)" -n {together} {tool}'
+        return ["sh", "-c", script, str(task.repository.directory)]
+
+    return command
+
+
+def hashlib(task: Task) -> Sequence[str]:
+    return [sys.executable, str(CLIENTS / "hash_files.py"), *task.repository.paths()]

@@ -1,0 +1,58 @@
+"""The disk that the row on durable writes rests on: is it idle, and is it as fast afterwards as before?
+
+Virtual disks are throttled after bursts, so a figure counts only between two probes that agree.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from benchmarks.measuring import Failed
+
+IDLE = 2.0
+"""Seconds with next to nothing written that count as idle: longer than writeback pauses within a burst."""
+QUIET = 4 * 2048
+"""Sectors of 512 bytes, 4 MiB, that may be written meanwhile: logs and a journal's commits."""
+PATIENCE = 15.0
+"""Seconds to wait for that at most; other tenants may never be quiet, and the probes tell whether it mattered."""
+AGREE = 0.15
+"""By how much two probes may differ, as a share of the faster one."""
+
+
+def wait_until_idle(directory: Path) -> None:
+    """Return once the filesystem's device was idle, or after `PATIENCE`."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        before = _sectors_written(directory)
+        time.sleep(IDLE)
+        if _sectors_written(directory) - before <= QUIET:
+            return
+
+
+def probe(directory: Path, *, size: int) -> float:
+    """Bytes a second of fio writing `size` bytes past the page cache. Raises Failed."""
+    fio = shutil.which("fio")
+    if fio is None:
+        raise Failed("fio is missing; on Debian: apt-get install fio")
+    how = ["--rw=write", "--bs=4M", "--direct=1", "--ioengine=libaio", "--iodepth=4", "--unlink=1", "--end_fsync=1"]
+    words = [fio, "--name=probe", f"--directory={directory}", f"--size={size}", *how, "--output-format=json"]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    if ended.returncode != 0:
+        raise Failed(f"fio: {ended.stderr.strip()[-300:]}")
+    return float(json.loads(ended.stdout)["jobs"][0]["write"]["bw_bytes"])
+
+
+def agree(before: float, after: float) -> bool:
+    return abs(before - after) <= AGREE * max(before, after)
+
+
+def _sectors_written(directory: Path) -> int:
+    """Of the device that holds `directory`; 0 for one without a device, such as an overlay."""
+    device = os.stat(directory).st_dev
+    statistics = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat")
+    return int(statistics.read_text().split()[6]) if statistics.exists() else 0

@@ -1,0 +1,206 @@
+"""Running a scenario: everybody in turn, several rounds, one copy at a time, every copy compared with what is served."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from benchmarks.commands import Programs, Task, environment, write_lists
+from benchmarks.disk import agree, probe, wait_until_idle
+from benchmarks.installation import CHECKOUT
+from benchmarks.measuring import Cost, Failed, Watch, run
+from benchmarks.peers import CONTENDERS, FETCHER, Contender
+from benchmarks.scenarios import Scenario
+from benchmarks.server import Server
+
+TIMEOUT = 900.0
+"""Seconds for one run; 8 GiB at 10 MB/s."""
+PROBE = 1 << 30
+"""Bytes that a probe of the disk writes at most: a second or two."""
+
+
+@dataclass(slots=True)
+class Measured:
+    """One contender in one scenario: a cost for each round, None where a round was discarded; or why there is none."""
+
+    command: Sequence[str] = ()
+    tried: dict[tuple[str, ...], str] = field(default_factory=dict)
+    """What came of each way before the rounds, by its command for readers; the fastest went on."""
+    costs: list[Cost | None] = field(default_factory=list)
+    failure: str | None = None
+
+    def kept(self) -> list[Cost]:
+        return [cost for cost in self.costs if cost is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where a scenario is played: `copies` is where contenders write, `scratch` what the bench itself needs.
+
+    `within`: words before each command, such as those that enter a network namespace.
+    """
+
+    scenario: Scenario
+    server: Server
+    programs: Programs
+    copies: Path
+    scratch: Path
+    within: tuple[str, ...] = ()
+
+    def task(self) -> Task:
+        lists = self.scratch / "lists"
+        return Task(self.server, self.copies / "copy", self.scenario.connections, lists, self.programs)
+
+    def words(self, command: Sequence[str]) -> tuple[str, ...]:
+        """The command for readers, without the directories of this machine and this run."""
+        names = {self.task().destination: "COPY", self.server.repository.directory: "SERVED", self.scratch: "SCRATCH"}
+        return tuple(_renamed(word, {**names, CHECKOUT: "."}) for word in command)
+
+    def run(self, command: Sequence[str], *, enough: Callable[[Watch], bool] | None = None) -> Cost:
+        home = self.scratch / "home"
+        home.mkdir(exist_ok=True)
+        environ = environment(self.server, home)
+        words = [*self.within, *command]
+        return run(words, log=self.scratch / "log", environ=environ, timeout=TIMEOUT, enough=enough)
+
+
+Attempt = Callable[[Stage, Sequence[str]], Cost | None]
+"""One run of a command; None is a run that does not count. Raises Failed."""
+
+
+def play(stage: Stage, *, rounds: int) -> dict[str, Measured]:
+    """All contenders of the scenario, by name."""
+    write_lists(stage.server, stage.scratch / "lists")
+    stage.server.repository.warm()
+    match stage.scenario.kind:
+        case "fetch":
+            return _interleaved(stage, rounds, _fetched)
+        case "disk":
+            return _interleaved(stage, rounds, _durable)
+        case "resume":
+            return _interleaved(stage, rounds, _resumed)
+        case "hit":
+            return _hits(stage, rounds)
+        case "verify":
+            with _empty(stage.copies):
+                stage.run(CONTENDERS[FETCHER].ways[0](stage.task()))
+                return _interleaved(stage, rounds, _fetched)
+
+
+def _interleaved(stage: Stage, rounds: int, attempt: Attempt) -> dict[str, Measured]:
+    """A busy moment of the machine hits all alike; another one begins each round, so that none always follows the same."""
+    measured = {name: _prepared(stage, CONTENDERS[name]) for name in stage.scenario.contenders}
+    names = list(measured)
+    for number in range(rounds):
+        first = number % len(names)
+        for name in (*names[first:], *names[:first]):
+            _add(measured[name], stage, attempt if CONTENDERS[name].fetches else Stage.run)
+    return measured
+
+
+def _prepared(stage: Stage, contender: Contender) -> Measured:
+    """Everybody runs before the first round, which warms programs and libraries; whoever has several ways, in each."""
+    if missing := contender.missing():
+        return Measured(failure=missing)
+    attempt = _fetched if contender.fetches else Stage.run
+    walls: dict[Sequence[str], float] = {}
+    outcomes: dict[tuple[str, ...], str] = {}
+    for command in dict.fromkeys(tuple(way(stage.task())) for way in contender.ways):
+        try:
+            walls[command] = attempt(stage, command).wall
+            outcomes[stage.words(command)] = f"{walls[command]:.2f} s"
+        except Failed as error:
+            outcomes[stage.words(command)] = str(error)
+    if not walls:
+        return Measured(failure="; ".join(outcomes.values()))
+    return Measured(min(walls, key=walls.__getitem__), outcomes)
+
+
+def _add(measured: Measured, stage: Stage, attempt: Attempt) -> None:
+    if measured.failure is not None:
+        return
+    try:
+        measured.costs.append(attempt(stage, measured.command))
+    except Failed as error:
+        measured.failure = str(error)
+
+
+def _fetched(stage: Stage, command: Sequence[str]) -> Cost:
+    with _empty(stage.copies):
+        cost = stage.run(command)
+        _compare(stage)
+        return cost
+
+
+def _durable(stage: Stage, command: Sequence[str]) -> Cost | None:
+    """With a sync of every file inside the timed part, between two probes of the disk that must agree."""
+    size = min(PROBE, stage.scenario.shape.total)
+    with _empty(stage.copies):
+        wait_until_idle(stage.copies)
+        before = probe(stage.copies, size=size)
+        wait_until_idle(stage.copies)
+        cost = stage.run(command)
+        cost = cost.then(
+            stage.run(["sync", *(str(stage.task().destination / file.name) for file in stage.server.repository.files)])
+        )
+        wait_until_idle(stage.copies)
+        after = probe(stage.copies, size=size)
+        _compare(stage)
+        return cost if agree(before, after) else None
+
+
+def _resumed(stage: Stage, command: Sequence[str]) -> Cost:
+    """Killed, as by the kernel, once half of the bytes were handed to writes; what counts is the run after that."""
+    with _empty(stage.copies):
+        half = stage.scenario.shape.total // 2
+        stage.run(command, enough=lambda watch: watch.written >= half)
+        before = _settled(stage.server)
+        cost = stage.run(command)
+        _compare(stage)
+        return replace(cost, received=_settled(stage.server) - before)
+
+
+def _hits(stage: Stage, rounds: int) -> dict[str, Measured]:
+    """Not interleaved: each copy would have to stay."""
+    measured = {}
+    for name in stage.scenario.contenders:
+        measured[name] = _prepared(stage, CONTENDERS[name])
+        with _empty(stage.copies):
+            for _ in range(rounds + 1):
+                _add(measured[name], stage, Stage.run)
+            del measured[name].costs[:1]
+    return measured
+
+
+def _settled(server: Server) -> int:
+    """What was sent, once the server has noticed that a client is gone."""
+    count = -1
+    while count != (count := server.sent()):
+        time.sleep(0.3)
+    return count
+
+
+@contextmanager
+def _empty(copies: Path) -> Iterator[None]:
+    """An empty directory for one copy, gone afterwards."""
+    copy = copies / "copy"
+    copy.mkdir()
+    try:
+        yield
+    finally:
+        shutil.rmtree(copy)
+
+
+def _compare(stage: Stage) -> None:
+    if wrong := stage.server.repository.arrived(stage.task().destination):
+        raise Failed(wrong)
+
+
+def _renamed(word: str, names: Mapping[Path, str]) -> str:
+    for directory, name in names.items():
+        word = word.replace(str(directory), name)
+    return word

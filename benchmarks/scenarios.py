@@ -1,0 +1,89 @@
+"""What is compared: shapes, contenders, and the circumstances. How each is run is in `running`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from benchmarks.peers import (
+    ARIA2C,
+    BARE_LOOP,
+    CHECKS,
+    CURL,
+    FETCHER,
+    HASHLIB,
+    HF_TRANSFER,
+    KSERVE,
+    LEAN,
+    PEERS,
+    SAME_RANGES,
+    SNAPSHOT,
+    UNDIGESTED,
+    VERIFY,
+    VERIFY_FULL,
+)
+from benchmarks.publishing import MiB, Shape
+
+GiB = 1024 * MiB
+MANY = 64
+"""More files than this are scaled by their number, fewer by their size."""
+
+Kind = Literal["fetch", "resume", "hit", "verify", "disk"]
+
+EVERYBODY = (FETCHER, UNDIGESTED, *PEERS, BARE_LOOP, *CHECKS)
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """`connections`: for each contender, at most. `on_disk`: the copy goes to a disk, not to memory."""
+
+    name: str
+    title: str
+    shape: Shape
+    contenders: tuple[str, ...] = EVERYBODY
+    kind: Kind = "fetch"
+    connections: int = 16
+    tls: bool = False
+    link: bool = False
+    on_disk: bool = False
+
+    def scaled(self, scale: float) -> Scenario:
+        files, size = self.shape.files, self.shape.size
+        if scale == 1 or (size < MiB and files == 1):
+            return self
+        shape = Shape(max(1, int(files * scale)), size) if files > MANY else Shape(files, max(1, int(size * scale)))
+        return replace(self, shape=shape)
+
+
+SHARDS = Shape(16, 256 * MiB)
+FOUR = Shape(4, GiB)
+SINGLE = Shape(1, 4 * GiB)
+SMALL = Shape(2000, 128 * 1024)
+
+SCENARIOS = (
+    Scenario("start", "what starting and ending cost: one file of 1 KiB", Shape(1, 1024)),
+    Scenario("small", "many small files", SMALL),
+    Scenario("four", "4 shards", FOUR),
+    Scenario("lean", "4 shards, 4 connections, ranges alike, nothing verified", FOUR,
+             (LEAN, SAME_RANGES, BARE_LOOP), connections=4),
+    Scenario("link", "4 shards across a link of 20 ms and 2 Gbit/s, a third of it at most for a connection", FOUR, link=True),
+    Scenario("single", "1 file", SINGLE, (*EVERYBODY, HASHLIB)),
+    Scenario("shards", "16 shards", SHARDS),
+    Scenario("tls", "16 shards over TLS", SHARDS, tls=True),
+    Scenario("resume", "16 shards, killed after half: what the second run costs", SHARDS,
+             (FETCHER, HF_TRANSFER, SNAPSHOT, ARIA2C, KSERVE), kind="resume"),
+    Scenario("hit", "16 shards, all there already", SHARDS, (FETCHER, SNAPSHOT, KSERVE, ARIA2C), kind="hit"),
+    Scenario("verify", "16 shards, warm: verified again", SHARDS, (VERIFY, VERIFY_FULL, *CHECKS), kind="verify"),
+    Scenario("disk", "16 shards to disk, synced", SHARDS, (FETCHER, UNDIGESTED, *PEERS, BARE_LOOP), kind="disk", on_disk=True),
+    *(
+        Scenario(f"connections-{count}", f"{count} connections", Shape(4, 256 * MiB),
+                 (FETCHER, UNDIGESTED, HF_TRANSFER, ARIA2C, CURL, BARE_LOOP), connections=count)
+        for count in (4, 8, 16, 32, 64)
+    ),
+    *(
+        Scenario(f"growth-{size}", f"{size} GiB, to disk, not synced", Shape(4, size * GiB // 4),
+                 (FETCHER, UNDIGESTED, HF_TRANSFER, ARIA2C, BARE_LOOP), on_disk=True)
+        for size in (1, 2, 4, 8)
+    ),
+)  # fmt: skip
+"""Those of one shape stand together: what is served is written once for all of them."""

@@ -1,0 +1,52 @@
+"""What a process costs, its children included."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.measuring import Failed, MiB, Watch, run
+
+HOLD = f"import time; held = b'x' * {64 * MiB}; time.sleep(0.5)"
+CHILD = f"import subprocess, sys; subprocess.run([sys.executable, '-S', '-c', {HOLD!r}], check=True)"
+
+
+def test_memory_of_a_child_counts(tmp_path: Path) -> None:
+    cost = run([sys.executable, "-S", "-c", CHILD], log=tmp_path / "log", environ=os.environ, timeout=60.0)
+    assert 64 * MiB < cost.anonymous < 128 * MiB
+    assert cost.resident > cost.anonymous
+
+
+def test_processor_time_of_a_child_counts(tmp_path: Path) -> None:
+    words = ["sh", "-c", f"{sys.executable} -S -c 'sum(range(10**7))'; true"]
+    assert run(words, log=tmp_path / "log", environ=os.environ, timeout=60.0).cpu > 0.05
+
+
+def test_a_failure_says_the_last_line(tmp_path: Path) -> None:
+    with pytest.raises(Failed, match="exit 3: no such model"):
+        run(["sh", "-c", "echo first; echo no such model >&2; exit 3"], log=tmp_path / "log", environ=os.environ, timeout=60.0)
+
+
+def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Failed, match="absent can't be started"):
+        run(["absent"], log=tmp_path / "log", environ=os.environ, timeout=60.0)
+
+
+def test_what_takes_too_long_is_ended(tmp_path: Path) -> None:
+    with pytest.raises(Failed, match="not done within"):
+        run(["sleep", "100"], log=tmp_path / "log", environ=os.environ, timeout=0.2)
+
+
+def test_a_run_ends_with_all_its_children_once_enough_is_written(tmp_path: Path) -> None:
+    """What is written may be a few bytes more: it is looked at from outside."""
+    target = tmp_path / "written"
+
+    def enough(watch: Watch) -> bool:
+        return watch.written >= MiB
+
+    words = ["sh", "-c", f"while true; do head -c 65536 /dev/zero; done > {target}; true"]
+    run(words, log=tmp_path / "log", environ=os.environ, timeout=60.0, enough=enough)
+    assert target.stat().st_size >= MiB

@@ -1,0 +1,74 @@
+"""The table of ratios: what counts, what is missing, what passes."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.measuring import Cost
+from benchmarks.ratios import ROWS, Row, Unmeasured, fastest, fastest_of, followed, longer, of
+from benchmarks.report import ratio_table
+from benchmarks.running import Measured
+
+
+def walls(*seconds: float | None) -> Measured:
+    return Measured(costs=[None if one is None else Cost(one, cpu=1.0) for one in seconds])
+
+
+RESULTS = {
+    "four": {
+        "slow": walls(9.0, 3.0, 3.0),
+        "quick": walls(2.0, 2.0, 2.0),
+        "broken": Measured(failure="exit 1"),
+        "check": walls(1.0, 1.5, 2.0),
+        "discarded": walls(None, None),
+    }
+}
+
+
+def test_a_ratio_is_of_medians_and_its_spread_of_single_rounds() -> None:
+    ratio = Row("", "", of("four", "slow"), of("four", "quick")).ratio(RESULTS)
+    assert (ratio.median, ratio.least, ratio.most) == (1.5, 1.5, 4.5)
+
+
+def test_the_fastest_peer_is_the_one_with_the_least_median_whoever_failed() -> None:
+    assert fastest(RESULTS, "four", ("slow", "broken", "quick")) == "quick"
+
+
+def test_a_check_that_follows_is_added_round_by_round() -> None:
+    side = followed(fastest_of("four", ("slow", "quick")), of("four", "check"))
+    assert side(RESULTS) == [3.0, 3.5, 4.0]
+
+
+def test_the_longer_of_two_is_taken_round_by_round() -> None:
+    assert longer(of("four", "slow"), of("four", "check"))(RESULTS) == [9.0, 3.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("contender", "reason"),
+    [("absent", "not run"), ("broken", "broken: exit 1"), ("discarded", "discarded: every round was discarded")],
+)
+def test_what_was_not_measured_is_said_and_never_passes(contender: str, reason: str) -> None:
+    with pytest.raises(Unmeasured, match=reason):
+        Row("", "", of("four", contender), of("four", "quick"), floor=0.0).ratio(RESULTS)
+
+
+@pytest.mark.parametrize(
+    ("floor", "ceiling", "value", "verdict"),
+    [(1.2, None, 1.2, "pass"), (1.2, None, 1.19, "**fail**"), (None, 1.5, 1.5, "pass"), (None, 1.5, 1.51, "**fail**")],
+)
+def test_a_floor_and_a_ceiling_belong_to_what_passes(
+    floor: float | None, ceiling: float | None, value: float, verdict: str
+) -> None:
+    assert Row("", "", of("", ""), of("", ""), floor=floor, ceiling=ceiling).verdict(value) == verdict
+
+
+def test_every_row_is_in_the_report_even_when_nothing_was_run() -> None:
+    table = ratio_table({}, trial=False).splitlines()[2:]
+    assert len(table) == len(ROWS)
+    assert all(line.endswith("| not run | - |") or "no peer was run" in line for line in table)
+
+
+def test_a_trial_neither_passes_nor_fails() -> None:
+    results = {"verify": {"sha256sum": walls(9.0), "fetcher verify": walls(1.0)}}
+    assert "| 9.00 (9.00-9.00) | **fail** |" in ratio_table(results, trial=False)
+    assert "| 9.00 (9.00-9.00) | trial |" in ratio_table(results, trial=True)
