@@ -4,6 +4,7 @@ cgroup leaves for the page cache."""
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -19,21 +20,32 @@ def cpu_count() -> int:
 def page_cache_room() -> int:
     """Bytes of memory that files may occupy: what is available on the machine, within the cgroup's limit."""
     limits = [_available()]
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        text = _read(_CGROUP / name)
-        if text.isdigit():
-            limits.append(int(text))
+    for directory in _cgroups("memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            text = _read(directory / name)
+            if text.isdigit():
+                limits.append(int(text))
     return min(limits)
 
 
 def _quota() -> float | None:
-    limit, _, period = _read(_CGROUP / "cpu.max").partition(" ")
-    if not period:
-        limit = _read(_CGROUP / "cpu/cpu.cfs_quota_us")
-        period = _read(_CGROUP / "cpu/cpu.cfs_period_us")
-    if limit.isdigit() and period.isdigit() and int(limit) > 0:
-        return int(limit) / int(period)
+    for directory in _cgroups("cpu"):
+        limit, _, period = _read(directory / "cpu.max").partition(" ")
+        if not period:
+            limit, period = _read(directory / "cpu.cfs_quota_us"), _read(directory / "cpu.cfs_period_us")
+        if limit.isdigit() and period.isdigit() and int(limit) > 0:
+            return int(limit) / int(period)
     return None
+
+
+def _cgroups(controller: str) -> Iterator[Path]:
+    """Where the limits of this process are, its own cgroup before the root that a container sees; v2 and v1."""
+    for line in _read(Path("/proc/self/cgroup")).splitlines():
+        _, names, path = line.split(":", 2)
+        if names == "" or controller in names.split(","):
+            root = _CGROUP / controller if names else _CGROUP
+            yield root / path.lstrip("/")
+            yield root
 
 
 def _available() -> int:

@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fetcher.artifact import CHUNK_SIZE, ByteRange, Digest
 from fetcher.integrity.digests import Hasher, new_chunk_hasher
 from fetcher.integrity.frontier import Frontier, Stretch, chunk_digest
 from fetcher.planning.ranges import chunk_count, chunk_range, missing_ranges
 from fetcher.store.ingest import StagedFile
+from fetcher.store.pages import drop, finish_writing_back, start_writing_back
 
 PART_SIZE = 4 * 1024 * 1024
 """Bytes after which a begun chunk is noted in the journal. With 16 connections that share 100 MB/s no chunk is finished for
@@ -32,14 +32,17 @@ class Cursor:
     hasher: Hasher
     noted: int = 0
     """Where the journal last said of a begun chunk that it is written up to here."""
+    leaving: ByteRange = field(default=ByteRange(0, 0))
+    """What was written last, on its way from the page cache to the device."""
 
 
 class Incoming:
     """A staged file being filled, one of `streams`. `refetches` counts whole-file restarts after a digest mismatch."""
 
-    def __init__(self, staged: StagedFile, *, streams: int) -> None:
+    def __init__(self, staged: StagedFile, *, streams: int, drop_pages: bool = False) -> None:
         self.staged = staged
         self.file = staged.file
+        self.drops_pages = drop_pages
         self._streams = streams
         self.frontier = self._new_frontier()
         self.hashing = False
@@ -51,7 +54,6 @@ class Incoming:
             index: Cursor(index * CHUNK_SIZE + length, hasher) for index, (length, hasher) in self.staged.parts.items()
         }
         self._contiguous = 0
-        self._stopped = threading.Event()
 
     @property
     def path(self) -> str:
@@ -104,6 +106,8 @@ class Incoming:
             self.staged.write(cursor.position, piece)
             cursor.hasher.update(piece)
             cursor.position += len(piece)
+            if self.drops_pages:
+                self._push_out(cursor, ByteRange(cursor.position - len(piece), cursor.position))
             if cursor.position % CHUNK_SIZE == 0 or cursor.position == self.size:
                 self._finish_chunk(cursor)
                 finished += 1
@@ -111,6 +115,13 @@ class Incoming:
                 self._note(cursor)
             data = data[len(piece) :]
         return finished
+
+    def _push_out(self, cursor: Cursor, written: ByteRange) -> None:
+        start_writing_back(self.staged.descriptor, written)
+        finish_writing_back(self.staged.descriptor, cursor.leaving)
+        if self.frontier is None:
+            drop(self.staged.descriptor, cursor.leaving)
+        cursor.leaving = written
 
     def _note(self, cursor: Cursor) -> None:
         index, length = divmod(cursor.position, CHUNK_SIZE)
@@ -176,11 +187,11 @@ class Incoming:
         if self.staged.descriptor >= 0:
             os.fdatasync(self.staged.descriptor)
 
-    def drop_pages(self) -> None:
-        """Give back the page cache of what is synced and hashed."""
-        limit = self.frontier.position if self.frontier else self.contiguous()
-        if self.staged.descriptor >= 0 and limit:
-            os.posix_fadvise(self.staged.descriptor, 0, limit, os.POSIX_FADV_DONTNEED)
+    def drop_hashed(self, part: ByteRange) -> None:
+        """Give back the page cache of what the frontier has passed."""
+        if self.staged.descriptor >= 0:
+            finish_writing_back(self.staged.descriptor, part)
+            drop(self.staged.descriptor, part)
 
     def _rewind(self) -> None:
         self._contiguous = 0

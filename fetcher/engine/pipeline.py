@@ -54,6 +54,8 @@ T = TypeVar("T")
 
 ASK_FOR = 15.0
 """Seconds to spend on asking whether there is something newer, when a good copy is here: a pod's start waits for it."""
+LEAST_ROOM = 64 * 1024 * 1024
+"""Bytes of page cache that are counted on however small the cgroup: a chunk of each of four files."""
 CHANGES = 2
 """Times an artifact is listed anew because its source changed while it was fetched."""
 
@@ -188,8 +190,9 @@ class Pipeline:
         memory = plan_memory(
             self.settings.memory_limit, connections=self.settings.max_concurrency, hash_threads=hash_threads(threads)
         )
-        total, room = total_size(files), page_cache_room()
+        total, room = total_size(files), max(LEAST_ROOM, page_cache_room() - self.settings.memory_limit)
         self.emit(Planned(len(files), total, prepared.held, memory.connections))
+        drop_pages = self.settings.page_cache == "drop" or (self.settings.page_cache == "auto" and total > room)
         limits = Limits(
             connections=memory.connections,
             buffers=memory.buffers,
@@ -198,10 +201,9 @@ class Pipeline:
             threads=threads,
             hash_threads=hash_threads(threads),
             timeout_stall=self.settings.timeout_stall,
-            drop_pages=self.settings.page_cache == "drop" or (self.settings.page_cache == "auto" and total > room),
         )
         return Transfer(
-            [Incoming(staged, streams=len(prepared.staged)) for staged in prepared.staged],
+            [Incoming(staged, streams=len(prepared.staged), drop_pages=drop_pages) for staged in prepared.staged],
             source=self.source,
             lease=lease,
             journal=journal,

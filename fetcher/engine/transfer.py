@@ -102,11 +102,11 @@ class Pull:
 
 @dataclass(frozen=True, slots=True)
 class HashJob:
-    """`count` bytes of a file that the hashing threads are given."""
+    """`part` of a file, which the hashing threads are given."""
 
     incoming: Incoming
     stretch: Stretch
-    count: int
+    part: ByteRange
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,6 @@ class Limits:
     threads: int
     hash_threads: int
     timeout_stall: float
-    drop_pages: bool
 
 
 class Transfer:
@@ -405,7 +404,7 @@ class Transfer:
             return
         if (stretch := incoming.stretch()) is not None:
             incoming.hashing = True
-            self._hashing.add(HashJob(incoming, stretch, stretch.left))
+            self._hashing.add(HashJob(incoming, stretch, ByteRange(stretch.frontier.position, stretch.limit)))
         elif incoming.staged.complete and incoming.hashed and not self._schedule.active(incoming.path):
             incoming.sealing = True
             self._spawn(self._finish(incoming))
@@ -420,9 +419,11 @@ class Transfer:
 
     async def _hashed(self, job: HashJob) -> None:
         job.incoming.hashing = False
-        self._emit(BytesHashed(job.incoming.path, job.count))
+        self._emit(BytesHashed(job.incoming.path, len(job.part)))
         self._patience.progressed()
         self._settle(job.incoming)
+        if job.incoming.drops_pages:
+            await self._on(self._writers, lambda: job.incoming.drop_hashed(job.part))
 
     def _report(self, job: HashJob) -> None:
         """Called by a hashing thread."""
@@ -461,7 +462,7 @@ class Transfer:
 
     async def _seal(self, incoming: Incoming) -> None:
         try:
-            entry = await self._on(self._syncer, incoming.staged.seal)
+            entry = await self._on(self._syncer, lambda: incoming.staged.seal(drop_pages=incoming.drops_pages))
         except OSError as error:
             self._sync_failed(incoming, error)
             return
@@ -482,8 +483,6 @@ class Transfer:
         for incoming in [each for each in self._files.values() if each.path not in self._entries and not each.sealing]:
             try:
                 await self._on(self._syncer, incoming.sync)
-                if self._limits.drop_pages:
-                    await self._on(self._syncer, incoming.drop_pages)
             except OSError as error:
                 if incoming.staged.descriptor >= 0:
                     self._sync_failed(incoming, error)

@@ -44,7 +44,8 @@ _TMPFS = 0x01021994
 
 
 @functools.cache
-def _libc() -> Any:
+def libc() -> Any:
+    """The C library, for calls that Python does not have."""
     return ctypes.CDLL(None, use_errno=True)
 
 
@@ -69,7 +70,7 @@ def exchange(one: Path, other: Path) -> bool:
         return False
     try:
         _checked(
-            _libc().syscall(
+            libc().syscall(
                 ctypes.c_long(_RENAMEAT2),
                 ctypes.c_int(_AT_FDCWD),
                 ctypes.c_char_p(os.fsencode(one)),
@@ -96,7 +97,7 @@ def reserve(descriptor: int, size: int) -> bool:
         return True
     if _magic(descriptor) == _TMPFS:
         return False
-    call = _libc().fallocate
+    call = libc().fallocate
     call.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
     while call(descriptor, _FALLOC_FL_KEEP_SIZE, 0, size) != 0:
         code = ctypes.get_errno()
@@ -198,7 +199,7 @@ def network_filesystem(path: Path) -> str | None:
 def _magic(descriptor: int) -> int:
     """The kind of filesystem, statfs(2)'s f_type; 0 where it does not say."""
     buffer = (ctypes.c_long * 32)()
-    if _libc().fstatfs(descriptor, ctypes.byref(buffer)) != 0:
+    if libc().fstatfs(descriptor, ctypes.byref(buffer)) != 0:
         return 0
     return buffer[0] & 0xFFFFFFFF
 

@@ -9,12 +9,13 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from fetcher.artifact import CHUNK_SIZE, RemoteFile
+from fetcher.artifact import CHUNK_SIZE, ByteRange, RemoteFile
 from fetcher.integrity.digests import Hasher
 from fetcher.manifest import ManifestFile
 from fetcher.planning.ranges import chunk_count
 from fetcher.store.filesystem import allow, file_mode, make_directory, reserve
 from fetcher.store.journal import Journal
+from fetcher.store.pages import drop
 
 
 class StagedFile:
@@ -117,7 +118,7 @@ class StagedFile:
         self.path.unlink(missing_ok=True)
         self.chunks, self.parts = {}, {}
 
-    def seal(self) -> ManifestFile:
+    def seal(self, *, drop_pages: bool = False) -> ManifestFile:
         """Cut to size, sync, close; what the manifest says of it. Raises OSError: after a failed fsync the kernel may have
         dropped the pages, so the file must be fetched again and never synced again."""
         if self.size is None:
@@ -125,6 +126,8 @@ class StagedFile:
         if not self._borrowed:
             os.ftruncate(self.descriptor, self.size)
         os.fsync(self.descriptor)
+        if drop_pages:
+            drop(self.descriptor, ByteRange(0, self.size))
         self.close()
         return ManifestFile(
             path=self.file.path,
