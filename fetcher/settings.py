@@ -43,7 +43,7 @@ class Settings:
     require_digests: bool = False
     hard_link: bool = False
     pvc_mounts: Mapping[str, Path] = field(default_factory=dict)
-    max_concurrency: int = 16
+    max_concurrency: int = 32
     limit_rate: float | None = None
     memory_limit: int = 256 * MiB
     page_cache: PageCache = "auto"

@@ -97,7 +97,7 @@ FETCH = (
         choices=("if-not-present", "on-change"),
     ),
     Option("hard_link", "link files of a local source instead of copying: a later edit changes both", switch=True),
-    Option("max_concurrency", "connections at once (default 16)", _count, "N"),
+    Option("max_concurrency", "connections at most; how many are worth it is found out (default 32)", _count, "N"),
     Option("limit_rate", "bytes a second over all connections, such as 200M; 0 for no limit", parse_rate, "RATE"),
     Option("memory_limit", "memory for all buffers together (default 256Mi)", _memory, "SIZE"),
     Option(

@@ -1,24 +1,27 @@
 """One file on its way: what is staged, how far its hash frontier is, and what received bytes do to both.
 
-`write`, `advance`, `damaged_chunks` and `sync` block and run on threads; everything else runs on the event loop.
+`write`, `damaged_chunks` and `sync` block and run on threads; everything else runs on the event loop.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fetcher.artifact import CHUNK_SIZE, ByteRange, Digest
 from fetcher.integrity.digests import Hasher, new_chunk_hasher
-from fetcher.integrity.frontier import Frontier, chunk_digest
+from fetcher.integrity.frontier import Frontier, Stretch, chunk_digest
 from fetcher.planning.ranges import chunk_count, chunk_range, missing_ranges
 from fetcher.store.ingest import StagedFile
 
 PART_SIZE = 4 * 1024 * 1024
 """Bytes after which a begun chunk is noted in the journal. With 16 connections that share 100 MB/s no chunk is finished for
 2.7 s: without it, a kill after two seconds had lost all of 200 MB."""
+
+STRETCH = 4 * CHUNK_SIZE
+"""Bytes hashed at most between two reports: a fraction of a second for a single file."""
 
 
 @dataclass(slots=True)
@@ -32,12 +35,13 @@ class Cursor:
 
 
 class Incoming:
-    """A staged file being filled. `refetches` counts whole-file restarts after a digest mismatch."""
+    """A staged file being filled, one of `streams`. `refetches` counts whole-file restarts after a digest mismatch."""
 
-    def __init__(self, staged: StagedFile) -> None:
+    def __init__(self, staged: StagedFile, *, streams: int) -> None:
         self.staged = staged
         self.file = staged.file
-        self.frontier = Frontier(self.file) if self.file.digests else None
+        self._streams = streams
+        self.frontier = self._new_frontier()
         self.hashing = False
         self.refetches = 0
         self.sync_failures = 0
@@ -66,21 +70,20 @@ class Incoming:
     def hashed(self) -> bool:
         return self.frontier is None or self.frontier.position == self.size
 
-    def missing(self, longest: int) -> list[ByteRange | None]:
-        """What is to be pulled, as ranges of at most `longest` bytes; a source without ranges gives all or nothing."""
+    def missing(self) -> list[ByteRange | None]:
+        """What is to be pulled; a source without ranges gives all or nothing."""
         if self.staged.complete:
             return []
         if self.size is None or not self.file.ranges:
             return [None]
-        return [self._from_partial(each) for each in missing_ranges(self.size, held=self.staged.chunks, longest=longest)]
+        return [self._from_partial(each) for each in missing_ranges(self.size, held=self.staged.chunks)]
 
     def _from_partial(self, byte_range: ByteRange) -> ByteRange:
         partial = self._partial.get(byte_range.start // CHUNK_SIZE)
         return ByteRange(partial.position, byte_range.stop) if partial else byte_range
 
-    def cursor(self, byte_range: ByteRange | None) -> Cursor:
-        """Where to write the bytes of `byte_range`; goes on in the middle of a chunk that another connection began."""
-        start = byte_range.start if byte_range else 0
+    def cursor(self, start: int) -> Cursor:
+        """Where to write the bytes from `start` on; goes on in the middle of a chunk that another connection began."""
         partial = self._partial.pop(start // CHUNK_SIZE, None)
         if partial is not None and partial.position == start:
             return partial
@@ -130,11 +133,13 @@ class Incoming:
             self._contiguous += 1
         return min(self._contiguous * CHUNK_SIZE, self.size if self.size is not None else self._contiguous * CHUNK_SIZE)
 
-    def advance(self, limit: int, stopped: Callable[[], bool]) -> int:
-        """Hash up to byte `limit`. Raises OSError."""
-        if self.frontier is None:
-            return 0
-        return self.frontier.advance(self.staged.descriptor, limit, stopped=stopped)
+    def stretch(self) -> Stretch | None:
+        """What can be hashed now, a bounded part of it; None when there is nothing."""
+        limit = self.contiguous()
+        if self.frontier is None or self.frontier.position >= limit:
+            return None
+        limit = min(limit, self.frontier.position + STRETCH)
+        return Stretch(self.path, self.frontier, self.staged.descriptor, limit)
 
     def mismatch(self) -> tuple[Digest, str] | None:
         return self.frontier.mismatch() if self.frontier else None
@@ -179,4 +184,7 @@ class Incoming:
 
     def _rewind(self) -> None:
         self._contiguous = 0
-        self.frontier = Frontier(self.file) if self.file.digests else None
+        self.frontier = self._new_frontier()
+
+    def _new_frontier(self) -> Frontier | None:
+        return Frontier(self.file, streams=self._streams) if self.file.digests else None

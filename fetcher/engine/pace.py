@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import statistics
 import time
 from collections import deque
@@ -63,6 +64,11 @@ class TrickleJudge:
     def finished(self, rate: float) -> None:
         """A range came to its end at `rate` bytes a second."""
         self._finished.append(rate)
+
+    @property
+    def typical(self) -> float:
+        """The rate of those that finished lately; without end while there is none."""
+        return statistics.median(self._finished) if self._finished else math.inf
 
     def slow(self, rates: Sequence[float | None]) -> list[int]:
         """Which of the connections should be replaced; None stands for one too young to be judged."""

@@ -27,6 +27,7 @@ from fetcher.artifact import ArtifactRef, Listing, RemoteFile, redact, total_siz
 from fetcher.engine import Artifact, described
 from fetcher.engine.cpu import cpu_count, page_cache_room
 from fetcher.engine.failure import one_error
+from fetcher.engine.hashing import hash_threads
 from fetcher.engine.holding import LeaseTimes, kept_alive, obtain
 from fetcher.engine.incoming import Incoming
 from fetcher.engine.pace import RateLimit
@@ -38,7 +39,6 @@ from fetcher.events import Committing, Planned, Resolved, Resolving, Subscriber,
 from fetcher.manifest import Manifest
 from fetcher.planning.memory import plan_memory
 from fetcher.planning.paths import refuse_hostile_paths
-from fetcher.planning.ranges import range_length
 from fetcher.planning.selection import select
 from fetcher.settings import Settings
 from fetcher.sources.base import Source
@@ -185,21 +185,23 @@ class Pipeline:
         self, prepared: Prepared, lease: Lease, journal: Journal, files: tuple[RemoteFile, ...], patience: Patience
     ) -> Transfer:
         threads = cpu_count()
-        memory = plan_memory(self.settings.memory_limit, connections=self.settings.max_concurrency, hash_threads=threads)
+        memory = plan_memory(
+            self.settings.memory_limit, connections=self.settings.max_concurrency, hash_threads=hash_threads(threads)
+        )
         total, room = total_size(files), page_cache_room()
         self.emit(Planned(len(files), total, prepared.held, memory.connections))
         limits = Limits(
             connections=memory.connections,
             buffers=memory.buffers,
             buffer_size=memory.buffer,
-            longest_range=range_length(prepared.missing, memory.connections),
             hash_lag=room // 4,
             threads=threads,
+            hash_threads=hash_threads(threads),
             timeout_stall=self.settings.timeout_stall,
             drop_pages=self.settings.page_cache == "drop" or (self.settings.page_cache == "auto" and total > room),
         )
         return Transfer(
-            [Incoming(staged) for staged in prepared.staged],
+            [Incoming(staged, streams=len(prepared.staged)) for staged in prepared.staged],
             source=self.source,
             lease=lease,
             journal=journal,

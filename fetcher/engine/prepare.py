@@ -40,10 +40,6 @@ class Prepared:
     def held(self) -> int:
         return sum(entry.size for entry in self.settled.values()) + sum(each.held for each in self.staged)
 
-    @property
-    def missing(self) -> int:
-        return sum((each.size or 0) - each.held for each in self.staged)
-
 
 @dataclass(frozen=True, slots=True)
 class Preparation:

@@ -18,18 +18,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from fetcher.artifact import ByteRange
+from fetcher.artifact import CHUNK_SIZE, ByteRange
 from fetcher.engine.buffers import BufferPool
+from fetcher.engine.concurrency import Concurrency
+from fetcher.engine.hashing import Hashing
 from fetcher.engine.incoming import Cursor, Incoming
 from fetcher.engine.pace import FLOOR, RateLimit, TrickleJudge
 from fetcher.engine.retry import Patience
-from fetcher.engine.schedule import Assignment, Schedule
+from fetcher.engine.schedule import Assignment, Progress, Schedule
 from fetcher.errors import (
     DigestMismatch,
     LocalIOError,
@@ -50,7 +52,9 @@ from fetcher.events import (
     Retrying,
     Subscriber,
 )
+from fetcher.integrity.frontier import Stretch
 from fetcher.manifest import ManifestFile
+from fetcher.planning.ranges import LONGEST_RANGE
 from fetcher.sources.base import Body, Source
 from fetcher.store.filesystem import storing
 from fetcher.store.journal import Journal
@@ -61,6 +65,8 @@ T = TypeVar("T")
 REFETCHES = 2
 """Times a file whose digest is wrong is fetched again. One cures a bit flipped on the way, two a flipped bit and a proxy that
 had cached it; what is wrong three times is wrong at the source."""
+GATHER = 128 * 1024 * 1024
+"""Bytes that wait at most for more files to be hashed with them: still in the page cache, a fraction of a second's work."""
 SYNC_EVERY = 32
 """Finished chunks (512 MiB) between two syncs of data and journal: what power loss may cost, at about one fsync a second."""
 
@@ -69,16 +75,38 @@ SYNC_EVERY = 32
 class Pull:
     """An assignment in the making: bytes received so far, and the scope by which it can be abandoned."""
 
-    path: str
+    assignment: Assignment
     scope: asyncio.Timeout
     received: int = 0
     began: float = field(default_factory=time.monotonic)
     marked: int = 0
     marked_at: float = field(default_factory=time.monotonic)
 
+    @property
+    def path(self) -> str:
+        return self.assignment.path
+
+    @property
+    def position(self) -> int:
+        """The next byte to come."""
+        return self.assignment.start + self.received
+
+    def left(self, room: int) -> int:
+        """How many of `room` bytes still belong to the assignment, whose end may have come nearer."""
+        return room if self.assignment.stop is None else max(0, min(room, self.assignment.stop - self.position))
+
     def rate(self, now: float) -> float:
         """Bytes a second since the last mark."""
         return (self.received - self.marked) / max(now - self.marked_at, 1e-3)
+
+
+@dataclass(frozen=True, slots=True)
+class HashJob:
+    """`count` bytes of a file that the hashing threads are given."""
+
+    incoming: Incoming
+    stretch: Stretch
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +116,9 @@ class Limits:
     connections: int
     buffers: int
     buffer_size: int
-    longest_range: int
     hash_lag: int
     threads: int
+    hash_threads: int
     timeout_stall: float
     drop_pages: bool
 
@@ -120,35 +148,44 @@ class Transfer:
         self._emit = on_event
         self._pool = BufferPool(limits.buffers, limits.buffer_size)
         self._schedule = Schedule()
+        self._judge = TrickleJudge(max(1.0, limits.timeout_stall / 3), floor=0.0 if rate.limited else FLOOR)
         self._entries: dict[str, ManifestFile] = {}
         self._pulls: set[Pull] = set()
         self._begun: dict[str, Incoming] = {}
+        self._concurrency = Concurrency(limits.connections, clock=time.monotonic)
+        self._out = 0
         self._gate = 0.0
         self._unsynced = 0
-        self._stopping = False
         self._wake = asyncio.Event()
         self._writers = ThreadPoolExecutor(min(4, limits.threads + 1), "write")
-        self._hashers = ThreadPoolExecutor(limits.threads, "hash")
+        self._hashers = ThreadPoolExecutor(limits.hash_threads, "hash")
+        self._hashing = Hashing[HashJob](
+            threads=limits.hash_threads, gather=min(GATHER, limits.hash_lag // 2), done=self._report
+        )
         self._syncer = ThreadPoolExecutor(1, "sync")
         self._group: asyncio.TaskGroup
+        self._loop: asyncio.AbstractEventLoop
         self.bytes_fetched = 0
 
     async def run(self) -> dict[str, ManifestFile]:
         """Path → manifest entry of every file, all synced and closed. Raises FetchError."""
-        judge = TrickleJudge(max(1.0, self._limits.timeout_stall / 3), floor=0.0 if self._rate.limited else FLOOR)
+        self._loop = asyncio.get_running_loop()
         try:
             async with asyncio.TaskGroup() as self._group:
+                for _ in range(self._limits.hash_threads):
+                    self._spawn(self._hash())
                 for incoming in self._files.values():
                     self._refill(incoming)
                     self._follow(incoming)
-                watching = self._group.create_task(self._replace_tricklers(judge))
+                watching = self._group.create_task(self._replace_tricklers())
                 async with asyncio.TaskGroup() as connections:
                     for _ in range(self._limits.connections):
-                        connections.create_task(self._connection(judge))
+                        connections.create_task(self._connection())
                 watching.cancel()
+                self._hashing.close()
         finally:
             # Threads finish the buffer they hold, so that no descriptor is closed, or reused, under them.
-            self._stopping = True
+            self._hashing.close()
             for pool in (self._writers, self._hashers):
                 pool.shutdown(wait=True, cancel_futures=True)
             # A sync may take many seconds and holds no buffer; nobody who was interrupted waits for it.
@@ -165,14 +202,14 @@ class Transfer:
 
     def _refill(self, incoming: Incoming) -> None:
         self._schedule.clear(incoming.path)
-        self._schedule.add(incoming.path, incoming.missing(self._limits.longest_range), size=incoming.size or 0)
+        self._schedule.add(incoming.path, incoming.missing(), size=incoming.size or 0)
         self._wake.set()
 
     async def _take(self) -> Assignment | None:
         """The next assignment, waiting for one while files are unfinished; None when all are done."""
         while not self._finished:
-            lagging = sum(each.lag for each in self._begun.values()) > self._limits.hash_lag
-            if assignment := self._schedule.take(lagging=lagging):
+            if self._out < self._concurrency.connections and (assignment := self._next()):
+                self._out += 1
                 self._begun[assignment.path] = self._files[assignment.path]
                 return assignment
             self._wake.clear()
@@ -180,18 +217,31 @@ class Transfer:
         self._wake.set()
         return None
 
+    def _next(self) -> Assignment | None:
+        longest = self._concurrency.range_length(self._schedule.missing, shortest=CHUNK_SIZE, longest=LONGEST_RANGE)
+        lagging = sum(each.lag for each in self._begun.values()) > self._limits.hash_lag
+        return self._schedule.take(longest=longest, lagging=lagging) or self._schedule.take_over(self._progress())
+
+    def _progress(self) -> Iterator[Progress]:
+        """Of all connections whose range another one may take over a part of."""
+        now = time.monotonic()
+        for pull in self._pulls:
+            rate = pull.received / max(now - pull.began, 1e-3) if pull.received else self._judge.typical
+            if not self._files[pull.path].restart_wanted:
+                yield Progress(pull.assignment, pull.position, rate)
+
     # Pulling
 
-    async def _connection(self, judge: TrickleJudge) -> None:
+    async def _connection(self) -> None:
         failures = 0
         while assignment := await self._take():
             if (wait := self._gate - time.monotonic()) > 0:
                 await asyncio.sleep(wait)
             incoming = self._files[assignment.path]
-            cursor = incoming.cursor(assignment.byte_range)
+            cursor = incoming.cursor(assignment.start)
             delay = 0.0
             try:
-                await self._pull(assignment, incoming, cursor, judge)
+                await self._pull(assignment, incoming, cursor)
                 failures = 0
             except SourceError as error:
                 failures += 1
@@ -199,31 +249,35 @@ class Transfer:
             except OSError as error:
                 raise from_os_error(error, doing="write the staged file", path=incoming.path) from error
             except asyncio.CancelledError:
-                if assignment.byte_range is not None:
+                if assignment.stop is not None:
                     incoming.park(cursor)  # what is begun is noted: whoever continues need not fetch it again
                 raise
             finally:
                 self._schedule.finish(assignment)
+                self._out -= 1
             self._return(assignment, incoming, cursor)
             self._settle(incoming)
             if delay:
                 await asyncio.sleep(delay)
 
-    async def _pull(self, assignment: Assignment, incoming: Incoming, cursor: Cursor, judge: TrickleJudge) -> None:
+    async def _pull(self, assignment: Assignment, incoming: Incoming, cursor: Cursor) -> None:
         """Receive one range into the file. What was received before an error counts."""
-        wanted = assignment.byte_range
-        whole = wanted is None or (wanted.start == 0 and wanted.stop == incoming.size)
+        whole = assignment.stop in (None, incoming.size) and assignment.start == 0
+        wanted = None if whole or assignment.stop is None else ByteRange(assignment.start, assignment.stop)
         try:
             async with asyncio.timeout(None) as scope:
-                pull = Pull(assignment.path, scope)
+                pull = Pull(assignment, scope)
                 self._pulls.add(pull)
+                self._tell_hashing()
                 self._emit(ConnectionsActive(len(self._pulls)))
                 try:
-                    async with self._source.open(incoming.file, None if whole else wanted) as body:
+                    async with self._source.open(incoming.file, wanted) as body:
+                        self._concurrency.answered(time.monotonic() - pull.began)
                         await self._receive(body, incoming, cursor, pull)
                 finally:
                     self._pulls.discard(pull)
-            judge.finished(pull.received / max(time.monotonic() - pull.began, 1e-3))
+                    self._tell_hashing()
+            self._judge.finished(pull.received / max(time.monotonic() - pull.began, 1e-3))
             if incoming.size is None:
                 incoming.end_unsized(cursor)
         except TimeoutError:
@@ -231,12 +285,11 @@ class Transfer:
 
     def _return(self, assignment: Assignment, incoming: Incoming, cursor: Cursor) -> None:
         """What a range lacks is for another connection; a source without ranges can only begin anew."""
-        wanted = assignment.byte_range
-        if wanted is None:
+        if assignment.stop is None:
             incoming.restart_wanted |= incoming.size != cursor.position
-        elif cursor.position < wanted.stop:
+        elif cursor.position < assignment.stop:
             incoming.park(cursor)
-            rest = ByteRange(cursor.position, wanted.stop)
+            rest = ByteRange(cursor.position, assignment.stop)
             self._schedule.add(incoming.path, [rest], size=incoming.size or 0)
 
     async def _receive(self, body: Body, incoming: Incoming, cursor: Cursor, pull: Pull) -> None:
@@ -246,17 +299,26 @@ class Transfer:
         try:
             while True:
                 buffer = await self._pool.take()
-                count = await body.readinto(buffer[: self._rate.piece(len(buffer))])
+                count = 0
+                if room := pull.left(self._rate.piece(len(buffer))):
+                    count = pull.left(await body.readinto(buffer[:room]))
                 if count == 0:
                     break
-                await self._rate.take(count)
                 pull.received += count
+                self._measure(count)
+                await self._rate.take(count)
                 await _finished(writing)
                 writing, buffer = self._write(incoming, cursor, buffer, count), None
         finally:
             if buffer is not None:
                 self._pool.give(buffer)
             await _finished(writing)
+
+    def _measure(self, count: int) -> None:
+        before = self._concurrency.connections
+        self._concurrency.received(count)
+        if self._concurrency.connections > before:
+            self._wake.set()
 
     def _write(self, incoming: Incoming, cursor: Cursor, buffer: memoryview, count: int) -> asyncio.Future[int]:
         def write() -> int:
@@ -279,23 +341,24 @@ class Transfer:
         future.add_done_callback(written)
         return future
 
-    async def _replace_tricklers(self, judge: TrickleJudge) -> None:
+    async def _replace_tricklers(self) -> None:
         """Abandon connections that are far slower than the others; what is missing goes to another one."""
         while True:
-            await asyncio.sleep(judge.window / 4)
+            await asyncio.sleep(self._judge.window / 4)
             now = time.monotonic()
-            due = [pull for pull in self._pulls if now - pull.marked_at >= judge.window]
-            for index in judge.slow([pull.rate(now) for pull in due]):
+            due = [pull for pull in self._pulls if now - pull.marked_at >= self._judge.window]
+            for index in self._judge.slow([pull.rate(now) for pull in due]):
                 _abandon(due[index])
             for pull in due:
                 pull.marked, pull.marked_at = pull.received, now
+            self._wake.set()  # what lasts long by now may be taken over by a connection that found nothing to do
 
     # What an error means
 
     def _failed(self, error: SourceError, assignment: Assignment, incoming: Incoming, failures: int) -> float:
         """Seconds this connection waits before its next range. Raises what can't be cured here."""
         match error:
-            case RangesUnsupported() if assignment.byte_range is not None:
+            case RangesUnsupported() if assignment.stop is not None:
                 # Several connections may learn this at once; each says the same.
                 incoming.file = replace(incoming.file, ranges=False)
                 self._begin_anew(incoming)
@@ -304,6 +367,9 @@ class Transfer:
                 delay = self._patience.delay(error, failures)
                 if isinstance(error, RateLimited):
                     self._gate = max(self._gate, time.monotonic() + delay)
+                    self._concurrency.refused()
+                else:
+                    self._concurrency.failed()
                 self._emit(Retrying(error.reason, error.message, incoming.path, failures, delay))
                 return delay
         raise error
@@ -337,26 +403,33 @@ class Transfer:
         """Let the hash frontier move if it can, and end the file when it has arrived."""
         if incoming.hashing or incoming.sealing or incoming.restart_wanted or incoming.path in self._entries:
             return
-        limit = incoming.contiguous()
-        if incoming.frontier and incoming.frontier.position < limit:
+        if (stretch := incoming.stretch()) is not None:
             incoming.hashing = True
-            self._spawn(self._hash(incoming, limit))
+            self._hashing.add(HashJob(incoming, stretch, stretch.left))
         elif incoming.staged.complete and incoming.hashed and not self._schedule.active(incoming.path):
             incoming.sealing = True
             self._spawn(self._finish(incoming))
 
-    async def _hash(self, incoming: Incoming, limit: int) -> None:
+    async def _hash(self) -> None:
         try:
-            count = await self._on(self._hashers, lambda: incoming.advance(limit, lambda: self._stopping))
+            await self._on(self._hashers, self._hashing.work)
         except OSError as error:
-            raise from_os_error(error, doing="read back the staged file", path=incoming.path) from error
+            raise from_os_error(error, doing="read back the staged file", path=error.filename) from error
         except EOFError as error:
-            raise LocalIOError(f"the staged file was cut short by somebody else: {error}", path=incoming.path) from error
-        finally:
-            incoming.hashing = False
-        self._emit(BytesHashed(incoming.path, count))
+            raise LocalIOError(f"the staged file was cut short by somebody else: {error}") from error
+
+    async def _hashed(self, job: HashJob) -> None:
+        job.incoming.hashing = False
+        self._emit(BytesHashed(job.incoming.path, job.count))
         self._patience.progressed()
-        self._settle(incoming)
+        self._settle(job.incoming)
+
+    def _report(self, job: HashJob) -> None:
+        """Called by a hashing thread."""
+        self._loop.call_soon_threadsafe(lambda: self._spawn(self._hashed(job)))
+
+    def _tell_hashing(self) -> None:
+        self._hashing.expect(len(self._begun), receiving=bool(self._pulls))
 
     async def _finish(self, incoming: Incoming) -> None:
         """Compare, sync and close; or decide what to fetch again."""
@@ -380,7 +453,7 @@ class Transfer:
                 actual=actual,
             )
         self._emit(Mismatched(incoming.path, expected, actual, incoming.refetches, REFETCHES))
-        damaged = await self._on(self._hashers, incoming.damaged_chunks)
+        damaged = await self._on(self._writers, incoming.damaged_chunks)
         if damaged:
             self._emit(BytesDiscarded(incoming.path, incoming.forget(damaged)))
         else:
@@ -394,6 +467,7 @@ class Transfer:
             return
         self._entries[incoming.path] = entry
         self._begun.pop(incoming.path, None)
+        self._tell_hashing()
         self._emit(FileVerified(incoming.path, entry.size, bool(entry.digests)))
 
     # Syncing

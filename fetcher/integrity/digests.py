@@ -10,6 +10,7 @@ import xxhash
 
 from fetcher.artifact import Digest, DigestAlgorithm
 from fetcher.errors import DigestUnavailable
+from fetcher.integrity import lanes
 
 
 class Hasher(Protocol):
@@ -17,10 +18,13 @@ class Hasher(Protocol):
     def hexdigest(self) -> str: ...
 
 
-def new_hasher(algorithm: DigestAlgorithm, *, size: int | None) -> Hasher:
-    """A running digest of a file of `size` bytes. git's needs the size first: without it, DigestUnavailable."""
+def new_hasher(algorithm: DigestAlgorithm, *, size: int | None, streams: int = 1) -> Hasher:
+    """A running digest of a file of `size` bytes, one of `streams` that are advanced together (`lanes.advance`).
+
+    git's needs the size first: without it, DigestUnavailable.
+    """
     if algorithm == "sha256":
-        return hashlib.sha256()
+        return lanes.new_sha256(streams=streams)
     if size is None:
         raise DigestUnavailable("a git digest can't be checked for a file whose size the source does not tell")
     # Not a defence against forgery, git's own identity: usedforsecurity=False keeps it working on FIPS hosts.
@@ -34,8 +38,13 @@ class DigestCheck:
 
     __slots__ = ("_hashers",)
 
-    def __init__(self, digests: Iterable[Digest], *, size: int | None) -> None:
-        self._hashers = [(digest, new_hasher(digest.algorithm, size=size)) for digest in digests]
+    def __init__(self, digests: Iterable[Digest], *, size: int | None, streams: int = 1) -> None:
+        self._hashers = [(digest, new_hasher(digest.algorithm, size=size, streams=streams)) for digest in digests]
+
+    @property
+    def hashers(self) -> list[Hasher]:
+        """To be fed all the bytes, in order; for those who advance several files at once."""
+        return [hasher for _, hasher in self._hashers]
 
     def update(self, data: bytes | bytearray | memoryview) -> None:
         for _, hasher in self._hashers:

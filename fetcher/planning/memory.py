@@ -14,7 +14,8 @@ follow. Only heads and bodies on the ordinary path pass through it."""
 _PARSER = int((2 * READ_BUFFER + 256 * KiB) * 1.5)
 """Pieces of many sizes leave holes: at 64 connections resident memory was up to 1.4 times the bytes held."""
 _BUFFERS = (4 * MiB, 2 * MiB, MiB, 512 * KiB, 256 * KiB, 128 * KiB)
-_HASH_BUFFER = 1 * MiB
+HASH_BUFFER = 2 * MiB
+"""Bytes a hashing thread: 128 KiB for each of 16 files, all of one, below which the hand-over between threads shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class MemoryPlan:
 
 def plan_memory(limit: int, *, connections: int, hash_threads: int) -> MemoryPlan:
     """The largest buffers within `limit` bytes; fewer connections where even the smallest do not fit."""
-    budget = limit - hash_threads * _HASH_BUFFER
+    budget = limit - hash_threads * HASH_BUFFER
     for buffer in _BUFFERS:
         if connections * _per_connection(buffer) <= budget:
             return MemoryPlan(connections, buffer)

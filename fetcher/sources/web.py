@@ -14,9 +14,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from fetcher.artifact import ArtifactRef, ByteRange, Digest, Listing, RemoteFile
+from fetcher.artifact import CHUNK_SIZE, ArtifactRef, ByteRange, Digest, Listing, RemoteFile
 from fetcher.errors import BadResponse, ContentChanged, UsageError
-from fetcher.planning.ranges import LONGEST_RANGE
 from fetcher.sources.base import Body, Capabilities
 from fetcher.sources.locations import Location, expiry
 from fetcher.transport.client import Answer, Credentials, HttpTransport, origin_of
@@ -31,6 +30,8 @@ from fetcher.transport.ranges import (
 )
 from fetcher.transport.statuses import error_for
 
+_PROBE = 4 * CHUNK_SIZE
+"""Bytes of the first range: what a first range is, as long as nobody knows how fast they come (`engine.concurrency`)."""
 _PROBE_LIFE = 20.0
 """Seconds an unread answer is kept: servers drop slow readers after 30 to 60."""
 
@@ -66,7 +67,7 @@ class WebSource:
     async def resolve(self) -> str | None:
         """A strong ETag, else modification time and size, else None."""
         self._drop_probe()
-        wanted = ByteRange(0, LONGEST_RANGE)
+        wanted = ByteRange(0, _PROBE)
         answer = await self._ask(self._url, wanted)
         try:
             file, held = self._learned(answer, wanted)

@@ -25,7 +25,7 @@ import aiohttp
 
 from fetcher.errors import BadResponse, FetchError, Stalled, Unreachable
 
-LINGER = 0.5
+LINGER = 0.25
 """Seconds after which `readinto` returns with what has come: a slow link's progress is shown and journalled too."""
 
 
