@@ -1,20 +1,29 @@
-"""The inner pieces, each alone: what the plain path spends beside receiving and writing."""
+"""The inner pieces, each alone: sink, lanes, frontier, planner, journal."""
 
 from __future__ import annotations
 
+import asyncio
+import socket
+import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from fetcher.artifact import CHUNK_SIZE, ByteRange
+import pytest
+import uvloop
+
+from fetcher.artifact import CHUNK_SIZE, ByteRange, Digest, RemoteFile
 from fetcher.engine.schedule import Schedule
-from fetcher.integrity.frontier import chunk_digest
-from fetcher.planning.ranges import LONGEST_RANGE, missing_ranges
+from fetcher.integrity.frontier import Frontier, Stretch, advance_together, chunk_digest
+from fetcher.integrity.lanes import advance, new_sha256
+from fetcher.planning.ranges import missing_ranges
 from fetcher.store.journal import Journal
+from fetcher.transport.client import HttpTransport
 
 
 def test_planning_800_gb(benchmark: Any) -> None:
     size = 800 * 10**9
-    ranges = benchmark(lambda: list(missing_ranges(size, held=(), longest=LONGEST_RANGE)))
+    ranges = benchmark(lambda: list(missing_ranges(size, held=())))
     assert sum(map(len, ranges)) == size
 
 
@@ -42,3 +51,60 @@ def test_a_journal_record(benchmark: Any, tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal", mode=0o644)
     benchmark(journal.chunk, "model-00001-of-00004.safetensors", 7, "0" * 32)
     journal.close()
+
+
+@pytest.mark.parametrize("streams", [1, 4, 16])
+def test_sha256_of_a_mebibyte_of_each_stream(benchmark: Any, streams: int) -> None:
+    data = memoryview(bytes(1024 * 1024))
+    pairs = [(new_sha256(streams=streams), data) for _ in range(streams)]
+    benchmark(advance, pairs)
+
+
+def test_a_frontier_that_follows_16_files(benchmark: Any, tmp_path: Path) -> None:
+    buffer, paths = memoryview(bytearray(2 * 1024 * 1024)), [tmp_path / str(number) for number in range(16)]
+    for path in paths:
+        path.write_bytes(bytes(CHUNK_SIZE))
+    digest = Digest("sha256", "0" * 64)
+
+    def follow() -> int:
+        with ExitStack() as stack:
+            stretches = [
+                Stretch(path.name, Frontier(RemoteFile(path.name, CHUNK_SIZE, (digest,)), streams=16), descriptor, CHUNK_SIZE)
+                for path in paths
+                for descriptor in [stack.enter_context(path.open("rb")).fileno()]
+            ]
+            while all(stretch.left for stretch in stretches):
+                advance_together(stretches, buffer)
+            return sum(stretch.frontier.position for stretch in stretches)
+
+    assert benchmark(follow) == 16 * CHUNK_SIZE
+
+
+def test_the_sink_receives_a_chunk(benchmark: Any) -> None:
+    """Over loopback from a thread, TCP and both copies included: what a range costs beside writing and hashing."""
+    head = f"HTTP/1.1 206 Partial Content\r\nContent-Length: {CHUNK_SIZE}\r\n\r\n".encode()
+    answer, server = head + bytes(CHUNK_SIZE), socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        connection, _ = server.accept()
+        with connection:
+            while connection.recv(65536):
+                connection.sendall(answer)
+
+    serving = threading.Thread(target=serve)
+    serving.start()
+    buffer = memoryview(bytearray(4 * 1024 * 1024))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        transport = HttpTransport(connections=1, timeout_stall=10, read_buffer=64 * 1024)
+
+        async def receive() -> int:
+            async with transport.request(f"http://127.0.0.1:{server.getsockname()[1]}/") as response:
+                body, seen = response.body(length=CHUNK_SIZE, what="chunk"), 0
+                while count := await body.readinto(buffer):
+                    seen += count
+            return seen
+
+        assert benchmark(lambda: runner.run(receive())) == CHUNK_SIZE
+        runner.run(transport.aclose())
+    serving.join()
+    server.close()
