@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.commands import Programs
 from benchmarks.installation import peers_python
 from benchmarks.link import CAP, linked, unavailable
-from benchmarks.measuring import GB
+from benchmarks.measuring import GB, Failed
 from benchmarks.publishing import Repository, publish
 from benchmarks.ratios import Results
 from benchmarks.report import Setting, report
@@ -61,8 +61,11 @@ def compare(options: Options) -> str:
                 if reason := _obstacle(scenario, copies):
                     setting.skipped[scenario.name] = reason
                     continue
-                with _staged(scenario, repository, programs, copies=copies, scratch=disk) as stage:
-                    results[scenario.name] = play(stage, rounds=options.rounds)
+                try:
+                    with _staged(scenario, repository, programs, copies=copies, scratch=disk) as stage:
+                        results[scenario.name] = play(stage, rounds=options.rounds)
+                except Failed as error:
+                    setting.skipped[scenario.name] = str(error)
                 _save(options, setting, scenarios, results)
             shutil.rmtree(repository.directory)
     return report(setting, scenarios, results)

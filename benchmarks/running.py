@@ -55,6 +55,10 @@ class Stage:
         lists = self.scratch / "lists"
         return Task(self.server, self.copies / "copy", self.scenario.connections, lists, self.programs)
 
+    def copied(self) -> list[str]:
+        """The files that a contender brings."""
+        return [str(self.task().destination / file.name) for file in self.server.repository.files]
+
     def words(self, command: Sequence[str]) -> tuple[str, ...]:
         """The command for readers, without the directories of this machine and this run."""
         names = {self.task().destination: "COPY", self.server.repository.directory: "SERVED", self.scratch: "SCRATCH"}
@@ -73,7 +77,7 @@ Attempt = Callable[[Stage, Sequence[str]], Cost | None]
 
 
 def play(stage: Stage, *, rounds: int) -> dict[str, Measured]:
-    """All contenders of the scenario, by name."""
+    """All contenders of the scenario, by name. Raises Failed when what they need could not be prepared."""
     write_lists(stage.server, stage.scratch / "lists")
     stage.server.repository.warm()
     match stage.scenario.kind:
@@ -143,10 +147,7 @@ def _durable(stage: Stage, command: Sequence[str]) -> Cost | None:
         wait_until_idle(stage.copies)
         before = probe(stage.copies, size=size)
         wait_until_idle(stage.copies)
-        cost = stage.run(command)
-        cost = cost.then(
-            stage.run(["sync", *(str(stage.task().destination / file.name) for file in stage.server.repository.files)])
-        )
+        cost = stage.run(command).then(stage.run(["sync", *stage.copied()]))
         wait_until_idle(stage.copies)
         after = probe(stage.copies, size=size)
         _compare(stage)
