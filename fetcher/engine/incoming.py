@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from fetcher.artifact import CHUNK_SIZE, ByteRange, Digest
+from fetcher.errors import DigestUnavailable
 from fetcher.integrity.digests import Hasher, new_chunk_hasher
 from fetcher.integrity.frontier import Frontier, Stretch, chunk_digest
 from fetcher.planning.ranges import chunk_count, chunk_range, missing_ranges
@@ -45,6 +47,9 @@ class Incoming:
         self.drops_pages = drop_pages
         self._streams = streams
         self.frontier = self._new_frontier()
+        if self.frontier is not None and staged.state[0]:
+            with suppress(DigestUnavailable):  # this machine has no extension: from the beginning, then
+                self.frontier.restore(*staged.state)
         self.hashing = False
         self.refetches = 0
         self.sync_failures = 0
@@ -152,6 +157,11 @@ class Incoming:
         limit = min(limit, self.frontier.position + STRETCH)
         return Stretch(self.path, self.frontier, self.staged.descriptor, limit)
 
+    def note_state(self) -> None:
+        """Where the frontier is goes into the journal. Called between two stretches."""
+        if self.frontier is not None and (state := self.frontier.save()) is not None:
+            self.staged.note_state(self.frontier.position, state)
+
     def mismatch(self) -> tuple[Digest, str] | None:
         return self.frontier.mismatch() if self.frontier else None
 
@@ -195,6 +205,7 @@ class Incoming:
 
     def _rewind(self) -> None:
         self._contiguous = 0
+        self.staged.note_state(0, b"")
         self.frontier = self._new_frontier()
 
     def _new_frontier(self) -> Frontier | None:

@@ -114,6 +114,11 @@ class Schedule:
         self._pending[path] = []
         self._open.discard(path)
 
+    @property
+    def open_files(self) -> int:
+        """How many files share the connections now."""
+        return len(self._open)
+
     def active(self, path: str) -> int:
         return self._active.get(path, 0)
 

@@ -174,6 +174,8 @@ class Transfer:
                 for _ in range(self._limits.hash_threads):
                     self._spawn(self._hash())
                 for incoming in self._files.values():
+                    if incoming.frontier and incoming.frontier.position:
+                        self._emit(BytesHashed(incoming.path, incoming.frontier.position))
                     self._refill(incoming)
                     self._follow(incoming)
                 watching = self._group.create_task(self._replace_tricklers())
@@ -217,7 +219,9 @@ class Transfer:
         return None
 
     def _next(self) -> Assignment | None:
-        longest = self._concurrency.range_length(self._schedule.missing, shortest=CHUNK_SIZE, longest=LONGEST_RANGE)
+        # Several connections on one file leave gaps as long as their ranges, at which its hash frontier waits.
+        crowd = -(-self._concurrency.connections // max(1, self._schedule.open_files))
+        longest = self._concurrency.range_length(self._schedule.missing, shortest=CHUNK_SIZE, longest=LONGEST_RANGE // crowd)
         lagging = sum(each.lag for each in self._begun.values()) > self._limits.hash_lag
         return self._schedule.take(longest=longest, lagging=lagging) or self._schedule.take_over(self._progress())
 
@@ -427,6 +431,7 @@ class Transfer:
 
     def _report(self, job: HashJob) -> None:
         """Called by a hashing thread."""
+        job.incoming.note_state()
         self._loop.call_soon_threadsafe(lambda: self._spawn(self._hashed(job)))
 
     def _tell_hashing(self) -> None:

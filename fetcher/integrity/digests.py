@@ -46,6 +46,18 @@ class DigestCheck:
         """To be fed all the bytes, in order; for those who advance several files at once."""
         return [hasher for _, hasher in self._hashers]
 
+    def save(self) -> bytes | None:
+        """The state of all, to go on from in another process; None when it can't be had."""
+        if len(self._hashers) != 1:
+            return None
+        return lanes.saved(self._hashers[0][1])
+
+    def restore(self, state: bytes, *, length: int) -> None:
+        """Go on from what `save` returned for the same digests after `length` bytes. Raises DigestUnavailable."""
+        if [digest.algorithm for digest, _ in self._hashers] != ["sha256"]:
+            raise DigestUnavailable("only a single SHA-256 can be continued")
+        self._hashers = [(self._hashers[0][0], lanes.restored(state, length=length))]
+
     def update(self, data: bytes | bytearray | memoryview) -> None:
         for _, hasher in self._hashers:
             hasher.update(data)

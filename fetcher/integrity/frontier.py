@@ -32,6 +32,15 @@ class Frontier:
     def hashers(self) -> list[Hasher]:
         return self._check.hashers
 
+    def save(self) -> bytes | None:
+        """The digest in the making, for `restore` in another process; None when it can't be had."""
+        return self._check.save()
+
+    def restore(self, position: int, state: bytes) -> None:
+        """Go on after the first `position` bytes. Raises DigestUnavailable where that is not possible."""
+        self._check.restore(state, length=position)
+        self.position = position
+
     def mismatch(self) -> tuple[Digest, str] | None:
         """After the last byte: as `DigestCheck.mismatch`."""
         return self._check.mismatch()

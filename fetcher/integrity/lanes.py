@@ -48,14 +48,17 @@ def saved(hasher: Hasher) -> bytes | None:
     return hasher.save() if _sha256 is not None and isinstance(hasher, _sha256.Sha256) else None
 
 
-def restored(state: bytes) -> Hasher:
-    """A hasher that goes on from `saved`. Raises DigestUnavailable where that is not possible."""
+def restored(state: bytes, *, length: int) -> Hasher:
+    """A hasher that goes on from `saved` after `length` bytes. Raises DigestUnavailable where that is not possible."""
     if _sha256 is None:
         raise DigestUnavailable("a saved SHA-256 can't be continued without the extension")
     try:
-        return _sha256.Sha256.restore(state)
+        hasher = _sha256.Sha256.restore(state)
     except ValueError as error:
         raise DigestUnavailable(str(error)) from error
+    if hasher.length != length:
+        raise DigestUnavailable(f"the saved SHA-256 is that of {hasher.length:,} bytes, not of {length:,}")
+    return hasher
 
 
 def advance(pairs: Sequence[tuple[Hasher, memoryview]]) -> None:

@@ -20,7 +20,8 @@ from fetcher.store.pages import drop
 
 class StagedFile:
     """One file in a lease's data directory. `chunks` maps the index of each finished chunk to its XXH3-128; `parts` the index
-    of one that an earlier attempt began to the bytes of it that are there and their running XXH3.
+    of one that an earlier attempt began to the bytes of it that are there and their running XXH3; `state` is how far the
+    file's SHA-256 has come, and that in the making, if it can be saved.
 
     A `borrowed` inode (a hard link of a local source) is somebody else's: it is read, never changed.
     """
@@ -31,6 +32,7 @@ class StagedFile:
         self.size = file.size
         self.chunks: dict[int, str] = {}
         self.parts: dict[int, tuple[int, Hasher]] = {}
+        self.state: tuple[int, bytes] = (0, b"")
         self.descriptor = descriptor
         self._journal = journal
         self._borrowed = borrowed
@@ -99,6 +101,12 @@ class StagedFile:
         """The first `length` bytes of chunk `index` are written: a kill costs no more than what follows them."""
         if self.file.identity is not None:
             self._journal.part(self.file.path, index, length, digest)
+
+    def note_state(self, position: int, state: bytes) -> None:
+        """The SHA-256 of the first `position` bytes is at `state`: whoever continues need not read them for it again."""
+        self.state = (position, state)
+        if self.file.identity is not None:
+            self._journal.state(self.file.path, position, state)
 
     def drop_chunk(self, index: int) -> None:
         """Chunk `index` turned out wrong. Its record is outdone by the one that follows a new write."""

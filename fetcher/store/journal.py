@@ -5,6 +5,7 @@
     <xxh3-64 of the rest> ["file", path, identity]        what the following chunks of `path` are part of
     <xxh3-64 of the rest> ["chunk", path, index, xxh3]    chunk `index` is written; XXH3-128 as hex
     <xxh3-64 of the rest> ["part", path, index, n, xxh3]  so are the first n bytes of chunk `index`
+    <xxh3-64 of the rest> ["state", path, n, hex]         SHA-256 of the first n bytes in the making, to go on from; n may be 0
     <xxh3-64 of the rest> ["drop", path]                  all of `path` is void
 
 A line follows the write it describes, so the journal never promises more than was handed to the kernel; what power loss may
@@ -29,11 +30,12 @@ from fetcher.store.filesystem import allow, write_all
 @dataclass(slots=True)
 class JournalledFile:
     """What a journal says of one file: the identity it had when fetched, chunk index → XXH3-128, and of chunks that are not
-    finished index → (bytes from the chunk's start, their XXH3-128)."""
+    finished index → (bytes from the chunk's start, their XXH3-128). `state` is (bytes hashed, SHA-256 in the making)."""
 
     identity: str
     chunks: dict[int, str] = field(default_factory=dict)
     parts: dict[int, tuple[int, str]] = field(default_factory=dict)
+    state: tuple[int, bytes] = (0, b"")
 
 
 class Journal:
@@ -53,6 +55,9 @@ class Journal:
 
     def part(self, path: str, index: int, length: int, digest: str) -> None:
         self._append(["part", path, index, length, digest])
+
+    def state(self, path: str, position: int, state: bytes) -> None:
+        self._append(["state", path, position, state.hex()])
 
     def drop(self, path: str) -> None:
         self._append(["drop", path])
@@ -99,6 +104,8 @@ def _apply(files: dict[str, JournalledFile], record: list[Any]) -> None:
             files[path].parts.pop(index, None)
         case ["part", str(path), int(index), int(length), str(digest)] if path in files:
             files[path].parts[index] = (length, digest)
+        case ["state", str(path), int(position), str(state)] if path in files:
+            files[path].state = (position, bytes.fromhex(state))
         case ["drop", str(path)]:
             files.pop(path, None)
 

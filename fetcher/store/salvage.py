@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from fetcher.artifact import ByteRange, RemoteFile
+from fetcher.artifact import CHUNK_SIZE, ByteRange, RemoteFile
 from fetcher.integrity.digests import new_chunk_hasher
 from fetcher.integrity.frontier import chunk_digest, read_pieces
 from fetcher.manifest import RELATIVE_PATH, Manifest
@@ -75,14 +75,26 @@ def continue_file(
     chunks = {index: digest for index, digest in sorted(known.chunks.items()) if 0 <= index < chunk_count(file.size)}
     staged = StagedFile.reopen(file, path, journal) if trusted else None
     if staged is None:
-        return _moved(file, path, journal, chunks, size=file.size, stopped=stopped)
+        staged = _moved(file, path, journal, chunks, size=file.size, stopped=stopped)
+        if staged is not None:
+            _continue_hashing(staged, known)
+        return staged
     for index, digest in chunks.items():
         if stopped():
             break
         if chunk_digest(staged.descriptor, chunk_range(index, file.size)) == digest:
             staged.finish_chunk(index, digest)
     _continue_parts(staged, known, file.size)
+    _continue_hashing(staged, known)
     return staged
+
+
+def _continue_hashing(staged: StagedFile, known: JournalledFile) -> None:
+    """Only at a chunk's border (or the end), and only if every chunk before it is as it was when it was hashed."""
+    position, state = known.state
+    whole = position == staged.size or position % CHUNK_SIZE == 0
+    if position and whole and all(index in staged.chunks for index in range(chunk_count(position))):
+        staged.note_state(position, state)
 
 
 def _continue_parts(staged: StagedFile, known: JournalledFile, size: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from fetcher.errors import (
@@ -17,7 +19,8 @@ from fetcher.errors import (
     Unreachable,
     Untrusted,
 )
-from fetcher.events import Mismatched, Retrying
+from fetcher.events import BytesHashed, BytesReceived, Mismatched, Retrying
+from fetcher.testing.checkpoint import random_bytes
 from fetcher.testing.effects import (
     Body,
     Chunked,
@@ -39,6 +42,7 @@ from fetcher.testing.interruptions import Finish, Reset, Stall, Trickle
 from fetcher.testing.listings import EndlessPages, NextLink, extra_files
 from fetcher.testing.origin import Origin
 from tests.engine.conftest import FILES, Fetcher, MiB, contents
+from tests.lab.waiting import wait_until
 
 CURED: dict[str, Fault] = {
     "a reset before the head": Fault(Reset(), origin="cdn", times=3),
@@ -264,3 +268,19 @@ async def test_retries_are_told(origin: Origin, fetch: Fetcher) -> None:
 
 def test_every_effect_of_the_matrix_is_an_effect() -> None:
     assert all(isinstance(fault.effect, Effect) for fault in CURED.values())
+
+
+async def test_what_is_continued_is_not_hashed_from_the_beginning(origin: Origin, fetch: Fetcher) -> None:
+    origin.add_repo("org/model", {"model.safetensors": random_bytes("continued", 60 * MiB)})
+    origin.throttle(total=40 * MiB)
+    fetching = asyncio.ensure_future(fetch(max_concurrency=1))
+    await asyncio.to_thread(wait_until, lambda: any(isinstance(each, BytesHashed) for each in fetch.events), "hashed bytes")
+    fetching.cancel()
+    await asyncio.wait([fetching])
+    hashed = sum(event.bytes for event in fetch.events if isinstance(event, BytesHashed))
+    fetch.events.clear()
+    origin.throttle()
+    assert (await fetch()).verified
+    first = next(event for event in fetch.events if isinstance(event, BytesHashed | BytesReceived))
+    assert isinstance(first, BytesHashed)
+    assert first.bytes >= hashed

@@ -137,7 +137,14 @@ class TestMisuse:
         with pytest.raises(ValueError, match="not a saved SHA-256 state"):
             _sha256.Sha256.restore(state)
         with pytest.raises(DigestUnavailable):
-            lanes.restored(state)
+            lanes.restored(state, length=4)
+
+    def test_a_state_of_other_bytes_than_said_is_refused(self) -> None:
+        hasher = _sha256.Sha256()
+        hasher.update(b"abc")
+        assert lanes.restored(hasher.save(), length=3).hexdigest() == hashlib.sha256(b"abc").hexdigest()
+        with pytest.raises(DigestUnavailable, match="3 bytes, not of 4"):
+            lanes.restored(hasher.save(), length=4)
 
     def test_one_digest_twice_in_a_call_is_refused(self) -> None:
         hasher = _sha256.Sha256()
@@ -193,4 +200,4 @@ def test_without_the_extension_hashlib_does_the_work(monkeypatch: pytest.MonkeyP
     lanes.advance([(hasher, memoryview(CONTENT))])
     assert (hasher.hexdigest(), lanes.saved(hasher)) == (hashlib.sha256(CONTENT).hexdigest(), None)
     with pytest.raises(DigestUnavailable):
-        lanes.restored(bytes(40))
+        lanes.restored(bytes(40), length=0)

@@ -10,7 +10,7 @@ import pytest
 from fetcher.artifact import CHUNK_SIZE, Digest, RemoteFile
 from fetcher.integrity.digests import new_chunk_hasher
 from fetcher.store.ingest import StagedFile
-from fetcher.store.journal import Journal
+from fetcher.store.journal import Journal, read_journals
 from fetcher.store.lease import Lease, acquire, observe, take_over
 from fetcher.store.owner import Owner
 from fetcher.store.salvage import continue_file, left_behind
@@ -84,6 +84,25 @@ def test_the_good_chunks_of_one_that_may_still_write_are_moved_out_of_its_reach(
     staged.write(2 * CHUNK_SIZE, memoryview(b"after"))
     assert (lease.data / FILE.path).read_bytes()[2 * CHUNK_SIZE :] == chunk(2)
     staged.close()
+    found.close()
+
+
+@pytest.mark.parametrize(("position", "kept"), [(CHUNK_SIZE, True), (2 * CHUNK_SIZE, False), (CHUNK_SIZE - 1, False)])
+@pytest.mark.parametrize("released", [True, False], ids=["the same inode", "a new inode"])
+def test_hashing_goes_on_where_it_was_if_all_before_it_is_there(
+    tmp_path: Path, *, position: int, kept: bool, released: bool
+) -> None:
+    former, staged = begun(tmp_path)
+    journal = Journal(former.journal_path, mode=0o644)
+    journal.state(FILE.path, position, b"in the making")
+    journal.close()
+    staged.close()
+    if released:
+        former.release()
+    lease, found = continued(tmp_path, former=former)
+    assert found is not None
+    assert found.state == ((position, b"in the making") if kept else (0, b""))
+    assert read_journals([lease.journal_path])[FILE.path].state == found.state
     found.close()
 
 
