@@ -96,6 +96,7 @@ class Hashing(Generic[J]):
                 self._changed.notify()
         for job in jobs:
             if not job.stretch.left:
+                job.stretch.close()
                 self._done(job)
 
     def _worth_it(self) -> bool:

@@ -7,14 +7,16 @@ files' move together, in the lanes of a vector unit.
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 
 from fetcher.artifact import ByteRange, Digest, RemoteFile
 from fetcher.integrity.digests import DigestCheck, Hasher, new_chunk_hasher
 from fetcher.integrity.lanes import advance
 
+_MADV_POPULATE_READ = 22
 READ_SIZE = 1024 * 1024
 """Bytes. `pread` + XXH3 through 256 KiB to 1 MiB pieces ran at 7.8 GB/s on two threads, through 16 MiB ones at 4.2."""
 
@@ -46,45 +48,71 @@ class Frontier:
         return self._check.mismatch()
 
 
-@dataclass(frozen=True, slots=True)
 class Stretch:
-    """The bytes of an open file from its frontier up to byte `limit`, all of which are written."""
+    """The bytes of an open file from its frontier up to byte `limit`, all of which are written. Used by one thread at a time.
 
-    name: str
-    frontier: Frontier
-    descriptor: int
-    limit: int
+    They are hashed where they are, in the page cache: mapped, which spares a copy of everything (12 % of a verified fetch's
+    wall time). Reading mapped memory turns an error of the device into SIGBUS; MADV_POPULATE_READ (Linux 5.14) fails instead,
+    and then, as on older kernels, the bytes are read in the ordinary way, which says what is wrong.
+    """
+
+    __slots__ = ("_base", "_mapped", "descriptor", "frontier", "limit", "name")
+
+    def __init__(self, name: str, frontier: Frontier, descriptor: int, limit: int) -> None:
+        self.name = name
+        self.frontier = frontier
+        self.descriptor = descriptor
+        self.limit = limit
+        self._base = frontier.position // mmap.PAGESIZE * mmap.PAGESIZE
+        self._mapped: mmap.mmap | None = None
+        with suppress(OSError, ValueError):  # ValueError: the file ends before
+            self._mapped = mmap.mmap(descriptor, limit - self._base, mmap.MAP_SHARED, mmap.PROT_READ, offset=self._base)
 
     @property
     def left(self) -> int:
         return self.limit - self.frontier.position
 
+    def next_bytes(self, buffer: memoryview) -> memoryview:
+        """What follows the frontier, at most as much as fits into `buffer` and at least one byte; `buffer` is used if needed.
+
+        Raises OSError with the name as its filename, and EOFError when the file ends before its limit.
+        """
+        position, size = self.frontier.position, min(len(buffer), self.left)
+        if self._mapped is not None:
+            start = position - self._base
+            try:
+                aligned = start // mmap.PAGESIZE * mmap.PAGESIZE
+                self._mapped.madvise(_MADV_POPULATE_READ, aligned, start - aligned + size)
+                return memoryview(self._mapped)[start : start + size]
+            except OSError:
+                self._mapped = None
+        try:
+            count = os.preadv(self.descriptor, [buffer[:size]], position)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self.name) from error
+        if count == 0:
+            raise EOFError(f"{self.name} ends at byte {position:,}, before byte {self.limit:,}")
+        return buffer[:count]
+
+    def close(self) -> None:
+        """Let go of the pages, which can't be dropped from the page cache while they are mapped."""
+        if self._mapped is not None:
+            self._mapped.close()
+            self._mapped = None
+
 
 def advance_together(stretches: Sequence[Stretch], buffer: memoryview) -> None:
-    """One step of each, through an equal share of `buffer`. Blocks; no frontier may occur twice.
+    """One step of each, as long as an equal share of `buffer`. Blocks; no frontier may occur twice.
 
-    Raises OSError with the name as its filename, and EOFError when a file ends before its limit.
+    Raises as `Stretch.next_bytes`.
     """
     share = len(buffer) // len(stretches)
     pairs: list[tuple[Hasher, memoryview]] = []
     for number, stretch in enumerate(stretches):
-        part = buffer[number * share : number * share + min(share, stretch.left)]
-        read = _filled(stretch, part)
-        pairs.extend((hasher, read) for hasher in stretch.frontier.hashers)
-        stretch.frontier.position += len(read)
+        data = stretch.next_bytes(buffer[number * share : (number + 1) * share])
+        pairs.extend((hasher, data) for hasher in stretch.frontier.hashers)
+        stretch.frontier.position += len(data)
     advance(pairs)
-
-
-def _filled(stretch: Stretch, buffer: memoryview) -> memoryview:
-    """The bytes at the frontier, as many as one read gives, and at least one."""
-    position = stretch.frontier.position
-    try:
-        count = os.preadv(stretch.descriptor, [buffer], position)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, stretch.name) from error
-    if count == 0:
-        raise EOFError(f"{stretch.name} ends at byte {position:,}, before byte {stretch.limit:,}")
-    return buffer[:count]
 
 
 def chunk_digest(descriptor: int, byte_range: ByteRange) -> str | None:

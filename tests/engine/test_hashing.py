@@ -43,11 +43,11 @@ class Bench:
         except (OSError, EOFError) as error:
             self.errors.append(error)
 
-    def file(self, name: str, content: bytes, *, limit: int | None = None) -> Work:
+    def file(self, name: str, content: bytes, *, limit: int | None = None, flags: int = os.O_RDONLY) -> Work:
         path = self.directory / name
         path.write_bytes(content)
         remote = RemoteFile(name, len(content), (Digest("sha256", hashlib.sha256(content).hexdigest()),))
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, flags)
         return Work(Stretch(name, Frontier(remote, streams=16), descriptor, len(content) if limit is None else limit))
 
     @contextmanager
@@ -130,8 +130,7 @@ def test_a_file_that_was_cut_short_is_said_by_name(tmp_path: Path) -> None:
 
 def test_what_can_not_be_read_is_said_by_name(tmp_path: Path) -> None:
     bench = Bench(tmp_path, threads=1)
-    job = bench.file("a", bytes(10))
-    os.close(job.stretch.descriptor)
+    job = bench.file("a", bytes(10), flags=os.O_WRONLY)
     bench.hashing.expect(1, receiving=False)
     with bench.running():
         bench.hashing.add(job)
