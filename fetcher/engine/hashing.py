@@ -89,15 +89,16 @@ class Hashing(Generic[J]):
         return min(MOST, max(LEAST, -(-(len(self._ready) + self._taken_out) // self._threads)))
 
     def _put_back(self, jobs: Sequence[J]) -> None:
+        # Told apart before the others are anyone's again: another thread may finish those at once.
+        finished = [job for job in jobs if not job.stretch.left]
         with self._changed:
             self._taken_out -= len(jobs)
             self._ready.extend(job for job in jobs if job.stretch.left)
             if self._ready:
                 self._changed.notify()
-        for job in jobs:
-            if not job.stretch.left:
-                job.stretch.close()
-                self._done(job)
+        for job in finished:
+            job.stretch.close()
+            self._done(job)
 
     def _worth_it(self) -> bool:
         if not self._ready or not self._receiving:
