@@ -4,11 +4,11 @@
 
     growing    twice as many; kept while each step brings more bytes a second, else back to the step before
     holding    for a while, then once more half as many again: a link's rate changes, others come and go
-    refused    429 and 503: a third fewer at once, and no more than that until some time has passed
+    refused    429, or 503 with Retry-After: a third fewer at once, and no more than that until some time has passed
     failing    connections that break, or answers that take ever longer without bringing more: a quarter fewer
 
 A link that one connection fills is left with few; one that caps each connection gets as many as it takes. In simulation this
-reaches 95 % of what a link carries from some 20 seconds' worth of data on (`tests/engine/test_concurrency.py`).
+reaches 95 % of what a link carries for half a minute's worth of data and more (`tests/engine/test_concurrency.py`).
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Concurrency:
         self._latencies.append(seconds)
 
     def refused(self) -> None:
-        """The server asked for fewer requests (429, 503)."""
+        """The server asked for fewer requests (429, or 503 with Retry-After)."""
         now = self._clock()
         self._cautious_until = now + CAUTION
         self._reduce(2 / 3, now)

@@ -370,6 +370,7 @@ class Transfer:
                 delay = self._patience.delay(error, failures)
                 if isinstance(error, RateLimited):
                     self._gate = max(self._gate, time.monotonic() + delay)
+                if isinstance(error, RateLimited) or error.retry_after is not None:
                     self._concurrency.refused()
                 else:
                     self._concurrency.failed()

@@ -26,11 +26,12 @@ def refuse_hostile_paths(paths: Iterable[str]) -> None:
         if problem := _problem(path):
             raise HostilePath(f"the listing holds {_shown(path)}, {problem}; nothing was fetched")
         folded = _folded(path)
-        if (other := files.setdefault(folded, path)) is not path:
+        if (other := files.get(folded)) is not None:
             raise HostilePath(
                 f"the listing holds {_shown(path)} and {_shown(other)}, which one filesystem may take for the same file; "
                 "nothing was fetched"
             )
+        files[folded] = path
     _refuse_files_as_directories(files)
 
 
