@@ -123,7 +123,10 @@ def redact(uri: str) -> str:
 
     The pin in the fragment stays: it is no secret, and a person wants to see it.
     """
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:  # a host that can't be read; where its secrets begin and end can't be told either
+        return f"{uri.partition(':')[0]}:..."
     if parts.scheme not in ("http", "https", "hf"):
         return uri
     netloc = parts.netloc.rpartition("@")[2] if parts.scheme != "hf" else parts.netloc

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fetcher.artifact import CHUNK_SIZE, ArtifactRef, Digest, RemoteFile, redact
+from fetcher.errors import UsageError
 
 FORMAT_VERSION = 1
 RELATIVE_PATH = Path(".fetcher") / "manifest.json"
@@ -103,7 +104,7 @@ class Manifest:
             for name in ("include", "exclude"):
                 document[name] = tuple(document[name])
             return cls(files=files, **document)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, RecursionError, UsageError) as error:
             raise ValueError(f"not a manifest: {error!r}") from error
 
     @classmethod

@@ -93,9 +93,9 @@ def parse_size(text: str) -> int:
 
 def parse_rate(text: str) -> float | None:
     """`100M`, `100MB/s`, `1Gi` → bytes a second; `0` and `none` → no limit. Raises ConfigurationError."""
-    if text.strip().lower() in ("", "0", "none", "unlimited"):
+    if text.strip().lower() in ("", "none", "unlimited"):
         return None
-    return float(parse_size(re.sub(r"/s(ec)?\s*$", "", text.strip(), flags=re.IGNORECASE)))
+    return float(parse_size(re.sub(r"/s(ec)?\s*$", "", text.strip(), flags=re.IGNORECASE))) or None
 
 
 def parse_duration(text: str) -> float:

@@ -246,11 +246,13 @@ def pinned(files: Iterable[RemoteFile], settings: Settings) -> tuple[RemoteFile,
         if path not in by_path:
             raise NotFound(f"--expect names {path}, which is not among the artifact's files; see `fetcher plan`", path=path)
         listed = by_path[path].digests
-        for digest in listed:
-            if digest.algorithm == expected.algorithm and digest != expected:
-                raise contradiction(path, expected, digest)
         if expected not in listed:
             by_path[path] = replace(by_path[path], digests=(*listed, expected))
+    for file in by_path.values():
+        listed_of = {digest.algorithm: digest for digest in reversed(file.digests)}
+        for digest in file.digests:
+            if digest != listed_of[digest.algorithm]:
+                raise contradiction(file.path, digest, listed_of[digest.algorithm])
     if settings.require_digests:
         for file in by_path.values():
             if not file.digests:

@@ -47,6 +47,12 @@ typedef void (*Kernel)(uint32_t states[8][MOST_LANES], const uint8_t *const data
 #include "_sha256_lanes.h"
 
 #if defined(__x86_64__)
+#define LANES 4
+#define LIST LIST4
+#define NAME lanes4_avx2
+#define TARGET __attribute__((target("avx2")))
+#include "_sha256_lanes.h"
+
 #define LANES 8
 #define LIST LIST8
 #define NAME lanes8_avx2
@@ -81,7 +87,7 @@ static void choose_kernels(int level)
 #if defined(__x86_64__)
     __builtin_cpu_init();
     if (level >= 1 && __builtin_cpu_supports("avx2"))
-        kernel8 = lanes8_avx2;
+        kernel4 = lanes4_avx2, kernel8 = lanes8_avx2;
     if (level >= 2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl"))
         kernel4 = lanes4_avx512, kernel8 = lanes8_avx512, kernel16 = lanes16_avx512;
 #else

@@ -7,10 +7,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
-from fetcher.artifact import ArtifactRef
-from fetcher.errors import UnsupportedScheme, UsageError
+from fetcher.artifact import ArtifactRef, Digest
+from fetcher.errors import ConfigurationError, UnsupportedScheme, UsageError
 
 WORKING = ("hf://", "http://", "https://", "file://", "pvc://", "a path")
 RESERVED = ("s3", "gs", "az", "oci")
@@ -23,12 +23,14 @@ _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 @dataclass(frozen=True, slots=True)
 class HubAddress:
-    """A repository of the Hub at a revision as asked for; `path` when the URI names one file of it."""
+    """A repository of the Hub at a revision as asked for; `path` when the URI names one file of it, `pins` the digests that
+    file must have."""
 
     kind: Kind
     repository: str
     revision: str
     path: str | None = None
+    pins: tuple[Digest, ...] = ()
 
     @property
     def folder(self) -> str:
@@ -56,8 +58,21 @@ def scheme_of(uri: str) -> str:
 
 
 def hub_endpoint(environ: Mapping[str, str] = os.environ) -> str:
-    """`HF_ENDPOINT` without a trailing slash, else the Hub's."""
-    return (environ.get("HF_ENDPOINT", "").strip() or DEFAULT_ENDPOINT).rstrip("/")
+    """`HF_ENDPOINT` without a trailing slash, else the Hub's. Raises ConfigurationError for what is no web address."""
+    endpoint = (environ.get("HF_ENDPOINT", "").strip() or DEFAULT_ENDPOINT).rstrip("/")
+    if _web_parts(endpoint) is None:
+        raise ConfigurationError("HF_ENDPOINT is no web address; write it as https://host")
+    return endpoint
+
+
+def pins_of(fragment: str) -> tuple[Digest, ...]:
+    """What a web address pins its file to: `sha256=HEX`, or nothing. Raises UsageError."""
+    if not fragment:
+        return ()
+    match = re.fullmatch(r"sha256[=:]([0-9A-Fa-f]{64})", fragment)
+    if match is None:
+        raise UsageError(f"not a pin: #{fragment[:80]}; write #sha256=<64 hex digits>")
+    return (Digest("sha256", match[1].lower()),)
 
 
 def hub_address(ref: ArtifactRef, environ: Mapping[str, str] = os.environ) -> HubAddress | None:
@@ -69,7 +84,10 @@ def hub_address(ref: ArtifactRef, environ: Mapping[str, str] = os.environ) -> Hu
     if scheme == "hf":
         return _from_hf_uri(ref)
     if scheme in ("http", "https"):
-        return _from_resolve_address(ref, hub_endpoint(environ))
+        parts = _web_parts(ref.uri)
+        if parts is None:
+            raise UsageError("the address can't be read; check its host and port")
+        return _from_resolve_address(ref, parts, urlsplit(hub_endpoint(environ)))
     return None
 
 
@@ -89,8 +107,17 @@ def _from_hf_uri(ref: ArtifactRef) -> HubAddress:
     return HubAddress(kind, match[2], _one_revision(match[3], ref))
 
 
-def _from_resolve_address(ref: ArtifactRef, endpoint: str) -> HubAddress | None:
-    parts, base = urlsplit(ref.uri), urlsplit(endpoint)
+def _web_parts(url: str) -> SplitResult | None:
+    """None for what names no host, or a port that is none."""
+    try:
+        parts = urlsplit(url)
+        readable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        return None
+    return parts if readable else None
+
+
+def _from_resolve_address(ref: ArtifactRef, parts: SplitResult, base: SplitResult) -> HubAddress | None:
     same = (parts.scheme.lower(), parts.hostname, parts.port) == (base.scheme.lower(), base.hostname, base.port)
     if not same or parts.username or not parts.path.startswith(base.path + "/"):
         return None
@@ -101,7 +128,8 @@ def _from_resolve_address(ref: ArtifactRef, endpoint: str) -> HubAddress | None:
     if match is None:
         return None
     kind: Kind = "datasets" if match[1] else "models"
-    return HubAddress(kind, match[2], _one_revision(unquote(match[3]), ref), unquote(match[4]))
+    revision = _one_revision(unquote(match[3]), ref)
+    return HubAddress(kind, match[2], revision, unquote(match[4]), pins_of(parts.fragment))
 
 
 def _one_revision(written: str | None, ref: ArtifactRef) -> str:

@@ -17,9 +17,10 @@ import re
 import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urljoin
+from urllib.parse import quote
 
 from fetcher.artifact import ByteRange, Digest, Listing, RemoteFile
 from fetcher.errors import (
@@ -34,7 +35,7 @@ from fetcher.errors import (
 from fetcher.sources.addresses import HubAddress, hub_endpoint
 from fetcher.sources.base import Body, Capabilities
 from fetcher.sources.locations import Location, expiry
-from fetcher.transport.client import Answer, Credentials, HttpTransport, origin_of
+from fetcher.transport.client import Answer, Credentials, HttpTransport, address_from, origin_of
 from fetcher.transport.ranges import check_part, check_whole, range_header, validator
 from fetcher.transport.statuses import error_for
 
@@ -90,7 +91,7 @@ class HubSource:
         files = [file async for file in self._tree(revision or "")]
         wanted = self._address.path
         if wanted is not None:
-            files = [file for file in files if file.path == wanted]
+            files = [_with_pins(file, self._address.pins) for file in files if file.path == wanted]
             if not files:
                 raise NotFound(f"{self._address.repository} has no file {wanted} at this revision", path=wanted)
         return Listing(revision, tuple(files))
@@ -120,7 +121,7 @@ class HubSource:
                     yield file
             if following is None:
                 return
-            url = urljoin(url or "", following)
+            url = address_from(url or "", following)
             if origin_of(url) != self._origin:
                 raise BadResponse("the Hub's listing goes on at another origin; it is not followed there")
         raise BadResponse(f"the Hub's listing of {self._address.repository} has more than {_PAGES} pages")
@@ -197,7 +198,7 @@ class HubSource:
                 target = answer.headers.get("Location")
             if answer.status < 300 or not target:
                 return Location(url, None, direct=True)
-            url = urljoin(url, target)
+            url = address_from(url, target)
             if origin_of(url) != self._origin:
                 if self._origin.startswith("https://") and url.startswith("http://") and not file.digests:
                     raise BadResponse(f"the Hub redirects {file.path} from https to http", path=file.path)
@@ -236,19 +237,25 @@ def _listed(entry: Any) -> RemoteFile | None:
             case {"type": "directory"}:
                 return None
             case {"path": str(path), "size": int(size), "oid": str(oid)} if size >= 0:
-                lfs = entry.get("lfs")
                 facts = {"blob_id": oid}
                 if isinstance(entry.get("xetHash"), str):
                     facts["xet_hash"] = entry["xetHash"]
-                if isinstance(lfs, dict):
-                    facts["lfs_size"] = str(int(lfs["size"]))
-                    return RemoteFile(path, int(lfs["size"]), (Digest("sha256", lfs["oid"]),), facts=facts)
+                match entry.get("lfs"):
+                    case {"size": int(length), "oid": str(sha256)} if length >= 0:
+                        facts["lfs_size"] = str(length)
+                        return RemoteFile(path, length, (Digest("sha256", sha256),), facts=facts)
+                    case dict():
+                        raise BadResponse("the Hub's listing holds an LFS entry without size or digest")
                 return RemoteFile(path, size, (Digest("git-sha1", oid),), facts=facts)
             case {"path": str(path), "size": int(size)} if size >= 0 and not entry.keys() & {"oid", "lfs"}:
                 return RemoteFile(path, size, ())
-    except (KeyError, TypeError, ValueError, UsageError) as error:
-        raise BadResponse("the Hub's listing holds an entry without size or digest") from error
+    except UsageError as error:
+        raise BadResponse("the Hub's listing holds an entry whose digest is none") from error
     raise BadResponse("the Hub's listing holds an entry without path, size or digest")
+
+
+def _with_pins(file: RemoteFile, pins: tuple[Digest, ...]) -> RemoteFile:
+    return replace(file, digests=(*file.digests, *(pin for pin in pins if pin not in file.digests)))
 
 
 def _refuse_other_content(headers: Mapping[str, str], file: RemoteFile, commit: str | None) -> None:
@@ -261,7 +268,7 @@ def _refuse_other_content(headers: Mapping[str, str], file: RemoteFile, commit: 
     known = {digest.hex for digest in file.digests}
     if re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{40}", etag) and known and etag not in known:
         raise ContentChanged(f"{file.path}: the Hub lists one digest and links another", path=file.path)
-    if size.isdigit() and file.size is not None and int(size) != file.size:
+    if re.fullmatch(r"[0-9]{1,19}", size) and file.size is not None and int(size) != file.size:
         raise ContentChanged(f"{file.path}: the Hub lists {file.size:,} bytes and links {int(size):,}", path=file.path)
 
 

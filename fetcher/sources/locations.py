@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import parse_qs, urlsplit
@@ -31,9 +32,10 @@ def expiry(url: str) -> float | None:
     """When a signed address ends, by `X-Amz-Date` + `X-Amz-Expires`, or `Expires` (Unix time, as CloudFront writes it)."""
     query = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
     lifetime, began = query.get("X-Amz-Expires", ""), query.get("X-Amz-Date", "")
-    if lifetime.isdigit() and re.fullmatch(r"\d{8}T\d{6}Z", began):
-        moment = datetime.strptime(began, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-        return moment.timestamp() + min(int(lifetime), 7 * 86400)
-    if re.fullmatch(r"\d{9,11}", query.get("Expires", "")):
+    if re.fullmatch(r"[0-9]{1,9}", lifetime) and re.fullmatch(r"[0-9]{8}T[0-9]{6}Z", began):
+        with suppress(ValueError):  # no such day
+            moment = datetime.strptime(began, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+            return moment.timestamp() + min(int(lifetime), 7 * 86400)
+    if re.fullmatch(r"[0-9]{9,11}", query.get("Expires", "")):
         return float(query["Expires"])
     return None

@@ -7,15 +7,15 @@ file that fits into one range costs one request, and no server sees a HEAD it ma
 from __future__ import annotations
 
 import base64
-import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from fetcher.artifact import CHUNK_SIZE, ArtifactRef, ByteRange, Digest, Listing, RemoteFile
+from fetcher.artifact import CHUNK_SIZE, ArtifactRef, ByteRange, Listing, RemoteFile
 from fetcher.errors import BadResponse, ContentChanged, UsageError
+from fetcher.sources.addresses import pins_of
 from fetcher.sources.base import Body, Capabilities
 from fetcher.sources.locations import Location, expiry
 from fetcher.transport.client import Answer, Credentials, HttpTransport, origin_of
@@ -47,7 +47,7 @@ class WebSource:
         netloc = parts.netloc.rpartition("@")[2]
         self._url = urlunsplit((parts.scheme.lower(), netloc, parts.path or "/", parts.query, ""))
         self._name = _file_name(parts.path)
-        self._digests = _pin(parts.fragment)
+        self._digests = pins_of(parts.fragment)
         self._credentials = _basic(parts.username, parts.password, self._url)
         self._location: Location | None = None
         self._probe: tuple[Answer, ByteRange | None, float] | None = None
@@ -198,15 +198,6 @@ def _file_name(path: str) -> str:
     if not name:
         raise UsageError("the address names no file: its path ends in /")
     return name
-
-
-def _pin(fragment: str) -> tuple[Digest, ...]:
-    if not fragment:
-        return ()
-    match = re.fullmatch(r"sha256[=:]([0-9A-Fa-f]{64})", fragment)
-    if match is None:
-        raise UsageError(f"not a pin: #{fragment[:80]}; write #sha256=<64 hex digits>")
-    return (Digest("sha256", match[1].lower()),)
 
 
 def _basic(username: str | None, password: str | None, url: str) -> Credentials | None:

@@ -54,7 +54,7 @@ def recover(settings: Settings) -> None:
 def contradiction(path: str, expected: Digest, listed: Digest) -> DigestMismatch:
     """The user's pin and the source's listing disagree: known before a byte is fetched."""
     return DigestMismatch(
-        f"{path}: expected {expected}, but the source lists {listed}; correct --expect, or the revision it belongs to",
+        f"{path}: expected {expected}, but the source lists {listed}; correct the pin, or the revision it belongs to",
         path=path,
         expected=str(expected),
         actual=str(listed),

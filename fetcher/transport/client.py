@@ -30,6 +30,7 @@ CONNECT_TIMEOUT = 20.0
 _REDIRECT_STATUSES = (301, 302, 303, 307, 308)
 _HEAD_LIMIT = 32 * 1024
 _READ = 64 * 1024
+_NO_ADDRESS = "the server redirects to something that is no web address"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +46,22 @@ class Credentials:
 
 def origin_of(url: str) -> str:
     """`scheme://host:port`, the port always written. Raises BadResponse for what is no web address."""
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        port = -1
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
-        raise BadResponse("the server redirects to something that is no web address")
+        raise BadResponse(_NO_ADDRESS) from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise BadResponse(_NO_ADDRESS)
     return f"{parts.scheme}://{parts.hostname.lower()}:{port or (443 if parts.scheme == 'https' else 80)}"
+
+
+def address_from(url: str, reference: str) -> str:
+    """What `reference`, read in an answer from `url`, refers to. Raises BadResponse where it can't be read."""
+    try:
+        return urljoin(url, reference)
+    except ValueError:
+        raise BadResponse(_NO_ADDRESS) from None
 
 
 class Answer:
@@ -199,7 +208,7 @@ class HttpTransport:
 
 
 def _next_hop(url: str, location: str, *, allow_downgrade: bool) -> str:
-    target = urljoin(url, location)
+    target = address_from(url, location)
     origin_of(target)
     parts = urlsplit(target)
     if parts.username or parts.password:

@@ -30,7 +30,7 @@ def retry_after(headers: Mapping[str, str], *, now: datetime | None = None) -> f
     if text:
         try:
             moment = parsedate_to_datetime(text)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
