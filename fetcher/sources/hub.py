@@ -117,7 +117,7 @@ class HubSource:
             if not isinstance(entries, list):
                 raise BadResponse(f"the Hub's listing of {self._address.repository} is not a list")
             for entry in entries:
-                if (file := _listed(entry)) is not None:
+                if (file := listed_file(entry)) is not None:
                     yield file
             if following is None:
                 return
@@ -194,7 +194,7 @@ class HubSource:
             async with self._transport.request(url, method="HEAD", credentials=await self._token(), redirects=0) as answer:
                 if answer.status >= 400:
                     raise error_for(answer.status, answer.headers, what=f"{file.path} of {address.repository}")
-                _refuse_other_content(answer.headers, file, self._commit)
+                refuse_other_content(answer.headers, file, self._commit)
                 target = answer.headers.get("Location")
             if answer.status < 300 or not target:
                 return Location(url, None, direct=True)
@@ -227,7 +227,7 @@ class HubSource:
         return self._credentials
 
 
-def _listed(entry: Any) -> RemoteFile | None:
+def listed_file(entry: Any) -> RemoteFile | None:
     """A file of the tree; None for a directory. Raises BadResponse.
 
     The Hub gives every file a digest; a mirror that lists no `oid` at all publishes none, which `--require-digests` refuses.
@@ -258,7 +258,7 @@ def _with_pins(file: RemoteFile, pins: tuple[Digest, ...]) -> RemoteFile:
     return replace(file, digests=(*file.digests, *(pin for pin in pins if pin not in file.digests)))
 
 
-def _refuse_other_content(headers: Mapping[str, str], file: RemoteFile, commit: str | None) -> None:
+def refuse_other_content(headers: Mapping[str, str], file: RemoteFile, commit: str | None) -> None:
     """What the Hub says of a file when it resolves it must be what it listed."""
     served = headers.get("X-Repo-Commit")
     if served and commit and served != commit:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
+from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fetcher.artifact import ArtifactRef, ByteRange, Digest, RemoteFile, redact
@@ -14,6 +16,34 @@ from fetcher.errors import UsageError
 
 
 class TestCacheKey:
+    @pytest.mark.parametrize(
+        ("uri", "key"),
+        [
+            ("hf://org/m", "5df9d7cea3b612c3"),
+            ("hf://Qwen/Qwen3-14B-GGUF", "9da7779bcdce8224"),
+            ("s3://models/org/Repo-GGUF", "adbdb57480d39e37"),
+            ("hf://meta-llama/meta-llama-3-8b-instruct", "c277d78a31bc6624"),
+        ],
+    )
+    def test_it_is_the_one_that_kserve_and_llmkube_use(self, uri: str, key: str) -> None:
+        assert ArtifactRef(uri).key == key
+
+    @pytest.mark.parametrize(
+        ("ref", "key"),
+        [
+            # printf 'hf://org/m\n{"exclude":[],"include":[],"revision":"v1.0"}' | sha256sum | cut -c1-16
+            (ArtifactRef("hf://org/m", "v1.0"), "e5acbee6cd0dff86"),
+            (
+                ArtifactRef("hf://meta-llama/Llama-3.1-8B", include=("*.safetensors", "*.json"), exclude=("*.pth",)),
+                "3e2b07fa41164d09",
+            ),
+            (ArtifactRef("/mnt/mod\u00e8les"), "9f255cf8ef9c224c"),
+        ],
+    )
+    def test_a_key_once_given_stays(self, ref: ArtifactRef, key: str) -> None:
+        """A change here would leave every cache out there unused."""
+        assert ref.key == key
+
     @pytest.mark.parametrize("uri", ["hf://org/model", "hf://org/model@main", "https://example.com/f.bin?x=1", "s\u00fc\u00df"])
     def test_the_bare_uri_as_written_is_what_is_hashed(self, uri: str) -> None:
         assert ArtifactRef(uri).key == hashlib.sha256(uri.encode()).hexdigest()[:16]
@@ -23,6 +53,7 @@ class TestCacheKey:
         text = 'hf://org/model\n{"exclude":["*.bin"],"include":["a*","b*"],"revision":"v1"}'
         assert ref.key == hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    @settings(max_examples=30)
     @given(st.lists(st.text(max_size=5)), st.lists(st.text(max_size=5)), st.none() | st.text(min_size=1, max_size=5))
     def test_the_order_of_patterns_does_not_matter(self, include: list[str], exclude: list[str], revision: str | None) -> None:
         one = ArtifactRef("hf://org/model", revision, tuple(include), tuple(exclude))
@@ -46,6 +77,11 @@ class TestDigest:
         with pytest.raises(UsageError):
             Digest.parse(text)
 
+    @pytest.mark.parametrize(("algorithm", "length"), [("sha256", 40), ("git-sha1", 64), ("sha1", 40)])
+    def test_each_algorithm_has_its_length(self, algorithm: Any, length: int) -> None:
+        with pytest.raises(UsageError, match="not a digest"):
+            Digest(algorithm, "a" * length)
+
 
 class TestIdentity:
     def test_digests_come_before_a_validator_in_any_order(self) -> None:
@@ -65,6 +101,11 @@ def test_a_range_does_not_run_backwards(start: int, stop: int) -> None:
         ByteRange(start, stop)
 
 
+def test_a_range_is_half_open() -> None:
+    assert len(ByteRange(5, 5)) == 0
+    assert len(ByteRange(5, 7)) == 2
+
+
 @pytest.mark.parametrize(
     ("uri", "shown"),
     [
@@ -72,7 +113,16 @@ def test_a_range_does_not_run_backwards(start: int, stop: int) -> None:
         ("https://host:8443/f", "https://host:8443/f"),
         ("hf://org/model@refs/pr/1", "hf://org/model@refs/pr/1"),
         ("/a/path?with=question", "/a/path?with=question"),
+        ("HTTPS://user:secret@host/f?a=secret=secret", "https://host/f?a=..."),
+        ("https://user:secret@[bad/f?token=secret", "https:..."),
     ],
 )
 def test_what_could_be_secret_is_not_shown(uri: str, shown: str) -> None:
     assert redact(uri) == shown
+
+
+@settings(max_examples=50)
+@given(st.sampled_from(["http", "https"]), st.text(max_size=20), st.text(max_size=20))
+def test_no_password_and_no_signature_ever_is(scheme: str, name: str, value: str) -> None:
+    secret = "hunter2" + quote(value, safe="")
+    assert "hunter2" not in redact(f"{scheme}://{quote(name, safe='')}:{secret}@host/f?sig={secret}")

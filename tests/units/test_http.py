@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from huggingface_hub.file_download import repo_folder_name
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fetcher.artifact import ArtifactRef, ByteRange
+from fetcher.artifact import ArtifactRef, ByteRange, Digest
 from fetcher.errors import (
     BadResponse,
     ConfigurationError,
@@ -23,9 +25,10 @@ from fetcher.errors import (
     UnsupportedScheme,
     UsageError,
 )
-from fetcher.sources.addresses import HubAddress, hub_address, scheme_of
+from fetcher.sources.addresses import HubAddress, hub_address, hub_endpoint, scheme_of
 from fetcher.sources.locations import EXPIRY_MARGIN, Location, expiry
-from fetcher.transport.ranges import check_part, check_whole, parse_content_range, range_header, validator
+from fetcher.transport.client import address_from, origin_of
+from fetcher.transport.ranges import check_part, check_whole, content_length, parse_content_range, range_header, validator
 from fetcher.transport.statuses import LONGEST_WAIT, error_for, retry_after
 
 HUB = {"HF_ENDPOINT": "https://hub.example/mirror"}
@@ -69,6 +72,59 @@ class TestRanges:
         with pytest.raises(ContentChanged):
             check_whole(200, {"Content-Length": "99"}, size=100)
 
+    @pytest.mark.parametrize(
+        ("text", "found"),
+        [
+            ("bytes 0-9/*", (ByteRange(0, 10), None)),
+            ("bytes */100", (None, 100)),
+            ("bytes */*", (None, None)),
+            (" bytes  5-5/6 ", (ByteRange(5, 6), 6)),
+        ],
+    )
+    def test_what_is_not_told_is_none(self, text: str, found: tuple[ByteRange | None, int | None]) -> None:
+        assert parse_content_range(text) == found
+
+    @settings(max_examples=50)
+    @given(st.text(max_size=40) | st.from_regex(r"bytes \d{1,21}-\d{1,21}/(\d{1,21}|\*)", fullmatch=True))
+    def test_any_text_is_read_or_refused(self, text: str) -> None:
+        with suppress(BadResponse):
+            parse_content_range(text)
+        with suppress(BadResponse):
+            content_length({"Content-Length": text})
+
+    def test_a_total_that_nobody_tells_is_no_contradiction(self) -> None:
+        head = {"Content-Range": "bytes 10-19/*"}
+        assert check_part(206, head, wanted=ByteRange(10, 20), size=100) is None
+
+    @pytest.mark.parametrize(
+        ("headers", "length"),
+        [
+            ({}, None),
+            ({"Content-Length": "0"}, 0),
+            ({"Content-Length": " 7 "}, 7),
+            ({"Content-Length": "7", "Transfer-Encoding": "Chunked"}, None),
+        ],
+    )
+    def test_how_long_a_body_says_it_is(self, headers: dict[str, str], length: int | None) -> None:
+        assert content_length(headers) == length
+
+    @pytest.mark.parametrize("text", ["", "-1", "+7", "7.0", "0x7", "7, 7", "9" * 20])
+    def test_a_length_that_is_no_number_is_refused(self, text: str) -> None:
+        with pytest.raises(BadResponse, match="Content-Length"):
+            content_length({"Content-Length": text})
+
+    @pytest.mark.parametrize("encoding", ["gzip", "br", "identity, gzip"])
+    def test_only_the_content_itself_is_taken(self, encoding: str) -> None:
+        with pytest.raises(BadResponse, match="identity was asked for"):
+            check_whole(200, {"Content-Encoding": encoding}, size=None)
+        for plain in ("", "identity", " Identity "):
+            check_whole(200, {"Content-Encoding": plain}, size=None)
+
+    @pytest.mark.parametrize("status", [204, 206, 304])
+    def test_the_whole_comes_with_200_alone(self, status: int) -> None:
+        with pytest.raises(BadResponse, match=f"status {status}"):
+            check_whole(status, {}, size=None)
+
     def test_only_a_strong_etag_identifies_content(self) -> None:
         assert validator({"ETag": '"a"', "Last-Modified": "then"}) == 'etag "a"'
         assert validator({"ETag": 'W/"a"', "Last-Modified": "then"}) == "modified then"
@@ -101,10 +157,28 @@ class TestStatuses:
             ({"Retry-After": "soon"}, None),
             ({"RateLimit": '"resolvers";r=0;t=55'}, 56.0),
             ({"RateLimit": '"resolvers";r=3;t=55'}, None),
+            ({"RateLimit": '"resolvers";r=0;t=99999'}, LONGEST_WAIT),
+            ({"Retry-After": "7", "RateLimit": '"resolvers";r=0;t=55'}, 7.0),
+            ({"Retry-After": "Sat, 21 Nov 2026 12:00:30 +99999999999999999999"}, None),
+            ({"Retry-After": "Sat, 21 Nov 99999999999999999999 12:00:30 GMT"}, None),
         ],
     )
     def test_how_long_to_wait(self, headers: dict[str, str], seconds: float | None) -> None:
         assert retry_after(headers, now=datetime(2026, 11, 21, 12, tzinfo=UTC)) == seconds
+
+    @settings(max_examples=50)
+    @given(st.text(max_size=40) | st.from_regex(r"Sat, \d{1,3} Nov \d{1,25} \d\d:\d\d:\d\d [+-]\d{1,25}", fullmatch=True))
+    def test_whatever_it_says_the_wait_is_bounded(self, text: str) -> None:
+        wait = retry_after({"Retry-After": text}, now=datetime(2026, 11, 21, 12, tzinfo=UTC))
+        assert wait is None or 0 <= wait <= LONGEST_WAIT
+
+    @settings(max_examples=50)
+    @given(st.integers(400, 599), st.sampled_from(["", "RepoNotFound", "RevisionNotFound", "EntryNotFound", "GatedRepo", "?"]))
+    def test_every_sentence_has_the_words_that_operators_look_for(self, status: int, code: str) -> None:
+        error = error_for(status, {"X-Error-Code": code, "Retry-After": "7"}, what="a file")
+        assert f"returned error: {status} for a file" in error.sentence()
+        if isinstance(error, RateLimited | Unreachable):
+            assert error.retry_after == 7.0
 
 
 class TestAddresses:
@@ -121,6 +195,12 @@ class TestAddresses:
                 "https://hub.example/mirror/datasets/o/d/resolve/refs%2Fpr%2F1/f",
                 HubAddress("datasets", "o/d", "refs/pr/1", "f"),
             ),
+            (
+                "HTTPS://Hub.Example/mirror/org/m/resolve/v1/f%20g?download=true",
+                HubAddress("models", "org/m", "v1", "f g"),
+            ),
+            ("https://hub.example:8443/mirror/org/m/resolve/main/f", None),
+            ("https://user:pw@hub.example/mirror/org/m/resolve/main/f", None),
             ("https://elsewhere.example/org/m/resolve/main/f", None),
             ("https://hub.example/mirror/org/m/raw/main/f", None),
         ],
@@ -134,6 +214,48 @@ class TestAddresses:
     def test_what_names_no_repository_is_refused(self, uri: str) -> None:
         with pytest.raises(UsageError):
             hub_address(ArtifactRef(uri), HUB)
+
+    def test_an_address_of_the_hub_is_pinned_as_any_other(self) -> None:
+        address = "https://hub.example/mirror/org/m/resolve/main/f"
+        found = hub_address(ArtifactRef(f"{address}#sha256={'AB' * 32}"), HUB)
+        assert found == HubAddress("models", "org/m", "main", "f", (Digest("sha256", "ab" * 32),))
+        with pytest.raises(UsageError, match="not a pin: #sha256=ab;"):
+            hub_address(ArtifactRef(f"{address}#sha256=ab"), HUB)
+
+    @pytest.mark.parametrize("uri", ["https://[::1/f", "http://host:99999/f", "http://host:port/f", "https:///f"])
+    def test_an_address_without_a_host_that_can_be_read_is_refused(self, uri: str) -> None:
+        with pytest.raises(UsageError, match="check its host and port"):
+            hub_address(ArtifactRef(uri), HUB)
+
+    @pytest.mark.parametrize("endpoint", ["hub.example", "ftp://hub.example", "https://", "https://[::1", "https://h:port"])
+    def test_an_endpoint_that_is_none_is_a_matter_of_configuration(self, endpoint: str) -> None:
+        with pytest.raises(ConfigurationError, match="HF_ENDPOINT is no web address"):
+            hub_endpoint({"HF_ENDPOINT": endpoint})
+
+    def test_the_hub_is_where_it_always_is_unless_told_otherwise(self) -> None:
+        assert hub_endpoint({}) == hub_endpoint({"HF_ENDPOINT": " "}) == "https://huggingface.co"
+        assert hub_endpoint({"HF_ENDPOINT": "http://hub.example:8080/mirror/"}) == "http://hub.example:8080/mirror"
+
+    @pytest.mark.parametrize(
+        ("uri", "kind", "name"),
+        [("hf://org/m", "model", "org/m"), ("hf://datasets/o/d", "dataset", "o/d"), ("hf://gpt2", "model", "gpt2")],
+    )
+    def test_its_folder_in_a_hub_cache_is_the_clients(self, uri: str, kind: str, name: str) -> None:
+        found = hub_address(ArtifactRef(uri), {})
+        assert found is not None
+        assert found.folder == repo_folder_name(repo_id=name, repo_type=kind)
+
+    @pytest.mark.parametrize(
+        ("uri", "scheme"),
+        [("HF://org/m", "hf"), ("/models/m", "file"), ("models/a:b", "file"), ("file:///m", "file"), ("pvc://claim/m", "pvc")],
+    )
+    def test_which_kind_of_source(self, uri: str, scheme: str) -> None:
+        assert scheme_of(uri) == scheme
+
+    @pytest.mark.parametrize("uri", ["", "  "])
+    def test_nothing_is_no_address(self, uri: str) -> None:
+        with pytest.raises(UsageError, match="the URI is empty"):
+            scheme_of(uri)
 
     def test_two_revisions_that_differ_are_refused(self) -> None:
         with pytest.raises(UsageError, match="give one of them"):
@@ -155,8 +277,52 @@ class TestLocations:
         assert expiry("https://cdn.example/f?Expires=1790000000&Signature=s") == 1790000000.0
         assert expiry("https://cdn.example/f?Expires=soon") is None
 
+    @pytest.mark.parametrize(
+        "query",
+        [
+            "X-Amz-Date=20269999T000000Z&X-Amz-Expires=3600",
+            "X-Amz-Date=20261121T120000Z&X-Amz-Expires=%C2%B2",
+            "X-Amz-Date=20261121T120000Z",
+            "X-Amz-Expires=3600",
+            "Expires=" + "9" * 12,
+        ],
+    )
+    def test_what_can_not_be_read_tells_nothing(self, query: str) -> None:
+        assert expiry(f"https://cdn.example/f?{query}") is None
+
+    def test_no_signature_lasts_longer_than_amazon_allows(self) -> None:
+        signed = "https://cdn.example/f?X-Amz-Date=20261121T120000Z&X-Amz-Expires=999999999"
+        assert expiry(signed) == datetime(2026, 11, 28, 12, tzinfo=UTC).timestamp()
+
     def test_it_is_not_begun_shortly_before_its_end(self) -> None:
         location = Location("https://cdn.example/f", expires=1000.0, direct=False)
         assert not location.stale(now=1000.0 - EXPIRY_MARGIN)
         assert location.stale(now=1001.0 - EXPIRY_MARGIN)
         assert not Location("https://cdn.example/f", expires=None, direct=False).stale(now=1e12)
+
+
+class TestOrigins:
+    @pytest.mark.parametrize(
+        ("url", "origin"),
+        [
+            ("https://Host.example/f", "https://host.example:443"),
+            ("http://host.example/f", "http://host.example:80"),
+            ("https://host.example:8443/f", "https://host.example:8443"),
+            ("https://user:pw@host.example/f", "https://host.example:443"),
+        ],
+    )
+    def test_the_port_is_always_written(self, url: str, origin: str) -> None:
+        assert origin_of(url) == origin
+
+    @pytest.mark.parametrize(
+        "url", ["", "/f", "ftp://h/f", "file:///etc/passwd", "https://", "http://h:99999/", "http://[::1/f"]
+    )
+    def test_what_is_no_web_address_has_none(self, url: str) -> None:
+        with pytest.raises(BadResponse, match="no web address"):
+            origin_of(url)
+
+    def test_an_answer_may_refer_to_another_address_but_not_to_nonsense(self) -> None:
+        assert address_from("https://a.example/x/y", "../z") == "https://a.example/z"
+        assert address_from("https://a.example/x", "//b.example/z") == "https://b.example/z"
+        with pytest.raises(BadResponse, match="no web address"):
+            address_from("https://a.example/x", "//[b/z")

@@ -1,20 +1,28 @@
-"""Hostile listings are refused, selections are the Hub client's, memory is shared out within its limit."""
+"""Hostile listings are refused, selections are the Hub client's, chunks cover files, memory has its limit."""
 
 from __future__ import annotations
 
+import posixpath
+from pathlib import PurePosixPath, PureWindowsPath
+
 import pytest
 from huggingface_hub.utils._paths import filter_repo_objects
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fetcher.artifact import RemoteFile
+from fetcher.artifact import CHUNK_SIZE, RemoteFile
 from fetcher.errors import HostilePath, NotFound
 from fetcher.planning.memory import HASH_BUFFER, MiB, plan_memory
 from fetcher.planning.paths import refuse_hostile_paths
+from fetcher.planning.ranges import chunk_count, chunk_range
 from fetcher.planning.selection import select
 
 NAMES = st.lists(st.sampled_from(["a", "b.bin", "c/d.json", "c/e/f.safetensors", "[x]", "A"]), min_size=1, unique=True)
-PATTERNS = st.lists(st.sampled_from(["*", "*.bin", "c/", "c/*", "*.json", "?", "[ab]*", "[[]x]", "**/f*", "A", "nothing"]))
+PATTERNS = st.lists(
+    st.sampled_from(["*", "*.bin", "c/", "c/*", "*.json", "?", "[ab]*", "[[]x]", "**/f*", "A", "nothing"])
+    | st.text("abc*?[]!-./", min_size=1, max_size=6),
+    max_size=4,
+)
 
 
 class TestPaths:
@@ -48,8 +56,61 @@ class TestPaths:
     def test_ordinary_ones_pass(self) -> None:
         refuse_hostile_paths(["config.json", "a/b/c.bin", "a/b/d.bin", ".gitattributes", "\u6a21\u578b.safetensors", "a..b"])
 
+    @given(st.lists(st.text("ab./\\~: \0C", max_size=12), max_size=5))
+    def test_what_passes_stays_below_its_directory(self, paths: list[str]) -> None:
+        try:
+            refuse_hostile_paths(paths)
+        except HostilePath:
+            return
+        for path in paths:
+            assert posixpath.normpath(posixpath.join("/root", path)) == f"/root/{path}"
+            assert PureWindowsPath(path).parts == PurePosixPath(path).parts
+            assert not any(other.startswith(f"{path}/") for other in paths)
+
+    @settings(max_examples=25)
+    @given(st.lists(st.from_regex(r"[a-z]{1,3}(/[a-z]{1,3}){0,2}\.bin", fullmatch=True), unique=True, max_size=8))
+    def test_plain_relative_paths_are_never_refused(self, paths: list[str]) -> None:
+        refuse_hostile_paths(paths)
+
+    def test_the_refusal_names_the_path_in_plain_letters(self) -> None:
+        with pytest.raises(HostilePath) as caught:
+            refuse_hostile_paths(["../\u202e\x1b[0m"])
+        assert r"'../\u202e\x1b[0m'" in caught.value.message
+        assert "nothing was fetched" in caught.value.message
+
+
+class TestRanges:
+    @given(st.integers(0, 10 * CHUNK_SIZE))
+    def test_chunks_follow_each_other_and_cover_the_file(self, size: int) -> None:
+        chunks = [chunk_range(index, size) for index in range(chunk_count(size))]
+        assert [0, *(chunk.stop for chunk in chunks)] == [*(chunk.start for chunk in chunks), size]
+        assert all(len(chunk) == CHUNK_SIZE for chunk in chunks[:-1])
+        assert not chunks or 0 < len(chunks[-1]) <= CHUNK_SIZE
+
 
 class TestSelection:
+    @pytest.mark.parametrize(
+        ("pattern", "path", "matches"),
+        [
+            ("*.json", "config.json", True),
+            ("*.json", "sub/config.json", True),
+            ("sub/", "sub/deep/config.json", True),
+            ("sub", "sub/config.json", False),
+            ("Config.json", "config.json", False),
+            ("model-0000[1-3]-of-*", "model-00002-of-00009.bin", True),
+            ("model-0000[!1-3]-of-*", "model-00002-of-00009.bin", False),
+        ],
+    )
+    def test_a_pattern_is_matched_against_the_whole_path(self, pattern: str, path: str, matches: bool) -> None:
+        chosen = select([RemoteFile(path, 1), RemoteFile("other", 1)], include=(pattern, "other"), exclude=())
+        assert (len(chosen) == 2) is matches
+
+    def test_nothing_left_and_nothing_there_are_told_apart(self) -> None:
+        with pytest.raises(NotFound, match="matches none of its 1 files"):
+            select([RemoteFile("a", 1)], include=(), exclude=("*",))
+        with pytest.raises(NotFound, match="there are no"):
+            select([], include=(), exclude=())
+
     @given(NAMES, PATTERNS, PATTERNS)
     def test_it_is_what_the_hubs_client_selects(self, names: list[str], include: list[str], exclude: list[str]) -> None:
         expected = list(filter_repo_objects(names, allow_patterns=include or None, ignore_patterns=exclude or None))
@@ -75,3 +136,6 @@ class TestMemory:
         sizes = [plan_memory(256 * MiB, connections=count, hash_threads=1).buffer for count in (4, 32, 64, 1024)]
         assert sizes == sorted(sizes, reverse=True)
         assert sizes[0] > sizes[-1]
+
+    def test_too_little_for_anything_is_still_enough_for_one(self) -> None:
+        assert plan_memory(1, connections=32, hash_threads=8).connections == 1

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import errno
+import json
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fetcher import errors
-from fetcher.artifact import ArtifactRef, Digest
-from fetcher.errors import CannotWrite, ConfigurationError, FetchError, LocalIOError, OutOfSpace, StoreError, from_os_error
+from fetcher.artifact import ArtifactRef, Digest, RemoteFile
+from fetcher.errors import (
+    CannotWrite,
+    ConfigurationError,
+    FetchError,
+    LocalIOError,
+    OutOfSpace,
+    StoreError,
+    UsageError,
+    from_os_error,
+)
 from fetcher.manifest import Manifest, ManifestFile
-from fetcher.settings import parse_duration, parse_expect, parse_mount, parse_rate, parse_size
+from fetcher.settings import default_cache_dir, parse_duration, parse_expect, parse_mount, parse_rate, parse_size
 
 EXIT_CODES = {
     64: {"UsageError", "UnsupportedScheme"},
@@ -43,8 +55,12 @@ class TestSettings:
             parse_size(text)
 
     @pytest.mark.parametrize(
-        ("text", "rate"), [("0", None), ("none", None), ("10MB/s", 1e7), ("1Gi", 2.0**30), ("5k/sec", 5e3)]
-    )
+        ("text", "rate"),
+        [
+            ("0", None), ("none", None), ("0M", None), ("0.0", None), ("0 MB/s", None), ("0.4", None),
+            ("10MB/s", 1e7), ("1Gi", 2.0**30), ("5k/sec", 5e3),
+        ],
+    )  # fmt: skip
     def test_rates(self, text: str, rate: float | None) -> None:
         assert parse_rate(text) == rate
 
@@ -63,6 +79,32 @@ class TestSettings:
         for text in ("", "=", "claim=", "=/mnt"):
             with pytest.raises(ConfigurationError):
                 parse_mount(text)
+        for text in ("", "path", "=sha256:" + "a" * 64, "path=", "path=md5:" + "a" * 32, "path=sha256:" + "a" * 63):
+            with pytest.raises((ConfigurationError, UsageError)):
+                parse_expect(text)
+
+    @given(st.integers(0, 10**6), st.sampled_from([("", 1), ("k", 10**3), ("Ki", 2**10), ("MB", 10**6), ("GiB", 2**30)]))
+    def test_a_whole_number_of_units_is_exact(self, count: int, unit: tuple[str, int]) -> None:
+        assert parse_size(f"{count}{unit[0]}") == count * unit[1]
+
+    @settings(max_examples=30)
+    @given(st.integers(0, 99), st.integers(0, 99), st.integers(0, 99))
+    def test_the_parts_of_a_duration_add_up(self, hours: int, minutes: int, seconds: int) -> None:
+        assert parse_duration(f"{hours}h{minutes}m{seconds}s") == 3600 * hours + 60 * minutes + seconds
+
+    @pytest.mark.parametrize("parse", [parse_size, parse_rate, parse_duration, parse_expect, parse_mount])
+    @settings(max_examples=50)
+    @given(text=st.text(max_size=8) | st.text("0123456789.kmgtibsdh/= ", max_size=8))
+    def test_any_text_is_read_or_refused(self, parse: Callable[[str], object], text: str) -> None:
+        with suppress(ConfigurationError, UsageError):
+            parse(text)
+
+    def test_the_cache_has_a_place_where_there_is_a_home(self) -> None:
+        assert default_cache_dir({"XDG_CACHE_HOME": "/xdg", "HOME": "/home"}) == Path("/xdg/weightlift")
+        # The specification of XDG: relative paths are to be ignored.
+        assert default_cache_dir({"XDG_CACHE_HOME": "xdg", "HOME": "/home"}) == Path("/home/.cache/weightlift")
+        with pytest.raises(ConfigurationError, match="say where to put the artifact"):
+            default_cache_dir({})
 
 
 class TestErrors:
@@ -82,12 +124,27 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("code", "error"),
         [(errno.ENOSPC, OutOfSpace), (errno.EDQUOT, OutOfSpace), (errno.EROFS, CannotWrite), (errno.EACCES, CannotWrite),
-         (errno.EIO, LocalIOError), (errno.ESTALE, LocalIOError)],
+         (errno.EPERM, CannotWrite), (errno.ENOTDIR, CannotWrite), (errno.EISDIR, CannotWrite),
+         (errno.ENAMETOOLONG, CannotWrite), (errno.EIO, LocalIOError), (errno.ESTALE, LocalIOError)],
     )  # fmt: skip
     def test_what_the_disk_says(self, code: int, error: type[StoreError]) -> None:
         found = from_os_error(OSError(code, "why", "/data/file"), doing="write it", path="file")
         assert (type(found), found.path) == (error, "file")
         assert "cannot write it /data/file" in found.message
+
+    def test_an_error_without_a_file_names_the_artifacts(self) -> None:
+        assert "cannot write it f: why" in from_os_error(OSError(errno.EIO, "Why"), doing="write it", path="f").message
+        assert from_os_error(OSError("odd"), doing="write it").message.startswith("cannot write it: odd")
+
+    def test_what_operators_look_for_is_in_the_sentence(self) -> None:
+        assert "no space left on device" in from_os_error(OSError(errno.EDQUOT, "quota"), doing="write").sentence()
+
+    @settings(max_examples=50)
+    @given(st.text(), st.none() | st.text(min_size=1))
+    def test_a_sentence_is_always_one_line(self, message: str, path: str | None) -> None:
+        sentence = LocalIOError(message, path=path).sentence()
+        assert sentence.startswith("IOError:")
+        assert len(sentence.splitlines()) == 1
 
 
 FILES = st.builds(
@@ -100,7 +157,56 @@ FILES = st.builds(
 )
 
 
+WHOLE = Manifest.for_request(ArtifactRef("hf://org/model"), revision=None, files=(), created="now", version="1").to_bytes()
+ENTRY = {"path": "f", "size": 1, "digests": ["sha256:" + "a" * 64], "xxh3_128": ["0" * 32]}
+
+
+def with_entry(**changes: object) -> bytes:
+    """A manifest of one file, in which something is changed."""
+    return WHOLE.replace(b'"files": []', b'"files": [%s]' % json.dumps(ENTRY | changes).encode())
+
+
+DAMAGED = [
+    WHOLE[:-1],
+    WHOLE.replace(b'"format_version": 1', b'"format_version": 2'),
+    WHOLE.replace(b'"created"', b'"somebody_elses"'),
+    with_entry(xxh3_128=None),
+    *(with_entry(digests=digests) for digests in (["md5:" + "a" * 32], ["sha256:short"], ["sha256"], [5], None)),
+]
+"""Manifests but for one thing."""
+
+
 class TestManifest:
+    def test_a_file_of_it_is_found_by_its_path(self) -> None:
+        manifest = Manifest.from_bytes(with_entry())
+        file = ManifestFile("f", 1, (Digest("sha256", "a" * 64),), ("0" * 32,))
+        assert (manifest.file("f"), manifest.file("g")) == (file, None)
+        assert (manifest.size, manifest.verified) == (1, True)
+        assert file.identity == RemoteFile("f", 1, file.digests).identity
+
+    def test_it_is_verified_only_if_every_file_is(self) -> None:
+        files = [ManifestFile("a", 1, (Digest("sha256", "a" * 64),), ()), ManifestFile("b", 2, (), (), "etag x")]
+        manifest = Manifest.for_request(ArtifactRef("hf://org/model"), revision=None, files=files, created="", version="")
+        assert not manifest.verified
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            ArtifactRef("hf://org/other", "v1", ("*",)),
+            ArtifactRef("hf://org/model", None, ("*",)),
+            ArtifactRef("hf://org/model", "v2", ("*",)),
+            ArtifactRef("hf://org/model", "v1", ("*.json",)),
+            ArtifactRef("hf://org/model", "v1", ("*",), ("*.bin",)),
+            ArtifactRef("hf://org/model", "v1"),
+        ],
+    )
+    def test_it_answers_exactly_one_request(self, other: ArtifactRef) -> None:
+        ref = ArtifactRef("hf://org/model", "v1", ("*",))
+        manifest = Manifest.for_request(ref, revision=None, files=(), created="", version="")
+        assert manifest.answers(ref)
+        assert not manifest.answers(other)
+
+    @settings(max_examples=40)
     @given(st.lists(FILES, max_size=4), st.none() | st.just("v1"))
     def test_it_comes_back_as_it_was_written(self, files: list[ManifestFile], revision: str | None) -> None:
         ref = ArtifactRef("hf://org/model", revision, include=("*",))
@@ -110,7 +216,9 @@ class TestManifest:
         assert again.answers(ref)
         assert not again.answers(ArtifactRef("hf://org/model", revision))
 
-    @pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"null", b'{"format_version": 99}', b"\xff\xfe", b'{"files": 3}'])
+    @pytest.mark.parametrize(
+        "data", [b"", b"{}", b"[]", b"null", b"[" * 100_000, b'{"format_version": 99}', b"\xff\xfe", b'{"files": 3}', *DAMAGED]
+    )
     def test_what_is_none_is_never_one(self, data: bytes, tmp_path: Path) -> None:
         path = tmp_path / "manifest.json"
         path.write_bytes(data)

@@ -1,0 +1,218 @@
+"""One file on its way: bytes written in any order and any pieces become chunks, journal records and a digest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import xxhash
+
+from fetcher.artifact import CHUNK_SIZE, ByteRange, Digest, RemoteFile
+from fetcher.engine.incoming import PART_SIZE, STRETCH, Cursor, Incoming
+from fetcher.integrity.frontier import advance_together
+from fetcher.store.ingest import StagedFile
+from fetcher.store.journal import Journal, JournalledFile, read_journals
+from fetcher.testing.checkpoint import random_bytes
+
+CONTENT = random_bytes("incoming", 2 * CHUNK_SIZE + 777)
+FIRST, SECOND, LAST = (ByteRange(start, min(start + CHUNK_SIZE, len(CONTENT))) for start in range(0, len(CONTENT), CHUNK_SIZE))
+SHA256 = Digest("sha256", hashlib.sha256(CONTENT).hexdigest())
+WHOLE = RemoteFile("model.bin", len(CONTENT), (SHA256,))
+
+
+def xxh3(part: ByteRange) -> str:
+    return xxhash.xxh3_128_hexdigest(CONTENT[part.start : part.stop])
+
+
+class Staging:
+    """A lease's directory with one file in it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._journal = Journal(directory / "journal", mode=0o644)
+        self._staged: list[StagedFile] = []
+
+    def incoming(self, file: RemoteFile = WHOLE) -> Incoming:
+        self._staged.append(StagedFile.create(file, self.directory / file.path, self._journal))
+        return Incoming(self._staged[-1], streams=1)
+
+    def close(self) -> None:
+        self._journal.close()
+        for staged in self._staged:
+            staged.close()
+
+    def journalled(self) -> JournalledFile | None:
+        return read_journals([self.directory / "journal"]).get(WHOLE.path)
+
+
+@pytest.fixture
+def staging(tmp_path: Path) -> Iterator[Staging]:
+    staging = Staging(tmp_path)
+    yield staging
+    staging.close()
+
+
+def receive(incoming: Incoming, part: ByteRange, *, piece: int = 5_000_011) -> Cursor:
+    """As a connection does it, in pieces that know nothing of chunks."""
+    cursor = incoming.cursor(part.start)
+    for start in range(part.start, part.stop, piece):
+        incoming.write(cursor, memoryview(CONTENT)[start : min(start + piece, part.stop)])
+    return cursor
+
+
+def hash_all(incoming: Incoming) -> None:
+    buffer = memoryview(bytearray(1 << 20))
+    while stretch := incoming.stretch():
+        while stretch.left:
+            advance_together([stretch], buffer)
+        stretch.close()
+
+
+class TestWriting:
+    @pytest.mark.parametrize("piece", [len(CONTENT), 5_000_011, CHUNK_SIZE])
+    def test_pieces_of_any_length_become_chunks_and_the_right_digest(self, staging: Staging, piece: int) -> None:
+        incoming = staging.incoming()
+        receive(incoming, ByteRange(0, len(CONTENT)), piece=piece)
+        hash_all(incoming)
+        assert (staging.directory / WHOLE.path).read_bytes() == CONTENT
+        assert incoming.staged.chunks == {0: xxh3(FIRST), 1: xxh3(SECOND), 2: xxh3(LAST)}
+        assert (incoming.missing(), incoming.lag, incoming.hashed, incoming.mismatch()) == ([], 0, True, None)
+
+    def test_the_order_of_the_parts_does_not_matter(self, staging: Staging) -> None:
+        incoming = staging.incoming()
+        for part in (LAST, FIRST, SECOND):
+            receive(incoming, part)
+        hash_all(incoming)
+        assert incoming.mismatch() is None
+
+    def test_it_tells_how_many_chunks_are_finished(self, staging: Staging) -> None:
+        incoming = staging.incoming()
+        cursor = incoming.cursor(0)
+        assert incoming.write(cursor, memoryview(CONTENT)[: CHUNK_SIZE - 1]) == 0
+        assert incoming.write(cursor, memoryview(CONTENT)[CHUNK_SIZE - 1 :]) == 3
+
+    def test_a_finished_chunk_is_in_the_journal_and_a_begun_one_every_few_megabytes(self, staging: Staging) -> None:
+        receive(staging.incoming(), ByteRange(0, CHUNK_SIZE + PART_SIZE + 5), piece=PART_SIZE)
+        journalled = staging.journalled()
+        assert journalled is not None
+        assert (journalled.identity, journalled.chunks) == (WHOLE.identity, {0: xxh3(FIRST)})
+        assert journalled.parts == {1: (PART_SIZE, xxh3(ByteRange(CHUNK_SIZE, CHUNK_SIZE + PART_SIZE)))}
+
+    def test_what_nothing_vouches_for_is_not_journalled(self, staging: Staging) -> None:
+        receive(staging.incoming(RemoteFile(WHOLE.path, len(CONTENT))), FIRST)
+        assert staging.journalled() is None
+
+
+class TestMissing:
+    def test_what_is_not_held_neighbours_joined(self, staging: Staging) -> None:
+        incoming = staging.incoming()
+        assert incoming.missing() == [ByteRange(0, len(CONTENT))]
+        receive(incoming, SECOND)
+        assert incoming.missing() == [FIRST, LAST]
+
+    def test_a_source_without_ranges_or_size_gives_all_or_nothing(self, staging: Staging) -> None:
+        assert staging.incoming(RemoteFile("a", len(CONTENT), (SHA256,), ranges=False)).missing() == [None]
+        assert staging.incoming(RemoteFile("b", None, (SHA256,))).missing() == [None]
+
+    def test_an_empty_file_misses_nothing(self, staging: Staging) -> None:
+        incoming = staging.incoming(RemoteFile("a", 0, (Digest("sha256", hashlib.sha256().hexdigest()),)))
+        assert (incoming.missing(), incoming.hashed, incoming.mismatch()) == ([], True, None)
+
+    def test_a_size_that_was_not_known_is_known_at_the_end(self, staging: Staging) -> None:
+        incoming = staging.incoming(RemoteFile("a", None, (SHA256,)))
+        incoming.end_unsized(receive(incoming, ByteRange(0, len(CONTENT))))
+        hash_all(incoming)
+        assert (incoming.size, incoming.missing(), incoming.mismatch()) == (len(CONTENT), [], None)
+        assert incoming.staged.chunks[2] == xxh3(LAST)
+
+
+class TestParking:
+    def test_another_connection_goes_on_in_the_middle_of_a_chunk(self, staging: Staging) -> None:
+        incoming = staging.incoming()
+        incoming.park(receive(incoming, ByteRange(0, 1000)))
+        assert incoming.missing() == [ByteRange(1000, len(CONTENT))]
+        receive(incoming, ByteRange(1000, CHUNK_SIZE))
+        assert incoming.staged.chunks == {0: xxh3(FIRST)}
+
+    def test_how_far_it_came_is_in_the_journal(self, staging: Staging) -> None:
+        incoming = staging.incoming()
+        incoming.park(receive(incoming, ByteRange(0, 1000)))
+        journalled = staging.journalled()
+        assert journalled is not None
+        assert journalled.parts == {0: (1000, xxh3(ByteRange(0, 1000)))}
+
+    def test_who_begins_the_chunk_anew_gets_nothing_of_it(self, staging: Staging) -> None:
+        incoming = staging.incoming()
+        incoming.park(receive(incoming, ByteRange(0, 1000)))
+        receive(incoming, FIRST)
+        assert incoming.staged.chunks == {0: xxh3(FIRST)}
+
+    @pytest.mark.parametrize("part", [FIRST, LAST], ids=["a chunk", "the file"])
+    def test_at_the_end_of_something_there_is_nothing_to_keep(self, staging: Staging, part: ByteRange) -> None:
+        incoming = staging.incoming()
+        before = incoming.cursor(part.start)
+        incoming.write(before, memoryview(CONTENT)[part.start : part.stop])
+        incoming.park(before)
+        journalled = staging.journalled()
+        assert journalled is not None
+        assert journalled.parts == {}
+        assert incoming.cursor(part.stop) is not before
+
+
+class TestFrontier:
+    def test_it_follows_the_prefix_without_a_gap(self, staging: Staging) -> None:
+        incoming = staging.incoming()
+        receive(incoming, SECOND)
+        assert (incoming.contiguous(), incoming.stretch(), incoming.lag) == (0, None, CHUNK_SIZE)
+        receive(incoming, FIRST)
+        assert incoming.contiguous() == 2 * CHUNK_SIZE
+        hash_all(incoming)
+        assert (incoming.lag, incoming.hashed) == (0, False)
+        receive(incoming, LAST)
+        assert incoming.contiguous() == len(CONTENT)
+
+    def test_a_stretch_is_bounded(self, staging: Staging) -> None:
+        incoming = staging.incoming(RemoteFile("a", 2 * STRETCH, (SHA256,)))
+        for index in range(2 * STRETCH // CHUNK_SIZE):
+            incoming.staged.finish_chunk(index, "0" * 32)
+        stretch = incoming.stretch()
+        assert stretch is not None
+        assert stretch.left == STRETCH
+
+    def test_without_a_digest_there_is_none_and_nothing_to_wait_for(self, staging: Staging) -> None:
+        incoming = staging.incoming(RemoteFile("a", len(CONTENT)))
+        receive(incoming, FIRST)
+        assert (incoming.stretch(), incoming.lag, incoming.hashed, incoming.mismatch()) == (None, 0, True, None)
+
+
+class TestWrongContent:
+    def test_a_chunk_the_disk_changed_is_found_and_fetched_again(self, staging: Staging) -> None:
+        incoming = staging.incoming()
+        receive(incoming, ByteRange(0, len(CONTENT)))
+        os.pwrite(incoming.staged.descriptor, bytes([CONTENT[SECOND.start + 5] ^ 1]), SECOND.start + 5)
+        hash_all(incoming)
+        assert incoming.mismatch() is not None
+        assert incoming.damaged_chunks() == [1]
+        assert incoming.forget([1]) == CHUNK_SIZE
+        assert incoming.missing() == [SECOND]
+        receive(incoming, SECOND)
+        hash_all(incoming)
+        assert incoming.mismatch() is None
+
+    def test_a_file_begun_anew_keeps_neither_inode_nor_chunk_nor_record(self, staging: Staging) -> None:
+        incoming = staging.incoming()
+        incoming.park(receive(incoming, ByteRange(0, CHUNK_SIZE + 1000)))
+        former = (staging.directory / WHOLE.path).open("rb")
+        assert incoming.restart() == CHUNK_SIZE
+        assert os.fstat(former.fileno()).st_ino != os.fstat(incoming.staged.descriptor).st_ino
+        former.close()
+        journalled = staging.journalled()
+        assert journalled is not None
+        assert (journalled.chunks, journalled.parts, journalled.state) == ({}, {}, (0, b""))
+        assert incoming.missing() == [ByteRange(0, len(CONTENT))]
+        receive(incoming, ByteRange(0, len(CONTENT)))
+        hash_all(incoming)
+        assert incoming.mismatch() is None

@@ -1,0 +1,124 @@
+"""Trying again: ever later, never earlier than the server asked for, and as long as there was progress lately."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fetcher.engine.retry import FIRST_DELAY, LONGEST_DELAY, Patience, patiently
+from fetcher.errors import NotFound, RateLimited, Stalled, Transient, Unreachable
+from fetcher.events import Event, Retrying, silent
+
+
+class Time:
+    def __init__(self) -> None:
+        self.now = 50.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def longest(low: float, high: float) -> float:
+    """The jitter at its upper end."""
+    assert low == 0.0
+    return high
+
+
+def none_at_all(low: float, high: float) -> float:
+    return min(low, high)
+
+
+class TestDelays:
+    def test_they_double_up_to_half_a_minute(self) -> None:
+        patience = Patience(1e9, clock=Time(), uniform=longest)
+        delays = [patience.delay(Unreachable("down"), attempt) for attempt in range(1, 10)]
+        assert delays == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
+        assert (delays[0], delays[-1]) == (FIRST_DELAY, LONGEST_DELAY)
+        assert patience.delay(Unreachable("down"), 10**6) == LONGEST_DELAY
+
+    @given(st.floats(0, 400), st.integers(1, 40), st.floats(0, 1), st.floats(0, 299))
+    def test_within_what_was_asked_for_and_what_is_left(self, asked: float, attempt: int, chance: float, gone: float) -> None:
+        time = Time()
+        patience = Patience(300.0, clock=time, uniform=lambda low, high: low + chance * (high - low))
+        time.now += gone
+        error, left = Unreachable("down", retry_after=asked), 300.0 - gone
+        if asked > left + 1e-6:
+            with pytest.raises(Unreachable):
+                patience.delay(error, attempt)
+        elif asked < left - 1e-6:
+            delay = patience.delay(error, attempt)
+            assert asked <= delay <= left + 1e-6
+            assert delay <= asked + LONGEST_DELAY
+
+    def test_the_last_try_is_made_just_before_the_end(self) -> None:
+        time = Time()
+        patience = Patience(300.0, clock=time, uniform=longest)
+        time.now += 297.0
+        assert patience.delay(Unreachable("down"), 9) == 3.0
+
+    def test_after_the_end_the_error_is_final_and_says_why(self) -> None:
+        time = Time()
+        patience = Patience(300.0, clock=time)
+        time.now += 300.0
+        with pytest.raises(Stalled) as caught:
+            patience.delay(Stalled("nothing came", path="a.bin"), 1)
+        assert str(caught.value) == "nothing came; gave up after 300 s without progress (--retry-for)"
+        assert caught.value.path == "a.bin"
+
+    def test_progress_begins_the_time_anew(self) -> None:
+        time = Time()
+        patience = Patience(300.0, clock=time, uniform=none_at_all)
+        time.now += 299.0
+        patience.progressed()
+        time.now += 299.0
+        assert patience.delay(Unreachable("down"), 1) == 0.0
+        time.now += 1.0
+        with pytest.raises(Unreachable):
+            patience.delay(Unreachable("down"), 1)
+
+    def test_a_server_that_asks_for_more_patience_than_there_is_is_believed_at_once(self) -> None:
+        patience = Patience(300.0, clock=Time())
+        with pytest.raises(RateLimited, match="asks to wait 301 s, longer than --retry-for allows") as caught:
+            patience.delay(RateLimited("too many requests", retry_after=301.0), 1)
+        assert caught.value.retry_after == 301.0
+
+
+class TestPatiently:
+    async def test_what_is_transient_is_tried_again_and_told(self) -> None:
+        outcomes: list[Transient | str] = [Unreachable("down", path="f"), Stalled("silent"), "done"]
+        told: list[Event] = []
+
+        async def call() -> str:
+            outcome = outcomes.pop(0)
+            if isinstance(outcome, Transient):
+                raise outcome
+            return outcome
+
+        patience = Patience(300.0, uniform=none_at_all)
+        assert await patiently(call, patience=patience, on_event=told.append) == "done"
+        assert told == [Retrying("Unreachable", "down", "f", 1, 0.0), Retrying("Stalled", "silent", None, 2, 0.0)]
+
+    async def test_success_is_progress(self) -> None:
+        time = Time()
+        patience = Patience(300.0, clock=time, uniform=none_at_all)
+        time.now += 299.0
+
+        async def call() -> None:
+            """Succeeds at once."""
+
+        await patiently(call, patience=patience, on_event=silent)
+        time.now += 299.0
+        assert patience.delay(Unreachable("down"), 1) == 0.0
+
+    async def test_what_is_final_is_tried_once(self) -> None:
+        tries = 0
+
+        async def call() -> None:
+            nonlocal tries
+            tries += 1
+            raise NotFound("no such file")
+
+        with pytest.raises(NotFound):
+            await patiently(call, patience=Patience(300.0), on_event=silent)
+        assert tries == 1
