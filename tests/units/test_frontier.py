@@ -83,8 +83,11 @@ class TestStretches:
         seen.release()
         stretch.close()
 
-    def test_nothing_behind_the_limit_is_touched(self, descriptor: int) -> None:
+    @pytest.mark.parametrize("mapped", [True, False])
+    def test_nothing_behind_the_limit_is_touched(self, descriptor: int, mapped: bool) -> None:
         stretch = Stretch("file", frontier_of(CONTENT), descriptor, 77)
+        if not mapped:
+            stretch.close()
         assert stretch.next_bytes(memoryview(bytearray(1000))) == CONTENT[:77]
 
     def test_a_file_that_ends_before_its_limit_is_an_error(self, descriptor: int) -> None:

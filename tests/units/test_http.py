@@ -42,7 +42,9 @@ class TestRanges:
         first, _, last = range_header(wanted).removeprefix("bytes=").partition("-")
         assert parse_content_range(f"bytes {first}-{last}/{start + length}") == (wanted, start + length)
 
-    @pytest.mark.parametrize("text", ["", "bytes", "bytes 5-4/10", "items 0-1/2", "bytes 0-1", "bytes a-b/c", "bytes -1-2/3"])
+    @pytest.mark.parametrize(
+        "text", ["", "bytes", "bytes 5-4/10", "items 0-1/2", "bytes 0-1", "bytes a-b/c", "bytes -1-2/3", "bytes 0--1/3"]
+    )
     def test_what_makes_no_sense_is_refused(self, text: str) -> None:
         with pytest.raises(BadResponse):
             parse_content_range(text)

@@ -197,14 +197,15 @@ class TestWrongContent:
         assert incoming.mismatch() is not None
         assert incoming.damaged_chunks() == [1]
         assert incoming.forget([1]) == CHUNK_SIZE
-        assert incoming.missing() == [SECOND]
+        assert (incoming.missing(), incoming.contiguous()) == ([SECOND], CHUNK_SIZE)
         receive(incoming, SECOND)
         hash_all(incoming)
         assert incoming.mismatch() is None
 
     def test_a_file_begun_anew_keeps_neither_inode_nor_chunk_nor_record(self, staging: Staging) -> None:
         incoming = staging.incoming()
-        incoming.park(receive(incoming, ByteRange(0, CHUNK_SIZE + 1000)))
+        receive(incoming, SECOND)
+        incoming.park(receive(incoming, ByteRange(0, 1000)))
         former = (staging.directory / WHOLE.path).open("rb")
         assert incoming.restart() == CHUNK_SIZE
         assert os.fstat(former.fileno()).st_ino != os.fstat(incoming.staged.descriptor).st_ino

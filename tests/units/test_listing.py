@@ -84,6 +84,7 @@ class TestResolving:
         [
             {"X-Repo-Commit": "1" * 40},
             {"X-Linked-Etag": f'"{"d" * 64}"'},
+            {"X-Linked-Etag": f'W/"{"d" * 64}"'},
             {"X-Linked-Etag": f'"{OTHER_OID}"'},
             {"X-Linked-Size": "4999"},
         ],

@@ -97,6 +97,8 @@ class TestTrickles:
             ([1e8, 1e8, 0.051e8], []),
             ([1e8, 1e8, 0.049e8], [2]),
             ([1e8, 10.0], [1]),
+            # It is no measure of itself: of the mean of both it would be more than a twentieth.
+            ([1e8, 3e6], [1]),
             ([0.0, 1e8, 0.0, 1e8, 1e8], [0, 2]),
         ],
     )
