@@ -130,8 +130,13 @@ def redact(uri: str) -> str:
     if parts.scheme not in ("http", "https", "hf"):
         return uri
     netloc = parts.netloc.rpartition("@")[2] if parts.scheme != "hf" else parts.netloc
-    query = "&".join(re.sub(r"=.*", "=...", pair, flags=re.DOTALL) for pair in parts.query.split("&")) if parts.query else ""
+    query = "&".join(f"{name}=..." if equals else "..." for name, equals, _ in _pairs(parts.query))
     return urlunsplit((parts.scheme, netloc, parts.path, query, parts.fragment))
+
+
+def _pairs(query: str) -> Iterable[tuple[str, str, str]]:
+    """Name, equals sign and value; what has no sign may be a secret as a whole."""
+    return (pair.partition("=") for pair in query.split("&") if pair)
 
 
 def total_size(files: Iterable[RemoteFile]) -> int:

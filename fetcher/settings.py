@@ -24,7 +24,7 @@ PageCache = Literal["auto", "keep", "drop"]
 
 MOST_CONNECTIONS = 1024
 LEAST_MEMORY = 16 * MiB
-"""Bytes. The smallest buffers of a connection take 1.3 MiB and each hash thread 1 MiB (`planning.memory`)."""
+"""Bytes. The smallest buffers of a connection take 832 KiB and each hash thread 2 MiB (`planning.memory`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from fetcher.errors import RateLimited, Transient
+from fetcher.errors import Transient
 from fetcher.events import Retrying, Subscriber
 
 T = TypeVar("T")
@@ -42,18 +42,18 @@ class Patience:
         """Seconds to wait before try `attempt + 1` (the first try is 1). Raises `error` when patience is at its end."""
         left = self._since + self.retry_for - self.clock()
         wanted = error.retry_after or 0.0
-        if left <= 0 or wanted > left:
-            raise self._final(error, wanted)
+        if left <= 0:
+            raise _final(error, f"gave up after {self.retry_for:.0f} s without progress (--retry-for)")
+        if wanted > left:
+            raise _final(error, f"the server asks to wait {wanted:.0f} s, longer than --retry-for allows")
         backoff = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(attempt - 1, 16))
         # Full jitter on top of what was asked for; the last try is made just before the end, not after it.
         return min(wanted + self.uniform(0.0, backoff), max(left, 0.01))
 
-    def _final(self, error: Transient, wanted: float) -> Transient:
-        if isinstance(error, RateLimited) and wanted:
-            why = f"the server asks to wait {wanted:.0f} s, longer than --retry-for allows"
-        else:
-            why = f"gave up after {self.retry_for:.0f} s without progress (--retry-for)"
-        return type(error)(f"{error.message}; {why}", path=error.path, retry_after=error.retry_after)
+
+def _final(error: Transient, why: str) -> Transient:
+    """`error`, which also says why there is no further try."""
+    return type(error)(f"{error.message}; {why}", path=error.path, retry_after=error.retry_after)
 
 
 async def patiently(call: Callable[[], Awaitable[T]], *, patience: Patience, on_event: Subscriber) -> T:

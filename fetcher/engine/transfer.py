@@ -453,8 +453,8 @@ class Transfer:
         if incoming.refetches > REFETCHES:
             incoming.staged.discard()
             raise DigestMismatch(
-                f"{incoming.path}: the source publishes {expected} but sends {actual}, also after {REFETCHES} refetches; "
-                "the file is damaged at the source or on the way, all other files stay resumable",
+                f"{incoming.path}: expected {expected}, but the source sends {actual}, also after {REFETCHES} refetches; "
+                "the file is damaged at the source or on the way, or its pin is wrong; all other files stay resumable",
                 path=incoming.path,
                 expected=expected,
                 actual=actual,

@@ -30,11 +30,8 @@ def placement_for(ref: ArtifactRef, settings: Settings, *, repository: str | Non
 
 
 def hit(placement: Placement, ref: ArtifactRef, settings: Settings) -> Manifest | None:
-    """The manifest of a complete artifact that answers the request as it is. Raises DigestMismatch.
-
-    A pin that contradicts what the manifest says was verified is a mismatch only the user can solve: nothing newer is to be
-    had under `if-not-present`, and the source's present state may be what they want to pin.
-    """
+    """The manifest of a complete artifact that answers the request as it is; None where a pin or a digest asked for was not
+    verified when it came."""
     manifest = placement.present()
     if manifest is None or not manifest.answers(ref) or not intact(manifest, placement.location(manifest)):
         return None

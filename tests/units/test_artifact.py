@@ -111,6 +111,7 @@ def test_a_range_is_half_open() -> None:
     [
         ("https://user:secret@host/f?token=secret&b=secret#sha256=ab", "https://host/f?token=...&b=...#sha256=ab"),
         ("https://host:8443/f", "https://host:8443/f"),
+        ("https://host/f?secret", "https://host/f?..."),
         ("hf://org/model@refs/pr/1", "hf://org/model@refs/pr/1"),
         ("/a/path?with=question", "/a/path?with=question"),
         ("HTTPS://user:secret@host/f?a=secret=secret", "https://host/f?a=..."),

@@ -77,11 +77,20 @@ class TestDelays:
         with pytest.raises(Unreachable):
             patience.delay(Unreachable("down"), 1)
 
-    def test_a_server_that_asks_for_more_patience_than_there_is_is_believed_at_once(self) -> None:
+    @pytest.mark.parametrize("kind", [RateLimited, Unreachable])
+    def test_a_server_that_asks_for_more_patience_than_there_is_is_believed_at_once(self, kind: type[Transient]) -> None:
         patience = Patience(300.0, clock=Time())
-        with pytest.raises(RateLimited, match="asks to wait 301 s, longer than --retry-for allows") as caught:
-            patience.delay(RateLimited("too many requests", retry_after=301.0), 1)
+        with pytest.raises(kind, match="asks to wait 301 s, longer than --retry-for allows") as caught:
+            patience.delay(kind("too many requests", retry_after=301.0), 1)
         assert caught.value.retry_after == 301.0
+        assert patience.delay(kind("too many requests", retry_after=300.0), 1) == 300.0
+
+    def test_a_short_wait_is_not_to_blame_when_patience_is_at_its_end(self) -> None:
+        time = Time()
+        patience = Patience(300.0, clock=time)
+        time.now += 300.0
+        with pytest.raises(RateLimited, match="gave up after 300 s without progress"):
+            patience.delay(RateLimited("too many requests", retry_after=5.0), 60)
 
 
 class TestPatiently:
