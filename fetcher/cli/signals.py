@@ -32,7 +32,9 @@ def raise_on_signals() -> None:
 
 
 def _interrupt(number: int, _: FrameType | None) -> NoReturn:
-    signal.signal(number, signal.SIG_DFL)
+    # A second one would interrupt the tidying up: what follows takes moments, and ends by os._exit.
+    for each in _SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
     raise Interrupted(number)
 
 

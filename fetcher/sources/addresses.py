@@ -98,7 +98,7 @@ def hub_folder(ref: ArtifactRef) -> tuple[str | None, str | None]:
 
 
 def _from_hf_uri(ref: ArtifactRef) -> HubAddress:
-    match = re.fullmatch(rf"(?i:hf)://(datasets/|models/)?({_NAME}/{_NAME}|{_NAME})(?:[@:](.+))?/?", ref.uri)
+    match = re.fullmatch(rf"(?i:hf)://(datasets/|models/)?({_NAME}/{_NAME}|{_NAME})(?:[@:](.+?))?/?", ref.uri)
     if match is None or match[2] in ("datasets", "models", "spaces"):
         raise UsageError(
             f"not a repository: {ref.uri}; write hf://owner/name, hf://owner/name@revision or hf://datasets/owner/name"

@@ -54,6 +54,7 @@ class TestRanges:
         [
             (200, {}, RangesUnsupported),
             (204, {}, BadResponse),
+            (207, {"Content-Range": "bytes 10-19/100"}, BadResponse),
             (206, {"Content-Range": "bytes 0-9/100"}, BadResponse),
             (206, {"Content-Range": "bytes 10-19/99"}, ContentChanged),
             (206, {"Content-Range": "bytes 10-19/100", "Content-Length": "9"}, BadResponse),
@@ -71,6 +72,8 @@ class TestRanges:
     def test_one_that_does_tells_the_size(self) -> None:
         head = {"Content-Range": "bytes 10-19/100", "Content-Length": "10"}
         assert check_part(206, head, wanted=ByteRange(10, 20), size=None) == 100
+        assert check_whole(200, {"Content-Length": "100"}, size=100) == 100
+        assert check_whole(200, {"Transfer-Encoding": "chunked"}, size=100) is None
         with pytest.raises(ContentChanged):
             check_whole(200, {"Content-Length": "99"}, size=100)
 
@@ -191,6 +194,8 @@ class TestAddresses:
             ("hf://gpt2", HubAddress("models", "gpt2", "main")),
             ("hf://org/model@v1.0", HubAddress("models", "org/model", "v1.0")),
             ("hf://org/model:refs/pr/3", HubAddress("models", "org/model", "refs/pr/3")),
+            ("hf://org/model/", HubAddress("models", "org/model", "main")),
+            ("hf://org/model@v1.0/", HubAddress("models", "org/model", "v1.0")),
             (f"hf://datasets/org/data@{COMMIT}", HubAddress("datasets", "org/data", COMMIT)),
             ("https://hub.example/mirror/org/m/resolve/main/a/b.bin", HubAddress("models", "org/m", "main", "a/b.bin")),
             (
@@ -301,6 +306,10 @@ class TestLocations:
         assert not location.stale(now=1000.0 - EXPIRY_MARGIN)
         assert location.stale(now=1001.0 - EXPIRY_MARGIN)
         assert not Location("https://cdn.example/f", expires=None, direct=False).stale(now=1e12)
+
+    def test_now_is_now_unless_told_otherwise(self) -> None:
+        assert Location("https://cdn.example/f", expires=1000.0, direct=False).stale()
+        assert not Location("https://cdn.example/f", expires=1e12, direct=False).stale()
 
 
 class TestOrigins:
