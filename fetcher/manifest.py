@@ -127,9 +127,15 @@ def _file_to_json(file: ManifestFile) -> dict[str, Any]:
 
 
 def _file_from_json(entry: dict[str, Any]) -> ManifestFile:
+    path, size = entry["path"], entry["size"]
+    # Former files are deleted by what a manifest says, and it lies where others may write too.
+    if path.startswith("/") or ".." in path.split("/"):
+        raise ValueError(f"a path that leaves its directory: {path!r}")
+    if not isinstance(size, int):
+        raise ValueError(f"a size that is no number: {size!r}")
     return ManifestFile(
-        path=entry["path"],
-        size=entry["size"],
+        path=path,
+        size=size,
         digests=tuple(Digest(*text.split(":", 1)) for text in entry["digests"]),
         chunks=tuple(entry["xxh3_128"]),
         validator=entry.get("validator"),

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fetcher.artifact import ArtifactRef, ByteRange, Digest, RemoteFile, redact
+from fetcher.artifact import CHUNK_SIZE, ArtifactRef, ByteRange, Digest, RemoteFile, redact
 from fetcher.errors import UsageError
 
 
@@ -101,6 +101,11 @@ def test_a_range_does_not_run_backwards(start: int, stop: int) -> None:
         ByteRange(start, stop)
 
 
+def test_chunks_are_of_16_mib() -> None:
+    """Another size would make void every journal and every manifest out there."""
+    assert CHUNK_SIZE == 16 * 1024 * 1024
+
+
 def test_a_range_is_half_open() -> None:
     assert len(ByteRange(5, 5)) == 0
     assert len(ByteRange(5, 7)) == 2
@@ -113,6 +118,7 @@ def test_a_range_is_half_open() -> None:
         ("https://host:8443/f", "https://host:8443/f"),
         ("https://host/f?secret", "https://host/f?..."),
         ("hf://org/model@refs/pr/1", "hf://org/model@refs/pr/1"),
+        ("hf://gpt2@v1.0", "hf://gpt2@v1.0"),
         ("/a/path?with=question", "/a/path?with=question"),
         ("HTTPS://user:secret@host/f?a=secret=secret", "https://host/f?a=..."),
         ("https://user:secret@[bad/f?token=secret", "https:..."),

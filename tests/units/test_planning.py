@@ -1,4 +1,4 @@
-"""Hostile listings are refused, selections are the Hub client's, chunks cover files, memory has its limit."""
+"""Hostile listings are refused, selections are the Hub client's, chunks cover files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from fetcher.artifact import CHUNK_SIZE, RemoteFile
 from fetcher.errors import HostilePath, NotFound
-from fetcher.planning.memory import HASH_BUFFER, MiB, plan_memory
 from fetcher.planning.paths import refuse_hostile_paths
 from fetcher.planning.ranges import chunk_count, chunk_range
 from fetcher.planning.selection import select
@@ -121,21 +120,3 @@ class TestSelection:
         else:
             chosen = select(files, include=tuple(include), exclude=tuple(exclude))
             assert [file.path for file in chosen] == expected
-
-
-class TestMemory:
-    @given(st.integers(16 * MiB, 8192 * MiB), st.integers(1, 1024), st.integers(1, 64))
-    def test_all_buffers_together_stay_within_the_limit(self, limit: int, connections: int, threads: int) -> None:
-        plan = plan_memory(limit, connections=connections, hash_threads=threads)
-        assert 1 <= plan.connections <= connections
-        if plan.connections > 1:
-            assert plan.total + threads * HASH_BUFFER <= limit
-        assert plan.buffers == 2 * plan.connections
-
-    def test_fewer_connections_have_larger_buffers(self) -> None:
-        sizes = [plan_memory(256 * MiB, connections=count, hash_threads=1).buffer for count in (4, 32, 64, 1024)]
-        assert sizes == sorted(sizes, reverse=True)
-        assert sizes[0] > sizes[-1]
-
-    def test_too_little_for_anything_is_still_enough_for_one(self) -> None:
-        assert plan_memory(1, connections=32, hash_threads=8).connections == 1

@@ -149,7 +149,8 @@ class TestErrors:
 
 FILES = st.builds(
     ManifestFile,
-    path=st.text(st.characters(codec="utf-8"), min_size=1, max_size=20) | st.just("odd\udcff"),
+    path=st.text(st.characters(codec="utf-8", exclude_characters="/"), min_size=3, max_size=20)
+    | st.sampled_from(["odd\udcff", "a/b"]),
     size=st.integers(0, 2**50),
     digests=st.lists(st.just(Digest("sha256", "a" * 64)), max_size=1).map(tuple),
     chunks=st.lists(st.just("0" * 32), max_size=3).map(tuple),
@@ -171,6 +172,8 @@ DAMAGED = [
     WHOLE.replace(b'"format_version": 1', b'"format_version": 2'),
     WHOLE.replace(b'"created"', b'"somebody_elses"'),
     with_entry(xxh3_128=None),
+    *(with_entry(path=path) for path in ("/etc/passwd", "..", "../up", "a/../../up", 5, None)),
+    *(with_entry(size=size) for size in ("1", 1.0, None)),
     *(with_entry(digests=digests) for digests in (["md5:" + "a" * 32], ["sha256:short"], ["sha256"], [5], None)),
 ]
 """Manifests but for one thing."""
