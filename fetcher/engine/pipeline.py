@@ -32,6 +32,7 @@ from fetcher.engine.holding import LeaseTimes, kept_alive, obtain
 from fetcher.engine.incoming import Incoming
 from fetcher.engine.pace import RateLimit
 from fetcher.engine.prepare import Preparation, Prepared, prepare
+from fetcher.engine.receiving import write_threads
 from fetcher.engine.retry import Patience, patiently
 from fetcher.engine.transfer import Limits, Transfer
 from fetcher.errors import ContentChanged, DigestUnavailable, NotFound, SourceError
@@ -188,7 +189,10 @@ class Pipeline:
     ) -> Transfer:
         threads = cpu_count()
         memory = plan_memory(
-            self.settings.memory_limit, connections=self.settings.max_concurrency, hash_threads=hash_threads(threads)
+            self.settings.memory_limit,
+            connections=self.settings.max_concurrency,
+            hash_threads=hash_threads(threads),
+            write_threads=write_threads(threads),
         )
         total, room = total_size(files), max(LEAST_ROOM, page_cache_room() - self.settings.memory_limit)
         self.emit(Planned(len(files), total, prepared.held, memory.connections))
@@ -198,7 +202,7 @@ class Pipeline:
             buffers=memory.buffers,
             buffer_size=memory.buffer,
             hash_lag=room // 4,
-            threads=threads,
+            write_threads=write_threads(threads),
             hash_threads=hash_threads(threads),
             timeout_stall=self.settings.timeout_stall,
         )

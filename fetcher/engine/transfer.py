@@ -20,8 +20,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from fetcher.artifact import CHUNK_SIZE, ByteRange
@@ -30,6 +29,7 @@ from fetcher.engine.concurrency import Concurrency
 from fetcher.engine.hashing import Hashing
 from fetcher.engine.incoming import Cursor, Incoming
 from fetcher.engine.pace import FLOOR, RateLimit, TrickleJudge
+from fetcher.engine.receiving import Pull, Receiver, Written
 from fetcher.engine.retry import Patience
 from fetcher.engine.schedule import Assignment, Progress, Schedule
 from fetcher.errors import (
@@ -55,7 +55,7 @@ from fetcher.events import (
 from fetcher.integrity.frontier import Stretch
 from fetcher.manifest import ManifestFile
 from fetcher.planning.ranges import LONGEST_RANGE
-from fetcher.sources.base import Body, Source
+from fetcher.sources.base import Source
 from fetcher.store.filesystem import storing
 from fetcher.store.journal import Journal
 from fetcher.store.lease import Lease
@@ -69,35 +69,6 @@ GATHER = 128 * 1024 * 1024
 """Bytes that wait at most for more files to be hashed with them: still in the page cache, a fraction of a second's work."""
 SYNC_EVERY = 32
 """Finished chunks (512 MiB) between two syncs of data and journal: what power loss may cost, at about one fsync a second."""
-
-
-@dataclass(slots=True, eq=False)
-class Pull:
-    """An assignment in the making: bytes received so far, and the scope by which it can be abandoned."""
-
-    assignment: Assignment
-    scope: asyncio.Timeout
-    received: int = 0
-    began: float = field(default_factory=time.monotonic)
-    marked: int = 0
-    marked_at: float = field(default_factory=time.monotonic)
-
-    @property
-    def path(self) -> str:
-        return self.assignment.path
-
-    @property
-    def position(self) -> int:
-        """The next byte to come."""
-        return self.assignment.start + self.received
-
-    def left(self, room: int) -> int:
-        """How many of `room` bytes still belong to the assignment, whose end may have come nearer."""
-        return room if self.assignment.stop is None else max(0, min(room, self.assignment.stop - self.position))
-
-    def rate(self, now: float) -> float:
-        """Bytes a second since the last mark."""
-        return (self.received - self.marked) / max(now - self.marked_at, 1e-3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +88,7 @@ class Limits:
     buffers: int
     buffer_size: int
     hash_lag: int
-    threads: int
+    write_threads: int
     hash_threads: int
     timeout_stall: float
 
@@ -139,13 +110,18 @@ class Transfer:
     ) -> None:
         self._files = {each.path: each for each in files}
         self._source = source
-        self._lease = lease
         self._journal = journal
         self._limits = limits
-        self._rate = rate
         self._patience = patience
         self._emit = on_event
-        self._pool = BufferPool(limits.buffers, limits.buffer_size)
+        self._receiver = Receiver(
+            pool=BufferPool(limits.buffers, limits.buffer_size),
+            threads=limits.write_threads,
+            rate=rate,
+            lease=lease,
+            received=self._received,
+            written=self._written,
+        )
         self._schedule = Schedule()
         self._judge = TrickleJudge(max(1.0, limits.timeout_stall / 3), floor=0.0 if rate.limited else FLOOR)
         self._entries: dict[str, ManifestFile] = {}
@@ -156,7 +132,6 @@ class Transfer:
         self._gate = 0.0
         self._unsynced = 0
         self._wake = asyncio.Event()
-        self._writers = ThreadPoolExecutor(min(4, limits.threads + 1), "write")
         self._hashers = ThreadPoolExecutor(limits.hash_threads, "hash")
         self._hashing = Hashing[HashJob](
             threads=limits.hash_threads, gather=min(GATHER, limits.hash_lag // 2), done=self._report
@@ -187,7 +162,7 @@ class Transfer:
         finally:
             # Threads finish the buffer they hold, so that no descriptor is closed, or reused, under them.
             self._hashing.close()
-            for pool in (self._writers, self._hashers):
+            for pool in (self._receiver.threads, self._hashers):
                 pool.shutdown(wait=True, cancel_futures=True)
             # A sync may take many seconds and holds no buffer; nobody who was interrupted waits for it.
             self._syncer.shutdown(wait=False, cancel_futures=True)
@@ -231,7 +206,7 @@ class Transfer:
         for pull in self._pulls:
             rate = pull.received / max(now - pull.began, 1e-3) if pull.received else self._judge.typical
             if not self._files[pull.path].restart_wanted:
-                yield Progress(pull.assignment, pull.position, rate)
+                yield Progress(pull.assignment, pull.position + pull.promised, rate)
 
     # Pulling
 
@@ -276,7 +251,7 @@ class Transfer:
                 try:
                     async with self._source.open(incoming.file, wanted) as body:
                         self._concurrency.answered(time.monotonic() - pull.began)
-                        await self._receive(body, incoming, cursor, pull)
+                        await self._receiver.receive(body, incoming, cursor, pull)
                 finally:
                     self._pulls.discard(pull)
                     self._tell_hashing()
@@ -295,54 +270,20 @@ class Transfer:
             rest = ByteRange(cursor.position, assignment.stop)
             self._schedule.add(incoming.path, [rest], size=incoming.size or 0)
 
-    async def _receive(self, body: Body, incoming: Incoming, cursor: Cursor, pull: Pull) -> None:
-        """Fill one buffer while the one before is written."""
-        buffer: memoryview | None = None
-        writing: asyncio.Future[int] | None = None
-        try:
-            while True:
-                buffer = await self._pool.take()
-                count = 0
-                if room := pull.left(self._rate.piece(len(buffer))):
-                    count = pull.left(await body.readinto(buffer[:room]))
-                if count == 0:
-                    break
-                pull.received += count
-                self._measure(count)
-                await self._rate.take(count)
-                await _finished(writing)
-                writing, buffer = self._write(incoming, cursor, buffer, count), None
-        finally:
-            if buffer is not None:
-                self._pool.give(buffer)
-            await _finished(writing)
-
-    def _measure(self, count: int) -> None:
+    def _received(self, count: int) -> None:
         before = self._concurrency.connections
         self._concurrency.received(count)
         if self._concurrency.connections > before:
             self._wake.set()
 
-    def _write(self, incoming: Incoming, cursor: Cursor, buffer: memoryview, count: int) -> asyncio.Future[int]:
-        def write() -> int:
-            self._lease.check()
-            return incoming.write(cursor, buffer[:count])
-
-        def written(future: asyncio.Future[int]) -> None:
-            self._pool.give(buffer)
-            if future.cancelled() or future.exception():
-                return
-            self.bytes_fetched += count
-            self._patience.progressed()
-            self._emit(BytesReceived(incoming.path, count))
-            if finished := future.result():
-                self._unsynced += finished
-                self._follow(incoming)
-                self._sync_if_due()
-
-        future = asyncio.get_running_loop().run_in_executor(self._writers, write)
-        future.add_done_callback(written)
-        return future
+    def _written(self, incoming: Incoming, written: Written) -> None:
+        self.bytes_fetched += written.count
+        self._patience.progressed()
+        self._emit(BytesReceived(incoming.path, written.count))
+        if written.chunks:
+            self._unsynced += written.chunks
+            self._follow(incoming)
+            self._sync_if_due()
 
     async def _replace_tricklers(self) -> None:
         """Abandon connections that are far slower than the others; what is missing goes to another one."""
@@ -351,7 +292,7 @@ class Transfer:
             now = time.monotonic()
             due = [pull for pull in self._pulls if now - pull.marked_at >= self._judge.window]
             for index in self._judge.slow([pull.rate(now) for pull in due]):
-                _abandon(due[index])
+                due[index].abandon()
             for pull in due:
                 pull.marked, pull.marked_at = pull.received, now
             self._wake.set()  # what lasts long by now may be taken over by a connection that found nothing to do
@@ -383,7 +324,7 @@ class Transfer:
         incoming.restart_wanted = True
         for pull in self._pulls:
             if pull.path == incoming.path:
-                _abandon(pull)
+                pull.abandon()
 
     def _settle(self, incoming: Incoming) -> None:
         """After a range ended, well or not: begin anew if that is wanted and nobody writes; give back what is missing."""
@@ -428,7 +369,7 @@ class Transfer:
         self._patience.progressed()
         self._settle(job.incoming)
         if job.incoming.drops_pages:
-            await self._on(self._writers, lambda: job.incoming.drop_hashed(job.part))
+            await self._on(self._receiver.threads, lambda: job.incoming.drop_hashed(job.part))
 
     def _report(self, job: HashJob) -> None:
         """Called by a hashing thread."""
@@ -460,7 +401,7 @@ class Transfer:
                 actual=actual,
             )
         self._emit(Mismatched(incoming.path, expected, actual, incoming.refetches, REFETCHES))
-        damaged = await self._on(self._writers, incoming.damaged_chunks)
+        damaged = await self._on(self._receiver.threads, incoming.damaged_chunks)
         if damaged:
             self._emit(BytesDiscarded(incoming.path, incoming.forget(damaged)))
         else:
@@ -511,21 +452,3 @@ class Transfer:
 
     async def _on(self, pool: ThreadPoolExecutor, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool, call)
-
-
-async def _finished(writing: asyncio.Future[int] | None) -> None:
-    """Wait for a write even while being cancelled: its buffers and its descriptor are in use until then."""
-    if writing is None:
-        return
-    while not writing.done():
-        try:
-            await asyncio.shield(writing)
-        except asyncio.CancelledError:
-            await asyncio.wait([writing])
-            raise
-    writing.result()
-
-
-def _abandon(pull: Pull) -> None:
-    with suppress(RuntimeError):  # it has just ended by itself
-        pull.scope.reschedule(asyncio.get_running_loop().time())

@@ -16,6 +16,8 @@ _PARSER = int((2 * READ_BUFFER + 256 * KiB) * 1.5)
 _BUFFERS = (4 * MiB, 2 * MiB, MiB, 512 * KiB, 256 * KiB, 128 * KiB)
 HASH_BUFFER = 2 * MiB
 """Bytes a hashing thread: 128 KiB for each of 16 files, all of one, below which the hand-over between threads shows."""
+THREAD_BUFFER = MiB
+"""Bytes a writing thread, which takes them from the kernel and writes them: within a CPU's second-level cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +36,9 @@ class MemoryPlan:
         return self.connections * _per_connection(self.buffer)
 
 
-def plan_memory(limit: int, *, connections: int, hash_threads: int) -> MemoryPlan:
+def plan_memory(limit: int, *, connections: int, hash_threads: int, write_threads: int) -> MemoryPlan:
     """The largest buffers within `limit` bytes; fewer connections where even the smallest do not fit."""
-    budget = limit - hash_threads * HASH_BUFFER
+    budget = limit - hash_threads * HASH_BUFFER - write_threads * THREAD_BUFFER
     for buffer in _BUFFERS:
         if connections * _per_connection(buffer) <= budget:
             return MemoryPlan(connections, buffer)

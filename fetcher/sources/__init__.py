@@ -18,12 +18,11 @@ def open_source(ref: ArtifactRef, settings: Settings, environ: Mapping[str, str]
         from fetcher.sources import local
 
         return local.open_local(ref) if scheme == "file" else local.open_claim(ref, settings)
-    from fetcher.planning.memory import READ_BUFFER, plan_memory
+    from fetcher.planning.memory import READ_BUFFER
     from fetcher.transport.client import HttpTransport
 
-    memory = plan_memory(settings.memory_limit, connections=settings.max_concurrency, hash_threads=os.cpu_count() or 1)
     transport = HttpTransport(
-        connections=memory.connections,
+        connections=settings.max_concurrency,
         timeout_stall=settings.timeout_stall,
         read_buffer=READ_BUFFER,
         environ=environ,

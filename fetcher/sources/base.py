@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from fetcher.artifact import ByteRange, RemoteFile
 from fetcher.artifact import Listing as Listing
@@ -37,6 +37,25 @@ class Body(Protocol):
         Returns when the buffer is full, at the end, or, so that progress shows, a moment after something has come. An error
         is raised when everything that came before it has been handed out. `buffer` is written to only until the call ends,
         cancelled or not; while none is pending the sender is held back.
+        """
+        ...
+
+
+@runtime_checkable
+class DirectBody(Body, Protocol):
+    """A body that a thread can take where it waits, in the kernel, instead of being handed it."""
+
+    async def readable(self, room: int) -> bool:
+        """Wait until a worthwhile part of `room` bytes is there, or anything a moment later; False at the body's proper end.
+
+        Raises as `readinto`.
+        """
+        ...
+
+    def read(self, buffer: memoryview) -> int:
+        """Fill `buffer` with what is there, without waiting; how many bytes that is, perhaps none.
+
+        On any thread, while nothing else of this body is called. What breaks it is raised by the next `readable`.
         """
         ...
 

@@ -1,7 +1,7 @@
 """A response body on its way in: exactly as long as announced, or an error.
 
-`receiving` picks the path. A body whose length is announced and that is the content itself goes through `sink`, from the
-socket into the reader's buffer; any other (chunked, or over a transport that can't) is handed over by aiohttp's parser.
+`receiving` picks the path. A body whose length is announced and that is the content itself bypasses aiohttp's parser: over
+plain TCP by `tap`, over TLS by `sink`. Any other (chunked, up to the connection's end) is handed over by the parser.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import aiohttp
 
 from fetcher.errors import BadResponse, FetchError, Stalled, Unreachable
 from fetcher.transport.ranges import content_length
-from fetcher.transport.sink import LINGER, Sink
+from fetcher.transport.sink import Sink
+from fetcher.transport.tap import LINGER, Tap
 
 
 class ResponseBody(Protocol):
@@ -24,10 +25,12 @@ class ResponseBody(Protocol):
 def receiving(response: aiohttp.ClientResponse, *, length: int | None, what: str, stall: float) -> ResponseBody:
     """The body of `response`, `length` bytes in all, or up to the sender's proper end when that is None.
 
-    Of both kinds `readinto` is that of `sources.base.Body`, and raises Stalled, Unreachable, BadResponse. `close` gives the
+    Of all kinds `readinto` is that of `sources.base.Body`, and raises Stalled, Unreachable, BadResponse. `close` gives the
     connection back if the body has ended, else drops it at once.
     """
     announced = content_length(response.headers)
+    if length is not None and announced == length and Tap.fits(response):
+        return Tap(response, length=length, what=what, stall=stall)
     if length is not None and announced == length and Sink.fits(response):
         return Sink(response, length=length, what=what, stall=stall)
     return OrdinaryBody(response, length=length, what=what, stall=stall)

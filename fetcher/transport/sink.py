@@ -1,8 +1,9 @@
-"""The body of a response, received from the socket straight into the reader's buffers.
+"""The body of a response over TLS, received straight into the reader's buffers.
 
-aiohttp copies a body three times on its way (socket → bytes → parser → joined). Once the head has arrived and says how long the
-body is, there is nothing left to parse: this protocol takes the connection over, receives exactly that many bytes, and hands
-the connection back to aiohttp, whose pool keeps it for the next request. 1.0-1.3 CPU-seconds a GB instead of 1.4-1.75.
+aiohttp copies a body three times on its way (transport → bytes → parser → joined). Once the head has arrived and says how long
+the body is, there is nothing left to parse: this protocol takes the connection over, receives exactly that many bytes, and
+hands the connection back to aiohttp, whose pool keeps it for the next request. (Plain bodies need not pass through the event
+loop at all: `tap`.)
 
 ::
 
@@ -17,16 +18,11 @@ Reading is paused whenever nobody waits for bytes, so a slow disk holds the send
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import struct
-import termios
 
 import aiohttp
 
 from fetcher.errors import BadResponse, FetchError, Stalled, Unreachable
-
-LINGER = 0.25
-"""Seconds after which `readinto` returns with what has come: a slow link's progress is shown and journalled too."""
+from fetcher.transport.tap import LINGER, drained
 
 
 class Sink(asyncio.BufferedProtocol):
@@ -55,7 +51,7 @@ class Sink(asyncio.BufferedProtocol):
         self._length = length
         self._what = what
         self._stall = stall
-        self._early = memoryview(_drained(response.content))
+        self._early = memoryview(drained(response.content))
         self._left = length - len(self._early)
         self._view: memoryview | None = None
         self._filled = 0
@@ -130,9 +126,7 @@ class Sink(asyncio.BufferedProtocol):
 
     async def _goes_on(self) -> bool:
         """Whether bytes follow the last one: aiohttp would take them for the beginning of the next answer."""
-        if self._transport.get_extra_info("sslcontext") is None:
-            return _readable(self._transport) > 0
-        # Of TLS only the transport knows what is content: one turn of the loop with room for one byte too many.
+        # Only the transport knows what is content: one turn of the loop with room for one byte too many.
         self._view, self._filled, self._left = memoryview(bytearray(1)), 0, 1
         self._transport.resume_reading()
         try:
@@ -196,18 +190,3 @@ class _Quiet:
     def _tick(self) -> None:
         self._timer = self._loop.call_later(LINGER, self._tick)
         self._sink.tick(self._loop.time() - self._began)
-
-
-def _drained(content: aiohttp.StreamReader) -> bytes:
-    """What the parser has read already. Taking some lets it parse more of what it holds back, hence the loop."""
-    pieces = []
-    while piece := content.read_nowait(-1):
-        pieces.append(piece)
-    return b"".join(pieces)
-
-
-def _readable(transport: asyncio.Transport) -> int:
-    """Bytes that wait in the socket, without taking them."""
-    descriptor = transport.get_extra_info("socket").fileno()
-    waiting: int = struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, b"\0" * 4))[0]
-    return waiting

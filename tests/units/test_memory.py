@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fetcher.planning.memory import HASH_BUFFER, READ_BUFFER, KiB, MemoryPlan, MiB, plan_memory
+from fetcher.planning.memory import HASH_BUFFER, READ_BUFFER, THREAD_BUFFER, KiB, MemoryPlan, MiB, plan_memory
 
 LARGEST, SMALLEST = 4 * MiB, 128 * KiB
 PARSER = (2 * READ_BUFFER + 256 * KiB) * 3 // 2
@@ -20,20 +20,20 @@ PARSER = (2 * READ_BUFFER + 256 * KiB) * 3 // 2
         (256 * MiB, 32, 1, MemoryPlan(32, 2 * MiB)),
         (256 * MiB, 64, 1, MemoryPlan(64, 1 * MiB)),
         (256 * MiB, 200, 1, MemoryPlan(200, 256 * KiB)),
-        (256 * MiB, 1024, 1, MemoryPlan(312, 128 * KiB)),
+        (256 * MiB, 1024, 1, MemoryPlan(310, 128 * KiB)),
         (64 * MiB, 32, 2, MemoryPlan(32, 512 * KiB)),
-        (16 * MiB, 32, 2, MemoryPlan(14, 128 * KiB)),
+        (16 * MiB, 32, 2, MemoryPlan(12, 128 * KiB)),
         (16 * MiB, 32, 64, MemoryPlan(1, 128 * KiB)),
     ],
 )
 def test_what_comes_of_a_limit(limit: int, connections: int, hash_threads: int, plan: MemoryPlan) -> None:
-    assert plan_memory(limit, connections=connections, hash_threads=hash_threads) == plan
+    assert plan_memory(limit, connections=connections, hash_threads=hash_threads, write_threads=2) == plan
 
 
 def test_a_limit_is_used_to_the_last_byte_and_not_beyond() -> None:
-    exact = 8 * (2 * LARGEST + PARSER) + 3 * HASH_BUFFER
-    assert plan_memory(exact, connections=8, hash_threads=3) == MemoryPlan(8, LARGEST)
-    assert plan_memory(exact - 1, connections=8, hash_threads=3) == MemoryPlan(8, LARGEST // 2)
+    exact = 8 * (2 * LARGEST + PARSER) + 3 * HASH_BUFFER + 2 * THREAD_BUFFER
+    assert plan_memory(exact, connections=8, hash_threads=3, write_threads=2) == MemoryPlan(8, LARGEST)
+    assert plan_memory(exact - 1, connections=8, hash_threads=3, write_threads=2) == MemoryPlan(8, LARGEST // 2)
 
 
 @given(st.integers(1, 1024), st.sampled_from([SMALLEST, MiB, LARGEST]))
@@ -45,8 +45,8 @@ def test_the_total_is_every_buffer_and_what_the_parser_holds(connections: int, b
 
 @given(st.integers(16 * MiB, 8192 * MiB), st.integers(1, 1024), st.integers(1, 64))
 def test_it_fits_and_nothing_larger_and_not_one_connection_more_would(limit: int, connections: int, hash_threads: int) -> None:
-    plan = plan_memory(limit, connections=connections, hash_threads=hash_threads)
-    left = limit - hash_threads * HASH_BUFFER
+    plan = plan_memory(limit, connections=connections, hash_threads=hash_threads, write_threads=2)
+    left = limit - hash_threads * HASH_BUFFER - 2 * THREAD_BUFFER
     assert 1 <= plan.connections <= connections
     assert plan.total <= left or plan == MemoryPlan(1, SMALLEST)
     if plan.buffer < LARGEST:

@@ -1,0 +1,193 @@
+"""From a body into a file: what a connection brings is written and hashed by a few threads.
+
+::
+
+    a body that waits in the kernel    a thread takes it from there into its own buffer and writes it
+    any other (TLS, chunked, local)    the event loop fills a buffer of the pool while a thread writes the one before
+"""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from fetcher.engine.buffers import BufferPool
+from fetcher.engine.incoming import Cursor, Incoming
+from fetcher.engine.pace import RateLimit
+from fetcher.engine.schedule import Assignment
+from fetcher.planning.memory import THREAD_BUFFER
+from fetcher.sources.base import Body, DirectBody
+from fetcher.store.lease import Lease
+
+TURN = 8 * THREAD_BUFFER
+"""Bytes a thread moves at most before another connection has its turn: a hop from the event loop and back, with what is told
+there, costs 0.17 ms, as much as writing a megabyte."""
+
+
+@dataclass(slots=True, eq=False)
+class Pull:
+    """An assignment in the making: bytes received so far, and the scope by which it can be abandoned."""
+
+    assignment: Assignment
+    scope: asyncio.Timeout
+    received: int = 0
+    promised: int = 0
+    """Bytes that a thread may be writing just now: they are this connection's, wherever the assignment ends by then."""
+    began: float = field(default_factory=time.monotonic)
+    marked: int = 0
+    marked_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def path(self) -> str:
+        return self.assignment.path
+
+    @property
+    def position(self) -> int:
+        """The next byte to come."""
+        return self.assignment.start + self.received
+
+    def left(self, room: int) -> int:
+        """How many of `room` bytes still belong to the assignment, whose end may have come nearer."""
+        return room if self.assignment.stop is None else max(0, min(room, self.assignment.stop - self.position))
+
+    def rate(self, now: float) -> float:
+        """Bytes a second since the last mark."""
+        return (self.received - self.marked) / max(now - self.marked_at, 1e-3)
+
+    def abandon(self) -> None:
+        """End it as if it had timed out."""
+        with suppress(RuntimeError):  # it has just ended by itself
+            self.scope.reschedule(asyncio.get_running_loop().time())
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a thread did: bytes, and how many chunks of 16 MiB are finished by them."""
+
+    count: int
+    chunks: int
+
+
+class Receiver:
+    """`received` is told of bytes as they come, `written` when they are in the file; both on the event loop."""
+
+    def __init__(
+        self,
+        *,
+        pool: BufferPool,
+        threads: int,
+        rate: RateLimit,
+        lease: Lease,
+        received: Callable[[int], None],
+        written: Callable[[Incoming, Written], None],
+    ) -> None:
+        self._pool = pool
+        self._rate = rate
+        self._lease = lease
+        self._received = received
+        self._written = written
+        self._scratch: list[memoryview] = []
+        self.threads = ThreadPoolExecutor(threads, "write")
+
+    async def receive(self, body: Body, incoming: Incoming, cursor: Cursor, pull: Pull) -> None:
+        """All of `body` that belongs to the pull. Raises as the body does, and OSError of the file."""
+        if isinstance(body, DirectBody):
+            await self._take(body, incoming, cursor, pull)
+        else:
+            await self._accept(body, incoming, cursor, pull)
+
+    async def _take(self, body: DirectBody, incoming: Incoming, cursor: Cursor, pull: Pull) -> None:
+        def write(room: int) -> Written:
+            # As many buffers as threads, made when first needed; the one given back last is still in a CPU's cache.
+            buffer = self._scratch.pop() if self._scratch else _pages(THREAD_BUFFER)
+            try:
+                count = chunks = 0
+                while count < room:
+                    self._lease.check()
+                    piece = buffer[: room - count]
+                    count += (came := body.read(piece))
+                    chunks += incoming.write(cursor, piece[:came])
+                    if came < len(piece):
+                        break
+                return Written(count, chunks)
+            finally:
+                self._scratch.append(buffer)
+
+        while (room := pull.left(self._rate.piece(TURN))) and await body.readable(room):
+            # Asked anew: the end may have come nearer while nothing came.
+            pull.promised = room = pull.left(room)
+            try:
+                writing = self._on_thread(lambda room=room: write(room), incoming)  # type: ignore[misc]
+                await finished(writing)
+            finally:
+                pull.promised = 0
+            count = writing.result().count
+            pull.received += count
+            self._received(count)
+            await self._rate.take(count)
+
+    async def _accept(self, body: Body, incoming: Incoming, cursor: Cursor, pull: Pull) -> None:
+        buffer: memoryview | None = None
+        writing: asyncio.Future[Written] | None = None
+        try:
+            while True:
+                buffer = await self._pool.take()
+                count = 0
+                if room := pull.left(self._rate.piece(len(buffer))):
+                    count = pull.left(await body.readinto(buffer[:room]))
+                if count == 0:
+                    break
+                pull.received += count
+                self._received(count)
+                await self._rate.take(count)
+                await finished(writing)
+                writing, buffer = self._write(incoming, cursor, buffer, count), None
+        finally:
+            if buffer is not None:
+                self._pool.give(buffer)
+            await finished(writing)
+
+    def _write(self, incoming: Incoming, cursor: Cursor, buffer: memoryview, count: int) -> asyncio.Future[Written]:
+        def write() -> Written:
+            self._lease.check()
+            return Written(count, incoming.write(cursor, buffer[:count]))
+
+        writing = self._on_thread(write, incoming)
+        writing.add_done_callback(lambda _: self._pool.give(buffer))
+        return writing
+
+    def _on_thread(self, write: Callable[[], Written], incoming: Incoming) -> asyncio.Future[Written]:
+        def tell(done: asyncio.Future[Written]) -> None:
+            if not done.cancelled() and done.exception() is None:
+                self._written(incoming, done.result())
+
+        writing = asyncio.get_running_loop().run_in_executor(self.threads, write)
+        writing.add_done_callback(tell)
+        return writing
+
+
+def write_threads(processors: int) -> int:
+    """How many: one more than processors, since disks make them wait."""
+    return min(4, processors + 1)
+
+
+async def finished(writing: asyncio.Future[Written] | None) -> None:
+    """Wait for a write even while being cancelled: its buffers and its descriptor are in use until then."""
+    if writing is None:
+        return
+    while not writing.done():
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait([writing])
+            raise
+    writing.result()
+
+
+def _pages(size: int) -> memoryview:
+    return memoryview(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))

@@ -1,0 +1,161 @@
+"""Bytes reach the file by a few threads, each of them once, and no further than the assignment's end."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import dataclass, field
+from typing import cast
+
+import pytest
+
+from fetcher.engine.buffers import BufferPool
+from fetcher.engine.incoming import Cursor, Incoming
+from fetcher.engine.pace import RateLimit
+from fetcher.engine.receiving import TURN, Pull, Receiver
+from fetcher.engine.schedule import Assignment
+from fetcher.errors import Stalled
+from fetcher.integrity.digests import new_chunk_hasher
+from fetcher.store.lease import Lease
+from fetcher.testing.checkpoint import random_bytes
+
+CONTENT = random_bytes("receiving", 3 * TURN)
+
+
+class Held:
+    """A lease that nobody disputes."""
+
+    def check(self) -> None:
+        pass
+
+
+@dataclass
+class Target:
+    """What an `Incoming` does with bytes, in memory."""
+
+    content: bytearray = field(default_factory=lambda: bytearray(len(CONTENT)))
+    path: str = "f"
+
+    def write(self, cursor: Cursor, data: memoryview) -> int:
+        self.content[cursor.position : cursor.position + len(data)] = data
+        cursor.position += len(data)
+        return 0
+
+
+@dataclass
+class Kernel:
+    """A body that waits to be taken. `comes` says how many bytes are there each time it is asked."""
+
+    comes: list[int]
+    position: int = 0
+    there: int = 0
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def readinto(self, buffer: memoryview) -> int:
+        raise AssertionError("it is taken, not handed over")
+
+    async def readable(self, room: int) -> bool:
+        self.asked.set()
+        await asyncio.sleep(0.01)
+        if not self.comes:
+            raise Stalled("nothing more")
+        self.there += self.comes.pop(0)
+        return self.position + self.there <= len(CONTENT)
+
+    def read(self, buffer: memoryview) -> int:
+        count = min(len(buffer), self.there)
+        buffer[:count] = CONTENT[self.position : self.position + count]
+        self.position += count
+        self.there -= count
+        return count
+
+
+@dataclass
+class Bench:
+    receiver: Receiver
+    written: list[int]
+
+
+@pytest.fixture
+def bench() -> Bench:
+    written: list[int] = []
+    receiver = Receiver(
+        pool=BufferPool(2, 1024),
+        threads=2,
+        rate=RateLimit(None),
+        lease=cast(Lease, Held()),
+        received=lambda _: None,
+        written=lambda _, what: written.append(what.count),
+    )
+    return Bench(receiver, written)
+
+
+async def received(bench: Bench, body: Kernel, pull: Pull) -> Target:
+    target = Target()
+    cursor = Cursor(pull.assignment.start, new_chunk_hasher())
+    await bench.receiver.receive(body, cast(Incoming, target), cursor, pull)
+    return target
+
+
+def pull_of(stop: int) -> Pull:
+    return Pull(Assignment("f", 0, stop), asyncio.timeout(None))
+
+
+async def test_what_comes_is_written_and_counted_once(bench: Bench) -> None:
+    comes = [1, 100_000, 2 * TURN, 0, len(CONTENT) - 2 * TURN - 100_001, 0, 0, 0]
+    pull = pull_of(len(CONTENT))
+    target = await received(bench, Kernel(comes), pull)
+    assert target.content == CONTENT
+    assert pull.received == sum(bench.written) == len(CONTENT)
+
+
+async def test_an_end_that_comes_nearer_while_nothing_comes_is_kept_to(bench: Bench) -> None:
+    pull, body = pull_of(len(CONTENT)), Kernel([5000, 5000])
+    working = asyncio.ensure_future(received(bench, body, pull))
+    await body.asked.wait()
+    pull.assignment.stop = 3000
+    target = await working
+    assert pull.received == 3000
+    assert target.content[:3000] == CONTENT[:3000]
+    assert not any(target.content[3000:])
+
+
+async def test_while_a_thread_writes_it_is_known_how_far_it_may_come(bench: Bench) -> None:
+    """So that nobody takes over a part that is being written."""
+    pull, promised = pull_of(len(CONTENT)), []
+
+    class Watching(Kernel):
+        def read(self, buffer: memoryview) -> int:
+            promised.append(pull.promised)
+            return super().read(buffer)
+
+    await received(bench, Watching([len(CONTENT)] + 5 * [0]), pull)
+    assert promised[0] == TURN
+    assert pull.promised == 0
+
+
+async def test_what_came_before_an_error_counts(bench: Bench) -> None:
+    pull = pull_of(len(CONTENT))
+    with pytest.raises(Stalled):
+        await received(bench, Kernel([4000]), pull)
+    assert pull.received == sum(bench.written) == 4000
+
+
+async def test_cancelled_it_waits_for_the_thread(bench: Bench) -> None:
+    """The descriptor is closed right afterwards, and its number may be somebody else's then."""
+    loop, reading, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    class Slow(Kernel):
+        def read(self, buffer: memoryview) -> int:
+            loop.call_soon_threadsafe(reading.set)
+            go_on.wait()
+            return super().read(buffer)
+
+    working = asyncio.ensure_future(received(bench, Slow([4000]), pull_of(len(CONTENT))))
+    await reading.wait()
+    working.cancel()
+    assert not (await asyncio.wait([working], timeout=0.05))[0]
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await working
+    assert bench.written == [4000]

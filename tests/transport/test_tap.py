@@ -1,0 +1,150 @@
+"""Plain bodies are taken from the socket on a thread: never waiting there, woken when it is worth it, nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from fetcher.errors import Unreachable
+from fetcher.sources.base import DirectBody
+from fetcher.transport.client import Answer
+from fetcher.transport.tap import LOW_WATER, Tap
+from tests.transport.peer import CONTENT, MiB, Run, Sender
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
+    import uvloop
+
+    factory = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
+    return Run(factory, tls=False, directory=tmp_path)
+
+
+def tapped(answer: Answer, *, length: int = len(CONTENT)) -> Tap:
+    body = answer.body(length=length, what="f")
+    assert isinstance(body, Tap)
+    assert isinstance(body, DirectBody)
+    return body
+
+
+async def on_a_thread(body: Tap, *, buffer: int) -> bytes:
+    """All of it, each piece read by another thread than the one that waited for it."""
+    content, view = bytearray(), memoryview(bytearray(buffer))
+    while await body.readable(buffer):
+        content += view[: await asyncio.to_thread(body.read, view)]
+    return bytes(content)
+
+
+async def whole(sender: Sender) -> None:
+    await sender.head()
+    await sender.send(CONTENT)
+
+
+@pytest.mark.parametrize("buffer", [1000, MiB, 8 * MiB])
+def test_threads_read_every_byte_and_the_connection_is_used_again(run: Run, buffer: int) -> None:
+    async def work() -> None:
+        async with run.peer(whole) as peer, peer.transport() as transport:
+            for _ in range(4):
+                answer = await transport.open(peer.url)
+                assert await on_a_thread(tapped(answer), buffer=buffer) == CONTENT
+                answer.close()
+            assert len(peer.connections) == 1
+
+    run(work)
+
+
+def test_reading_does_not_wait(run: Run) -> None:
+    async def reply(sender: Sender) -> None:
+        await sender.head()
+        await asyncio.sleep(20)
+
+    async def work() -> None:
+        async with run.peer(reply) as peer, peer.transport() as transport:
+            answer = await transport.open(peer.url)
+            body = tapped(answer)
+            assert body.read(memoryview(bytearray(MiB))) == 0
+            answer.close()
+
+    run(work)
+
+
+def test_many_small_pieces_wake_it_once(run: Run) -> None:
+    """The first piece of many is not worth a thread's while."""
+    arrived = asyncio.Event()
+
+    async def reply(sender: Sender) -> None:
+        await sender.head(LOW_WATER)
+        for start in range(0, LOW_WATER, 8192):
+            await sender.send(CONTENT[start : start + 8192])
+            await asyncio.sleep(0)
+        arrived.set()
+
+    async def work() -> None:
+        async with run.peer(reply) as peer, peer.transport() as transport:
+            answer = await transport.open(peer.url)
+            body, view, reads = tapped(answer, length=LOW_WATER), memoryview(bytearray(LOW_WATER)), []
+            while await body.readable(len(view)):
+                reads.append(body.read(view))
+            assert sum(reads) == LOW_WATER
+            # What came with the head, and then, unless that took longer than it lingers, all the rest.
+            assert len(reads) <= 4
+            answer.close()
+
+    run(work)
+
+
+def test_a_body_that_breaks_off_hands_out_what_came_and_then_says_so(run: Run) -> None:
+    async def reply(sender: Sender) -> None:
+        await sender.head()
+        await sender.send(CONTENT[:MiB])
+        sender.writer.close()
+
+    async def work() -> None:
+        async with run.peer(reply) as peer, peer.transport() as transport:
+            answer = await transport.open(peer.url)
+            body, content, view = tapped(answer), bytearray(), memoryview(bytearray(4 * MiB))
+            with pytest.raises(Unreachable, match="the connection ended after 1,048,576 bytes of f"):  # noqa: PT012
+                while await body.readable(len(view)):
+                    content += view[: body.read(view)]
+            assert content == CONTENT[:MiB]
+            answer.close()
+
+    run(work)
+
+
+def test_no_descriptor_is_left_open_however_it_ends(run: Run) -> None:
+    async def work() -> None:
+        async with run.peer(whole) as peer, peer.transport() as transport:
+            counts = []
+            for _ in range(3):
+                for end in ("whole", "early"):
+                    answer = await transport.open(peer.url)
+                    body = tapped(answer)
+                    if end == "whole":
+                        await on_a_thread(body, buffer=MiB)
+                    answer.close()
+                    answer.close()
+                await asyncio.sleep(0.05)
+                counts.append(len(os.listdir("/proc/self/fd")))
+            assert counts[1] == counts[2]
+
+    run(work)
+
+
+def test_the_connection_goes_back_as_it_was(run: Run) -> None:
+    """A mark left on the socket would keep the next answer's head waiting."""
+
+    async def work() -> None:
+        async with run.peer(whole) as peer, peer.transport() as transport:
+            answer = await transport.open(peer.url)
+            body = tapped(answer)
+            plug: socket.socket = body._transport.get_extra_info("socket")  # noqa: SLF001
+            await on_a_thread(body, buffer=MiB)
+            assert plug.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) == 1
+            answer.close()
+
+    run(work)
