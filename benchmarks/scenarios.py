@@ -15,6 +15,7 @@ from benchmarks.peers import (
     HF_TRANSFER,
     KSERVE,
     LEAN,
+    LIMITS,
     PEERS,
     SAME_RANGES,
     SNAPSHOT,
@@ -30,7 +31,7 @@ MANY = 64
 
 Kind = Literal["fetch", "resume", "hit", "verify", "disk"]
 
-EVERYBODY = (FETCHER, UNDIGESTED, *PEERS, BARE_LOOP, *CHECKS)
+EVERYBODY = (FETCHER, UNDIGESTED, *PEERS, *LIMITS, *CHECKS)
 
 
 @dataclass(frozen=True, slots=True)
