@@ -118,9 +118,15 @@ class Receiver:
             finally:
                 self._scratch.append(buffer)
 
-        while (room := pull.left(self._rate.piece(TURN))) and await body.readable(room):
-            # Asked anew: the end may have come nearer while nothing came.
+        end = pull.assignment.stop
+        # At its own end the body is asked once more: only then does it know that nothing follows, and give its connection back.
+        # What another connection has taken over is not waited for.
+        while (room := pull.left(self._rate.piece(TURN))) or pull.assignment.stop == end:
+            if not await body.readable(room):
+                break
             pull.promised = room = pull.left(room)
+            if room == 0:
+                break
             try:
                 writing = self._on_thread(lambda room=room: write(room), incoming)  # type: ignore[misc]
                 await finished(writing)

@@ -427,7 +427,7 @@ class Transfer:
 
     async def _sync(self) -> None:
         """Data first, then the journal that speaks of it."""
-        for incoming in [each for each in self._files.values() if each.path not in self._entries and not each.sealing]:
+        for incoming in [each for each in self._begun.values() if not each.sealing]:
             try:
                 await self._on(self._syncer, incoming.sync)
             except OSError as error:

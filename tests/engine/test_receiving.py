@@ -50,6 +50,8 @@ class Kernel:
     position: int = 0
     there: int = 0
     asked: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: bool = False
+    """Whether it was asked once more after its last byte."""
 
     async def readinto(self, buffer: memoryview) -> int:
         raise AssertionError("it is taken, not handed over")
@@ -57,10 +59,13 @@ class Kernel:
     async def readable(self, room: int) -> bool:
         self.asked.set()
         await asyncio.sleep(0.01)
+        if self.position == len(CONTENT):
+            self.ended = True
+            return False
         if not self.comes:
             raise Stalled("nothing more")
         self.there += self.comes.pop(0)
-        return self.position + self.there <= len(CONTENT)
+        return True
 
     def read(self, buffer: memoryview) -> int:
         count = min(len(buffer), self.there)
@@ -102,10 +107,11 @@ def pull_of(stop: int) -> Pull:
 
 
 async def test_what_comes_is_written_and_counted_once(bench: Bench) -> None:
-    comes = [1, 100_000, 2 * TURN, 0, len(CONTENT) - 2 * TURN - 100_001, 0, 0, 0]
+    body = Kernel([1, 100_000, 2 * TURN, 0, len(CONTENT) - 2 * TURN - 100_001, 0, 0, 0])
     pull = pull_of(len(CONTENT))
-    target = await received(bench, Kernel(comes), pull)
+    target = await received(bench, body, pull)
     assert target.content == CONTENT
+    assert body.ended
     assert pull.received == sum(bench.written) == len(CONTENT)
 
 
@@ -116,6 +122,7 @@ async def test_an_end_that_comes_nearer_while_nothing_comes_is_kept_to(bench: Be
     pull.assignment.stop = 3000
     target = await working
     assert pull.received == 3000
+    assert not body.ended
     assert target.content[:3000] == CONTENT[:3000]
     assert not any(target.content[3000:])
 
