@@ -68,9 +68,9 @@ def fetch(
         return artifact
     import asyncio  # late, as a hit needs no event loop
 
-    import uvloop
+    from fetcher.transport.tls import Loop
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=Loop) as runner:
         return runner.run(_fetch(ref, made, on_event))
 
 

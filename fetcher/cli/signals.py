@@ -42,7 +42,7 @@ def run_interruptibly(work: Coroutine[Any, Any, Any]) -> Any:
     """Run `work` on an event loop of its own. Raises Interrupted, then without waiting for threads that hang."""
     import asyncio  # with uvloop a third of a hit's time, and a hit needs neither
 
-    import uvloop
+    from fetcher.transport.tls import Loop
 
     caught: list[int] = []
 
@@ -62,7 +62,7 @@ def run_interruptibly(work: Coroutine[Any, Any, Any]) -> Any:
                 loop.add_signal_handler(number, stop, number)
         return await work
 
-    runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    runner = asyncio.Runner(loop_factory=Loop)
     try:
         return runner.run(guarded())
     finally:

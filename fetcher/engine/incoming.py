@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -83,11 +83,18 @@ class Incoming:
             return []
         if self.size is None or not self.file.ranges:
             return [None]
-        return [self._from_partial(each) for each in missing_ranges(self.size, held=self.staged.chunks)]
+        whole = missing_ranges(self.size, held=self.staged.chunks)
+        return [each for byte_range in whole for each in self._without_parts(byte_range)]
 
-    def _from_partial(self, byte_range: ByteRange) -> ByteRange:
-        partial = self._partial.get(byte_range.start // CHUNK_SIZE)
-        return ByteRange(partial.position, byte_range.stop) if partial else byte_range
+    def _without_parts(self, byte_range: ByteRange) -> Iterator[ByteRange]:
+        """What is missing between the parts of begun chunks."""
+        start = byte_range.start
+        for index in sorted(self._partial):
+            if byte_range.start <= index * CHUNK_SIZE < byte_range.stop:
+                if start < index * CHUNK_SIZE:
+                    yield ByteRange(start, index * CHUNK_SIZE)
+                start = self._partial[index].position
+        yield ByteRange(start, byte_range.stop)
 
     def cursor(self, start: int) -> Cursor:
         """Where to write the bytes from `start` on; goes on in the middle of a chunk that another connection began."""

@@ -1,7 +1,7 @@
 """A response body on its way in: exactly as long as announced, or an error.
 
-`receiving` picks the path. A body whose length is announced and that is the content itself bypasses aiohttp's parser: over
-plain TCP by `tap`, over TLS by `sink`. Any other (chunked, up to the connection's end) is handed over by the parser.
+`receiving` picks the path. A body whose length is announced and that is the content itself bypasses aiohttp's parser, by `tap`
+or, over the TLS of another event loop than ours, by `sink`. Any other (chunked, up to the connection's end) passes through it.
 """
 
 from __future__ import annotations

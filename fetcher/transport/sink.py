@@ -1,9 +1,9 @@
-"""The body of a response over TLS, received straight into the reader's buffers.
+"""The body of a response over an event loop's own TLS, received straight into the reader's buffers.
 
 aiohttp copies a body three times on its way (transport → bytes → parser → joined). Once the head has arrived and says how long
 the body is, there is nothing left to parse: this protocol takes the connection over, receives exactly that many bytes, and
-hands the connection back to aiohttp, whose pool keeps it for the next request. (Plain bodies need not pass through the event
-loop at all: `tap`.)
+hands the connection back to aiohttp, whose pool keeps it for the next request. (Where we make the event loop, bodies need not
+pass through it at all: `tap`, `tls`.)
 
 ::
 

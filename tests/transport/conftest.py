@@ -1,4 +1,4 @@
-"""Both event loops, plain and over TLS."""
+"""All event loops, plain and over TLS."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from fetcher.transport.tls import Loop
 from tests.transport.peer import Run
 
 
-@pytest.fixture(params=["plain, asyncio", "plain, uvloop", "TLS, asyncio", "TLS, uvloop"])
+@pytest.fixture(params=["plain, asyncio", "plain, ours", "TLS, asyncio", "TLS, uvloop", "TLS, ours"])
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
-    """Each test runs on both event loops, plain and over TLS: their transports have nothing in common."""
+    """Each test runs on every event loop, plain and over TLS: their transports have nothing in common."""
     kind, _, loop = request.param.partition(", ")
-    factory = uvloop.new_event_loop if loop == "uvloop" else asyncio.new_event_loop
+    factory = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop, "ours": Loop}[loop]
     return Run(factory, tls=kind == "TLS", directory=tmp_path)

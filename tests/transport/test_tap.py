@@ -13,15 +13,14 @@ from fetcher.errors import Unreachable
 from fetcher.sources.base import DirectBody
 from fetcher.transport.client import Answer
 from fetcher.transport.tap import LOW_WATER, Tap
+from fetcher.transport.tls import Loop
 from tests.transport.peer import CONTENT, MiB, Run, Sender
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
+@pytest.fixture(params=["plain, asyncio", "plain, ours", "TLS, ours"])
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
-    import uvloop
-
-    factory = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
-    return Run(factory, tls=False, directory=tmp_path)
+    kind, _, loop = request.param.partition(", ")
+    return Run(Loop if loop == "ours" else asyncio.new_event_loop, tls=kind == "TLS", directory=tmp_path)
 
 
 def tapped(answer: Answer, *, length: int = len(CONTENT)) -> Tap:

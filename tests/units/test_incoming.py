@@ -150,6 +150,21 @@ class TestParking:
         receive(incoming, FIRST)
         assert incoming.staged.chunks == {0: xxh3(FIRST)}
 
+    @pytest.mark.parametrize("begun", [[SECOND], [FIRST, LAST], [FIRST, SECOND, LAST]])
+    def test_every_begun_chunk_is_gone_on_with(self, staging: Staging, begun: list[ByteRange]) -> None:
+        """Many connections begin many chunks: an interruption must not cost all but one of them."""
+        incoming = staging.incoming()
+        for part in begun:
+            incoming.park(receive(incoming, ByteRange(part.start, part.start + 700)))
+        missing = incoming.missing()
+        assert sum(len(each) for each in missing if each) == len(CONTENT) - 700 * len(begun)
+        for each in missing:
+            assert each is not None
+            receive(incoming, each)
+        hash_all(incoming)
+        assert incoming.staged.complete
+        assert incoming.mismatch() is None
+
     @pytest.mark.parametrize("part", [FIRST, LAST], ids=["a chunk", "the file"])
     def test_at_the_end_of_something_there_is_nothing_to_keep(self, staging: Staging, part: ByteRange) -> None:
         incoming = staging.incoming()
