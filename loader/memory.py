@@ -124,8 +124,8 @@ def cgroup_bound(directory: str, files: Mapping[str, str]) -> Bound | None:
 def cgroup_directories(membership: str, mounts: tuple[Mount, ...]) -> Iterator[str]:
     """Where the memory limits of this process are, its own cgroup first, then each one above it that is mounted here.
 
-    `membership` is /proc/self/cgroup. A cgroup outside of what is mounted (a container sees its own alone, under the host's path)
-    is taken to be what is mounted.
+    `membership` is /proc/self/cgroup. A cgroup outside of what is mounted (a container sees its own, under the host's path) is
+    taken to be what is mounted.
     """
     for line in membership.splitlines():
         _, controllers, path = line.split(":", 2)

@@ -64,7 +64,7 @@ def together(parts: Iterable[Residency]) -> Residency:
 
 
 def glance(fd: int, part: ByteRange | None = None) -> Residency:
-    """How much is there or on its way, within 0.2 ms a GiB, or 20 ms where it must look at pages; for progress, not for readiness."""
+    """How much is there or on its way, in 0.2 ms a GiB, or 20 ms where it must look at pages; for progress, not readiness."""
     pages = _Pages.of(fd, part)
     told = _by_memory(pages) or _by_cachestat(pages)
     if told is None and pages.total <= _WINDOW:
