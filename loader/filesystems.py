@@ -85,7 +85,7 @@ def filesystem_of(path: Path) -> Filesystem:
 def layers(mount: Mount) -> tuple[str, ...]:
     """The directories an overlay consists of, the upper one first, as they were called where it was mounted."""
     lower = [value for option in mount.options if (value := option.removeprefix("lowerdir+=")) != option]
-    lower = lower or [part.replace("\\:", ":") for part in re.split(r"(?<!\\):", mount.option("lowerdir") or "")]
+    lower = lower or [re.sub(r"\\(.)", r"\1", part) for part in re.findall(r"(?:\\.|[^:\\])+", mount.option("lowerdir") or "")]
     return tuple(filter(None, [mount.option("upperdir"), *lower]))
 
 

@@ -105,15 +105,15 @@ _CGROUP_FILES = (
 
 
 def cgroup_bound(directory: str, files: Mapping[str, str]) -> Bound | None:
-    """What one cgroup leaves, by the texts of its files (empty: not there); None where it sets no limit."""
-    stat = fields(files["memory.stat"])
-    v1 = bool(files["memory.limit_in_bytes"])
+    """What one cgroup leaves, by the texts of its files that are there; None where it sets no limit."""
+    stat = fields(files.get("memory.stat", ""))
+    v1 = bool(files.get("memory.limit_in_bytes"))
     names = ("memory.limit_in_bytes",) if v1 else ("memory.max", "memory.high")
-    limits = [int(text) for name in names if (text := files[name].strip()).isdecimal()]
+    limits = [int(text) for name in names if (text := files.get(name, "").strip()).isdecimal()]
     if v1:
         limits.append(stat.get("hierarchical_memory_limit", _NO_LIMIT_V1))  # knows ancestors a container does not see
     limit = min(limits, default=_NO_LIMIT_V1)
-    used = files["memory.usage_in_bytes" if v1 else "memory.current"].strip()
+    used = files.get("memory.usage_in_bytes" if v1 else "memory.current", "").strip()
     if limit >= _NO_LIMIT_V1 or not used.isdecimal():
         return None
     prefix = "total_" if v1 else ""

@@ -72,12 +72,17 @@ def make_warm(path: Path, pages: Iterable[int] | None = None) -> None:
 def as_nobody(look: Callable[[], Result]) -> Result:
     """What `look` returns in a process of UID 65532; descriptors that are open remain so."""
     require_root("become another user")
+    return in_child(_become_nobody, look)
+
+
+def in_child(become: Callable[[], object], look: Callable[[], Result]) -> Result:
+    """What `look` returns in a process that did `become` something first."""
     receiver, sender = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # the child of a process with threads: it does nothing but look
         child = os.fork()
     if child == 0:
-        _look_as_nobody(look, sender)
+        _look(become, look, sender)
     os.close(sender)
     with os.fdopen(receiver, "rb") as answer:
         text = answer.read()
@@ -89,11 +94,15 @@ def as_nobody(look: Callable[[], Result]) -> Result:
     return returned
 
 
-def _look_as_nobody(look: Callable[[], object], sender: int) -> None:
+def _become_nobody() -> None:
+    os.setgroups([])
+    os.setresgid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(NOBODY, NOBODY, NOBODY)
+
+
+def _look(become: Callable[[], object], look: Callable[[], object], sender: int) -> None:
     try:
-        os.setgroups([])
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
+        become()
         answer: tuple[bool, object] = (True, look())
     except BaseException:  # noqa: BLE001  it is told to the parent
         answer = (False, traceback.format_exc())
