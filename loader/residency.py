@@ -17,7 +17,7 @@ from itertools import pairwise
 from typing import Literal
 
 from fetcher.artifact import ByteRange
-from loader.kernel import PAGE, always_in_memory, cache_counts, mapped, read_at_once, reopened, tells_truth
+from loader.kernel import PAGE, always_in_memory, cache_counts, counts_waiting, mapped, read_at_once, reopened, tells_truth
 
 Method = Literal["memory", "mincore", "faults", "cachestat", "sampled", "unknown"]
 """From the surest to the least sure. `memory`: tmpfs without swap. `mincore`: each page, up to date. `faults`: each page,
@@ -25,6 +25,7 @@ brought in to see which had to be waited for. `cachestat`: each page, those stil
 
 _CERTAINTY: tuple[Method, ...] = ("memory", "mincore", "faults", "cachestat", "sampled", "unknown")
 _WINDOW = 1 << 30
+_FAULT_WINDOW = 64 << 20
 SAMPLES = 1024
 _ENOUGH_MISSES = 64  # a cold file is known to be cold before a thousand pages of it were disturbed
 
@@ -132,10 +133,10 @@ class _Pages:
     def count(self) -> int:
         return -(-self.stop // PAGE) - self.first if self.total else 0
 
-    def windows(self) -> Iterator[tuple[int, int]]:
+    def windows(self, width: int) -> Iterator[tuple[int, int]]:
         """Offset and length of what is mapped at a time, so that a file of any size takes little memory to look at."""
-        for offset in range(self.first * PAGE, self.stop, _WINDOW):
-            yield offset, min(_WINDOW, self.stop - offset)
+        for offset in range(self.first * PAGE, self.stop, width):
+            yield offset, min(width, self.stop - offset)
 
     def amount(self, resident: int, method: Method) -> Residency:
         """So many of these pages are there. A missing one takes at least a byte, so less than all pages is never all bytes."""
@@ -156,7 +157,7 @@ def _by_mincore(pages: _Pages) -> Residency | None:
     if not tells_truth(pages.fd):
         return None
     resident = 0
-    for offset, length in pages.windows():
+    for offset, length in pages.windows(_WINDOW):
         with mapped(pages.fd, offset, length) as window:
             counted = window.resident_pages() if window else None
             if counted is None:
@@ -166,13 +167,14 @@ def _by_mincore(pages: _Pages) -> Residency | None:
 
 
 def _by_faults(pages: _Pages) -> Residency | None:
+    if not counts_waiting(pages.fd):
+        return None
     missing = 0
-    for offset, length in pages.windows():
+    for offset, length in pages.windows(_FAULT_WINDOW):
         with mapped(pages.fd, offset, length) as window:
-            faults = window.faults() if window else None
-            if faults is None:
+            if window is None:
                 return None
-            missing += faults
+            missing += window.faults()
     return pages.amount(max(pages.count - missing, 0), "faults")
 
 
@@ -212,7 +214,7 @@ def _question(pages: _Pages, stack: ExitStack) -> _Ask:
     own = stack.enter_context(reopened(fd))
     if own is not None and read_at_once(own, pages.stop) is not None:
         return lambda page: read_at_once(own, page * PAGE)
-    return lambda page: _faultless(fd, page)
+    return (lambda page: _faultless(fd, page)) if counts_waiting(fd) else (lambda _page: None)
 
 
 def _in_core(fd: int, page: int) -> bool | None:
@@ -222,5 +224,4 @@ def _in_core(fd: int, page: int) -> bool | None:
 
 def _faultless(fd: int, page: int) -> bool | None:
     with mapped(fd, page * PAGE, PAGE) as window:
-        faults = window.faults(alone=True) if window else None
-        return None if faults is None else faults == 0
+        return None if window is None else window.faults(alone=True) == 0

@@ -24,6 +24,7 @@ from loader.filesystems import (
 from loader.memory import Bound
 from loader.mounts import Mount, decoded, mount_number, mount_of, mount_under, parse_mounts
 from loader.residency import Residency
+from tests.lab.availability import program
 from tests.lab.filesystems import Kind, SmallFilesystem
 from tests.lab.fixtures import MakeFilesystem
 from tests.loader.conftest import MiB
@@ -257,9 +258,10 @@ class TestReadAhead:
         assert read_ahead_kib("0:52", tmp_path) is None
 
     def test_of_a_real_disk(self, volume: SmallFilesystem) -> None:
-        device = filesystem_of(volume.path).device
-        told = subprocess.run(["blockdev", "--getra", _node(volume)], check=True, capture_output=True, text=True)
-        assert read_ahead_kib(device) == int(told.stdout) // 2  # it counts in sectors
+        found = filesystem_of(volume.path)
+        command = [program("blockdev", package="util-linux"), "--getra", found.source]
+        told = subprocess.run(command, check=True, capture_output=True, text=True)
+        assert read_ahead_kib(found.device) == int(told.stdout) // 2  # it counts in sectors
 
     def test_too_little_over_the_network_is_to_be_raised_on_the_node(self) -> None:
         advice = read_ahead_advice(self.NFS, 128)
@@ -273,7 +275,3 @@ class TestReadAhead:
 
     def test_a_local_disk_needs_no_advice(self) -> None:
         assert read_ahead_advice(Filesystem("ext4", "/", "/dev/vda", "254:0"), 128) is None
-
-
-def _node(volume: SmallFilesystem) -> str:
-    return filesystem_of(volume.path).source

@@ -303,15 +303,15 @@ class TestStranger:
 
 
 class TestOlderKernels:
-    """Calls that a kernel, or a container's seccomp filter, does not know."""
+    """Kernels, sandboxes and seccomp filters that do not know a call, or do not count."""
 
     @pytest.fixture
     def without_cachestat(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(kernel, "_CACHESTAT", 1 << 20)
 
     @pytest.fixture
-    def without_populate(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(kernel, "_MADV_POPULATE_READ", 1 << 20)
+    def without_counting(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(residency, "counts_waiting", lambda _: False)
 
     @pytest.mark.usefixtures("without_cachestat")
     def test_without_cachestat_a_glance_asks_mincore(self, file: Path) -> None:
@@ -331,7 +331,7 @@ class TestOlderKernels:
             assert glance(fd) == Residency(0, SIZE, "sampled")
             assert measure(fd) == Residency(0, SIZE, "mincore")  # asking mincore brought nothing in
 
-    @pytest.mark.usefixtures("without_cachestat", "without_populate")
+    @pytest.mark.usefixtures("without_cachestat", "without_counting")
     def test_a_stranger_with_neither_has_an_estimate(self, volume: SmallFilesystem, file: Path) -> None:
         volume.remount_read_only()
         with opened(file) as fd:
@@ -343,7 +343,7 @@ class TestOlderKernels:
         assert told.method == "sampled"
         assert (told.fraction or 0) < 0.1
 
-    @pytest.mark.usefixtures("without_cachestat", "without_populate")
+    @pytest.mark.usefixtures("without_cachestat", "without_counting")
     def test_nothing_at_all_is_unknown_and_not_all(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         make_warm(file)
         monkeypatch.setattr(residency, "read_at_once", lambda *_: None)
@@ -351,6 +351,11 @@ class TestOlderKernels:
             told = as_nobody(lambda: (glance(fd), measure(fd), evict(fd)))
         assert told == (Residency(None, SIZE, "unknown"),) * 3
         assert (told[0].fraction, told[0].complete, told[0].missing) == (None, False, SIZE)
+
+    def test_waiting_is_counted_by_filesystems_that_are_known_to(self, foreign: Path) -> None:
+        with opened(foreign) as fd, opened(Path("/proc/self/status")) as other:
+            assert kernel.counts_waiting(fd)
+            assert not kernel.counts_waiting(other)
 
     def test_what_cannot_be_mapped_is_unknown_without_cachestat(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         @contextmanager
