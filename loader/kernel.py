@@ -86,8 +86,10 @@ class Mapped:
         return bytes(self._told).translate(_LOW_BIT).count(1)
 
     def faults(self, *, alone: bool = False) -> int:
-        """Bring every page in and count those that had to be waited for (major faults): 0 is proof that all were there, where
-        `counts_waiting`. A page behind the end of the file counts. `alone` reads no neighbours of a missing page.
+        """Bring every page in, 50-100 ms a GiB, and count those that had to be waited for (major faults).
+
+        0 is proof that all were there, where `counts_waiting`. A page behind the end of the file counts. `alone` reads no
+        neighbours of a missing page.
 
         A byte of each page goes into a pipe, for there a page that can't be had is EFAULT and not SIGBUS. MADV_POPULATE_READ
         would be simpler, but Linux 6.1 does not count its waiting.
