@@ -1,0 +1,227 @@
+"""How much of a file is in the page cache, truthfully.
+
+`glance` is cheap, to poll with; `measure` is exact, to gate readiness with. Neither says 1.0 of pages nobody looked at: where
+the kernel does not tell a file's reader (a random UID on a read-only mount), they look for themselves, and where that is
+impossible they say `unknown`. Pages go as they come, even without memory pressure (DAMON): measure just before handing over.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from fetcher.artifact import ByteRange
+from loader.kernel import PAGE, always_in_memory, cache_counts, counts_waiting, mapped, read_at_once, reopened, tells_truth
+
+Method = Literal["memory", "mincore", "faults", "cachestat", "sampled", "unknown"]
+"""From the surest to the least sure. `memory`: tmpfs without swap. `mincore`: each page, up to date. `faults`: each page,
+brought in to see which had to be waited for. `cachestat`: each page, those still being read included. `sampled`: some pages."""
+
+_CERTAINTY: tuple[Method, ...] = ("memory", "mincore", "faults", "cachestat", "sampled", "unknown")
+_WINDOW = 1 << 30
+_FAULT_WINDOW = 64 << 20
+SAMPLES = 1024
+_ENOUGH_MISSES = 64  # a cold file is known to be cold before a thousand pages of it were disturbed
+
+
+@dataclass(frozen=True, slots=True)
+class Residency:
+    """`resident` of `total` bytes; None when nothing tells."""
+
+    resident: int | None
+    total: int
+    method: Method
+
+    @property
+    def fraction(self) -> float | None:
+        """1.0 only if every page was seen; of an empty file, 1.0; None when nothing tells."""
+        if self.resident is None:
+            return None
+        return self.resident / self.total if self.total else 1.0
+
+    @property
+    def complete(self) -> bool:
+        """Every byte is known to be there."""
+        return self.resident == self.total
+
+    @property
+    def missing(self) -> int:
+        """Bytes to be read; all of them when nothing tells."""
+        return self.total - (self.resident or 0)
+
+
+def together(parts: Iterable[Residency]) -> Residency:
+    """Several files or ranges as one, as sure as the least sure of them."""
+    known = list(parts)
+    resident = None if any(part.resident is None for part in known) else sum(part.resident or 0 for part in known)
+    method = max((part.method for part in known), key=_CERTAINTY.index, default=_CERTAINTY[0])
+    return Residency(resident, sum(part.total for part in known), method)
+
+
+def glance(fd: int, part: ByteRange | None = None) -> Residency:
+    """How much is there or on its way, in 0.2 ms a GiB, or 20 ms where it must look at pages; for progress, not readiness."""
+    pages = _Pages.of(fd, part)
+    told = _by_memory(pages) or _by_cachestat(pages)
+    if told is None and pages.total <= _WINDOW:
+        told = _by_mincore(pages)
+    return told or _by_samples(pages) or Residency(None, pages.total, "unknown")
+
+
+def measure(fd: int, part: ByteRange | None = None) -> Residency:
+    """How much is there and up to date, page by page.
+
+    Where mincore does not answer, pages are brought in to see whether they were there, but only once a sample finds next to
+    none missing: measuring a cold file must not read it. What little is missing is then read.
+    """
+    pages = _Pages.of(fd, part)
+    if told := _by_memory(pages) or _by_mincore(pages):
+        return told
+    estimate = _by_cachestat(pages) or _by_samples(pages)
+    if estimate is None:
+        return Residency(None, pages.total, "unknown")
+    return (_by_faults(pages) or estimate) if estimate.missing * SAMPLES <= pages.total else estimate
+
+
+def evict(fd: int, part: ByteRange | None = None) -> Residency:
+    """Write back what is dirty, give the pages up, and measure what stayed: mapped or locked pages do, and the partly covered
+    pages at the ends of `part`. Raises OSError where writing back fails."""
+    pages = _Pages.of(fd, part)
+    counts = cache_counts(fd, pages.start, pages.total) if pages.total else None
+    if counts is None or counts.unwritten:
+        _write_back(fd)
+    if pages.total:
+        os.posix_fadvise(fd, pages.start, pages.total, os.POSIX_FADV_DONTNEED)
+    return measure(fd, part)
+
+
+def _write_back(fd: int) -> None:
+    try:
+        os.fdatasync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EROFS, errno.ENOTSUP):
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Pages:
+    """The pages that hold bytes `start` to `stop`, and what so many of them amount to."""
+
+    fd: int
+    start: int
+    stop: int
+
+    @classmethod
+    def of(cls, fd: int, part: ByteRange | None) -> _Pages:
+        size = os.fstat(fd).st_size
+        return cls(fd, min(part.start, size), min(part.stop, size)) if part else cls(fd, 0, size)
+
+    @property
+    def total(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def first(self) -> int:
+        return self.start // PAGE
+
+    @property
+    def count(self) -> int:
+        return -(-self.stop // PAGE) - self.first if self.total else 0
+
+    def windows(self, width: int) -> Iterator[tuple[int, int]]:
+        """Offset and length of what is mapped at a time, so that a file of any size takes little memory to look at."""
+        for offset in range(self.first * PAGE, self.stop, width):
+            yield offset, min(width, self.stop - offset)
+
+    def amount(self, resident: int, method: Method) -> Residency:
+        """So many of these pages are there. A missing one takes at least a byte, so less than all pages is never all bytes."""
+        missing = max(self.count - resident, 0)
+        return Residency(min(resident * PAGE, self.total - missing), self.total, method)
+
+
+def _by_memory(pages: _Pages) -> Residency | None:
+    return pages.amount(pages.count, "memory") if pages.total == 0 or always_in_memory(pages.fd) else None
+
+
+def _by_cachestat(pages: _Pages) -> Residency | None:
+    counts = cache_counts(pages.fd, pages.start, pages.total)
+    return pages.amount(min(counts.cached, pages.count), "cachestat") if counts else None
+
+
+def _by_mincore(pages: _Pages) -> Residency | None:
+    if not tells_truth(pages.fd):
+        return None
+    resident = 0
+    for offset, length in pages.windows(_WINDOW):
+        with mapped(pages.fd, offset, length) as window:
+            counted = window.resident_pages() if window else None
+            if counted is None:
+                return None
+            resident += counted
+    return pages.amount(resident, "mincore")
+
+
+def _by_faults(pages: _Pages) -> Residency | None:
+    if not counts_waiting(pages.fd):
+        return None
+    missing = 0
+    for offset, length in pages.windows(_FAULT_WINDOW):
+        with mapped(pages.fd, offset, length) as window:
+            if window is None:
+                return None
+            missing += window.faults()
+    return pages.amount(max(pages.count - missing, 0), "faults")
+
+
+_Ask = Callable[[int], bool | None]
+
+
+def _by_samples(pages: _Pages) -> Residency | None:
+    """One page out of each of `SAMPLES` equal stretches, another one each time: asking brings a page in."""
+    with ExitStack() as stack:
+        ask = _question(pages, stack)
+        asked = hits = 0
+        for page in _chosen(pages):
+            there = ask(page)
+            if there is None:
+                return None
+            asked, hits = asked + 1, hits + there
+            if asked - hits == _ENOUGH_MISSES:
+                break
+    if hits == asked < pages.count:
+        return Residency(pages.total * asked // (asked + 1), pages.total, "sampled")
+    return pages.amount(pages.count * hits // asked, "sampled")
+
+
+def _chosen(pages: _Pages) -> list[int]:
+    strata = min(SAMPLES, pages.count)
+    bounds = [pages.first + pages.count * number // strata for number in range(strata + 1)]
+    chosen = [random.randrange(start, stop) for start, stop in pairwise(bounds)]  # noqa: S311
+    random.shuffle(chosen)
+    return chosen
+
+
+def _question(pages: _Pages, stack: ExitStack) -> _Ask:
+    """The gentlest question that this file answers: without disturbing, without waiting, or by waiting."""
+    fd = pages.fd
+    if tells_truth(fd):
+        return lambda page: _in_core(fd, page)
+    own = stack.enter_context(reopened(fd))
+    if own is not None and read_at_once(own, pages.stop) is not None:
+        return lambda page: read_at_once(own, page * PAGE)
+    return (lambda page: _faultless(fd, page)) if counts_waiting(fd) else (lambda _page: None)
+
+
+def _in_core(fd: int, page: int) -> bool | None:
+    with mapped(fd, page * PAGE, PAGE) as window:
+        return None if window is None else window.resident_pages() == 1
+
+
+def _faultless(fd: int, page: int) -> bool | None:
+    with mapped(fd, page * PAGE, PAGE) as window:
+        return None if window is None else window.faults(alone=True) == 0

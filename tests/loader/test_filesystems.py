@@ -1,0 +1,277 @@
+"""What a path lies on is what the kernel says, and how to read it there follows from that, with a reason."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loader.filesystems import (
+    Filesystem,
+    Strategy,
+    choose_strategy,
+    filesystem_of,
+    is_network,
+    layers,
+    read_ahead_advice,
+    read_ahead_kib,
+)
+from loader.memory import Bound
+from loader.mounts import Mount, decoded, mount_number, mount_of, mount_under, parse_mounts
+from loader.residency import Residency
+from tests.lab.availability import program
+from tests.lab.filesystems import Kind, SmallFilesystem
+from tests.lab.fixtures import MakeFilesystem
+from tests.loader.conftest import MiB
+
+GiB = 1024 * MiB
+MakeMount = Callable[..., Path]
+
+NODE = r"""
+22 28 0:21 / /proc rw,relatime shared:12 - proc proc rw
+28 1 259:1 / / rw,relatime shared:1 - ext4 /dev/nvme0n1p1 rw,discard
+90 28 259:3 / /data rw,noatime shared:50 - xfs /dev/nvme1n1 rw,attr2,inode64,noquota
+91 28 0:52 / /models rw,relatime shared:51 - nfs4 10.0.0.5:/exports/models rw,vers=4.2,rsize=1048576,nconnect=8
+92 90 0:53 / /data/with\040space rw - fuse.juicefs JuiceFS:my\040volume rw,user_id=0,allow_other
+93 90 259:3 /a/b /data/bound ro,noatime - xfs /dev/nvme1n1 rw,attr2,inode64,noquota
+94 91 0:54 / /models rw,relatime - tmpfs tmpfs rw,size=1048576k
+95 28 0:55 /@home /home rw - btrfs /dev/nvme2n1 rw,subvolid=256,subvol=/@home
+96 28 0:60 / /merged rw - overlay overlay rw,lowerdir=/l\0541:/l\134:2,upperdir=/u,workdir=/w
+this line is nothing
+"""
+MOUNTS = parse_mounts(NODE)
+
+
+def mounted(number: int) -> Mount:
+    return next(mount for mount in MOUNTS if mount.number == number)
+
+
+class TestMountinfo:
+    def test_every_field_that_matters(self) -> None:
+        options = ("rw", "user_id=0", "allow_other")
+        expected = Mount(92, "0:53", "/", "/data/with space", "fuse.juicefs", "JuiceFS:my volume", options)
+        assert mounted(92) == expected
+        assert mounted(92).option("user_id") == "0"
+        assert mounted(92).option("allow_other") == ""
+        assert mounted(92).option("other") is None
+
+    def test_what_is_no_mount_is_left_out(self) -> None:
+        assert [mount.number for mount in MOUNTS] == [22, 28, 90, 91, 92, 93, 94, 95, 96]
+
+    @given(st.text())
+    def test_what_the_kernel_escapes_is_read_back(self, text: str) -> None:
+        escaped = "".join(f"\\{ord(sign):03o}" if sign in " \t\n\\" else sign for sign in text)
+        assert decoded(escaped) == text
+
+    @given(st.text())
+    def test_any_text_is_read_without_complaint(self, text: str) -> None:
+        assert parse_mounts(text) == ()
+
+    @pytest.mark.parametrize(
+        ("path", "device", "number"),
+        [
+            ("/etc/hosts", "259:1", 28),
+            ("/data", "259:3", 90),
+            ("/data/model", "259:3", 90),
+            ("/database", "259:1", 28),
+            ("/data/with space/model", "0:53", 92),
+            ("/data/bound/model", "259:3", 93),
+            ("/models/one", "0:54", 94),
+            ("/home/me", "0:99", 95),  # btrfs shows another device to stat than to mountinfo
+        ],
+    )
+    def test_without_a_number_the_longest_point_wins_and_the_last_of_several(self, path: str, device: str, number: int) -> None:
+        found = mount_under(Path(path), MOUNTS, number=None, device=device)
+        assert found == mounted(number)
+
+    def test_a_file_that_was_open_before_it_was_mounted_over_is_known_by_its_device(self) -> None:
+        assert mount_under(Path("/models/one"), MOUNTS, number=None, device="0:52") == mounted(91)
+
+    def test_the_kernels_number_settles_it(self) -> None:
+        assert mount_under(Path("/models/one"), MOUNTS, number=91, device="0:54") == mounted(91)
+
+    def test_no_mounts_no_answer(self) -> None:
+        assert mount_under(Path("/models"), (), number=5, device="0:1") is None
+
+    def test_the_number_is_in_fdinfo(self) -> None:
+        assert mount_number("pos:\t0\nflags:\t012000000\nmnt_id:\t27\nino:\t2\n") == 27
+        assert mount_number("pos:\t0\nflags:\t012000000\n") is None
+
+    def test_the_layers_of_an_overlay_upper_first(self) -> None:
+        assert layers(mounted(96)) == ("/u", "/l,1", "/l:2")
+        added = Mount(1, "0:1", "/", "/", "overlay", "overlay", ("ro", "lowerdir+=/a:b", "lowerdir+=/c", "datadir+=/d"))
+        assert layers(added) == ("/a:b", "/c")
+        assert layers(mounted(90)) == ()
+
+
+class TestRealMounts:
+    @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "tmpfs"])
+    def test_each_kind_is_known_and_local(self, small_filesystem: MakeFilesystem, kind: Kind) -> None:
+        volume = small_filesystem(kind, size=320 * MiB)
+        (volume.path / "model").touch()
+        found = filesystem_of(volume.path / "model")
+        assert (found.kind, found.point, found.network) == (kind, str(volume.path), False)
+        assert found.memory == (kind == "tmpfs")
+
+    def test_a_mount_point_with_spaces_and_backslashes(self, tmp_path: Path, mount: MakeMount) -> None:
+        point = mount(tmp_path / "a \\040 b\tc", "-t", "tmpfs", "tmpfs")
+        assert filesystem_of(point).point == str(point)
+
+    def test_what_is_mounted_over_another_hides_it(self, volume: SmallFilesystem, mount: MakeMount) -> None:
+        inner = mount(volume.path / "inner", "-t", "tmpfs", "tmpfs")
+        assert filesystem_of(inner).kind == "tmpfs"
+        below = os.open(inner, os.O_RDONLY)
+        mount(volume.path, "-t", "tmpfs", "tmpfs")
+        try:
+            (volume.path / "inner").mkdir()
+            assert filesystem_of(volume.path / "inner").point == str(volume.path)  # although a longer point is in the list
+            assert filesystem_of(Path(f"/proc/self/fd/{below}")).point == str(inner)
+        finally:
+            os.close(below)
+
+    def test_a_bind_mount_is_of_the_kind_that_it_shows(self, volume: SmallFilesystem, tmp_path: Path, mount: MakeMount) -> None:
+        (volume.path / "part").mkdir()
+        bound = mount(tmp_path / "bound", "--bind", volume.path / "part")
+        assert (filesystem_of(bound).kind, filesystem_of(bound).point) == ("ext4", str(bound))
+        found = mount_of(bound)
+        assert found is not None
+        assert found.root == "/part"
+
+    def test_a_symlink_lies_where_it_leads(self, volume: SmallFilesystem, tmp_path: Path) -> None:
+        (tmp_path / "link").symlink_to(volume.path)
+        assert filesystem_of(tmp_path / "link").point == str(volume.path)
+
+    def test_an_overlay_and_what_is_below_it(self, volume: SmallFilesystem, tmp_path: Path, mount: MakeMount) -> None:
+        lower = volume.path / "a,b:c"
+        other = mount(tmp_path / "other", "-t", "tmpfs", "tmpfs")
+        lower.mkdir()
+        escaped = str(lower).replace(":", "\\:").replace(",", "\\,")
+        merged = mount(tmp_path / "merged", "-t", "overlay", "-o", f"lowerdir={escaped}:{other}", "overlay")
+        found = filesystem_of(merged)
+        assert (found.kind, found.below, found.network) == ("overlay", ("ext4", "tmpfs"), False)
+
+    def test_a_path_that_is_not_there(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError):
+            filesystem_of(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("kind", "network"),
+    [
+        *[
+            (kind, True)
+            for kind in ("nfs", "nfs4", "lustre", "ceph", "9p", "virtiofs", "cifs", "fuse", "fuse.juicefs", "fuse.s3fs")
+        ],
+        *[(kind, False) for kind in ("ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "fuseblk", "fuse.mergerfs", "fusectl")],
+    ],
+)
+def test_which_kinds_are_network(kind: str, network: bool) -> None:
+    assert is_network(kind) == network
+
+
+WARM = Residency(8 * GiB, 10 * GiB, "mincore")
+COLD = Residency(0, 10 * GiB, "mincore")
+UNKNOWN = Residency(None, 10 * GiB, "unknown")
+ROOM = Bound(20 * GiB, "machine: 20.0 GiB of 24.0 GiB available")
+NARROW = Bound(4 * GiB, "cgroup /sys/fs/cgroup: limit 5.0 GiB, 1.0 GiB used")
+
+
+class TestStrategy:
+    @pytest.mark.parametrize(
+        ("kind", "residency", "left", "strategy", "because"),
+        [
+            ("tmpfs", COLD, ROOM, "mmap", "tmpfs is memory: mapping it reads and copies nothing"),
+            ("ramfs", None, NARROW, "mmap", "ramfs is memory: mapping it reads and copies nothing"),
+            ("ext4", WARM, ROOM, "buffered", "80 % is in the page cache, which O_DIRECT would not use"),
+            ("ext4", WARM, NARROW, "buffered", "80 % is in the page cache, which O_DIRECT would not use"),
+            ("xfs", COLD, ROOM, "buffered", "xfs is local, and what is read stays in the page cache for the next start"),
+            ("xfs", UNKNOWN, None, "buffered", "xfs is local, and what is read stays in the page cache for the next start"),
+            ("xfs", COLD, NARROW, "direct", f"10.0 GiB are more than the page cache can hold ({NARROW.reason}): "),
+            ("nfs4", COLD, NARROW, "buffered", "on NFS, O_DIRECT gives up the client's cache"),
+            ("nfs", UNKNOWN, None, "buffered", "on NFS, O_DIRECT gives up the client's cache"),
+            ("lustre", COLD, ROOM, "buffered", "on Lustre, page faults"),
+            ("ceph", COLD, ROOM, "buffered", "on CephFS, page faults"),
+            ("virtiofs", COLD, ROOM, "buffered", "on virtiofs, loading by page faults took 1597 s"),
+            ("fuse.juicefs", COLD, NARROW, "buffered", "on FUSE, every page fault is a message"),
+            ("fuseblk", COLD, ROOM, "buffered", "on FUSE, every page fault is a message"),
+            ("9p", COLD, ROOM, "buffered", "on 9p, every page fault is a message"),
+            ("overlay", COLD, NARROW, "buffered", "an overlay passes reads on"),
+            ("btrfs", COLD, NARROW, "buffered", "btrfs checks what it reads"),
+            ("zfs", COLD, ROOM, "buffered", "ZFS has a cache of its own"),
+            ("bcachefs", COLD, NARROW, "buffered", "bcachefs is not known to be faster in another way"),
+        ],
+    )
+    def test_what_is_chosen_and_why(
+        self, kind: str, residency: Residency | None, left: Bound | None, strategy: Strategy, because: str
+    ) -> None:
+        chosen, reason = choose_strategy(kind, residency, left, 10 * GiB)
+        assert chosen == strategy
+        assert reason.startswith(because)
+
+    def test_what_nobody_reads_again_need_not_stay(self) -> None:
+        assert choose_strategy("ext4", COLD, ROOM, GiB, reread=False)[0] == "direct"
+        assert choose_strategy("nfs4", COLD, ROOM, GiB, reread=False)[0] == "buffered"
+        assert choose_strategy("ext4", WARM, ROOM, GiB, reread=False)[0] == "buffered"
+
+    @given(
+        st.sampled_from(["nfs4", "lustre", "ceph", "virtiofs", "fuse.x", "9p", "ext4", "xfs", "zfs", "overlay", "what?"]),
+        st.sampled_from([WARM, COLD, UNKNOWN, None]),
+        st.sampled_from([ROOM, NARROW, None]),
+        st.integers(0, 1 << 42),
+        st.booleans(),
+    )
+    def test_a_network_filesystem_is_read_through_its_cache_and_nothing_on_disk_by_page_faults(
+        self, kind: str, residency: Residency | None, left: Bound | None, size: int, reread: bool
+    ) -> None:
+        strategy, reason = choose_strategy(kind, residency, left, size, reread=reread)
+        assert strategy == "buffered" or (strategy == "direct" and not is_network(kind) and residency is not WARM)
+        assert reason
+        assert reason[-1] not in ".\n"
+
+
+class TestReadAhead:
+    NFS = Filesystem("nfs4", "/models", "10.0.0.5:/exports", "0:52")
+
+    def set_to(self, root: Path, place: str, kib: int) -> None:
+        (root / place).parent.mkdir(parents=True)
+        (root / place).write_text(f"{kib}\n")
+
+    def test_of_a_network_filesystem(self, tmp_path: Path) -> None:
+        self.set_to(tmp_path, "class/bdi/0:52/read_ahead_kb", 128)
+        assert read_ahead_kib("0:52", tmp_path) == 128
+
+    def test_of_a_partition_it_is_its_disks(self, tmp_path: Path) -> None:
+        disk = tmp_path / "devices/pci/nvme0n1"
+        self.set_to(tmp_path, "devices/pci/nvme0n1/queue/read_ahead_kb", 4096)
+        (disk / "nvme0n1p1").mkdir()
+        (tmp_path / "dev/block").mkdir(parents=True)
+        (tmp_path / "dev/block/259:1").symlink_to(disk / "nvme0n1p1")
+        (tmp_path / "dev/block/259:0").symlink_to(disk)
+        assert read_ahead_kib("259:1", tmp_path) == read_ahead_kib("259:0", tmp_path) == 4096
+
+    def test_of_a_device_nobody_knows(self, tmp_path: Path) -> None:
+        assert read_ahead_kib("0:52", tmp_path) is None
+
+    def test_of_a_real_disk(self, volume: SmallFilesystem) -> None:
+        found = filesystem_of(volume.path)
+        command = [program("blockdev", package="util-linux"), "--getra", found.source]
+        told = subprocess.run(command, check=True, capture_output=True, text=True)
+        assert read_ahead_kib(found.device) == int(told.stdout) // 2  # it counts in sectors
+
+    def test_too_little_over_the_network_is_to_be_raised_on_the_node(self) -> None:
+        advice = read_ahead_advice(self.NFS, 128)
+        assert advice is not None
+        assert "nfs4 at /models reads ahead only 128 KiB" in advice
+        assert advice.endswith("echo 1024 > /sys/class/bdi/0:52/read_ahead_kb")
+
+    @pytest.mark.parametrize("kib", [None, 1024, 15360])
+    def test_enough_or_unknown_needs_no_advice(self, kib: int | None) -> None:
+        assert read_ahead_advice(self.NFS, kib) is None
+
+    def test_a_local_disk_needs_no_advice(self) -> None:
+        assert read_ahead_advice(Filesystem("ext4", "/", "/dev/vda", "254:0"), 128) is None
