@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from math import prod
 from typing import Any
 
@@ -32,8 +33,8 @@ _WRONG = st.sampled_from(
     [None, True, False, -1, 0, 1, 2, 7, 8, 0.0, -0.0, 8.0, 1e300, 2**31, 2**32, 2**61, 2**63, 2**64 - 1, 2**64, 10**400,
      "", "U8", "F4", "F6_E2M3", "\0", "\ud800", "x" * 9, [], [0], [0, 0], [2**63, 2, 0], [0, 2**63, 2], [[0]], {},
      {"U8": None}, {"a": "b"}, float("inf"), float("nan")]
-)  # fmt: skip
-"""NaN and infinities are written as Python writes them, which is not JSON."""
+).map(deepcopy)  # fmt: skip
+"""Copies, since changes go on in them. NaN and infinities are written as Python writes them, which is not JSON."""
 
 _TEXTS = st.sampled_from(
     [b"-", b"-0", b"0", b"00", b".0", b"e0", b"1e999", b"NaN", b"Infinity", b"null", b"true", b'"', b"\\", b"\\u0000",
