@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import errno
 import os
+import reprlib
 
 from fetcher.errors import FetchError, LocalIOError, NotFound
 
@@ -85,7 +86,10 @@ def _dangling(path: str) -> str:
         return ""
 
 
-def shown(name: object) -> str:
-    """A name out of a file, fit for a message: it may be long, and may hold what a terminal obeys."""
-    text = ascii(name)
-    return text if len(text) <= 120 else f"{text[:117]}..."
+def shown(value: object) -> str:
+    """A name or value out of a file, fit for a message: it may be long, nested deep, or hold what a terminal obeys."""
+    return _BRIEF.repr(value).encode("ascii", "backslashreplace").decode()
+
+
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel, _BRIEF.maxlist, _BRIEF.maxdict, _BRIEF.maxstring = 3, 8, 4, 120

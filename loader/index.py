@@ -113,9 +113,10 @@ def _merge(shards: Sequence[Shard]) -> dict[str, TensorInfo]:
 def _refuse_misplaced(index: WeightMap, weights: Weights, tensors: Mapping[str, TensorInfo]) -> None:
     """A tensor that lies elsewhere than the index says, or nowhere. What the index does not mention stays: engines take
     from the index which files to read, and read each of them whole."""
+    paths = {file: weights.path_of(file) for file in set(index.files.values())}
     for name, file in index.files.items():
         found = tensors.get(name)
-        if found is None or found.file != weights.path_of(file):
+        if found is None or found.file != paths[file]:
             where = f"it is in {found.file}" if found else "no shard has it"
             problem = f"said to be in {shown(file)}, but {where}"
             raise MalformedCheckpoint(problem, path=index.path, field=f"weight_map[{shown(name)}]")

@@ -43,9 +43,13 @@ def read_weight_map(path: str) -> WeightMap:
     files = document.get("weight_map") if isinstance(document, dict) else None
     if not isinstance(files, dict) or not files:
         raise MalformedCheckpoint("it is no JSON object that maps tensors to files", path=path, field="weight_map")
+    sound: set[str] = set()
     for name, file in files.items():
+        if type(file) is str and file in sound:
+            continue
         if problem := _problem(file):
             raise MalformedCheckpoint(f"{shown(file)}, {problem}", path=path, field=f"weight_map[{shown(name)}]")
+        sound.add(file)
     return WeightMap(path, MappingProxyType(files))
 
 

@@ -77,7 +77,7 @@ READ: dict[str, bytes] = {
         {"b": entry("U8", [3], 13, 16), "c": entry("F32", [3], 0, 12), "a": entry("I8", [1], 12, 13)}, DATA
     ),
     "empty tensors between others": content(
-        {"z": entry("U8", [0], 4, 4), "b": entry("U8", [12], 4, 16), "y": entry("U8", [0], 0, 0), "a": entry("F32", [], 0, 4),
+        {"b": entry("U8", [12], 4, 16), "z": entry("U8", [0], 4, 4), "a": entry("F32", [], 0, 4), "y": entry("U8", [0], 0, 0),
          "x": entry("U8", [0], 16, 16)}, DATA
     ),
     "data that are not aligned": content({"a": entry("U8", [1], 0, 1), "b": entry("F64", [1], 1, 9)}, DATA[:9]),
@@ -103,7 +103,7 @@ REFUSED = [
     Refused("nothing but a length", (60).to_bytes(8, "little"), "header length", "60 bytes, more than the 0 that follow"),
     Refused("a length of none", content(""), "header", "not JSON"),
     Refused("a length beyond the file", content("{}", length=3), "header length", "3 bytes, more than the 2 that follow"),
-    Refused("a length above the limit", content("{}", length=100_000_001), "header length", "100000001 bytes, more than"),
+    Refused("a length above the limit", content("{}", length=100_000_001), "header length", "the 100000000 a header may"),
     Refused("the largest length", content("{}", length=2**64 - 1), "header length", "18446744073709551615 bytes"),
     Refused("a length that is negative, signed", content("{}", length=2**63), "header length", "9223372036854775808 bytes"),
     Refused("a length that ends within the header", content('{"a":1}', length=3), "header", "not JSON"),
@@ -135,6 +135,10 @@ REFUSED = [
     Refused("128 levels of objects", raw(x='{"x":' * 126 + "1" + "}" * 126), "'t'.'x'", "deeper than 127"),
     Refused("a nesting bomb", content("[" * 1_000_000), "header", "deeper than 127"),
     Refused("a nesting bomb of objects", content('{"a":' * 200_000), "header", "deeper than 127"),
+    Refused("900 levels in a shape", raw(shape="[" * 900 + "]" * 900), "'t'.shape", "no whole number"),
+    Refused("900 levels in a dtype", raw(dtype="[" * 900 + "]" * 900), "'t'.dtype", "is none that safetensors knows"),
+    Refused("900 levels for an entry", content('{"t":' + "[" * 900 + "]" * 900 + "}"), "'t'", "is no JSON object"),
+    Refused("900 levels of lists", content("[" * 900 + "]" * 900), "header", "is no JSON object"),
     # The metadata.
     Refused("metadata that are a list", content('{"__metadata__":[]}'), "__metadata__", "no JSON object"),
     Refused("metadata that are a tensor", content({"__metadata__": TENSOR}, DATA), "__metadata__['shape']", "no string"),

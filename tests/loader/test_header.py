@@ -11,6 +11,7 @@ import pytest
 from loader.dtypes import DTYPES
 from loader.errors import MalformedCheckpoint
 from loader.header import Header, TensorInfo, read_header
+from loader.index import read_checkpoint
 from tests.loader.corpus import DATA, READ, Refused, each_refused
 from tests.loader.making import content, entry
 
@@ -84,6 +85,20 @@ class TestWhatIsRefused:
             header_of(path, content({"\x1b[2J" + "x" * 1_000_000: entry("U8", [1], 0, 2)}, b"\0\0"))
         assert str(caught.value).startswith(f"{path}: '\\x1b[2J")
         assert len(str(caught.value)) < len(str(path)) + 300
+
+    def test_so_is_a_value(self, path: Path) -> None:
+        with pytest.raises(MalformedCheckpoint) as caught:
+            header_of(path, content({"t": {**entry("U8", [1], 0, 1), "dtype": [["\u202e" * 1000] * 10] * 100}}, b"\0"))
+        assert str(caught.value).isascii()
+        assert len(str(caught.value)) < len(str(path)) + 10_000
+
+    def test_a_header_above_the_limit_is_refused_though_the_file_has_it(self, path: Path) -> None:
+        path.write_bytes(content("{}", length=100_000_001))
+        os.truncate(path, 8 + 100_000_001)
+        with pytest.raises(
+            MalformedCheckpoint, match="header length: 100000001 bytes, more than the 100000000 a header may have"
+        ):
+            read_checkpoint(path)
 
     @pytest.mark.parametrize("length", [99_999_999, 100_000_001, 2**62])
     def test_nothing_is_allocated_for_a_header_that_cannot_be(self, path: Path, length: int) -> None:

@@ -138,6 +138,11 @@ class TestWithAnIndex:
         })  # fmt: skip
         assert names(read_checkpoint(model), model) == [f"model-0000{n}-of-00002.safetensors" for n in (1, 2)]
 
+    def test_they_are_read_in_natural_order_whatever_its_own(self, make: Make) -> None:
+        order = ["model-2.safetensors", "model-10.safetensors", "model-11.safetensors"]
+        model = make({name: one(name) for name in order} | {INDEX: {name: name for name in reversed(order)}})
+        assert names(read_checkpoint(model), model) == order
+
     def test_tensors_that_it_does_not_mention_count_all_the_same(self, make: Make) -> None:
         """transformers and vLLM read whole files: a tied or quantized tensor is often missing in the map."""
         model = make({"a.safetensors": shard({"x": b"1", "x.scale": b"2"}), INDEX: {"x": "a.safetensors"}})
@@ -388,6 +393,25 @@ class TestAFileReplacedLater:
         before = os.listdir("/proc/self/fd")
         self.refused(shard.open, path)
         assert os.listdir("/proc/self/fd") == before
+
+    @pytest.mark.parametrize("changed", ["a.safetensors", INDEX])
+    def test_so_is_writing_while_the_header_or_the_index_is_read(
+        self, make: Make, monkeypatch: pytest.MonkeyPatch, changed: str
+    ) -> None:
+        path = make({"a.safetensors": one("x"), INDEX: {"x": "a.safetensors"}}) / changed
+        real = os.pread
+
+        def pread(descriptor: int, count: int, offset: int) -> bytes:
+            if os.path.sameopenfile(descriptor, watched):
+                os.utime(path, ns=(0, 0))
+            return real(descriptor, count, offset)
+
+        monkeypatch.setattr(os, "pread", pread)
+        watched = os.open(path, os.O_RDONLY)
+        try:
+            self.refused(lambda: read_checkpoint(path.parent), path)
+        finally:
+            os.close(watched)
 
     @staticmethod
     def refused(action: Callable[[], object], path: Path) -> None:
