@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -111,9 +112,10 @@ def _preferred(names: Iterable[str]) -> set[str]:
 
 def _refuse_missing_parts(names: set[str], directory: str) -> None:
     """Where no index says what belongs to it, a part's own name says how many there are: `model-00001-of-00004`."""
-    counts = {(match[1], match[2]) for name in names if (match := _PART.fullmatch(name))}
-    for stem, count in sorted(counts):
-        parts = (f"{stem}-{number:05}-of-{count}{_EXTENSION}" for number in range(1, int(count) + 1))
-        if missing := next((part for part in parts if part not in names), None):
-            path = os.path.join(directory, missing)
+    counts = Counter((match[1], match[2]) for name in names if (match := _PART.fullmatch(name)))
+    for (stem, count), found in sorted(counts.items()):
+        # Some count from zero.
+        if found < int(count):
+            parts = (f"{stem}-{number:05}-of-{count}{_EXTENSION}" for number in range(1, int(count) + 1))
+            path = os.path.join(directory, next(part for part in parts if part not in names))
             raise NotFound(f"there is no {path}, which the names of the files beside it announce; fetch it", path=path)

@@ -116,6 +116,11 @@ class TestWithoutAnIndex:
             read_checkpoint(model)
         assert caught.value.path == str(model / "model-00003-of-00004.safetensors")
 
+    def test_parts_may_be_numbered_from_zero(self, make: Make) -> None:
+        order = [f"model-0000{number}-of-00003.safetensors" for number in (0, 1, 2)]
+        model = make({name: one(name) for name in order})
+        assert names(read_checkpoint(model), model) == order
+
     def test_a_tensor_in_two_files_is_refused(self, make: Make) -> None:
         model = make({"model.fp16.safetensors": one("x"), "model.safetensors": shard({"y": b"", "x": b""})})
         with pytest.raises(MalformedCheckpoint, match=r"'x': it is in .*/model\.fp16\.safetensors too") as caught:
