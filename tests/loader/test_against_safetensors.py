@@ -1,0 +1,135 @@
+"""The safetensors package is the reference: what it reads is read to the same bytes, what it refuses is refused.
+
+Refusing more is allowed where `tests.loader.corpus.STRICTER` says why, and nowhere else. WEIGHTLIFT_FUZZ_EXAMPLES sets how
+many files each fuzz makes up.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from safetensors import SafetensorError, safe_open
+
+from loader.dtypes import DTYPES
+from loader.errors import MalformedCheckpoint
+from loader.index import read_checkpoint, read_shard
+from tests.loader import fuzz
+from tests.loader.corpus import Refused, Stricter, each_read, each_refused, each_stricter
+from tests.loader.making import content, entry, read_by_the_package
+
+Tensors = Mapping[str, tuple[str, tuple[int, ...], bytes]]
+"""Name to dtype, shape and bytes."""
+
+EXAMPLES = int(os.environ.get("WEIGHTLIFT_FUZZ_EXAMPLES", "150"))
+
+fuzzed = settings(
+    max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+patient = pytest.mark.timeout(0 if "WEIGHTLIFT_FUZZ_EXAMPLES" in os.environ else 120)
+
+OUR_OWN_REASONS = re.compile(
+    r"is there twice|a NUL character|'dtype' .*is none|\.dtype: \{.*is none that safetensors knows|: \[.*is no JSON object"
+)
+"""What the errors say in the cases of STRICTER."""
+
+
+def ours(whole: bytes, path: Path) -> Tensors:
+    """Raises MalformedCheckpoint."""
+    path.write_bytes(whole)
+    return {
+        name: (tensor.dtype.name, tensor.shape, whole[tensor.start : tensor.stop])
+        for name, tensor in read_checkpoint(path).tensors.items()
+    }
+
+
+def theirs(whole: bytes) -> Tensors:
+    """Raises SafetensorError."""
+    found = read_by_the_package(whole)
+    return {name: (tensor["dtype"], tuple(tensor["shape"]), bytes(tensor["data"])) for name, tensor in found.items()}
+
+
+def compare(whole: bytes, path: Path) -> bool:
+    """Whether both took it."""
+    try:
+        read = ours(whole, path)
+    except MalformedCheckpoint as error:
+        if not OUR_OWN_REASONS.search(str(error)):
+            with pytest.raises(SafetensorError):
+                theirs(whole)
+        return False
+    assert read == theirs(whole)
+    return True
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "model.safetensors"
+
+
+class TestAtTheEdges:
+    @each_read
+    def test_both_read_the_same(self, path: Path, whole: bytes) -> None:
+        assert ours(whole, path) == theirs(whole)
+
+    @each_refused
+    def test_the_package_refuses_what_is_refused_here(self, path: Path, case: Refused) -> None:
+        path.write_bytes(case.content)
+        with pytest.raises(SafetensorError):
+            theirs(case.content)
+        with pytest.raises(SafetensorError), safe_open(path, framework="numpy"):
+            pass
+
+    @each_stricter
+    def test_what_only_this_reader_refuses_it_refuses_for_a_reason_of_its_own(self, path: Path, case: Stricter) -> None:
+        with pytest.raises(MalformedCheckpoint, match=re.escape(case.words)) as caught:
+            ours(case.content, path)
+        assert OUR_OWN_REASONS.search(str(caught.value))
+
+    def test_arrays_are_those_of_safe_open(self, path: Path) -> None:
+        header, data = {}, b""
+        for dtype in DTYPES.values():
+            if dtype.numpy and dtype.name != "BOOL":
+                size = 6 * dtype.bits // 8
+                header[dtype.name] = entry(dtype.name, [2, 3], len(data), len(data) + size)
+                data += os.urandom(size)
+        whole = content(header, data)
+        path.write_bytes(whole)
+        with safe_open(path, framework="numpy") as opened:
+            for name, tensor in read_checkpoint(path).tensors.items():
+                array = np.frombuffer(whole[tensor.start : tensor.stop], tensor.dtype.numpy).reshape(tensor.shape)
+                assert opened.get_tensor(name).dtype == array.dtype
+                assert opened.get_tensor(name).tobytes() == array.tobytes()
+
+    def test_metadata_are_those_of_safe_open(self, path: Path) -> None:
+        path.write_bytes(content({"__metadata__": {"format": "pt", "ü": "\n"}}))
+        with safe_open(path, framework="numpy") as opened:
+            assert opened.metadata() == read_shard(str(path)).metadata
+
+
+@patient
+class TestMadeUp:
+    @fuzzed
+    @given(fuzz.valid_files())
+    def test_valid_files_are_read_to_the_same_bytes(self, path: Path, whole: bytes) -> None:
+        assert compare(whole, path)
+
+    @fuzzed
+    @given(fuzz.files_with_wrong_values())
+    def test_files_with_wrong_values(self, path: Path, whole: bytes) -> None:
+        compare(whole, path)
+
+    @fuzzed
+    @given(fuzz.files_with_wrong_bytes())
+    def test_files_with_wrong_bytes(self, path: Path, whole: bytes) -> None:
+        compare(whole, path)
+
+    @fuzzed
+    @given(fuzz.files_with_wrong_text())
+    def test_files_with_wrong_text(self, path: Path, whole: bytes) -> None:
+        compare(whole, path)

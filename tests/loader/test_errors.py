@@ -1,0 +1,33 @@
+"""The loader's errors are a branch of the fetcher's tree, and are what its module says they are."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from fetcher.errors import FetchError
+from loader import errors
+from loader.errors import FileReplaced, LoadError, MalformedCheckpoint, NotReadable, TooLarge
+
+RAISED: list[type[LoadError]] = [MalformedCheckpoint, NotReadable, TooLarge, FileReplaced]
+
+
+def test_the_tree_that_is_drawn_is_the_tree_that_is() -> None:
+    drawn = re.findall(r"([A-Z]\w+) +(\d+)  ", (errors.__doc__ or "").partition("::\n")[2])
+    assert drawn == [(error.__name__, str(error.exit_code)) for error in RAISED]
+    assert LoadError.__subclasses__() == RAISED
+    assert LoadError.__base__ is FetchError
+
+
+@pytest.mark.parametrize("error", RAISED)
+def test_a_reason_word_is_the_name_and_only_a_replaced_file_is_worth_another_try(error: type[LoadError]) -> None:
+    assert error.reason == error.__name__
+    assert error.retryable == (error is FileReplaced)
+    assert error("what happened", path="a.safetensors").sentence() == f"{error.reason}: a.safetensors: what happened"
+
+
+def test_malformed_content_is_said_by_file_and_field() -> None:
+    error = MalformedCheckpoint("it is no list", path="/m/a.safetensors", field="'x'.shape")
+    assert error.sentence() == "MalformedCheckpoint: /m/a.safetensors: 'x'.shape: it is no list"
+    assert (error.path, error.field, error.problem) == ("/m/a.safetensors", "'x'.shape", "it is no list")

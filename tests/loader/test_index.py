@@ -1,0 +1,431 @@
+"""A checkpoint is the files an engine would read, in its order, and nothing that two readers could read as two things."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from fetcher.errors import NotFound, UsageError
+from fetcher.testing.checkpoint import make_checkpoint
+from loader.errors import FileReplaced, MalformedCheckpoint
+from loader.index import Checkpoint, read_checkpoint
+from loader.locations import natural
+from tests.loader.making import shard, write_index
+
+INDEX = "model.safetensors.index.json"
+
+Files = Mapping[str, bytes | Mapping[str, str]]
+"""Shards as bytes, indexes as what they map."""
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def make(model: Path) -> Callable[[Files], Path]:
+    def make(files: Files) -> Path:
+        for name, what in files.items():
+            path = model / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(what, bytes):
+                path.write_bytes(what)
+            else:
+                write_index(path, what)
+        return model
+
+    return make
+
+
+def names(checkpoint: Checkpoint, model: Path) -> list[str]:
+    return [os.path.relpath(shard.path, model) for shard in checkpoint.shards]
+
+
+def one(name: str, data: bytes = b"\0") -> bytes:
+    """A shard with one tensor."""
+    return shard({name: data})
+
+
+Make = Callable[[Files], Path]
+
+
+class TestWhatACheckpointIs:
+    def test_shards_tensors_and_sizes_of_a_generated_model(self, model: Path) -> None:
+        make_checkpoint(model, shards=3, shard_size=200_000)
+        checkpoint = read_checkpoint(model)
+        weight_map = json.loads((model / INDEX).read_text())["weight_map"]
+        assert {name: os.path.basename(tensor.file) for name, tensor in checkpoint.tensors.items()} == weight_map
+        assert names(checkpoint, model) == [f"model-0000{number}-of-00003.safetensors" for number in (1, 2, 3)]
+        assert checkpoint.size == sum(path.stat().st_size for path in model.glob("*.safetensors"))
+        assert checkpoint.data_size == json.loads((model / INDEX).read_text())["metadata"]["total_size"]
+
+    def test_tensors_come_in_the_order_of_reading(self, make: Make) -> None:
+        model = make({"b.safetensors": shard({"z": b"1", "a": b"2"}), "a.safetensors": shard({"y": b"3", "b": b"4"})})
+        assert list(read_checkpoint(model).tensors) == ["y", "b", "z", "a"]
+
+    def test_each_tensor_is_where_it_says(self, make: Make) -> None:
+        model = make({"a.safetensors": shard({"x": b"one", "y": b"three"}), "b.safetensors": one("z", b"two")})
+        for name, data in {"x": b"one", "y": b"three", "z": b"two"}.items():
+            tensor = read_checkpoint(model).tensors[name]
+            assert Path(tensor.file).read_bytes()[tensor.start : tensor.stop] == data
+
+    def test_tensors_cannot_be_changed(self, make: Make) -> None:
+        tensors = read_checkpoint(make({"a.safetensors": one("x")})).tensors
+        with pytest.raises(TypeError):
+            tensors["y"] = tensors["x"]  # type: ignore[index]
+
+    def test_a_shard_keeps_its_metadata(self, make: Make) -> None:
+        model = make({"a.safetensors": shard({}, {"format": "pt"}), "b.safetensors": shard({})})
+        assert [dict(shard.metadata) for shard in read_checkpoint(model).shards] == [{"format": "pt"}, {}]
+
+    def test_no_descriptor_stays_open(self, make: Make) -> None:
+        model = make({"a.safetensors": one("x"), "b.safetensors": b"broken", INDEX: {"x": "a.safetensors"}})
+        before = os.listdir("/proc/self/fd")
+        read_checkpoint(model)
+        for source in (model / "b.safetensors", [model]):
+            with pytest.raises(MalformedCheckpoint):
+                read_checkpoint(source)
+        assert os.listdir("/proc/self/fd") == before
+
+
+class TestWithoutAnIndex:
+    def test_all_files_of_the_directory_in_natural_order(self, make: Make) -> None:
+        order = ["model-2.safetensors", "model-010.safetensors", "model-10.safetensors", "other.safetensors"]
+        model = make({name: one(name) for name in reversed(order)} | {"pytorch_model.bin": b"", "config.json": b"{}"})
+        assert names(read_checkpoint(model), model) == order
+
+    def test_neither_subdirectories_nor_hidden_files(self, make: Make) -> None:
+        hidden = {"text_encoder/model.safetensors": one("a"), "._model.safetensors": b"Mac", ".cache/x.safetensors": one("b")}
+        model = make({"model.safetensors": one("x"), **hidden})
+        assert names(read_checkpoint(model), model) == ["model.safetensors"]
+
+    def test_not_the_bookkeeping_of_the_fetcher(self, make: Make) -> None:
+        model = make({"model.safetensors": one("x"), ".fetcher/staging/data/model.safetensors": b"half"})
+        assert names(read_checkpoint(model), model) == ["model.safetensors"]
+
+    def test_numbered_parts_must_all_be_there(self, make: Make) -> None:
+        model = make({f"model-0000{number}-of-00004.safetensors": one(str(number)) for number in (1, 2, 4)})
+        with pytest.raises(NotFound, match=r"model-00003-of-00004\.safetensors, which the names of the files") as caught:
+            read_checkpoint(model)
+        assert caught.value.path == str(model / "model-00003-of-00004.safetensors")
+
+    def test_parts_may_be_numbered_from_zero(self, make: Make) -> None:
+        order = [f"model-0000{number}-of-00003.safetensors" for number in (0, 1, 2)]
+        model = make({name: one(name) for name in order})
+        assert names(read_checkpoint(model), model) == order
+
+    def test_a_tensor_in_two_files_is_refused(self, make: Make) -> None:
+        model = make({"model.fp16.safetensors": one("x"), "model.safetensors": shard({"y": b"", "x": b""})})
+        with pytest.raises(MalformedCheckpoint, match=r"'x': it is in .*/model\.fp16\.safetensors too") as caught:
+            read_checkpoint(model)
+        assert (caught.value.path, caught.value.field) == (str(model / "model.safetensors"), "'x'")
+
+    def test_a_directory_without_weights_is_none(self, make: Make) -> None:
+        model = make({"pytorch_model.bin": b"", "unet/model.safetensors": one("x")})
+        with pytest.raises(NotFound, match=re.escape(f"no .safetensors file is in {model}; subdirectories are not searched")):
+            read_checkpoint(model)
+
+
+class TestWithAnIndex:
+    def test_the_index_says_which_files_count(self, make: Make) -> None:
+        model = make({
+            "model-00001-of-00002.safetensors": one("a"),
+            "model-00002-of-00002.safetensors": one("b"),
+            "left-over-from-yesterday.safetensors": one("a"),
+            INDEX: {"b": "model-00002-of-00002.safetensors", "a": "model-00001-of-00002.safetensors"},
+        })  # fmt: skip
+        assert names(read_checkpoint(model), model) == [f"model-0000{n}-of-00002.safetensors" for n in (1, 2)]
+
+    def test_they_are_read_in_natural_order_whatever_its_own(self, make: Make) -> None:
+        order = ["model-2.safetensors", "model-10.safetensors", "model-11.safetensors"]
+        model = make({name: one(name) for name in order} | {INDEX: {name: name for name in reversed(order)}})
+        assert names(read_checkpoint(model), model) == order
+
+    def test_tensors_that_it_does_not_mention_count_all_the_same(self, make: Make) -> None:
+        """transformers and vLLM read whole files: a tied or quantized tensor is often missing in the map."""
+        model = make({"a.safetensors": shard({"x": b"1", "x.scale": b"2"}), INDEX: {"x": "a.safetensors"}})
+        assert list(read_checkpoint(model).tensors) == ["x", "x.scale"]
+
+    def test_another_index_counts_where_it_is_the_only_one(self, make: Make) -> None:
+        name = "diffusion_pytorch_model.safetensors.index.json"
+        model = make({"a.safetensors": one("x"), "b.safetensors": one("x"), name: {"x": "b.safetensors"}})
+        assert names(read_checkpoint(model), model) == ["b.safetensors"]
+
+    def test_the_usual_index_counts_before_others(self, make: Make) -> None:
+        others = {
+            "model.fp16.safetensors.index.json": {"x": "b.safetensors"},
+            "a.safetensors.index.json": {"x": "b.safetensors"},
+        }
+        model = make({"a.safetensors": one("x"), "b.safetensors": one("x"), INDEX: {"x": "a.safetensors"}, **others})
+        assert names(read_checkpoint(model), model) == ["a.safetensors"]
+
+    def test_of_several_others_one_must_be_named(self, make: Make) -> None:
+        indexes = {f"{name}.safetensors.index.json": {"x": f"{name}.safetensors"} for name in ("bf16", "fp8")}
+        model = make({"bf16.safetensors": one("x"), "fp8.safetensors": one("x"), **indexes})
+        with pytest.raises(UsageError, match=r"'bf16\.safetensors\.index\.json', 'fp8\.safetensors\.index\.json'"):
+            read_checkpoint(model)
+        assert names(read_checkpoint(model / "fp8.safetensors.index.json"), model) == ["fp8.safetensors"]
+
+    def test_a_file_below_the_directory_is_inside_it(self, make: Make) -> None:
+        model = make({"parts/a.safetensors": one("x"), INDEX: {"x": "parts/a.safetensors"}})
+        assert names(read_checkpoint(model), model) == ["parts/a.safetensors"]
+
+    @pytest.mark.parametrize(
+        ("file", "words"),
+        [
+            ("../a.safetensors", "leaves the directory"),
+            ("parts/../../a.safetensors", "leaves the directory"),
+            ("./a.safetensors", "leaves the directory"),
+            ("parts//a.safetensors", "leaves the directory"),
+            ("..", "leaves the directory"),
+            ("", "leaves the directory"),
+            ("/etc/passwd", "absolute"),
+            ("a\0.safetensors", "control characters"),
+            ("\x1b[2Ja.safetensors", "control characters"),
+            ("a" * 3000, "too long"),
+            (None, "no file's name"),
+            (["a.safetensors"], "no file's name"),
+            (1, "no file's name"),
+        ],
+    )
+    def test_names_may_not_leave_the_directory(self, make: Make, file: object, words: str) -> None:
+        model = make({"inside.safetensors": one("y"), "../a.safetensors": one("x")})
+        write_index(model / INDEX, {"y": "inside.safetensors", "x": file})
+        with pytest.raises(MalformedCheckpoint, match=words) as caught:
+            read_checkpoint(model)
+        assert (caught.value.path, caught.value.field) == (str(model / INDEX), "weight_map['x']")
+        assert len(str(caught.value)) < len(str(model)) + 300
+
+    def test_a_file_that_is_not_there(self, make: Make) -> None:
+        model = make({"a.safetensors": one("x"), INDEX: {"x": "a.safetensors", "y": "b.safetensors"}})
+        with pytest.raises(NotFound, match=r"there is no .*/b\.safetensors"):
+            read_checkpoint(model)
+
+    def test_a_tensor_that_is_in_another_file_than_it_says(self, make: Make) -> None:
+        model = make(
+            {"a.safetensors": one("x"), "b.safetensors": one("y"), INDEX: {"x": "b.safetensors", "y": "a.safetensors"}}
+        )
+        self.misplaced(model, r"weight_map\['x'\]: said to be in 'b.safetensors', but it is in .*/a\.safetensors$")
+
+    def test_a_tensor_that_is_in_no_file(self, make: Make) -> None:
+        model = make({"a.safetensors": one("x"), INDEX: {"x": "a.safetensors", "y": "a.safetensors"}})
+        self.misplaced(model, r"weight_map\['y'\]: said to be in 'a.safetensors', but no shard has it$")
+
+    def test_a_tensor_that_is_in_a_file_it_leaves_out(self, make: Make) -> None:
+        model = make(
+            {"a.safetensors": one("x"), "b.safetensors": one("y"), INDEX: {"x": "a.safetensors", "y": "a.safetensors"}}
+        )
+        self.misplaced(model, r"weight_map\['y'\]: said to be in 'a.safetensors', but no shard has it$")
+
+    def test_a_tensor_in_two_of_its_files(self, make: Make) -> None:
+        both = {"a.safetensors": shard({"x": b"1", "z": b"2"}), "b.safetensors": shard({"y": b"3", "z": b"4"})}
+        model = make({**both, INDEX: {"x": "a.safetensors", "y": "b.safetensors", "z": "b.safetensors"}})
+        with pytest.raises(MalformedCheckpoint, match=r"b\.safetensors: 'z': it is in .*/a\.safetensors too"):
+            read_checkpoint(model)
+
+    @staticmethod
+    def misplaced(model: Path, words: str) -> None:
+        with pytest.raises(MalformedCheckpoint, match=words) as caught:
+            read_checkpoint(model)
+        assert caught.value.path == str(model / INDEX)
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("", "not JSON"),
+            ("[]", "weight_map: it is no JSON object"),
+            ("{}", "weight_map: it is no JSON object"),
+            ('{"weight_map": []}', "weight_map: it is no JSON object"),
+            ('{"weight_map": {}}', "weight_map: it is no JSON object"),
+            ('{"weight_map": {"x": "a.safetensors", "x": "b.safetensors"}}', "'x' is there twice"),
+            ('{"weight_map": {"x": "a.safetensors"}, "weight_map": {"x": "a.safetensors"}}', "'weight_map' is there twice"),
+            ('{"weight_map": {"x": "a.safetensors"}, "metadata": NaN}', "NaN is not JSON"),
+            ('{"weight_map": ' + "[" * 100_000, "deeper than"),
+        ],
+    )
+    def test_an_index_that_is_none(self, make: Make, text: str, words: str) -> None:
+        model = make({"a.safetensors": one("x"), "b.safetensors": one("x")})
+        (model / INDEX).write_text(text)
+        with pytest.raises(MalformedCheckpoint, match=words) as caught:
+            read_checkpoint(model)
+        assert caught.value.path == str(model / INDEX)
+
+    def test_an_index_too_long_is_not_read(self, make: Make) -> None:
+        model = make({"a.safetensors": one("x")})
+        with (model / INDEX).open("wb") as file:
+            file.truncate(100_000_001)
+        with pytest.raises(MalformedCheckpoint, match="100000001 bytes, more than the 100000000 an index may have"):
+            read_checkpoint(model)
+
+    def test_its_total_size_is_not_believed(self, make: Make) -> None:
+        model = make({"a.safetensors": one("x")})
+        write_index(model / INDEX, {"x": "a.safetensors"}, metadata={"total_size": 5.0})
+        assert read_checkpoint(model).data_size == 1
+
+
+class TestMistral:
+    """Its repositories hold every weight twice, for transformers and under its own names."""
+
+    OWN: ClassVar[Files] = {"consolidated.safetensors": one("layers.0.wq")}
+
+    def test_the_index_for_transformers_leaves_its_own_out(self, make: Make) -> None:
+        model = make(
+            {**self.OWN, "model-00001-of-00001.safetensors": one("q"), INDEX: {"q": "model-00001-of-00001.safetensors"}}
+        )
+        assert names(read_checkpoint(model), model) == ["model-00001-of-00001.safetensors"]
+
+    def test_without_an_index_they_are_left_out_too(self, make: Make) -> None:
+        model = make({**self.OWN, "model.safetensors": one("q")})
+        assert names(read_checkpoint(model), model) == ["model.safetensors"]
+
+    def test_and_their_index_does_not_count(self, make: Make) -> None:
+        index = {"consolidated.safetensors.index.json": {"layers.0.wq": "consolidated.safetensors"}}
+        model = make({**self.OWN, **index, "model.safetensors": one("q")})
+        assert names(read_checkpoint(model), model) == ["model.safetensors"]
+
+    def test_alone_they_are_the_checkpoint(self, make: Make) -> None:
+        model = make(self.OWN)
+        assert names(read_checkpoint(model), model) == ["consolidated.safetensors"]
+
+    def test_alone_their_index_counts(self, make: Make) -> None:
+        parts = {f"consolidated-0000{number}-of-00002.safetensors": one(str(number)) for number in (1, 2)}
+        index = {"consolidated.safetensors.index.json": {"2": "consolidated-00002-of-00002.safetensors"}}
+        model = make({**parts, **index})
+        assert names(read_checkpoint(model), model) == ["consolidated-00002-of-00002.safetensors"]
+
+    @pytest.mark.parametrize("name", ["consolidated.safetensors", "consolidated.safetensors.index.json"])
+    def test_they_can_be_named(self, make: Make, name: str) -> None:
+        index = {"consolidated.safetensors.index.json": {"layers.0.wq": "consolidated.safetensors"}}
+        model = make({**self.OWN, **index, "model.safetensors": one("q")})
+        assert list(read_checkpoint(model / name).tensors) == ["layers.0.wq"]
+
+
+class TestOtherSources:
+    def test_one_file(self, make: Make) -> None:
+        model = make({"a.safetensors": one("x"), "b.safetensors": one("y")})
+        assert names(read_checkpoint(str(model / "b.safetensors")), model) == ["b.safetensors"]
+
+    def test_a_list_of_files_in_its_own_order(self, make: Make) -> None:
+        model = make({"a.safetensors": one("x"), "b.safetensors": one("y"), INDEX: {"z": "c.safetensors"}})
+        checkpoint = read_checkpoint([model / "b.safetensors", str(model / "a.safetensors")])
+        assert names(checkpoint, model) == ["b.safetensors", "a.safetensors"]
+
+    def test_a_path_relative_to_the_working_directory(self, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(make({"a.safetensors": one("x"), INDEX: {"x": "a.safetensors"}}))
+        for source in (".", "a.safetensors", INDEX):
+            assert list(read_checkpoint(source).tensors) == ["x"]
+
+    def test_a_file_twice_is_a_tensor_twice(self, make: Make) -> None:
+        path = make({"a.safetensors": one("x")}) / "a.safetensors"
+        with pytest.raises(MalformedCheckpoint, match="too; which of the two counts"):
+            read_checkpoint([path, path])
+
+    def test_an_empty_list_is_a_mistake(self) -> None:
+        with pytest.raises(UsageError, match="no file is named"):
+            read_checkpoint([])
+
+    def test_a_path_where_nothing_is(self, tmp_path: Path) -> None:
+        with pytest.raises(NotFound, match=re.escape(f"there is no {tmp_path / 'model'}")):
+            read_checkpoint(tmp_path / "model")
+
+    def test_a_snapshot_of_the_hubs_cache_is_links_that_lead_out(self, tmp_path: Path) -> None:
+        snapshot = self._snapshot(tmp_path)
+        (tmp_path / "blobs" / "abc").write_bytes(one("x"))
+        checkpoint = read_checkpoint(snapshot)
+        assert names(checkpoint, snapshot) == ["a.safetensors"]
+        assert checkpoint.shards[0].identity.inode == (tmp_path / "blobs" / "abc").stat().st_ino
+
+    def test_a_link_to_a_blob_that_was_not_fetched_says_so(self, tmp_path: Path) -> None:
+        with pytest.raises(NotFound, match=r"a\.safetensors: it is a link to \.\./\.\./blobs/abc, which is not there"):
+            read_checkpoint(self._snapshot(tmp_path))
+
+    @staticmethod
+    def _snapshot(root: Path) -> Path:
+        snapshot = root / "snapshots" / "0123"
+        snapshot.mkdir(parents=True)
+        (root / "blobs").mkdir()
+        write_index(root / "blobs" / "def", {"x": "a.safetensors"})
+        (snapshot / "a.safetensors").symlink_to("../../blobs/abc")
+        (snapshot / INDEX).symlink_to("../../blobs/def")
+        return snapshot
+
+
+class TestAFileReplacedLater:
+    @pytest.fixture
+    def path(self, make: Make) -> Path:
+        return make({"a.safetensors": one("x", b"before")}) / "a.safetensors"
+
+    def test_the_same_file_is_opened_again(self, path: Path) -> None:
+        (shard,) = read_checkpoint(path).shards
+        descriptor = shard.open()
+        try:
+            tensor = shard.tensors[0]
+            assert os.pread(descriptor, tensor.size, tensor.start) == b"before"
+            assert not os.get_inheritable(descriptor)
+            shard.check(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def test_another_in_its_place_is_noticed(self, path: Path) -> None:
+        (shard,) = read_checkpoint(path).shards
+        other = path.with_name("other")
+        other.write_bytes(path.read_bytes())
+        os.utime(other, ns=(0, path.stat().st_mtime_ns))
+        other.replace(path)
+        self.refused(shard.open, path)
+
+    def test_writing_into_it_is_noticed(self, path: Path) -> None:
+        (shard,) = read_checkpoint(path).shards
+        descriptor = shard.open()
+        try:
+            path.write_bytes(one("x", b"behind"))
+            os.utime(path, ns=(0, shard.identity.mtime_ns + 1))
+            self.refused(lambda: shard.check(descriptor), path)
+        finally:
+            os.close(descriptor)
+        self.refused(shard.open, path)
+
+    def test_no_descriptor_is_left_behind(self, path: Path) -> None:
+        (shard,) = read_checkpoint(path).shards
+        path.write_bytes(b"")
+        before = os.listdir("/proc/self/fd")
+        self.refused(shard.open, path)
+        assert os.listdir("/proc/self/fd") == before
+
+    @pytest.mark.parametrize("changed", ["a.safetensors", INDEX])
+    def test_so_is_writing_while_the_header_or_the_index_is_read(
+        self, make: Make, monkeypatch: pytest.MonkeyPatch, changed: str
+    ) -> None:
+        path = make({"a.safetensors": one("x"), INDEX: {"x": "a.safetensors"}}) / changed
+        real = os.pread
+
+        def pread(descriptor: int, count: int, offset: int) -> bytes:
+            if os.path.sameopenfile(descriptor, watched):
+                os.utime(path, ns=(0, 0))
+            return real(descriptor, count, offset)
+
+        monkeypatch.setattr(os, "pread", pread)
+        watched = os.open(path, os.O_RDONLY)
+        try:
+            self.refused(lambda: read_checkpoint(path.parent), path)
+        finally:
+            os.close(watched)
+
+    @staticmethod
+    def refused(action: Callable[[], object], path: Path) -> None:
+        with pytest.raises(FileReplaced, match="was replaced or written to since it was first read") as caught:
+            action()
+        assert (caught.value.path, caught.value.exit_code, caught.value.retryable) == (str(path), 75, True)
+
+
+def test_natural_order_is_that_of_numbers() -> None:
+    order = ["9", "10", "a", "a-9", "a-9b", "a-10", "b-01", "b-1", "²"]
+    shuffled = order[4:] + order[:4]
+    assert sorted(shuffled, key=natural) == order
