@@ -43,6 +43,19 @@ contracts: $(READY) ## who may import whom
 pytest: $(READY) ## the tests alone; PYTEST_ARGS="-k resume -x" narrows them
 	$(BIN)/pytest $(PYTEST_ARGS)
 
+ARM := aarch64-linux-gnu-gcc
+
+dist: $(READY) ## build the sdist and the wheels for x86-64 and (with gcc-aarch64-linux-gnu) arm64, each with its compiled part
+	rm -rf build dist
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dist]'
+	$(BIN)/python -m build
+	if command -v $(ARM) >/dev/null; then rm -rf build; \
+		CC=$(ARM) LDSHARED="$(ARM) -shared" _PYTHON_HOST_PLATFORM=linux-aarch64 $(BIN)/python -m build --wheel; fi
+	for wheel in dist/*-linux_*.whl; do \
+		PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist $$wheel && rm $$wheel || exit 1; done
+	for wheel in dist/*.whl; do \
+		$(BIN)/python -m zipfile -l $$wheel | grep _sha256.abi3.so || { echo "$$wheel lacks the compiled part" >&2; exit 1; }; done
+
 bench: $(READY) ## measure for some minutes: the pieces, then whole fetches at a small scale; writes nothing but .bench
 	$(BIN)/pytest benchmarks --benchmark-enable --benchmark-only --timeout=0 $(PYTEST_ARGS)
 	$(BIN)/python -m benchmarks fetch $(BENCH_ARGS)
@@ -62,4 +75,4 @@ clean: ## remove .venv and everything generated
 	rm -rf $(VENV) .bench build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup demo test lint types contracts pytest bench format upgrade clean
+.PHONY: help setup demo test lint types contracts pytest dist bench format upgrade clean
