@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from fetcher.artifact import ArtifactRef, ByteRange, RemoteFile, total_size
+from fetcher.artifact import ArtifactRef, RemoteFile, total_size
 from fetcher.engine import Artifact, described
 from fetcher.engine.pipeline import pinned
-from fetcher.errors import DigestMismatch, NotFound
+from fetcher.engine.rereading import Standing, Unread, Wrong, chunk_digests, wrong_digests
+from fetcher.errors import DigestMismatch, FetchError, LocalIOError, NotFound, from_os_error
 from fetcher.events import BytesHashed, FileVerified, Planned, Resolved, Subscriber
-from fetcher.integrity.digests import DigestCheck
-from fetcher.integrity.frontier import chunk_digest, read_pieces
 from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
-from fetcher.planning.ranges import chunk_count, chunk_range
 from fetcher.planning.selection import select
 from fetcher.settings import Settings
 from fetcher.sources.base import Source
@@ -31,7 +31,7 @@ async def check(ref: ArtifactRef, settings: Settings, *, source: Source, on_even
     on_event(Planned(len(files), total_size(files), total_size(files), 0))
     root = _root(source, files)
     known = Manifest.read(root / RELATIVE_PATH)
-    entries = [await asyncio.to_thread(_checked, file, source.local_path(file), known, on_event) for file in files]
+    entries = await asyncio.to_thread(_checked, files, source, known, on_event)
     if known is not None and not ref.include and not ref.exclude:
         _refuse_missing(known, {file.path for file in files})
     manifest = Manifest.for_request(ref, revision=listing.revision, files=entries, created="", version="")
@@ -51,37 +51,50 @@ def _refuse_missing(known: Manifest, present: set[str]) -> None:
             raise DigestMismatch(f"{file.path} is listed in the manifest but missing; fetch it again", path=file.path)
 
 
-def _checked(file: RemoteFile, path: Path | None, known: Manifest | None, on_event: Subscriber) -> ManifestFile:
+def _checked(files: Sequence[RemoteFile], source: Source, known: Manifest | None, on_event: Subscriber) -> list[ManifestFile]:
+    standing = [_standing(file, source.local_path(file)) for file in files]
+    found = chunk_digests(standing, lambda name, size: on_event(BytesHashed(name, size)))
+    entries = [_entry(file, each.size, chunks, known) for file, each, chunks in zip(files, standing, found, strict=True)]
+    # Those digests that the manifest's chunks do not stand for already.
+    proven = {file.path: file.digests for file in known.files} if known else {}
+    open_ones = [
+        replace(each, digests=left)
+        for each in standing
+        if (left := tuple(digest for digest in each.digests if digest not in proven.get(each.name, ())))
+    ]
+    for each, wrong in zip(open_ones, wrong_digests(open_ones), strict=True):
+        _refuse(each.name, wrong)
+    for entry in entries:
+        on_event(FileVerified(entry.path, entry.size, bool(entry.digests)))
+    return entries
+
+
+def _standing(file: RemoteFile, path: Path | None) -> Standing:
     if path is None:
         raise NotFound(f"{file.path} is not there", path=file.path)
-    entry = known.file(file.path) if known else None
     with storing("read the file", file.path):
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            size = os.fstat(descriptor).st_size
-            chunks = tuple(chunk_digest(descriptor, chunk_range(at, size)) or "" for at in range(chunk_count(size)))
-            if entry is not None and (size, chunks) != (entry.size, entry.chunks):
-                raise DigestMismatch(f"{file.path} differs from its manifest; fetch it again", path=file.path)
-            _compare_digests(file, entry, descriptor, size)
-        finally:
-            os.close(descriptor)
-    on_event(BytesHashed(file.path, size))
-    on_event(FileVerified(file.path, size, bool(file.digests)))
+        return Standing(file.path, path, os.stat(path).st_size, file.digests)
+
+
+def _entry(file: RemoteFile, size: int, chunks: tuple[str, ...] | Unread, known: Manifest | None) -> ManifestFile:
+    if isinstance(chunks, Unread):
+        raise _unreadable(file.path, chunks)
+    entry = known.file(file.path) if known else None
+    if entry is not None and (size, chunks) != (entry.size, entry.chunks):
+        raise DigestMismatch(f"{file.path} differs from its manifest; fetch it again", path=file.path)
     return ManifestFile(file.path, size, file.digests, chunks, file.validator)
 
 
-def _compare_digests(file: RemoteFile, entry: ManifestFile | None, descriptor: int, size: int) -> None:
-    """Those that the manifest's chunks do not stand for already."""
-    unproven = [digest for digest in file.digests if entry is None or digest not in entry.digests]
-    if not unproven:
-        return
-    check = DigestCheck(unproven, size=size)
-    for piece in read_pieces(descriptor, ByteRange(0, size)):
-        check.update(piece)
-    if found := check.mismatch():
+def _refuse(path: str, wrong: Wrong | Unread | None) -> None:
+    if isinstance(wrong, Unread):
+        raise _unreadable(path, wrong)
+    if wrong is not None:
         raise DigestMismatch(
-            f"{file.path}: expected {found[0]}, found {found[1]}; fetch it again",
-            path=file.path,
-            expected=str(found[0]),
-            actual=found[1],
+            f"{path}: expected {wrong[0]}, found {wrong[1]}; fetch it again", path=path, expected=str(wrong[0]), actual=wrong[1]
         )
+
+
+def _unreadable(path: str, error: Unread) -> FetchError:
+    if isinstance(error, OSError):
+        return from_os_error(error, doing="read the file", path=path)
+    return LocalIOError(f"{path} was cut short while it was read", path=path)

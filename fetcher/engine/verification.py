@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from fetcher.artifact import ByteRange
-from fetcher.engine.cpu import cpu_count
-from fetcher.events import BytesHashed, Event, FileVerified, Planned, Subscriber
-from fetcher.integrity.digests import DigestCheck
-from fetcher.integrity.frontier import chunk_digest, read_pieces
+from fetcher.engine.rereading import Standing, Unread, chunk_digests, wrong_digests
+from fetcher.events import BytesHashed, FileVerified, Planned, Subscriber
 from fetcher.manifest import ManifestFile
-from fetcher.planning.ranges import chunk_count, chunk_range
+from fetcher.planning.ranges import chunk_range
 from fetcher.store.catalog import Entry
 
 
@@ -36,63 +31,61 @@ class VerifyReport:
 
 
 def verify(entry: Entry, *, full: bool, on_event: Subscriber) -> VerifyReport:
-    """Read every file of `entry`, several at once. Never raises for what it finds: it reports."""
+    """Read every file of `entry`, all processors at once. Never raises for what it finds: it reports."""
     began = time.monotonic()
     files, total = entry.manifest.files, entry.manifest.size
     on_event(Planned(len(files), total, 0, 0))
 
-    one_at_a_time = threading.Lock()
-
-    def say(event: Event) -> None:
-        with one_at_a_time:
-            on_event(event)
-
-    def check(file: ManifestFile) -> str | None:
-        problem = _problem(entry, file, full=full, on_event=say)
-        if problem is None:
-            say(FileVerified(file.path, file.size, full and bool(file.digests)))
-        return problem
-
-    pool = ThreadPoolExecutor(cpu_count())
-    try:
-        problems = list(pool.map(check, files))
-    finally:
-        # An interrupted check waits for no thread: it only reads.
-        pool.shutdown(wait=False, cancel_futures=True)
+    problems: dict[str, str] = {}
+    standing = [there for file in files if (there := _found(entry, file, problems)) is not None]
+    known = {file.path: file for file in files}
+    for file, chunks in zip(
+        standing, chunk_digests(standing, lambda name, size: on_event(BytesHashed(name, size))), strict=True
+    ):
+        if problem := _wrong_chunk(known[file.name], chunks):
+            problems[file.name] = problem
+    if full:
+        whole = [file for file in standing if file.name not in problems and file.digests]
+        for file, wrong in zip(whole, wrong_digests(whole), strict=True):
+            if wrong is not None:
+                problems[file.name] = _unread(wrong) if isinstance(wrong, Unread) else f"has {wrong[1]} instead of {wrong[0]}"
+    for file in standing:
+        if file.name not in problems:
+            on_event(FileVerified(file.name, file.size, full and bool(file.digests)))
     return VerifyReport(
         path=str(entry.path),
         files=len(files),
         bytes=total,
-        bad=tuple((file.path, problem) for file, problem in zip(files, problems, strict=True) if problem),
+        bad=tuple((file.path, problems[file.path]) for file in files if file.path in problems),
         unverifiable=tuple(file.path for file in files if not file.digests),
         seconds=round(time.monotonic() - began, 3),
         full=full,
     )
 
 
-def _problem(entry: Entry, file: ManifestFile, *, full: bool, on_event: Subscriber) -> str | None:
+def _found(entry: Entry, file: ManifestFile, problems: dict[str, str]) -> Standing | None:
+    """The file as it is to be, if it is there at all."""
+    path = entry.path / file.path
     try:
-        descriptor = os.open(entry.path / file.path, os.O_RDONLY | os.O_CLOEXEC)
+        size = os.stat(path).st_size
     except OSError as error:
-        return f"can't be opened: {(error.strerror or str(error)).lower()}"
-    try:
-        if (size := os.fstat(descriptor).st_size) != file.size:
-            return f"has {size:,} bytes instead of {file.size:,}"
-        for index in range(chunk_count(size)):
-            chunk = chunk_range(index, size)
-            if chunk_digest(descriptor, chunk) != file.chunks[index]:
-                return f"chunk {index} (from byte {chunk.start:,}) differs from what was verified"
-            on_event(BytesHashed(file.path, len(chunk)))
-        return _wrong_digest(file, descriptor) if full else None
-    except OSError as error:
-        return f"can't be read: {(error.strerror or str(error)).lower()}"
-    finally:
-        os.close(descriptor)
+        problems[file.path] = f"can't be opened: {(error.strerror or str(error)).lower()}"
+        return None
+    if size != file.size:
+        problems[file.path] = f"has {size:,} bytes instead of {file.size:,}"
+        return None
+    return Standing(file.path, path, size, file.digests)
 
 
-def _wrong_digest(file: ManifestFile, descriptor: int) -> str | None:
-    check = DigestCheck(file.digests, size=file.size)
-    for piece in read_pieces(descriptor, ByteRange(0, file.size)):
-        check.update(piece)
-    found = check.mismatch()
-    return f"has {found[1]} instead of {found[0]}" if found else None
+def _wrong_chunk(file: ManifestFile, chunks: tuple[str, ...] | Unread) -> str | None:
+    if isinstance(chunks, Unread):
+        return _unread(chunks)
+    for index, (chunk, known) in enumerate(zip(chunks, file.chunks, strict=True)):
+        if chunk != known:
+            start = chunk_range(index, file.size).start
+            return f"chunk {index} (from byte {start:,}) differs from what was verified"
+    return None
+
+
+def _unread(error: Unread) -> str:
+    return f"can't be read: {(getattr(error, 'strerror', None) or str(error)).lower()}"

@@ -110,17 +110,17 @@ class Stretch:
 
 
 def advance_together(stretches: Sequence[Stretch], buffer: memoryview) -> None:
-    """One step of each, as long as an equal share of `buffer`. Blocks; no frontier may occur twice.
+    """One step of each, as long as an equal share of `buffer`, or LONGER. Blocks; no frontier may occur twice.
 
-    Raises as `Stretch.next_bytes`.
+    Raises as `Stretch.next_bytes`, and then none has moved.
     """
     share = len(buffer) // len(stretches)
-    pairs: list[tuple[Hasher, memoryview]] = []
-    for number, stretch in enumerate(stretches):
-        data = stretch.next_bytes(buffer[number * share : (number + 1) * share])
-        pairs.extend((hasher, data) for hasher in stretch.frontier.hashers)
+    steps = [
+        (stretch, stretch.next_bytes(buffer[number * share : (number + 1) * share])) for number, stretch in enumerate(stretches)
+    ]
+    advance([(hasher, data) for stretch, data in steps for hasher in stretch.frontier.hashers])
+    for stretch, data in steps:
         stretch.frontier.position += len(data)
-    advance(pairs)
 
 
 def chunk_digest(descriptor: int, byte_range: ByteRange) -> str | None:

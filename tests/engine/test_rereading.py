@@ -1,0 +1,90 @@
+"""Files that stand are read again, side by side: what is wrong is said of the right file, and of no other."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+import xxhash
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fetcher.artifact import CHUNK_SIZE, Digest
+from fetcher.engine.incoming import STRETCH
+from fetcher.engine.rereading import Standing, chunk_digests, wrong_digests
+from fetcher.testing.checkpoint import random_bytes
+from tests.lab.faultfs import Rule
+from tests.lab.faults import FaultFilesystem
+
+LARGE = random_bytes("rereading", 2 * CHUNK_SIZE + 777)
+
+
+def sha256(content: bytes) -> Digest:
+    return Digest("sha256", hashlib.sha256(content).hexdigest())
+
+
+def git(content: bytes) -> Digest:
+    return Digest("git-sha1", hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest())
+
+
+def standing(directory: Path, name: str, content: bytes, *digests: Digest) -> Standing:
+    (directory / name).write_bytes(content)
+    return Standing(name, directory / name, len(content), digests or (sha256(content),))
+
+
+def test_chunks_are_those_of_the_content_in_order(tmp_path: Path) -> None:
+    told: list[int] = []
+    files = [standing(tmp_path, "large", LARGE), standing(tmp_path, "empty", b""), standing(tmp_path, "small", b"x")]
+    found = chunk_digests(files, lambda _, size: told.append(size))
+    pieces = [LARGE[start : start + CHUNK_SIZE] for start in range(0, len(LARGE), CHUNK_SIZE)]
+    assert found == [tuple(map(xxhash.xxh3_128_hexdigest, pieces)), (), (xxhash.xxh3_128_hexdigest(b"x"),)]
+    assert sum(told) == len(LARGE) + 1
+
+
+@settings(max_examples=20, deadline=None)
+@given(sizes=st.lists(st.integers(0, 300_000), min_size=1, max_size=40), data=st.data())
+def test_of_many_files_just_the_wrong_ones_are_named(
+    sizes: list[int], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    directory = tmp_path_factory.mktemp("many")
+    wrong = data.draw(st.sets(st.integers(0, len(sizes) - 1)))
+    files, expected = [], []
+    for number, size in enumerate(sizes):
+        content = random_bytes(str(number), size)
+        kind = sha256 if number % 3 else git
+        files.append(standing(directory, str(number), content, kind(content + b"!") if number in wrong else kind(content)))
+        expected.append((kind(content + b"!"), str(kind(content))) if number in wrong else None)
+    assert wrong_digests(files) == expected
+
+
+def test_a_file_longer_than_what_is_mapped_at_a_time(tmp_path: Path) -> None:
+    content = random_bytes("stretches", STRETCH + 5000)
+    files = [standing(tmp_path, "long", content), standing(tmp_path, "short", b"s")]
+    assert wrong_digests(files) == [None, None]
+
+
+def test_what_is_gone_cut_short_or_forbidden_does_not_keep_others_from_being_read(tmp_path: Path) -> None:
+    files = [standing(tmp_path, name, LARGE) for name in ("gone", "cut", "whole")]
+    os.unlink(tmp_path / "gone")
+    os.truncate(tmp_path / "cut", CHUNK_SIZE + 5)
+    gone, cut, whole = chunk_digests(files, lambda *_: None)
+    assert isinstance(gone, FileNotFoundError)
+    assert isinstance(cut, tuple)
+    assert (cut[0], cut[1]) == (xxhash.xxh3_128_hexdigest(LARGE[:CHUNK_SIZE]), "")
+    assert isinstance(whole, tuple)
+    assert all(whole)
+    missing, short, right = wrong_digests(files)
+    assert isinstance(missing, FileNotFoundError)
+    assert isinstance(short, EOFError)
+    assert right is None
+
+
+def test_a_disk_error_is_that_files_alone(faulty: FaultFilesystem) -> None:
+    files = [standing(faulty.path, name, LARGE) for name in ("bad", "good")]
+    faulty.obey(Rule("read", match="bad", error=errno.EIO, after=1024 * 1024))
+    bad, good = wrong_digests(files)
+    assert isinstance(bad, OSError)
+    assert good is None
