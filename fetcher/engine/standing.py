@@ -12,6 +12,7 @@ from fetcher.engine import Artifact, described
 from fetcher.engine.pipeline import pinned
 from fetcher.errors import DigestMismatch, NotFound
 from fetcher.events import BytesHashed, FileVerified, Planned, Resolved, Subscriber
+from fetcher.filesystem import storing
 from fetcher.integrity.digests import DigestCheck
 from fetcher.integrity.frontier import chunk_digest, read_pieces
 from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
@@ -19,7 +20,6 @@ from fetcher.planning.ranges import chunk_count, chunk_range
 from fetcher.planning.selection import select
 from fetcher.settings import Settings
 from fetcher.sources.base import Source
-from fetcher.store.filesystem import storing
 
 
 async def check(ref: ArtifactRef, settings: Settings, *, source: Source, on_event: Subscriber) -> Artifact:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from fetcher.artifact import ByteRange
-from fetcher.engine.cpu import cpu_count
+from fetcher.cpu import cpu_count
 from fetcher.events import BytesHashed, Event, FileVerified, Planned, Subscriber
 from fetcher.integrity.digests import DigestCheck
 from fetcher.integrity.frontier import chunk_digest, read_pieces
