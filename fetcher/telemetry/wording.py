@@ -163,12 +163,12 @@ def pinned(event: Pinned) -> str:
 
 
 def share(part: int | None, total: int) -> str:
-    """`100 %`, `99.9 %`, or that nobody knows. Only all of it is 100 %."""
+    """`100 %`, `99.9 %`, `0 %`, or that nobody knows. Only all of it is 100 %, only nothing is 0 %."""
     if part is None:
         return "unknown"
     if part >= total:
         return "100 %"
-    return f"{min(100 * part / total, 99.9):.1f} %"
+    return f"{min(max(100 * part / total, 0.1), 99.9):.1f} %" if part else "0 %"
 
 
 def rate(count: int, seconds: float) -> str:

@@ -50,6 +50,8 @@ def _dispatch(given: argparse.Namespace, report: Report) -> dict[str, Any]:
             return _warm(given, found, report)
         case "status":
             commands.print_status(commands.status(given.paths), as_json=as_json)
+        case "pin":
+            return _pin(given, found, report)
         case "evict":
             commands.print_evicted(commands.evicted(given.paths), as_json=as_json)
     return {}
@@ -61,6 +63,13 @@ def _warm(given: argparse.Namespace, found: dict[str, Any], report: Report) -> d
     )
     commands.print_warmed(fields, as_json=found.get("json", False))
     return {"path": given.paths[0], "bytes": fields["bytes"], "resident": fields["after"]["resident"]}
+
+
+def _pin(given: argparse.Namespace, found: dict[str, Any], report: Report) -> dict[str, Any]:
+    from loader.cli.keeping import pin  # http.server, which nobody else needs, takes as long as all the rest
+
+    state = with_progress(found.get("progress", "auto"), lambda on_event: pin(given.paths, found, report.counting(on_event)))
+    return {"path": given.paths[0], "bytes": state.total, "resident": state.resident, "message": "stopped by a signal"}
 
 
 def _refuse_empty(given: argparse.Namespace) -> None:
