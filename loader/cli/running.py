@@ -50,6 +50,8 @@ def _dispatch(given: argparse.Namespace, report: Report) -> dict[str, Any]:
             return _warm(given, found, report)
         case "status":
             commands.print_status(commands.status(given.paths), as_json=as_json)
+        case "copy":
+            return _copy(given, found, report)
         case "pin":
             return _pin(given, found, report)
         case "evict":
@@ -63,6 +65,15 @@ def _warm(given: argparse.Namespace, found: dict[str, Any], report: Report) -> d
     )
     commands.print_warmed(fields, as_json=found.get("json", False))
     return {"path": given.paths[0], "bytes": fields["bytes"], "resident": fields["after"]["resident"]}
+
+
+def _copy(given: argparse.Namespace, found: dict[str, Any], report: Report) -> dict[str, Any]:
+    fields = with_progress(
+        found.get("progress", "auto"),
+        lambda on_event: commands.copied(given.source, given.target, found, report.counting(on_event)),
+    )
+    commands.print_copied(fields, as_json=found.get("json", False))
+    return {name: fields[name] for name in ("path", "revision", "cached", "bytes")}
 
 
 def _pin(given: argparse.Namespace, found: dict[str, Any], report: Report) -> dict[str, Any]:
