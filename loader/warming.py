@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -78,7 +78,7 @@ def warm(chosen: Sequence[Member], plan: Sequence[Window], *, threads: int, on_e
     for attempt in range(_PASSES):
         if after.complete:
             break
-        each(plan, work.bring_in if attempt else work.bring_in_and_tell, threads=threads)
+        each(plan, work.insist if attempt else work.bring_in, threads=threads)
         after = residency_of(chosen, plan)
         if after.method not in _SURE:
             break
@@ -111,16 +111,21 @@ class _Warming:
         self.read = 0
         self.means: set[Means] = set()
 
-    def bring_in_and_tell(self, window: Window) -> None:
-        self.bring_in(window)
+    def bring_in(self, window: Window) -> None:
+        """The first time. What is on its way already, by read-ahead or by another process, is left to arrive."""
+        self._unless(window, _on_its_way)
         with self._one_at_a_time:
             self._on_event(BytesLoaded(self._chosen[window.number].path, window.size))
 
-    def bring_in(self, window: Window) -> None:
+    def insist(self, window: Window) -> None:
+        """What was on its way is waited for; what came and went is read again."""
+        self._unless(window, _there)
+
+    def _unless(self, window: Window, there: Callable[[int, Window], bool]) -> None:
         member = self._chosen[window.number]
         descriptor = member.open()
         try:
-            if _known_to_be_there(descriptor, window):
+            if there(descriptor, window):
                 return
             means = self._populate(descriptor, window, member) or self._read(descriptor, window)
             member.identity.check(descriptor, path=member.path)
@@ -160,10 +165,14 @@ class _Warming:
         return buffer
 
 
-def _known_to_be_there(descriptor: int, window: Window) -> bool:
+def _on_its_way(descriptor: int, window: Window) -> bool:
     """Whoever has to sample would disturb a cold file more than reading a warm one costs."""
     cheap = cache_counts(descriptor, 0, PAGE) is not None or tells_truth(descriptor)
     return cheap and glance(descriptor, window.part).complete
+
+
+def _there(descriptor: int, window: Window) -> bool:
+    return tells_truth(descriptor) and measure(descriptor, window.part).complete
 
 
 def _measured(member: Member, stretch: Window) -> Residency:

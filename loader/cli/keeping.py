@@ -11,7 +11,7 @@ from typing import Any
 
 from fetcher.command.running import print_result
 from fetcher.command.signals import Interrupted
-from fetcher.errors import StoreError, from_os_error
+from fetcher.errors import from_os_error
 from fetcher.events import Subscriber, Warned
 from fetcher.filesystem import storing
 from fetcher.telemetry.wording import size
@@ -57,6 +57,8 @@ def _publishers(found: Mapping[str, Any], stack: ExitStack, keeper: Pin, on_even
         where = stack.enter_context(serving(found.get("metrics_address"), found["metrics_port"], lambda: keeper.state))
         print(f"metrics at {where}/metrics, readiness at {where}/ready", file=sys.stderr, flush=True)
 
+    told: set[str] = set()
+
     def publish(state: State) -> None:
         if ready_file is not None:
             _show_ready(ready_file, ready=state.ready)
@@ -64,8 +66,10 @@ def _publishers(found: Mapping[str, Any], stack: ExitStack, keeper: Pin, on_even
             try:
                 write_metrics(metrics_file, state)
             except OSError as error:  # numbers for a graph are no reason to let go of the weights
-                told: StoreError = from_os_error(error, doing="write the metrics", path=str(metrics_file))
-                on_event(Warned(told.reason, told.message))
+                problem = from_os_error(error, doing="write the metrics", path=str(metrics_file))
+                if problem.message not in told:
+                    told.add(problem.message)
+                    on_event(Warned(problem.reason, problem.message))
 
     return publish
 

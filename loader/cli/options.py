@@ -45,7 +45,11 @@ TERMINATION_LOG = _option(
 READY_FILE = _option("ready_file", "a file that is there while everything is in memory", Path, metavar="FILE")
 METRICS = (
     _option("metrics_port", "serve /metrics, /ready and /healthz on this port; 0: any", _number(0, 65535), metavar="N"),
-    _option("metrics_address", "listen there only (default: everywhere, as the kubelet's probes come to the pod's address)"),
+    _option(
+        "metrics_address",
+        "listen there only (default: everywhere, as the kubelet's probes come to the pod's address)",
+        metavar="ADDRESS",
+    ),
     _option("metrics_file", "write the metrics to FILE, for node_exporter's textfile collector", Path, metavar="FILE"),
 )
 INTERVAL = _option("interval", "look so often whether all is there still (default 10s)", parse_seconds, metavar="SECONDS")
