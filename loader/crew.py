@@ -14,10 +14,10 @@ MOST_THREADS = 256
 _FEWEST, _ENOUGH = 4, 16
 
 
-def default_threads() -> int:
+def default_threads(*, network: bool = False) -> int:
     """A thread each processor, since copying takes one whole; four at least, since a disk is fast only when it is asked for
-    several things at once; sixteen at most, which fill a link of 100 Gbit/s."""
-    return min(max(_FEWEST, cpu_count()), _ENOUGH)
+    several things at once; sixteen at most, and over a network, where each waits for its own answer."""
+    return _ENOUGH if network else min(max(_FEWEST, cpu_count()), _ENOUGH)
 
 
 def each(pieces: Iterable[T], work: Callable[[T], None], *, threads: int) -> None:

@@ -100,7 +100,7 @@ class Pin:
         Raises what `members` and `warm` do the first time, unless trying again may help; later that is a problem, which the
         next round may find gone.
         """
-        began, before = time.thread_time(), self.state
+        began, before = time.process_time(), self.state
         try:
             self._keep(self._follow())
         except FetchError as error:
@@ -108,7 +108,7 @@ class Pin:
                 raise
             self._trouble(error)
         self.state = replace(self.state, checked=time.time())
-        self._looking = time.thread_time() - began
+        self._looking = time.process_time() - began
         self._tell(before)
         return self.state
 
@@ -147,7 +147,7 @@ class Pin:
         except NotResident as error:  # locking may still hold it
             failure = error
         if self._lock(held) or seen is None:
-            seen = residency_of(held.members, held.loose)
+            seen = residency_of(held.members, held.loose, threads=self._threads)
         self._see(held, seen)
         self.state = replace(self.state, problem=None)
         if failure is not None and not seen.complete:
@@ -161,7 +161,7 @@ class Pin:
 
     def _bring_in(self, held: _Held) -> Residency:
         again, held.warm_once = held.warm_once, True
-        before = residency_of(held.members, held.loose)
+        before = residency_of(held.members, held.loose, threads=self._threads)
         self._read_something = not before.complete
         self._see(held, before)  # while it is read again, nobody is told that it is there
         if before.complete:

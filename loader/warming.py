@@ -72,14 +72,15 @@ def warm(chosen: Sequence[Member], plan: Sequence[Window], *, threads: int, on_e
     Raises NotResident when they are known not to stay, and NotFound, NotReadable, LocalIOError, FileReplaced.
     """
     began, files = time.monotonic(), len({window.number for window in plan})
-    before = after = residency_of(chosen, plan)
+    before = residency_of(chosen, plan, threads=threads, closely=False)
+    after = residency_of(chosen, plan, threads=threads) if before.complete else before
     work = _Warming(chosen, on_event)
     on_event(LoadPlanned("warming", files, before.total, 0))
     for attempt in range(_PASSES):
         if after.complete:
             break
         each(plan, work.insist if attempt else work.bring_in, threads=threads)
-        after = residency_of(chosen, plan)
+        after = residency_of(chosen, plan, threads=threads)
         if after.method not in _SURE:
             break
     on_event(LoadEnded())
@@ -91,9 +92,11 @@ def warm(chosen: Sequence[Member], plan: Sequence[Window], *, threads: int, on_e
     return Warmed(files, before.total, work.read, time.monotonic() - began, before, after, tuple(sorted(work.means)))
 
 
-def residency_of(chosen: Sequence[Member], plan: Sequence[Window]) -> Residency:
-    """How much of these windows is in memory, looked at closely."""
-    return together(_measured(chosen[stretch.number], stretch) for stretch in joined(plan))
+def residency_of(chosen: Sequence[Member], plan: Sequence[Window], *, threads: int, closely: bool = True) -> Residency:
+    """How much of these windows is in memory: measured, or at a glance. Several at a time: 15 ms a GiB are 12 s of 800."""
+    seen: list[Residency] = []
+    each(joined(plan), lambda stretch: seen.append(_seen(chosen[stretch.number], stretch, closely=closely)), threads=threads)
+    return together(seen)
 
 
 def bytes_in(plan: Sequence[Window]) -> int:
@@ -108,6 +111,7 @@ class _Warming:
         self._on_event = on_event
         self._one_at_a_time = threading.Lock()
         self._own = threading.local()
+        self._kinds: dict[int, str] = {}
         self.read = 0
         self.means: set[Means] = set()
 
@@ -139,7 +143,7 @@ class _Warming:
 
     def _populate(self, descriptor: int, window: Window, member: Member) -> Means | None:
         """None where that is not the way, or did not succeed: reading is, or says what is wrong."""
-        if filesystem_of(Path(member.path)).kind not in _POPULATED:
+        if self._kind(member) not in _POPULATED:
             return None
         try:
             with Stretch(descriptor, window.part.start, window.size) as stretch:
@@ -158,6 +162,13 @@ class _Warming:
             position += count
         return "preadv"
 
+    def _kind(self, member: Member) -> str:
+        """Asked once a filesystem: a node has thousands of mounts to look through."""
+        device = member.identity.device
+        if device not in self._kinds:
+            self._kinds[device] = filesystem_of(Path(member.path)).kind
+        return self._kinds[device]
+
     def _buffer(self) -> memoryview:
         if not hasattr(self._own, "buffer"):
             self._own.buffer = memoryview(bytearray(_PIECE))
@@ -175,9 +186,9 @@ def _there(descriptor: int, window: Window) -> bool:
     return tells_truth(descriptor) and measure(descriptor, window.part).complete
 
 
-def _measured(member: Member, stretch: Window) -> Residency:
+def _seen(member: Member, stretch: Window, *, closely: bool) -> Residency:
     descriptor = member.open()
     try:
-        return measure(descriptor, stretch.part)
+        return (measure if closely else glance)(descriptor, stretch.part)
     finally:
         os.close(descriptor)

@@ -36,9 +36,8 @@ def warmed(paths: Sequence[str], found: Mapping[str, Any], on_event: Subscriber)
     if not together(look(chosen, closely=False)).complete:
         # All ranks' parts are compared, since they share the machine.
         fits = what_fits(plan, memory_left().pages, partial=found.get("partial", False))
-    result = warm(
-        chosen, part_of(fits, rank=rank, ranks=ranks), threads=found.get("threads", default_threads()), on_event=on_event
-    )
+    threads = found.get("threads") or threads_for(_main(chosen).path)
+    result = warm(chosen, part_of(fits, rank=rank, ranks=ranks), threads=threads, on_event=on_event)
     return {
         "paths": list(paths),
         "files": result.files,
@@ -140,13 +139,18 @@ def print_evicted(fields: Mapping[str, Any], *, as_json: bool) -> None:
 
 def copied(source: str, target: str, found: Mapping[str, Any], on_event: Subscriber) -> dict[str, Any]:
     """The result's fields. Raises what `copying.copy` does."""
-    done = copy(Path(source), Path(target), threads=found.get("threads", default_threads()), on_event=on_event)
+    done = copy(Path(source), Path(target), threads=found.get("threads") or threads_for(source), on_event=on_event)
     on_event(Copied(str(done.path), done.files, done.bytes, done.seconds, done.cached, done.verified))
     return asdict(done) | {"path": str(done.path), "source": source, "seconds": round(done.seconds, 3)}
 
 
 def print_copied(fields: Mapping[str, Any], *, as_json: bool) -> None:
     print_result(json.dumps(fields) if as_json else fields["path"])
+
+
+def threads_for(path: str) -> int:
+    """How many are worth having where `path` lies."""
+    return default_threads(network=os.path.exists(path) and filesystem_of(Path(path)).network)
 
 
 def _evict(member: Member) -> Residency:

@@ -15,9 +15,9 @@ from fetcher.errors import from_os_error
 from fetcher.events import Subscriber, Warned
 from fetcher.filesystem import storing
 from fetcher.telemetry.wording import size
+from loader.cli.commands import threads_for
 from loader.cli.endpoint import serving
 from loader.cli.metrics import write_metrics, write_whole
-from loader.crew import default_threads
 from loader.pinning import Pin, State
 
 _INTERVAL = 10.0
@@ -26,7 +26,7 @@ _INTERVAL = 10.0
 
 def pin(paths: Sequence[str], found: Mapping[str, Any], on_event: Subscriber) -> State:
     """Until a signal comes, which is the ordinary end once all was in memory; before, it is raised as Interrupted."""
-    keeper = Pin(paths, threads=found.get("threads", default_threads()), on_event=on_event)
+    keeper = Pin(paths, threads=found.get("threads") or threads_for(paths[0]), on_event=on_event)
     announced = False
     with ExitStack() as stack:
         stack.callback(keeper.close)

@@ -27,7 +27,9 @@ def _number(least: int, most: int) -> Callable[[str], int]:
 _option = partial(Option, program="loader")
 
 JSON = _option("json", "print one JSON object on stdout", switch=True)
-THREADS = _option("threads", "so many at once (default: one a processor, 4 to 16)", _number(1, MOST_THREADS), metavar="N")
+THREADS = _option(
+    "threads", "so many at once (default: one a processor, 4 to 16; 16 over a network)", _number(1, MOST_THREADS), metavar="N"
+)
 RANKS = (
     _option("rank", "which part is ours, from 0; of the processes on this host", _number(0, MOST_RANKS - 1), metavar="R"),
     _option(
