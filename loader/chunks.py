@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import xxhash
@@ -18,7 +20,22 @@ from loader.errors import FileReplaced, from_os_error
 from loader.files import open_file
 
 _PIECE = 512 * 1024
-"""Bytes read, hashed and written at a time: it stays in a processor's cache between the three."""
+"""Bytes read, hashed and written at a time: it stays in a processor's cache between the three. Of 0.6 processor seconds a GiB
+tmpfs takes 0.4 to find its pages, the hash 0.08. Hashing the source where it is mapped would save 0.03, and a source that is
+cut off meanwhile would be SIGBUS; reading into the mapped copy takes 0.3 more."""
+
+
+def in_turns(items: Iterable[Item], *, files: int) -> Iterator[tuple[Item, int]]:
+    """Every chunk of every file once, in the order of each file; of so many files at a time, one of each in turn."""
+    waiting = iter(items)
+    turns = deque((item, 0) for item in islice(waiting, files))
+    while turns:
+        item, index = turns.popleft()
+        if index < item.chunks:
+            yield item, index
+            turns.append((item, index + 1))
+        else:
+            turns.extendleft((other, 0) for other in islice(waiting, 1))
 
 
 class ChunkCopier:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +21,8 @@ from fetcher.filesystem import (
 )
 from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.telemetry.wording import counted, size
-from loader.artifacts import Artifact, Item, read_artifact
-from loader.chunks import ChunkCopier
+from loader.artifacts import Artifact, read_artifact
+from loader.chunks import ChunkCopier, in_turns
 from loader.crew import each
 from loader.errors import TooLarge
 from loader.filesystems import filesystem_of
@@ -33,6 +32,10 @@ from loader.staging import put_in_place, staged, sweep
 from loader.windows import room_for
 
 _BLOCK = 4096
+
+_FILES_A_THREAD = 2
+"""The kernel lets one thread at a time write to a file. Two threads that copied a warm checkpoint to tmpfs shard by shard
+brought 2.1 GiB/s, in turns 3.7 (one thread 1.6, `cp -r` 1.8)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,7 @@ def _copy_all(artifact: Artifact, data: Path, target: Path, *, threads: int, on_
     work = ChunkCopier(artifact, data, on_event, durable=not in_memory)
     for item in artifact.items:
         work.begin(item)
-    each(_chunks(artifact), work.copy_chunk, threads=threads)
+    each(in_turns(artifact.items, files=_FILES_A_THREAD * threads), work.copy_chunk, threads=threads)
     with storing("publish the copy", str(target)):
         _seal(artifact, data, durable=not in_memory)
         put_in_place(data, target, durable=not in_memory)
@@ -143,12 +146,6 @@ def _refuse_lack_of_space(artifact: Artifact, data: Path, *, in_memory: bool) ->
     left = memory_left().anonymous
     if in_memory and room_for(needed) > left.bytes:
         raise TooLarge(f"the copy takes {size(needed)} of memory, and {size(left.bytes)} are left ({left.reason})")
-
-
-def _chunks(artifact: Artifact) -> Iterator[tuple[Item, int]]:
-    for item in artifact.items:
-        for index in range(item.chunks):
-            yield item, index
 
 
 def _seal(artifact: Artifact, data: Path, *, durable: bool) -> None:

@@ -166,10 +166,9 @@ class Pin:
         self._see(held, before)  # while it is read again, nobody is told that it is there
         if before.complete:
             return before
-        result = warm(held.members, held.loose, threads=self._threads, on_event=silent if again else self._on_event)
-        if again and result.read:
-            self.state = replace(self.state, rewarmed=self.state.rewarmed + result.before.missing)
-        return result.after
+        if again and before.resident is not None:
+            self.state = replace(self.state, rewarmed=self.state.rewarmed + before.missing)
+        return warm(held.members, held.loose, threads=self._threads, on_event=silent if again else self._on_event).after
 
     def _lock(self, held: _Held) -> int:
         """As much as may be locked, from the beginning on; how many windows that was."""

@@ -13,17 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fetcher.errors import CannotWrite, DigestMismatch, NotFound, OutOfSpace, UsageError
 from fetcher.events import Event, silent
 from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.testing.checkpoint import make_checkpoint
 from loader import copying
-from loader.artifacts import read_artifact
-from loader.chunks import ChunkCopier
+from loader.artifacts import Item, read_artifact
+from loader.chunks import ChunkCopier, in_turns
 from loader.cli import main
 from loader.copying import Copy, copy
 from loader.errors import FileReplaced, MalformedCheckpoint, TooLarge
+from loader.files import FileIdentity
 from loader.memory import Bound, MemoryLeft
 from loader.staging import stage_of, staged
 from tests.cli.conftest import last_line
@@ -302,6 +305,24 @@ class TestPlaces:
         in_child(lambda: os.setresuid(NOBODY, NOBODY, NOBODY), (public / ".copy.copying").mkdir)
         with pytest.raises(CannotWrite, match=f"belongs to UID {NOBODY}"):
             copied(source, public / "copy")
+
+
+def item(name: str, chunks: int) -> Item:
+    return Item(name, FileIdentity(1, 1, chunks * 10, 1), 10, ())
+
+
+@given(st.lists(st.integers(0, 9), max_size=9), st.integers(1, 9))
+def test_chunks_come_in_turns_and_each_once(counts: list[int], files: int) -> None:
+    items = [item(str(number), count) for number, count in enumerate(counts)]
+    found = [(each.path, index) for each, index in in_turns(items, files=files)]
+    assert sorted(found) == [(each.path, index) for each in items for index in range(each.chunks)]
+    for each in items:
+        assert [index for path, index in found if path == each.path] == list(range(each.chunks))
+
+
+def test_no_file_comes_again_before_the_others_had_their_turn() -> None:
+    found = [(each.path, index) for each, index in in_turns([item("a", 3), item("b", 1), item("c", 2), item("d", 1)], files=2)]
+    assert found == [("a", 0), ("b", 0), ("a", 1), ("c", 0), ("a", 2), ("c", 1), ("d", 0)]
 
 
 STAGES = {
