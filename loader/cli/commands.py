@@ -1,21 +1,19 @@
-"""What `warm`, `status`, `evict` and `copy` do, between parsed options and a result on stdout."""
+"""What `warm`, `status` and `evict` do, between parsed options and a result on stdout."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from fetcher.command.running import print_result
 from fetcher.errors import UsageError
-from fetcher.events import Copied, Subscriber
+from fetcher.events import Subscriber
 from fetcher.telemetry.wording import counted, duration, rate, share, size
+from loader.cli.options import threads_for
 from loader.contents import Member, look, members, total
-from loader.copying import copy
-from loader.crew import default_threads
 from loader.filesystems import choose_strategy, filesystem_of, read_ahead_advice, read_ahead_kib
 from loader.holders import holders
 from loader.memory import memory_left
@@ -135,22 +133,6 @@ def print_evicted(fields: Mapping[str, Any], *, as_json: bool) -> None:
         print_result(f"stayed: {_shown(entry)} of {entry['path']}: {entry['why']}")
     now = f"{_shown(fields['after'])} of {size(fields['after']['bytes'])} in memory (was {_shown(fields['before'])})"
     print_result(f"{counted(fields['files'], 'file')}: {now}; told by {fields['after']['method']}")
-
-
-def copied(source: str, target: str, found: Mapping[str, Any], on_event: Subscriber) -> dict[str, Any]:
-    """The result's fields. Raises what `copying.copy` does."""
-    done = copy(Path(source), Path(target), threads=found.get("threads") or threads_for(source), on_event=on_event)
-    on_event(Copied(str(done.path), done.files, done.bytes, done.seconds, done.cached, done.verified))
-    return asdict(done) | {"path": str(done.path), "source": source, "seconds": round(done.seconds, 3)}
-
-
-def print_copied(fields: Mapping[str, Any], *, as_json: bool) -> None:
-    print_result(json.dumps(fields) if as_json else fields["path"])
-
-
-def threads_for(path: str) -> int:
-    """How many are worth having where `path` lies."""
-    return default_threads(network=os.path.exists(path) and filesystem_of(Path(path)).network)
 
 
 def _evict(member: Member) -> Residency:

@@ -15,9 +15,9 @@ from fetcher.errors import from_os_error
 from fetcher.events import Subscriber, Warned
 from fetcher.filesystem import storing
 from fetcher.telemetry.wording import size
-from loader.cli.commands import threads_for
 from loader.cli.endpoint import serving
 from loader.cli.metrics import write_metrics, write_whole
+from loader.cli.options import threads_for
 from loader.pinning import Pin, State
 
 _INTERVAL = 10.0

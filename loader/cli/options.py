@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from functools import partial
@@ -10,7 +11,8 @@ from pathlib import Path
 from fetcher.command.options import Option
 from fetcher.errors import ConfigurationError
 from fetcher.quantities import parse_seconds
-from loader.crew import MOST_THREADS
+from loader.crew import MOST_THREADS, default_threads
+from loader.filesystems import filesystem_of
 
 MOST_RANKS = 4096
 
@@ -57,3 +59,8 @@ METRICS = (
 INTERVAL = _option("interval", "look so often whether all is there still (default 10s)", parse_seconds, metavar="SECONDS")
 
 ENDING = (PROGRESS, TERMINATION_LOG)
+
+
+def threads_for(path: str) -> int:
+    """How many are worth having where `path` lies."""
+    return default_threads(network=os.path.exists(path) and filesystem_of(Path(path)).network)

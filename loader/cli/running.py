@@ -13,7 +13,6 @@ from fetcher.command.options import values
 from fetcher.command.running import Report, carried_out, with_progress
 from fetcher.command.termination import destination
 from fetcher.errors import UsageError
-from loader.cli import commands
 from loader.cli.options import TERMINATION_LOG
 from loader.cli.parser import COMMANDS, build_parser
 
@@ -48,18 +47,22 @@ def _dispatch(given: argparse.Namespace, report: Report) -> dict[str, Any]:
     match given.command:
         case "warm":
             return _warm(given, found, report)
-        case "status":
-            commands.print_status(commands.status(given.paths), as_json=as_json)
         case "copy":
             return _copy(given, found, report)
         case "pin":
             return _pin(given, found, report)
-        case "evict":
-            commands.print_evicted(commands.evicted(given.paths), as_json=as_json)
+    from loader.cli import commands
+
+    if given.command == "status":
+        commands.print_status(commands.status(given.paths), as_json=as_json)
+    else:
+        commands.print_evicted(commands.evicted(given.paths), as_json=as_json)
     return {}
 
 
 def _warm(given: argparse.Namespace, found: dict[str, Any], report: Report) -> dict[str, Any]:
+    from loader.cli import commands
+
     fields = with_progress(
         found.get("progress", "auto"), lambda on_event: commands.warmed(given.paths, found, report.counting(on_event))
     )
@@ -68,11 +71,13 @@ def _warm(given: argparse.Namespace, found: dict[str, Any], report: Report) -> d
 
 
 def _copy(given: argparse.Namespace, found: dict[str, Any], report: Report) -> dict[str, Any]:
+    from loader.cli.copies import copied, print_copied
+
     fields = with_progress(
         found.get("progress", "auto"),
-        lambda on_event: commands.copied(given.source, given.target, found, report.counting(on_event)),
+        lambda on_event: copied(given.source, given.target, found, report.counting(on_event)),
     )
-    commands.print_copied(fields, as_json=found.get("json", False))
+    print_copied(fields, as_json=found.get("json", False))
     return {name: fields[name] for name in ("path", "revision", "cached", "bytes")}
 
 
