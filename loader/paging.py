@@ -18,8 +18,8 @@ def _libc() -> Any:
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p
     libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64]
-    for call, arguments in ((libc.munmap, 2), (libc.mlock, 2), (libc.madvise, 3)):
-        call.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int][:arguments]
+    libc.munmap.argtypes = libc.mlock.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     return libc
 
 

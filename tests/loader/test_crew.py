@@ -23,7 +23,11 @@ def test_pieces_are_begun_in_order() -> None:
 
 def test_so_many_are_under_way_at_once_and_no_more() -> None:
     together = threading.Barrier(3)
-    each(range(9), lambda _: together.wait(timeout=20) and None, threads=3)
+
+    def work(_: int) -> None:
+        together.wait(timeout=20)
+
+    each(range(9), work, threads=3)
 
 
 def test_after_an_error_nothing_new_is_begun() -> None:
