@@ -1,13 +1,14 @@
-"""What the engine says while it works: frozen facts, rendered by nobody here.
+"""What the engine and the loader say while they work: frozen facts, rendered by nobody here.
 
 Console, log lines, JSON lines and metrics are equal subscribers (`telemetry`); the engine knows none of them. A subscriber
-is called on the event loop and must return at once.
+is called on the event loop, or by one thread at a time, and must return at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +152,52 @@ class Finished(Event):
     cached: bool
     verified: bool
     stale: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPlanned(Event):
+    """The loader brings `total` bytes in `files` files into memory, or to a place near it; `held` are there already."""
+
+    doing: Literal["warming", "copying"]
+    files: int
+    total: int
+    held: int
+
+
+@dataclass(frozen=True, slots=True)
+class BytesLoaded(Event):
+    """`bytes` more of `path` are where they should be."""
+
+    path: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadEnded(Event):
+    """What `LoadPlanned` began is over; the result is told by whoever asked for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copied(Event):
+    """The copy is complete at `path`. `verified`: every chunk was compared with the manifest. `cached`: it was there before."""
+
+    path: str
+    files: int
+    bytes: int
+    seconds: float
+    cached: bool
+    verified: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned(Event):
+    """How things stand with what is kept in memory; told when that changes. `resident`: None when nothing tells."""
+
+    ready: bool
+    resident: int | None
+    locked: int
+    total: int
+    rewarmed: int
 
 
 Subscriber = Callable[[Event], None]

@@ -7,7 +7,6 @@ is the field `limit_rate` and the variable `FETCHER_LIMIT_RATE`; a flag wins ove
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,36 +76,6 @@ def hub_cache_dir(environ: Mapping[str, str] = os.environ) -> Path | None:
 
 def _expanded(path: str) -> Path:
     return Path(os.path.expandvars(os.path.expanduser(path)))
-
-
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def parse_size(text: str) -> int:
-    """`256Mi`, `1.5GiB`, `500MB`, `4096` → bytes, as Kubernetes writes quantities. Raises ConfigurationError."""
-    match = re.fullmatch(r"\s*([0-9]{1,18}(?:\.[0-9]+)?)\s*([kmgt]?i?)b?\s*", text, re.IGNORECASE)
-    if not match or match[2].lower() not in _UNITS:
-        raise ConfigurationError(f"not a size: {text!r}; write 256Mi, 1.5Gi or 500M")
-    return int(float(match[1]) * _UNITS[match[2].lower()])
-
-
-def parse_rate(text: str) -> float | None:
-    """`100M`, `100MB/s`, `1Gi` → bytes a second; `0` and `none` → no limit. Raises ConfigurationError."""
-    if text.strip().lower() in ("", "none", "unlimited"):
-        return None
-    return float(parse_size(re.sub(r"/s(ec)?\s*$", "", text.strip(), flags=re.IGNORECASE))) or None
-
-
-def parse_duration(text: str) -> float:
-    """`30`, `30s`, `5m`, `1h30m`, `250ms` → seconds. Raises ConfigurationError."""
-    text = text.strip().lower()
-    if re.fullmatch(r"[0-9]{1,12}(\.[0-9]+)?", text):
-        return float(text)
-    parts = re.findall(r"([0-9]{1,12}(?:\.[0-9]+)?)(ms|[smhd])", text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ConfigurationError(f"not a duration: {text!r}; write 30s, 5m or 1h30m")
-    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
 def parse_expect(text: str) -> tuple[str, Digest]:

@@ -7,6 +7,7 @@
         ├── MalformedCheckpoint  65  what is in the file can't be trusted: refused before anything of it is allocated
         ├── NotReadable          66  it is there, and this user may not read it
         ├── TooLarge             73  more than the memory it should go to holds
+        ├── NotResident          75  read, and taken away again
         └── FileReplaced         75  it changed while it was read
 
 What is missing is `fetcher.errors.NotFound` (66), what the disk refuses `LocalIOError` (74), a wrong argument
@@ -51,6 +52,12 @@ class NotReadable(LoadError):
 class TooLarge(LoadError):
     reason = "TooLarge"
     exit_code = 73
+
+
+class NotResident(LoadError):
+    reason = "NotResident"
+    exit_code = 75
+    retryable = True
 
 
 class FileReplaced(LoadError):

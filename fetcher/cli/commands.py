@@ -10,10 +10,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from fetcher.artifact import ArtifactRef, redact
-from fetcher.cli.options import FULL, ROOT, SELECTION, values
+from fetcher.cli.options import FULL, ROOT, SELECTION
 from fetcher.cli.parser import COMMANDS
 from fetcher.cli.signals import run_interruptibly
-from fetcher.errors import DigestMismatch, LocalIOError, NotFound, UsageError
+from fetcher.command.options import values
+from fetcher.command.running import print_result
+from fetcher.errors import DigestMismatch, NotFound, UsageError
 from fetcher.events import Subscriber
 from fetcher.settings import Settings, default_cache_dir
 
@@ -46,8 +48,8 @@ def fetch(ref: ArtifactRef, settings: Settings, on_event: Subscriber) -> dict[st
     return asdict(artifact) | {"path": str(artifact.path)}
 
 
-def print_result(fields: Mapping[str, Any], *, as_json: bool) -> None:
-    _print(json.dumps(fields) if as_json else fields["path"])
+def print_fetched(fields: Mapping[str, Any], *, as_json: bool) -> None:
+    print_result(json.dumps(fields) if as_json else fields["path"])
 
 
 def plan(ref: ArtifactRef, settings: Settings, on_event: Subscriber) -> Preview:
@@ -61,20 +63,22 @@ def print_plan(shown: Preview, *, as_json: bool) -> None:
     from fetcher.telemetry.wording import size
 
     if as_json:
-        _print(json.dumps(asdict(shown) | {"path": str(shown.path)}))
+        print_result(json.dumps(asdict(shown) | {"path": str(shown.path)}))
         return
     for file in shown.files:
         digest = file.digests[0][:19] + "..." if file.digests else "no digest"
         known = size(file.size) if file.size is not None else "unknown"
-        _print(f"{file.state:8} {known:>10}  {digest:22}  {file.path}")
-    _print(f"uri       {shown.uri}\nrevision  {shown.revision or '-'}\nkey       {shown.cache_key}\npath      {shown.path}")
+        print_result(f"{file.state:8} {known:>10}  {digest:22}  {file.path}")
+    print_result(
+        f"uri       {shown.uri}\nrevision  {shown.revision or '-'}\nkey       {shown.cache_key}\npath      {shown.path}"
+    )
     free = f", {size(shown.free_bytes)} free" if shown.free_bytes is not None else ""
     state = "already complete" if shown.cached else f"{size(shown.bytes_to_fetch)} to fetch"
-    _print(f"total     {size(shown.bytes_total)}, {state}{free}")
+    print_result(f"total     {size(shown.bytes_total)}, {state}{free}")
 
 
 def key(given: argparse.Namespace, environ: Mapping[str, str]) -> None:
-    _print(reference(given, values(SELECTION, given, environ)).key)
+    print_result(reference(given, values(SELECTION, given, environ)).key)
 
 
 def list_(given: argparse.Namespace, environ: Mapping[str, str]) -> None:
@@ -84,12 +88,12 @@ def list_(given: argparse.Namespace, environ: Mapping[str, str]) -> None:
     found = values(ROOT, given, environ)
     listed = entries(_root(found, environ))
     if found.get("json"):
-        _print(json.dumps([_entry(entry) for entry in listed]))
+        print_result(json.dumps([_entry(entry) for entry in listed]))
         return
     for entry in listed:
         manifest = entry.manifest
         revision = (manifest.revision or "-")[:12]
-        _print(f"{entry.key}  {size(manifest.size):>10}  {revision:12}  {manifest.created[:19]}  {manifest.uri}")
+        print_result(f"{entry.key}  {size(manifest.size):>10}  {revision:12}  {manifest.created[:19]}  {manifest.uri}")
 
 
 def show(given: argparse.Namespace, environ: Mapping[str, str]) -> None:
@@ -102,13 +106,13 @@ def show(given: argparse.Namespace, environ: Mapping[str, str]) -> None:
         files = [
             {"path": each.path, "size": each.size, "digests": [str(d) for d in each.digests]} for each in entry.manifest.files
         ]
-        _print(json.dumps(_entry(entry) | {"files": files}))
+        print_result(json.dumps(_entry(entry) | {"files": files}))
         return
     for name, value in _entry(entry).items():
-        _print(f"{name:20}{size(value) if name == 'bytes' else value if value is not None else '-'}")
+        print_result(f"{name:20}{size(value) if name == 'bytes' else value if value is not None else '-'}")
     for file in entry.manifest.files:
         digest = str(file.digests[0]) if file.digests else "no digest"
-        _print(f"{size(file.size):>10}  {file.path}  {digest}")
+        print_result(f"{size(file.size):>10}  {file.path}  {digest}")
 
 
 def verify(given: argparse.Namespace, environ: Mapping[str, str], on_event: Subscriber) -> list[VerifyReport]:
@@ -129,13 +133,13 @@ def print_reports(reports: Sequence[VerifyReport], *, as_json: bool) -> None:
     from fetcher.telemetry.wording import counted, duration, size
 
     if as_json:
-        _print(json.dumps([asdict(report) | {"ok": report.ok} for report in reports]))
+        print_result(json.dumps([asdict(report) | {"ok": report.ok} for report in reports]))
     for report in reports:
         if not as_json:
             how = "digests and chunks" if report.full else "chunks"
             state = f"{how} are as verified" if report.ok else counted(len(report.bad), "bad file")
             found = f"{counted(report.files, 'file')}, {size(report.bytes)}, {duration(report.seconds)}"
-            _print(f"{report.path}: {found}: {state}")
+            print_result(f"{report.path}: {found}: {state}")
         for path, problem in report.bad:
             print(f"{report.path}/{path}: {problem}", file=sys.stderr)
     for report in reports:
@@ -160,13 +164,3 @@ def _entry(entry: Any) -> dict[str, Any]:
 
 def _root(found: Mapping[str, Any], environ: Mapping[str, str]) -> Any:
     return found.get("cache_dir") or default_cache_dir(environ)
-
-
-def _print(text: str) -> None:
-    try:
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise LocalIOError(f"cannot write the result to stdout: {(error.strerror or str(error)).lower()}") from error

@@ -1,49 +1,24 @@
-"""Every option, once: its flag, its variable, how its text is read. Parser, environment and reference are made from this."""
+"""Every option of `fetcher`, once, and the settings they make."""
 
 from __future__ import annotations
 
-import argparse
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fetcher.errors import ConfigurationError, FetchError, UsageError
+from fetcher.command.options import Option
+from fetcher.errors import ConfigurationError
+from fetcher.quantities import parse_duration, parse_rate, parse_seconds, parse_size
 from fetcher.settings import (
     LEAST_MEMORY,
     MOST_CONNECTIONS,
     Settings,
     default_cache_dir,
     hub_cache_dir,
-    parse_duration,
     parse_expect,
     parse_mount,
-    parse_rate,
-    parse_size,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """`name` is the setting's; the flag is `--name-with-dashes`, the variable `FETCHER_NAME`. A `repeated` one's variable
-    holds several values on lines of their own, or separated by commas."""
-
-    name: str
-    help: str
-    read: Callable[[str], Any] = str
-    metavar: str | None = None
-    choices: tuple[str, ...] | None = None
-    repeated: bool = False
-    switch: bool = False
-
-    @property
-    def flag(self) -> str:
-        return "--" + self.name.replace("_", "-")
-
-    @property
-    def variable(self) -> str:
-        return "FETCHER_" + self.name.upper()
 
 
 def _count(text: str) -> int:
@@ -56,12 +31,6 @@ def _memory(text: str) -> int:
     if (limit := parse_size(text)) < LEAST_MEMORY:
         raise ConfigurationError(f"{text} is too little memory for buffers; give 16Mi or more")
     return limit
-
-
-def _seconds(text: str) -> float:
-    if (seconds := parse_duration(text)) <= 0:
-        raise ConfigurationError(f"not a time above zero: {text!r}")
-    return seconds
 
 
 SELECTION = (
@@ -105,75 +74,18 @@ FETCH = (
         "keep what was written in the page cache, or drop it as it is synced",
         choices=("auto", "keep", "drop"),
     ),
-    Option("timeout_stall", "give up a connection on which nothing came for so long (default 30s)", _seconds, "SECONDS"),
+    Option("timeout_stall", "give up a connection on which nothing came for so long (default 30s)", parse_seconds, "SECONDS"),
     Option("retry_for", "give up after so long without any progress (default 5m)", parse_duration, "DURATION"),
     Option("lease_wait", "wait at most so long for another process that fetches the same", parse_duration, "DURATION"),
     Option(
         "lease_stale",
         "replace an owner that gave no sign of life for so long (default 60s, 180s on a network filesystem)",
-        _seconds,
+        parse_seconds,
         "DURATION",
     ),
     Option("progress", "how to show progress on stderr", choices=("auto", "bar", "log", "json", "none")),
     TERMINATION_LOG,
 )
-
-
-def add_options(parser: argparse.ArgumentParser, options: Sequence[Option]) -> None:
-    """Flags without defaults: what is absent is looked up in the environment by `values`."""
-    for option in options:
-        described = f"{option.help} [{option.variable}]"
-        if option.switch:
-            parser.add_argument(option.flag, action="store_true", default=None, dest=option.name, help=described)
-            continue
-        parser.add_argument(
-            option.flag,
-            dest=option.name,
-            action="append" if option.repeated else "store",
-            choices=option.choices,
-            metavar=option.metavar,
-            help=described,
-        )
-
-
-def values(options: Sequence[Option], given: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, Any]:
-    """Name → value of every option that is given, by flag else by variable.
-
-    Raises UsageError for a bad flag, ConfigurationError for a bad variable.
-    """
-    found: dict[str, Any] = {}
-    for option in options:
-        flag = getattr(given, option.name)
-        text = environ.get(option.variable, "").strip()
-        if flag is not None:
-            found[option.name] = _read(option, flag, option.flag, UsageError)
-        elif text:
-            found[option.name] = _read(option, _from_variable(option, text), option.variable, ConfigurationError)
-    return found
-
-
-def _from_variable(option: Option, text: str) -> Any:
-    if option.switch:
-        if text.lower() not in ("0", "1", "true", "false", "yes", "no", "on", "off"):
-            raise ConfigurationError(f"{option.variable} is neither true nor false: {text!r}")
-        return text.lower() in ("1", "true", "yes", "on")
-    if option.choices and text not in option.choices:
-        raise ConfigurationError(f"{option.variable} is {text!r}; it can be {', '.join(option.choices)}")
-    if option.repeated:
-        return [part.strip() for part in text.replace("\n", ",").split(",") if part.strip()]
-    return text
-
-
-def _read(option: Option, raw: Any, name: str, error: type[FetchError]) -> Any:
-    if option.switch:
-        return bool(raw)
-    # `--dest "$DIR"` with DIR unset would otherwise mean the current directory.
-    if not all(each.strip() for each in (raw if option.repeated else [raw])):
-        raise error(f"{name} is empty; give it a value or leave it out")
-    try:
-        return tuple(option.read(each) for each in raw) if option.repeated else option.read(raw)
-    except FetchError as caught:
-        raise error(f"{name}: {caught.message}") from caught
 
 
 def settings_from(found: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:

@@ -1,13 +1,12 @@
-"""The words of the command line."""
+"""The words of `fetcher`'s command line."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any, NoReturn
 
-from fetcher import __version__
-from fetcher.cli.options import FETCH, FULL, PLACE, ROOT, SELECTION, Option, add_options
-from fetcher.errors import UsageError
+from fetcher.cli.options import FETCH, FULL, PLACE, ROOT, SELECTION
+from fetcher.command.options import Option
+from fetcher.command.parser import Parser, parser_of
 
 COMMANDS: dict[str, tuple[str, tuple[Option, ...]]] = {
     "fetch": ("bring an artifact here, verified and complete", (*ROOT, *SELECTION, *PLACE, *FETCH)),
@@ -19,27 +18,9 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...]]] = {
 }
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse, with our exit code and last line for a wrong command."""
-
-    def __init__(self, **words: Any) -> None:
-        # An abbreviation that works today would break a script on the day a second flag begins like it.
-        super().__init__(allow_abbrev=False, **words)
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see `{self.prog} --help`")
-
-
 def build_parser() -> Parser:
     """The whole command line."""
-    parser = Parser(prog="fetcher", description="Brings model weights to a verified, complete directory.")
-    parser.add_argument("--version", action="version", version=f"fetcher {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, (help_text, options) in COMMANDS.items():
-        command = commands.add_parser(name, help=help_text, description=help_text.capitalize() + ".")
-        _add_positional(command, name)
-        add_options(command, options)
-    return parser
+    return parser_of("fetcher", "Brings model weights to a verified, complete directory.", COMMANDS, _add_positional)
 
 
 def _add_positional(command: argparse.ArgumentParser, name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from fetcher.cli.parser import COMMANDS
+from fetcher.command.parser import section
 
 _POSITIONAL = {
     "fetch": "URI",
@@ -25,18 +26,7 @@ def reference() -> str:
         "flag that may be repeated holds several values, on lines of their own or separated by commas.",
     ]
     for name, (help_text, options) in COMMANDS.items():
-        lines += [
-            "",
-            f"## `{f'fetcher {name} {_POSITIONAL[name]}'.strip()}`",
-            "",
-            help_text.capitalize() + ".",
-            "",
-        ]
-        lines += ["| flag | variable | meaning |", "|---|---|---|"]
-        for option in options:
-            value = "" if option.switch else " " + (option.metavar or "|".join(option.choices or ("TEXT",)))
-            flag = f"{option.flag}{value}".replace("|", "\\|")
-            lines.append(f"| `{flag}` | `{option.variable}` | {option.help} |")
+        lines += section(f"fetcher {name} {_POSITIONAL[name]}", help_text, options)
     return "\n".join(lines) + "\n"
 
 

@@ -1,41 +1,15 @@
-"""What a signal does: the first one cancels and leaves staging resumable, the second one ends that at once.
-
-A handler stands from the start: pid 1 of a container does not even die of a SIGTERM that it has no handler for.
-"""
+"""What a signal does to work on an event loop: the first one cancels and leaves staging resumable, the second one ends that
+at once."""
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Coroutine
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+from fetcher.command.signals import SIGNALS, Interrupted, is_ignored
 
 _TIDYING = 1.5
 """Seconds. A disk that hangs must not keep the process past the two seconds promised; a kill leaves as much to resume."""
-
-
-class Interrupted(BaseException):
-    """A signal came; `number` is which."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
-def raise_on_signals() -> None:
-    """From now on a signal raises Interrupted in the main thread, as SIGINT raises KeyboardInterrupt by itself."""
-    for number in _SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
-            signal.signal(number, _interrupt)
-
-
-def _interrupt(number: int, _: FrameType | None) -> NoReturn:
-    # A second one would interrupt the tidying up: what follows takes moments, and ends by os._exit.
-    for each in _SIGNALS:
-        signal.signal(each, signal.SIG_IGN)
-    raise Interrupted(number)
 
 
 def run_interruptibly(work: Coroutine[Any, Any, Any]) -> Any:
@@ -57,8 +31,8 @@ def run_interruptibly(work: Coroutine[Any, Any, Any]) -> Any:
             if task is not None:
                 task.cancel()
 
-        for number in _SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
+        for number in SIGNALS:
+            if not is_ignored(number):
                 loop.add_signal_handler(number, stop, number)
         return await work
 

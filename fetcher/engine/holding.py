@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from fetcher.errors import LeaseTimeout
 from fetcher.events import LeaseWaiting, Subscriber, TakenOver
+from fetcher.filesystem import make_directory, storing
 from fetcher.manifest import Manifest
-from fetcher.store.filesystem import make_directory, storing
 from fetcher.store.lease import RENEW_EVERY, Lease, Observation, Watch, acquire, monotonic, observe, patience, take_over
 from fetcher.store.placement import Placement
 

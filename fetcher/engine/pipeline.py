@@ -24,8 +24,8 @@ from typing import TypeVar
 
 from fetcher import __version__
 from fetcher.artifact import ArtifactRef, Listing, RemoteFile, redact, total_size
+from fetcher.cpu import cpu_count, page_cache_room
 from fetcher.engine import Artifact, described
-from fetcher.engine.cpu import cpu_count, page_cache_room
 from fetcher.engine.failure import one_error
 from fetcher.engine.hashing import hash_threads
 from fetcher.engine.holding import LeaseTimes, kept_alive, obtain
@@ -37,13 +37,13 @@ from fetcher.engine.retry import Patience, patiently
 from fetcher.engine.transfer import Limits, Transfer
 from fetcher.errors import ContentChanged, DigestUnavailable, NotFound, SourceError
 from fetcher.events import Committing, Planned, Resolved, Resolving, Subscriber, Warned
+from fetcher.filesystem import file_mode, make_directory, storing
 from fetcher.manifest import Manifest
 from fetcher.planning.memory import plan_memory
 from fetcher.planning.paths import refuse_hostile_paths
 from fetcher.planning.selection import select
 from fetcher.settings import Settings
 from fetcher.sources.base import Source
-from fetcher.store.filesystem import file_mode, make_directory, storing
 from fetcher.store.journal import Journal
 from fetcher.store.keyed import sweep_old
 from fetcher.store.layout import Root

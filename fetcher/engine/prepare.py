@@ -17,11 +17,11 @@ from pathlib import Path
 from fetcher.artifact import ByteRange, RemoteFile
 from fetcher.errors import OutOfSpace
 from fetcher.events import Rechecked, Subscriber
+from fetcher.filesystem import clone, free_bytes, free_inodes, make_directory, storing
 from fetcher.integrity.digests import DigestCheck
 from fetcher.integrity.frontier import chunk_digest, read_pieces
 from fetcher.manifest import Manifest, ManifestFile
 from fetcher.planning.ranges import chunk_count, chunk_range
-from fetcher.store.filesystem import clone, free_bytes, free_inodes, make_directory, storing
 from fetcher.store.ingest import StagedFile
 from fetcher.store.journal import Journal, JournalledFile
 from fetcher.store.lease import Lease

@@ -10,12 +10,12 @@ from fetcher.engine import placement_of
 from fetcher.engine.pipeline import pinned
 from fetcher.engine.retry import Patience, patiently
 from fetcher.events import Resolving, Subscriber, silent
+from fetcher.filesystem import existing_parent, free_bytes
 from fetcher.manifest import Manifest
 from fetcher.planning.paths import refuse_hostile_paths
 from fetcher.planning.selection import select
 from fetcher.settings import Settings
 from fetcher.sources import open_source
-from fetcher.store.filesystem import existing_parent, free_bytes
 from fetcher.store.selector import hit
 
 

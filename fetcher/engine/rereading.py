@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from fetcher.artifact import Digest, RemoteFile
-from fetcher.engine.cpu import cpu_count
+from fetcher.cpu import cpu_count
 from fetcher.engine.hashing import LEAST, hash_threads
 from fetcher.engine.incoming import STRETCH
 from fetcher.integrity.frontier import Frontier, Stretch, advance_together, chunk_digest

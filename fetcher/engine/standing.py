@@ -15,11 +15,11 @@ from fetcher.engine.pipeline import pinned
 from fetcher.engine.rereading import Standing, Unread, Wrong, chunk_digests, wrong_digests
 from fetcher.errors import DigestMismatch, FetchError, LocalIOError, NotFound, from_os_error
 from fetcher.events import BytesHashed, FileVerified, Planned, Resolved, Subscriber
+from fetcher.filesystem import storing
 from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
 from fetcher.planning.selection import select
 from fetcher.settings import Settings
 from fetcher.sources.base import Source
-from fetcher.store.filesystem import storing
 
 
 async def check(ref: ArtifactRef, settings: Settings, *, source: Source, on_event: Subscriber) -> Artifact:

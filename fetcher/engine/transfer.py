@@ -52,11 +52,11 @@ from fetcher.events import (
     Retrying,
     Subscriber,
 )
+from fetcher.filesystem import storing
 from fetcher.integrity.frontier import Stretch
 from fetcher.manifest import ManifestFile
 from fetcher.planning.ranges import LONGEST_RANGE
 from fetcher.sources.base import Source
-from fetcher.store.filesystem import storing
 from fetcher.store.journal import Journal
 from fetcher.store.lease import Lease
 

@@ -22,8 +22,8 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from fetcher.artifact import Listing, RemoteFile
+from fetcher.filesystem import file_mode, make_directory, sync_directory, write_durably
 from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
-from fetcher.store.filesystem import file_mode, make_directory, sync_directory, write_durably
 from fetcher.store.layout import Root
 from fetcher.store.lease import Lease
 from fetcher.store.placement import Step

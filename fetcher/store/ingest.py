@@ -10,10 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from fetcher.artifact import CHUNK_SIZE, ByteRange, RemoteFile
+from fetcher.filesystem import allow, file_mode, make_directory, reserve
 from fetcher.integrity.digests import Hasher
 from fetcher.manifest import ManifestFile
 from fetcher.planning.ranges import chunk_count
-from fetcher.store.filesystem import allow, file_mode, make_directory, reserve
 from fetcher.store.journal import Journal
 from fetcher.store.pages import drop
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import xxhash
 
-from fetcher.store.filesystem import allow, write_all
+from fetcher.filesystem import allow, write_all
 
 
 @dataclass(slots=True)

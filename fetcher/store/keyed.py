@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from fetcher.artifact import Listing, RemoteFile
+from fetcher.filesystem import clone, exchange, file_mode, make_directory, sync_directory
 from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
-from fetcher.store.filesystem import clone, exchange, file_mode, make_directory, sync_directory
 from fetcher.store.in_place import InPlace
 from fetcher.store.layout import Root
 from fetcher.store.lease import Lease

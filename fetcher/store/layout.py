@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from fetcher.store.filesystem import allow, file_mode, make_directory
+from fetcher.filesystem import allow, file_mode, make_directory
 
 PRIVATE = ".fetcher"
 

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from fetcher.errors import LeaseLost
-from fetcher.store.filesystem import (
+from fetcher.filesystem import (
     allow,
     directory_mode,
     file_mode,

@@ -14,7 +14,7 @@ import os
 from contextlib import suppress
 
 from fetcher.artifact import ByteRange
-from fetcher.store.filesystem import libc
+from fetcher.filesystem import libc
 
 _WAIT_BEFORE, _WRITE, _WAIT_AFTER = 1, 2, 4
 

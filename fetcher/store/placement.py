@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 from fetcher.artifact import Listing, RemoteFile
+from fetcher.filesystem import make_directory, sync_directory, write_durably
 from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
-from fetcher.store.filesystem import make_directory, sync_directory, write_durably
 from fetcher.store.lease import Lease
 
 Step = Callable[[str], None]

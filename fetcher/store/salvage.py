@@ -14,11 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from fetcher.artifact import CHUNK_SIZE, ByteRange, RemoteFile
+from fetcher.filesystem import clone, sync_directory
 from fetcher.integrity.digests import new_chunk_hasher
 from fetcher.integrity.frontier import chunk_digest, read_pieces
 from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.planning.ranges import chunk_count, chunk_range
-from fetcher.store.filesystem import clone, sync_directory
 from fetcher.store.ingest import StagedFile
 from fetcher.store.journal import Journal, JournalledFile, read_journals
 from fetcher.store.lease import Lease

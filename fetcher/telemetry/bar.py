@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task
 from rich.table import Column
 from rich.text import Text
 
-from fetcher.events import Event, Finished, LeaseWaiting, Subscriber
+from fetcher.events import Copied, Event, Finished, LeaseWaiting, Subscriber
 from fetcher.telemetry.tally import Tally
 from fetcher.telemetry.wording import notable, progress, waiting
 
@@ -44,12 +44,12 @@ def bar(stream: TextIO) -> Iterator[Subscriber]:
         redirect_stdout=False,
         redirect_stderr=False,
     ) as display:
-        task, tally, finished = display.add_task("", total=None), now.tally, list[Finished]()
+        task, tally, finished = display.add_task("", total=None), now.tally, list[Event]()
 
         def subscriber(event: Event) -> None:
             tally.add(event)
             line = notable(event)
-            if isinstance(event, Finished):
+            if isinstance(event, Finished | Copied):
                 finished.append(event)
             elif line is not None:
                 console.print(Text(line), soft_wrap=True)

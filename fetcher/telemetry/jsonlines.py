@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TextIO
 
-from fetcher.events import BytesDiscarded, BytesHashed, BytesReceived, ConnectionsActive, Event
+from fetcher.events import BytesDiscarded, BytesHashed, BytesLoaded, BytesReceived, ConnectionsActive, Event
 from fetcher.telemetry.tally import Tally
 
 EVERY = 0.5
@@ -24,7 +24,7 @@ class JsonLines:
 
     def __call__(self, event: Event) -> None:
         self._tally.add(event)
-        if isinstance(event, BytesReceived | BytesHashed | BytesDiscarded | ConnectionsActive):
+        if isinstance(event, BytesReceived | BytesLoaded | BytesHashed | BytesDiscarded | ConnectionsActive):
             if self._clock() >= self._due:
                 self._due = self._clock() + EVERY
                 self._print("Progress", self._progress())

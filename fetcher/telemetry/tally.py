@@ -10,13 +10,17 @@ from typing import Literal
 from fetcher.events import (
     BytesDiscarded,
     BytesHashed,
+    BytesLoaded,
     BytesReceived,
     Committing,
     ConnectionsActive,
+    Copied,
     Event,
     FileVerified,
     Finished,
     LeaseWaiting,
+    LoadEnded,
+    LoadPlanned,
     Planned,
     Resolved,
     Resolving,
@@ -25,7 +29,9 @@ from fetcher.events import (
 WINDOW = 10.0
 """Seconds over which a rate is taken: long enough to be readable, short enough to show that something stopped."""
 
-Phase = Literal["starting", "resolving", "waiting", "preparing", "fetching", "verifying", "committing", "done"]
+Phase = Literal[
+    "starting", "resolving", "waiting", "preparing", "fetching", "verifying", "committing", "warming", "copying", "done"
+]
 
 _PHASES: dict[type[Event], Phase] = {
     Resolving: "resolving",
@@ -34,6 +40,8 @@ _PHASES: dict[type[Event], Phase] = {
     BytesDiscarded: "fetching",
     Committing: "committing",
     Finished: "done",
+    LoadEnded: "done",
+    Copied: "done",
 }
 
 
@@ -91,6 +99,11 @@ class Tally:
             case Planned():
                 self.total, self.done, self.files = event.total, event.held, event.files
                 self.phase = "fetching" if event.connections and not self._complete() else "verifying"
+            case LoadPlanned():
+                self.total, self.done, self.files, self.phase = event.total, event.held, event.files, event.doing
+            case BytesLoaded():
+                self.received.add(event.bytes)
+                self.done += event.bytes
             case BytesReceived():
                 self.received.add(event.bytes)
                 self.done += event.bytes

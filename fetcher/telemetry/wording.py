@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from fetcher.events import (
     Committing,
+    Copied,
     Event,
     Finished,
     LeaseWaiting,
+    LoadPlanned,
     Mismatched,
+    Pinned,
     Planned,
     Rechecked,
     Resolved,
@@ -47,6 +50,8 @@ def progress(tally: Tally) -> str:
         case "verifying":
             files = f"{tally.verified} of {counted(tally.files, 'file')} verified"
             return f"checked {_position(tally)}, {_pace(tally)}, {files}"
+        case "warming" | "copying":
+            return f"{tally.phase}: {_position(tally)}, {_pace(tally)}"
         case _:
             return _ELSE[tally.phase]
 
@@ -107,6 +112,17 @@ def notable(event: Event) -> str | None:
             return f"publishing {event.path}"
         case Finished():
             return summary(event)
+    return _of_the_loader(event)
+
+
+def _of_the_loader(event: Event) -> str | None:
+    match event:
+        case LoadPlanned() if event.held:
+            return f"{size(event.held)} of {size(event.total)} are there already"
+        case Copied():
+            return copied(event)
+        case Pinned():
+            return pinned(event)
     return None
 
 
@@ -121,10 +137,40 @@ def summary(event: Finished) -> str:
     stale = " (the source could not be asked for a newer one)" if event.stale else ""
     if event.cached:
         return f"already complete: {counted(event.files, 'file')}, {size(event.bytes)}{stale}"
-    rate = f", {size(event.bytes_fetched / event.seconds)}/s" if event.bytes_fetched and event.seconds > 0 else ""
     reused = f", {size(event.bytes_reused)} were here" if event.bytes_reused else ""
     sure = "every digest verified" if event.verified else "no digest published for some files: sizes and transfer checked"
     return (
         f"done: {counted(event.files, 'file')}, {size(event.bytes)} in {duration(event.seconds)}: "
-        f"{size(event.bytes_fetched)} fetched{rate}{reused}; {sure}"
+        f"{size(event.bytes_fetched)} fetched{rate(event.bytes_fetched, event.seconds)}{reused}; {sure}"
     )
+
+
+def copied(event: Copied) -> str:
+    """The last words of a copy."""
+    what = f"{counted(event.files, 'file')}, {size(event.bytes)}"
+    if event.cached:
+        return f"already complete: {what}"
+    sure = "every chunk verified" if event.verified else "not verified: there is no manifest, only sizes were compared"
+    return f"done: {what} in {duration(event.seconds)}{rate(event.bytes, event.seconds)}; {sure}"
+
+
+def pinned(event: Pinned) -> str:
+    """How things stand with what is kept in memory."""
+    known = share(event.resident, event.total)
+    how = f"{size(event.locked)} locked" if event.locked else "not locked"
+    again = f", {size(event.rewarmed)} were read again" if event.rewarmed else ""
+    return f"{'ready' if event.ready else 'not ready'}: {known} of {size(event.total)} resident, {how}{again}"
+
+
+def share(part: int | None, total: int) -> str:
+    """`100 %`, `99.9 %`, `0 %`, or that nobody knows. Only all of it is 100 %, only nothing is 0 %."""
+    if part is None:
+        return "unknown"
+    if part >= total:
+        return "100 %"
+    return f"{min(max(100 * part / total, 0.1), 99.9):.1f} %" if part else "0 %"
+
+
+def rate(count: int, seconds: float) -> str:
+    """`, 1.3 GiB/s`; nothing where nothing moved."""
+    return f", {size(count / seconds)}/s" if count and seconds > 0 else ""

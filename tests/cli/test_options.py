@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from fetcher.cli.options import FETCH, PLACE, ROOT, SELECTION, Option, settings_from, values
+from fetcher.cli.options import FETCH, PLACE, ROOT, SELECTION, settings_from
 from fetcher.cli.parser import COMMANDS, build_parser
+from fetcher.command.options import Option, values
 from fetcher.errors import ConfigurationError, UsageError
 from tests.cli.conftest import last_line
 from tests.lab.command import run_fetcher

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fetcher.cli import termination
-from fetcher.cli.termination import LIMIT, destination, encode, write_message
+from fetcher.command import termination
+from fetcher.command.termination import LIMIT, destination, encode, write_message
 from fetcher.testing.origin import Origin
 from tests.cli.conftest import URI
 from tests.lab.command import run_fetcher

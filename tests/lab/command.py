@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 FETCHER = (sys.executable, "-m", "fetcher")
+LOADER = (sys.executable, "-m", "loader")
 
 
 def run_fetcher(
@@ -18,8 +19,25 @@ def run_fetcher(
 
     Raises subprocess.TimeoutExpired, the process killed, after `timeout` seconds.
     """
+    return _run([*FETCHER, *map(str, arguments)], env=env, timeout=timeout, cwd=cwd)
+
+
+def run_loader(
+    *arguments: str | Path,
+    env: Mapping[str, str] | None = None,
+    timeout: float = 60.0,
+    cwd: Path | None = None,
+    within: Sequence[str] = (),
+) -> subprocess.CompletedProcess[str]:
+    """Run `loader` to its end, as `run_fetcher`; `within` is a command that starts others."""
+    return _run([*within, *LOADER, *map(str, arguments)], env=env, timeout=timeout, cwd=cwd)
+
+
+def _run(
+    command: Sequence[str], *, env: Mapping[str, str] | None, timeout: float, cwd: Path | None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*FETCHER, *map(str, arguments)],
+        command,
         env={**os.environ, **(env or {})},
         cwd=cwd,
         stdin=subprocess.DEVNULL,
@@ -34,8 +52,19 @@ def started_fetcher(
     *arguments: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.Popen[str]:
     """Start `fetcher` in a process group of its own, to be stopped, continued or killed. The caller ends it."""
+    return _start([*FETCHER, *map(str, arguments)], env=env, cwd=cwd)
+
+
+def started_loader(
+    *arguments: str | Path, env: Mapping[str, str] | None = None, within: Sequence[str] = ()
+) -> subprocess.Popen[str]:
+    """Start `loader`, as `started_fetcher`."""
+    return _start([*within, *LOADER, *map(str, arguments)], env=env, cwd=None)
+
+
+def _start(command: Sequence[str], *, env: Mapping[str, str] | None, cwd: Path | None) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*FETCHER, *map(str, arguments)],
+        command,
         env={**os.environ, **(env or {})},
         cwd=cwd,
         stdin=subprocess.DEVNULL,

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import random
 import subprocess
+import sys
+import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
+import xxhash
 
+from fetcher.artifact import ArtifactRef
+from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
+from fetcher.testing.checkpoint import make_checkpoint
+from loader.cli import main
 from loader.kernel import PAGE
-from tests.lab.availability import require_root
+from loader.memory import cgroup_directories
+from loader.mounts import parse_mounts
+from loader.residency import measure, together
+from tests.lab.availability import missing, require_root
 from tests.lab.filesystems import SmallFilesystem
 from tests.lab.fixtures import MakeFilesystem
 
@@ -67,6 +79,25 @@ def make_warm(path: Path, pages: Iterable[int] | None = None) -> None:
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
         for page in pages:
             os.pread(fd, PAGE, page * PAGE)
+
+
+def run_loader_as_nobody(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    """`loader` to its end as UID 65532. In a child of ours, as the interpreter may lie where only its owner gets in; so what is
+    imported late must be imported before."""
+    importlib.import_module("fetcher.telemetry.log")
+    importlib.import_module("loader.cli.keeping")
+    with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
+
+        def look() -> int:
+            os.dup2(stdout.fileno(), 1)
+            os.dup2(stderr.fileno(), 2)
+            sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+            return main([*map(str, words)])
+
+        code = as_nobody(look)
+        stdout.seek(0)
+        stderr.seek(0)
+        return subprocess.CompletedProcess([*map(str, words)], code, stdout.read(), stderr.read())
 
 
 def as_nobody(look: Callable[[], Result]) -> Result:
@@ -127,3 +158,72 @@ def mount() -> Iterator[Callable[..., Path]]:
     yield run
     for point in reversed(points):
         subprocess.run(["umount", "--lazy", str(point)], check=True, capture_output=True)
+
+
+@pytest.fixture
+def cgroup() -> Iterator[Path]:
+    """A cgroup of 64 MiB below this process's own."""
+    require_root("make a cgroup")
+    mounts = parse_mounts(Path("/proc/self/mountinfo").read_text())
+    own = Path(next(iter(cgroup_directories(Path("/proc/self/cgroup").read_text(), mounts))))
+    group = own / f"weightlift-{os.getpid()}"
+    limit = "memory.limit_in_bytes" if (own / "memory.usage_in_bytes").exists() else "memory.max"
+    try:
+        group.mkdir()
+    except OSError as error:
+        missing("cgroup of its own", f"the kernel or the container refuses it: {error}")
+    try:
+        if not (group / limit).exists():
+            missing("memory controller below its own cgroup", "enable it in cgroup.subtree_control")
+        (group / limit).write_text(str(64 * MiB))
+        yield group
+    finally:
+        group.rmdir()
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A directory that everybody may enter, unlike pytest's own, and on a disk: /tmp is memory on many machines."""
+    with tempfile.TemporaryDirectory(prefix="weightlift-", dir="/var/tmp") as name:
+        os.chmod(name, 0o755)  # noqa: S103
+        yield Path(name)
+
+
+@pytest.fixture
+def model(public: Path) -> Path:
+    """A checkpoint of two shards of 4 MiB and what lies beside them, all of it cold."""
+    made = make_checkpoint(public / "model", shards=2, shard_size=4 * MiB)
+    cool(made)
+    return made
+
+
+def cool(directory: Path) -> None:
+    for path in directory.rglob("*"):
+        if path.is_file():
+            make_cold(path)
+
+
+def resident(path: Path) -> float:
+    """How much of a file, or of all files in a directory, is in memory, as their owner sees it."""
+    seen = []
+    for each in [path] if path.is_file() else sorted(path.iterdir()):
+        if each.is_file():
+            with opened(each) as fd:
+                seen.append(measure(fd))
+    return together(seen).fraction or 0.0
+
+
+def add_manifest(directory: Path, *, chunk_size: int = MiB, revision: str = "1") -> Manifest:
+    """The manifest that these files have been fetched with."""
+    files = []
+    for path in sorted(directory.rglob("*")):
+        if path.is_file() and ".fetcher" not in path.parts:
+            content = path.read_bytes()
+            starts = range(0, len(content), chunk_size)
+            chunks = tuple(xxhash.xxh3_128_hexdigest(content[start : start + chunk_size]) for start in starts)
+            files.append(ManifestFile(str(path.relative_to(directory)), len(content), (), chunks))
+    ref = ArtifactRef("hf://org/model")
+    manifest = replace(Manifest.for_request(ref, revision=revision, files=files, created="", version=""), chunk_size=chunk_size)
+    (directory / RELATIVE_PATH).parent.mkdir(exist_ok=True)
+    (directory / RELATIVE_PATH).write_bytes(manifest.to_bytes())
+    return manifest

@@ -8,9 +8,9 @@ import pytest
 
 from fetcher.errors import FetchError
 from loader import errors
-from loader.errors import FileReplaced, LoadError, MalformedCheckpoint, NotReadable, TooLarge
+from loader.errors import FileReplaced, LoadError, MalformedCheckpoint, NotReadable, NotResident, TooLarge
 
-RAISED: list[type[LoadError]] = [MalformedCheckpoint, NotReadable, TooLarge, FileReplaced]
+RAISED: list[type[LoadError]] = [MalformedCheckpoint, NotReadable, TooLarge, NotResident, FileReplaced]
 
 
 def test_the_tree_that_is_drawn_is_the_tree_that_is() -> None:
@@ -21,9 +21,9 @@ def test_the_tree_that_is_drawn_is_the_tree_that_is() -> None:
 
 
 @pytest.mark.parametrize("error", RAISED)
-def test_a_reason_word_is_the_name_and_only_a_replaced_file_is_worth_another_try(error: type[LoadError]) -> None:
+def test_a_reason_word_is_the_name_and_only_what_may_pass_is_worth_another_try(error: type[LoadError]) -> None:
     assert error.reason == error.__name__
-    assert error.retryable == (error is FileReplaced)
+    assert error.retryable == (error.exit_code == 75)
     assert error("what happened", path="a.safetensors").sentence() == f"{error.reason}: a.safetensors: what happened"
 
 

@@ -6,7 +6,6 @@ import ctypes
 import mmap
 import os
 import resource
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,6 @@ from loader.memory import (
     raise_lock_limit,
 )
 from loader.mounts import parse_mounts
-from tests.lab.availability import missing, require_root
 from tests.loader.conftest import MiB, as_nobody, in_child, make_cold, make_warm, written
 
 KiB, GiB = 1024, 1024 * MiB
@@ -303,27 +301,6 @@ class TestThisMachine:
         assert 40 * MiB < before.pages.bytes <= 64 * MiB
         assert abs(warm.pages.bytes - before.pages.bytes) < 6 * MiB
         assert warm.pages.bytes - filled.pages.bytes > 12 * MiB
-
-
-@pytest.fixture
-def cgroup() -> Iterator[Path]:
-    """A cgroup of 64 MiB below this process's own."""
-    require_root("make a cgroup")
-    mounts = parse_mounts(Path("/proc/self/mountinfo").read_text())
-    own = Path(next(iter(cgroup_directories(Path("/proc/self/cgroup").read_text(), mounts))))
-    group = own / f"weightlift-{os.getpid()}"
-    limit = "memory.limit_in_bytes" if (own / "memory.usage_in_bytes").exists() else "memory.max"
-    try:
-        group.mkdir()
-    except OSError as error:
-        missing("cgroup of its own", f"the kernel or the container refuses it: {error}")
-    try:
-        if not (group / limit).exists():
-            missing("memory controller below its own cgroup", "enable it in cgroup.subtree_control")
-        (group / limit).write_text(str(64 * MiB))
-        yield group
-    finally:
-        group.rmdir()
 
 
 def _usage(group: Path) -> int:

@@ -137,7 +137,8 @@ def one_of_each() -> list[Event]:
 
 
 def _value(annotation: str) -> object:
-    return {"str": "text", "int": 1, "float": 1.0, "bool": True}[annotation.partition(" ")[0]]
+    values = {"str": "text", "int": 1, "float": 1.0, "bool": True, "Literal['warming',": "warming"}
+    return values[annotation.partition(" ")[0]]
 
 
 @pytest.mark.parametrize("kind", ["bar", "log", "json", "none", "auto"])

@@ -9,13 +9,18 @@ import pytest
 
 from fetcher.events import (
     BytesHashed,
+    BytesLoaded,
     BytesReceived,
     Committing,
     ConnectionsActive,
+    Copied,
     Event,
     FileVerified,
     LeaseWaiting,
+    LoadEnded,
+    LoadPlanned,
     Mismatched,
+    Pinned,
     Planned,
     Rechecked,
     Resolved,
@@ -25,7 +30,7 @@ from fetcher.events import (
     Warned,
 )
 from fetcher.telemetry.tally import Tally
-from fetcher.telemetry.wording import counted, duration, notable, progress, size, summary, waiting
+from fetcher.telemetry.wording import counted, duration, notable, progress, share, size, summary, waiting
 from tests.telemetry.conftest import Clock
 from tests.telemetry.test_tally import FINISHED
 
@@ -163,3 +168,48 @@ class TestSummary:
     def test_a_stale_hit_says_that_too(self) -> None:
         line = "already complete: 2 files, 100 B (the source could not be asked for a newer one)"
         assert summary(replace(FINISHED, cached=True, stale=True)) == line
+
+
+class TestLoader:
+    def test_it_says_what_it_does_and_how_far_it_is(self, clock: Clock) -> None:
+        tally = Tally(clock)
+        tally.add(LoadPlanned("warming", 4, 4 * GiB, GiB))
+        tally.add(BytesLoaded("a", GiB))
+        clock.now += 1
+        tally.add(BytesLoaded("b", GiB))
+        assert progress(tally) == "warming: 3.0 GiB of 4.0 GiB (75 %), 1.0 GiB/s, 1.0 s left"
+        tally.add(LoadEnded())
+        assert progress(tally) == "done"
+
+    @pytest.mark.parametrize(
+        ("event", "line"),
+        [
+            (LoadPlanned("copying", 4, 4 * GiB, 0), None),
+            (LoadPlanned("copying", 4, 4 * GiB, GiB), "1.0 GiB of 4.0 GiB are there already"),
+            (BytesLoaded("a", 1), None),
+            (Copied("/ram/model", 2, GiB, 0.5, cached=True, verified=True), "already complete: 2 files, 1.0 GiB"),
+            (
+                Copied("/ram/model", 2, GiB, 0.5, cached=False, verified=True),
+                "done: 2 files, 1.0 GiB in 0.5 s, 2.0 GiB/s; every chunk verified",
+            ),
+            (
+                Copied("/ram/model", 1, 0, 0.0, cached=False, verified=False),
+                "done: 1 file, 0 B in 0.0 s; not verified: there is no manifest, only sizes were compared",
+            ),
+            (Pinned(True, GiB, GiB, GiB, 0), "ready: 100 % of 1.0 GiB resident, 1.0 GiB locked"),
+            (
+                Pinned(False, GiB - 1, 0, GiB, 2 * MiB),
+                "not ready: 99.9 % of 1.0 GiB resident, not locked, 2.0 MiB were read again",
+            ),
+            (Pinned(False, None, 0, GiB, 0), "not ready: unknown of 1.0 GiB resident, not locked"),
+        ],
+    )
+    def test_each_is_one_line_or_none(self, event: Event, line: str | None) -> None:
+        assert notable(event) == line
+
+    @pytest.mark.parametrize(
+        ("part", "text"),
+        [(None, "unknown"), (0, "0 %"), (1, "0.1 %"), (GiB // 2, "50.0 %"), (GiB - 1, "99.9 %"), (GiB, "100 %")],
+    )
+    def test_only_all_of_it_is_100_percent(self, part: int | None, text: str) -> None:
+        assert share(part, GiB) == text

@@ -25,7 +25,8 @@ from fetcher.errors import (
     from_os_error,
 )
 from fetcher.manifest import Manifest, ManifestFile
-from fetcher.settings import default_cache_dir, parse_duration, parse_expect, parse_mount, parse_rate, parse_size
+from fetcher.quantities import parse_duration, parse_rate, parse_size
+from fetcher.settings import default_cache_dir, parse_expect, parse_mount
 
 EXIT_CODES = {
     64: {"UsageError", "UnsupportedScheme"},

@@ -1,0 +1,50 @@
+"""The words of a command line, and the reference in Markdown, both made from the commands and their options."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+from fetcher import __version__
+from fetcher.command.options import Option, add_options
+from fetcher.errors import UsageError
+
+Commands = Mapping[str, tuple[str, tuple[Option, ...]]]
+"""Name → what it does, and its options."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with our exit code and last line for a wrong command."""
+
+    def __init__(self, **words: Any) -> None:
+        # An abbreviation that works today would break a script on the day a second flag begins like it.
+        super().__init__(allow_abbrev=False, **words)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see `{self.prog} --help`")
+
+
+def parser_of(
+    program: str, description: str, commands: Commands, add_positional: Callable[[argparse.ArgumentParser, str], None]
+) -> Parser:
+    """A program's whole command line; `add_positional` knows what each command wants besides options."""
+    parser = Parser(prog=program, description=description)
+    parser.add_argument("--version", action="version", version=f"{program} {__version__}")
+    found = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (help_text, options) in commands.items():
+        command = found.add_parser(name, help=help_text, description=help_text[:1].upper() + help_text[1:] + ".")
+        add_positional(command, name)
+        add_options(command, options)
+    return parser
+
+
+def section(usage: str, help_text: str, options: tuple[Option, ...]) -> list[str]:
+    """A command's part of the reference, line by line."""
+    lines = ["", f"## `{usage.strip()}`", "", help_text[:1].upper() + help_text[1:] + ".", ""]
+    lines += ["| flag | variable | meaning |", "|---|---|---|"]
+    for option in options:
+        value = "" if option.switch else " " + (option.metavar or "|".join(option.choices or ("TEXT",)))
+        flag = f"{option.flag}{value}".replace("|", "\\|")
+        lines.append(f"| `{flag}` | `{option.variable}` | {option.help} |")
+    return lines

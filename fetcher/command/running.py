@@ -1,0 +1,126 @@
+"""One command from its words to its exit code: errors become a last line, a signal ends it in order."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fetcher.command.signals import Interrupted, raise_on_signals
+from fetcher.command.termination import write_message
+from fetcher.errors import FetchError, LocalIOError, from_os_error
+from fetcher.events import BytesLoaded, BytesReceived, Event, Subscriber
+
+if TYPE_CHECKING:
+    from fetcher.telemetry import Kind
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Report:
+    """What the termination message needs to know, also when the command fails half way. `log`: where it goes, if anywhere."""
+
+    log: Path | None = None
+    received: int = 0
+
+    def counting(self, on_event: Subscriber) -> Subscriber:
+        def subscriber(event: Event) -> None:
+            if isinstance(event, BytesReceived | BytesLoaded):
+                self.received += event.bytes
+            on_event(event)
+
+        return subscriber
+
+
+def carried_out(work: Callable[[Report], Mapping[str, Any]], *, log: Path | None, interrupted: str) -> int:
+    """`work`'s exit code: as in `fetcher.errors`, 128+n on signal n, 70 for what nobody expected.
+
+    `work` returns fields for the termination message and may say in the report that it goes elsewhere than to `log`.
+    `interrupted` says what a signal leaves behind.
+    """
+    began = time.monotonic()
+    _prepare_streams()
+    raise_on_signals()
+    report = Report(log)
+    try:
+        outcome = {"reason": "Completed", "message": "complete", "retryable": False, **work(report)}
+        code = 0
+    except SystemExit as ended:  # --help, --version
+        return int(ended.code or 0)
+    except BaseException as error:  # noqa: BLE001 - every end has an exit code and a last line
+        code, outcome = _failure(error, interrupted)
+        outcome["bytes"] = report.received
+    outcome["seconds"] = round(time.monotonic() - began, 3)
+    write_message(report.log, outcome)
+    _flush()
+    if code >= 128:
+        # Threads that hang in a call of the disk or of a resolver are not waited for.
+        os._exit(code)
+    return code
+
+
+def with_progress(kind: Kind, work: Callable[[Subscriber], T]) -> T:
+    """Results are printed after it has ended: a terminal that shows both must not mix them."""
+    from fetcher.telemetry import subscribed
+
+    with subscribed(kind, sys.stderr) as on_event:
+        return work(on_event)
+
+
+def print_result(text: str) -> None:
+    """A line on stdout. Raises LocalIOError, and BrokenPipeError when nobody reads it."""
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise LocalIOError(f"cannot write the result to stdout: {(error.strerror or str(error)).lower()}") from error
+
+
+def _prepare_streams() -> None:
+    """A closed stream (`>&-`) is as good as /dev/null; a path that is no text is printed as the bytes it is."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - open as long as the process
+    with suppress(AttributeError):  # a stand-in that somebody captures with
+        sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # just suppressed
+
+
+def _failure(error: BaseException, interrupted: str) -> tuple[int, dict[str, Any]]:
+    """Exit code and termination fields; says the last line on stderr."""
+    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+        error = from_os_error(error, doing="use the local filesystem")
+    match error:
+        case FetchError():
+            code, sentence, retryable = error.exit_code, error.sentence(), error.retryable
+        case Interrupted():
+            code, retryable = 128 + error.number, True
+            sentence = f"Interrupted: {signal.Signals(error.number).name} received; {interrupted}"
+        case BrokenPipeError():
+            code, retryable = 74, True
+            sentence = "IOError: nobody reads stdout any more"
+            sys.stdout = None  # or the interpreter complains when it flushes
+        case _:
+            traceback.print_exception(error)
+            code, retryable = 70, False
+            what = " ".join(f"{type(error).__name__}: {error}".split())
+            sentence = f"Internal: {what}; this is a bug, please report it with the lines above"
+    with suppress(OSError, ValueError):
+        print(sentence, file=sys.stderr, flush=True)
+    reason, _, message = sentence.partition(": ")
+    return code, {"reason": reason, "message": message, "retryable": retryable}
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()

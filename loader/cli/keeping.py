@@ -1,0 +1,88 @@
+"""`loader pin`: rounds of looking, and everybody who wants to know how they end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+from fetcher.command.running import print_result
+from fetcher.command.signals import Interrupted
+from fetcher.errors import from_os_error
+from fetcher.events import Subscriber, Warned
+from fetcher.filesystem import storing
+from fetcher.telemetry.wording import size
+from loader.cli.endpoint import serving
+from loader.cli.metrics import write_metrics, write_whole
+from loader.cli.options import threads_for
+from loader.pinning import Pin, State
+
+_INTERVAL = 10.0
+"""Seconds. DAMON took 3 % in the first minute: what an engine finds missing after ten seconds it reads in moments."""
+
+
+def pin(paths: Sequence[str], found: Mapping[str, Any], on_event: Subscriber) -> State:
+    """Until a signal comes, which is the ordinary end once all was in memory; before, it is raised as Interrupted."""
+    keeper = Pin(paths, threads=found.get("threads") or threads_for(paths[0]), on_event=on_event)
+    announced = False
+    with ExitStack() as stack:
+        stack.callback(keeper.close)
+        publish = _publishers(found, stack, keeper, on_event)
+        try:
+            while True:
+                state = keeper.check()
+                publish(state)
+                if state.ready and not announced:
+                    announced = True
+                    print_result(f"ready: {size(state.total)} in memory, {size(state.locked)} of them locked")
+                time.sleep(keeper.pause(found.get("interval", _INTERVAL)))
+        except Interrupted:
+            if not announced:
+                raise
+    return keeper.state
+
+
+def _publishers(found: Mapping[str, Any], stack: ExitStack, keeper: Pin, on_event: Subscriber) -> Callable[[State], None]:
+    """Whom to tell after each round. What a former process left says nothing any more, so it goes first."""
+    ready_file: Path | None = found.get("ready_file")
+    metrics_file: Path | None = found.get("metrics_file")
+    for path in filter(None, (ready_file, metrics_file)):
+        with storing("remove what an earlier pin left", str(path)):
+            path.unlink(missing_ok=True)
+        stack.callback(_forget, path)
+    if "metrics_port" in found:
+        where = stack.enter_context(serving(found.get("metrics_address"), found["metrics_port"], lambda: keeper.state))
+        print(f"metrics at {where}/metrics, readiness at {where}/ready", file=sys.stderr, flush=True)
+
+    told: set[str] = set()
+
+    def publish(state: State) -> None:
+        if ready_file is not None:
+            _show_ready(ready_file, ready=state.ready)
+        if metrics_file is not None:
+            try:
+                write_metrics(metrics_file, state)
+            except OSError as error:  # numbers for a graph are no reason to let go of the weights
+                problem = from_os_error(error, doing="write the metrics", path=str(metrics_file))
+                if problem.message not in told:
+                    told.add(problem.message)
+                    on_event(Warned(problem.reason, problem.message))
+
+    return publish
+
+
+def _show_ready(path: Path, *, ready: bool) -> None:
+    """Raises StoreError: who waits for the file would wait for ever, or believe one that is no longer true."""
+    with storing("write the ready file", str(path)):
+        if not ready:
+            path.unlink(missing_ok=True)
+        elif not path.exists():
+            write_whole(path, "ready\n")
+
+
+def _forget(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink(missing_ok=True)

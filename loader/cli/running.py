@@ -1,0 +1,95 @@
+"""Which command the words mean, and what its end leaves behind."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fetcher.command.options import values
+from fetcher.command.running import Report, carried_out, with_progress
+from fetcher.command.termination import destination
+from fetcher.errors import UsageError
+from loader.cli.options import TERMINATION_LOG
+from loader.cli.parser import COMMANDS, build_parser
+
+_STARTED_FOR = ("warm", "copy", "pin")
+"""What a container is started for, and so may speak in its termination message."""
+
+_LEFT_BEHIND = "what is in memory stays; a copy that was not finished is removed by the next one"
+
+
+def run(argv: Sequence[str] | None) -> int:
+    """Exit codes as in `fetcher.errors` and `loader.errors`; 128+n on signal n, 70 for what nobody expected."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    return carried_out(
+        lambda report: _dispatch(build_parser().parse_args(words), report), log=_default_log(words), interrupted=_LEFT_BEHIND
+    )
+
+
+def _default_log(words: Sequence[str]) -> Path | None:
+    """Where the message goes when the command line itself is wrong."""
+    if not words or words[0] not in _STARTED_FOR:
+        return None
+    named = os.environ.get(TERMINATION_LOG.variable, "").strip()
+    return destination(Path(named) if named else None)
+
+
+def _dispatch(given: argparse.Namespace, report: Report) -> dict[str, Any]:
+    if given.command in _STARTED_FOR:
+        report.log = destination(values((TERMINATION_LOG,), given, os.environ).get("termination_log"))
+    found = values(COMMANDS[given.command][1], given, os.environ)
+    as_json = found.get("json", False)
+    _refuse_empty(given)
+    match given.command:
+        case "warm":
+            return _warm(given, found, report)
+        case "copy":
+            return _copy(given, found, report)
+        case "pin":
+            return _pin(given, found, report)
+    from loader.cli import commands
+
+    if given.command == "status":
+        commands.print_status(commands.status(given.paths), as_json=as_json)
+    else:
+        commands.print_evicted(commands.evicted(given.paths), as_json=as_json)
+    return {}
+
+
+def _warm(given: argparse.Namespace, found: dict[str, Any], report: Report) -> dict[str, Any]:
+    from loader.cli import commands
+
+    fields = with_progress(
+        found.get("progress", "auto"), lambda on_event: commands.warmed(given.paths, found, report.counting(on_event))
+    )
+    commands.print_warmed(fields, as_json=found.get("json", False))
+    return {"path": given.paths[0], "bytes": fields["bytes"], "resident": fields["after"]["resident"]}
+
+
+def _copy(given: argparse.Namespace, found: dict[str, Any], report: Report) -> dict[str, Any]:
+    from loader.cli.copies import copied, print_copied
+
+    fields = with_progress(
+        found.get("progress", "auto"),
+        lambda on_event: copied(given.source, given.target, found, report.counting(on_event)),
+    )
+    print_copied(fields, as_json=found.get("json", False))
+    return {name: fields[name] for name in ("path", "revision", "cached", "bytes")}
+
+
+def _pin(given: argparse.Namespace, found: dict[str, Any], report: Report) -> dict[str, Any]:
+    from loader.cli.keeping import pin  # http.server, which nobody else needs, takes as long as all the rest
+
+    state = with_progress(found.get("progress", "auto"), lambda on_event: pin(given.paths, found, report.counting(on_event)))
+    return {"path": given.paths[0], "bytes": state.total, "resident": state.resident, "message": "stopped by a signal"}
+
+
+def _refuse_empty(given: argparse.Namespace) -> None:
+    """`loader warm "$DIR"` with DIR unset would otherwise be about nothing, or the current directory."""
+    for path in getattr(given, "paths", None) or (given.source, given.target):
+        if not path.strip():
+            raise UsageError("a path is empty; name a directory or a file")

@@ -1,0 +1,116 @@
+"""The files that warming, pinning and evicting are about, in the order in which an engine reads them."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from loader.errors import from_os_error
+from loader.files import FileIdentity, open_file
+from loader.index import read_checkpoint, read_shard
+from loader.locations import natural
+from loader.residency import Residency, glance, measure, together
+from loader.weight_map import SUFFIX
+
+_EXTENSION = ".safetensors"
+
+_OTHER_WEIGHTS = (".bin", ".gguf", ".pt", ".pth", ".ckpt", ".onnx", ".msgpack", ".h5", ".npz", ".tensors", ".tflite", ".ot")
+"""The same weights again, in formats that an engine leaves alone when there are safetensors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file, as it was when it was looked at; `shard`: its safetensors header was read and is sound."""
+
+    path: str
+    identity: FileIdentity
+    shard: bool
+
+    @property
+    def size(self) -> int:
+        return self.identity.size
+
+    def open(self) -> int:
+        """A descriptor of that very file; the caller closes it. Raises FileReplaced, and what `open_file` raises."""
+        descriptor = open_file(self.path)
+        try:
+            self.identity.check(descriptor, path=self.path)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+
+def members(paths: Sequence[str]) -> tuple[Member, ...]:
+    """Of each path in turn: what lies beside the shards of a directory (engines read config and tokenizer first), then the
+    shards. A file is itself, an index file its shards. What is named twice counts once.
+
+    Raises UsageError, NotFound, NotReadable, LocalIOError, FileReplaced, MalformedCheckpoint.
+    """
+    found: dict[tuple[int, int], Member] = {}
+    for path in paths:
+        for member in _behind(path):
+            found.setdefault((member.identity.device, member.identity.inode), member)
+    return tuple(found.values())
+
+
+def look(chosen: Iterable[Member], *, closely: bool) -> list[Residency]:
+    """How much of each is in memory: `measure`, or only a `glance`."""
+    return [_seen(member, closely=closely) for member in chosen]
+
+
+def total(chosen: Iterable[Member]) -> int:
+    return sum(member.size for member in chosen)
+
+
+def residency(chosen: Iterable[Member], *, closely: bool) -> Residency:
+    return together(look(chosen, closely=closely))
+
+
+def _seen(member: Member, *, closely: bool) -> Residency:
+    descriptor = member.open()
+    try:
+        return measure(descriptor) if closely else glance(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _behind(path: str) -> Iterator[Member]:
+    if os.path.isdir(path):
+        yield from _companions(path)
+    if os.path.isdir(path) or path.endswith(SUFFIX):
+        yield from (Member(shard.path, shard.identity, shard=True) for shard in read_checkpoint(path).shards)
+    elif path.endswith(_EXTENSION):
+        yield Member(path, read_shard(path).identity, shard=True)
+    else:
+        yield _plain(path)
+
+
+def _companions(directory: str) -> Iterator[Member]:
+    """Subdirectories are other models or other parts of a pipeline; hidden files are nobody's."""
+    try:
+        names = [name for name in os.listdir(directory) if not name.startswith(".")]
+    except OSError as error:
+        raise from_os_error(error, doing="list the files", path=directory) from error
+    for name in sorted(names, key=natural):
+        path = os.path.join(directory, name)
+        if not name.endswith((_EXTENSION, *_OTHER_WEIGHTS)) and _is_file(path):
+            yield _plain(path)
+
+
+def _is_file(path: str) -> bool:
+    """A link that leads nowhere is no reason to leave the weights cold."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _plain(path: str) -> Member:
+    descriptor = open_file(path)
+    try:
+        return Member(path, FileIdentity.of(descriptor), shard=False)
+    finally:
+        os.close(descriptor)

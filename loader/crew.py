@@ -1,0 +1,67 @@
+"""A few threads that take pieces of work in order, until all are done or the first fails."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar
+
+from fetcher.cpu import cpu_count
+
+T = TypeVar("T")
+
+MOST_THREADS = 256
+_FEWEST, _ENOUGH = 4, 16
+
+
+def default_threads(*, network: bool = False) -> int:
+    """A thread each processor, since copying takes one whole; four at least, since a disk is fast only when it is asked for
+    several things at once; sixteen at most, and over a network, where each waits for its own answer."""
+    return _ENOUGH if network else min(max(_FEWEST, cpu_count()), _ENOUGH)
+
+
+def each(pieces: Iterable[T], work: Callable[[T], None], *, threads: int) -> None:
+    """`work` on every piece, begun in order. Raises the first error once the pieces begun are over, without beginning others.
+
+    An exception in the waiting thread (a signal) is raised at once: nobody waits for a read that hangs.
+    """
+    crew = _Crew(pieces, work)
+    hands = [threading.Thread(target=crew.labour, name=f"crew-{number}", daemon=True) for number in range(threads)]
+    try:
+        for hand in hands:
+            hand.start()
+        for hand in hands:
+            hand.join()
+    finally:
+        crew.stop()
+    if crew.error is not None:
+        raise crew.error
+
+
+class _Crew(Generic[T]):
+    def __init__(self, pieces: Iterable[T], work: Callable[[T], None]) -> None:
+        self._pieces = iter(pieces)
+        self._work = work
+        self._turn = threading.Lock()
+        self._stopped = False
+        self.error: BaseException | None = None
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def labour(self) -> None:
+        try:
+            while (piece := self._next()) is not None:
+                self._work(piece[0])
+        except BaseException as error:  # noqa: BLE001 - raised by `each`
+            with self._turn:
+                self.error = self.error or error
+                self._stopped = True
+
+    def _next(self) -> tuple[T] | None:
+        with self._turn:
+            if self._stopped:
+                return None
+            for piece in self._pieces:
+                return (piece,)
+            return None

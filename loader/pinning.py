@@ -1,0 +1,230 @@
+"""Weights kept in memory: locked where that is allowed, else looked after and read again when they were reclaimed.
+
+Pages go without memory pressure too (DAMON took a quarter in ten minutes), and a checkpoint may be replaced under its path.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from fetcher.errors import FetchError
+from fetcher.events import Pinned, Subscriber, Warned, silent
+from fetcher.telemetry.wording import size
+from loader.contents import Member, members
+from loader.errors import NotResident, from_os_error
+from loader.files import FileIdentity
+from loader.memory import lockable, memory_left, raise_lock_limit
+from loader.paging import Stretch
+from loader.residency import Residency
+from loader.warming import bytes_in, residency_of, warm, what_fits
+from loader.windows import Window, windows
+
+_LEAST_PAUSE = 19
+"""Times the processor time of looking: 15 ms a GiB for one's own files, 100 for others'. So looking takes 5 % of a processor
+at most, however much there is to look at."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How things stand: `resident` of `total` bytes are in memory (None: nothing tells), `locked` of them for good.
+
+    `rewarmed` bytes were reclaimed and read again, the checkpoint was replaced `changes` times, since the start. `problem`:
+    what was in the way at last.
+    """
+
+    files: int = 0
+    total: int = 0
+    resident: int | None = 0
+    locked: int = 0
+    rewarmed: int = 0
+    changes: int = 0
+    checked: float = 0.0
+    problem: str | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Everything that stands under the paths now is known to be in memory."""
+        return self.checked > 0 and self.problem is None and self.resident == self.total
+
+
+@dataclass(slots=True)
+class _Held:
+    """The files as they were found, and which of their windows are locked, by what."""
+
+    roots: list[FileIdentity]
+    members: tuple[Member, ...]
+    plan: tuple[Window, ...]
+    locks: dict[Window, Stretch] = field(default_factory=dict)
+    warm_once: bool = False
+    told: set[str] = field(default_factory=set)
+
+    @property
+    def loose(self) -> tuple[Window, ...]:
+        return tuple(window for window in self.plan if window not in self.locks)
+
+    @property
+    def locked(self) -> int:
+        return bytes_in(tuple(self.locks))
+
+    def stands(self, paths: Sequence[str]) -> bool:
+        """Whether the very same files are there. Looked at each time, so without reading headers, which takes half a second of
+        90,000 tensors."""
+        return self.roots == [_identity(path) for path in paths] and all(
+            _identity(member.path) == member.identity for member in self.members
+        )
+
+    def release(self) -> None:
+        for stretch in self.locks.values():
+            stretch.close()
+        self.locks.clear()
+
+
+class Pin:
+    """`check` again and again, and `close`. Used by one thread."""
+
+    def __init__(self, paths: Sequence[str], *, threads: int, on_event: Subscriber) -> None:
+        self._paths = tuple(paths)
+        self._threads = threads
+        self._on_event = on_event
+        self._held: _Held | None = None
+        self._read_something = False
+        self._looking = 0.0
+        self.state = State()
+
+    def check(self) -> State:
+        """One round: follow a replaced checkpoint, bring in what is missing, lock what may be locked, look.
+
+        Raises what `members` and `warm` do the first time, unless trying again may help; later that is a problem, which the
+        next round may find gone.
+        """
+        began, before = time.process_time(), self.state
+        try:
+            self._keep(self._follow())
+        except FetchError as error:
+            if not before.checked and not error.retryable:
+                raise
+            self._trouble(error)
+        self.state = replace(self.state, checked=time.time())
+        self._looking = time.process_time() - began
+        self._tell(before)
+        return self.state
+
+    def pause(self, interval: float) -> float:
+        """Seconds until the next round."""
+        return interval if self._read_something else max(interval, self._looking * _LEAST_PAUSE)
+
+    def close(self) -> None:
+        if self._held is not None:
+            self._held.release()
+
+    def _follow(self) -> _Held:
+        """What stands under the paths now. What was held is let go as soon as something else does: both may not fit."""
+        held = self._held
+        if held is not None and held.stands(self._paths):
+            return held
+        roots = [_identity(path) for path in self._paths]
+        chosen = members(self._paths)
+        if held is not None and held.members == chosen:  # another name came or went beside them
+            held.roots = roots
+            return held
+        if held is not None:
+            held.release()
+            self._held = None
+            self.state = replace(self.state, resident=0, locked=0, changes=self.state.changes + 1)
+        plan = what_fits(tuple(windows([member.size for member in chosen])), memory_left().pages, partial=False)
+        self._held = _Held(roots, chosen, plan)
+        self.state = replace(self.state, files=len(chosen), total=bytes_in(plan), resident=0)
+        return self._held
+
+    def _keep(self, held: _Held) -> None:
+        failure: NotResident | None = None
+        seen: Residency | None = None
+        try:
+            seen = self._bring_in(held)
+        except NotResident as error:  # locking may still hold it
+            failure = error
+        if self._lock(held) or seen is None:
+            seen = residency_of(held.members, held.loose, threads=self._threads)
+        self._see(held, seen)
+        self.state = replace(self.state, problem=None)
+        if failure is not None and not seen.complete:
+            raise failure
+        if seen.method in ("sampled", "unknown"):
+            self._warn(held, "Unknown", "whether all is in memory can't be told here, so this is never called ready")
+
+    def _see(self, held: _Held, loose: Residency) -> None:
+        resident = None if loose.resident is None else held.locked + loose.resident
+        self.state = replace(self.state, resident=resident, locked=held.locked)
+
+    def _bring_in(self, held: _Held) -> Residency:
+        again, held.warm_once = held.warm_once, True
+        before = residency_of(held.members, held.loose, threads=self._threads)
+        self._read_something = not before.complete
+        self._see(held, before)  # while it is read again, nobody is told that it is there
+        if before.complete:
+            return before
+        if again and before.resident is not None:
+            self.state = replace(self.state, rewarmed=self.state.rewarmed + before.missing)
+        return warm(held.members, held.loose, threads=self._threads, on_event=silent if again else self._on_event).after
+
+    def _lock(self, held: _Held) -> int:
+        """As much as may be locked, from the beginning on; how many windows that was."""
+        raise_lock_limit()
+        bound, before = lockable(), len(held.locks)
+        left = bound.bytes
+        for window in held.loose:
+            if window.size > left:
+                self._not_locked(held, bound.reason)
+                break
+            try:
+                held.locks[window] = _locked(held.members[window.number], window)
+            except OSError as error:
+                self._not_locked(held, (error.strerror or str(error)).lower())
+                break
+            left -= window.size
+        return len(held.locks) - before
+
+    def _not_locked(self, held: _Held, reason: str) -> None:
+        loose = size(bytes_in(held.loose))
+        self._warn(held, "NotLocked", f"{loose} can't be locked ({reason}); what is reclaimed of them is read again")
+
+    def _trouble(self, error: FetchError) -> None:
+        sentence = error.sentence()
+        if sentence != self.state.problem:
+            self._on_event(Warned(error.reason, error.message))
+        self.state = replace(self.state, problem=sentence)
+
+    def _warn(self, held: _Held, reason: str, message: str) -> None:
+        if reason not in held.told:
+            held.told.add(reason)
+            self._on_event(Warned(reason, message))
+
+    def _tell(self, before: State) -> None:
+        now = self.state
+        if (now.ready, now.locked, now.rewarmed) != (before.ready, before.locked, before.rewarmed):
+            self._on_event(Pinned(now.ready, now.resident, now.locked, now.total, now.rewarmed))
+
+
+def _locked(member: Member, window: Window) -> Stretch:
+    descriptor = member.open()
+    try:
+        stretch = Stretch(descriptor, window.part.start, window.size)
+    finally:
+        os.close(descriptor)
+    try:
+        stretch.lock()
+    except OSError:
+        stretch.close()
+        raise
+    return stretch
+
+
+def _identity(path: str) -> FileIdentity:
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise from_os_error(error, doing="look at the size", path=path) from error
+    return FileIdentity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)

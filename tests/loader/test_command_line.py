@@ -1,0 +1,102 @@
+"""The words of `loader`: every flag is a variable, says what it does, and is in the reference."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fetcher import __version__
+from fetcher.command.options import Option, values
+from fetcher.errors import ConfigurationError, UsageError
+from loader.cli.parser import COMMANDS, POSITIONAL, build_parser
+from loader.cli.reference import reference
+from tests.cli.conftest import last_line
+from tests.lab.command import run_loader
+
+ALL = {option.name: option for _, options in COMMANDS.values() for option in options}
+
+GOOD: dict[str, tuple[str, Any]] = {
+    "json": ("1", True),
+    "partial": ("yes", True),
+    "threads": ("8", 8),
+    "rank": ("0", 0),
+    "world_size": ("8", 8),
+    "progress": ("log", "log"),
+    "termination_log": ("/log", Path("/log")),
+    "ready_file": ("/run/ready", Path("/run/ready")),
+    "metrics_port": ("0", 0),
+    "metrics_address": ("127.0.0.1", "127.0.0.1"),
+    "metrics_file": ("/m.prom", Path("/m.prom")),
+    "interval": ("1m", 60.0),
+}
+BAD = {
+    **dict.fromkeys(("json", "partial"), "perhaps"),
+    **dict.fromkeys(("threads", "rank", "world_size", "progress", "interval"), "nonsense"),
+    "metrics_port": "65536",
+}
+
+
+def given(option: Option, *words: str) -> Namespace:
+    command = next(name for name, (_, options) in COMMANDS.items() if option in options)
+    return build_parser().parse_args([command, *POSITIONAL[command].split(), *words])
+
+
+def test_no_option_is_left_out_here() -> None:
+    assert set(ALL) == set(GOOD)
+
+
+@pytest.mark.parametrize("option", ALL.values(), ids=ALL)
+def test_flag_and_variable_mean_the_same(option: Option) -> None:
+    text, meaning = GOOD[option.name]
+    words = [option.flag] if option.switch else [option.flag, text]
+    assert option.variable == "LOADER_" + option.flag[2:].upper().replace("-", "_")
+    by_flag = values([option], given(option, *words), {})
+    assert by_flag == values([option], given(option), {option.variable: text}) == {option.name: meaning}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_wrong_is_named(name: str) -> None:
+    option = ALL[name]
+    with pytest.raises(ConfigurationError, match=option.variable):
+        values([option], given(option), {option.variable: BAD[name]})
+    if not option.switch:
+        with pytest.raises(UsageError, match=option.flag):
+            values([option], given(option, option.flag, BAD[name]), {})
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_names_every_option_and_its_variable(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        build_parser().parse_args([command, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for option in COMMANDS[command][1]:
+        assert option.flag in text
+        assert f"[{option.variable}]" in text
+
+
+def test_help_lists_every_command() -> None:
+    text = run_loader("--help").stdout
+    assert [command for command in COMMANDS if f"    {command} " not in text] == []
+
+
+def test_the_version_is_that_of_the_whole() -> None:
+    assert run_loader("--version").stdout == f"loader {__version__}\n"
+
+
+def test_no_command_at_all_is_a_matter_of_usage() -> None:
+    done = run_loader()
+    assert (done.returncode, last_line(done.stderr).partition(" ")[0]) == (64, "Usage:")
+
+
+def test_a_question_leaves_a_pods_message_alone(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    for words in (["status", "/nothing"], ["evict", "/nothing"], ["status"]):
+        run_loader(*words, env={"LOADER_TERMINATION_LOG": str(log)})
+    assert not log.exists()
+
+
+def test_the_reference_is_up_to_date() -> None:
+    assert (Path(__file__).parents[2] / "docs" / "loader.md").read_text() == reference()

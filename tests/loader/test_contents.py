@@ -1,0 +1,84 @@
+"""Which files are warmed, and in which order."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fetcher.errors import NotFound
+from loader.contents import members
+from loader.errors import FileReplaced, MalformedCheckpoint
+from tests.loader.making import shard
+
+SHARD = shard({"a": bytes(10)})
+OTHER = shard({"b": bytes(10)})
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    files = {
+        "model-00002-of-00002.safetensors": OTHER,
+        "model-00001-of-00002.safetensors": SHARD,
+        "config.json": b"{}",
+        "tokenizer.json": b"{}",
+        ".hidden": b"x",
+        "pytorch_model.bin": b"the same again",
+        "model.gguf": b"and again",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "original").mkdir()
+    (tmp_path / "original" / "consolidated.00.pth").write_bytes(b"and again")
+    return tmp_path
+
+
+def names(paths: list[Path]) -> list[str]:
+    return [os.path.basename(member.path) for member in members(list(map(str, paths)))]
+
+
+BESIDE = ["config.json", "tokenizer.json"]
+SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+
+
+def test_what_lies_beside_the_shards_comes_first_and_no_other_weights(directory: Path) -> None:
+    assert names([directory]) == BESIDE + SHARDS
+
+
+def test_files_are_themselves_in_the_order_named(directory: Path) -> None:
+    assert names([directory / SHARDS[1], directory / "model.gguf", directory / SHARDS[0]]) == [
+        SHARDS[1],
+        "model.gguf",
+        SHARDS[0],
+    ]
+
+
+def test_what_is_named_twice_counts_once(directory: Path) -> None:
+    os.link(directory / SHARDS[0], directory / "link.bin")
+    assert names([directory / SHARDS[1], directory, directory / "link.bin"]) == [SHARDS[1], *BESIDE, SHARDS[0]]
+
+
+def test_links_of_a_hub_cache_are_followed_and_one_that_leads_nowhere_is_left_out(directory: Path, tmp_path: Path) -> None:
+    snapshot = tmp_path / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / "model.safetensors").symlink_to(directory / SHARDS[0])
+    (snapshot / "config.json").symlink_to(directory / "config.json")
+    (snapshot / "merges.txt").symlink_to(directory / "nothing")
+    assert names([snapshot]) == ["config.json", "model.safetensors"]
+
+
+def test_what_is_no_checkpoint_is_refused(directory: Path) -> None:
+    (directory / SHARDS[0]).write_bytes(b"\xff" * 100)
+    with pytest.raises(MalformedCheckpoint, match="header length"):
+        members([str(directory)])
+    with pytest.raises(NotFound):
+        members([str(directory / "nothing")])
+
+
+def test_a_file_that_was_replaced_is_not_taken_for_the_one_that_was_looked_at(directory: Path) -> None:
+    member = members([str(directory / SHARDS[0])])[0]
+    (directory / "new").write_bytes(SHARD)
+    os.rename(directory / "new", directory / SHARDS[0])
+    with pytest.raises(FileReplaced):
+        member.open()

@@ -1,0 +1,339 @@
+"""`loader pin`: locked or looked after, ready only when all is there, and told to whoever asks."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import signal
+import socket
+import subprocess
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from fetcher.command.signals import Interrupted
+from fetcher.errors import ConfigurationError, NotFound
+from fetcher.events import Event, Pinned, Warned, silent
+from fetcher.testing.checkpoint import make_checkpoint
+from loader.cli import endpoint, keeping
+from loader.cli.endpoint import serving
+from loader.cli.metrics import metrics, write_metrics
+from loader.errors import FileReplaced
+from loader.pinning import Pin, State
+from tests.cli.conftest import last_line
+from tests.lab.command import end, run_loader, started_loader
+from tests.lab.waiting import wait_until
+from tests.loader.conftest import MiB, as_nobody, cool, make_cold, resident
+
+FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+LITTLE_LOCKED = (
+    "setpriv",
+    "--bounding-set=-ipc_lock",
+    "--inh-caps=-ipc_lock",
+    "bash",
+    "-c",
+    'ulimit -l 1024 && exec "$0" "$@"',
+)
+
+
+class StartPin(Protocol):
+    def __call__(self, *words: str | Path, **how: Any) -> subprocess.Popen[str]: ...
+
+
+@pytest.fixture
+def start_pin() -> Iterator[StartPin]:
+    with ExitStack() as stack:
+
+        def start(*words: str | Path, **how: Any) -> subprocess.Popen[str]:
+            process = started_loader("pin", *words, "--interval", "50ms", **how)
+            stack.callback(end, process)
+            return process
+
+        yield start
+
+
+def numbers(path: Path) -> dict[str, float]:
+    """What the metrics file says; nothing while there is none."""
+    text = path.read_text() if path.exists() else ""
+    return {name: float(value) for name, value in re.findall(r"^(\w+) (\S+)$", text, re.MULTILINE)}
+
+
+def stopped(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    process.send_signal(signal.SIGTERM)
+    stdout, stderr = process.communicate(timeout=20)
+    return process.returncode, stdout, stderr
+
+
+class TestLocked:
+    def test_nothing_of_it_can_be_evicted_until_it_is_told_to_stop(
+        self, model: Path, start_pin: StartPin, tmp_path: Path
+    ) -> None:
+        ready, told = tmp_path / "ready", tmp_path / "metrics.prom"
+        pinning = start_pin(model, "--ready-file", ready, "--metrics-file", told)
+        wait_until(ready.exists, "it is ready")
+        cool(model)
+        assert resident(model) == 1
+        size = sum(path.stat().st_size for path in model.iterdir())
+        seen = numbers(told)
+        assert (seen["loader_total_bytes"], seen["loader_locked_bytes"], seen["loader_resident_bytes"]) == (size, size, size)
+        assert (seen["loader_ready"], seen["loader_locked"], seen["loader_rewarmed_bytes_total"]) == (1, 1, 0)
+        code, stdout, stderr = stopped(pinning)
+        assert (code, stdout) == (0, "ready: 8.0 MiB in memory, 8.0 MiB of them locked\n"), stderr
+        assert not ready.exists()
+        assert not told.exists()
+        cool(model)
+        assert resident(model) == 0
+
+    def test_a_checkpoint_that_is_replaced_is_followed(self, model: Path, start_pin: StartPin, tmp_path: Path) -> None:
+        ready, told = tmp_path / "ready", tmp_path / "metrics.prom"
+        start_pin(model, "--ready-file", ready, "--metrics-file", told)
+        wait_until(ready.exists, "it is ready")
+        new = make_checkpoint(model.parent / "new", shards=1, shard_size=2 * MiB, seed=1)
+        cool(new)
+        os.rename(model, model.parent / "old")
+        os.rename(new, model)
+        wait_until(lambda: numbers(told).get("loader_checkpoint_changes_total") == 1, "the new one is seen")
+        wait_until(ready.exists, "it is ready again")
+        cool(model)
+        cool(model.parent / "old")
+        assert resident(model) == 1
+        assert resident(model.parent / "old") == 0
+
+    def test_what_is_not_there_is_an_error_and_an_old_sign_of_readiness_goes(self, tmp_path: Path) -> None:
+        ready = tmp_path / "ready"
+        ready.touch()
+        done = run_loader("pin", tmp_path / "nothing", "--ready-file", ready)
+        assert (done.returncode, last_line(done.stderr).partition(" ")[0]) == (66, "NotFound:")
+        assert not ready.exists()
+
+
+class TestNotLocked:
+    def test_what_was_reclaimed_is_read_again(self, model: Path, start_pin: StartPin, tmp_path: Path) -> None:
+        ready, told = tmp_path / "ready", tmp_path / "metrics.prom"
+        pinning = start_pin(model, "--ready-file", ready, "--metrics-file", told, "--progress", "log", within=LITTLE_LOCKED)
+        wait_until(ready.exists, "it is ready")
+        assert resident(model) == 1
+        make_cold(model / SECOND)
+        wait_until(lambda: numbers(told).get("loader_rewarmed_bytes_total", 0) >= 4 * MiB, "it is read again")
+        wait_until(lambda: numbers(told).get("loader_ready") == 1, "it is ready again")
+        assert resident(model) == 1
+        assert numbers(told)["loader_locked"] == 0
+        code, _, stderr = stopped(pinning)
+        assert code == 0
+        assert re.search(r"warning: NotLocked: .* can't be locked \(RLIMIT_MEMLOCK: limit 1\.0 MiB", stderr)
+
+    def test_a_stranger_finds_out_too(self, model: Path) -> None:
+        def look() -> tuple[State, State]:
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
+            keeper = Pin([str(model)], threads=2, on_event=silent)
+            first = keeper.check()
+            make_cold(model / SECOND)
+            return first, keeper.check()
+
+        first, second = as_nobody(look)
+        assert (first.ready, first.locked, first.rewarmed) == (True, 0, 0)
+        assert second.ready
+        assert second.rewarmed > 3 * MiB
+        assert resident(model) == 1
+
+    def test_as_much_as_may_be_locked_is(self, model: Path) -> None:
+        """Whole files or windows, from the beginning on: here what lies beside the shards."""
+
+        def look() -> tuple[State, list[str]]:
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (MiB, MiB))
+            events: list[Event] = []
+            keeper = Pin([str(model)], threads=2, on_event=events.append)
+            return keeper.check(), [event.reason for event in events if isinstance(event, Warned)]
+
+        state, warnings = as_nobody(look)
+        assert (state.ready, warnings) == (True, ["NotLocked"])
+        assert 0 < state.locked < MiB
+
+
+class TestRounds:
+    @pytest.fixture
+    def events(self) -> list[Event]:
+        return []
+
+    @pytest.fixture
+    def keeper(self, model: Path, events: list[Event]) -> Iterator[Pin]:
+        keeper = Pin([str(model)], threads=2, on_event=events.append)
+        yield keeper
+        keeper.close()
+
+    def test_a_change_is_told_once(self, keeper: Pin, events: list[Event]) -> None:
+        for _ in range(3):
+            assert keeper.check().ready
+        assert len([event for event in events if isinstance(event, Pinned)]) == 1
+
+    def test_a_name_that_comes_beside_the_weights_unlocks_nothing(self, keeper: Pin, model: Path) -> None:
+        keeper.check()
+        (model / ".something").touch()
+        assert keeper.check().changes == 0
+        assert keeper.state.ready
+
+    def test_a_file_that_comes_beside_the_weights_is_kept_too(self, keeper: Pin, model: Path) -> None:
+        files = keeper.check().files
+        (model / "chat_template.jinja").write_text("{{ messages }}")
+        state = keeper.check()
+        assert (state.files, state.changes, state.ready) == (files + 1, 1, True)
+
+    def test_while_it_is_gone_it_is_not_ready_and_afterwards_it_is(self, keeper: Pin, model: Path, events: list[Event]) -> None:
+        assert keeper.check().ready
+        os.rename(model, model.parent / "away")
+        for _ in range(3):
+            assert not keeper.check().ready
+        assert [event.reason for event in events if isinstance(event, Warned)] == ["NotFound"]
+        os.rename(model.parent / "away", model)
+        assert keeper.check().ready
+
+    def test_what_another_try_cannot_cure_is_raised_at_the_beginning(self, tmp_path: Path) -> None:
+        with pytest.raises(NotFound):
+            Pin([str(tmp_path / "nothing")], threads=2, on_event=silent).check()
+
+    def test_what_another_try_may_cure_is_waited_for(self, keeper: Pin, monkeypatch: pytest.MonkeyPatch) -> None:
+        def replaced(*_: object) -> None:
+            raise FileReplaced("replaced meanwhile")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("loader.pinning.members", replaced)
+            assert keeper.check().problem == "FileReplaced: replaced meanwhile"
+            assert not keeper.state.ready
+        assert keeper.check().ready
+
+    def test_looking_takes_a_twentieth_of_a_processor_at_most(self, keeper: Pin) -> None:
+        keeper.check()
+        keeper._looking, keeper._read_something = 2.0, False  # noqa: SLF001
+        assert (keeper.pause(10), keeper.pause(60)) == (38, 60)
+        keeper._read_something = True  # noqa: SLF001
+        assert keeper.pause(10) == 10
+
+    def test_a_signal_before_all_is_there_is_an_interruption(
+        self, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def interrupted(_: float) -> None:
+            raise Interrupted(signal.SIGTERM)
+
+        monkeypatch.setattr("time.sleep", interrupted)
+        monkeypatch.setattr(State, "ready", property(lambda _: False))
+        with pytest.raises(Interrupted):
+            keeping.pin([str(model)], {}, silent)
+        monkeypatch.setattr(State, "ready", property(lambda _: True))
+        assert keeping.pin([str(model)], {}, silent).files == 7
+        assert capsys.readouterr().out.startswith("ready: ")
+
+
+READY = State(files=2, total=100, resident=100, locked=100, rewarmed=7, changes=1, checked=1.5)
+PARTLY = State(files=2, total=100, resident=99, checked=1.5)
+UNKNOWN = State(files=2, total=100, resident=None, checked=1.5)
+
+
+class TestEndpoint:
+    @pytest.fixture
+    def states(self) -> list[State]:
+        return [READY]
+
+    @pytest.fixture
+    def where(self, states: list[State]) -> Iterator[str]:
+        with serving("127.0.0.1", 0, lambda: states[-1]) as where:
+            yield where
+
+    def get(self, address: str, accept: str = "*/*") -> tuple[int, str, str]:
+        request = urllib.request.Request(address, headers={"Accept": accept})
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return answer.status, answer.headers["Content-Type"], answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.headers["Content-Type"], error.read().decode()
+
+    @pytest.mark.parametrize(("state", "code"), [(READY, 200), (PARTLY, 503), (UNKNOWN, 503), (State(), 503)])
+    def test_it_is_ready_only_when_all_is_known_to_be_there(
+        self, where: str, states: list[State], state: State, code: int
+    ) -> None:
+        states.append(state)
+        assert self.get(f"{where}/ready")[0] == code
+        assert self.get(f"{where}/healthz")[0] == 200
+
+    def test_numbers_in_the_format_that_is_asked_for(self, where: str) -> None:
+        code, kind, text = self.get(f"{where}/metrics")
+        assert (code, kind.partition(";")[0]) == (200, "text/plain")
+        assert "# TYPE loader_rewarmed_bytes_total counter\nloader_rewarmed_bytes_total 7\n" in text
+        _, kind, text = self.get(f"{where}/metrics?x=1", accept="application/openmetrics-text; version=1.0.0")
+        assert kind.startswith("application/openmetrics-text")
+        assert "# TYPE loader_rewarmed_bytes counter\nloader_rewarmed_bytes_total 7\n" in text
+        assert text.endswith("\n# EOF\n")
+
+    def test_nothing_else_is_there(self, where: str) -> None:
+        assert self.get(f"{where}/etc/passwd")[0] == 404
+
+    def test_without_an_address_it_listens_everywhere(self) -> None:
+        with serving(None, 0, lambda: READY) as where:
+            port = where.rpartition(":")[2]
+            assert self.get(f"http://127.0.0.1:{port}/ready")[0] == 200
+
+    def test_a_port_in_use_is_a_matter_of_configuration(self, where: str) -> None:
+        port = int(where.rpartition(":")[2])
+        with pytest.raises(ConfigurationError, match=f"port {port}: address already in use"), serving("127.0.0.1", port, State):
+            pass
+
+    def test_clients_that_say_nothing_do_not_keep_others_out_for_long(
+        self, monkeypatch: pytest.MonkeyPatch, states: list[State]
+    ) -> None:
+        monkeypatch.setattr(endpoint._Handler, "timeout", 0.1)  # noqa: SLF001
+        with serving("127.0.0.1", 0, lambda: states[-1]) as where, ExitStack() as stack:
+            for _ in range(40):
+                stack.enter_context(socket.create_connection(("127.0.0.1", int(where.rpartition(":")[2]))))
+
+            def answered() -> bool:
+                try:
+                    return self.get(f"{where}/ready")[0] == 200
+                except OSError:
+                    return False
+
+            wait_until(answered, "there is room again")
+        assert threading.active_count() < 40
+
+
+class TestMetrics:
+    def test_what_nobody_knows_is_left_out(self, tmp_path: Path) -> None:
+        write_metrics(tmp_path / "m.prom", UNKNOWN)
+        assert "loader_resident_bytes" not in numbers(tmp_path / "m.prom")
+        assert numbers(tmp_path / "m.prom")["loader_ready"] == 0
+
+    def test_the_file_is_replaced_as_one_and_readable_to_others(self, tmp_path: Path) -> None:
+        path = tmp_path / "m.prom"
+        for state in (PARTLY, READY):
+            write_metrics(path, state)
+        assert numbers(path)["loader_ready"] == 1
+        assert (path.stat().st_mode & 0o777, [entry.name for entry in tmp_path.iterdir()]) == (0o644, ["m.prom"])
+
+    def test_a_place_that_cannot_be_written_leaves_no_draft(self, tmp_path: Path) -> None:
+        (tmp_path / "m.prom").mkdir()
+        with pytest.raises(OSError, match="directory"):
+            write_metrics(tmp_path / "m.prom", READY)
+        assert [entry.name for entry in tmp_path.iterdir()] == ["m.prom"]
+
+    def test_every_name_begins_with_the_program(self) -> None:
+        assert all(metric.name.startswith("loader_") and metric.help for metric in metrics(READY))
+
+
+def test_a_metrics_file_that_cannot_be_written_lets_nothing_go(model: Path, tmp_path: Path, start_pin: StartPin) -> None:
+    ready = tmp_path / "ready"
+    pinning = start_pin(model, "--metrics-file", tmp_path / "no" / "m.prom", "--ready-file", ready, "--progress", "log")
+    wait_until(ready.exists, "it is ready")
+    assert pinning.stderr is not None
+    line = pinning.stderr.readline()
+    while line and "write the metrics" not in line:
+        line = pinning.stderr.readline()
+    assert "warning: IOError: cannot write the metrics" in line
+    code, _, stderr = stopped(pinning)
+    assert code == 0
+    assert "write the metrics" not in stderr, "it is said once"

@@ -1,0 +1,96 @@
+"""What is warmed when, by which rank, and how far memory reaches: each byte once, in order, in equal parts."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loader.errors import TooLarge
+from loader.kernel import PAGE
+from loader.memory import Bound
+from loader.warming import bytes_in, what_fits
+from loader.windows import WIDEST, Window, fitting, joined, room_for, share, width_for, windows
+
+sizes = st.lists(st.integers(0, 40 * PAGE), max_size=8)
+widths = st.integers(1, 8).map(lambda pages: pages * PAGE)
+
+
+@given(sizes, widths)
+def test_each_byte_of_each_file_is_in_one_window_in_order(files: list[int], width: int) -> None:
+    plan = list(windows(files, width=width))
+    for number, size in enumerate(files):
+        parts = [window.part for window in plan if window.number == number]
+        assert [byte for part in parts for byte in (part.start, part.stop)] == _bounds(size, width)
+    assert plan == sorted(plan, key=lambda window: (window.number, window.part))
+    assert all(window.part.start % PAGE == 0 and 0 < window.size <= width for window in plan)
+
+
+def _bounds(size: int, width: int) -> list[int]:
+    return list(chain.from_iterable((start, min(start + width, size)) for start in range(0, size, width)))
+
+
+@given(sizes, widths, st.integers(1, 9))
+def test_ranks_have_each_window_once_and_equal_parts(files: list[int], width: int, ranks: int) -> None:
+    plan = tuple(windows(files, width=width))
+    parts = [share(plan, rank=rank, ranks=ranks) for rank in range(ranks)]
+    assert sorted(chain.from_iterable(parts), key=plan.index) == list(plan)
+    loads = [bytes_in(part) for part in parts]
+    assert max(loads) - min(loads) <= width
+
+
+@given(sizes, widths, st.integers(1, 9), st.integers(0, 400 * PAGE))
+def test_what_a_rank_has_does_not_depend_on_where_the_plan_is_cut(files: list[int], width: int, ranks: int, left: int) -> None:
+    plan = tuple(windows(files, width=width))
+    for rank in range(ranks):
+        whole, cut = share(plan, rank=rank, ranks=ranks), share(fitting(plan, left), rank=rank, ranks=ranks)
+        assert whole[: len(cut)] == cut
+
+
+@given(st.integers(0, 1 << 45), st.integers(1, 64))
+def test_windows_are_whole_pages_and_no_wider_than_is_good(total: int, ranks: int) -> None:
+    width = width_for(total, ranks)
+    assert width % PAGE == 0
+    assert 0 < width <= WIDEST
+
+
+@given(sizes, widths, st.integers(0, 400 * PAGE))
+def test_what_fits_is_the_beginning_and_as_much_of_it_as_fits(files: list[int], width: int, left: int) -> None:
+    plan = tuple(windows(files, width=width))
+    taken = fitting(plan, left)
+    assert plan[: len(taken)] == taken
+    assert room_for(bytes_in(taken)) <= left
+    assert len(taken) == len(plan) or room_for(bytes_in(plan[: len(taken) + 1])) > left
+
+
+@given(sizes, widths)
+def test_neighbours_are_joined_and_nothing_else(files: list[int], width: int) -> None:
+    plan = tuple(windows(files, width=width))
+    assert [stretch.size for stretch in joined(plan)] == [size for size in files if size]
+    assert bytes_in(tuple(joined(plan[::2]))) == bytes_in(plan[::2])
+
+
+PLAN = tuple(windows([4 * PAGE], width=PAGE))
+
+
+class TestRefusal:
+    def test_it_tells_all_numbers_and_what_can_be_done(self) -> None:
+        with pytest.raises(
+            TooLarge, match=r"^16\.0 KiB .* room for 9\.8 KiB \(cgroup /pod\); .* first 8\.0 KiB with --partial$"
+        ):
+            what_fits(PLAN, Bound(10_000, "cgroup /pod"), partial=False)
+
+    def test_partial_takes_what_fits(self) -> None:
+        assert what_fits(PLAN, Bound(10_000, ""), partial=True) == PLAN[:2]
+
+    def test_where_nothing_fits_partial_does_not_help(self) -> None:
+        with pytest.raises(TooLarge, match=r"\(cgroup /pod\); raise that$"):
+            what_fits(PLAN, Bound(PAGE, "cgroup /pod"), partial=True)
+
+    def test_nothing_fits_anywhere(self) -> None:
+        assert what_fits((), Bound(0, ""), partial=False) == ()
+
+    def test_windows_compare_by_what_they_are(self) -> None:
+        assert Window(0, PLAN[0].part) == PLAN[0]
