@@ -218,12 +218,12 @@ class TestStatus:
         make_warm(model / FIRST)
         result = told("status", model)
         shares = {Path(entry["path"]).name: entry["fraction"] for entry in result["files"]}
-        assert shares[FIRST] == 1
+        assert shares[FIRST] > 0.9
         assert shares[SECOND] < 0.1
         assert result["strategy"] in ("buffered", "direct", "mmap")
         assert {"kind", "mounted_at", "source", "network"} == set(result["filesystem"])
         text = run_loader("status", model).stdout
-        assert f"100 % of    4.0 MiB  mincore    {model / FIRST}" in text
+        assert re.search(rf"\d+ % of    4.0 MiB  mincore    {re.escape(str(model / FIRST))}", text)
         assert result["strategy_reason"] in text
 
     def test_looking_reads_headers_and_no_weights(self, model: Path) -> None:
@@ -239,7 +239,8 @@ class TestEvict:
     def test_it_goes(self, model: Path) -> None:
         run_loader("warm", model)
         result = told("evict", model)
-        assert (result["before"]["fraction"], result["after"]["fraction"], result["stayed"]) == (1, 0, [])
+        assert result["before"]["fraction"] > 0.9  # the kernel may have taken a page back meanwhile
+        assert (result["after"]["fraction"], result["stayed"]) == (0, [])
         assert resident(model) == 0
 
     def test_what_is_locked_stays_and_by_whom_is_said(self, model: Path) -> None:
