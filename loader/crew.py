@@ -14,10 +14,13 @@ MOST_THREADS = 256
 _FEWEST, _ENOUGH = 4, 16
 
 
-def default_threads(*, network: bool = False) -> int:
-    """A thread each processor, since copying takes one whole; four at least, since a disk is fast only when it is asked for
-    several things at once; sixteen at most, and over a network, where each waits for its own answer."""
-    return _ENOUGH if network else min(max(_FEWEST, cpu_count()), _ENOUGH)
+def default_threads(*, network: bool = False, busy: bool = False) -> int:
+    """Four at least, since a disk is fast only when it is asked for several things at once, but one a processor if they are
+    `busy` (four copied 30 % slower to tmpfs than two, on two processors). Sixteen at most, and over a network, where each
+    waits for its own answer."""
+    if network:
+        return _ENOUGH
+    return min(max(1 if busy else _FEWEST, cpu_count()), _ENOUGH)
 
 
 def each(pieces: Iterable[T], work: Callable[[T], None], *, threads: int) -> None:

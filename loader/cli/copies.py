@@ -17,7 +17,7 @@ from loader.copying import copy
 
 def copied(source: str, target: str, found: Mapping[str, Any], on_event: Subscriber) -> dict[str, Any]:
     """The result's fields. Raises what `copying.copy` does."""
-    done = copy(Path(source), Path(target), threads=found.get("threads") or threads_for(source), on_event=on_event)
+    done = copy(Path(source), Path(target), threads=found.get("threads") or threads_for(source, busy=True), on_event=on_event)
     on_event(Copied(str(done.path), done.files, done.bytes, done.seconds, done.cached, done.verified))
     return asdict(done) | {"path": str(done.path), "source": source, "seconds": round(done.seconds, 3)}
 

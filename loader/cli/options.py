@@ -30,7 +30,10 @@ _option = partial(Option, program="loader")
 
 JSON = _option("json", "print one JSON object on stdout", switch=True)
 THREADS = _option(
-    "threads", "so many at once (default: one a processor, 4 to 16; 16 over a network)", _number(1, MOST_THREADS), metavar="N"
+    "threads",
+    "so many at once (default: one a processor up to 16; at least 4 to warm; 16 over a network)",
+    _number(1, MOST_THREADS),
+    metavar="N",
 )
 RANKS = (
     _option("rank", "which part is ours, from 0; of the processes on this host", _number(0, MOST_RANKS - 1), metavar="R"),
@@ -61,6 +64,6 @@ INTERVAL = _option("interval", "look so often whether all is there still (defaul
 ENDING = (PROGRESS, TERMINATION_LOG)
 
 
-def threads_for(path: str) -> int:
+def threads_for(path: str, *, busy: bool = False) -> int:
     """How many are worth having where `path` lies."""
-    return default_threads(network=os.path.exists(path) and filesystem_of(Path(path)).network)
+    return default_threads(network=os.path.exists(path) and filesystem_of(Path(path)).network, busy=busy)

@@ -54,3 +54,5 @@ def test_nothing_to_do_is_done() -> None:
 
 def test_there_are_always_a_few() -> None:
     assert 4 <= default_threads() <= 16
+    assert 1 <= default_threads(busy=True) <= 16
+    assert default_threads(network=True) == 16
