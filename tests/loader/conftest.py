@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import random
 import subprocess
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -127,3 +129,28 @@ def mount() -> Iterator[Callable[..., Path]]:
     yield run
     for point in reversed(points):
         subprocess.run(["umount", "--lazy", str(point)], check=True, capture_output=True)
+
+
+@pytest.fixture
+def nothing_left_behind() -> Iterator[None]:
+    """However a reading ended: no thread, no descriptor."""
+    gc.collect()
+    before = open_shards()
+    yield
+    gc.collect()  # views of a mapping may be in the frames of a traceback
+    assert not readers()
+    assert open_shards() <= before
+
+
+def readers() -> list[str]:
+    """The threads of readings."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("read-")]
+
+
+def open_shards() -> set[str]:
+    """Descriptors of safetensors files."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # the directory itself
+            found.add(f"{name} {os.readlink(f'/proc/self/fd/{name}')}")
+    return {each for each in found if ".safetensors" in each}
