@@ -55,14 +55,14 @@ class Buffered:
         except OSError as error:
             raise self._failed(error, offset, len(into)) from error
         if count == 0:
-            raise self._shorter(offset)
+            raise self._shorter()
         return count
 
     def _failed(self, error: OSError, offset: int, count: int) -> Exception:
         return from_os_error(error, doing=f"read {count} bytes at offset {offset}", path=self._source.path)
 
-    def _shorter(self, size: int) -> FileReplaced:
-        path = self._source.path
+    def _shorter(self) -> FileReplaced:
+        path, size = self._source.path, os.fstat(self._descriptor).st_size
         return FileReplaced(f"{path} became shorter while it was read: it ends at byte {size}; try again", path=path)
 
 
@@ -96,7 +96,7 @@ class Direct(Buffered):
             self.fallback = f"O_DIRECT was refused at offset {offset} ({os.strerror(error.errno or 0).lower()})"
             return 0
         if count == 0:
-            raise self._shorter(offset)
+            raise self._shorter()
         return count
 
 
@@ -114,16 +114,15 @@ class Mapped(Buffered):
 
     def memory(self, block: Block, arena: Arena) -> memoryview:
         if block.stop > len(self._mapping):
-            raise self._shorter(len(self._mapping))
+            raise self._shorter()
         return memoryview(self._mapping)[block.origin : block.stop]
 
     def fill(self, memory: memoryview, origin: int, start: int, stop: int) -> None:
         first = start // PAGE * PAGE
         refused = bring_in(self._address + first, stop - first)
         if refused == errno.EFAULT:
-            size = os.fstat(self._descriptor).st_size
-            if size < stop:
-                raise self._shorter(size)
+            if os.fstat(self._descriptor).st_size < stop:
+                raise self._shorter()
             refused = errno.EIO
         if refused:
             raise self._failed(OSError(refused, os.strerror(refused)), first, stop - first)

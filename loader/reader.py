@@ -71,7 +71,7 @@ class Reading:
         self._ahead = ReadAhead(self._blocks, window=window, mode=mode, arena=arena)
         self._threads = threads
         self._delivery = self._deliver()
-        self._closed = False
+        self._ended = False
 
     def __enter__(self) -> Self:
         try:
@@ -88,9 +88,16 @@ class Reading:
         return self
 
     def __next__(self) -> tuple[Job, memoryview]:
-        if self._closed:
-            raise RuntimeError("the reading was closed")  # to stop would pass for having delivered everything
-        return next(self._delivery)
+        # A generator that was closed or has raised just stops, which would pass for having delivered everything.
+        if self._ended:
+            raise RuntimeError("the reading was closed, or has failed before")
+        try:
+            return next(self._delivery)
+        except StopIteration:
+            raise
+        except BaseException:
+            self._ended = True
+            raise
 
     @property
     def ahead(self) -> int:
@@ -104,7 +111,7 @@ class Reading:
 
     def close(self) -> None:
         """From any thread: stop after the pieces that are being read. Whoever waits for the next block gets RuntimeError."""
-        self._closed = True
+        self._ended = True
         self._ahead.close()
         with suppress(ValueError):  # somebody is waiting in it just now
             self._delivery.close()

@@ -37,10 +37,10 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Plain]:
     return [Plain.at(written(directory / f"{size}.safetensors", size)) for size in (SIZE, 777)]
 
 
-@pytest.fixture
-def large(tmp_path: Path) -> Plain:
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Plain:
     """40 MiB, so that a window of 2 or 4 MiB is far from all."""
-    return Plain.at(written(tmp_path / "large.safetensors", 40 * MiB))
+    return Plain.at(written(tmp_path_factory.mktemp("large") / "large.safetensors", 40 * MiB))
 
 
 def contents(reading: Reading) -> list[bytes]:
@@ -110,7 +110,7 @@ class TestContent:
         jobs = sources[1].cut(777)
         assert [read_all(jobs, mode=mode)[0].readonly for mode in MODES] == [False, False, True]
 
-    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
     @given(data=st.data())
     def test_any_jobs_in_any_mode(self, sources: list[Plain], data: st.DataObject) -> None:
         jobs = data.draw(st.lists(st.sampled_from(sources).flatmap(ranges), max_size=12))
@@ -290,6 +290,14 @@ class TestEnding:
             next(reading)
         with pytest.raises(RuntimeError, match="closed"):
             next(reading)
+
+    def test_nor_after_an_error(self, large: Plain) -> None:
+        gone = Plain(large.path + ".gone", large.identity)
+        with read([gone.job(0, 5)]) as reading:
+            with pytest.raises(NotFound):
+                next(reading)
+            with pytest.raises(RuntimeError, match="failed before"):
+                next(reading)
 
     def test_from_another_thread_whoever_waits_is_told_at_once(self, large: Plain) -> None:
         gate = Gate.before(large)
