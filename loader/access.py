@@ -101,10 +101,11 @@ class Direct(Buffered):
 
 
 class Mapped(Buffered):
-    """Views of the page cache itself, read-only. Nothing is copied; pages that are not there are read, without SIGBUS.
+    """Views of the page cache itself. Nothing is copied; pages that are not there are read, without SIGBUS. Who writes to a
+    view gets a page of their own (MAP_PRIVATE), as with memory that was read into; the file does not change.
 
     A page that vanishes later, because the file is truncated or its disk breaks, is SIGBUS all the same. Published files are
-    replaced by a rename and never truncated.
+    replaced by a rename and never truncated. As long as there is a view, the mapping keeps a descriptor of the file open.
     """
 
     def __init__(self, source: Source, descriptor: int, mapping: mmap.mmap) -> None:
@@ -155,7 +156,7 @@ def _mapped(source: Source, descriptor: int) -> Buffered:
     if not can_bring_in():
         return _instead(source, descriptor, "this kernel cannot tell whether mapped pages can be had (Linux 5.14 does)")
     try:
-        return Mapped(source, descriptor, mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
+        return Mapped(source, descriptor, mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY))
     except ValueError:
         return Buffered(source, descriptor)  # an empty file can't be mapped
     except OSError as error:

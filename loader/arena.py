@@ -4,8 +4,9 @@ The rule: what `Arena.take` returned belongs to whoever holds a view of it, or a
 keep what they look at alive). When the last of them is gone, and not before, the memory may be given out again. Nobody has to
 give anything back; keeping one small tensor keeps the whole block it was read in.
 
-Fresh memory costs as much as the reading: the kernel clears each page before the read overwrites it. So an arena that is kept
-makes the next load faster, and a streamed load runs in the few blocks that its reader is ahead.
+Fresh memory costs more than the reading: the kernel clears each page before the read overwrites it (0.4-1 CPU-seconds a GiB
+instead of 0.29). So an arena that is kept makes the next load two to five times faster, and a streamed load runs in the few
+blocks that its reader is ahead. Populating it beforehand (MADV_POPULATE_WRITE) brought nothing: the read does it on its way.
 """
 
 from __future__ import annotations

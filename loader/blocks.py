@@ -14,7 +14,8 @@ from typing import NamedTuple, Protocol
 PAGE = mmap.PAGESIZE
 HUGE = 2 * 1024 * 1024
 PIECE = 8 * 1024 * 1024
-"""Bytes a thread reads at a time."""
+"""Bytes a thread reads at a time. From 4 to 16 MiB the difference is in the noise; 1 MiB brought 10 % less past the page
+cache, and longer ones take longer to stop."""
 
 _READ_THROUGH = 64 * 1024
 """Bytes that nobody asked for between two jobs, up to which one read is cheaper than two: what a disk brings in 60 µs."""

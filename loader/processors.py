@@ -17,8 +17,8 @@ _MOST = 16
 
 
 def reading_threads(kind: str, root: Path = Path("/")) -> int:
-    """For a filesystem of this kind. Four keep a local disk busy, as requests of 8 MiB are many in its queue: one brought 94 %
-    of what eight did. On a network each thread waits for its own answer."""
+    """For a filesystem of this kind. Four keep a local disk busy, for a request of 8 MiB is many in its queue: one thread
+    brought 93 % of what four did. On a network each waits for its own answer; sixteen is a guess, not measured."""
     return _NETWORK if is_network(kind) else max(_LOCAL, min(processors(root), _MOST))
 
 

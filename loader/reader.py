@@ -25,9 +25,11 @@ WINDOW = 512 * 1024 * 1024
 """Bytes read ahead: several of any tensor but the embeddings, which come alone."""
 
 THREADS = 4
-"""Past the page cache one thread reaches the disk's rate and four keep it; from it, as many as there are processors."""
+"""Past the page cache one thread brought 1.43 GiB/s, two 1.52, four 1.54, eight 1.49; from it, each processor helps."""
 
 _LARGEST_BLOCK = 32 * 1024 * 1024
+"""What small tensors are read together in, and what the smallest of them keeps alive."""
+
 _BLOCKS_IN_A_WINDOW = 8
 _BOTH_ENDS = 2 * PAGE
 

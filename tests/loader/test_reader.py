@@ -106,9 +106,15 @@ class TestContent:
         for job, view in zip(jobs, read_all(jobs, mode=mode), strict=True):
             assert address(view) % PAGE == job.offset % PAGE
 
-    def test_own_memory_can_be_written_to_and_a_mapping_can_not(self, sources: list[Plain]) -> None:
-        jobs = sources[1].cut(777)
-        assert [read_all(jobs, mode=mode)[0].readonly for mode in MODES] == [False, False, True]
+    @every_mode
+    def test_who_writes_to_a_view_changes_neither_the_file_nor_what_others_read(
+        self, sources: list[Plain], mode: Strategy
+    ) -> None:
+        jobs = [sources[1].job(0)]
+        before = expected(jobs)
+        (one,), (other,) = read_all(jobs, mode=mode), read_all(jobs, mode=mode)
+        one[:] = bytes(777)
+        assert [bytes(other)] == expected(jobs) == before
 
     @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
     @given(data=st.data())
