@@ -22,6 +22,7 @@ from typing import Any
 PAGE = mmap.PAGESIZE
 _CACHESTAT = 451  # on x86-64 and arm64 alike
 _MADV_RANDOM = 1
+_MADV_POPULATE_READ = 22
 _IOV_MAX = 1024
 _MAP_FAILED = ctypes.c_void_p(-1).value
 _FAR = 1 << 30
@@ -147,6 +148,25 @@ def mapped(fd: int, start: int, length: int) -> Iterator[Mapped | None]:
         yield Mapped(address, length)
     finally:
         _libc().munmap(address, length)
+
+
+def bring_in(address: int, length: int) -> int:
+    """MADV_POPULATE_READ: map the pages that are there and read those that are not. Returns an errno, 0 when all are in.
+
+    EFAULT: a page can't be had, be it behind the end of the file or on a broken disk; touching it would be SIGBUS. EINVAL:
+    before Linux 5.14.
+    """
+    return ctypes.get_errno() if _libc().madvise(address, length, _MADV_POPULATE_READ) != 0 else 0
+
+
+@functools.cache
+def can_bring_in() -> bool:
+    """Whether this kernel knows `bring_in`."""
+    with mmap.mmap(-1, PAGE) as page:
+        probe = ctypes.c_char.from_buffer(page)
+        known = bring_in(ctypes.addressof(probe), PAGE) == 0
+        del probe
+        return known
 
 
 def tells_truth(fd: int) -> bool:

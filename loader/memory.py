@@ -121,18 +121,18 @@ def cgroup_bound(directory: str, files: Mapping[str, str]) -> Bound | None:
     return Bound(max(0, limit - kept), f"cgroup {directory}: limit {size(limit)}, {size(kept)} used")
 
 
-def cgroup_directories(membership: str, mounts: tuple[Mount, ...]) -> Iterator[str]:
-    """Where the memory limits of this process are, its own cgroup first, then each one above it that is mounted here.
+def cgroup_directories(membership: str, mounts: tuple[Mount, ...], controller: str = "memory") -> Iterator[str]:
+    """Where the limits of this process are, its own cgroup first, then each one above it that is mounted here.
 
     `membership` is /proc/self/cgroup. A cgroup outside of what is mounted (a container sees its own, under the host's path) is
     taken to be what is mounted.
     """
     for line in membership.splitlines():
         _, controllers, path = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
         for mount in mounts:
-            if mount.kind == ("cgroup" if controllers else "cgroup2") and (not controllers or "memory" in mount.options):
+            if mount.kind == ("cgroup" if controllers else "cgroup2") and (not controllers or controller in mount.options):
                 own = PurePosixPath(mount.point) / _below(path, mount.root)
                 yield from (str(above) for above in (own, *own.parents) if above.is_relative_to(mount.point))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import pickle
@@ -9,10 +10,11 @@ import random
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -227,3 +229,28 @@ def add_manifest(directory: Path, *, chunk_size: int = MiB, revision: str = "1")
     (directory / RELATIVE_PATH).parent.mkdir(exist_ok=True)
     (directory / RELATIVE_PATH).write_bytes(manifest.to_bytes())
     return manifest
+
+
+@pytest.fixture
+def nothing_left_behind() -> Iterator[None]:
+    """However a reading ended: no thread, no descriptor."""
+    gc.collect()
+    before = open_shards()
+    yield
+    gc.collect()  # views of a mapping may be in the frames of a traceback
+    assert not readers()
+    assert open_shards() <= before
+
+
+def readers() -> list[str]:
+    """The threads of readings."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("read-")]
+
+
+def open_shards() -> set[str]:
+    """Descriptors of safetensors files."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # the directory itself
+            found.add(f"{name} {os.readlink(f'/proc/self/fd/{name}')}")
+    return {each for each in found if ".safetensors" in each}

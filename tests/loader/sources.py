@@ -1,0 +1,65 @@
+"""Files to read from, as their headers were seen: what `loader.index.Shard` is to the reader."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from loader.blocks import Job
+from loader.files import FileIdentity, open_file
+
+
+@dataclass(slots=True, eq=False)
+class Plain:
+    """A file as it is now. `opened` counts how often it was opened, `descriptors` are those that were."""
+
+    path: str
+    identity: FileIdentity
+    descriptors: list[int] = field(default_factory=list)
+
+    @classmethod
+    def at(cls, path: Path) -> Plain:
+        descriptor = open_file(str(path))
+        try:
+            return cls(str(path), FileIdentity.of(descriptor))
+        finally:
+            os.close(descriptor)
+
+    @property
+    def size(self) -> int:
+        return self.identity.size
+
+    def open(self) -> int:
+        descriptor = open_file(self.path)
+        self.descriptors.append(descriptor)
+        try:
+            self.check(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def check(self, descriptor: int) -> None:
+        self.identity.check(descriptor, path=self.path)
+
+    def job(self, offset: int, stop: int | None = None) -> Job:
+        stop = self.size if stop is None else stop
+        return Job(self, offset, stop - offset)
+
+    def cut(self, length: int) -> list[Job]:
+        """All of it, in jobs of so many bytes and a rest."""
+        return [self.job(offset, min(offset + length, self.size)) for offset in range(0, self.size, length)]
+
+
+def expected(jobs: Iterable[Job]) -> list[bytes]:
+    """What their files hold there."""
+    return list(_contents(jobs))
+
+
+def _contents(jobs: Iterable[Job]) -> Iterator[bytes]:
+    for job in jobs:
+        with open(job.source.path, "rb") as file:
+            file.seek(job.offset)
+            yield file.read(job.length)

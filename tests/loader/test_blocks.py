@@ -1,0 +1,116 @@
+"""What is read together: neighbours, up to a size; every byte that was asked for, in the order it was asked for."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loader.blocks import HUGE, PAGE, PIECE, Block, Job, Source, blocks
+
+KiB = 1024
+SIZE = 256 * KiB
+
+
+class Named:
+    """A file nobody opens."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def open(self) -> int:
+        raise NotImplementedError
+
+    def check(self, descriptor: int) -> None:
+        raise NotImplementedError
+
+
+A, B = Named("a"), Named("b")
+
+offsets = st.integers(0, 2**20)
+lengths = st.one_of(st.just(0), st.integers(0, 100 * KiB), st.integers(0, 3 * SIZE))
+jobs_anywhere = st.lists(st.builds(Job, st.sampled_from([A, B]), offsets, lengths), max_size=40)
+
+
+@st.composite
+def neighbours(draw: st.DrawFn) -> list[Job]:
+    """As in a checkpoint: one behind the other, sometimes with a gap, file after file."""
+    jobs = []
+    for source in (A, B):
+        position = draw(offsets)
+        for length, gap in draw(
+            st.lists(st.tuples(lengths, st.sampled_from([0, 0, 0, 1, 64 * KiB, 64 * KiB + 1])), max_size=20)
+        ):
+            jobs.append(Job(source, position, length))
+            position += length + gap
+    return jobs
+
+
+job_lists = st.one_of(jobs_anywhere, neighbours())
+
+
+class TestBlocks:
+    @given(job_lists)
+    def test_they_hold_the_jobs_in_their_order(self, jobs: list[Job]) -> None:
+        assert [job for block in blocks(jobs, SIZE) for job in block.jobs] == jobs
+
+    @given(job_lists)
+    def test_every_byte_of_a_job_is_in_its_block(self, jobs: list[Job]) -> None:
+        for block in blocks(jobs, SIZE):
+            for job in block.jobs:
+                assert job.source is block.source
+                assert job.length == 0 or block.start <= job.offset <= job.stop <= block.stop
+
+    @given(job_lists)
+    def test_only_a_single_job_is_larger_than_the_size(self, jobs: list[Job]) -> None:
+        for block in blocks(jobs, SIZE):
+            assert block.stop - block.start <= max(SIZE, *(job.length for job in block.jobs))
+
+    @given(job_lists)
+    def test_no_more_is_read_along_than_small_gaps(self, jobs: list[Job]) -> None:
+        for block in blocks(jobs, SIZE):
+            assert sum(job.length for job in block.jobs) >= (block.stop - block.start) - 64 * KiB * (len(block.jobs) - 1)
+
+    def test_neighbours_are_read_together_up_to_the_size(self) -> None:
+        jobs = [Job(A, number * 8 * KiB, 8 * KiB) for number in range(64)]
+        assert [(block.start, block.stop) for block in blocks(jobs, SIZE)] == [(0, SIZE), (SIZE, 2 * SIZE)]
+
+    def test_another_file_is_another_block(self) -> None:
+        assert [block.source for block in blocks([Job(A, 0, 5), Job(B, 5, 5), Job(A, 5, 5)], SIZE)] == [A, B, A]
+
+    def test_a_large_gap_is_not_read(self) -> None:
+        assert len(list(blocks([Job(A, 0, 5), Job(A, 70 * KiB, 5)], SIZE))) == 2
+
+    def test_going_back_is_another_block(self) -> None:
+        assert len(list(blocks([Job(A, 10, 5), Job(A, 14, 5)], SIZE))) == 2
+
+    def test_what_begins_with_nothing_begins_where_the_first_bytes_are(self) -> None:
+        (block,) = blocks([Job(A, 10**9, 0), Job(A, 7, 5), Job(A, 3, 0)], SIZE)
+        assert (block.start, block.stop) == (7, 12)
+
+
+ranges = st.tuples(st.integers(0, 3 * PIECE), st.integers(0, 3 * PIECE)).map(lambda pair: Block(A, pair[0], sum(pair)))
+
+
+class TestMemory:
+    @given(ranges)
+    def test_whole_pages_around_it_fit(self, block: Block) -> None:
+        assert block.origin % PAGE == block.span % PAGE == block.footprint % HUGE == 0
+        assert block.origin <= block.start < block.origin + PAGE
+        assert block.span <= block.footprint < block.span + HUGE
+        if block.stop > block.start:
+            assert block.stop <= block.origin + block.span < block.stop + PAGE
+        else:
+            assert block.span == 0
+
+    @given(ranges)
+    def test_its_pieces_are_the_whole_of_it_and_none_shares_a_page_with_another(self, block: Block) -> None:
+        pieces = list(block.pieces())
+        edges = [start for start, _ in pieces] + [block.stop]
+        assert edges == [block.start] + [stop for _, stop in pieces]
+        assert all(edge % PAGE == 0 for edge in edges[1:-1])
+        assert all(0 < stop - start <= PIECE for start, stop in pieces)
+
+
+def test_a_source_is_whatever_can_be_opened_and_checked() -> None:
+    source: Source = A
+    assert source.path == "a"
