@@ -47,8 +47,8 @@ def read(
     `window` bounds the memory that is filled before somebody asks for it: at most so many bytes, or the one job that is
     larger. What was handed out is not counted: it is up to whoever keeps it. None: no bound.
 
-    `threads` and `mode` are best chosen by `loader.crew.default_threads` and `loader.filesystems.choose_strategy`. An `arena` that is
-    kept has memory from an earlier reading.
+    `threads` and `mode` are best chosen by `loader.crew.default_threads` and `loader.filesystems.choose_strategy`. An `arena`
+    that is kept has memory from an earlier reading.
     """
     return Reading(jobs, window=window, threads=threads, mode=mode, arena=Arena() if arena is None else arena)
 
