@@ -68,7 +68,8 @@ class Buffered:
 
 class Direct(Buffered):
     """preadv past the page cache. The block's memory has room for whole pages, so an unaligned beginning or end is read along
-    with its page. What is left of a page after a short read, which O_DIRECT can't continue, is read through the cache."""
+    with its page. From the first refusal on (a device with larger blocks, a short read that ends within one) the file is read
+    through the page cache."""
 
     def __init__(self, source: Source, descriptor: int, direct: int) -> None:
         super().__init__(source, descriptor)
@@ -77,7 +78,7 @@ class Direct(Buffered):
     def fill(self, memory: memoryview, origin: int, start: int, stop: int) -> None:
         position, end = start // PAGE * PAGE, -(-stop // PAGE) * PAGE
         while position < stop:
-            if position % PAGE or self.fallback:
+            if self.fallback:
                 super().fill(memory, origin, position, stop)
                 return
             position += self._read_directly(memory[position - origin : end - origin], position)
@@ -87,7 +88,7 @@ class Direct(Buffered):
         super().close()
 
     def _read_directly(self, into: memoryview, offset: int) -> int:
-        """0 when it is refused, as a device with larger blocks than a page does."""
+        """0 when it is refused."""
         try:
             count = os.preadv(self._direct, [into], offset)
         except OSError as error:

@@ -124,13 +124,12 @@ class Reading:
             *others, last = block.jobs
             for job in others:
                 yield job, _view(memory, block, job)
-            view = _view(memory, block, last)
+            views = [_view(memory, block, last)]
             del memory
             self._ahead.taken(block)
-            yield last, view
-            del view  # the memory is idle as soon as the taker lets go of it, too
+            yield last, views.pop()  # nothing of it stays here: it is idle as soon as the taker lets go of it
 
 
 def _view(memory: memoryview, block: Block, job: Job) -> memoryview:
-    first = job.offset - block.origin if job.length else 0
+    first = job.offset - block.origin
     return memory[first : first + job.length]

@@ -202,6 +202,22 @@ class TestWindow:
                 assert arena.lent + arena.idle <= 5 * HUGE
         assert arena.lent + arena.idle <= 5 * HUGE
 
+    def test_what_the_taker_lets_go_of_is_idle_at_once(self, large: Plain) -> None:
+        arena = Arena()
+        with read(large.cut(HUGE), window=3 * HUGE, arena=arena) as reading:
+            for _ in range(5):
+                next(reading)
+                wait_until(lambda: reading.ahead == 3 * HUGE and all_waiting(reading), "the window is full again")
+                assert arena.lent == 3 * HUGE
+
+    def test_all_threads_read_the_only_block(self, large: Plain) -> None:
+        gate = Gate.before(large)
+        with read([gate.job(0)], threads=4) as reading:
+            assert gate.reached.wait(60)
+            wait_until(lambda: waiting(reading) == 3, "the others wait for its pieces, and do not think that all is done")
+            gate.opened.set()
+            assert contents(reading) == expected([large.job(0)])
+
     def test_an_arena_that_is_kept_is_filled_again(self, large: Plain) -> None:
         arena = Arena()
         views = read_all(large.cut(HUGE), arena=arena)
@@ -223,8 +239,12 @@ class TestWindow:
 
 def all_waiting(reading: Reading) -> bool:
     """Every thread of the reading is where it waits for room (or has nothing left to do)."""
-    waiting = reading._ahead._changed._waiters  # type: ignore[attr-defined]  # noqa: SLF001  there is no outside sign of rest
-    return len(waiting) == len(readers())
+    return waiting(reading) == len(readers())
+
+
+def waiting(reading: Reading) -> int:
+    """How many threads rest; nothing else tells that from outside."""
+    return len(reading._ahead._changed._waiters)  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 class Gate(Plain):
