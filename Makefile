@@ -25,7 +25,7 @@ $(READY): pyproject.toml constraints.txt setup.py $(wildcard fetcher/integrity/_
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(READY) ## fetch, verify and place a model; SOURCE=hf://org/model for a real one
+demo: $(READY) ## fetch, verify, place and warm a model; SOURCE=hf://org/model for a real one
 	$(BIN)/python -m fetcher.testing.demo $(SOURCE)
 
 test: lint types contracts pytest ## run every check

@@ -51,8 +51,11 @@ def _tour(uri: str, scratch: Path, environ: Any) -> int:
     cpu = ended.children_user + ended.children_system - began.children_user - began.children_system
     print(f"  the whole process took {cpu:.2f} s of CPU time")
     _say("Verify: what lies there against what was verified when it came")
-    _run(["verify", first["cache_key"], "--cache-dir", str(cache)], environ)
-    _run(["verify", first["cache_key"], "--cache-dir", str(cache), "--full"], environ)
+    _run("fetcher", ["verify", first["cache_key"], "--cache-dir", str(cache)], environ)
+    _run("fetcher", ["verify", first["cache_key"], "--cache-dir", str(cache), "--full"], environ)
+    _say("Warm: into the page cache, before an engine asks")
+    _run("loader", ["evict", str(path)], environ)
+    _run("loader", ["warm", str(path)], environ)
     _say("Load: open every shard with the safetensors package")
     _load(path)
     _say("Result")
@@ -93,9 +96,9 @@ def _fetch(uri: str, cache: Path, environ: Any) -> dict[str, Any]:
     return result
 
 
-def _run(arguments: Sequence[str], environ: Any) -> None:
-    print(f"  $ fetcher {' '.join(arguments)}", flush=True)
-    subprocess.run([sys.executable, "-m", "fetcher", *arguments], env=environ, check=True)  # noqa: S603 - our own command
+def _run(command: str, arguments: Sequence[str], environ: Any) -> None:
+    print(f"  $ {command} {' '.join(arguments)}", flush=True)
+    subprocess.run([sys.executable, "-m", command, *arguments], env=environ, check=True)  # noqa: S603 - our own command
 
 
 def _load(path: Path) -> None:
