@@ -12,7 +12,7 @@ from fetcher.artifact import ByteRange
 from fetcher.errors import DigestMismatch, NotFound, UsageError
 from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
 from loader.errors import MalformedCheckpoint, from_os_error, shown
-from loader.files import FileIdentity, open_file
+from loader.files import FileIdentity
 
 _HUB_MANIFESTS = Path(".fetcher") / "manifests"
 _ABOVE_A_SNAPSHOT = 3
@@ -104,11 +104,7 @@ def _listed(root: Path, file: ManifestFile, chunk_size: int) -> Item:
 
 
 def _identity(root: Path, path: str) -> FileIdentity:
-    descriptor = open_file(str(root / path))
-    try:
-        return FileIdentity.of(descriptor)
-    finally:
-        os.close(descriptor)
+    return FileIdentity.at(str(root / path))
 
 
 def _names(root: Path, below: str = "") -> Iterator[str]:

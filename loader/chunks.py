@@ -6,7 +6,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from fetcher.events import BytesLoaded, Subscriber
 from fetcher.filesystem import allow, clone, file_mode, make_directory, reserve, storing
 from loader.artifacts import Artifact, Item
 from loader.errors import FileReplaced, from_os_error
-from loader.files import open_file
 
 _PIECE = 512 * 1024
 """Bytes read, hashed and written at a time: it stays in a processor's cache between the three. Of 0.6 processor seconds a GiB
@@ -146,15 +145,8 @@ class ChunkCopier:
             if self._durable:
                 os.fsync(descriptor)
 
-    @contextmanager
-    def _opened(self, item: Item) -> Iterator[int]:
-        path = str(self._root / item.path)
-        descriptor = open_file(path)
-        try:
-            item.identity.check(descriptor, path=path)
-            yield descriptor
-        finally:
-            os.close(descriptor)
+    def _opened(self, item: Item) -> AbstractContextManager[int]:
+        return item.identity.opened(str(self._root / item.path))
 
     def _buffer(self) -> memoryview:
         if not hasattr(self._own, "buffer"):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from fetcher.artifact import ByteRange
 from loader.errors import from_os_error
-from loader.files import FileIdentity, open_file
+from loader.files import FileIdentity
 from loader.index import read_checkpoint, read_shard
 from loader.locations import natural
 from loader.residency import Residency, glance, measure, together
@@ -32,15 +34,14 @@ class Member:
     def size(self) -> int:
         return self.identity.size
 
-    def open(self) -> int:
-        """A descriptor of that very file; the caller closes it. Raises FileReplaced, and what `open_file` raises."""
-        descriptor = open_file(self.path)
-        try:
-            self.identity.check(descriptor, path=self.path)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return descriptor
+    def opened(self) -> AbstractContextManager[int]:
+        """A descriptor of that very file. Raises FileReplaced, and what `open_file` raises."""
+        return self.identity.opened(self.path)
+
+    def residency(self, part: ByteRange | None = None, *, closely: bool) -> Residency:
+        """How much of it is in memory: `measure`, or only a `glance`."""
+        with self.opened() as descriptor:
+            return (measure if closely else glance)(descriptor, part)
 
 
 def members(paths: Sequence[str]) -> tuple[Member, ...]:
@@ -57,8 +58,8 @@ def members(paths: Sequence[str]) -> tuple[Member, ...]:
 
 
 def look(chosen: Iterable[Member], *, closely: bool) -> list[Residency]:
-    """How much of each is in memory: `measure`, or only a `glance`."""
-    return [_seen(member, closely=closely) for member in chosen]
+    """How much of each is in memory."""
+    return [member.residency(closely=closely) for member in chosen]
 
 
 def total(chosen: Iterable[Member]) -> int:
@@ -67,14 +68,6 @@ def total(chosen: Iterable[Member]) -> int:
 
 def residency(chosen: Iterable[Member], *, closely: bool) -> Residency:
     return together(look(chosen, closely=closely))
-
-
-def _seen(member: Member, *, closely: bool) -> Residency:
-    descriptor = member.open()
-    try:
-        return measure(descriptor) if closely else glance(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _behind(path: str) -> Iterator[Member]:
@@ -109,8 +102,4 @@ def _is_file(path: str) -> bool:
 
 
 def _plain(path: str) -> Member:
-    descriptor = open_file(path)
-    try:
-        return Member(path, FileIdentity.of(descriptor), shard=False)
-    finally:
-        os.close(descriptor)
+    return Member(path, FileIdentity.at(path), shard=False)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from loader.errors import FileReplaced, MalformedCheckpoint, from_os_error
@@ -19,10 +21,39 @@ class FileIdentity:
     mtime_ns: int
 
     @classmethod
-    def of(cls, descriptor: int) -> FileIdentity:
-        """Raises OSError."""
-        status = os.fstat(descriptor)
+    def of(cls, place: int | str) -> FileIdentity:
+        """Of what is open, or stands at a path. Raises OSError."""
+        status = os.stat(place)
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+    @classmethod
+    def at(cls, path: str) -> FileIdentity:
+        """Of the regular file at `path`. Raises what `open_file` does."""
+        descriptor = open_file(path)
+        try:
+            return cls.of(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def open(self, path: str) -> int:
+        """A descriptor of the very file this was taken of; the caller closes it. Raises FileReplaced, and what `open_file`
+        does."""
+        descriptor = open_file(path)
+        try:
+            self.check(descriptor, path=path)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    @contextmanager
+    def opened(self, path: str) -> Iterator[int]:
+        """As `open`, closed at the end."""
+        descriptor = self.open(path)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
     def check(self, descriptor: int, *, path: str) -> None:
         """Raises FileReplaced if what is open is not, or is no longer, what this was taken of."""

@@ -41,13 +41,7 @@ class Shard:
 
         Raises FileReplaced when another one is there by now, and what `open_file` raises.
         """
-        descriptor = open_file(self.path)
-        try:
-            self.check(descriptor)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return descriptor
+        return self.identity.open(self.path)
 
     def check(self, descriptor: int) -> None:
         """Raises FileReplaced when what is open was written to since its header was read. For after reading."""

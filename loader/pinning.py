@@ -5,7 +5,6 @@ Pages go without memory pressure too (DAMON took a quarter in ten minutes), and 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -209,11 +208,8 @@ class Pin:
 
 
 def _locked(member: Member, window: Window) -> Stretch:
-    descriptor = member.open()
-    try:
+    with member.opened() as descriptor:
         stretch = Stretch(descriptor, window.part.start, window.size)
-    finally:
-        os.close(descriptor)
     try:
         stretch.lock()
     except OSError:
@@ -224,7 +220,6 @@ def _locked(member: Member, window: Window) -> Stretch:
 
 def _identity(path: str) -> FileIdentity:
     try:
-        status = os.stat(path)
+        return FileIdentity.of(path)
     except OSError as error:
         raise from_os_error(error, doing="look at the size", path=path) from error
-    return FileIdentity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)

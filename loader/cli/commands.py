@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -136,11 +135,8 @@ def print_evicted(fields: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def _evict(member: Member) -> Residency:
-    descriptor = member.open()
-    try:
+    with member.opened() as descriptor:
         return evict(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _why(member: Member, told: Residency) -> str:

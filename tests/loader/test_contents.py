@@ -80,5 +80,5 @@ def test_a_file_that_was_replaced_is_not_taken_for_the_one_that_was_looked_at(di
     member = members([str(directory / SHARDS[0])])[0]
     (directory / "new").write_bytes(SHARD)
     os.rename(directory / "new", directory / SHARDS[0])
-    with pytest.raises(FileReplaced):
-        member.open()
+    with pytest.raises(FileReplaced), member.opened():
+        pass
