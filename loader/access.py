@@ -9,13 +9,11 @@ import errno
 import mmap
 import os
 
-import numpy as np
-
-from loader.arena import Arena
-from loader.blocks import PAGE, Block, Source
+from loader.arena import Arena, address_of
+from loader.blocks import Block, Source
 from loader.errors import FileReplaced, from_os_error
 from loader.filesystems import Strategy
-from loader.kernel import bring_in, can_bring_in
+from loader.kernel import PAGE, bring_in, can_bring_in, os_error
 
 _REFUSED = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENODEV}
 
@@ -112,7 +110,7 @@ class Mapped(Buffered):
     def __init__(self, source: Source, descriptor: int, mapping: mmap.mmap) -> None:
         super().__init__(source, descriptor)
         self._mapping = mapping
-        self._address: int = np.frombuffer(mapping, dtype=np.uint8).__array_interface__["data"][0]
+        self._address = address_of(mapping)
 
     def memory(self, block: Block, arena: Arena) -> memoryview:
         if block.stop > len(self._mapping):
@@ -127,7 +125,7 @@ class Mapped(Buffered):
                 raise self._shorter()
             refused = errno.EIO
         if refused:
-            raise self._failed(OSError(refused, os.strerror(refused)), first, stop - first)
+            raise self._failed(os_error(refused), first, stop - first)
 
 
 def open_access(source: Source, mode: Strategy) -> Buffered:

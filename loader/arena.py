@@ -118,5 +118,10 @@ def _mapped(size: int) -> _Region:
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):  # a kernel without them
             pages.madvise(mmap.MADV_HUGEPAGE)
-    address: int = np.frombuffer(pages, dtype=np.uint8).__array_interface__["data"][0]
-    return _Region(pages, -address % HUGE, size)
+    return _Region(pages, -address_of(pages) % HUGE, size)
+
+
+def address_of(mapping: mmap.mmap) -> int:
+    """Where it begins. Unlike ctypes, numpy looks at what may not be written to as well."""
+    address: int = np.frombuffer(mapping, dtype=np.uint8).__array_interface__["data"][0]
+    return address

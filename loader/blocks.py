@@ -6,12 +6,12 @@ bytes. Pure: nothing here touches a file.
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-PAGE = mmap.PAGESIZE
+from loader.kernel import PAGE
+
 HUGE = 2 * 1024 * 1024
 PIECE = 8 * 1024 * 1024
 """Bytes a thread reads at a time. From 4 to 16 MiB the difference is in the noise; 1 MiB brought 10 % less past the page

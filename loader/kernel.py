@@ -44,7 +44,7 @@ def _libc() -> Any:
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p
     libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64]
-    libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    libc.munmap.argtypes = libc.mlock.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
     libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     libc.writev.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int]
@@ -140,14 +140,38 @@ def _faults_are_counted(vmstat: Path = Path("/proc/vmstat")) -> bool:
 @contextmanager
 def mapped(fd: int, start: int, length: int) -> Iterator[Mapped | None]:
     """Map a part that begins on a page, for the questions of `Mapped` only; None where the filesystem maps nothing."""
-    address = _libc().mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, fd, start)
-    if address == _MAP_FAILED:
+    try:
+        address = map_shared(fd, start, length)
+    except OSError:
         yield None
         return
     try:
         yield Mapped(address, length)
     finally:
-        _libc().munmap(address, length)
+        unmap(address, length)
+
+
+def map_shared(fd: int, start: int, length: int) -> int:
+    """The address of a part of a file that begins on a page, to be read there. Raises OSError."""
+    address: int = _libc().mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, fd, start)
+    if address == _MAP_FAILED:
+        raise os_error(ctypes.get_errno())
+    return address
+
+
+def unmap(address: int, length: int) -> None:
+    """Unlocks too."""
+    _libc().munmap(address, length)
+
+
+def lock(address: int, length: int) -> int:
+    """mlock(2): `bring_in`, and keep. Returns an errno: ENOMEM or EPERM past the limit of locking, EAGAIN or ENOMEM for a page
+    that can't be had."""
+    return ctypes.get_errno() if _libc().mlock(address, length) != 0 else 0
+
+
+def os_error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
 
 
 def bring_in(address: int, length: int) -> int:

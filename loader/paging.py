@@ -2,25 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
-import functools
-import mmap
-import os
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-_MADV_POPULATE_READ = 22
-_MAP_FAILED = ctypes.c_void_p(-1).value
-
-
-@functools.cache
-def _libc() -> Any:
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.mmap.restype = ctypes.c_void_p
-    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64]
-    libc.munmap.argtypes = libc.mlock.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    return libc
+from loader.kernel import bring_in, lock, map_shared, os_error, unmap
 
 
 class Stretch:
@@ -31,27 +16,26 @@ class Stretch:
 
     def __init__(self, descriptor: int, start: int, length: int) -> None:
         self._length = length
-        address = _libc().mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, start)
-        if address == _MAP_FAILED:
-            raise _last_error()
-        self._address: int | None = address
+        self._address: int | None = map_shared(descriptor, start, length)
 
     def populate(self) -> None:
-        """Read what is not there (MADV_POPULATE_READ, Linux 5.14). Raises OSError: EINVAL before that, EFAULT for a page that
-        can't be had, where touching it would be SIGBUS."""
-        if _libc().madvise(self._address, self._length, _MADV_POPULATE_READ) != 0:
-            raise _last_error()
+        """Read what is not there (`kernel.bring_in`). Raises OSError."""
+        _refuse(bring_in(self._mapped, self._length))
 
     def lock(self) -> None:
-        """Read what is not there, and keep all of it until `close`. Raises OSError: ENOMEM or EPERM past the limit of locking,
-        EAGAIN or ENOMEM for a page that can't be had."""
-        if _libc().mlock(self._address, self._length) != 0:
-            raise _last_error()
+        """Read what is not there, and keep all of it until `close` (`kernel.lock`). Raises OSError."""
+        _refuse(lock(self._mapped, self._length))
+
+    @property
+    def _mapped(self) -> int:
+        if self._address is None:
+            raise ValueError("the stretch is closed")
+        return self._address
 
     def close(self) -> None:
         """Unlocks too."""
         if self._address is not None:
-            _libc().munmap(self._address, self._length)
+            unmap(self._address, self._length)
             self._address = None
 
     def __enter__(self) -> Self:
@@ -61,6 +45,6 @@ class Stretch:
         self.close()
 
 
-def _last_error() -> OSError:
-    code = ctypes.get_errno()
-    return OSError(code, os.strerror(code))
+def _refuse(number: int) -> None:
+    if number:
+        raise os_error(number)

@@ -17,8 +17,9 @@ from types import TracebackType
 from typing import Self
 
 from loader.arena import Arena
-from loader.blocks import HUGE, PAGE, Block, Job, blocks
+from loader.blocks import HUGE, Block, Job, blocks
 from loader.filesystems import Strategy
+from loader.kernel import PAGE
 from loader.readahead import ReadAhead
 
 WINDOW = 512 * 1024 * 1024

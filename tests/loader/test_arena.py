@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loader.arena import Arena
-from loader.blocks import HUGE, PAGE
+from loader.blocks import HUGE
 from loader.errors import TooLarge
+from loader.kernel import PAGE
 from tests.lab.availability import missing
 
 Keep = Callable[[memoryview], object]

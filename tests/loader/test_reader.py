@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from fetcher.errors import NotFound
 from loader.arena import Arena
-from loader.blocks import HUGE, PAGE, PIECE, Job
+from loader.blocks import HUGE, PIECE, Job
 from loader.filesystems import Strategy
+from loader.kernel import PAGE
 from loader.reader import Reading, read, read_all
 from tests.lab.fixtures import MakeFilesystem
 from tests.lab.waiting import wait_until

@@ -12,9 +12,10 @@ import pytest
 
 from fetcher.errors import LocalIOError
 from loader import access
-from loader.blocks import HUGE, PAGE, Job
+from loader.blocks import HUGE, Job
 from loader.errors import FileReplaced
 from loader.filesystems import Strategy
+from loader.kernel import PAGE
 from loader.reader import read
 from loader.residency import measure
 from tests.lab.faultfs import Rule
