@@ -9,8 +9,7 @@ import mmap
 class BufferPool:
     """At most `count` buffers of `size` bytes, made when first needed. Used on one event loop.
 
-    The one given back last is handed out first: it is still in a CPU's cache. They are pages of their own (mmap), so that what
-    is resident is what was used, whatever the allocator does.
+    The one given back last is handed out first: it is still in a CPU's cache.
     """
 
     def __init__(self, count: int, size: int) -> None:
@@ -27,9 +26,14 @@ class BufferPool:
         if self._free:
             return self._free.pop()
         self._unmade -= 1
-        return memoryview(mmap.mmap(-1, self.size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        return pages(self.size)
 
     def give(self, buffer: memoryview) -> None:
         """`buffer`, as `take` returned it, is no longer used by anyone."""
         self._free.append(buffer)
         self._given.set()
+
+
+def pages(size: int) -> memoryview:
+    """Memory of its own, not the allocator's: what is resident is what was touched, and all of it goes at once."""
+    return memoryview(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))

@@ -7,12 +7,12 @@ too much has gathered. Afterwards all threads share what is left.
 
 from __future__ import annotations
 
-import mmap
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
+from fetcher.engine.buffers import pages
 from fetcher.integrity.frontier import Stretch, advance_together
 from fetcher.integrity.lanes import MOST, available
 from fetcher.planning.memory import HASH_BUFFER
@@ -68,7 +68,7 @@ class Hashing(Generic[J]):
 
     def work(self) -> None:
         """Hash until `close`. Raises OSError, EOFError; see `advance_together`."""
-        buffer = memoryview(mmap.mmap(-1, HASH_BUFFER, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        buffer = pages(HASH_BUFFER)
         while jobs := self._taken():
             advance_together([job.stretch for job in jobs], buffer)
             self._put_back(jobs)

@@ -3,20 +3,20 @@
 ::
 
     a body that waits in the kernel    a thread takes it from there into its own buffer and writes it
-    any other (TLS, chunked, local)    the event loop fills a buffer of the pool while a thread writes the one before
+    any other (chunked, local)         the event loop fills a buffer of the pool while a thread writes the one before
 """
 
 from __future__ import annotations
 
 import asyncio
-import mmap
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
-from fetcher.engine.buffers import BufferPool
+from fetcher.engine.buffers import BufferPool, pages
 from fetcher.engine.incoming import Cursor, Incoming
 from fetcher.engine.pace import RateLimit
 from fetcher.engine.schedule import Assignment
@@ -104,7 +104,7 @@ class Receiver:
     async def _take(self, body: DirectBody, incoming: Incoming, cursor: Cursor, pull: Pull) -> None:
         def write(room: int) -> Written:
             # As many buffers as threads, made when first needed; the one given back last is still in a CPU's cache.
-            buffer = self._scratch.pop() if self._scratch else _pages(THREAD_BUFFER)
+            buffer = self._scratch.pop() if self._scratch else pages(THREAD_BUFFER)
             try:
                 count = chunks = 0
                 while count < room:
@@ -128,7 +128,7 @@ class Receiver:
             if room == 0:
                 break
             try:
-                writing = self._on_thread(lambda room=room: write(room), incoming)  # type: ignore[misc]
+                writing = self._on_thread(partial(write, room), incoming)
                 await finished(writing)
             finally:
                 pull.promised = 0
@@ -193,7 +193,3 @@ async def finished(writing: asyncio.Future[Written] | None) -> None:
             await asyncio.wait([writing])
             raise
     writing.result()
-
-
-def _pages(size: int) -> memoryview:
-    return memoryview(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))

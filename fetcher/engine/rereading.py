@@ -5,7 +5,6 @@ Both functions block, and raise nothing for what they find: what kept a file fro
 
 from __future__ import annotations
 
-import mmap
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from typing import TypeVar
 
 from fetcher.artifact import Digest, RemoteFile
 from fetcher.cpu import cpu_count
+from fetcher.engine.buffers import pages
 from fetcher.engine.hashing import LEAST, hash_threads
 from fetcher.engine.incoming import STRETCH
 from fetcher.integrity.frontier import Frontier, Stretch, advance_together, chunk_digest
@@ -86,7 +86,7 @@ def wrong_digests(files: Sequence[Standing]) -> list[Wrong | Unread | None]:
 def _compared(group: Sequence[Standing]) -> dict[str, Wrong | Unread | None]:
     """One thread's work: up to 16 files side by side."""
     found: dict[str, Wrong | Unread | None] = {}
-    buffer = memoryview(mmap.mmap(-1, HASH_BUFFER, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+    buffer = pages(HASH_BUFFER)
     with ExitStack() as stack:
         stretches: dict[str, Stretch] = {}
         for file in group:
@@ -99,8 +99,8 @@ def _compared(group: Sequence[Standing]) -> dict[str, Wrong | Unread | None]:
         while moving := [stretch for stretch in stretches.values() if stretch.left and stretch.name not in found]:
             found |= _stepped(moving, buffer)
             for file in group:
-                if file.name in stretches and not stretches[file.name].left:
-                    stretches[file.name] = _further(stretches[file.name], file.size)
+                if (stretch := stretches.get(file.name)) is not None and not stretch.left and stretch.limit < file.size:
+                    stretches[file.name] = _further(stretch, file.size)
         for name, stretch in stretches.items():
             stretch.close()
             if name not in found:

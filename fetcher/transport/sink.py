@@ -22,7 +22,7 @@ import asyncio
 import aiohttp
 
 from fetcher.errors import BadResponse, FetchError, Stalled, Unreachable
-from fetcher.transport.tap import LINGER, drained
+from fetcher.transport.tap import LINGER, drained, unread
 
 
 class Sink(asyncio.BufferedProtocol):
@@ -30,24 +30,17 @@ class Sink(asyncio.BufferedProtocol):
 
     @staticmethod
     def fits(response: aiohttp.ClientResponse) -> bool:
-        """Whether the connection is still there to be taken over. (A small body may have arrived with its head.)"""
-        connection = response.connection
-        return (
-            connection is not None
-            and connection.protocol is not None
-            and connection.transport is not None
-            and not connection.transport.is_closing()
-            and not response.content.is_eof()
-        )
+        """Whether the connection is still there to be taken over."""
+        return unread(response) is not None
 
     def __init__(self, response: aiohttp.ClientResponse, *, length: int, what: str, stall: float) -> None:
         # All of this without an await: nothing can arrive in between.
-        connection = response.connection
-        if connection is None or connection.protocol is None or connection.transport is None:
+        connection, transport = response.connection, unread(response)
+        if connection is None or connection.protocol is None or transport is None:
             raise ValueError("the response has no connection; see Sink.fits")
         self._response = response
         self._handler = connection.protocol
-        self._transport = connection.transport
+        self._transport = transport
         self._length = length
         self._what = what
         self._stall = stall

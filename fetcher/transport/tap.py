@@ -43,23 +43,17 @@ class Tap:
     @staticmethod
     def fits(response: aiohttp.ClientResponse) -> bool:
         """Whether what the socket delivers is the body itself, from here on."""
-        connection = response.connection
-        return (
-            connection is not None
-            and connection.transport is not None
-            and not connection.transport.is_closing()
-            and (isinstance(connection.transport, TlsTransport) or connection.transport.get_extra_info("sslcontext") is None)
-            and not response.content.is_eof()
-        )
+        transport = unread(response)
+        return transport is not None and (isinstance(transport, TlsTransport) or transport.get_extra_info("sslcontext") is None)
 
     def __init__(self, response: aiohttp.ClientResponse, *, length: int, what: str, stall: float) -> None:
         # All of this without an await: nothing can arrive in between.
-        connection = response.connection
-        if connection is None or connection.transport is None:
+        transport = unread(response)
+        if transport is None:
             raise ValueError("the response has no connection; see Tap.fits")
         self._loop = asyncio.get_running_loop()
         self._response = response
-        self._transport = connection.transport
+        self._transport = transport
         self._length = length
         self._what = what
         self._stall = stall
@@ -205,6 +199,15 @@ def _wire(transport: asyncio.Transport) -> Wire:
     if isinstance(transport, TlsTransport):
         return Wire(plug, transport.tls, transport.incoming)
     return Wire(plug)
+
+
+def unread(response: aiohttp.ClientResponse) -> asyncio.Transport | None:
+    """The connection the rest of the body comes over, to be taken over; None when it is gone. (A small body may have arrived
+    with its head.)"""
+    connection = response.connection
+    if connection is None or connection.transport is None or connection.transport.is_closing() or response.content.is_eof():
+        return None
+    return connection.transport
 
 
 def drained(content: aiohttp.StreamReader) -> bytes:
