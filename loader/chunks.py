@@ -16,6 +16,7 @@ from fetcher.errors import DigestMismatch
 from fetcher.events import BytesLoaded, Subscriber
 from fetcher.filesystem import allow, clone, file_mode, make_directory, reserve, storing
 from loader.artifacts import Artifact, Item
+from loader.crew import OwnBuffer
 from loader.errors import FileReplaced, from_os_error
 
 _PIECE = 512 * 1024
@@ -49,7 +50,7 @@ class ChunkCopier:
         self._cloned: set[str] = set()
         self._missing: dict[str, int] = {}
         self._one_at_a_time = threading.Lock()
-        self._own = threading.local()
+        self._buffer = OwnBuffer(_PIECE)
 
     def begin(self, item: Item) -> None:
         """Make the file: a clone of its source where the filesystem can (nothing is copied, all is checked), else empty, with
@@ -90,7 +91,7 @@ class ChunkCopier:
     def _pass(self, item: Item, index: int, source: int, target: int | None) -> str | None:
         """Read a chunk, hash it where there is something to compare with, write it where there is somewhere to."""
         hasher = xxhash.xxh3_128() if item.digests else None
-        chunk, buffer = item.chunk(index), self._buffer()
+        chunk, buffer = item.chunk(index), self._buffer.mine
         position = chunk.start
         while position < chunk.stop:
             piece = buffer[: min(len(buffer), chunk.stop - position)]
@@ -147,9 +148,3 @@ class ChunkCopier:
 
     def _opened(self, item: Item) -> AbstractContextManager[int]:
         return item.identity.opened(str(self._root / item.path))
-
-    def _buffer(self) -> memoryview:
-        if not hasattr(self._own, "buffer"):
-            self._own.buffer = memoryview(bytearray(_PIECE))
-        buffer: memoryview = self._own.buffer
-        return buffer

@@ -41,6 +41,21 @@ def each(pieces: Iterable[T], work: Callable[[T], None], *, threads: int) -> Non
         raise crew.error
 
 
+class OwnBuffer:
+    """`size` bytes for each thread that asks."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._own = threading.local()
+
+    @property
+    def mine(self) -> memoryview:
+        if not hasattr(self._own, "buffer"):
+            self._own.buffer = memoryview(bytearray(self._size))
+        buffer: memoryview = self._own.buffer
+        return buffer
+
+
 class _Crew(Generic[T]):
     def __init__(self, pieces: Iterable[T], work: Callable[[T], None]) -> None:
         self._pieces = iter(pieces)

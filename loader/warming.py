@@ -16,7 +16,7 @@ from typing import Literal
 from fetcher.events import BytesLoaded, LoadEnded, LoadPlanned, Subscriber
 from fetcher.telemetry.wording import size
 from loader.contents import Member
-from loader.crew import each
+from loader.crew import OwnBuffer, each
 from loader.errors import NotResident, TooLarge, from_os_error
 from loader.filesystems import filesystem_of
 from loader.kernel import PAGE, cache_counts, tells_truth
@@ -114,7 +114,7 @@ class _Warming:
         self._chosen = chosen
         self._on_event = on_event
         self._one_at_a_time = threading.Lock()
-        self._own = threading.local()
+        self._buffer = OwnBuffer(_PIECE)
         self._kinds: dict[int, str] = {}
         self.read = 0
         self.means: set[Means] = set()
@@ -155,7 +155,7 @@ class _Warming:
         return "populate"
 
     def _read(self, descriptor: int, window: Window) -> Means:
-        buffer = self._buffer()
+        buffer = self._buffer.mine
         position = window.part.start
         while position < window.part.stop:
             count = os.preadv(descriptor, [buffer[: window.part.stop - position]], position)
@@ -170,12 +170,6 @@ class _Warming:
         if device not in self._kinds:
             self._kinds[device] = filesystem_of(Path(member.path)).kind
         return self._kinds[device]
-
-    def _buffer(self) -> memoryview:
-        if not hasattr(self._own, "buffer"):
-            self._own.buffer = memoryview(bytearray(_PIECE))
-        buffer: memoryview = self._own.buffer
-        return buffer
 
 
 def _on_its_way(descriptor: int, window: Window) -> bool:

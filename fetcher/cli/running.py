@@ -6,7 +6,6 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from fetcher.cli import commands
@@ -14,7 +13,7 @@ from fetcher.cli.options import ROOT, TERMINATION_LOG, settings_from
 from fetcher.cli.parser import build_parser
 from fetcher.command.options import values
 from fetcher.command.running import Report, carried_out, with_progress
-from fetcher.command.termination import destination
+from fetcher.command.termination import destination, destination_of_words
 
 
 def run(argv: Sequence[str] | None) -> int:
@@ -22,17 +21,9 @@ def run(argv: Sequence[str] | None) -> int:
     words = sys.argv[1:] if argv is None else list(argv)
     return carried_out(
         lambda report: _dispatch(build_parser().parse_args(words), report),
-        log=_default_log(words),
+        log=destination_of_words(words, started_for=("fetch",), variable=TERMINATION_LOG.variable),
         interrupted="staging is kept, run the same command to go on",
     )
-
-
-def _default_log(words: Sequence[str]) -> Path | None:
-    """Where the message goes when the command line itself is wrong. Only a fetch is what a pod was started for."""
-    if words[:1] != ["fetch"]:
-        return None
-    named = os.environ.get(TERMINATION_LOG.variable, "").strip()
-    return destination(Path(named) if named else None)
 
 
 def _dispatch(given: argparse.Namespace, report: Report) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,15 @@ LIMIT = 3500
 def destination(asked: Path | None) -> Path | None:
     """Where the message goes: the file that was asked for, else Kubernetes' if it is there already."""
     return asked or (KUBERNETES if KUBERNETES.exists() else None)
+
+
+def destination_of_words(words: Sequence[str], *, started_for: Collection[str], variable: str) -> Path | None:
+    """As `destination`, when the command line itself is wrong: nowhere, unless it begins with a command that containers are
+    started for."""
+    if not words or words[0] not in started_for:
+        return None
+    named = os.environ.get(variable, "").strip()
+    return destination(Path(named) if named else None)
 
 
 def write_message(path: Path | None, fields: Mapping[str, Any]) -> None:

@@ -6,12 +6,11 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from fetcher.command.options import values
 from fetcher.command.running import Report, carried_out, with_progress
-from fetcher.command.termination import destination
+from fetcher.command.termination import destination, destination_of_words
 from fetcher.errors import UsageError
 from loader.cli.options import TERMINATION_LOG
 from loader.cli.parser import COMMANDS, build_parser
@@ -26,16 +25,10 @@ def run(argv: Sequence[str] | None) -> int:
     """Exit codes as in `fetcher.errors` and `loader.errors`; 128+n on signal n, 70 for what nobody expected."""
     words = sys.argv[1:] if argv is None else list(argv)
     return carried_out(
-        lambda report: _dispatch(build_parser().parse_args(words), report), log=_default_log(words), interrupted=_LEFT_BEHIND
+        lambda report: _dispatch(build_parser().parse_args(words), report),
+        log=destination_of_words(words, started_for=_STARTED_FOR, variable=TERMINATION_LOG.variable),
+        interrupted=_LEFT_BEHIND,
     )
-
-
-def _default_log(words: Sequence[str]) -> Path | None:
-    """Where the message goes when the command line itself is wrong."""
-    if not words or words[0] not in _STARTED_FOR:
-        return None
-    named = os.environ.get(TERMINATION_LOG.variable, "").strip()
-    return destination(Path(named) if named else None)
 
 
 def _dispatch(given: argparse.Namespace, report: Report) -> dict[str, Any]:
