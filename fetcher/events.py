@@ -158,7 +158,7 @@ class Finished(Event):
 class LoadPlanned(Event):
     """The loader brings `total` bytes in `files` files into memory, or to a place near it; `held` are there already."""
 
-    doing: Literal["warming", "copying"]
+    doing: Literal["warming", "loading", "copying"]
     files: int
     total: int
     held: int
@@ -175,6 +175,18 @@ class BytesLoaded(Event):
 @dataclass(frozen=True, slots=True)
 class LoadEnded(Event):
     """What `LoadPlanned` began is over; the result is told by whoever asked for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Warmed(Event):
+    """What a fetch placed at `path` is in the page cache; `read` of its bytes had to be read. `resident`: None when nothing
+    tells."""
+
+    path: str
+    bytes: int
+    read: int
+    resident: int | None
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,38 @@
-"""loader: reads safetensors from shared or node-local storage as fast as the storage gives them."""
+"""loader: reads safetensors from shared or node-local storage as fast as the storage gives them.
+
+::
+
+    import loader
+    for name, array in loader.open("/models/5df9d7cea3b612c3").tensors():
+        ...
+
+Errors are of the fetcher's tree, `loader.errors.LoadError`. Importing this package costs nothing; the commands do without
+numpy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from loader.arrays import Raw as Raw
+    from loader.errors import LoadError as LoadError
+    from loader.weights import Weights as Weights
+    from loader.weights import open_weights as open
+
+_HOMES = {
+    "LoadError": ("loader.errors", "LoadError"),
+    "Raw": ("loader.arrays", "Raw"),
+    "Weights": ("loader.weights", "Weights"),
+    "open": ("loader.weights", "open_weights"),
+}
+
+__all__ = ["LoadError", "Raw", "Weights", "open"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'loader' has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    return getattr(import_module(module), attribute)

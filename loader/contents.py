@@ -46,7 +46,8 @@ class Member:
 
 def members(paths: Sequence[str]) -> tuple[Member, ...]:
     """Of each path in turn: what lies beside the shards of a directory (engines read config and tokenizer first), then the
-    shards. A file is itself, an index file its shards. What is named twice counts once.
+    shards; where there are none (GGUF), every file. A file is itself, an index file its shards. What is named twice counts
+    once.
 
     Raises UsageError, NotFound, NotReadable, LocalIOError, FileReplaced, MalformedCheckpoint.
     """
@@ -72,25 +73,37 @@ def residency(chosen: Iterable[Member], *, closely: bool) -> Residency:
 
 def _behind(path: str) -> Iterator[Member]:
     if os.path.isdir(path):
-        yield from _companions(path)
-    if os.path.isdir(path) or path.endswith(SUFFIX):
-        yield from (Member(shard.path, shard.identity, shard=True) for shard in read_checkpoint(path).shards)
+        yield from _in_directory(path)
+    elif path.endswith(SUFFIX):
+        yield from _shards(path)
     elif path.endswith(_EXTENSION):
         yield Member(path, read_shard(path).identity, shard=True)
     else:
         yield _plain(path)
 
 
-def _companions(directory: str) -> Iterator[Member]:
+def _in_directory(directory: str) -> Iterator[Member]:
     """Subdirectories are other models or other parts of a pipeline; hidden files are nobody's."""
     try:
         names = [name for name in os.listdir(directory) if not name.startswith(".")]
     except OSError as error:
         raise from_os_error(error, doing="list the files", path=directory) from error
-    for name in sorted(names, key=natural):
+    # A directory without any weights is the checkpoint's to complain about.
+    sharded = any(name.endswith((_EXTENSION, SUFFIX)) for name in names) or not any(map(_is_other_weights, names))
+    for name in sorted(names, key=lambda name: (_is_other_weights(name), natural(name))):
         path = os.path.join(directory, name)
-        if not name.endswith((_EXTENSION, *_OTHER_WEIGHTS)) and _is_file(path):
+        if not (sharded and name.endswith((_EXTENSION, *_OTHER_WEIGHTS))) and _is_file(path):
             yield _plain(path)
+    if sharded:
+        yield from _shards(directory)
+
+
+def _is_other_weights(name: str) -> bool:
+    return name.endswith(_OTHER_WEIGHTS)
+
+
+def _shards(path: str) -> Iterator[Member]:
+    yield from (Member(shard.path, shard.identity, shard=True) for shard in read_checkpoint(path).shards)
 
 
 def _is_file(path: str) -> bool:

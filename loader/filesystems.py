@@ -29,6 +29,9 @@ _LOCAL_FUSE = {"fuse.lxcfs", "fuse.fuse-overlayfs", "fuse.mergerfs", "fuse.ntfs-
 _DIRECT = {"ext4", "ext3", "xfs", "f2fs"}
 """Where O_DIRECT reads straight from the device. btrfs falls back where it checks or unpacks, zfs has it since 2.3 only."""
 
+_MAPPED = _DIRECT | {"btrfs"}
+"""Where a mapped page, once there, is as good as memory. On a network it may have to be asked for again."""
+
 _WHY = {
     "nfs": "on NFS, O_DIRECT gives up the client's cache and page faults wait for small read-ahead",
     "lustre": "on Lustre, page faults were seen to bring 28 MiB/s where large reads fill the link",
@@ -98,14 +101,16 @@ def _kinds_below(mount: Mount) -> Iterator[str]:
 
 
 def choose_strategy(
-    kind: str, residency: Residency | None, left: Bound | None, size: int, *, reread: bool = True
+    kind: str, residency: Residency | None, left: Bound | None, size: int, *, reread: bool = False
 ) -> tuple[Strategy, str]:
     """How to read `size` bytes on a filesystem of this kind, and why. None: not known.
 
-    `reread`: somebody will read them again from this machine's page cache (another rank, the next start).
+    `reread`: other processes of this machine read them too.
     """
     if kind in _MEMORY:
         return "mmap", f"{kind} is memory: mapping it reads and copies nothing"
+    if residency is not None and residency.complete and kind in _MAPPED:
+        return "mmap", f"all of it is in the page cache of {kind}: mapping it reads and copies nothing"
     if residency is not None and (residency.fraction or 0) >= _WARM:
         return "buffered", f"{100 * (residency.fraction or 0):.0f} % is in the page cache, which O_DIRECT would not use"
     if kind not in _DIRECT:
@@ -116,8 +121,11 @@ def choose_strategy(
             f"{wording.size(size)} are more than the page cache can hold ({left.reason}): the last would push out the first",
         )
     if not reread:
-        return "direct", f"{kind} is local, nobody reads it again, and past the page cache a GiB takes 0.03-0.07 CPU-seconds"
-    return "buffered", f"{kind} is local, and what is read stays in the page cache for the next start"
+        return (
+            "direct",
+            f"{kind} is local, little is known to be in the page cache, and past that a GiB takes 0.03-0.07 CPU-seconds",
+        )
+    return "buffered", f"{kind} is local, and what one process reads stays in the page cache for the others"
 
 
 def _reason(kind: str) -> str:

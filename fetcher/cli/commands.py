@@ -16,7 +16,7 @@ from fetcher.cli.signals import run_interruptibly
 from fetcher.command.options import values
 from fetcher.command.running import print_result
 from fetcher.errors import DigestMismatch, NotFound, UsageError
-from fetcher.events import Subscriber
+from fetcher.events import Subscriber, Warmed
 from fetcher.settings import Settings, default_cache_dir
 
 if TYPE_CHECKING:
@@ -28,7 +28,12 @@ def options_of(given: argparse.Namespace, environ: Mapping[str, str]) -> dict[st
     """Name → value of the command's options. Raises UsageError, ConfigurationError."""
     if getattr(given, "dest", None) is not None and given.cache_dir is not None:
         raise UsageError("--cache-dir and --dest are two places for one artifact; give one of them")
-    return values(COMMANDS[given.command][1], given, environ)
+    found = values(COMMANDS[given.command][1], given, environ)
+    if found.get("warm"):
+        if found.get("page_cache") == "drop":
+            raise UsageError("--warm keeps in memory what --page-cache drop takes out of it; give one of them")
+        found["page_cache"] = "keep"
+    return found
 
 
 def reference(given: argparse.Namespace, found: Mapping[str, Any]) -> ArtifactRef:
@@ -46,6 +51,15 @@ def fetch(ref: ArtifactRef, settings: Settings, on_event: Subscriber) -> dict[st
     if artifact is None:
         artifact = run_interruptibly(engine.fetch(ref, settings, on_event))
     return asdict(artifact) | {"path": str(artifact.path)}
+
+
+def warm(path: str, on_event: Subscriber) -> dict[str, Any]:
+    """What `loader warm --json` tells of the artifact at `path`. Raises what that does; the artifact is complete anyway."""
+    from loader.cli.commands import warmed
+
+    fields = warmed([path], {}, on_event)
+    on_event(Warmed(path, fields["bytes"], fields["bytes_read"], fields["after"]["resident"], fields["seconds"]))
+    return fields
 
 
 def print_fetched(fields: Mapping[str, Any], *, as_json: bool) -> None:

@@ -86,6 +86,7 @@ FETCH = (
     Option("progress", "how to show progress on stderr", choices=("auto", "bar", "log", "json", "none")),
     TERMINATION_LOG,
 )
+WARM = Option("warm", "keep in memory what was written, and bring in what is not, as `loader warm` does", switch=True)
 
 
 def settings_from(found: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:

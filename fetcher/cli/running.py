@@ -14,6 +14,7 @@ from fetcher.cli.parser import build_parser
 from fetcher.command.options import values
 from fetcher.command.running import Report, carried_out, with_progress
 from fetcher.command.termination import destination, destination_of_words
+from fetcher.events import Subscriber
 
 
 def run(argv: Sequence[str] | None) -> int:
@@ -49,9 +50,12 @@ def _fetch(given: argparse.Namespace, report: Report) -> dict[str, Any]:
     report.log = destination(values((TERMINATION_LOG,), given, os.environ).get("termination_log"))
     found = commands.options_of(given, os.environ)
     ref, settings = commands.reference(given, found), settings_from(found, os.environ)
-    fields: dict[str, Any] = with_progress(
-        found.get("progress", "auto"), lambda on_event: commands.fetch(ref, settings, report.counting(on_event))
-    )
+
+    def work(on_event: Subscriber) -> dict[str, Any]:
+        fields = commands.fetch(ref, settings, report.counting(on_event))
+        return fields | ({"warm": commands.warm(fields["path"], on_event)} if found.get("warm") else {})
+
+    fields = with_progress(found.get("progress", "auto"), work)
     commands.print_fetched(fields, as_json=found.get("json", False))
     return {name: fields[name] for name in ("path", "revision", "cached", "bytes")}
 

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task
 from rich.table import Column
 from rich.text import Text
 
-from fetcher.events import Copied, Event, Finished, LeaseWaiting, Subscriber
+from fetcher.events import Copied, Event, Finished, LeaseWaiting, Subscriber, Warmed
 from fetcher.telemetry.tally import Tally
 from fetcher.telemetry.wording import notable, progress, waiting
 
@@ -49,7 +49,7 @@ def bar(stream: TextIO) -> Iterator[Subscriber]:
         def subscriber(event: Event) -> None:
             tally.add(event)
             line = notable(event)
-            if isinstance(event, Finished | Copied):
+            if isinstance(event, Finished | Warmed | Copied):
                 finished.append(event)
             elif line is not None:
                 console.print(Text(line), soft_wrap=True)

@@ -24,13 +24,24 @@ from fetcher.events import (
     Planned,
     Resolved,
     Resolving,
+    Warmed,
 )
 
 WINDOW = 10.0
 """Seconds over which a rate is taken: long enough to be readable, short enough to show that something stopped."""
 
 Phase = Literal[
-    "starting", "resolving", "waiting", "preparing", "fetching", "verifying", "committing", "warming", "copying", "done"
+    "starting",
+    "resolving",
+    "waiting",
+    "preparing",
+    "fetching",
+    "verifying",
+    "committing",
+    "warming",
+    "loading",
+    "copying",
+    "done",
 ]
 
 _PHASES: dict[type[Event], Phase] = {
@@ -41,6 +52,7 @@ _PHASES: dict[type[Event], Phase] = {
     Committing: "committing",
     Finished: "done",
     LoadEnded: "done",
+    Warmed: "done",
     Copied: "done",
 }
 

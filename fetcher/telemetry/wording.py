@@ -16,6 +16,7 @@ from fetcher.events import (
     Resolved,
     Retrying,
     TakenOver,
+    Warmed,
     Warned,
 )
 from fetcher.telemetry.tally import Tally
@@ -50,7 +51,7 @@ def progress(tally: Tally) -> str:
         case "verifying":
             files = f"{tally.verified} of {counted(tally.files, 'file')} verified"
             return f"checked {_position(tally)}, {_pace(tally)}, {files}"
-        case "warming" | "copying":
+        case "warming" | "loading" | "copying":
             return f"{tally.phase}: {_position(tally)}, {_pace(tally)}"
         case _:
             return _ELSE[tally.phase]
@@ -119,6 +120,8 @@ def _of_the_loader(event: Event) -> str | None:
     match event:
         case LoadPlanned() if event.held:
             return f"{size(event.held)} of {size(event.total)} are there already"
+        case Warmed():
+            return warmed(event)
         case Copied():
             return copied(event)
         case Pinned():
@@ -143,6 +146,12 @@ def summary(event: Finished) -> str:
         f"done: {counted(event.files, 'file')}, {size(event.bytes)} in {duration(event.seconds)}: "
         f"{size(event.bytes_fetched)} fetched{rate(event.bytes_fetched, event.seconds)}{reused}; {sure}"
     )
+
+
+def warmed(event: Warmed) -> str:
+    """The last words of a fetch that warms."""
+    again = f"{size(event.read)} had to be read" if event.read else "nothing had to be read"
+    return f"warm: {share(event.resident, event.bytes)} of {size(event.bytes)} in memory; {again}"
 
 
 def copied(event: Copied) -> str:

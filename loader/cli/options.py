@@ -10,11 +10,12 @@ from pathlib import Path
 
 from fetcher.command.options import Option
 from fetcher.errors import ConfigurationError
-from fetcher.quantities import parse_seconds
+from fetcher.quantities import parse_seconds, parse_size
 from loader.crew import MOST_THREADS, default_threads
 from loader.filesystems import filesystem_of
 
 MOST_RANKS = 4096
+LEAST_WINDOW = 16 * 1024 * 1024
 
 
 def _number(least: int, most: int) -> Callable[[str], int]:
@@ -24,6 +25,12 @@ def _number(least: int, most: int) -> Callable[[str], int]:
         return int(text)
 
     return read
+
+
+def _window(text: str) -> int:
+    if (window := parse_size(text)) < LEAST_WINDOW:
+        raise ConfigurationError(f"{text} is too little to read ahead; give 16Mi or more")
+    return window
 
 
 _option = partial(Option, program="loader")
@@ -40,6 +47,14 @@ RANKS = (
     _option(
         "world_size", "how many parts there are, each for another process on this host", _number(1, MOST_RANKS), metavar="W"
     ),
+)
+READING = (
+    _option(
+        "strategy",
+        "read through the page cache, past it, or map what is there (default: what suits filesystem, residency and memory)",
+        choices=("auto", "buffered", "direct", "mmap"),
+    ),
+    _option("window", "memory that is read ahead (default 512Mi)", _window, metavar="SIZE"),
 )
 PARTIAL = _option("partial", "where memory can't hold everything, warm what fits, from the beginning", switch=True)
 PROGRESS = _option("progress", "how to show progress on stderr", choices=("auto", "bar", "log", "json", "none"))

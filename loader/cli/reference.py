@@ -44,6 +44,16 @@ told not to: `RUNAI_STREAMER_FS_STRATEGY=io_uring_buffered,sync_buffered`, `FAST
 `INSTANTTENSOR_BACKEND=BUFFERED`.
 
 With `--rank R --world-size W` each of the W processes on a host warms its own part, and all together everything.""",
+    "load": """\
+```
+loader load /models/5df9d7cea3b612c3
+291 tensors, 15.0 GiB in 10 s, 1.5 GiB/s, the first after 0.05 s; direct: ext4 is local, little is known ...
+```
+
+A rehearsal of an engine's start: every tensor is read in order, at most `--window` ahead, and let go of. Says which strategy
+was taken and why: `buffered` (large reads through the page cache), `direct` (past it, where a local disk is cold and nobody
+else reads the files), `mmap` (where all is resident, or memory anyway). A damaged, replaced or unreadable file ends it with the
+exit code that says so. With `--rank R --world-size W` each of W processes reads its own part.""",
     "status": """\
 ```
 loader status /models/5df9d7cea3b612c3

@@ -11,11 +11,11 @@ from typing import Any
 from fetcher.command.options import values
 from fetcher.command.running import Report, carried_out, with_progress
 from fetcher.command.termination import destination, destination_of_words
-from fetcher.errors import UsageError
+from fetcher.errors import ConfigurationError, UsageError
 from loader.cli.options import TERMINATION_LOG
 from loader.cli.parser import COMMANDS, build_parser
 
-_STARTED_FOR = ("warm", "copy", "pin")
+_STARTED_FOR = ("warm", "load", "copy", "pin")
 """What a container is started for, and so may speak in its termination message."""
 
 _LEFT_BEHIND = "what is in memory stays; a copy that was not finished is removed by the next one"
@@ -40,6 +40,8 @@ def _dispatch(given: argparse.Namespace, report: Report) -> dict[str, Any]:
     match given.command:
         case "warm":
             return _warm(given, found, report)
+        case "load":
+            return _load(given, found, report)
         case "copy":
             return _copy(given, found, report)
         case "pin":
@@ -61,6 +63,18 @@ def _warm(given: argparse.Namespace, found: dict[str, Any], report: Report) -> d
     )
     commands.print_warmed(fields, as_json=found.get("json", False))
     return {"path": given.paths[0], "bytes": fields["bytes"], "resident": fields["after"]["resident"]}
+
+
+def _load(given: argparse.Namespace, found: dict[str, Any], report: Report) -> dict[str, Any]:
+    try:
+        from loader.cli.loading import loaded, print_loaded  # numpy, which nobody else needs
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"{error.name} is not installed here; pip install 'weightlift[loader]'") from error
+    fields = with_progress(
+        found.get("progress", "auto"), lambda on_event: loaded(given.paths[0], found, report.counting(on_event))
+    )
+    print_loaded(fields, as_json=found.get("json", False))
+    return {"path": given.paths[0], "bytes": fields["bytes"]}
 
 
 def _copy(given: argparse.Namespace, found: dict[str, Any], report: Report) -> dict[str, Any]:

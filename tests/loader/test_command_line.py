@@ -21,6 +21,8 @@ ALL = {option.name: option for _, options in COMMANDS.values() for option in opt
 GOOD: dict[str, tuple[str, Any]] = {
     "json": ("1", True),
     "partial": ("yes", True),
+    "strategy": ("direct", "direct"),
+    "window": ("256Mi", 256 * 1024 * 1024),
     "threads": ("8", 8),
     "rank": ("0", 0),
     "world_size": ("8", 8),
@@ -34,7 +36,7 @@ GOOD: dict[str, tuple[str, Any]] = {
 }
 BAD = {
     **dict.fromkeys(("json", "partial"), "perhaps"),
-    **dict.fromkeys(("threads", "rank", "world_size", "progress", "interval"), "nonsense"),
+    **dict.fromkeys(("threads", "rank", "world_size", "strategy", "window", "progress", "interval"), "nonsense"),
     "metrics_port": "65536",
 }
 

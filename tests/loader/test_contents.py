@@ -46,6 +46,12 @@ def test_what_lies_beside_the_shards_comes_first_and_no_other_weights(directory:
     assert names([directory]) == BESIDE + SHARDS
 
 
+def test_where_there_are_no_shards_it_is_every_file_the_weights_last(directory: Path) -> None:
+    for name in SHARDS:
+        (directory / name).unlink()
+    assert names([directory]) == [*BESIDE, "model.gguf", "pytorch_model.bin"]
+
+
 def test_files_are_themselves_in_the_order_named(directory: Path) -> None:
     assert names([directory / SHARDS[1], directory / "model.gguf", directory / SHARDS[0]]) == [
         SHARDS[1],

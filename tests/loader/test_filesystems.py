@@ -176,6 +176,7 @@ def test_which_kinds_are_network(kind: str, network: bool) -> None:
 
 WARM = Residency(8 * GiB, 10 * GiB, "mincore")
 COLD = Residency(0, 10 * GiB, "mincore")
+RESIDENT = Residency(10 * GiB, 10 * GiB, "mincore")
 UNKNOWN = Residency(None, 10 * GiB, "unknown")
 ROOM = Bound(20 * GiB, "machine: 20.0 GiB of 24.0 GiB available")
 NARROW = Bound(4 * GiB, "cgroup /sys/fs/cgroup: limit 5.0 GiB, 1.0 GiB used")
@@ -189,8 +190,11 @@ class TestStrategy:
             ("ramfs", None, NARROW, "mmap", "ramfs is memory: mapping it reads and copies nothing"),
             ("ext4", WARM, ROOM, "buffered", "80 % is in the page cache, which O_DIRECT would not use"),
             ("ext4", WARM, NARROW, "buffered", "80 % is in the page cache, which O_DIRECT would not use"),
-            ("xfs", COLD, ROOM, "buffered", "xfs is local, and what is read stays in the page cache for the next start"),
-            ("xfs", UNKNOWN, None, "buffered", "xfs is local, and what is read stays in the page cache for the next start"),
+            ("ext4", RESIDENT, NARROW, "mmap", "all of it is in the page cache of ext4"),
+            ("btrfs", RESIDENT, ROOM, "mmap", "all of it is in the page cache of btrfs"),
+            ("nfs4", RESIDENT, ROOM, "buffered", "100 % is in the page cache"),
+            ("xfs", COLD, ROOM, "direct", "xfs is local, little is known to be in the page cache"),
+            ("xfs", UNKNOWN, None, "direct", "xfs is local, little is known to be in the page cache"),
             ("xfs", COLD, NARROW, "direct", f"10.0 GiB are more than the page cache can hold ({NARROW.reason}): "),
             ("nfs4", COLD, NARROW, "buffered", "on NFS, O_DIRECT gives up the client's cache"),
             ("nfs", UNKNOWN, None, "buffered", "on NFS, O_DIRECT gives up the client's cache"),
@@ -213,10 +217,10 @@ class TestStrategy:
         assert chosen == strategy
         assert reason.startswith(because)
 
-    def test_what_nobody_reads_again_need_not_stay(self) -> None:
-        assert choose_strategy("ext4", COLD, ROOM, GiB, reread=False)[0] == "direct"
-        assert choose_strategy("nfs4", COLD, ROOM, GiB, reread=False)[0] == "buffered"
-        assert choose_strategy("ext4", WARM, ROOM, GiB, reread=False)[0] == "buffered"
+    def test_what_other_processes_read_too_stays(self) -> None:
+        assert choose_strategy("ext4", COLD, ROOM, GiB, reread=True)[0] == "buffered"
+        assert choose_strategy("ext4", UNKNOWN, None, GiB, reread=True)[0] == "buffered"
+        assert choose_strategy("ext4", COLD, NARROW, 10 * GiB, reread=True)[0] == "direct"
 
     @given(
         st.sampled_from(["nfs4", "lustre", "ceph", "virtiofs", "fuse.x", "9p", "ext4", "xfs", "zfs", "overlay", "what?"]),

@@ -1,0 +1,60 @@
+"""`loader load`: every tensor read as an engine would have it and let go of again, which shows how long a start waits, and
+whether it would succeed."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from fetcher.command.running import print_result
+from fetcher.events import BytesLoaded, LoadEnded, LoadPlanned, Subscriber
+from fetcher.telemetry.wording import counted, duration, rate, size
+from loader.weights import open_weights
+
+_SETTINGS = ("strategy", "threads", "window", "rank", "world_size")
+
+
+def loaded(path: str, found: Mapping[str, Any], on_event: Subscriber) -> dict[str, Any]:
+    """The result's fields. Raises what `loader.open` and `Weights.stream` do."""
+    began = time.monotonic()
+    weights = open_weights(path, **{name: found[name] for name in _SETTINGS if name in found})
+    tensors = weights.checkpoint.tensors
+    total = sum(tensors[name].size for name in weights.part)
+    on_event(LoadPlanned("loading", len({tensors[name].file for name in weights.part}), total, 0))
+    first = None
+    for info, _ in weights.stream(weights.part):
+        first = first or time.monotonic() - began
+        on_event(BytesLoaded(info.file, info.size))
+    on_event(LoadEnded())
+    seconds = time.monotonic() - began
+    return {
+        "path": path,
+        "files": len(weights.checkpoint.shards),
+        "tensors": len(weights.part),
+        "bytes": total,
+        "seconds": round(seconds, 3),
+        "first_tensor_seconds": round(first or 0.0, 3),
+        "rate": round(total / seconds),
+        "strategy": weights.way.strategy,
+        "strategy_reason": weights.way.reason,
+        "fallbacks": dict(weights.fallbacks),
+        "threads": weights.way.threads,
+        "window": weights.way.window,
+        "rank": found.get("rank", 0),
+        "world_size": found.get("world_size", 1),
+    }
+
+
+def print_loaded(fields: Mapping[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_result(json.dumps(fields))
+        return
+    part = f" (part {fields['rank']} of {fields['world_size']})" if fields["world_size"] > 1 else ""
+    what = f"{counted(fields['tensors'], 'tensor')}, {size(fields['bytes'])}{part}"
+    took = f"{duration(fields['seconds'])}{rate(fields['bytes'], fields['seconds'])}"
+    first = duration(fields["first_tensor_seconds"])
+    print_result(f"{what} in {took}, the first after {first}; {fields['strategy']}: {fields['strategy_reason']}")
+    for path, reason in fields["fallbacks"].items():
+        print_result(f"{path}: {reason}, and read through the page cache instead")

@@ -1,0 +1,168 @@
+"""A checkpoint that is open: what it holds, at once; what its tensors are, as fast as the storage gives them.
+
+::
+
+    weights = loader.open("/models/5df9d7cea3b612c3")
+    weights.checkpoint.tensors["lm_head.weight"].shape
+    for name, array in weights.tensors():          # later ones are being read meanwhile
+        ...
+    arrays = weights.load()                        # all of them
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from fetcher.errors import NotFound, UsageError
+from fetcher.telemetry.wording import size
+from loader.arena import Arena
+from loader.arrays import Array, array
+from loader.blocks import Job
+from loader.contents import Member, residency
+from loader.crew import default_threads
+from loader.errors import TooLarge, shown
+from loader.filesystems import Strategy, choose_strategy, filesystem_of
+from loader.header import TensorInfo
+from loader.index import Checkpoint, PathLike, read_checkpoint
+from loader.memory import Bound, memory_left
+from loader.reader import WINDOW, read, read_all
+
+Order = Literal["file", "name"] | Sequence[str]
+"""`file`: as they lie in the files, the fastest; `name`: sorted; or just these, in this order."""
+
+_LEAST_WINDOW = 64 * 1024 * 1024
+"""Bytes. With less, a disk is not asked for enough at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How to read, and why so. `window`: bytes that may be read ahead."""
+
+    strategy: Strategy
+    reason: str
+    threads: int
+    window: int
+
+
+def open_weights(
+    source: PathLike | Sequence[PathLike],
+    *,
+    strategy: Strategy | Literal["auto"] = "auto",
+    threads: int | None = None,
+    window: int = WINDOW,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Weights:
+    """The checkpoint in a directory, in one file, behind an index file, or in a list of files. Only headers are read.
+
+    `strategy`, `threads`: chosen by where the files lie, what of them is in memory, and what memory is left, unless given.
+    `window`: bytes read ahead at most, less where the cgroup leaves less. `rank` of `world_size` processes on this host that
+    read the same files: each has a `part` of its own, and what one reads stays in the page cache for the others.
+
+    Raises UsageError, NotFound, NotReadable, LocalIOError, FileReplaced, MalformedCheckpoint.
+    """
+    if not 0 <= rank < world_size:
+        raise UsageError(f"rank {rank} is none of {world_size}: ranks count from 0")
+    checkpoint = read_checkpoint(source)
+    left = memory_left()
+    if strategy == "auto":
+        chosen, reason = _choose(checkpoint, left.pages, reread=world_size > 1)
+    else:
+        chosen, reason = strategy, "it was asked for"
+    way = Way(chosen, reason, threads or _threads(checkpoint), min(window, max(_LEAST_WINDOW, left.anonymous.bytes // 2)))
+    return Weights(checkpoint, way, part_of(checkpoint.tensors.values(), rank=rank, ranks=world_size))
+
+
+class Weights:
+    """Made by `loader.open`. Nothing is held open between readings, so there is nothing to close.
+
+    Memory belongs to whoever looks at it, and is used again for what is read later as soon as nobody does (see
+    `loader.arena`). `part`: the names that this rank reads for all; everything without ranks.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, way: Way, part: tuple[str, ...]) -> None:
+        self.checkpoint = checkpoint
+        self.way = way
+        self.part = part
+        self.fallbacks: Mapping[str, str] = {}
+        """Files that were read in another way than `way.strategy` in the last reading, and why."""
+        self._arena = Arena()
+
+    def tensors(self, order: Order = "file") -> Iterator[tuple[str, Array]]:
+        """Name and array of each, while later ones are being read: at most `way.window` ahead.
+
+        Raises TooLarge, FileReplaced, LocalIOError; NotFound for a name that is not there.
+        """
+        for info, view in self.stream(order):
+            yield info.name, array(info, view)
+
+    def load(self, order: Order = "file") -> dict[str, Array]:
+        """All arrays at once. Raises what `tensors` does, TooLarge before anything is read."""
+        return {info.name: array(info, view) for info, view in self.everything(order)}
+
+    def stream(self, order: Order = "file") -> Generator[tuple[TensorInfo, memoryview]]:
+        """As `tensors`: the bytes of each, which may be written to."""
+        infos, way = self._in_order(order), self.way
+        jobs = _jobs(self.checkpoint, infos)
+        with read(jobs, window=way.window, threads=way.threads, mode=way.strategy, arena=self._arena) as reading:
+            self.fallbacks = reading.fallbacks
+            for info in infos:
+                yield info, next(reading)[1]  # no name for it here, which would keep it alive
+
+    def everything(self, order: Order = "file") -> list[tuple[TensorInfo, memoryview]]:
+        """As `load`: the bytes."""
+        infos = self._in_order(order)
+        if self.way.strategy != "mmap":
+            _refuse_excess(sum(info.size for info in infos), memory_left().anonymous)
+        jobs = _jobs(self.checkpoint, infos)
+        views = read_all(jobs, threads=self.way.threads, mode=self.way.strategy, arena=self._arena)
+        return list(zip(infos, views, strict=True))
+
+    def _in_order(self, order: Order) -> Sequence[TensorInfo]:
+        tensors = self.checkpoint.tensors
+        if order == "file":
+            return list(tensors.values())
+        names = sorted(tensors) if order == "name" else order
+        if absent := [name for name in names if name not in tensors]:
+            raise NotFound(f"the checkpoint has no tensor {shown(absent[0])}")
+        return [tensors[name] for name in names]
+
+
+def part_of(tensors: Iterable[TensorInfo], *, rank: int, ranks: int) -> tuple[str, ...]:
+    """The names of those that one of `ranks` reads. They lie side by side; each tensor is in one part, and no part is larger
+    than its share by more than a tensor."""
+    found = list(tensors)
+    total = sum(info.size for info in found)
+    names, before = [], 0
+    for info in found:
+        middle = before + info.size // 2
+        if min(middle * ranks // max(total, 1), ranks - 1) == rank:
+            names.append(info.name)
+        before += info.size
+    return tuple(names)
+
+
+def _choose(checkpoint: Checkpoint, left: Bound, *, reread: bool) -> tuple[Strategy, str]:
+    members = [Member(shard.path, shard.identity, shard=True) for shard in checkpoint.shards]
+    kind = filesystem_of(Path(members[0].path)).kind
+    return choose_strategy(kind, residency(members, closely=False), left, checkpoint.size, reread=reread)
+
+
+def _threads(checkpoint: Checkpoint) -> int:
+    return default_threads(network=filesystem_of(Path(checkpoint.shards[0].path)).network)
+
+
+def _jobs(checkpoint: Checkpoint, infos: Iterable[TensorInfo]) -> list[Job]:
+    shards = {shard.path: shard for shard in checkpoint.shards}
+    return [Job(shards[info.file], info.start, info.size) for info in infos]
+
+
+def _refuse_excess(wanted: int, left: Bound) -> None:
+    if wanted > left.bytes:
+        raise TooLarge(
+            f"the tensors take {size(wanted)}, and there is memory for {size(left.bytes)} ({left.reason}); raise that, or take "
+            "them one after the other with `tensors`"
+        )
