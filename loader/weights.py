@@ -67,12 +67,17 @@ def open_weights(
     if not 0 <= rank < world_size:
         raise UsageError(f"rank {rank} is none of {world_size}: ranks count from 0")
     checkpoint = read_checkpoint(source)
-    left = memory_left()
+    place, left = filesystem_of(Path(checkpoint.shards[0].path)), memory_left()
+    reason = "it was asked for"
     if strategy == "auto":
-        chosen, reason = _choose(checkpoint, left.pages, reread=world_size > 1)
-    else:
-        chosen, reason = strategy, "it was asked for"
-    way = Way(chosen, reason, threads or _threads(checkpoint), min(window, max(_LEAST_WINDOW, left.anonymous.bytes // 2)))
+        resident = residency(_members(checkpoint), closely=False)
+        strategy, reason = choose_strategy(place.kind, resident, left.pages, checkpoint.size, reread=world_size > 1)
+    way = Way(
+        strategy,
+        reason,
+        threads or default_threads(network=place.network),
+        min(window, max(_LEAST_WINDOW, left.anonymous.bytes // 2)),
+    )
     return Weights(checkpoint, way, part_of(checkpoint.tensors.values(), rank=rank, ranks=world_size))
 
 
@@ -145,14 +150,8 @@ def part_of(tensors: Iterable[TensorInfo], *, rank: int, ranks: int) -> tuple[st
     return tuple(names)
 
 
-def _choose(checkpoint: Checkpoint, left: Bound, *, reread: bool) -> tuple[Strategy, str]:
-    members = [Member(shard.path, shard.identity, shard=True) for shard in checkpoint.shards]
-    kind = filesystem_of(Path(members[0].path)).kind
-    return choose_strategy(kind, residency(members, closely=False), left, checkpoint.size, reread=reread)
-
-
-def _threads(checkpoint: Checkpoint) -> int:
-    return default_threads(network=filesystem_of(Path(checkpoint.shards[0].path)).network)
+def _members(checkpoint: Checkpoint) -> list[Member]:
+    return [Member(shard.path, shard.identity, shard=True) for shard in checkpoint.shards]
 
 
 def _jobs(checkpoint: Checkpoint, infos: Iterable[TensorInfo]) -> list[Job]:
