@@ -1,0 +1,1 @@
+"""Both programs on a real NFSv4.2 mount."""
