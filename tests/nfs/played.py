@@ -132,7 +132,7 @@ def _digest(model: Path, strategy: Any) -> str:
     hasher = xxhash.xxh3_128()
     for name, array in loader.open(model, strategy=strategy).tensors():
         hasher.update(name.encode())
-        hasher.update(array.data if isinstance(array, Raw) else array)
+        hasher.update((array.data if isinstance(array, Raw) else array).tobytes())
     return hasher.hexdigest()
 
 
