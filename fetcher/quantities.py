@@ -41,3 +41,10 @@ def parse_seconds(text: str) -> float:
     if (seconds := parse_duration(text)) <= 0:
         raise ConfigurationError(f"not a time above zero: {text!r}")
     return seconds
+
+
+def parse_number(least: int, most: int, text: str) -> int:
+    """A whole number from `least` to `most`. Raises ConfigurationError."""
+    if not re.fullmatch("[0-9]{1,9}", text.strip()) or not least <= int(text) <= most:
+        raise ConfigurationError(f"not a number from {least} to {most}: {text!r}")
+    return int(text)

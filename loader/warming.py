@@ -75,7 +75,7 @@ def warm(chosen: Sequence[Member], plan: Sequence[Window], *, threads: int, on_e
     before = residency_of(chosen, plan, threads=threads, closely=False)
     after = residency_of(chosen, plan, threads=threads) if before.complete else before
     work = _Warming(chosen, on_event)
-    on_event(LoadPlanned("warming", files, before.total, 0))
+    on_event(LoadPlanned("warming", files, before.total, before.total if after.complete else 0))
     for attempt in range(_PASSES):
         if after.complete:
             break

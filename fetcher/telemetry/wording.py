@@ -8,6 +8,7 @@ from fetcher.events import (
     Event,
     Finished,
     LeaseWaiting,
+    Listening,
     LoadPlanned,
     Mismatched,
     Pinned,
@@ -113,10 +114,10 @@ def notable(event: Event) -> str | None:
             return f"publishing {event.path}"
         case Finished():
             return summary(event)
-    return _of_the_loader(event)
+    return _beside_the_fetch(event)
 
 
-def _of_the_loader(event: Event) -> str | None:
+def _beside_the_fetch(event: Event) -> str | None:
     match event:
         case LoadPlanned() if event.held:
             return f"{size(event.held)} of {size(event.total)} are there already"
@@ -126,6 +127,8 @@ def _of_the_loader(event: Event) -> str | None:
             return copied(event)
         case Pinned():
             return pinned(event)
+        case Listening():
+            return f"listening at {event.where}: {', '.join(event.paths)}"
     return None
 
 
