@@ -20,16 +20,8 @@ from fetcher.events import (
     Warmed,
     Warned,
 )
+from fetcher.quantities import size
 from fetcher.telemetry.tally import Tally
-
-
-def size(count: float) -> str:
-    """Bytes, as a person says them: `1.5 GiB`."""
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if abs(count) < 1024 or unit == "TiB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    raise AssertionError("unreachable")
 
 
 def duration(seconds: float) -> str:

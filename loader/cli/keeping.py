@@ -13,9 +13,10 @@ from fetcher.command.running import print_result
 from fetcher.command.signals import Interrupted
 from fetcher.events import Listening, Subscriber
 from fetcher.filesystem import storing, write_whole
+from fetcher.quantities import size
 from fetcher.telemetry.endpoint import Answer, Site, serving
 from fetcher.telemetry.textfile import Textfile
-from fetcher.telemetry.wording import share, size
+from fetcher.telemetry.wording import share
 from loader.cli.metrics import pin_metrics
 from loader.cli.options import threads_for
 from loader.pinning import Pin, State
