@@ -7,10 +7,10 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from benchmarks.fetching.peers import CHECKS, CONTENDERS
+from benchmarks.fetching.scenarios import Scenario
 from benchmarks.measuring import GB, MiB, Spread
-from benchmarks.peers import CHECKS, CONTENDERS
 from benchmarks.ratios import Results
-from benchmarks.scenarios import Scenario
 
 BARS = ("shards", "four", "single", "tls", "link", "disk")
 """Scenarios that are shown as bars, where they were played."""
