@@ -39,7 +39,6 @@ def main() -> None:
 
 def _add_fetch(parser: argparse.ArgumentParser) -> None:
     _add_common(parser, fetches.SCENARIOS)
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--fetcher", default=_beside("fetcher"), help="the command under test")
     lean = "of the fetcher where processor time is compared: hashing and probing off; may be repeated"
     parser.add_argument("--lean", action="append", default=[], metavar="NAME=VALUE", help=lean)
@@ -47,13 +46,13 @@ def _add_fetch(parser: argparse.ArgumentParser) -> None:
 
 def _add_load(parser: argparse.ArgumentParser) -> None:
     _add_common(parser, loads.SCENARIOS)
-    parser.add_argument("--rounds", type=int, help=f"default {loads.ROUNDS}, and more where a scenario says so")
     parser.add_argument("--loader", default=_beside("loader"), help="the command under test")
 
 
 def _add_common(parser: argparse.ArgumentParser, scenarios: Sequence[Scenario]) -> None:
     names = ", ".join(scenario.name for scenario in scenarios)
     parser.add_argument("scenarios", nargs="*", type=_scenario(scenarios), default=scenarios, help=f"all without any; {names}")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scale", type=Fraction, default=Fraction(1), help="of the real sizes, such as 1/16, to try the bench")
     parser.add_argument("--disk", type=Path, default=HOME, help="directory on the disk to read from and to measure")
     parser.add_argument("--memory", type=Path, default=Path("/dev/shm"), help="tmpfs with 5 GB free")  # noqa: S108

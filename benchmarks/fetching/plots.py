@@ -1,4 +1,4 @@
-"""The same figures as pictures, PNG files beside the report and with its name."""
+"""The same figures as pictures."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from benchmarks.fetching.peers import CHECKS, CONTENDERS
 from benchmarks.fetching.scenarios import Scenario
 from benchmarks.measuring import GB, MiB, Spread
+from benchmarks.plots import Panel, bars, saved
 from benchmarks.ratios import Results
 
 BARS = ("shards", "four", "single", "tls", "link", "disk")
@@ -21,36 +22,21 @@ def draw(target: Path, scenarios: Sequence[Scenario], results: Results) -> list[
     played = {scenario.name: scenario for scenario in scenarios if scenario.name in results}
     names = []
     if shown := [played[name] for name in BARS if name in played]:
-        names.append(_saved(_bars(shown, results), target, "wall"))
+        names.append(saved(bars(*(_panel(scenario, results) for scenario in shown)), target, "wall"))
     for prefix, label in (("growth-", "GiB"), ("connections-", "connections")):
         if shown := [scenario for name, scenario in played.items() if name.startswith(prefix)]:
-            names.append(_saved(_lines(shown, results, label=label), target, prefix.rstrip("-")))
+            names.append(saved(_lines(shown, results, label=label), target, prefix.rstrip("-")))
     return names
 
 
-def _saved(figure: Figure, target: Path, name: str) -> str:
-    path = target.with_name(f"{target.stem}-{name}.png")
-    figure.savefig(path, dpi=100)
-    return path.name
-
-
-def _bars(scenarios: Sequence[Scenario], results: Results) -> Figure:
+def _panel(scenario: Scenario, results: Results) -> Panel:
     """Wall time; what a check afterwards adds is paler."""
-    figure = Figure(figsize=(10, 2.6 * len(scenarios)), layout="constrained")
-    for axes, scenario in zip(figure.subplots(len(scenarios), squeeze=False)[:, 0], scenarios, strict=True):
-        measured = results[scenario.name]
-        fetching = [name for name in scenario.contenders if CONTENDERS[name].fetches and measured[name].kept()]
-        walls = {
-            name: Spread.of([cost.wall for cost in measured[name].kept()]).median for name in measured if measured[name].kept()
-        }
-        axes.barh(fetching, [walls[name] for name in fetching], color="tab:blue")
-        checked = [name for name in fetching if not CONTENDERS[name].verified]
-        if CHECKS[0] in walls:
-            begins = [walls[name] for name in checked]
-            axes.barh(checked, [walls[CHECKS[0]]] * len(checked), left=begins, color="tab:blue", alpha=0.3)
-        axes.invert_yaxis()
-        axes.set_title(f"{scenario.title}: {scenario.shape}; seconds, paler: {CHECKS[0]} afterwards", fontsize=9)
-    return figure
+    kept = {name: measured.kept() for name, measured in results[scenario.name].items()}
+    walls = {name: Spread.of([cost.wall for cost in costs]).median for name, costs in kept.items() if costs}
+    fetching = {name: walls[name] for name in scenario.contenders if CONTENDERS[name].fetches and name in walls}
+    check = walls.get(CHECKS[0])
+    added = {name: check for name in fetching if check is not None and not CONTENDERS[name].verified}
+    return Panel(f"{scenario.title}: {scenario.shape}; seconds, paler: {CHECKS[0]} afterwards", fetching, added)
 
 
 def _lines(scenarios: Sequence[Scenario], results: Results, *, label: str) -> Figure:

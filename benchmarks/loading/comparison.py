@@ -16,6 +16,7 @@ from benchmarks.loading.report import CONDITIONS, report
 from benchmarks.loading.running import Stage, play
 from benchmarks.loading.scenarios import Scenario
 from benchmarks.measuring import GB, Failed, MiB, run
+from benchmarks.ratios import Results
 from benchmarks.rounds import Measured
 from benchmarks.surroundings import Setting, versions
 
@@ -30,10 +31,10 @@ WRITING = 600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """`disk` and `memory` are directories; what is written below them is removed. `rounds`: None is each scenario's own."""
+    """`disk` and `memory` are directories; what is written below them is removed."""
 
     scenarios: tuple[Scenario, ...]
-    rounds: int | None
+    rounds: int
     scale: float
     loader: str
     disk: Path
@@ -48,8 +49,7 @@ def compare(options: Options) -> str:
     """
     programs = Programs(options.loader, str(peers_python("loading")))
     known = versions(options.loader, Path(programs.peers), theirs=PEERS, tools=TOOLS)
-    own = ", ".join(f"{scenario.rounds} (`{scenario.name}`)" for scenario in options.scenarios)
-    setting = Setting.here(versions=known, rounds=str(options.rounds or own), scale=options.scale, conditions=CONDITIONS)
+    setting = Setting.here(versions=known, rounds=_told(options), scale=options.scale, conditions=CONDITIONS)
     results: dict[str, Mapping[str, Measured]] = {}
     with workspace(options.disk) as disk, workspace(options.memory) as memory:
         print("writing the checkpoints", file=sys.stderr)
@@ -59,17 +59,26 @@ def compare(options: Options) -> str:
             try:
                 wait_until_idle(disk)
                 stage = Stage(scenario, data, programs, memory, disk)
-                results[scenario.name] = play(stage, rounds=options.rounds or scenario.rounds)
+                results[scenario.name] = play(stage, rounds=scenario.rounds or options.rounds)
             except Failed as error:
                 setting.skipped[scenario.name] = str(error)
-            _save(options, report(setting, options.scenarios, results, size=data.shards.size))
+            _save(options, setting, results, size=data.shards.size)
     return report(setting, options.scenarios, results, size=data.shards.size)
 
 
-def _save(options: Options, text: str) -> None:
-    if options.target:
-        options.target.parent.mkdir(parents=True, exist_ok=True)
-        options.target.write_text(text)
+def _told(options: Options) -> str:
+    own = [f"{scenario.rounds} in `{scenario.name}`" for scenario in options.scenarios if scenario.rounds]
+    return f"{options.rounds} ({', '.join(own)})" if own else str(options.rounds)
+
+
+def _save(options: Options, setting: Setting, results: Results, *, size: int) -> None:
+    if options.target is None:
+        return
+    from benchmarks.loading.plots import draw  # a run without a report does without matplotlib
+
+    options.target.parent.mkdir(parents=True, exist_ok=True)
+    plots = draw(options.target, options.scenarios, results)
+    options.target.write_text(report(setting, options.scenarios, results, size=size, plots=plots))
 
 
 def made(directory: Path, programs: Programs, *, size: int) -> Data:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.disk import fio
 from benchmarks.loading.temperature import chill
-from benchmarks.measuring import Cost, MiB
+from benchmarks.measuring import MiB
 
 DEPTHS = (4, 16, 32)
 BLOCKS = (MiB, 8 * MiB)
@@ -30,10 +30,6 @@ class Limit:
     def rate(self) -> float:
         """Bytes a second with the best of all queue depths, as fio itself counts. Raises Failed."""
         return max(self._read(depth)["bw_bytes"] for depth in DEPTHS)
-
-    def cost(self, size: int) -> Cost:
-        """What `size` bytes cost at the best depth, fio's own start and end not counted. Raises Failed."""
-        return Cost(size / self.rate(), cpu=0.0)
 
     @property
     def words(self) -> list[str]:

@@ -91,38 +91,39 @@ def play(stage: Stage, *, rounds: int) -> dict[str, Measured]:
     """All contenders of the scenario, by name. Raises Failed when what they need could not be prepared."""
     chill(stage.data.files())
     entries = {name: stage.entry(name) for name in stage.scenario.contenders}
-    if not stage.scenario.limit:
+    if stage.scenario.fio is None:
         return interleaved(entries, stage.wording, rounds=rounds)
     limit = Limit.found(stage.data.shards.files)
     size = stage.data.shards.size
-    if len(entries) == 1:
-        (name,) = entries
-        return _between(name, entries[name], stage.wording, limit, size, rounds=rounds)
+    if stage.scenario.fio == "among":
+        return interleaved({**entries, FIO: _reading(limit, size)}, stage.wording, rounds=rounds)
+    measured = {name: prepared(entry, stage.wording) for name, entry in entries.items()}
+    measured[FIO] = Measured(limit.words, {stage.wording.of(limit.words): "at the least queue depth"})
+    _around(measured, entries, limit, size, rounds=rounds)
+    return measured
 
+
+def _reading(limit: Limit, size: int) -> Entry:
     def read(_: Sequence[str]) -> Cost:
-        return limit.cost(size)
+        return Cost(size / limit.rate(), cpu=0.0)
 
-    return interleaved(
-        entries | {FIO: Entry(ways=(tuple(limit.words),), trial=read, attempt=read)}, stage.wording, rounds=rounds
-    )
+    return Entry(ways=(tuple(limit.words),), trial=read, attempt=read)
 
 
-def _between(name: str, entry: Entry, wording: Wording, limit: Limit, size: int, *, rounds: int) -> dict[str, Measured]:
-    """Each run between two readings by fio; a round where those disagree tells nothing, and there is another one instead."""
-    measured, fio = prepared(entry, wording), Measured(limit.words, {wording.of(limit.words): "at the least queue depth"})
-    after = limit.rate()
+def _around(measured: Mapping[str, Measured], entries: Mapping[str, Entry], limit: Limit, size: int, *, rounds: int) -> None:
+    """Runs between two readings by fio; a round where those disagree tells nothing, and there is another one instead."""
+    fio, after = measured[FIO], limit.rate()
     for _ in range(rounds * TRIES):
         before = after
-        measured.add(entry.attempt)
+        for name, entry in entries.items():
+            measured[name].add(entry.attempt)
         after = limit.rate()
-        if agree(before, after):
-            fio.costs.append(Cost(size * 2 / (before + after), cpu=0.0))
-        else:
-            fio.costs.append(None)
-            measured.costs[-1:] = [None]
-        if measured.failure is not None or len(fio.kept()) == rounds:
+        fio.costs.append(Cost(size * 2 / (before + after), cpu=0.0))
+        if not agree(before, after):
+            for each in measured.values():
+                each.costs[-1:] = [None]
+        if len(fio.kept()) == rounds:
             break
-    return {name: measured, FIO: fio}
 
 
 def _timed_inside(cost: Cost, outcome: Path, digests: Mapping[str, str], *, whole: bool) -> Cost:

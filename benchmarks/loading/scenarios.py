@@ -22,27 +22,25 @@ from benchmarks.loading.contenders import (
     WARM,
 )
 
-ROUNDS = 5
-
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """`limit`: fio reads the same files before and after each run, and a round where the two disagree does not count; with
-    several contenders it takes part once a round instead. `rounds`: unless told otherwise."""
+    """`fio`: it reads the same files as one of the contenders, or around each run, before it and after it, and a round where
+    the two disagree does not count. `rounds`: of its own, whatever the others have."""
 
     name: str
     title: str
     contenders: tuple[str, ...]
     temperature: Literal["cold", "warm"]
-    limit: bool = False
-    rounds: int = ROUNDS
+    fio: Literal["among", "around"] | None = None
+    rounds: int | None = None
 
 
 SCENARIOS = (
-    Scenario("limit", "cold, to tensors, between two readings by fio", (LOADER,), "cold", limit=True, rounds=7),
+    Scenario("limit", "cold, to tensors, between two readings by fio", (LOADER,), "cold", fio="around", rounds=7),
     Scenario("cold", "cold, to tensors", (LOADER, STREAMED, ONE_FILE, *PEERS), "cold"),
     Scenario("warm", "warm, to tensors", (BUFFERED, LOADER, *COPYING, LOAD_FILE), "warm"),
-    Scenario("first", "warm, one file, to the first tensor", (FIRST, SAFE_OPEN_FIRST), "warm", rounds=7),
-    Scenario("pages", "cold, into the page cache", (WARM, CAT, VMTOUCH), "cold", limit=True),
+    Scenario("first", "warm, one file, to the first tensor", (FIRST, SAFE_OPEN_FIRST), "warm"),
+    Scenario("pages", "cold, into the page cache", (WARM, CAT, VMTOUCH), "cold", fio="among"),
     Scenario("copy", "warm, copied to tmpfs", (COPY, CP), "warm"),
 )
