@@ -94,16 +94,16 @@ def _installed(python: Path, names: Sequence[str]) -> dict[str, str]:
 
 
 def _version(program: str) -> str:
-    """The first number in what it says of itself."""
+    """The first number in what it says of itself, if only to complain about the flag."""
     flag = {"nginx": "-v", "openssl": "version"}.get(program, "--version")
-    found = re.search(r"\d+(\.\d+)+\w*", _said(program, flag))
+    found = re.search(r"\d+(\.\d+)+\w*", _said(program, flag, failing=True))
     return found[0] if found else "missing"
 
 
-def _said(program: str, *words: str) -> str:
-    """On either stream; nothing where there is no such program or it fails."""
+def _said(program: str, *words: str, failing: bool = False) -> str:
+    """On either stream; nothing where there is no such program or, unless `failing`, where it fails."""
     executable = shutil.which(program, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin")
     if executable is None:
         return ""
     ended = subprocess.run([executable, *words], capture_output=True, text=True, check=False)
-    return (ended.stdout + ended.stderr).strip() if ended.returncode == 0 else ""
+    return (ended.stdout + ended.stderr).strip() if failing or ended.returncode == 0 else ""
