@@ -49,9 +49,9 @@ def read(
     `window` bounds the memory that is filled before somebody asks for it: at most so many bytes, or the one job that is
     larger. What was handed out is not counted: it is up to whoever keeps it. None: no bound.
 
-    Without `threads` nothing is read ahead: each block when its first view is asked for. `threads` and `mode` are best chosen by
-    `loader.crew.default_threads` and `loader.filesystems.choose_strategy`. An `arena` that is kept has memory from an earlier
-    reading.
+    Without `threads` nothing is read ahead: each block when its first view is asked for. `threads` and `mode` are best chosen
+    by `loader.crew.default_threads` and `loader.filesystems.choose_strategy`. An `arena` that is kept has memory from an
+    earlier reading.
     """
     return Reading(jobs, window=window, threads=threads, mode=mode, arena=Arena() if arena is None else arena)
 
