@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fetcher.events import BytesLoaded, LoadEnded, LoadPlanned, Subscriber
+from fetcher.events import BytesLoaded, LoadEnded, LoadPlanned, Subscriber, silent
 from fetcher.host.memory import Bound
 from fetcher.quantities import size
 from loader.contents import Member
@@ -90,6 +90,11 @@ def warm(chosen: Sequence[Member], plan: Sequence[Window], *, threads: int, on_e
             "takes them away as they come, such as a memory limit or a DAMON scheme; `loader pin` locks them"
         )
     return Warmed(files, before.total, work.read, time.monotonic() - began, before, after, tuple(sorted(work.means)))
+
+
+def bring_in(chosen: Sequence[Member], plan: Iterable[Window], *, threads: int) -> None:
+    """Once, not looking whether it stays: ahead of somebody who reads it anyway. Raises what `warm` does but NotResident."""
+    each(plan, _Warming(chosen, silent).bring_in, threads=threads)
 
 
 def residency_of(chosen: Sequence[Member], plan: Sequence[Window], *, threads: int, closely: bool = True) -> Residency:

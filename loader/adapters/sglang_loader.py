@@ -1,0 +1,69 @@
+"""The model loader behind `loader.adapters.sglang`: in a module of its own, for importing it imports most of SGLang."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from sglang.srt.configs.load_config import LoadConfig, LoadFormat
+from sglang.srt.distributed.parallel_state import get_world_group, model_parallel_is_initialized
+from sglang.srt.model_loader import loader
+from sglang.srt.runtime_context import get_server_args
+
+from loader.adapters.engine import Host, Settings, read_tensors
+
+_usual = loader.safetensors_weights_iterator
+_logger = logging.getLogger(__name__)
+
+
+def instead_of(usual: Callable[..., Any], load_config: LoadConfig, model_config: Any) -> Any:
+    """The loader for this model, where `usual` is SGLang's `get_model_loader`. Raises ConfigurationError for wrong settings."""
+    settings = Settings.read(load_config.model_loader_extra_config)
+    # Of SGLang's two ways to read safetensors the plainer one is where ours is.
+    plain = replace(load_config, load_format=LoadFormat.AUTO, model_loader_extra_config={"enable_multithread_load": False})
+    theirs = usual(plain, model_config)
+    if type(theirs) is not loader.DefaultModelLoader:
+        _logger.warning("this model needs SGLang's own %s, which reads its weights itself", type(theirs).__name__)
+        return theirs
+    return WeightliftModelLoader(plain, settings)
+
+
+class WeightliftModelLoader(loader.DefaultModelLoader):
+    """`--model-loader-extra-config` takes `strategy`, `threads` and `window`."""
+
+    def __init__(self, load_config: LoadConfig, settings: Settings) -> None:
+        super().__init__(load_config)
+        self._settings = settings
+
+    def _get_weights_iterator(self, *source: Any, **named: Any) -> Iterator[tuple[str, torch.Tensor]]:
+        with _reading_by(partial(_read, self._settings)):
+            return super()._get_weights_iterator(*source, **named)
+
+
+@contextmanager
+def _reading_by(read: Any) -> Iterator[None]:
+    """A process loads one model at a time, in one thread."""
+    loader.safetensors_weights_iterator = read
+    try:
+        yield
+    finally:
+        loader.safetensors_weights_iterator = _usual
+
+
+def _read(settings: Settings, files: Sequence[str], **_: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """In place of SGLang's `safetensors_weights_iterator`. What else that can be told is about mapping and prefetching."""
+    return read_tensors(files, settings, _host(), log=_logger.info)
+
+
+def _host() -> Host:
+    """SGLang numbers the processes of a host one after the other, pipeline stages included."""
+    if not model_parallel_is_initialized():
+        return Host()
+    world = get_world_group()
+    ranks = max(1, world.world_size // get_server_args().nnodes)
+    return Host(world.rank_in_group % ranks, ranks)

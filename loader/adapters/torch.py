@@ -1,0 +1,122 @@
+"""A checkpoint's tensors as torch's, with the dtypes that numpy lacks (BF16, F8, F4): views of what was read, nothing copied.
+
+::
+
+    from loader.adapters.torch import load, tensors
+
+    for name, tensor in tensors("/models/5df9d7cea3b612c3"):     # later ones are being read meanwhile
+        ...
+    state = load("/models/5df9d7cea3b612c3")
+
+The safetensors package is the reference, dtype by dtype; `tests/loader/adapters/test_torch.py` compares every bit. Memory is
+used again when the last tensor that looks at it is gone (see `loader.arena`): who keeps one small tensor of many clones it.
+
+Tested with torch 2.13. Older ones have fewer dtypes (U16 to U64 since 2.3, F8_E8M0 since 2.7, F4 since 2.8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import starmap
+from typing import Any
+
+import torch
+
+from fetcher.errors import UsageError
+from loader.errors import MalformedCheckpoint, shown
+from loader.header import TensorInfo
+from loader.index import PathLike
+from loader.weights import Order, Weights, open_weights
+
+_NAMES = {
+    "BOOL": "bool",
+    "F4": "float4_e2m1fn_x2",
+    "U8": "uint8",
+    "I8": "int8",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E8M0": "float8_e8m0fnu",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "I16": "int16",
+    "U16": "uint16",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I32": "int32",
+    "U32": "uint32",
+    "F32": "float32",
+    "C64": "complex64",
+    "F64": "float64",
+    "I64": "int64",
+    "U64": "uint64",
+}
+"""What torch calls them. F6 is not among them: it has none."""
+
+_DTYPES: dict[str, torch.dtype] = {name: getattr(torch, theirs) for name, theirs in _NAMES.items() if hasattr(torch, theirs)}
+
+Source = Weights | PathLike | Sequence[PathLike]
+"""What is open already, or what `loader.open` takes."""
+
+
+def tensors(source: Source, order: Order = "file", **options: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Name and tensor of each, while later ones are being read. `options` are those of `loader.open`.
+
+    Raises what `loader.open` and `Weights.tensors` do, and what `tensor` does.
+    """
+    # No frame of ours holds on to what it has handed out: it is idle as soon as the taker lets go of it.
+    return starmap(_named, _opened(source, options).stream(order))
+
+
+def load(source: Source, order: Order = "file", **options: Any) -> dict[str, torch.Tensor]:
+    """All tensors at once. Raises what `tensors` does, and TooLarge before anything is read."""
+    return dict(starmap(_named, _opened(source, options).everything(order)))
+
+
+def tensor(info: TensorInfo, view: memoryview) -> torch.Tensor:
+    """The tensor whose bytes are in `view`, which may be written to, and shares its memory; a copy only where the bytes do not
+    lie as the dtype needs it (in files whose header's length is no multiple of 8).
+
+    Two elements of F4 are one of torch's `float4_e2m1fn_x2`, so the last dimension is halved.
+
+    Raises UsageError for a dtype that this torch lacks (any has no F6), MalformedCheckpoint for a shape it cannot have.
+    """
+    dtype = _dtype(info)
+    shape = _halved(info) if info.dtype.name == "F4" else info.shape
+    try:
+        if not view.nbytes:
+            return torch.empty(shape, dtype=dtype)
+        return _flat(view, dtype).reshape(shape)
+    except (RuntimeError, TypeError) as error:
+        problem = f"torch has no such tensor: {str(error).splitlines()[0]}"
+        raise MalformedCheckpoint(problem, path=info.file, field=f"{shown(info.name)}.shape") from error
+
+
+def _named(info: TensorInfo, view: memoryview) -> tuple[str, torch.Tensor]:
+    return info.name, tensor(info, view)
+
+
+def _opened(source: Source, options: dict[str, Any]) -> Weights:
+    return source if isinstance(source, Weights) else open_weights(source, **options)
+
+
+def _dtype(info: TensorInfo) -> torch.dtype:
+    dtype = _DTYPES.get(info.dtype.name)
+    if dtype is None:
+        remedy = "leave it out of `order`, or take its bytes from `Weights.stream`"
+        raise UsageError(f"torch {torch.__version__} has no dtype for {info.dtype}, that of {shown(info.name)}; {remedy}")
+    return dtype
+
+
+def _halved(info: TensorInfo) -> tuple[int, ...]:
+    *others, last = info.shape
+    if last % 2:
+        problem = "an odd last dimension, where torch holds two elements of F4 in one"
+        raise MalformedCheckpoint(problem, path=info.file, field=f"{shown(info.name)}.shape")
+    return *others, last // 2
+
+
+def _flat(view: memoryview, dtype: torch.dtype) -> torch.Tensor:
+    read = torch.frombuffer(view, dtype=torch.uint8)
+    if read.data_ptr() % dtype.itemsize:
+        read = read.clone()
+    return read.view(dtype)

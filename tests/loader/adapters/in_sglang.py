@@ -1,0 +1,62 @@
+"""What SGLang itself does with our load format, told as JSON: `python -m tests.loader.adapters.in_sglang DIRECTORY`.
+
+In a process of its own, for SGLang changes the one it is in. Its kernels need a GPU, so no model of its own is built.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+# torchvision's operators are for CUDA, and without any it can't be imported.
+_OPERATORS = (
+    "nms qnms roi_align _roi_align_backward ps_roi_align _ps_roi_align_backward roi_pool _roi_pool_backward ps_roi_pool"
+)
+_TORCHVISION = torch.library.Library("torchvision", "DEF")
+for _name in [*_OPERATORS.split(), "_ps_roi_pool_backward", "deform_conv2d", "_deform_conv2d_backward"]:
+    _TORCHVISION.define(f"{_name}(Tensor x) -> Tensor")
+
+from sglang.srt.plugins import load_plugins
+
+load_plugins()
+
+from sglang.srt.configs.load_config import LoadConfig
+from sglang.srt.model_loader.loader import DefaultModelLoader, get_model_loader
+from sglang.srt.server_args import prepare_server_args
+
+from tests.loader.adapters.tiny import alike, make_model
+
+
+def loader_for(load_format: str, model: Any = None, **extra: Any) -> Any:
+    return get_model_loader(LoadConfig(load_format=load_format, model_loader_extra_config=extra), model)
+
+
+def weights(model: Path, load_format: str) -> dict[str, torch.Tensor]:
+    """What comes out of a loader, from which no model chooses."""
+    return dict(loader_for(load_format)._get_weights_iterator(DefaultModelLoader.Source(str(model), None)))
+
+
+def checks(directory: Path) -> Iterator[tuple[str, object]]:
+    model = make_model(directory / "llama")
+    words = ["--model-path", str(model), "--load-format", "weightlift", "--skip-tokenizer-init", "--device", "cpu"]
+    arguments = prepare_server_args(words)
+    yield "load_format", arguments.load_format
+    ours = loader_for("weightlift", threads=2)
+    yield "loader", type(ours).__module__
+    yield "others", [name for made in ("auto", "dummy") for name in (made, type(loader_for(made)).__name__)]
+    yield "quantized", type(loader_for("weightlift", SimpleNamespace(quantization="auto-round-int8"))).__name__
+    yield "weights", alike(weights(model, "weightlift"), weights(model, "auto"))
+    try:
+        loader_for("weightlift", threads=0)
+    except Exception as error:  # noqa: BLE001 - which one is what is told
+        yield "wrong", f"{type(error).__name__}: {error}"
+
+
+if __name__ == "__main__":
+    print(json.dumps(dict(checks(Path(sys.argv[1])))))

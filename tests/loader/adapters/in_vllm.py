@@ -1,0 +1,92 @@
+"""What vLLM itself does with our load format, told as JSON: `python -m tests.loader.adapters.in_vllm DIRECTORY`.
+
+In a process of its own, for vLLM changes the one it is in. It runs on the CPU, without vLLM's compiled parts: models are built
+and their weights loaded, nothing is computed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import vllm.platforms
+from safetensors.torch import save_file
+from torch import nn
+from vllm.platforms.cpu import CpuPlatform
+
+vllm.platforms._current_platform = CpuPlatform()  # there is no other way to say so, and most modules ask when they are imported
+
+from vllm.config import set_current_vllm_config
+from vllm.distributed.parallel_state import init_distributed_environment, initialize_model_parallel
+from vllm.engine.arg_utils import EngineArgs
+from vllm.model_executor.model_loader import get_model_loader
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+from tests.loader.adapters.tiny import alike, make_model
+
+
+def configured(model: Path, *words: str) -> Any:
+    """As `vllm serve` would be."""
+    parser = EngineArgs.add_cli_args(FlexibleArgumentParser())
+    found = parser.parse_args(["--model", str(model), "--skip-tokenizer-init", "--enforce-eager", *words])
+    return EngineArgs.from_cli_args(found)
+
+
+def weights(model: Path, load_format: str, *, experts: set[int] | None = None) -> dict[str, torch.Tensor]:
+    """What comes out of a loader, from which no model chooses."""
+    loader = get_model_loader(configured(model, "--load-format", load_format).create_load_config())
+    loader.local_expert_ids = experts
+    return dict(loader._get_weights_iterator(loader.Source(str(model), None)))
+
+
+def load(config: Any) -> nn.Module:
+    """A model of vLLM's, with its weights."""
+    with set_current_vllm_config(config):
+        loader = get_model_loader(config.load_config)
+        model = loader.create_model(config, config.model_config)
+        loader.load_weights(model, config.model_config)
+        return model
+
+
+def checks(directory: Path) -> Iterator[tuple[str, object]]:
+    model = make_model(directory / "llama")
+    ours = configured(model, "--load-format", "weightlift", "--model-loader-extra-config", '{"strategy": "direct"}')
+    config = ours.create_engine_config()
+    yield "load_format", config.load_config.load_format
+    yield "loader", type(get_model_loader(config.load_config)).__module__
+    init_distributed_environment(1, 0, f"file://{directory}/store", 0, "gloo")
+    with set_current_vllm_config(config):
+        initialize_model_parallel(1, 1)
+    theirs = load(configured(model).create_engine_config())
+    yield "model", alike(dict(load(config).named_parameters()), dict(theirs.named_parameters()))
+    yield "weights", alike(weights(model, "weightlift"), weights(model, "auto"))
+
+    mixed = directory / "mixed"
+    shutil.copytree(model, mixed)
+    save_file({"norm.weight": torch.ones(8)}, mixed / "consolidated.safetensors")
+    yield "mistral", [sorted(weights(mixed, name)) for name in ("weightlift", "auto")]
+
+    experts = directory / "experts"
+    experts.mkdir()
+    save_file({f"experts.{number}.up.weight": torch.ones(8) for number in range(4)}, experts / "model.safetensors")
+    yield "experts", [sorted(weights(experts, name, experts={1, 3})) for name in ("weightlift", "auto")]
+
+    pickled = directory / "pickled"
+    pickled.mkdir()
+    torch.save({"norm.weight": torch.ones(8)}, pickled / "pytorch_model.bin")
+    yield "pickled", sorted(weights(pickled, "weightlift"))
+    try:
+        get_model_loader(
+            configured(model, "--load-format", "weightlift", "--model-loader-extra-config.threads", "0").create_load_config()
+        )
+    except Exception as error:  # noqa: BLE001 - which one is what is told
+        yield "wrong", f"{type(error).__name__}: {error}"
+
+
+if __name__ == "__main__":
+    print(json.dumps(dict(checks(Path(sys.argv[1])))))

@@ -1,0 +1,79 @@
+"""vLLM and SGLang themselves, with our load format. They are too heavy for every environment: `make engines` has them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def told_by(engine: str, directory: Path) -> dict[str, Any]:
+    """What a process with this engine has to tell. Skips where the engine is not installed."""
+    if find_spec(engine) is None:
+        pytest.skip(f"{engine} is not in this environment; `make engines` makes one that has it")
+    done = subprocess.run(
+        [sys.executable, "-m", f"tests.loader.adapters.in_{engine}", str(directory)],
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return told
+
+
+@pytest.mark.timeout(300)  # importing an engine takes half a minute
+class TestVllm:
+    @pytest.fixture(scope="class")
+    def told(self, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+        return told_by("vllm", tmp_path_factory.mktemp("vllm"))
+
+    def test_its_command_line_takes_our_format_and_gives_it_to_our_loader(self, told: dict[str, Any]) -> None:
+        assert (told["load_format"], told["loader"]) == ("weightlift", "loader.adapters.vllm")
+
+    def test_a_model_of_its_own_is_loaded_as_it_loads_it(self, told: dict[str, Any]) -> None:
+        assert told["model"] > 10
+
+    def test_the_tensors_are_those_it_reads(self, told: dict[str, Any]) -> None:
+        assert told["weights"] == 30
+
+    def test_of_mistrals_two_sets_of_files_that_counts_which_it_chooses(self, told: dict[str, Any]) -> None:
+        assert told["mistral"] == [["norm.weight"], ["norm.weight"]]
+
+    def test_experts_of_other_ranks_are_left_out(self, told: dict[str, Any]) -> None:
+        assert told["experts"] == [["experts.1.up.weight", "experts.3.up.weight"]] * 2
+
+    def test_files_that_are_no_safetensors_it_reads_itself(self, told: dict[str, Any]) -> None:
+        assert told["pickled"] == ["norm.weight"]
+
+    def test_a_wrong_setting_is_refused(self, told: dict[str, Any]) -> None:
+        assert told["wrong"] == "ConfigurationError: the threads of weightlift are a number from 1 to 256, not 0"
+
+
+@pytest.mark.timeout(300)
+class TestSglang:
+    @pytest.fixture(scope="class")
+    def told(self, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+        return told_by("sglang", tmp_path_factory.mktemp("sglang"))
+
+    def test_its_command_line_takes_our_format_and_gives_it_to_our_loader(self, told: dict[str, Any]) -> None:
+        assert (told["load_format"], told["loader"]) == ("weightlift", "loader.adapters.sglang_loader")
+
+    def test_the_tensors_are_those_it_reads(self, told: dict[str, Any]) -> None:
+        assert told["weights"] == 30
+
+    def test_other_formats_are_as_they_were(self, told: dict[str, Any]) -> None:
+        assert told["others"] == ["auto", "DefaultModelLoader", "dummy", "DummyModelLoader"]
+
+    def test_a_model_that_needs_more_than_loading_gets_its_own_loader(self, told: dict[str, Any]) -> None:
+        assert told["quantized"] == "IncModelLoader"
+
+    def test_a_wrong_setting_is_refused(self, told: dict[str, Any]) -> None:
+        assert told["wrong"] == "ConfigurationError: the threads of weightlift are a number from 1 to 256, not 0"
