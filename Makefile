@@ -44,6 +44,17 @@ contracts: $(READY) ## who may import whom
 pytest: $(READY) ## the tests alone; PYTEST_ARGS="-k resume -x" narrows them
 	$(BIN)/pytest $(PYTEST_ARGS)
 
+ENGINES ?= vllm sglang
+WITH := tests/loader/adapters/engines
+
+engines: ## test the adapters with vLLM and SGLang themselves, in environments of their own (some GB and minutes)
+	for engine in $(ENGINES); do \
+		python=.engines/$$engine/bin/python; \
+		$(PYTHON) -m venv .engines/$$engine && \
+		$$python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' -r $(WITH)/$$engine.txt && \
+		$$python -m pip install --quiet --disable-pip-version-check --no-deps -r $(WITH)/$$engine-alone.txt && \
+		$$python -m pytest tests/loader/adapters/test_engines.py -k $$engine $(PYTEST_ARGS) || exit 1; done
+
 ARM := aarch64-linux-gnu-gcc
 
 dist: $(READY) ## build the sdist and the wheels for x86-64 and (with gcc-aarch64-linux-gnu) arm64, each with its compiled part
@@ -74,7 +85,7 @@ upgrade: ## a new .venv with the newest versions, written down in constraints.tx
 	@touch $(READY)
 
 clean: ## remove .venv and everything generated
-	rm -rf $(VENV) .bench build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache
+	rm -rf $(VENV) .engines .bench build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup demo test lint types contracts pytest dist bench format upgrade clean
+.PHONY: help setup demo test lint types contracts pytest engines dist bench format upgrade clean

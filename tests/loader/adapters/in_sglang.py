@@ -28,6 +28,7 @@ load_plugins()
 
 from sglang.srt.configs.load_config import LoadConfig
 from sglang.srt.model_loader.loader import DefaultModelLoader, get_model_loader
+from sglang.srt.runtime_context import publish
 from sglang.srt.server_args import prepare_server_args
 
 from tests.loader.adapters.tiny import alike, make_model
@@ -47,6 +48,7 @@ def checks(directory: Path) -> Iterator[tuple[str, object]]:
     words = ["--model-path", str(model), "--load-format", "weightlift", "--skip-tokenizer-init", "--device", "cpu"]
     arguments = prepare_server_args(words)
     yield "load_format", arguments.load_format
+    publish(arguments, role="scheduler")
     ours = loader_for("weightlift", threads=2)
     yield "loader", type(ours).__module__
     yield "others", [name for made in ("auto", "dummy") for name in (made, type(loader_for(made)).__name__)]

@@ -73,7 +73,7 @@ def checks(directory: Path) -> Iterator[tuple[str, object]]:
 
     experts = directory / "experts"
     experts.mkdir()
-    save_file({f"experts.{number}.up.weight": torch.ones(8) for number in range(4)}, experts / "model.safetensors")
+    save_file({f"mlp.experts.{number}.up.weight": torch.ones(8) for number in range(4)}, experts / "model.safetensors")
     yield "experts", [sorted(weights(experts, name, experts={1, 3})) for name in ("weightlift", "auto")]
 
     pickled = directory / "pickled"

@@ -48,7 +48,7 @@ class TestVllm:
         assert told["mistral"] == [["norm.weight"], ["norm.weight"]]
 
     def test_experts_of_other_ranks_are_left_out(self, told: dict[str, Any]) -> None:
-        assert told["experts"] == [["experts.1.up.weight", "experts.3.up.weight"]] * 2
+        assert told["experts"] == [["mlp.experts.1.up.weight", "mlp.experts.3.up.weight"]] * 2
 
     def test_files_that_are_no_safetensors_it_reads_itself(self, told: dict[str, Any]) -> None:
         assert told["pickled"] == ["norm.weight"]
