@@ -22,8 +22,8 @@ _EXTENSION = ".safetensors"
 
 _CONSOLIDATED = "consolidated"
 """Mistral publishes each model twice in one directory: as `model-*` for transformers, and under its own names as
-`consolidated*`. Read together they take twice the memory, so those for transformers win, which the index names. (vLLM's
-`mistral` format, which newer versions choose by themselves, reads the other ones: name them, or their index.)"""
+`consolidated*`. Read together they take twice the memory, so those for transformers win, which the index names. (SGLang 0.5.23
+decides so too; vLLM 0.33 takes the others by itself, wherever there are any: name them, or their index.)"""
 
 _PART = re.compile(r"(.+)-[0-9]{5}-of-([0-9]{5})\.safetensors", re.DOTALL)
 

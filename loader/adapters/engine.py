@@ -18,15 +18,15 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 
 from fetcher.errors import ConfigurationError, FetchError
-from fetcher.quantities import parse_size
-from fetcher.telemetry.wording import counted, size
+from fetcher.host.memory import memory_left
+from fetcher.quantities import parse_size, size
+from fetcher.telemetry.wording import counted
 from loader.adapters.torch import tensors
 from loader.contents import Member
 from loader.crew import MOST_THREADS
 from loader.filesystems import Strategy
 from loader.index import Checkpoint
 from loader.locations import natural
-from loader.memory import memory_left
 from loader.reader import WINDOW
 from loader.warming import bring_in
 from loader.weights import open_weights

@@ -29,51 +29,53 @@ def told_by(engine: str, directory: Path) -> dict[str, Any]:
     return told
 
 
+@pytest.fixture(scope="module")
+def vllm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return told_by("vllm", tmp_path_factory.mktemp("vllm"))
+
+
+@pytest.fixture(scope="module")
+def sglang(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return told_by("sglang", tmp_path_factory.mktemp("sglang"))
+
+
 @pytest.mark.timeout(300)  # importing an engine takes half a minute
 class TestVllm:
-    @pytest.fixture(scope="class")
-    def told(self, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-        return told_by("vllm", tmp_path_factory.mktemp("vllm"))
+    def test_its_command_line_takes_our_format_and_gives_it_to_our_loader(self, vllm: dict[str, Any]) -> None:
+        assert (vllm["load_format"], vllm["loader"]) == ("weightlift", "loader.adapters.vllm")
 
-    def test_its_command_line_takes_our_format_and_gives_it_to_our_loader(self, told: dict[str, Any]) -> None:
-        assert (told["load_format"], told["loader"]) == ("weightlift", "loader.adapters.vllm")
+    def test_a_model_of_its_own_is_loaded_as_it_loads_it(self, vllm: dict[str, Any]) -> None:
+        assert vllm["model"] > 10
 
-    def test_a_model_of_its_own_is_loaded_as_it_loads_it(self, told: dict[str, Any]) -> None:
-        assert told["model"] > 10
+    def test_the_tensors_are_those_it_reads(self, vllm: dict[str, Any]) -> None:
+        assert vllm["weights"] == 30
 
-    def test_the_tensors_are_those_it_reads(self, told: dict[str, Any]) -> None:
-        assert told["weights"] == 30
+    def test_of_mistrals_two_sets_of_files_that_counts_which_it_chooses(self, vllm: dict[str, Any]) -> None:
+        assert vllm["mistral"] == [["norm.weight"], ["norm.weight"]]
 
-    def test_of_mistrals_two_sets_of_files_that_counts_which_it_chooses(self, told: dict[str, Any]) -> None:
-        assert told["mistral"] == [["norm.weight"], ["norm.weight"]]
+    def test_experts_of_other_ranks_are_left_out(self, vllm: dict[str, Any]) -> None:
+        assert vllm["experts"] == [["mlp.experts.1.up.weight", "mlp.experts.3.up.weight"]] * 2
 
-    def test_experts_of_other_ranks_are_left_out(self, told: dict[str, Any]) -> None:
-        assert told["experts"] == [["mlp.experts.1.up.weight", "mlp.experts.3.up.weight"]] * 2
+    def test_files_that_are_no_safetensors_it_reads_itself(self, vllm: dict[str, Any]) -> None:
+        assert vllm["pickled"] == ["norm.weight"]
 
-    def test_files_that_are_no_safetensors_it_reads_itself(self, told: dict[str, Any]) -> None:
-        assert told["pickled"] == ["norm.weight"]
-
-    def test_a_wrong_setting_is_refused(self, told: dict[str, Any]) -> None:
-        assert told["wrong"] == "ConfigurationError: the threads of weightlift are a number from 1 to 256, not 0"
+    def test_a_wrong_setting_is_refused(self, vllm: dict[str, Any]) -> None:
+        assert vllm["wrong"] == "ConfigurationError: the threads of weightlift are a number from 1 to 256, not 0"
 
 
 @pytest.mark.timeout(300)
 class TestSglang:
-    @pytest.fixture(scope="class")
-    def told(self, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-        return told_by("sglang", tmp_path_factory.mktemp("sglang"))
+    def test_its_command_line_takes_our_format_and_gives_it_to_our_loader(self, sglang: dict[str, Any]) -> None:
+        assert (sglang["load_format"], sglang["loader"]) == ("weightlift", "loader.adapters.sglang_loader")
 
-    def test_its_command_line_takes_our_format_and_gives_it_to_our_loader(self, told: dict[str, Any]) -> None:
-        assert (told["load_format"], told["loader"]) == ("weightlift", "loader.adapters.sglang_loader")
+    def test_the_tensors_are_those_it_reads(self, sglang: dict[str, Any]) -> None:
+        assert sglang["weights"] == 30
 
-    def test_the_tensors_are_those_it_reads(self, told: dict[str, Any]) -> None:
-        assert told["weights"] == 30
+    def test_other_formats_are_as_they_were(self, sglang: dict[str, Any]) -> None:
+        assert sglang["others"] == ["auto", "DefaultModelLoader", "dummy", "DummyModelLoader"]
 
-    def test_other_formats_are_as_they_were(self, told: dict[str, Any]) -> None:
-        assert told["others"] == ["auto", "DefaultModelLoader", "dummy", "DummyModelLoader"]
+    def test_a_model_that_needs_more_than_loading_gets_its_own_loader(self, sglang: dict[str, Any]) -> None:
+        assert sglang["quantized"] == "IncModelLoader"
 
-    def test_a_model_that_needs_more_than_loading_gets_its_own_loader(self, told: dict[str, Any]) -> None:
-        assert told["quantized"] == "IncModelLoader"
-
-    def test_a_wrong_setting_is_refused(self, told: dict[str, Any]) -> None:
-        assert told["wrong"] == "ConfigurationError: the threads of weightlift are a number from 1 to 256, not 0"
+    def test_a_wrong_setting_is_refused(self, sglang: dict[str, Any]) -> None:
+        assert sglang["wrong"] == "ConfigurationError: the threads of weightlift are a number from 1 to 256, not 0"
