@@ -31,7 +31,7 @@ from sglang.srt.model_loader.loader import DefaultModelLoader, get_model_loader
 from sglang.srt.runtime_context import publish
 from sglang.srt.server_args import prepare_server_args
 
-from tests.loader.adapters.tiny import alike, make_model
+from tests.loader.adapters.tiny import alike, complaint, make_damaged, make_model
 
 
 def loader_for(load_format: str, model: Any = None, **extra: Any) -> Any:
@@ -54,10 +54,9 @@ def checks(directory: Path) -> Iterator[tuple[str, object]]:
     yield "others", [name for made in ("auto", "dummy") for name in (made, type(loader_for(made)).__name__)]
     yield "quantized", type(loader_for("weightlift", SimpleNamespace(quantization="auto-round-int8"))).__name__
     yield "weights", alike(weights(model, "weightlift"), weights(model, "auto"))
-    try:
-        loader_for("weightlift", threads=0)
-    except Exception as error:  # noqa: BLE001 - which one is what is told
-        yield "wrong", f"{type(error).__name__}: {error}"
+    yield "wrong", complaint(lambda: loader_for("weightlift", threads=0))
+    damaged = make_damaged(directory / "damaged")
+    yield "damaged", complaint(lambda: weights(damaged, "weightlift"))
 
 
 if __name__ == "__main__":

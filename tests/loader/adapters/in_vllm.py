@@ -1,4 +1,4 @@
-"""What vLLM itself does with our load format, told as JSON: `python -m tests.loader.adapters.in_vllm DIRECTORY`.
+"""What vLLM itself does with our load format, told as JSON: `python -m tests.loader.adapters.in_vllm DIRECTORY [RANK RANKS]`.
 
 In a process of its own, for vLLM changes the one it is in. It runs on the CPU, without vLLM's compiled parts: models are built
 and their weights loaded, nothing is computed.
@@ -27,10 +27,11 @@ from vllm.engine.arg_utils import EngineArgs
 from vllm.model_executor.model_loader import get_model_loader
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-from tests.loader.adapters.tiny import alike, make_model
+from loader.adapters import vllm as adapter
+from tests.loader.adapters.tiny import alike, complaint, make_damaged, make_model
 
 
-def configured(model: Path, *words: str) -> Any:
+def configured(model: Path, *words: str) -> EngineArgs:
     """As `vllm serve` would be."""
     parser = EngineArgs.add_cli_args(FlexibleArgumentParser())
     found = parser.parse_args(["--model", str(model), "--skip-tokenizer-init", "--enforce-eager", *words])
@@ -53,17 +54,31 @@ def load(config: Any) -> nn.Module:
         return model
 
 
+def of_rank(directory: Path, model: Path, ours: EngineArgs, rank: int, ranks: int) -> Iterator[tuple[str, object]]:
+    """A model of vLLM's, which has a part of each tensor in each of `ranks` processes."""
+    config = ours.create_engine_config()
+    yield "loader", type(get_model_loader(config.load_config)).__module__
+    init_distributed_environment(ranks, rank, f"file://{directory}/store", rank, "gloo")
+    with set_current_vllm_config(config):
+        initialize_model_parallel(ranks, 1)
+    theirs = load(configured(model, "--tensor-parallel-size", str(ranks)).create_engine_config())
+    yield "model", alike(dict(load(config).named_parameters()), dict(theirs.named_parameters()))
+    yield "host", adapter._host()
+
+
+def checks_of_rank(directory: Path, rank: int, ranks: int) -> Iterator[tuple[str, object]]:
+    """Of one of several processes."""
+    model = make_model(directory / f"llama-{rank}")
+    words = ["--tensor-parallel-size", str(ranks), "--model-loader-extra-config", '{"strategy": "buffered"}']
+    yield from of_rank(directory, model, configured(model, "--load-format", "weightlift", *words), rank, ranks)
+
+
 def checks(directory: Path) -> Iterator[tuple[str, object]]:
+    """Of one process."""
     model = make_model(directory / "llama")
     ours = configured(model, "--load-format", "weightlift", "--model-loader-extra-config", '{"strategy": "direct"}')
-    config = ours.create_engine_config()
-    yield "load_format", config.load_config.load_format
-    yield "loader", type(get_model_loader(config.load_config)).__module__
-    init_distributed_environment(1, 0, f"file://{directory}/store", 0, "gloo")
-    with set_current_vllm_config(config):
-        initialize_model_parallel(1, 1)
-    theirs = load(configured(model).create_engine_config())
-    yield "model", alike(dict(load(config).named_parameters()), dict(theirs.named_parameters()))
+    yield "load_format", ours.load_format
+    yield from of_rank(directory, model, ours, 0, 1)
     yield "weights", alike(weights(model, "weightlift"), weights(model, "auto"))
 
     mixed = directory / "mixed"
@@ -80,13 +95,13 @@ def checks(directory: Path) -> Iterator[tuple[str, object]]:
     pickled.mkdir()
     torch.save({"norm.weight": torch.ones(8)}, pickled / "pytorch_model.bin")
     yield "pickled", sorted(weights(pickled, "weightlift"))
-    try:
-        get_model_loader(
-            configured(model, "--load-format", "weightlift", "--model-loader-extra-config.threads", "0").create_load_config()
-        )
-    except Exception as error:  # noqa: BLE001 - which one is what is told
-        yield "wrong", f"{type(error).__name__}: {error}"
+    wrong = configured(model, "--load-format", "weightlift", "--model-loader-extra-config", '{"threads": 0}')
+    yield "wrong", complaint(lambda: get_model_loader(wrong.create_load_config()))
+    damaged = make_damaged(directory / "damaged")
+    yield "damaged", complaint(lambda: weights(damaged, "weightlift"))
 
 
 if __name__ == "__main__":
-    print(json.dumps(dict(checks(Path(sys.argv[1])))))
+    place, *numbers = sys.argv[1:]
+    told = checks_of_rank(Path(place), *map(int, numbers)) if numbers else checks(Path(place))
+    print(json.dumps(dict(told)))

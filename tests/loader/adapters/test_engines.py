@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,12 @@ from typing import Any
 import pytest
 
 
-def told_by(engine: str, directory: Path) -> dict[str, Any]:
+def told_by(engine: str, directory: Path, *numbers: int) -> dict[str, Any]:
     """What a process with this engine has to tell. Skips where the engine is not installed."""
     if find_spec(engine) is None:
         pytest.skip(f"{engine} is not in this environment; `make engines` makes one that has it")
     done = subprocess.run(
-        [sys.executable, "-m", f"tests.loader.adapters.in_{engine}", str(directory)],
+        [sys.executable, "-m", f"tests.loader.adapters.in_{engine}", str(directory), *map(str, numbers)],
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
@@ -45,7 +46,13 @@ class TestVllm:
         assert (vllm["load_format"], vllm["loader"]) == ("weightlift", "loader.adapters.vllm")
 
     def test_a_model_of_its_own_is_loaded_as_it_loads_it(self, vllm: dict[str, Any]) -> None:
-        assert vllm["model"] > 10
+        assert (vllm["model"], vllm["host"]) == (21, [0, 1])
+
+    def test_each_of_two_processes_loads_its_parts_as_it_loads_them(self, tmp_path: Path) -> None:
+        with ThreadPoolExecutor() as both:
+            told = list(both.map(lambda rank: told_by("vllm", tmp_path, rank, 2), range(2)))
+        assert [rank["model"] for rank in told] == [21, 21]
+        assert [rank["host"] for rank in told] == [[0, 2], [1, 2]]
 
     def test_the_tensors_are_those_it_reads(self, vllm: dict[str, Any]) -> None:
         assert vllm["weights"] == 30
@@ -61,6 +68,10 @@ class TestVllm:
 
     def test_a_wrong_setting_is_refused(self, vllm: dict[str, Any]) -> None:
         assert vllm["wrong"] == "ConfigurationError: the threads of weightlift are a number from 1 to 256, not 0"
+
+    def test_a_damaged_file_is_refused_by_our_reader(self, vllm: dict[str, Any]) -> None:
+        assert vllm["damaged"].startswith("MalformedCheckpoint: ")
+        assert vllm["damaged"].endswith("the file is cut off")
 
 
 @pytest.mark.timeout(300)
@@ -79,3 +90,7 @@ class TestSglang:
 
     def test_a_wrong_setting_is_refused(self, sglang: dict[str, Any]) -> None:
         assert sglang["wrong"] == "ConfigurationError: the threads of weightlift are a number from 1 to 256, not 0"
+
+    def test_a_damaged_file_is_refused_by_our_reader(self, sglang: dict[str, Any]) -> None:
+        assert sglang["damaged"].startswith("MalformedCheckpoint: ")
+        assert sglang["damaged"].endswith("the file is cut off")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 
@@ -24,3 +25,21 @@ def alike(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) 
     for name, tensor in theirs.items():
         assert torch.equal(ours[name], tensor), name
     return len(theirs)
+
+
+def make_damaged(directory: Path) -> Path:
+    """A file that ends too early, which this project's reader says in its own words."""
+    directory.mkdir()
+    save_file({"norm.weight": torch.ones(8)}, directory / "model.safetensors")
+    with open(directory / "model.safetensors", "r+b") as file:
+        file.truncate(file.seek(0, 2) - 1)
+    return directory
+
+
+def complaint(about: Callable[[], object]) -> str:
+    """What an engine says then."""
+    try:
+        about()
+    except Exception as error:  # noqa: BLE001 - which one is what is told
+        return f"{type(error).__name__}: {error}"
+    return "nothing is wrong"
