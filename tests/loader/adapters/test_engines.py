@@ -24,6 +24,7 @@ def told_by(engine: str, directory: Path, *numbers: int) -> dict[str, Any]:
         capture_output=True,
         text=True,
         check=False,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
