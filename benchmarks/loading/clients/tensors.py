@@ -12,4 +12,4 @@ def shards(directory: Path) -> list[str]:
 
 
 def content(tensor: torch.Tensor) -> memoryview:
-    return memoryview(tensor.contiguous().view(torch.uint8).numpy()).cast("B")
+    return tensor.contiguous().view(torch.uint8).numpy().data.cast("B")
