@@ -8,6 +8,7 @@ from fetcher.events import (
     Event,
     Finished,
     LeaseWaiting,
+    Linked,
     LoadPlanned,
     Mismatched,
     Pinned,
@@ -16,6 +17,7 @@ from fetcher.events import (
     Resolved,
     Retrying,
     TakenOver,
+    Unpacked,
     Warmed,
     Warned,
 )
@@ -113,10 +115,10 @@ def notable(event: Event) -> str | None:
             return f"publishing {event.path}"
         case Finished():
             return summary(event)
-    return _of_the_loader(event)
+    return _of_some_commands(event)
 
 
-def _of_the_loader(event: Event) -> str | None:
+def _of_some_commands(event: Event) -> str | None:
     match event:
         case LoadPlanned() if event.held:
             return f"{size(event.held)} of {size(event.total)} are there already"
@@ -126,6 +128,11 @@ def _of_the_loader(event: Event) -> str | None:
             return copied(event)
         case Pinned():
             return pinned(event)
+        case Unpacked():
+            return f"{event.path}: {counted(event.files, 'file')} unpacked, {size(event.bytes)}"
+        case Linked():
+            entries = f"{event.entries} entries" if event.entries != 1 else "1 entry"
+            return f"{event.path}: linked to {entries} of {event.source}"
     return None
 
 
