@@ -16,7 +16,7 @@ BOOKKEEPING = {".fetcher", ".cache"}
 """Directories in which ours and huggingface_hub keep notes beside the files."""
 FILES = {
     "config.json": b'{"architectures": []}',
-    "model.safetensors": random_bytes("weights", 3 * MiB),
+    "model.safetensors": random_bytes("weights", MiB + 7),
     "tokenizer/vocab.txt": b"one\ntwo\n",
     "README.md": b"# A model\n",
 }

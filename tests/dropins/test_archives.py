@@ -22,7 +22,7 @@ from tests.dropins.archives import FORMATS, regular, special, tar, tar_of, zippe
 from tests.dropins.conftest import MiB, tree
 from tests.lab.fixtures import MakeFilesystem
 
-FILES = {"config.json": b"{}", "deep/er/weights.bin": random_bytes("packed", 3 * MiB + 7), "empty": b""}
+FILES = {"config.json": b"{}", "deep/er/weights.bin": random_bytes("packed", MiB + 7), "empty": b""}
 
 
 def unpacked(archive: bytes, tmp_path: Path, *, stopped: Callable[[], bool] = lambda: False) -> Path:
@@ -46,7 +46,7 @@ def test_an_honest_one_gives_its_files(name: str, tmp_path: Path) -> None:
 def test_what_was_unpacked_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(zipped(FILES))
     (tmp_path / "new").mkdir()
-    assert unpack(tmp_path / "a.zip", tmp_path / "new", stopped=lambda: False) == Contents(3, 3 * MiB + 9)
+    assert unpack(tmp_path / "a.zip", tmp_path / "new", stopped=lambda: False) == Contents(3, MiB + 9)
 
 
 def test_files_are_readable_by_all_and_no_mode_is_taken_over(tmp_path: Path) -> None:

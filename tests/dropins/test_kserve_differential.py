@@ -7,6 +7,7 @@ differences below, each with its reason.
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,7 @@ from tests.lab.command import STORAGE_INITIALIZER, run_command
 
 pytestmark = pytest.mark.timeout(600)  # the first test installs theirs
 TOKEN = "hf_given"
+COMPRESSED = gzip.compress(b"weights", mtime=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,8 @@ def outcome(command: Sequence[str], situation: Situation, place: Path) -> Outcom
             directory.mkdir(parents=True, exist_ok=True)
             (directory / path).write_bytes(content)
     words = [str(word) for pair in zip(situation.sources, directories, strict=True) for word in pair]
-    for _ in range(situation.runs):
+    done = run_command(command, *words, env=situation.env)
+    for _ in range(situation.runs - 1):
         done = run_command(command, *words, env=situation.env)
     return Outcome(done.returncode, [tree(directory) for directory in directories], done.stderr)
 
@@ -224,7 +227,7 @@ REFUSED: dict[str, tuple[Make, int]] = {
     "an empty local directory": (empty, 66),
     "a broken archive": (broken, 65),
     "a scheme that nobody knows": (repository("ftp://host/model"), 64),
-    "a name without an owner's": (repository("hf://org/"), 64),
+    "an owner without a name": (repository("hf://org/"), 77),
 }
 
 
@@ -261,7 +264,7 @@ def of_another_type(origin: Origin, _: Path) -> Situation:
 
 
 def compressed(origin: Origin, _: Path) -> Situation:
-    return Situation([served(origin, "model.bin.gz", FORMATS["model.tgz"]({"a": b"x"}))])
+    return Situation([served(origin, "model.bin.gz", COMPRESSED)])
 
 
 def leading_upwards(origin: Origin, _: Path) -> Situation:
@@ -305,7 +308,7 @@ class TestIntendedDifferences:
         """Theirs stores what is in it as model.bin.gz.tar, which it is not. Ours is what is published, by its name."""
         their, our = both(compressed)
         assert list(their.trees[0]) == ["model.bin.gz.tar"]
-        assert (our.code, our.trees) == (0, [{"model.bin.gz": FORMATS["model.tgz"]({"a": b"x"})}])
+        assert (our.code, our.trees) == (0, [{"model.bin.gz": COMPRESSED}])
 
     def test_an_archive_with_a_name_that_leads_elsewhere(self, both: Both) -> None:
         """Theirs unpacks it under another name. Nobody packs such a name for a good reason, so ours takes nothing of it."""

@@ -6,6 +6,7 @@ import hashlib
 import os
 import signal
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,21 @@ from tests.lab.command import STORAGE_INITIALIZER, end, run_command, started_com
 from tests.lab.waiting import wait_until
 
 URI = "hf://org/model"
+VICTIM = """
+import os, signal, sys
+from fetcher.dropins import archives, storage_initializer
+
+members, unchanged = int(sys.argv[1]), archives.Unpacker.add
+
+def add(self, name, size, content):
+    if len(self.files) == members:
+        os.kill(os.getpid(), signal.SIGKILL)
+    unchanged(self, name, size, content)
+
+archives.Unpacker.add = add
+storage_initializer.main(sys.argv[2:])
+"""
+"""Dies before it unpacks another member than the first so many."""
 
 
 @pytest.fixture
@@ -127,7 +143,7 @@ class TestExtraHeaders:
 class TestAuthorities:
     @pytest.fixture
     def secure(self) -> Iterator[Origin]:
-        with Origin(tls=("cdn",)) as running:
+        with Origin(tls=["cdn"]) as running:
             yield running
 
     def test_of_the_config_map_are_trusted_beside_the_systems(self, secure: Origin, tmp_path: Path) -> None:
@@ -152,7 +168,7 @@ class TestSeveralPairs:
         words = ("hf://org/stalled", tmp_path / "first", URI, tmp_path / "second")
         process = started_command(STORAGE_INITIALIZER, *map(str, words))
         try:
-            wait_until(lambda: (tmp_path / "second" / RELATIVE_PATH).exists(), "the second one is complete")
+            wait_until((tmp_path / "second" / RELATIVE_PATH).exists, "the second one is complete")
             assert process.poll() is None
             assert tree(tmp_path / "first") == {}
         finally:
@@ -239,27 +255,37 @@ class TestArchives:
 
     def test_take_the_modes_of_the_volume(self, origin: Origin, tmp_path: Path) -> None:
         (tmp_path / "models").mkdir()
-        os.chmod(tmp_path / "models", 0o2775)
+        (tmp_path / "models").chmod(0o2775)
         address = origin.add_file("/model.tar", tar(FILES))
         assert run_command(STORAGE_INITIALIZER, address, tmp_path / "models").returncode == 0
         assert stat.S_IMODE((tmp_path / "models" / "tokenizer" / "vocab.txt").stat().st_mode) == 0o664
 
-    def test_killed_at_any_step_leave_no_model_and_the_next_run_finishes(self, origin: Origin, tmp_path: Path) -> None:
-        address = origin.add_file("/model.tgz", FORMATS["model.tgz"]({**FILES, "more.bin": random_bytes("more", 24 * MiB)}))
-        models = tmp_path / "models"
-        for step in ("fetched/.fetcher/staging", "fetched/.fetcher/manifest.json", "unpacked"):
-            process = started_command(STORAGE_INITIALIZER, address, str(models))
-            try:
-                wait_until(lambda: process.poll() is not None or (models / ".fetcher" / "archive" / step).exists(), step)
-                process.send_signal(signal.SIGKILL)
-                process.communicate(timeout=10)
-            finally:
-                end(process)
-            assert process.returncode == -signal.SIGKILL
-            assert "config.json" not in tree(models)
-            assert not (models / RELATIVE_PATH).exists()
+    def test_killed_while_they_are_fetched_go_on_from_there(self, origin: Origin, tmp_path: Path) -> None:
+        content = FORMATS["model.tar"]({**FILES, "more.bin": random_bytes("more", 24 * MiB)})
+        address = origin.add_file("/model.tar", content)
+        stalling = origin.faults.add(Fault(Stall(after=8 * MiB), origin="cdn"))
+        process = started_command(STORAGE_INITIALIZER, address, str(tmp_path / "models"))
+        try:
+            staging = tmp_path / "models" / ".fetcher"
+            wait_until(lambda: any(b'"part"' in path.read_bytes() for path in staging.rglob("journal.*")), "some is journalled")
+        finally:
+            end(process)
+        assert tree(tmp_path / "models") == {}
+        origin.faults.remove(stalling)
+        done = run_command(STORAGE_INITIALIZER, address, tmp_path / "models")
+        assert (done.returncode, " are here already, checked" in done.stderr) == (0, True)
+        assert {path: tree(tmp_path / "models")[path] for path in FILES} == FILES
+
+    @pytest.mark.parametrize("members", [0, 1, len(FILES) - 1])
+    def test_killed_while_they_are_unpacked_leave_no_model(self, members: int, origin: Origin, tmp_path: Path) -> None:
+        address, models = origin.add_file("/model.tgz", FORMATS["model.tgz"](FILES)), tmp_path / "models"
+        victim = (sys.executable, "-c", VICTIM, str(members))
+        assert run_command(victim, address, models).returncode == -signal.SIGKILL
+        assert tree(models) == {}
+        assert not (models / RELATIVE_PATH).exists()
         assert run_command(STORAGE_INITIALIZER, address, models).returncode == 0
-        assert {path: tree(models)[path] for path in FILES} == FILES
+        assert tree(models) == FILES
+        assert os.listdir(models / ".fetcher") == ["manifest.json"]
 
     def test_two_processes_with_one_volume_unpack_once(self, origin: Origin, tmp_path: Path) -> None:
         origin.throttle(total=4 * MiB)
