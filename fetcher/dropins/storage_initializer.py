@@ -24,6 +24,7 @@ from fetcher.dropins.fetching import Order, Through, fetched, options_of, settin
 from fetcher.dropins.linking import entries, link
 from fetcher.errors import UsageError
 from fetcher.events import Linked, Subscriber, Warned
+from fetcher.filesystem import make_directory, storing
 from fetcher.settings import Settings
 from fetcher.sources.addresses import hub_address
 
@@ -92,7 +93,8 @@ def _linked(
 ) -> tuple[kserve.Pair, kserve.Kind] | None:
     """What of a pair is left to be fetched: nothing of what is here, unless it is an archive."""
     if kind == "nothing":
-        pair.directory.mkdir(parents=True, exist_ok=True)
+        with storing("make the directory"):
+            make_directory(pair.directory)
         return None
     if kind != "local":
         return pair, kind

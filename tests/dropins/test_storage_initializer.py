@@ -88,6 +88,15 @@ def test_what_is_no_source_yet_is_refused_by_name_before_anything_is_brought(
     assert not origin.requests
 
 
+def test_what_is_complete_already_costs_no_import_of_what_speaks_to_a_network(origin: Origin, tmp_path: Path) -> None:
+    assert run_command(STORAGE_INITIALIZER, URI, tmp_path).returncode == 0
+    origin.stop()
+    probe = "import sys; from fetcher.dropins.storage_initializer import main; print(main(sys.argv[1:]), *sys.modules)"
+    code, *modules = run_command((sys.executable, "-c", probe), URI, tmp_path).stdout.split()
+    assert code == "0"
+    assert not {"aiohttp", "asyncio", "ssl", "tarfile", "zipfile", "uvloop"} & set(modules)
+
+
 class TestTerminationMessage:
     def test_is_a_plain_sentence_and_the_last_line_of_the_log(self, origin: Origin, tmp_path: Path, log: Path) -> None:
         done = run_command(STORAGE_INITIALIZER, "hf://org/model:absent", tmp_path / "models")
