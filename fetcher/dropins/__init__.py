@@ -9,6 +9,7 @@ fetch as `fetcher` does.
     kserve, llmkube       what the words and variables of each mean, as plain values
     fetching              several artifacts at once, within one budget
     renaming              a source whose files get other names
-    archives, unpacking   an archive, unpacked without trusting it; its files as an artifact
+    archives, members     an archive, unpacked without trusting it
+    unpacking             its files as an artifact
     linking               a local directory, linked instead of copied
 """

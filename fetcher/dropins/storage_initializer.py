@@ -55,19 +55,20 @@ def _initialize(words: Sequence[str], report: Report) -> Mapping[str, Any]:
     pairs = kserve.pairs_of(parser.parse_args(words).words)
     # All are looked at before anything is brought: what can't be brought ends at once.
     kinds = [kserve.kind_of(pair.source, exists=os.path.exists(pair.source)) for pair in pairs]
-    found = options_of(os.environ)
-    progress, patterns = found.get("progress", "auto"), kserve.patterns_of(os.environ)
+    found, patterns = options_of(os.environ), kserve.patterns_of(os.environ)
+    progress = found.get("progress", "auto")
 
-    def first(on_event: Subscriber) -> list[tuple[kserve.Pair, kserve.Kind]]:
+    def bring_what_is_here(on_event: Subscriber) -> list[tuple[kserve.Pair, kserve.Kind]]:
         _trust(os.environ, on_event)
-        return [each for each in map(lambda pair, kind: _linked(pair, kind, patterns, on_event), pairs, kinds) if each]
+        left = [_what_is_left(pair, kind, patterns, on_event) for pair, kind in zip(pairs, kinds, strict=True)]
+        return [each for each in left if each is not None]
 
-    remote = with_progress(progress, first)
-    shared = Counter(pair.directory.absolute() for pair, _ in remote)
+    left = with_progress(progress, bring_what_is_here)
+    sharing = Counter(pair.directory.absolute() for pair, _ in left)
     orders = []
-    for pair, kind in remote:
-        settings = settings_for(pair.directory, found, os.environ, among=len(remote))
-        settings = replace(settings, shared_dest=shared[pair.directory.absolute()] > 1)
+    for pair, kind in left:
+        settings = settings_for(pair.directory, found, os.environ, among=len(left))
+        settings = replace(settings, shared_dest=sharing[pair.directory.absolute()] > 1)
         orders.append(order_of(pair.source, kind, patterns, settings))
     artifacts = fetched(orders, progress, report)
     directories = ", ".join(dict.fromkeys(str(pair.directory) for pair in pairs))
@@ -88,10 +89,10 @@ def order_of(source: str, kind: kserve.Kind, patterns: kserve.Patterns, settings
     return Order(ref, settings)
 
 
-def _linked(
+def _what_is_left(
     pair: kserve.Pair, kind: kserve.Kind, patterns: kserve.Patterns, on_event: Subscriber
 ) -> tuple[kserve.Pair, kserve.Kind] | None:
-    """What of a pair is left to be fetched: nothing of what is here, unless it is an archive."""
+    """What of a pair is left to be fetched: of what is on this machine nothing, once it is linked, but for an archive."""
     if kind == "nothing":
         with storing("make the directory"):
             make_directory(pair.directory)

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from fetcher.dropins import archives
-from fetcher.dropins.archives import Contents, Stopped, unpack
+from fetcher.dropins.archives import Contents, unpack
+from fetcher.dropins.members import Stopped
 from fetcher.dropins.streams import XZ_MEMORY
 from fetcher.errors import FetchError, HostilePath, MalformedArchive, OutOfSpace
 from fetcher.testing.checkpoint import random_bytes

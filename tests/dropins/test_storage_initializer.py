@@ -27,16 +27,16 @@ from tests.lab.waiting import wait_until
 URI = "hf://org/model"
 VICTIM = """
 import os, signal, sys
-from fetcher.dropins import archives, storage_initializer
+from fetcher.dropins import members as unpacking, storage_initializer
 
-members, unchanged = int(sys.argv[1]), archives.Unpacker.add
+members, unchanged = int(sys.argv[1]), unpacking.Members.add
 
 def add(self, name, size, content):
     if len(self.files) == members:
         os.kill(os.getpid(), signal.SIGKILL)
     unchanged(self, name, size, content)
 
-archives.Unpacker.add = add
+unpacking.Members.add = add
 storage_initializer.main(sys.argv[2:])
 """
 """Dies before it unpacks another member than the first so many."""
