@@ -31,10 +31,10 @@ _PADDING = 4 * 1024 * 1024
 """Bytes that may follow the end of a tar; `tar` itself fills up to 10 KiB."""
 _BROKEN = (
     tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, gzip.BadGzipFile, struct.error,
-    EOFError, OverflowError, RuntimeError, ValueError,
+    EOFError, IndexError, OverflowError, RuntimeError, ValueError,
 )  # fmt: skip
 """What the libraries raise for broken content. RuntimeError is zipfile's, for a member with a password or a compression it does
-not know."""
+not know; IndexError too, for a member without a name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ claim to have, and lzma takes as much memory as its input asks for."""
 from __future__ import annotations
 
 import lzma
+import os
 from typing import IO, Protocol
 
 from fetcher.errors import MalformedArchive
@@ -39,6 +40,8 @@ class BoundedFile:
         return found
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
+        if whence == os.SEEK_SET and offset < 0:
+            raise MalformedArchive("the archive says that a member begins before it")
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:

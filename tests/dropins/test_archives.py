@@ -6,10 +6,13 @@ import gzip
 import io
 import lzma
 import os
+import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -21,6 +24,7 @@ from fetcher.errors import FetchError, HostilePath, MalformedArchive, OutOfSpace
 from fetcher.testing.checkpoint import random_bytes
 from tests.dropins.archives import FORMATS, regular, special, tar, tar_of, zipped
 from tests.dropins.conftest import MiB, tree
+from tests.lab.chaos import Chaos
 from tests.lab.fixtures import MakeFilesystem
 
 FILES = {"config.json": b"{}", "deep/er/weights.bin": random_bytes("packed", MiB + 7), "empty": b""}
@@ -236,6 +240,19 @@ class TestDamage:
         with pytest.raises(MalformedArchive, match="encrypted"):
             unpacked(bytes(archive), tmp_path)
 
+    def test_a_zip_whose_member_has_no_name_or_begins_before_it_is_refused(self, tmp_path: Path) -> None:
+        """Both made zipfile raise what it raises for nothing else."""
+        nameless = bytearray(zipped({"a": b"x"}))
+        for signature, field in ((b"PK\x03\x04", 26), (b"PK\x01\x02", 28)):
+            nameless[nameless.index(signature) + field] = 0
+        early = bytearray(zipped({"a": b"x"}))
+        early[-6:-2] = (1 << 20).to_bytes(4, "little")  # where the directory is said to begin
+        for number, archive in enumerate((nameless, early)):
+            directory = tmp_path / f"{number}"
+            directory.mkdir()
+            with pytest.raises(MalformedArchive):
+                unpack(written(tmp_path, bytes(archive)), directory, stopped=lambda: False)
+
     def test_a_member_larger_than_it_says_is_refused(self, tmp_path: Path) -> None:
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -243,6 +260,37 @@ class TestDamage:
         claimed = buffer.getvalue().replace((100_000).to_bytes(4, "little"), (10).to_bytes(4, "little"))
         with pytest.raises(MalformedArchive):
             unpacked(claimed, tmp_path)
+
+
+def test_whatever_is_in_one_ends_in_files_or_an_error_that_says_so(chaos: Chaos, tmp_path: Path) -> None:
+    links = [special("link", tarfile.SYMTYPE, "a"), special("other", tarfile.LNKTYPE, "a"), special("d", tarfile.DIRTYPE)]
+    packed = [pack({"a/b": bytes(3000), "config.json": b"{}"}) for pack in FORMATS.values()]
+    packed.append(tar_of([regular("a", b"content"), *links]))
+    for number in chaos.rounds(ordinarily=500):
+        directory = tmp_path / f"{number}"
+        directory.mkdir()
+        with suppress(FetchError):
+            unpack(written(tmp_path, mutated(chaos.random, packed)), directory, stopped=lambda: False)
+        assert not [path for path in directory.rglob("*") if path.is_symlink() or not (path.is_file() or path.is_dir())]
+        shutil.rmtree(directory)
+    assert os.listdir(tmp_path) == ["archive"]
+
+
+def mutated(chance: Random, archives: list[bytes]) -> bytes:
+    """One of `archives`, changed at a few places."""
+    content = bytearray(chance.choice(archives))
+    for _ in range(chance.randint(1, 5)):
+        position = chance.randrange(len(content))
+        match chance.randrange(4):
+            case 0:
+                content[position] = chance.randrange(256)
+            case 1:
+                content[position : position + 4] = chance.choice([b"\xff" * 4, bytes(4), b"\x7f\xff\xff\xff"])
+            case 2:
+                del content[position : position + min(chance.randint(1, 600), len(content) - 1)]
+            case 3:
+                content[position:position] = content[position : position + 512]
+    return bytes(content)
 
 
 def test_it_stops_when_nobody_waits_any_more(tmp_path: Path) -> None:
