@@ -7,6 +7,7 @@ READY := $(VENV)/.ready
 SOURCE ?=
 PYTEST_ARGS ?=
 BENCH_ARGS ?= start lean four verify shards --scale=1/16 --rounds=3 --report=-
+LOAD_ARGS ?= --scale=1/16 --rounds=3 --report=-
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -56,9 +57,10 @@ dist: $(READY) ## build the sdist and the wheels for x86-64 and (with gcc-aarch6
 	for wheel in dist/*.whl; do \
 		$(BIN)/python -m zipfile -l $$wheel | grep _sha256.abi3.so || { echo "$$wheel lacks the compiled part" >&2; exit 1; }; done
 
-bench: $(READY) ## measure for some minutes: the pieces, then whole fetches at a small scale; writes nothing but .bench
+bench: $(READY) ## measure for some minutes: the pieces, then fetching and loading at a small scale; writes nothing but .bench
 	$(BIN)/pytest benchmarks --benchmark-enable --benchmark-only --timeout=0 $(PYTEST_ARGS)
 	$(BIN)/python -m benchmarks fetch $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks load $(LOAD_ARGS)
 
 format: $(READY) ## rewrite the sources in the house style
 	$(BIN)/ruff check --fix

@@ -1,17 +1,29 @@
-"""`python -m benchmarks fetch`, from the root of a checkout."""
+"""`python -m benchmarks fetch` and `python -m benchmarks load`, from the root of a checkout."""
 
 from __future__ import annotations
 
 import argparse
 import signal
 import sys
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
+from typing import Protocol, TypeVar
 
-from benchmarks.fetch import Options, compare
+from benchmarks.fetching import comparison as fetching
+from benchmarks.fetching import scenarios as fetches
 from benchmarks.installation import HOME
-from benchmarks.scenarios import SCENARIOS, Scenario
+from benchmarks.loading import comparison as loading
+from benchmarks.loading import scenarios as loads
+
+
+class Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+Scenario = TypeVar("Scenario", bound=Named)
 
 
 def main() -> None:
@@ -19,22 +31,36 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     commands = parser.add_subparsers(dest="command", required=True)
-    fetch = commands.add_parser("fetch", help="whole fetches: the fetcher, what people use today, and a bare loop")
-    names = ", ".join(scenario.name for scenario in SCENARIOS)
-    fetch.add_argument("scenarios", nargs="*", type=_scenario, default=SCENARIOS, help=f"all without any; {names}")
-    fetch.add_argument("--rounds", type=int, default=5)
-    fetch.add_argument("--scale", type=Fraction, default=Fraction(1), help="of the real sizes, such as 1/16, to try the bench")
-    fetch.add_argument("--fetcher", default=str(Path(sys.executable).with_name("fetcher")), help="the command under test")
+    _add_fetch(commands.add_parser("fetch", help="whole fetches: the fetcher, what people use today, and a bare loop"))
+    _add_load(commands.add_parser("load", help="into memory: the loader, what people use today, and fio"))
+    given = parser.parse_args()
+    print(_fetch(given) if given.command == "fetch" else _load(given))
+
+
+def _add_fetch(parser: argparse.ArgumentParser) -> None:
+    _add_common(parser, fetches.SCENARIOS)
+    parser.add_argument("--fetcher", default=_beside("fetcher"), help="the command under test")
     lean = "of the fetcher where processor time is compared: hashing and probing off; may be repeated"
-    fetch.add_argument("--lean", action="append", default=[], metavar="NAME=VALUE", help=lean)
-    fetch.add_argument("--disk", type=Path, default=HOME, help="directory on the disk to serve from and to measure")
-    fetch.add_argument("--memory", type=Path, default=Path("/dev/shm"), help="tmpfs with 5 GB free")  # noqa: S108
-    fetch.add_argument("--report", type=Path, help="Markdown file; default benchmarks/reports/<date>.md; - for none")
-    print(compare(_options(parser.parse_args())))
+    parser.add_argument("--lean", action="append", default=[], metavar="NAME=VALUE", help=lean)
 
 
-def _options(given: argparse.Namespace) -> Options:
-    return Options(
+def _add_load(parser: argparse.ArgumentParser) -> None:
+    _add_common(parser, loads.SCENARIOS)
+    parser.add_argument("--loader", default=_beside("loader"), help="the command under test")
+
+
+def _add_common(parser: argparse.ArgumentParser, scenarios: Sequence[Scenario]) -> None:
+    names = ", ".join(scenario.name for scenario in scenarios)
+    parser.add_argument("scenarios", nargs="*", type=_scenario(scenarios), default=scenarios, help=f"all without any; {names}")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--scale", type=Fraction, default=Fraction(1), help="of the real sizes, such as 1/16, to try the bench")
+    parser.add_argument("--disk", type=Path, default=HOME, help="directory on the disk to read from and to measure")
+    parser.add_argument("--memory", type=Path, default=Path("/dev/shm"), help="tmpfs with 5 GB free")  # noqa: S108
+    parser.add_argument("--report", type=Path, help="Markdown file; default in benchmarks/reports, by its date; - for none")
+
+
+def _fetch(given: argparse.Namespace) -> str:
+    options = fetching.Options(
         scenarios=tuple(given.scenarios),
         rounds=given.rounds,
         scale=float(given.scale),
@@ -42,19 +68,42 @@ def _options(given: argparse.Namespace) -> Options:
         lean=tuple(given.lean),
         disk=given.disk.resolve(),
         memory=given.memory,
-        target=None if given.report == Path("-") else given.report or _dated(),
+        target=_target(given.report, ""),
     )
+    return fetching.compare(options)
 
 
-def _dated() -> Path:
-    return Path(__file__).parent / "reports" / f"{datetime.now(UTC).date().isoformat()}.md"
+def _load(given: argparse.Namespace) -> str:
+    options = loading.Options(
+        scenarios=tuple(given.scenarios),
+        rounds=given.rounds,
+        scale=float(given.scale),
+        loader=given.loader,
+        disk=given.disk.resolve(),
+        memory=given.memory,
+        target=_target(given.report, "-load"),
+    )
+    return loading.compare(options)
 
 
-def _scenario(name: str) -> Scenario:
-    for scenario in SCENARIOS:
-        if scenario.name == name:
-            return scenario
-    raise argparse.ArgumentTypeError(f"no scenario {name!r}")
+def _target(given: Path | None, suffix: str) -> Path | None:
+    if given == Path("-"):
+        return None
+    return given or Path(__file__).parent / "reports" / f"{datetime.now(UTC).date().isoformat()}{suffix}.md"
+
+
+def _beside(command: str) -> str:
+    return str(Path(sys.executable).with_name(command))
+
+
+def _scenario(scenarios: Sequence[Scenario]) -> Callable[[str], Scenario]:
+    def named(name: str) -> Scenario:
+        for scenario in scenarios:
+            if scenario.name == name:
+                return scenario
+        raise argparse.ArgumentTypeError(f"no scenario {name!r}")
+
+    return named
 
 
 if __name__ == "__main__":

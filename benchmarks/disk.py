@@ -1,4 +1,4 @@
-"""The disk that the row on durable writes rests on: is it idle, and is it as fast afterwards as before?
+"""The disk that figures rest on: is it idle, is it as fast afterwards as before, and what does it give?
 
 Virtual disks are throttled after bursts, so a figure counts only between two probes that agree.
 """
@@ -9,8 +9,12 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from benchmarks.measuring import Failed
 
@@ -34,17 +38,30 @@ def wait_until_idle(directory: Path) -> None:
             return
 
 
-def probe(directory: Path, *, size: int) -> float:
-    """Bytes a second of fio writing `size` bytes past the page cache. Raises Failed."""
-    fio = shutil.which("fio")
-    if fio is None:
+def fio(*words: str) -> dict[str, Any]:
+    """What it says of its one job. Raises Failed."""
+    program = shutil.which("fio")
+    if program is None:
         raise Failed("fio is missing; on Debian: apt-get install fio")
-    how = ["--rw=write", "--bs=4M", "--direct=1", "--ioengine=libaio", "--iodepth=4", "--unlink=1", "--end_fsync=1"]
-    words = [fio, "--name=probe", f"--directory={directory}", f"--size={size}", *how, "--output-format=json"]
-    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    ended = subprocess.run([program, *words, "--output-format=json"], capture_output=True, text=True, check=False)
     if ended.returncode != 0:
         raise Failed(f"fio: {ended.stderr.strip()[-300:]}")
-    return float(json.loads(ended.stdout)["jobs"][0]["write"]["bw_bytes"])
+    job: dict[str, Any] = json.loads(ended.stdout)["jobs"][0]
+    return job
+
+
+def probe(directory: Path, *, size: int) -> float:
+    """Bytes a second of fio writing `size` bytes past the page cache. Raises Failed."""
+    how = ["--rw=write", "--bs=4M", "--direct=1", "--ioengine=libaio", "--iodepth=4", "--unlink=1", "--end_fsync=1"]
+    return float(fio("--name=probe", f"--directory={directory}", f"--size={size}", *how)["write"]["bw_bytes"])
+
+
+@contextmanager
+def workspace(parent: Path) -> Iterator[Path]:
+    """A new directory below `parent`, gone afterwards with all that is in it."""
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="weightlift-bench-", dir=parent) as name:
+        yield Path(name)
 
 
 def agree(before: float, after: float) -> bool:

@@ -30,14 +30,21 @@ class Cost:
     """Seconds and bytes; memory is of all processes together, as sampled.
 
     `anonymous`: most anonymous memory at one moment. `resident`: the kernel's own high-water marks (VmHWM), added up, which
-    count pages of mapped files too. `received`: bytes that the server sent, where it was asked.
+    count pages of mapped files too. `faults`, `major_faults`: page faults, and those of them that waited for a disk.
+    What only some are asked for: `received`: bytes that the server sent. `first`: seconds to the first tensor. `beyond`: most
+    resident memory besides the tensors. `residency`: how much of the files was in the page cache afterwards.
     """
 
     wall: float
     cpu: float
     anonymous: int = 0
     resident: int = 0
+    faults: int = 0
+    major_faults: int = 0
     received: int | None = None
+    first: float | None = None
+    beyond: int | None = None
+    residency: float | None = None
 
     def then(self, following: Cost) -> Cost:
         """This one followed by another."""
@@ -46,6 +53,8 @@ class Cost:
             self.cpu + following.cpu,
             max(self.anonymous, following.anonymous),
             max(self.resident, following.resident),
+            self.faults + following.faults,
+            self.major_faults + following.major_faults,
         )
 
 
@@ -78,7 +87,14 @@ def run(
         raise Failed(f"not done within {timeout:g} s")
     if status != 0 and not watch.killed:
         raise Failed(_last_words(log, status))
-    return Cost(wall, usage.ru_utime + usage.ru_stime, watch.anonymous, watch.resident)
+    return Cost(
+        wall,
+        usage.ru_utime + usage.ru_stime,
+        watch.anonymous,
+        watch.resident,
+        faults=usage.ru_minflt + usage.ru_majflt,
+        major_faults=usage.ru_majflt,
+    )
 
 
 def _last_words(log: Path, status: int) -> str:

@@ -1,81 +1,36 @@
-"""The same figures as pictures, PNG files beside the report and with its name."""
+"""Figures as pictures: PNG files beside a report and with its name."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from benchmarks.measuring import GB, MiB, Spread
-from benchmarks.peers import CHECKS, CONTENDERS
-from benchmarks.ratios import Results
-from benchmarks.scenarios import Scenario
 
-BARS = ("shards", "four", "single", "tls", "link", "disk")
-"""Scenarios that are shown as bars, where they were played."""
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A bar of `values` for each name, and what is added to some of them, paler."""
 
-
-def draw(target: Path, scenarios: Sequence[Scenario], results: Results) -> list[str]:
-    """The names of the files written beside the report `target`."""
-    played = {scenario.name: scenario for scenario in scenarios if scenario.name in results}
-    names = []
-    if shown := [played[name] for name in BARS if name in played]:
-        names.append(_saved(_bars(shown, results), target, "wall"))
-    for prefix, label in (("growth-", "GiB"), ("connections-", "connections")):
-        if shown := [scenario for name, scenario in played.items() if name.startswith(prefix)]:
-            names.append(_saved(_lines(shown, results, label=label), target, prefix.rstrip("-")))
-    return names
+    title: str
+    values: Mapping[str, float]
+    added: Mapping[str, float] = field(default_factory=dict)
 
 
-def _saved(figure: Figure, target: Path, name: str) -> str:
+def bars(*panels: Panel) -> Figure:
+    figure = Figure(figsize=(10, 2.6 * len(panels)), layout="constrained")
+    for axes, panel in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True):
+        axes.barh(list(panel.values), list(panel.values.values()), color="tab:blue")
+        begins = [panel.values[name] for name in panel.added]
+        axes.barh(list(panel.added), list(panel.added.values()), left=begins, color="tab:blue", alpha=0.3)
+        axes.invert_yaxis()
+        axes.set_title(panel.title, fontsize=9)
+    return figure
+
+
+def saved(figure: Figure, target: Path, name: str) -> str:
+    """The name of the file, which belongs to the report `target`."""
     path = target.with_name(f"{target.stem}-{name}.png")
     figure.savefig(path, dpi=100)
     return path.name
-
-
-def _bars(scenarios: Sequence[Scenario], results: Results) -> Figure:
-    """Wall time; what a check afterwards adds is paler."""
-    figure = Figure(figsize=(10, 2.6 * len(scenarios)), layout="constrained")
-    for axes, scenario in zip(figure.subplots(len(scenarios), squeeze=False)[:, 0], scenarios, strict=True):
-        measured = results[scenario.name]
-        fetching = [name for name in scenario.contenders if CONTENDERS[name].fetches and measured[name].kept()]
-        walls = {
-            name: Spread.of([cost.wall for cost in measured[name].kept()]).median for name in measured if measured[name].kept()
-        }
-        axes.barh(fetching, [walls[name] for name in fetching], color="tab:blue")
-        checked = [name for name in fetching if not CONTENDERS[name].verified]
-        if CHECKS[0] in walls:
-            begins = [walls[name] for name in checked]
-            axes.barh(checked, [walls[CHECKS[0]]] * len(checked), left=begins, color="tab:blue", alpha=0.3)
-        axes.invert_yaxis()
-        axes.set_title(f"{scenario.title}: {scenario.shape}; seconds, paler: {CHECKS[0]} afterwards", fontsize=9)
-    return figure
-
-
-def _lines(scenarios: Sequence[Scenario], results: Results, *, label: str) -> Figure:
-    """Rate, processor time and memory of everybody over the number that each scenario's name ends with."""
-    figure = Figure(figsize=(12, 4), layout="constrained")
-    rate, work, memory = figure.subplots(1, 3)
-    for name in scenarios[0].contenders:
-        points = [(scenario, results[scenario.name][name].kept()) for scenario in scenarios]
-        points = [(scenario, costs) for scenario, costs in points if costs]
-        numbers = [_number(scenario) for scenario, _ in points]
-        totals = [scenario.shape.total for scenario, _ in points]
-        walls = [Spread.of([cost.wall for cost in costs]).median for _, costs in points]
-        works = [Spread.of([cost.cpu for cost in costs]).median for _, costs in points]
-        rate.plot(numbers, [total / wall / GB for total, wall in zip(totals, walls, strict=True)], marker="o", label=name)
-        work.plot(numbers, [cpu * GB / total for total, cpu in zip(totals, works, strict=True)], marker="o")
-        memory.plot(numbers, [max(cost.anonymous for cost in costs) / MiB for _, costs in points], marker="o")
-    for axes, title in ((rate, "GB/s"), (work, "CPU seconds per GB"), (memory, "peak anonymous memory, MiB")):
-        axes.set_xscale("log", base=2)
-        axes.set_xticks([_number(scenario) for scenario in scenarios], [str(_number(scenario)) for scenario in scenarios])
-        axes.set_xlabel(label)
-        axes.set_title(title)
-        axes.set_ylim(bottom=0)
-    figure.legend(loc="outside lower center", ncols=6)
-    return figure
-
-
-def _number(scenario: Scenario) -> int:
-    return int(scenario.name.rpartition("-")[2])

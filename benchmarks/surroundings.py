@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
@@ -15,9 +19,38 @@ from benchmarks.measuring import GB
 
 FLAGS = {"sha_ni": "SHA-NI", "avx2": "AVX2", "avx512f": "AVX-512"}
 """Names in /proc/cpuinfo that decide how fast SHA-256 is, and what they are called."""
-OURS = ("weightlift", "aiohttp", "uvloop", "xxhash")
-THEIRS = ("hf_transfer", "huggingface_hub", "hf-xet", "httpx2", "kserve-storage")
-TOOLS = ("nginx", "aria2c", "curl", "openssl", "sha256sum", "fio")
+OURS = ("weightlift", "aiohttp", "uvloop", "xxhash", "numpy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What a reader of a report needs to judge and to repeat it. `conditions`: what held for every run. `skipped`: scenarios
+    that were not played, with the reason."""
+
+    command: str
+    machine: str
+    versions: dict[str, str]
+    commit: str
+    rounds: str
+    scale: float
+    date: str
+    conditions: str
+    skipped: dict[str, str]
+
+    @classmethod
+    def here(cls, *, versions: dict[str, str], rounds: str, scale: float, conditions: str) -> Setting:
+        """This machine, commit, command line and day."""
+        return cls(
+            command=shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+            machine=machine(),
+            versions=versions,
+            commit=commit(),
+            rounds=rounds,
+            scale=scale,
+            date=datetime.now(UTC).date().isoformat(),
+            conditions=conditions,
+            skipped={},
+        )
 
 
 def machine() -> str:
@@ -42,10 +75,10 @@ def _processor() -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
-def versions(fetcher: str, peers: Path) -> dict[str, str]:
-    """Of everything that takes part."""
-    ours = _installed(Path(fetcher).with_name("python"), OURS)
-    return {"Python": platform.python_version()} | ours | _installed(peers, THEIRS) | {name: _version(name) for name in TOOLS}
+def versions(command: str, peers: Path, *, theirs: Sequence[str], tools: Sequence[str]) -> dict[str, str]:
+    """Of everything that takes part: packages beside `command`, our own under test, `theirs`, and programs."""
+    ours = _installed(Path(command).with_name("python"), OURS)
+    return {"Python": platform.python_version()} | ours | _installed(peers, theirs) | {name: _version(name) for name in tools}
 
 
 def commit() -> str:
@@ -61,16 +94,16 @@ def _installed(python: Path, names: Sequence[str]) -> dict[str, str]:
 
 
 def _version(program: str) -> str:
-    """The first number in what it says of itself."""
+    """The first number in what it says of itself, if only to complain about the flag."""
     flag = {"nginx": "-v", "openssl": "version"}.get(program, "--version")
-    found = re.search(r"\d+(\.\d+)+\w*", _said(program, flag))
+    found = re.search(r"\d+(\.\d+)+\w*", _said(program, flag, failing=True))
     return found[0] if found else "missing"
 
 
-def _said(program: str, *words: str) -> str:
-    """On either stream; nothing where there is no such program or it fails."""
+def _said(program: str, *words: str, failing: bool = False) -> str:
+    """On either stream; nothing where there is no such program or, unless `failing`, where it fails."""
     executable = shutil.which(program, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin")
     if executable is None:
         return ""
     ended = subprocess.run([executable, *words], capture_output=True, text=True, check=False)
-    return (ended.stdout + ended.stderr).strip() if ended.returncode == 0 else ""
+    return (ended.stdout + ended.stderr).strip() if failing or ended.returncode == 0 else ""

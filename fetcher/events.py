@@ -230,6 +230,14 @@ class Pinned(Event):
     rewarmed: int
 
 
+@dataclass(frozen=True, slots=True)
+class Listening(Event):
+    """Over HTTP, at `where` and these paths, numbers can be asked for."""
+
+    where: str
+    paths: tuple[str, ...]
+
+
 Subscriber = Callable[[Event], None]
 
 

@@ -145,6 +145,20 @@ def write_durably(path: Path, data: bytes, *, mode: int) -> None:
     sync_directory(path.parent)
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Replace the small file `path` in one step, readable to everybody. Not synced: after a power loss it says nothing true
+    anyway."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    try:
+        draft.write_text(text)
+        allow(draft, 0o644)
+        draft.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            draft.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from error  # nobody knows the draft
+
+
 def write_all(descriptor: int, data: bytes) -> None:
     """write(2) until everything is written."""
     view = memoryview(data)

@@ -1,4 +1,4 @@
-"""Sizes, rates and times as people write them, in a flag or in the environment."""
+"""Sizes, rates and times as people write them, in a flag or in the environment; and a size as they read it."""
 
 from __future__ import annotations
 
@@ -41,3 +41,19 @@ def parse_seconds(text: str) -> float:
     if (seconds := parse_duration(text)) <= 0:
         raise ConfigurationError(f"not a time above zero: {text!r}")
     return seconds
+
+
+def parse_number(least: int, most: int, text: str) -> int:
+    """A whole number from `least` to `most`. Raises ConfigurationError."""
+    if not re.fullmatch("[0-9]{1,9}", text.strip()) or not least <= int(text) <= most:
+        raise ConfigurationError(f"not a number from {least} to {most}: {text!r}")
+    return int(text)
+
+
+def size(count: float) -> str:
+    """Bytes, as a person says them: `1.5 GiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(count) < 1024 or unit == "TiB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError("unreachable")

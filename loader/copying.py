@@ -19,15 +19,16 @@ from fetcher.filesystem import (
     sync_directory,
     write_durably,
 )
+from fetcher.host.memory import memory_left
+from fetcher.host.mounts import mount_of
 from fetcher.manifest import RELATIVE_PATH, Manifest
-from fetcher.telemetry.wording import counted, size
+from fetcher.quantities import size
+from fetcher.telemetry.wording import counted
 from loader.artifacts import Artifact, read_artifact
 from loader.chunks import ChunkCopier, in_turns
 from loader.crew import each
 from loader.errors import TooLarge
 from loader.filesystems import filesystem_of
-from loader.memory import memory_left
-from loader.mounts import mount_of
 from loader.staging import put_in_place, staged, sweep
 from loader.windows import room_for
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
-from fetcher.cpu import cpu_count
+from fetcher.host.processors import cpu_count
 
 T = TypeVar("T")
 

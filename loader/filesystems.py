@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fetcher.telemetry import wording
-from loader.memory import Bound
-from loader.mounts import Mount, mount_of
+from fetcher import quantities
+from fetcher.host.memory import Bound
+from fetcher.host.mounts import Mount, mount_of
 from loader.residency import Residency
 
 Strategy = Literal["buffered", "direct", "mmap"]
@@ -118,7 +118,7 @@ def choose_strategy(
     if left is not None and size > left.bytes:
         return (
             "direct",
-            f"{wording.size(size)} are more than the page cache can hold ({left.reason}): the last would push out the first",
+            f"{quantities.size(size)} are more than the page cache can hold ({left.reason}): the last would push out the first",
         )
     if not reread:
         return (

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field, replace
 
 from fetcher.errors import FetchError
 from fetcher.events import Pinned, Subscriber, Warned, silent
-from fetcher.telemetry.wording import size
+from fetcher.host.memory import memory_left
+from fetcher.quantities import size
 from loader.contents import Member, members
 from loader.errors import NotResident, from_os_error
 from loader.files import FileIdentity
-from loader.memory import lockable, memory_left, raise_lock_limit
+from loader.locking import lockable, raise_lock_limit
 from loader.paging import Stretch
 from loader.residency import Residency
 from loader.warming import bytes_in, residency_of, warm, what_fits

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Literal
 
 from fetcher.events import BytesLoaded, LoadEnded, LoadPlanned, Subscriber
-from fetcher.telemetry.wording import size
+from fetcher.host.memory import Bound
+from fetcher.quantities import size
 from loader.contents import Member
 from loader.crew import OwnBuffer, each
 from loader.errors import NotResident, TooLarge, from_os_error
 from loader.filesystems import filesystem_of
 from loader.kernel import PAGE, cache_counts, tells_truth
-from loader.memory import Bound
 from loader.paging import Stretch
 from loader.residency import Residency, glance, measure, together
 from loader.windows import Window, fitting, joined
@@ -75,7 +75,7 @@ def warm(chosen: Sequence[Member], plan: Sequence[Window], *, threads: int, on_e
     before = residency_of(chosen, plan, threads=threads, closely=False)
     after = residency_of(chosen, plan, threads=threads) if before.complete else before
     work = _Warming(chosen, on_event)
-    on_event(LoadPlanned("warming", files, before.total, 0))
+    on_event(LoadPlanned("warming", files, before.total, before.total if after.complete else 0))
     for attempt in range(_PASSES):
         if after.complete:
             break

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Literal
 
 from fetcher.errors import NotFound, UsageError
-from fetcher.telemetry.wording import size
+from fetcher.host.memory import Bound, memory_left
+from fetcher.quantities import size
 from loader.arena import Arena
 from loader.arrays import Array, array
 from loader.blocks import Job
@@ -27,7 +28,6 @@ from loader.errors import TooLarge, shown
 from loader.filesystems import Strategy, choose_strategy, filesystem_of
 from loader.header import TensorInfo
 from loader.index import Checkpoint, PathLike, read_checkpoint
-from loader.memory import Bound, memory_left
 from loader.reader import WINDOW, read, read_all
 
 Order = Literal["file", "name"] | Sequence[str]

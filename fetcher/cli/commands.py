@@ -74,7 +74,7 @@ def plan(ref: ArtifactRef, settings: Settings, on_event: Subscriber) -> Preview:
 
 
 def print_plan(shown: Preview, *, as_json: bool) -> None:
-    from fetcher.telemetry.wording import size
+    from fetcher.quantities import size
 
     if as_json:
         print_result(json.dumps(asdict(shown) | {"path": str(shown.path)}))
@@ -96,8 +96,8 @@ def key(given: argparse.Namespace, environ: Mapping[str, str]) -> None:
 
 
 def list_(given: argparse.Namespace, environ: Mapping[str, str]) -> None:
+    from fetcher.quantities import size
     from fetcher.store.catalog import entries
-    from fetcher.telemetry.wording import size
 
     found = values(ROOT, given, environ)
     listed = entries(_root(found, environ))
@@ -111,8 +111,8 @@ def list_(given: argparse.Namespace, environ: Mapping[str, str]) -> None:
 
 
 def show(given: argparse.Namespace, environ: Mapping[str, str]) -> None:
+    from fetcher.quantities import size
     from fetcher.store.catalog import find
-    from fetcher.telemetry.wording import size
 
     found = values(ROOT, given, environ)
     entry = find(_root(found, environ), given.what)
@@ -144,7 +144,8 @@ def verify(given: argparse.Namespace, environ: Mapping[str, str], on_event: Subs
 
 def print_reports(reports: Sequence[VerifyReport], *, as_json: bool) -> None:
     """Raises DigestMismatch, naming the first bad file, after all were shown."""
-    from fetcher.telemetry.wording import counted, duration, size
+    from fetcher.quantities import size
+    from fetcher.telemetry.wording import counted, duration
 
     if as_json:
         print_result(json.dumps([asdict(report) | {"ok": report.ok} for report in reports]))

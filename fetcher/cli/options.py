@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fetcher.command.common_options import JSON
 from fetcher.command.options import Option
 from fetcher.errors import ConfigurationError
-from fetcher.quantities import parse_duration, parse_rate, parse_seconds, parse_size
+from fetcher.quantities import parse_duration, parse_number, parse_rate, parse_seconds, parse_size
 from fetcher.settings import (
     LEAST_MEMORY,
     MOST_CONNECTIONS,
@@ -19,12 +20,6 @@ from fetcher.settings import (
     parse_expect,
     parse_mount,
 )
-
-
-def _count(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,9}", text.strip()) or not 1 <= int(text) <= MOST_CONNECTIONS:
-        raise ConfigurationError(f"not a number of connections from 1 to {MOST_CONNECTIONS}: {text!r}")
-    return int(text)
 
 
 def _memory(text: str) -> int:
@@ -40,12 +35,9 @@ SELECTION = (
 )
 ROOT = (
     Option("cache_dir", "root of the cache; the artifact goes to DIR/<cache-key>", read=Path, metavar="DIR"),
-    Option("json", "print one JSON object on stdout", switch=True),
+    JSON,
 )
 FULL = Option("full", "recompute the published digests too", switch=True)
-TERMINATION_LOG = Option(
-    "termination_log", "write the result as one line of JSON to FILE (default /dev/termination-log, if there)", Path, "FILE"
-)
 PLACE = (
     Option("dest", "put the artifact into DIR itself, which may be a mount point", read=Path, metavar="DIR"),
     Option("layout", "flat files, or the Hub's cache layout under --cache-dir", choices=("flat", "hf-cache")),
@@ -66,7 +58,12 @@ FETCH = (
         choices=("if-not-present", "on-change"),
     ),
     Option("hard_link", "link files of a local source instead of copying: a later edit changes both", switch=True),
-    Option("max_concurrency", "connections at most; how many are worth it is found out (default 32)", _count, "N"),
+    Option(
+        "max_concurrency",
+        "connections at most; how many are worth it is found out (default 32)",
+        partial(parse_number, 1, MOST_CONNECTIONS),
+        "N",
+    ),
     Option("limit_rate", "bytes a second over all connections, such as 200M; 0 for no limit", parse_rate, "RATE"),
     Option("memory_limit", "memory for all buffers together (default 256Mi)", _memory, "SIZE"),
     Option(
@@ -83,8 +80,6 @@ FETCH = (
         parse_seconds,
         "DURATION",
     ),
-    Option("progress", "how to show progress on stderr", choices=("auto", "bar", "log", "json", "none")),
-    TERMINATION_LOG,
 )
 WARM = Option("warm", "keep in memory what was written, and bring in what is not, as `loader warm` does", switch=True)
 
@@ -92,9 +87,9 @@ WARM = Option("warm", "keep in memory what was written, and bring in what is not
 def settings_from(found: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     """The settings that options and environment make. Raises ConfigurationError."""
     known = {
-        name: found[name]
-        for name in (*(option.name for option in (*PLACE, *FETCH)),)
-        if name in found and name not in ("expect", "pvc_mount", "progress", "termination_log")
+        option.name: found[option.name]
+        for option in (*PLACE, *FETCH)
+        if option.name in found and option.name not in ("expect", "pvc_mount")
     }
     layout = found.get("layout", "flat")
     cache_dir = found.get("cache_dir") or (hub_cache_dir(environ) if layout == "hf-cache" else None)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 
 from fetcher.cli.options import FETCH, FULL, PLACE, ROOT, SELECTION, WARM
+from fetcher.command.common_options import ENDING, METRICS
 from fetcher.command.options import Option
 from fetcher.command.parser import Parser, parser_of
 
+_ASKED = (*ROOT, *SELECTION, *PLACE, *FETCH)
+
 COMMANDS: dict[str, tuple[str, tuple[Option, ...]]] = {
-    "fetch": ("bring an artifact here, verified and complete", (*ROOT, *SELECTION, *PLACE, *FETCH, WARM)),
-    "plan": ("show what would be fetched, without fetching", (*ROOT, *SELECTION, *PLACE, *FETCH)),
+    "fetch": ("bring an artifact here, verified and complete", (*_ASKED, WARM, *METRICS, *ENDING)),
+    "plan": ("show what would be fetched, without fetching", (*_ASKED, *ENDING)),
     "key": ("print the cache key", SELECTION),
     "list": ("list what is in the cache", ROOT),
     "show": ("show one artifact of the cache", ROOT),

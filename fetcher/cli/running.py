@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from fetcher.cli import commands
-from fetcher.cli.options import ROOT, TERMINATION_LOG, settings_from
+from fetcher.cli.options import ROOT, settings_from
 from fetcher.cli.parser import build_parser
+from fetcher.command.common_options import TERMINATION_LOG, wants_metrics
 from fetcher.command.options import values
 from fetcher.command.running import Report, carried_out, with_progress
 from fetcher.command.termination import destination, destination_of_words
@@ -52,6 +53,10 @@ def _fetch(given: argparse.Namespace, report: Report) -> dict[str, Any]:
     ref, settings = commands.reference(given, found), settings_from(found, os.environ)
 
     def work(on_event: Subscriber) -> dict[str, Any]:
+        if wants_metrics(found):
+            from fetcher.cli.metrics import publish
+
+            on_event = publish(found, report, on_event)
         fields = commands.fetch(ref, settings, report.counting(on_event))
         return fields | ({"warm": commands.warm(fields["path"], on_event)} if found.get("warm") else {})
 

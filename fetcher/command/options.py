@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fetcher.errors import ConfigurationError, FetchError, UsageError
@@ -23,6 +23,10 @@ class Option:
     repeated: bool = False
     switch: bool = False
     program: str = "fetcher"
+
+    def of(self, program: str) -> Option:
+        """The same option of another program."""
+        return replace(self, program=program)
 
     @property
     def flag(self) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from fetcher import __version__
 from fetcher.command.options import Option, add_options
 from fetcher.errors import UsageError
+
+if TYPE_CHECKING:
+    from fetcher.telemetry.exposition import Metric
 
 Commands = Mapping[str, tuple[str, tuple[Option, ...]]]
 """Name → what it does, and its options."""
@@ -47,4 +50,13 @@ def section(usage: str, help_text: str, options: tuple[Option, ...]) -> list[str
         value = "" if option.switch else " " + (option.metavar or "|".join(option.choices or ("TEXT",)))
         flag = f"{option.flag}{value}".replace("|", "\\|")
         lines.append(f"| `{flag}` | `{option.variable}` | {option.help} |")
+    return lines
+
+
+def metrics_table(metrics: Iterable[Metric]) -> list[str]:
+    """The part of the reference on what a command publishes, line by line."""
+    lines = ["| metric | kind | labels | meaning |", "|---|---|---|---|"]
+    for metric in metrics:
+        labels = sorted({f"`{label}`" for sample in metric.samples for label in sample.labels})
+        lines.append(f"| `{metric.name}` | {metric.kind} | {', '.join(labels)} | {metric.help} |")
     return lines

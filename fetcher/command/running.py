@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,10 +26,12 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Report:
-    """What the termination message needs to know, also when the command fails half way. `log`: where it goes, if anywhere."""
+    """What the termination message needs to know, also when the command fails half way. `log`: where it goes, if anywhere.
+    Those in `at_end` are told the same as it, in whatever way the command ends."""
 
     log: Path | None = None
     received: int = 0
+    at_end: list[Callable[[Mapping[str, Any]], None]] = field(default_factory=list)
 
     def counting(self, on_event: Subscriber) -> Subscriber:
         def subscriber(event: Event) -> None:
@@ -60,6 +62,8 @@ def carried_out(work: Callable[[Report], Mapping[str, Any]], *, log: Path | None
         outcome["bytes"] = report.received
     outcome["seconds"] = round(time.monotonic() - began, 3)
     write_message(report.log, outcome, plain=plain)
+    for tell in report.at_end:
+        tell(outcome)
     _flush()
     if code >= 128:
         # Threads that hang in a call of the disk or of a resolver are not waited for.

@@ -14,17 +14,18 @@ from fetcher import engine
 from fetcher.artifact import ArtifactRef
 from fetcher.cli.options import FETCH, PLACE, settings_from
 from fetcher.cli.signals import run_interruptibly
+from fetcher.command.common_options import ENDING, METRICS, wants_metrics
 from fetcher.command.options import Option, values
 from fetcher.command.running import Report
-from fetcher.events import Subscriber
+from fetcher.events import Subscriber, Warned
 from fetcher.settings import LEAST_MEMORY, Settings
-from fetcher.telemetry import Kind, subscribed
+from fetcher.telemetry import subscribed
 
 if TYPE_CHECKING:
     from fetcher.sources.base import Source
     from fetcher.store.placement import Step
 
-OPTIONS: tuple[Option, ...] = (*FETCH, *(option for option in PLACE if option.name == "require_digests"))
+OPTIONS: tuple[Option, ...] = (*FETCH, *METRICS, *ENDING, *(each for each in PLACE if each.name == "require_digests"))
 """What a drop-in takes from the fetcher's own variables; what goes where is the other system's to say."""
 _AT_ONCE = 4
 """Artifacts fetched at a time: more would leave each too little memory for what a fast link brings."""
@@ -58,10 +59,10 @@ def settings_for(directory: Path, found: Mapping[str, Any], environ: Mapping[str
     )
 
 
-def fetched(orders: Sequence[Order], kind: Kind, report: Report) -> list[engine.Artifact]:
+def fetched(orders: Sequence[Order], found: Mapping[str, Any], report: Report) -> list[engine.Artifact]:
     """The artifacts, in order; complete ones without an event loop. Raises FetchError: the others stay resumable."""
-    with _told(orders, kind) as subscribers:
-        told = [report.counting(subscriber) for subscriber in subscribers]
+    with _told(orders, found) as subscribers:
+        told = [report.counting(subscriber) for subscriber in _measured(subscribers, found, report)]
         here = [engine.lookup(order.ref, order.settings, tell) for order, tell in zip(orders, told, strict=True)]
         missing = [index for index, artifact in enumerate(here) if artifact is None]
         if missing:
@@ -91,6 +92,18 @@ async def _together(orders: Sequence[tuple[Order, Subscriber]]) -> list[engine.A
     return [task.result() for task in tasks]
 
 
+def _measured(subscribers: list[Subscriber], found: Mapping[str, Any], report: Report) -> list[Subscriber]:
+    """With the metrics that the environment asks for, which are of one artifact."""
+    if not wants_metrics(found) or not subscribers:
+        return subscribers
+    if len(subscribers) > 1:
+        subscribers[0](Warned("Configuration", "metrics are of one artifact; of several at once there are none"))
+        return subscribers
+    from fetcher.cli.metrics import publish
+
+    return [publish(found, report, subscribers[0])]
+
+
 class _Labelled:
     """A log whose lines say what they are about."""
 
@@ -106,8 +119,9 @@ class _Labelled:
 
 
 @contextmanager
-def _told(orders: Sequence[Order], kind: Kind) -> Iterator[list[Subscriber]]:
+def _told(orders: Sequence[Order], found: Mapping[str, Any]) -> Iterator[list[Subscriber]]:
     """One subscriber for each order. Several cannot share a bar, so they get log lines, each with its directory."""
+    kind = found.get("progress", "auto")
     with ExitStack() as stack:
         if len(orders) == 1 or kind in ("json", "none"):
             yield [stack.enter_context(subscribed(kind, sys.stderr)) for _ in orders]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fetcher.cli.options import TERMINATION_LOG
+from fetcher.command.common_options import TERMINATION_LOG
 from fetcher.command.parser import Parser
 from fetcher.command.running import Report, carried_out
 from fetcher.command.termination import destination_of_variable
@@ -60,7 +60,7 @@ def _download(words: Sequence[str], report: Report) -> Mapping[str, Any]:
     found = options_of(os.environ)
     try:
         request = request_of(os.environ)
-        (artifact,) = fetched([_order(request, found)], found.get("progress", "auto"), report)
+        (artifact,) = fetched([_order(request, found)], found, report)
     except FetchError as error:
         error.message = in_known_words(error)
         raise

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from fetcher.artifact import ArtifactRef
-from fetcher.cli.options import TERMINATION_LOG
+from fetcher.command.common_options import TERMINATION_LOG
 from fetcher.command.parser import Parser
 from fetcher.command.running import Report, carried_out, with_progress
 from fetcher.command.termination import destination_of_variable
@@ -56,21 +56,20 @@ def _initialize(words: Sequence[str], report: Report) -> Mapping[str, Any]:
     # All are looked at before anything is brought: what can't be brought ends at once.
     kinds = [kserve.kind_of(pair.source, exists=os.path.exists(pair.source)) for pair in pairs]
     found, patterns = options_of(os.environ), kserve.patterns_of(os.environ)
-    progress = found.get("progress", "auto")
 
     def bring_what_is_here(on_event: Subscriber) -> list[tuple[kserve.Pair, kserve.Kind]]:
         _trust(os.environ, on_event)
         left = [_what_is_left(pair, kind, patterns, on_event) for pair, kind in zip(pairs, kinds, strict=True)]
         return [each for each in left if each is not None]
 
-    left = with_progress(progress, bring_what_is_here)
+    left = with_progress(found.get("progress", "auto"), bring_what_is_here)
     sharing = Counter(pair.directory.absolute() for pair, _ in left)
     orders = []
     for pair, kind in left:
         settings = settings_for(pair.directory, found, os.environ, among=len(left))
         settings = replace(settings, shared_dest=sharing[pair.directory.absolute()] > 1)
         orders.append(order_of(pair.source, kind, patterns, settings))
-    artifacts = fetched(orders, progress, report)
+    artifacts = fetched(orders, found, report)
     directories = ", ".join(dict.fromkeys(str(pair.directory) for pair in pairs))
     return {"message": f"the model is at {directories}", "bytes": sum(artifact.bytes for artifact in artifacts)}
 

@@ -25,7 +25,6 @@ from typing import TypeVar
 
 from fetcher import __version__
 from fetcher.artifact import ArtifactRef, Listing, RemoteFile, redact, total_size
-from fetcher.cpu import cpu_count, page_cache_room
 from fetcher.engine import Artifact, described
 from fetcher.engine.failure import one_error
 from fetcher.engine.hashing import hash_threads
@@ -39,6 +38,8 @@ from fetcher.engine.transfer import Limits, Transfer
 from fetcher.errors import ContentChanged, DigestUnavailable, NotFound, SourceError
 from fetcher.events import Committing, Planned, Resolved, Resolving, Subscriber, Warned
 from fetcher.filesystem import file_mode, make_directory, storing
+from fetcher.host.memory import memory_left
+from fetcher.host.processors import cpu_count
 from fetcher.manifest import Manifest
 from fetcher.planning.memory import plan_memory
 from fetcher.planning.paths import refuse_hostile_paths
@@ -209,7 +210,7 @@ class Pipeline:
             hash_threads=hash_threads(threads),
             write_threads=write_threads(threads),
         )
-        total, room = total_size(files), max(LEAST_ROOM, page_cache_room() - self.settings.memory_limit)
+        total, room = total_size(files), max(LEAST_ROOM, memory_left().pages.bytes - self.settings.memory_limit)
         self.emit(Planned(len(files), total, prepared.held, memory.connections))
         drop_pages = self.settings.page_cache == "drop" or (self.settings.page_cache == "auto" and total > room)
         limits = Limits(

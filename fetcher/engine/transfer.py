@@ -255,6 +255,7 @@ class Transfer:
                 finally:
                     self._pulls.discard(pull)
                     self._tell_hashing()
+                    self._emit(ConnectionsActive(len(self._pulls)))
             self._judge.finished(pull.received / max(time.monotonic() - pull.began, 1e-3))
             if incoming.size is None:
                 incoming.end_unsized(cursor)

@@ -87,7 +87,7 @@ class Meter:
 
 @dataclass(slots=True)
 class Tally:
-    """Bytes `done` of `total` are here (held or received), `hashed` of them checked; `phase` is what goes on now.
+    """Bytes `done` of `total` are here (`held` before, or received), `hashed` of them checked; `phase` is what goes on now.
 
     `total` is 0 while nobody knows it: before the plan, and for a file whose source does not tell its size.
     """
@@ -96,6 +96,7 @@ class Tally:
     phase: Phase = "starting"
     total: int = 0
     done: int = 0
+    held: int = 0
     files: int = 0
     verified: int = 0
     connections: int = 0
@@ -109,17 +110,17 @@ class Tally:
         self.phase = _PHASES.get(type(event), self.phase)
         match event:
             case Planned():
-                self.total, self.done, self.files = event.total, event.held, event.files
+                self._plan(event.files, event.total, event.held)
                 self.phase = "fetching" if event.connections and not self._complete() else "verifying"
             case LoadPlanned():
-                self.total, self.done, self.files, self.phase = event.total, event.held, event.files, event.doing
-            case BytesLoaded():
+                self._plan(event.files, event.total, event.held)
+                self.phase = event.doing
+            case Copied() if event.cached:
+                self._plan(event.files, event.bytes, event.bytes)
+            case BytesReceived() | BytesLoaded():
                 self.received.add(event.bytes)
                 self.done += event.bytes
-            case BytesReceived():
-                self.received.add(event.bytes)
-                self.done += event.bytes
-                if self._complete():
+                if self.phase == "fetching" and self._complete():
                     self.phase = "verifying"
             case BytesDiscarded():
                 self.done = max(0, self.done - event.bytes)
@@ -153,6 +154,9 @@ class Tally:
         """Of the present phase; None while nothing moves, or nobody knows how much is to come."""
         rate, missing = self.rate(), self.total - self.position
         return missing / rate if rate > 0 and missing >= 0 and self.total else None
+
+    def _plan(self, files: int, total: int, held: int) -> None:
+        self.files, self.total, self.held, self.done = files, total, held, held
 
     def _complete(self) -> bool:
         return self.done >= self.total > 0

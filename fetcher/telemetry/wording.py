@@ -9,6 +9,7 @@ from fetcher.events import (
     Finished,
     LeaseWaiting,
     Linked,
+    Listening,
     LoadPlanned,
     Mismatched,
     Pinned,
@@ -21,16 +22,8 @@ from fetcher.events import (
     Warmed,
     Warned,
 )
+from fetcher.quantities import size
 from fetcher.telemetry.tally import Tally
-
-
-def size(count: float) -> str:
-    """Bytes, as a person says them: `1.5 GiB`."""
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if abs(count) < 1024 or unit == "TiB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    raise AssertionError("unreachable")
 
 
 def duration(seconds: float) -> str:
@@ -115,10 +108,10 @@ def notable(event: Event) -> str | None:
             return f"publishing {event.path}"
         case Finished():
             return summary(event)
-    return _of_some_commands(event)
+    return _beside_the_fetch(event)
 
 
-def _of_some_commands(event: Event) -> str | None:
+def _beside_the_fetch(event: Event) -> str | None:
     match event:
         case LoadPlanned() if event.held:
             return f"{size(event.held)} of {size(event.total)} are there already"
@@ -128,6 +121,8 @@ def _of_some_commands(event: Event) -> str | None:
             return copied(event)
         case Pinned():
             return pinned(event)
+        case Listening():
+            return f"listening at {event.where}: {', '.join(event.paths)}"
         case Unpacked():
             return f"{event.path}: {counted(event.files, 'file')} unpacked, {size(event.bytes)}"
         case Linked():

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -81,19 +82,25 @@ def _tensors(shard: int, size: int, dtype: Dtype) -> dict[str, int]:
 
 
 def _write_shard(path: Path, tensors: dict[str, int], dtype: Dtype, *, seed: str) -> None:
-    """The format: 8 bytes of header length, little endian; the header as JSON, padded to 8 bytes; the tensors."""
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    offset = 0
-    for name, rows in tensors.items():
-        stop = offset + rows * _ROW * _width(dtype)
-        header[name] = {"dtype": dtype, "shape": [rows, _ROW], "data_offsets": [offset, stop]}
-        offset = stop
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    shapes = {name: (rows, _ROW) for name, rows in tensors.items()}
     with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for piece in random_pieces(seed, offset):
+        file.write(header(shapes, dtype))
+        for piece in random_pieces(seed, sum(rows * _ROW * _width(dtype) for rows in tensors.values())):
             file.write(piece)
+
+
+def header(shapes: Mapping[str, Sequence[int]], dtype: Dtype) -> bytes:
+    """What a file of these tensors begins with: 8 bytes of length, little endian, and JSON, padded to 8 bytes. The tensors
+    follow in the same order, without gaps."""
+    entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for name, shape in shapes.items():
+        stop = offset + math.prod(shape) * _width(dtype)
+        entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, stop]}
+        offset = stop
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def _small_files(dtype: Dtype) -> dict[str, object]:

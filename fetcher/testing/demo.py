@@ -17,7 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fetcher.telemetry.wording import duration, size
+from fetcher.quantities import size
+from fetcher.telemetry.wording import duration
 from fetcher.testing.checkpoint import make_checkpoint
 
 MiB = 1024 * 1024

@@ -10,12 +10,13 @@ from typing import Any
 from fetcher.command.running import print_result
 from fetcher.errors import UsageError
 from fetcher.events import Subscriber
-from fetcher.telemetry.wording import counted, duration, rate, share, size
+from fetcher.host.memory import memory_left
+from fetcher.quantities import size
+from fetcher.telemetry.wording import counted, duration, rate, share
 from loader.cli.options import threads_for
 from loader.contents import Member, look, members, total
 from loader.filesystems import choose_strategy, filesystem_of, read_ahead_advice, read_ahead_kib
 from loader.holders import holders
-from loader.memory import memory_left
 from loader.residency import Residency, evict, together
 from loader.warming import bytes_in, warm, what_fits
 from loader.windows import share as part_of

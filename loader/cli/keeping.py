@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from fetcher.command.publication import with_labels
 from fetcher.command.running import print_result
 from fetcher.command.signals import Interrupted
-from fetcher.errors import from_os_error
-from fetcher.events import Subscriber, Warned
-from fetcher.filesystem import storing
-from fetcher.telemetry.wording import size
-from loader.cli.endpoint import serving
-from loader.cli.metrics import write_metrics, write_whole
+from fetcher.events import Listening, Subscriber
+from fetcher.filesystem import storing, write_whole
+from fetcher.quantities import size
+from fetcher.telemetry.endpoint import Answer, Site, serving
+from fetcher.telemetry.textfile import Textfile
+from fetcher.telemetry.wording import share
+from loader.cli.metrics import pin_metrics
 from loader.cli.options import threads_for
 from loader.pinning import Pin, State
 
@@ -53,25 +54,25 @@ def _publishers(found: Mapping[str, Any], stack: ExitStack, keeper: Pin, on_even
         with storing("remove what an earlier pin left", str(path)):
             path.unlink(missing_ok=True)
         stack.callback(_forget, path)
+    told = with_labels(lambda: pin_metrics(keeper.state), found)
     if "metrics_port" in found:
-        where = stack.enter_context(serving(found.get("metrics_address"), found["metrics_port"], lambda: keeper.state))
-        print(f"metrics at {where}/metrics, readiness at {where}/ready", file=sys.stderr, flush=True)
-
-    told: set[str] = set()
+        site = Site(told, {"/ready": lambda: readiness(keeper.state)})
+        where = stack.enter_context(serving(found.get("metrics_address"), found["metrics_port"], site))
+        on_event(Listening(where, site.paths))
+    textfile = Textfile(metrics_file, told) if metrics_file is not None else None
 
     def publish(state: State) -> None:
         if ready_file is not None:
             _show_ready(ready_file, ready=state.ready)
-        if metrics_file is not None:
-            try:
-                write_metrics(metrics_file, state)
-            except OSError as error:  # numbers for a graph are no reason to let go of the weights
-                problem = from_os_error(error, doing="write the metrics", path=str(metrics_file))
-                if problem.message not in told:
-                    told.add(problem.message)
-                    on_event(Warned(problem.reason, problem.message))
+        if textfile is not None and (warning := textfile.write()) is not None:
+            on_event(warning)
 
     return publish
+
+
+def readiness(state: State) -> Answer:
+    """For a readiness probe."""
+    return Answer(200 if state.ready else 503, f"{share(state.resident, state.total)} of {size(state.total)} in memory")
 
 
 def _show_ready(path: Path, *, ready: bool) -> None:

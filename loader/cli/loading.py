@@ -10,7 +10,8 @@ from typing import Any
 
 from fetcher.command.running import print_result
 from fetcher.events import BytesLoaded, LoadEnded, LoadPlanned, Subscriber
-from fetcher.telemetry.wording import counted, duration, rate, size
+from fetcher.quantities import size
+from fetcher.telemetry.wording import counted, duration, rate
 from loader.weights import open_weights
 
 _SETTINGS = ("strategy", "threads", "window", "rank", "world_size")

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from fetcher.command import common_options
 from fetcher.command.options import Option
 from fetcher.errors import ConfigurationError
-from fetcher.quantities import parse_seconds, parse_size
+from fetcher.quantities import parse_number, parse_seconds, parse_size
 from loader.crew import MOST_THREADS, default_threads
 from loader.filesystems import filesystem_of
 
 MOST_RANKS = 4096
 LEAST_WINDOW = 16 * 1024 * 1024
-
-
-def _number(least: int, most: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        if not re.fullmatch("[0-9]{1,9}", text.strip()) or not least <= int(text) <= most:
-            raise ConfigurationError(f"not a number from {least} to {most}: {text!r}")
-        return int(text)
-
-    return read
 
 
 def _window(text: str) -> int:
@@ -35,17 +25,28 @@ def _window(text: str) -> int:
 
 _option = partial(Option, program="loader")
 
-JSON = _option("json", "print one JSON object on stdout", switch=True)
+JSON = common_options.JSON.of("loader")
+TERMINATION_LOG = common_options.TERMINATION_LOG.of("loader")
+ENDING = tuple(option.of("loader") for option in common_options.ENDING)
+METRICS = tuple(option.of("loader") for option in common_options.METRICS)
 THREADS = _option(
     "threads",
     "so many at once (default: one a processor up to 16; at least 4 to warm; 16 over a network)",
-    _number(1, MOST_THREADS),
+    partial(parse_number, 1, MOST_THREADS),
     metavar="N",
 )
 RANKS = (
-    _option("rank", "which part is ours, from 0; of the processes on this host", _number(0, MOST_RANKS - 1), metavar="R"),
     _option(
-        "world_size", "how many parts there are, each for another process on this host", _number(1, MOST_RANKS), metavar="W"
+        "rank",
+        "which part is ours, from 0; of the processes on this host",
+        partial(parse_number, 0, MOST_RANKS - 1),
+        metavar="R",
+    ),
+    _option(
+        "world_size",
+        "how many parts there are, each for another process on this host",
+        partial(parse_number, 1, MOST_RANKS),
+        metavar="W",
     ),
 )
 READING = (
@@ -57,26 +58,8 @@ READING = (
     _option("window", "memory that is read ahead (default 512Mi)", _window, metavar="SIZE"),
 )
 PARTIAL = _option("partial", "where memory can't hold everything, warm what fits, from the beginning", switch=True)
-PROGRESS = _option("progress", "how to show progress on stderr", choices=("auto", "bar", "log", "json", "none"))
-TERMINATION_LOG = _option(
-    "termination_log",
-    "write the result as one line of JSON to FILE (default /dev/termination-log, if there)",
-    Path,
-    metavar="FILE",
-)
 READY_FILE = _option("ready_file", "a file that is there while everything is in memory", Path, metavar="FILE")
-METRICS = (
-    _option("metrics_port", "serve /metrics, /ready and /healthz on this port; 0: any", _number(0, 65535), metavar="N"),
-    _option(
-        "metrics_address",
-        "listen there only (default: everywhere, as the kubelet's probes come to the pod's address)",
-        metavar="ADDRESS",
-    ),
-    _option("metrics_file", "write the metrics to FILE, for node_exporter's textfile collector", Path, metavar="FILE"),
-)
 INTERVAL = _option("interval", "look so often whether all is there still (default 10s)", parse_seconds, metavar="SECONDS")
-
-ENDING = (PROGRESS, TERMINATION_LOG)
 
 
 def threads_for(path: str, *, busy: bool = False) -> int:

@@ -9,12 +9,15 @@ from fetcher.command.parser import Parser, parser_of
 from loader.cli.options import ENDING, INTERVAL, JSON, METRICS, PARTIAL, RANKS, READING, READY_FILE, THREADS
 
 COMMANDS: dict[str, tuple[str, tuple[Option, ...]]] = {
-    "warm": ("bring weights into the page cache and wait until they are there", (JSON, PARTIAL, THREADS, *RANKS, *ENDING)),
-    "load": ("read every tensor as an engine would, and say how fast", (JSON, *READING, THREADS, *RANKS, *ENDING)),
+    "warm": (
+        "bring weights into the page cache and wait until they are there",
+        (JSON, PARTIAL, THREADS, *RANKS, *METRICS, *ENDING),
+    ),
+    "load": ("read every tensor as an engine would, and say how fast", (JSON, *READING, THREADS, *RANKS, *METRICS, *ENDING)),
     "status": ("show how much is in memory, and how it is best read", (JSON,)),
     "evict": ("drop weights from the page cache, and say what stayed and why", (JSON,)),
-    "pin": ("keep weights in memory until told to stop", (READY_FILE, *METRICS, INTERVAL, THREADS, *ENDING)),
-    "copy": ("copy an artifact into RAM or to a local disk, verified, all or nothing", (JSON, THREADS, *ENDING)),
+    "pin": ("keep weights in memory until told to stop", (READY_FILE, INTERVAL, THREADS, *METRICS, *ENDING)),
+    "copy": ("copy an artifact into RAM or to a local disk, verified, all or nothing", (JSON, THREADS, *METRICS, *ENDING)),
 }
 
 POSITIONAL = {"warm": "PATH...", "load": "PATH", "status": "PATH...", "evict": "PATH...", "pin": "PATH...", "copy": "SRC DST"}

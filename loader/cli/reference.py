@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from fetcher.command.parser import section
+from fetcher.command.parser import metrics_table, section
+from loader.cli.metrics import all_load_metrics, pin_metrics
 from loader.cli.parser import COMMANDS, POSITIONAL
+from loader.pinning import State
 
 _INTRODUCTION = """\
 # `loader` on the command line
@@ -28,6 +30,14 @@ begins with a reason word.
 | 75 | `NotResident`, `FileReplaced`: another try may help |
 | 78 | `Configuration`: a variable, or a port that can't be had |
 | 128+n | signal n |"""
+
+_METRICS = """
+## Metrics
+
+`warm`, `load` and `copy` publish those of the first table: at `/metrics` while they run, as Prometheus text or OpenMetrics,
+whichever is asked for, and in a file that stays and says how they ended. `pin` publishes those of the second one, as long as it
+runs. Several commands whose files one node_exporter collects need a `--metrics-label` each.
+"""
 
 _NOTES = {
     "warm": """\
@@ -82,11 +92,9 @@ locked is looked at every `--interval` and read again when it was reclaimed; loo
 checkpoint that is replaced under its path is followed: unready, until the new one is there. A signal ends it with 0, or with
 128+n if nothing was ready yet.
 
-Metrics: `loader_ready`, `loader_total_bytes`, `loader_resident_bytes` (absent where nothing tells), `loader_locked_bytes`,
-`loader_locked`, `loader_files`, `loader_rewarmed_bytes_total`, `loader_checkpoint_changes_total`,
-`loader_checked_timestamp_seconds`, as Prometheus text or OpenMetrics. `/healthz` answers while the process lives. The port is
-open to all unless `--metrics-address` says where, since the kubelet's probes come to the pod's address; it tells counts of
-bytes and no names.""",
+The port (`--metrics-port`) answers at `/metrics`, `/ready` and `/healthz`. It is open to all unless `--metrics-address` says
+where, since the kubelet's probes come to the pod's address; it tells counts of bytes and no names. The metrics file goes when
+it ends.""",
     "copy": """\
 ```
 loader copy /models/5df9d7cea3b612c3 /dev/shm/model
@@ -108,7 +116,8 @@ def reference() -> str:
     lines = [_INTRODUCTION]
     for name, (help_text, options) in COMMANDS.items():
         lines += [*section(f"loader {name} {POSITIONAL[name]}", help_text, options), "", _NOTES[name]]
-    return "\n".join(lines) + "\n"
+    tables = [*metrics_table(all_load_metrics()), "", *metrics_table(pin_metrics(State()))]
+    return "\n".join([*lines, _METRICS, *tables]) + "\n"
 
 
 if __name__ == "__main__":

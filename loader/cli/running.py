@@ -8,10 +8,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from fetcher.command.common_options import wants_metrics
 from fetcher.command.options import values
 from fetcher.command.running import Report, carried_out, with_progress
 from fetcher.command.termination import destination, destination_of_words
 from fetcher.errors import ConfigurationError, UsageError
+from fetcher.events import Subscriber
 from loader.cli.options import TERMINATION_LOG
 from loader.cli.parser import COMMANDS, build_parser
 
@@ -59,7 +61,7 @@ def _warm(given: argparse.Namespace, found: dict[str, Any], report: Report) -> d
     from loader.cli import commands
 
     fields = with_progress(
-        found.get("progress", "auto"), lambda on_event: commands.warmed(given.paths, found, report.counting(on_event))
+        found.get("progress", "auto"), lambda on_event: commands.warmed(given.paths, found, _told(found, report, on_event))
     )
     commands.print_warmed(fields, as_json=found.get("json", False))
     return {"path": given.paths[0], "bytes": fields["bytes"], "resident": fields["after"]["resident"]}
@@ -71,7 +73,7 @@ def _load(given: argparse.Namespace, found: dict[str, Any], report: Report) -> d
     except ModuleNotFoundError as error:
         raise ConfigurationError(f"{error.name} is not installed here; pip install 'weightlift[loader]'") from error
     fields = with_progress(
-        found.get("progress", "auto"), lambda on_event: loaded(given.paths[0], found, report.counting(on_event))
+        found.get("progress", "auto"), lambda on_event: loaded(given.paths[0], found, _told(found, report, on_event))
     )
     print_loaded(fields, as_json=found.get("json", False))
     return {"path": given.paths[0], "bytes": fields["bytes"]}
@@ -82,7 +84,7 @@ def _copy(given: argparse.Namespace, found: dict[str, Any], report: Report) -> d
 
     fields = with_progress(
         found.get("progress", "auto"),
-        lambda on_event: copied(given.source, given.target, found, report.counting(on_event)),
+        lambda on_event: copied(given.source, given.target, found, _told(found, report, on_event)),
     )
     print_copied(fields, as_json=found.get("json", False))
     return {name: fields[name] for name in ("path", "revision", "cached", "bytes")}
@@ -93,6 +95,16 @@ def _pin(given: argparse.Namespace, found: dict[str, Any], report: Report) -> di
 
     state = with_progress(found.get("progress", "auto"), lambda on_event: pin(given.paths, found, report.counting(on_event)))
     return {"path": given.paths[0], "bytes": state.total, "resident": state.resident, "message": "stopped by a signal"}
+
+
+def _told(found: dict[str, Any], report: Report, on_event: Subscriber) -> Subscriber:
+    """Also to those who read the termination message, or metrics."""
+    on_event = report.counting(on_event)
+    if not wants_metrics(found):
+        return on_event
+    from loader.cli.metrics import publish
+
+    return publish(found, report, on_event)
 
 
 def _refuse_empty(given: argparse.Namespace) -> None:

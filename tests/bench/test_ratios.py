@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.fetching import rows as fetching
+from benchmarks.loading import rows as loading
 from benchmarks.measuring import Cost
-from benchmarks.ratios import ROWS, Row, Unmeasured, fastest, fastest_of, followed, longer, of
+from benchmarks.ratios import Row, Unmeasured, fastest, fastest_of, followed, longer, of
 from benchmarks.report import ratio_table
-from benchmarks.running import Measured
+from benchmarks.rounds import Measured
 
 
 def walls(*seconds: float | None) -> Measured:
@@ -62,13 +64,14 @@ def test_a_floor_and_a_ceiling_belong_to_what_passes(
     assert Row("", "", of("", ""), of("", ""), floor=floor, ceiling=ceiling).verdict(value) == verdict
 
 
-def test_every_row_is_in_the_report_even_when_nothing_was_run() -> None:
-    table = ratio_table({}, trial=False).splitlines()[2:]
-    assert len(table) == len(ROWS)
+@pytest.mark.parametrize("rows", [fetching.ROWS, loading.ROWS], ids=["fetch", "load"])
+def test_every_row_is_in_the_report_even_when_nothing_was_run(rows: tuple[Row, ...]) -> None:
+    table = ratio_table(rows, {}, trial=False).splitlines()[2:]
+    assert len(table) == len(rows)
     assert all(line.endswith("| not run | - |") or "no peer was run" in line for line in table)
 
 
 def test_a_trial_neither_passes_nor_fails() -> None:
     results = {"verify": {"sha256sum": walls(9.0), "fetcher verify": walls(1.0)}}
-    assert "| 9.00 (9.00-9.00) | **fail** |" in ratio_table(results, trial=False)
-    assert "| 9.00 (9.00-9.00) | trial |" in ratio_table(results, trial=True)
+    assert "| 9.00 (9.00-9.00) | **fail** |" in ratio_table(fetching.ROWS, results, trial=False)
+    assert "| 9.00 (9.00-9.00) | trial |" in ratio_table(fetching.ROWS, results, trial=True)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.commands import CLIENTS, environment, write_lists
-from benchmarks.publishing import Repository, Shape, publish
-from benchmarks.server import serving
+from benchmarks.fetching.commands import CLIENTS, environment, write_lists
+from benchmarks.fetching.publishing import Repository, Shape, publish
+from benchmarks.fetching.server import serving
 from tests.lab.availability import program
 from tests.lab.command import run_fetcher
 

@@ -11,13 +11,14 @@ import pytest
 
 from fetcher.cli.options import FETCH, PLACE, ROOT, SELECTION, settings_from
 from fetcher.cli.parser import COMMANDS, build_parser
+from fetcher.command.common_options import ENDING, METRICS
 from fetcher.command.options import Option, values
 from fetcher.errors import ConfigurationError, UsageError
 from tests.cli.conftest import last_line
 from tests.lab.command import run_fetcher
 
 DIGEST = "sha256:" + "ab" * 32
-ALL = (*ROOT, *SELECTION, *PLACE, *FETCH)
+ALL = (*ROOT, *SELECTION, *PLACE, *FETCH, *METRICS, *ENDING)
 
 GOOD: dict[str, tuple[str, Any]] = {
     "cache_dir": ("/cache", Path("/cache")),
@@ -38,6 +39,10 @@ GOOD: dict[str, tuple[str, Any]] = {
     "retry_for": ("1h30m", 5400.0),
     "lease_wait": ("250ms", 0.25),
     "lease_stale": ("90", 90.0),
+    "metrics_port": ("9090", 9090),
+    "metrics_address": ("::1", "::1"),
+    "metrics_file": ("/m.prom", Path("/m.prom")),
+    "metrics_label": ("artifact=llama=3", (("artifact", "llama=3"),)),
     "progress": ("none", "none"),
     "termination_log": ("/log", Path("/log")),
     "pvc_mount": ("claim=/mnt", (("claim", Path("/mnt")),)),
@@ -50,6 +55,8 @@ BAD = {
     **dict.fromkeys(("limit_rate", "memory_limit", "timeout_stall", "retry_for", "lease_wait", "lease_stale"), "nonsense"),
     "expect": "model.safetensors=md5:1234",
     "pvc_mount": "claim",
+    "metrics_port": "65536",
+    "metrics_label": "artifact",
 }
 
 
@@ -104,6 +111,12 @@ def test_a_repeated_variable_holds_several_values_and_the_flag_replaces_them_all
     assert values(ALL, nothing_given(), environ) == {"include": ("*.json", "*.safetensors", "tokenizer*")}
     given = build_parser().parse_args(["fetch", "hf://org/model", "--include", "a,b", "--include", "c"])
     assert values(ALL, given, environ) == {"include": ("a,b", "c")}
+
+
+@pytest.mark.parametrize("text", ["=llama", "no name=x", "__internal=x", "reason=x", "phase=x", "3=x", "n" * 64 + "=x"])
+def test_a_label_that_prometheus_or_our_own_metrics_would_not_bear_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--metrics-label: not NAME=VALUE"):
+        values(ALL, build_parser().parse_args(["fetch", "hf://org/model", "--metrics-label", text]), {})
 
 
 def test_an_expected_digest_may_belong_to_a_path_with_an_equals_sign() -> None:

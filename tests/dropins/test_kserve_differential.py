@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.commands import CLIENTS
+from benchmarks.fetching.commands import CLIENTS
 from benchmarks.installation import peers_python
 from fetcher.testing.checkpoint import random_bytes
 from fetcher.testing.effects import FlipBit, Header
@@ -59,7 +59,7 @@ Make = Callable[[Origin, Path], Situation]
 def theirs() -> tuple[str, ...]:
     """The command that stands for their image."""
     try:
-        python = peers_python()
+        python = peers_python("fetching")
     except subprocess.CalledProcessError as error:
         missing("kserve-storage", f"it is installed from PyPI, which failed: {error}")
     return str(python), str(CLIENTS / "kserve.py")

@@ -225,6 +225,12 @@ class TestRefreshPolicy:
         assert download(MODEL_SOURCE=address, CACHE_DIR=cache, MODEL_REFRESH_POLICY="OnChange").returncode == 69
 
 
+def test_metrics_are_left_in_a_file(repository: Origin, cache: Path, tmp_path: Path) -> None:
+    given = one_file(repository, cache) | {"FETCHER_METRICS_FILE": str(tmp_path / "metrics.prom")}
+    assert download(**given).returncode == 0
+    assert f"fetcher_expected_bytes {len(SMALL)}\n" in (tmp_path / "metrics.prom").read_text()
+
+
 class TestTwoReplicas:
     """On one volume, started at once: theirs publish a truncated file."""
 

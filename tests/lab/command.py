@@ -96,3 +96,12 @@ def end(process: subprocess.Popen[str]) -> None:
     if process.poll() is None:
         process.kill()
     process.communicate()
+
+
+def listening_at(process: subprocess.Popen[str]) -> str:
+    """Where a command started with `--metrics-port 0 --progress log` answers, as it says itself."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "listening at " in line:
+            return line.partition("listening at ")[2].partition(": ")[0]
+    raise AssertionError("it ended without listening")

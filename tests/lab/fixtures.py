@@ -13,6 +13,7 @@ from typing import Protocol
 import pytest
 import trustme
 
+from tests.lab.cgroups import made_cgroup
 from tests.lab.chaos import Chaos, chaos_from
 from tests.lab.command import end, started_fetcher
 from tests.lab.environment import is_foreign
@@ -64,6 +65,14 @@ def small_filesystem(tmp_path: Path) -> Iterator[MakeFilesystem]:
             return stack.enter_context(mounted_filesystem(kind, workspace, size=size, inodes=inodes, options=options))
 
         yield make
+
+
+@pytest.fixture
+def cgroup() -> Iterator[Path]:
+    """A cgroup of 64 MiB below this process's own."""
+    limit = str(64 * 1024 * 1024)
+    with made_cgroup("memory", v1={"memory.limit_in_bytes": limit}, v2={"memory.max": limit}) as group:
+        yield group
 
 
 @pytest.fixture

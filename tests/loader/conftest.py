@@ -27,10 +27,8 @@ from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
 from fetcher.testing.checkpoint import make_checkpoint
 from loader.cli import main
 from loader.kernel import PAGE
-from loader.memory import cgroup_directories
-from loader.mounts import parse_mounts
 from loader.residency import measure, together
-from tests.lab.availability import missing, require_root
+from tests.lab.availability import require_root
 from tests.lab.filesystems import SmallFilesystem
 from tests.lab.fixtures import MakeFilesystem
 
@@ -160,27 +158,6 @@ def mount() -> Iterator[Callable[..., Path]]:
     yield run
     for point in reversed(points):
         subprocess.run(["umount", "--lazy", str(point)], check=True, capture_output=True)
-
-
-@pytest.fixture
-def cgroup() -> Iterator[Path]:
-    """A cgroup of 64 MiB below this process's own."""
-    require_root("make a cgroup")
-    mounts = parse_mounts(Path("/proc/self/mountinfo").read_text())
-    own = Path(next(iter(cgroup_directories(Path("/proc/self/cgroup").read_text(), mounts))))
-    group = own / f"weightlift-{os.getpid()}"
-    limit = "memory.limit_in_bytes" if (own / "memory.usage_in_bytes").exists() else "memory.max"
-    try:
-        group.mkdir()
-    except OSError as error:
-        missing("cgroup of its own", f"the kernel or the container refuses it: {error}")
-    try:
-        if not (group / limit).exists():
-            missing("memory controller below its own cgroup", "enable it in cgroup.subtree_control")
-        (group / limit).write_text(str(64 * MiB))
-        yield group
-    finally:
-        group.rmdir()
 
 
 @pytest.fixture

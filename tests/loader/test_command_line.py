@@ -32,12 +32,14 @@ GOOD: dict[str, tuple[str, Any]] = {
     "metrics_port": ("0", 0),
     "metrics_address": ("127.0.0.1", "127.0.0.1"),
     "metrics_file": ("/m.prom", Path("/m.prom")),
+    "metrics_label": ("artifact=llama", (("artifact", "llama"),)),
     "interval": ("1m", 60.0),
 }
 BAD = {
     **dict.fromkeys(("json", "partial"), "perhaps"),
     **dict.fromkeys(("threads", "rank", "world_size", "strategy", "window", "progress", "interval"), "nonsense"),
     "metrics_port": "65536",
+    "metrics_label": "artifact",
 }
 
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from fetcher.errors import CannotWrite, DigestMismatch, NotFound, OutOfSpace, UsageError
 from fetcher.events import Event, silent
+from fetcher.host.memory import Bound, MemoryLeft
 from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.testing.checkpoint import make_checkpoint
 from loader import copying
@@ -27,7 +28,6 @@ from loader.cli import main
 from loader.copying import Copy, copy
 from loader.errors import FileReplaced, MalformedCheckpoint, TooLarge
 from loader.files import FileIdentity
-from loader.memory import Bound, MemoryLeft
 from loader.staging import stage_of, staged
 from tests.cli.conftest import last_line
 from tests.lab.availability import require_root

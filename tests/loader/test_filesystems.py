@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fetcher.host.memory import Bound
+from fetcher.host.mounts import Mount, mount_of
 from loader.filesystems import (
     Filesystem,
     Strategy,
@@ -21,9 +23,8 @@ from loader.filesystems import (
     read_ahead_advice,
     read_ahead_kib,
 )
-from loader.memory import Bound
-from loader.mounts import Mount, decoded, mount_number, mount_of, mount_under, parse_mounts
 from loader.residency import Residency
+from tests.host.machines import mounted
 from tests.lab.availability import program
 from tests.lab.filesystems import Kind, SmallFilesystem
 from tests.lab.fixtures import MakeFilesystem
@@ -32,81 +33,12 @@ from tests.loader.conftest import MiB
 GiB = 1024 * MiB
 MakeMount = Callable[..., Path]
 
-NODE = r"""
-22 28 0:21 / /proc rw,relatime shared:12 - proc proc rw
-28 1 259:1 / / rw,relatime shared:1 - ext4 /dev/nvme0n1p1 rw,discard
-90 28 259:3 / /data rw,noatime shared:50 - xfs /dev/nvme1n1 rw,attr2,inode64,noquota
-91 28 0:52 / /models rw,relatime shared:51 - nfs4 10.0.0.5:/exports/models rw,vers=4.2,rsize=1048576,nconnect=8
-92 90 0:53 / /data/with\040space rw - fuse.juicefs JuiceFS:my\040volume rw,user_id=0,allow_other
-93 90 259:3 /a/b /data/bound ro,noatime - xfs /dev/nvme1n1 rw,attr2,inode64,noquota
-94 91 0:54 / /models rw,relatime - tmpfs tmpfs rw,size=1048576k
-95 28 0:55 /@home /home rw - btrfs /dev/nvme2n1 rw,subvolid=256,subvol=/@home
-96 28 0:60 / /merged rw - overlay overlay rw,lowerdir=/l\0541:/l\134:2,upperdir=/u,workdir=/w
-this line is nothing
-"""
-MOUNTS = parse_mounts(NODE)
 
-
-def mounted(number: int) -> Mount:
-    return next(mount for mount in MOUNTS if mount.number == number)
-
-
-class TestMountinfo:
-    def test_every_field_that_matters(self) -> None:
-        options = ("rw", "user_id=0", "allow_other")
-        expected = Mount(92, "0:53", "/", "/data/with space", "fuse.juicefs", "JuiceFS:my volume", options)
-        assert mounted(92) == expected
-        assert mounted(92).option("user_id") == "0"
-        assert mounted(92).option("allow_other") == ""
-        assert mounted(92).option("other") is None
-
-    def test_what_is_no_mount_is_left_out(self) -> None:
-        assert [mount.number for mount in MOUNTS] == [22, 28, 90, 91, 92, 93, 94, 95, 96]
-
-    @given(st.text())
-    def test_what_the_kernel_escapes_is_read_back(self, text: str) -> None:
-        escaped = "".join(f"\\{ord(sign):03o}" if sign in " \t\n\\" else sign for sign in text)
-        assert decoded(escaped) == text
-
-    @given(st.text())
-    def test_any_text_is_read_without_complaint(self, text: str) -> None:
-        assert parse_mounts(text) == ()
-
-    @pytest.mark.parametrize(
-        ("path", "device", "number"),
-        [
-            ("/etc/hosts", "259:1", 28),
-            ("/data", "259:3", 90),
-            ("/data/model", "259:3", 90),
-            ("/database", "259:1", 28),
-            ("/data/with space/model", "0:53", 92),
-            ("/data/bound/model", "259:3", 93),
-            ("/models/one", "0:54", 94),
-            ("/home/me", "0:99", 95),  # btrfs shows another device to stat than to mountinfo
-        ],
-    )
-    def test_without_a_number_the_longest_point_wins_and_the_last_of_several(self, path: str, device: str, number: int) -> None:
-        found = mount_under(Path(path), MOUNTS, number=None, device=device)
-        assert found == mounted(number)
-
-    def test_a_file_that_was_open_before_it_was_mounted_over_is_known_by_its_device(self) -> None:
-        assert mount_under(Path("/models/one"), MOUNTS, number=None, device="0:52") == mounted(91)
-
-    def test_the_kernels_number_settles_it(self) -> None:
-        assert mount_under(Path("/models/one"), MOUNTS, number=91, device="0:54") == mounted(91)
-
-    def test_no_mounts_no_answer(self) -> None:
-        assert mount_under(Path("/models"), (), number=5, device="0:1") is None
-
-    def test_the_number_is_in_fdinfo(self) -> None:
-        assert mount_number("pos:\t0\nflags:\t012000000\nmnt_id:\t27\nino:\t2\n") == 27
-        assert mount_number("pos:\t0\nflags:\t012000000\n") is None
-
-    def test_the_layers_of_an_overlay_upper_first(self) -> None:
-        assert layers(mounted(96)) == ("/u", "/l,1", "/l:2")
-        added = Mount(1, "0:1", "/", "/", "overlay", "overlay", ("ro", "lowerdir+=/a:b", "lowerdir+=/c", "datadir+=/d"))
-        assert layers(added) == ("/a:b", "/c")
-        assert layers(mounted(90)) == ()
+def test_the_layers_of_an_overlay_upper_first() -> None:
+    assert layers(mounted(96)) == ("/u", "/l,1", "/l:2")
+    added = Mount(1, "0:1", "/", "/", "overlay", "overlay", ("ro", "lowerdir+=/a:b", "lowerdir+=/c", "datadir+=/d"))
+    assert layers(added) == ("/a:b", "/c")
+    assert layers(mounted(90)) == ()
 
 
 class TestRealMounts:

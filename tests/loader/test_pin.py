@@ -6,11 +6,7 @@ import os
 import re
 import resource
 import signal
-import socket
 import subprocess
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,16 +15,19 @@ from typing import Any, Protocol
 import pytest
 
 from fetcher.command.signals import Interrupted
-from fetcher.errors import ConfigurationError, NotFound
+from fetcher.errors import NotFound
 from fetcher.events import Event, Pinned, Warned, silent
+from fetcher.telemetry.exposition import exposition
 from fetcher.testing.checkpoint import make_checkpoint
-from loader.cli import endpoint, keeping
-from loader.cli.endpoint import serving
-from loader.cli.metrics import metrics, write_metrics
+from loader.cli import keeping
+from loader.cli.keeping import readiness
+from loader.cli.metrics import pin_metrics
 from loader.errors import FileReplaced
 from loader.pinning import Pin, State
 from tests.cli.conftest import last_line
-from tests.lab.command import end, run_loader, started_loader
+from tests.lab.asking import asked
+from tests.lab.command import end, listening_at, run_loader, started_loader
+from tests.lab.metrics import samples_in
 from tests.lab.waiting import wait_until
 from tests.loader.conftest import MiB, as_nobody, cool, make_cold, resident
 
@@ -59,12 +58,6 @@ def start_pin() -> Iterator[StartPin]:
         yield start
 
 
-def numbers(path: Path) -> dict[str, float]:
-    """What the metrics file says; nothing while there is none."""
-    text = path.read_text() if path.exists() else ""
-    return {name: float(value) for name, value in re.findall(r"^(\w+) (\S+)$", text, re.MULTILINE)}
-
-
 def stopped(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     process.send_signal(signal.SIGTERM)
     stdout, stderr = process.communicate(timeout=20)
@@ -81,7 +74,7 @@ class TestLocked:
         cool(model)
         assert resident(model) == 1
         size = sum(path.stat().st_size for path in model.iterdir())
-        seen = numbers(told)
+        seen = samples_in(told)
         assert (seen["loader_total_bytes"], seen["loader_locked_bytes"], seen["loader_resident_bytes"]) == (size, size, size)
         assert (seen["loader_ready"], seen["loader_locked"], seen["loader_rewarmed_bytes_total"]) == (1, 1, 0)
         code, stdout, stderr = stopped(pinning)
@@ -99,7 +92,7 @@ class TestLocked:
         cool(new)
         os.rename(model, model.parent / "old")
         os.rename(new, model)
-        wait_until(lambda: numbers(told).get("loader_checkpoint_changes_total") == 1, "the new one is seen")
+        wait_until(lambda: samples_in(told).get("loader_checkpoint_changes_total") == 1, "the new one is seen")
         wait_until(ready.exists, "it is ready again")
         cool(model)
         cool(model.parent / "old")
@@ -121,10 +114,10 @@ class TestNotLocked:
         wait_until(ready.exists, "it is ready")
         assert resident(model) == 1
         make_cold(model / SECOND)
-        wait_until(lambda: numbers(told).get("loader_rewarmed_bytes_total", 0) >= 4 * MiB, "it is read again")
-        wait_until(lambda: numbers(told).get("loader_ready") == 1, "it is ready again")
+        wait_until(lambda: samples_in(told).get("loader_rewarmed_bytes_total", 0) >= 4 * MiB, "it is read again")
+        wait_until(lambda: samples_in(told).get("loader_ready") == 1, "it is ready again")
         assert resident(model) == 1
-        assert numbers(told)["loader_locked"] == 0
+        assert samples_in(told)["loader_locked"] == 0
         code, _, stderr = stopped(pinning)
         assert code == 0
         assert re.search(r"warning: NotLocked: .* can't be locked \(RLIMIT_MEMLOCK: limit 1\.0 MiB", stderr)
@@ -235,94 +228,28 @@ PARTLY = State(files=2, total=100, resident=99, checked=1.5)
 UNKNOWN = State(files=2, total=100, resident=None, checked=1.5)
 
 
-class TestEndpoint:
-    @pytest.fixture
-    def states(self) -> list[State]:
-        return [READY]
-
-    @pytest.fixture
-    def where(self, states: list[State]) -> Iterator[str]:
-        with serving("127.0.0.1", 0, lambda: states[-1]) as where:
-            yield where
-
-    def get(self, address: str, accept: str = "*/*") -> tuple[int, str, str]:
-        request = urllib.request.Request(address, headers={"Accept": accept})
-        try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
-                return answer.status, answer.headers["Content-Type"], answer.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.headers["Content-Type"], error.read().decode()
-
+class TestReadiness:
     @pytest.mark.parametrize(("state", "code"), [(READY, 200), (PARTLY, 503), (UNKNOWN, 503), (State(), 503)])
-    def test_it_is_ready_only_when_all_is_known_to_be_there(
-        self, where: str, states: list[State], state: State, code: int
-    ) -> None:
-        states.append(state)
-        assert self.get(f"{where}/ready")[0] == code
-        assert self.get(f"{where}/healthz")[0] == 200
+    def test_it_is_ready_only_when_all_is_known_to_be_there(self, state: State, code: int) -> None:
+        assert readiness(state).code == code
 
-    def test_numbers_in_the_format_that_is_asked_for(self, where: str) -> None:
-        code, kind, text = self.get(f"{where}/metrics")
-        assert (code, kind.partition(";")[0]) == (200, "text/plain")
-        assert "# TYPE loader_rewarmed_bytes_total counter\nloader_rewarmed_bytes_total 7\n" in text
-        _, kind, text = self.get(f"{where}/metrics?x=1", accept="application/openmetrics-text; version=1.0.0")
-        assert kind.startswith("application/openmetrics-text")
-        assert "# TYPE loader_rewarmed_bytes counter\nloader_rewarmed_bytes_total 7\n" in text
-        assert text.endswith("\n# EOF\n")
-
-    def test_nothing_else_is_there(self, where: str) -> None:
-        assert self.get(f"{where}/etc/passwd")[0] == 404
-
-    def test_without_an_address_it_listens_everywhere(self) -> None:
-        with serving(None, 0, lambda: READY) as where:
-            port = where.rpartition(":")[2]
-            assert self.get(f"http://127.0.0.1:{port}/ready")[0] == 200
-
-    def test_a_port_in_use_is_a_matter_of_configuration(self, where: str) -> None:
-        port = int(where.rpartition(":")[2])
-        with pytest.raises(ConfigurationError, match=f"port {port}: address already in use"), serving("127.0.0.1", port, State):
-            pass
-
-    def test_clients_that_say_nothing_do_not_keep_others_out_for_long(
-        self, monkeypatch: pytest.MonkeyPatch, states: list[State]
-    ) -> None:
-        monkeypatch.setattr(endpoint._Handler, "timeout", 0.1)  # noqa: SLF001
-        with serving("127.0.0.1", 0, lambda: states[-1]) as where, ExitStack() as stack:
-            for _ in range(40):
-                stack.enter_context(socket.create_connection(("127.0.0.1", int(where.rpartition(":")[2]))))
-
-            def answered() -> bool:
-                try:
-                    return self.get(f"{where}/ready")[0] == 200
-                except OSError:
-                    return False
-
-            wait_until(answered, "there is room again")
-        assert threading.active_count() < 40
+    def test_it_can_be_asked_for_beside_the_metrics(self, model: Path, start_pin: StartPin) -> None:
+        pinning = start_pin(
+            model, "--metrics-port", "0", "--metrics-address", "127.0.0.1", "--metrics-label", "artifact=m", "--progress", "log"
+        )
+        where = listening_at(pinning)
+        wait_until(lambda: asked(f"{where}/ready").code == 200, "it is ready")
+        assert asked(f"{where}/ready").text == "100 % of 8.0 MiB in memory\n"
+        assert 'loader_ready{artifact="m"} 1\n' in asked(f"{where}/metrics").text
+        assert stopped(pinning)[0] == 0
 
 
 class TestMetrics:
-    def test_what_nobody_knows_is_left_out(self, tmp_path: Path) -> None:
-        write_metrics(tmp_path / "m.prom", UNKNOWN)
-        assert "loader_resident_bytes" not in numbers(tmp_path / "m.prom")
-        assert numbers(tmp_path / "m.prom")["loader_ready"] == 0
-
-    def test_the_file_is_replaced_as_one_and_readable_to_others(self, tmp_path: Path) -> None:
-        path = tmp_path / "m.prom"
-        for state in (PARTLY, READY):
-            write_metrics(path, state)
-        assert numbers(path)["loader_ready"] == 1
-        assert (path.stat().st_mode & 0o777, [entry.name for entry in tmp_path.iterdir()]) == (0o644, ["m.prom"])
-
-    def test_a_place_that_cannot_be_written_leaves_no_draft(self, tmp_path: Path) -> None:
-        (tmp_path / "m.prom").mkdir()
-        with pytest.raises(OSError, match="directory"):
-            write_metrics(tmp_path / "m.prom", READY)
-        assert [entry.name for entry in tmp_path.iterdir()] == ["m.prom"]
-
-    def test_every_name_begins_with_the_program(self) -> None:
-        assert all(metric.name.startswith("loader_") and metric.help for metric in metrics(READY))
+    def test_what_nobody_knows_is_left_out(self) -> None:
+        text = exposition(pin_metrics(UNKNOWN))
+        assert "loader_ready 0\n" in text
+        assert "loader_resident_bytes" not in text
+        assert "loader_checked_timestamp_seconds" not in exposition(pin_metrics(State()))
 
 
 def test_a_metrics_file_that_cannot_be_written_lets_nothing_go(model: Path, tmp_path: Path, start_pin: StartPin) -> None:

@@ -15,13 +15,13 @@ from safetensors.numpy import save_file
 
 import loader
 from fetcher.errors import NotFound, UsageError
+from fetcher.host.memory import Bound, MemoryLeft
 from loader import weights as module
 from loader.arrays import Array, Raw
 from loader.dtypes import DTYPES
 from loader.errors import FileReplaced, MalformedCheckpoint, TooLarge
 from loader.filesystems import Strategy
 from loader.header import TensorInfo
-from loader.memory import Bound, MemoryLeft
 from loader.weights import Weights, part_of
 from tests.loader.conftest import MiB, make_warm, resident
 from tests.loader.making import content, entry, read_by_the_package

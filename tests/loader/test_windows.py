@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fetcher.host.memory import Bound
 from loader.errors import TooLarge
 from loader.kernel import PAGE
-from loader.memory import Bound
 from loader.warming import bytes_in, what_fits
 from loader.windows import WIDEST, Window, fitting, joined, room_for, share, width_for, windows
 

@@ -137,7 +137,14 @@ def one_of_each() -> list[Event]:
 
 
 def _value(annotation: str) -> object:
-    values = {"str": "text", "int": 1, "float": 1.0, "bool": True, "Literal['warming',": "warming"}
+    values: dict[str, object] = {
+        "str": "text",
+        "int": 1,
+        "float": 1.0,
+        "bool": True,
+        "Literal['warming',": "warming",
+        "tuple[str,": ("a",),
+    }
     return values[annotation.partition(" ")[0]]
 
 

@@ -29,8 +29,9 @@ from fetcher.events import (
     TakenOver,
     Warned,
 )
+from fetcher.quantities import size
 from fetcher.telemetry.tally import Tally
-from fetcher.telemetry.wording import counted, duration, notable, progress, share, size, summary, waiting
+from fetcher.telemetry.wording import counted, duration, notable, progress, share, summary, waiting
 from tests.telemetry.conftest import Clock
 from tests.telemetry.test_tally import FINISHED
 

@@ -1,6 +1,6 @@
-"""What `loader pin` says over HTTP: /metrics, /ready for a readiness probe, /healthz for a liveness probe.
+"""Metrics over HTTP while a command runs: /metrics, /healthz for a liveness probe, and what pages a command adds.
 
-It tells counts of bytes and nothing else, no path and no name, so it may listen where the kubelet reaches it.
+It tells counts and nothing else, no path and no name, so it may listen where Prometheus and the kubelet reach it.
 """
 
 from __future__ import annotations
@@ -8,17 +8,15 @@ from __future__ import annotations
 import errno
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
 from typing import Any
 
 from fetcher.errors import ConfigurationError
-from fetcher.telemetry.exposition import OPENMETRICS, TEXT, exposition
-from fetcher.telemetry.wording import share, size
-from loader.cli.metrics import metrics
-from loader.pinning import State
+from fetcher.telemetry.exposition import OPENMETRICS, TEXT, Metric, exposition
 
 _MOST_CLIENTS = 16
 _PATIENCE = 5.0
@@ -28,11 +26,31 @@ _PLAIN = "text/plain; charset=utf-8"
 _NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A status of HTTP, and a line for whoever looks at it."""
+
+    code: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What there is to ask for. Both are called by threads of the server, at each request."""
+
+    metrics: Callable[[], Iterable[Metric]]
+    pages: Mapping[str, Callable[[], Answer]]
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return ("/metrics", "/healthz", *self.pages)
+
+
 @contextmanager
-def serving(address: str | None, port: int, state: Callable[[], State]) -> Iterator[str]:
+def serving(address: str | None, port: int, site: Site) -> Iterator[str]:
     """Answer until the block ends; gives the address. Raises ConfigurationError where it can't listen."""
     try:
-        server = _listening(address, port, state)
+        server = _listening(address, port, site)
     except OSError as error:
         problem = (error.strerror or str(error)).lower()
         raise ConfigurationError(f"cannot listen on {address or 'any address'}, port {port}: {problem}") from error
@@ -46,15 +64,15 @@ def serving(address: str | None, port: int, state: Callable[[], State]) -> Itera
         server.server_close()
 
 
-def _listening(address: str | None, port: int, state: Callable[[], State]) -> _Server:
+def _listening(address: str | None, port: int, site: Site) -> _Server:
     if address is not None:
-        return _Server(socket.AF_INET6 if ":" in address else socket.AF_INET, address, port, state)
+        return _Server(socket.AF_INET6 if ":" in address else socket.AF_INET, address, port, site)
     try:
-        return _Server(socket.AF_INET6, "::", port, state)
+        return _Server(socket.AF_INET6, "::", port, site)
     except OSError as error:
         if error.errno not in _NO_SUCH_FAMILY:
             raise
-        return _Server(socket.AF_INET, "0.0.0.0", port, state)  # noqa: S104 - probes come to the pod's address
+        return _Server(socket.AF_INET, "0.0.0.0", port, site)  # noqa: S104 - probes come to the pod's address
 
 
 class _Server(ThreadingTCPServer):
@@ -64,9 +82,9 @@ class _Server(ThreadingTCPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, family: socket.AddressFamily, address: str, port: int, state: Callable[[], State]) -> None:
+    def __init__(self, family: socket.AddressFamily, address: str, port: int, site: Site) -> None:
         self.address_family = family
-        self.state = state
+        self.site = site
         self._free = threading.BoundedSemaphore(_MOST_CLIENTS)
         super().__init__((address, port), _Handler)
 
@@ -95,7 +113,7 @@ class _Server(ThreadingTCPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
     timeout = _PATIENCE
-    server_version = "loader"
+    server_version = "weightlift"
     sys_version = ""
 
     def do_GET(self) -> None:
@@ -105,18 +123,17 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def _answer(self) -> None:
-        state = self.server.state()
-        match self.path.partition("?")[0]:
-            case "/metrics":
-                openmetrics = "application/openmetrics-text" in self.headers.get("Accept", "")
-                self._send(200, OPENMETRICS if openmetrics else TEXT, exposition(metrics(state), openmetrics=openmetrics))
-            case "/ready":
-                known = f"{share(state.resident, state.total)} of {size(state.total)} in memory\n"
-                self._send(200 if state.ready else 503, _PLAIN, known)
-            case "/healthz":
-                self._send(200, _PLAIN, "alive\n")
-            case _:
-                self._send(404, _PLAIN, "there are /metrics, /ready and /healthz\n")
+        site, path = self.server.site, self.path.partition("?")[0]
+        if path == "/metrics":
+            openmetrics = "application/openmetrics-text" in self.headers.get("Accept", "")
+            self._send(200, OPENMETRICS if openmetrics else TEXT, exposition(site.metrics(), openmetrics=openmetrics))
+        elif path == "/healthz":
+            self._send(200, _PLAIN, "alive\n")
+        elif path in site.pages:
+            answer = site.pages[path]()
+            self._send(answer.code, _PLAIN, answer.text + "\n")
+        else:
+            self._send(404, _PLAIN, f"there are {', '.join(site.paths)}\n")
 
     def _send(self, code: int, kind: str, text: str) -> None:
         body = text.encode()

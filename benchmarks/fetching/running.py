@@ -4,37 +4,25 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from benchmarks.commands import Programs, Task, environment, write_lists
 from benchmarks.disk import agree, probe, wait_until_idle
+from benchmarks.fetching.commands import Programs, Task, environment, write_lists
+from benchmarks.fetching.peers import CONTENDERS, FETCHER
+from benchmarks.fetching.scenarios import Scenario
+from benchmarks.fetching.server import Server
 from benchmarks.installation import CHECKOUT
 from benchmarks.measuring import Cost, Failed, Watch, run
-from benchmarks.peers import CONTENDERS, FETCHER, Contender
-from benchmarks.scenarios import Scenario
-from benchmarks.server import Server
+from benchmarks.rounds import Entry, Measured, Wording, interleaved, prepared
 
 TIMEOUT = 900.0
 """Seconds for one run; 8 GiB at 10 MB/s."""
 PROBE = 1 << 30
 """Bytes that a probe of the disk writes at most: a second or two."""
-
-
-@dataclass(slots=True)
-class Measured:
-    """One contender in one scenario: a cost for each round, None where a round was discarded; or why there is none."""
-
-    command: Sequence[str] = ()
-    tried: dict[tuple[str, ...], str] = field(default_factory=dict)
-    """What came of each way before the rounds, by its command for readers; the fastest went on."""
-    costs: list[Cost | None] = field(default_factory=list)
-    failure: str | None = None
-
-    def kept(self) -> list[Cost]:
-        return [cost for cost in self.costs if cost is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +47,10 @@ class Stage:
         """The files that a contender brings."""
         return [str(self.task().destination / file.name) for file in self.server.repository.files]
 
-    def words(self, command: Sequence[str]) -> tuple[str, ...]:
-        """The command for readers, without the directories of this machine and this run."""
+    @property
+    def wording(self) -> Wording:
         names = {self.task().destination: "COPY", self.server.repository.directory: "SERVED", self.scratch: "SCRATCH"}
-        return tuple(_renamed(word, {**names, CHECKOUT: "."}) for word in command)
+        return Wording({**names, CHECKOUT: "."})
 
     def run(self, command: Sequence[str], *, enough: Callable[[Watch], bool] | None = None) -> Cost:
         home = self.scratch / "home"
@@ -82,55 +70,32 @@ def play(stage: Stage, *, rounds: int) -> dict[str, Measured]:
     stage.server.repository.warm()
     match stage.scenario.kind:
         case "fetch":
-            return _interleaved(stage, rounds, _fetched)
+            return _in_turn(stage, rounds, _fetched)
         case "disk":
-            return _interleaved(stage, rounds, _durable)
+            return _in_turn(stage, rounds, _durable)
         case "resume":
-            return _interleaved(stage, rounds, _resumed)
+            return _in_turn(stage, rounds, _resumed)
         case "hit":
             return _hits(stage, rounds)
         case "verify":
             with _empty(stage.copies):
                 stage.run(CONTENDERS[FETCHER].ways[0](stage.task()))
-                return _interleaved(stage, rounds, _fetched)
+                return _in_turn(stage, rounds, _fetched)
 
 
-def _interleaved(stage: Stage, rounds: int, attempt: Attempt) -> dict[str, Measured]:
-    """A busy moment of the machine hits all alike; another one begins each round, so that none always follows the same."""
-    measured = {name: _prepared(stage, CONTENDERS[name]) for name in stage.scenario.contenders}
-    names = list(measured)
-    for number in range(rounds):
-        first = number % len(names)
-        for name in (*names[first:], *names[:first]):
-            _add(measured[name], stage, attempt if CONTENDERS[name].fetches else Stage.run)
-    return measured
+def _in_turn(stage: Stage, rounds: int, attempt: Attempt) -> dict[str, Measured]:
+    entries = {name: _entry(stage, name, attempt) for name in stage.scenario.contenders}
+    return interleaved(entries, stage.wording, rounds=rounds)
 
 
-def _prepared(stage: Stage, contender: Contender) -> Measured:
-    """Everybody runs before the first round, which warms programs and libraries; whoever has several ways, in each."""
-    if missing := contender.missing():
-        return Measured(failure=missing)
-    attempt = _fetched if contender.fetches else Stage.run
-    walls: dict[Sequence[str], float] = {}
-    outcomes: dict[tuple[str, ...], str] = {}
-    for command in dict.fromkeys(tuple(way(stage.task())) for way in contender.ways):
-        try:
-            walls[command] = attempt(stage, command).wall
-            outcomes[stage.words(command)] = f"{walls[command]:.2f} s"
-        except Failed as error:
-            outcomes[stage.words(command)] = str(error)
-    if not walls:
-        return Measured(failure="; ".join(outcomes.values()))
-    return Measured(min(walls, key=walls.__getitem__), outcomes)
-
-
-def _add(measured: Measured, stage: Stage, attempt: Attempt) -> None:
-    if measured.failure is not None:
-        return
-    try:
-        measured.costs.append(attempt(stage, measured.command))
-    except Failed as error:
-        measured.failure = str(error)
+def _entry(stage: Stage, name: str, attempt: Attempt) -> Entry:
+    contender = CONTENDERS[name]
+    return Entry(
+        ways=tuple(tuple(way(stage.task())) for way in contender.ways),
+        trial=partial(_fetched, stage) if contender.fetches else stage.run,
+        attempt=partial(attempt, stage) if contender.fetches else stage.run,
+        missing=contender.missing(),
+    )
 
 
 def _fetched(stage: Stage, command: Sequence[str]) -> Cost:
@@ -169,10 +134,10 @@ def _hits(stage: Stage, rounds: int) -> dict[str, Measured]:
     """Not interleaved: each copy would have to stay."""
     measured = {}
     for name in stage.scenario.contenders:
-        measured[name] = _prepared(stage, CONTENDERS[name])
+        measured[name] = prepared(_entry(stage, name, _fetched), stage.wording)
         with _empty(stage.copies):
             for _ in range(rounds + 1):
-                _add(measured[name], stage, Stage.run)
+                measured[name].add(stage.run)
             del measured[name].costs[:1]
     return measured
 
@@ -199,9 +164,3 @@ def _empty(copies: Path) -> Iterator[None]:
 def _compare(stage: Stage) -> None:
     if wrong := stage.server.repository.arrived(stage.task().destination):
         raise Failed(wrong)
-
-
-def _renamed(word: str, names: Mapping[Path, str]) -> str:
-    for directory, name in names.items():
-        word = word.replace(str(directory), name)
-    return word

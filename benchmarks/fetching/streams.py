@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks import lanes
 from benchmarks.measuring import Cost
-from benchmarks.running import Measured
+from benchmarks.rounds import Measured
 from fetcher.integrity.lanes import available
 
 SCENARIO = "sha256"

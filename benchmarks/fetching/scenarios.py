@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from benchmarks.peers import (
+from benchmarks.fetching.peers import (
     ARIA2C,
     BARE_LOOP,
     CHECKS,
@@ -23,7 +23,7 @@ from benchmarks.peers import (
     VERIFY,
     VERIFY_FULL,
 )
-from benchmarks.publishing import MiB, Shape
+from benchmarks.fetching.publishing import MiB, Shape
 
 GiB = 1024 * MiB
 MANY = 64

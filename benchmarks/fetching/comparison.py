@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 
-from benchmarks.commands import Programs
+from benchmarks.disk import workspace
+from benchmarks.fetching.commands import Programs
+from benchmarks.fetching.link import CAP, linked, unavailable
+from benchmarks.fetching.publishing import Repository, publish
+from benchmarks.fetching.report import CONDITIONS, report
+from benchmarks.fetching.running import Stage, play
+from benchmarks.fetching.scenarios import Scenario
+from benchmarks.fetching.server import serving
+from benchmarks.fetching.streams import SCENARIO as STREAMS
+from benchmarks.fetching.streams import measured as streams
 from benchmarks.installation import peers_python
-from benchmarks.link import CAP, linked, unavailable
 from benchmarks.measuring import GB, Failed
-from benchmarks.publishing import Repository, publish
 from benchmarks.ratios import Results
-from benchmarks.report import Setting, report
-from benchmarks.running import Stage, play
-from benchmarks.scenarios import Scenario
-from benchmarks.server import serving
-from benchmarks.streams import SCENARIO as STREAMS
-from benchmarks.streams import measured as streams
-from benchmarks.surroundings import commit, machine, versions
+from benchmarks.surroundings import Setting, versions
 
+PEERS = ("hf_transfer", "huggingface_hub", "hf-xet", "httpx2", "kserve-storage")
+TOOLS = ("nginx", "aria2c", "curl", "openssl", "sha256sum", "fio")
 ROOM = 1.1
 """Of a copy's size: what contenders keep beside it, and a reserve."""
 
@@ -47,11 +47,12 @@ class Options:
 
 def compare(options: Options) -> str:
     """Play all scenarios and return the report; it is also written after each of them when there is a place for it."""
-    programs = Programs(options.fetcher, str(peers_python()), options.lean)
+    programs = Programs(options.fetcher, str(peers_python("fetching")), options.lean)
     scenarios = [scenario.scaled(options.scale) for scenario in options.scenarios]
-    setting = _setting(options, programs)
+    known = versions(options.fetcher, Path(programs.peers), theirs=PEERS, tools=TOOLS)
+    setting = Setting.here(versions=known, rounds=str(options.rounds), scale=options.scale, conditions=CONDITIONS)
     results = {STREAMS: streams(options.rounds)}
-    with _directory(options.disk) as disk, _directory(options.memory) as memory:
+    with workspace(options.disk) as disk, workspace(options.memory) as memory:
         for shape, group in groupby(scenarios, key=lambda scenario: scenario.shape):
             repository = publish(disk / "served", shape)
             for scenario in group:
@@ -79,26 +80,6 @@ def _obstacle(scenario: Scenario, copies: Path) -> str | None:
     return unavailable() if scenario.link else None
 
 
-def _setting(options: Options, programs: Programs) -> Setting:
-    return Setting(
-        command=shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
-        machine=machine(),
-        versions=versions(options.fetcher, Path(programs.peers)),
-        commit=commit(),
-        rounds=options.rounds,
-        scale=options.scale,
-        date=datetime.now(UTC).date().isoformat(),
-        skipped={},
-    )
-
-
-@contextmanager
-def _directory(parent: Path) -> Iterator[Path]:
-    parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="weightlift-bench-", dir=parent) as name:
-        yield Path(name)
-
-
 @contextmanager
 def _staged(scenario: Scenario, repository: Repository, programs: Programs, *, copies: Path, scratch: Path) -> Iterator[Stage]:
     """The server, and the link to it where there is one."""
@@ -115,7 +96,7 @@ def _staged(scenario: Scenario, repository: Repository, programs: Programs, *, c
 def _save(options: Options, setting: Setting, scenarios: Sequence[Scenario], results: Results) -> None:
     if options.target is None:
         return
-    from benchmarks.plots import draw  # a run without a report does without matplotlib
+    from benchmarks.fetching.plots import draw  # a run without a report does without matplotlib
 
     options.target.parent.mkdir(parents=True, exist_ok=True)
     plots = draw(options.target, scenarios, results)

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.publishing import MiB, Repository
-from benchmarks.server import Server
+from benchmarks.fetching.publishing import MiB, Repository
+from benchmarks.fetching.server import Server
+from benchmarks.installation import PATH
 
-PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 CLIENTS = Path(__file__).parent / "clients"
 BUFFER = MiB
 """Bytes that the bare loop gathers before it writes: the fastest of 64 KiB (0.76 CPU seconds for 512 MiB), 256 KiB (0.63),

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import trustme
 
-from benchmarks.publishing import COMMIT, Repository, revision_document, tree_document
+from benchmarks.fetching.publishing import COMMIT, Repository, revision_document, tree_document
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,9 @@ measured with settings that suit another shape.
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 
-from benchmarks.commands import (
-    PATH,
+from benchmarks.fetching.commands import (
     Command,
     aria2,
     bare_loop,
@@ -24,7 +22,8 @@ from benchmarks.commands import (
     snapshot,
     verify,
 )
-from benchmarks.publishing import MiB
+from benchmarks.fetching.publishing import MiB
+from benchmarks.installation import missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +38,7 @@ class Contender:
 
     def missing(self) -> str | None:
         """What to do so that it can take part."""
-        if self.needs is None or shutil.which(self.needs[0], path=PATH):
-            return None
-        return f"{self.needs[0]} is missing; on Debian: apt-get install {self.needs[1]}"
+        return missing(*self.needs) if self.needs else None
 
 
 FETCHER, UNDIGESTED, LEAN = "fetcher", "fetcher, no digests listed", "fetcher, lean"

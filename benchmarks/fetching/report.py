@@ -1,0 +1,75 @@
+"""The report on fetches: the ratios first, then every scenario, then what it takes to repeat it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+from benchmarks.fetching.peers import CHECKS, CONTENDERS, Contender
+from benchmarks.fetching.rows import ROWS
+from benchmarks.fetching.scenarios import Scenario
+from benchmarks.measuring import GB, Cost, MiB, Spread
+from benchmarks.ratios import Results, Unmeasured, anonymous, cpu, followed, of, wall
+from benchmarks.report import Column, cells, commands, document, most, pictures, spread, table
+from benchmarks.surroundings import Setting
+
+CONDITIONS = """\
+each contender a process of its own, its children included; nginx with one worker, pinned to the last processor; every copy \
+compared with what was served"""
+CALLING = """\
+Every contender ran once in each of its ways before the first round, and the fastest went on. Programs that know no Hub were
+given the addresses behind the Hub's redirects, so that they are spared listing and redirect. `COPY` is the destination,
+`SERVED` what is served, `SCRATCH` where the lists of addresses are."""
+
+
+def report(setting: Setting, scenarios: Sequence[Scenario], results: Results, *, plots: Sequence[str] = ()) -> str:
+    played = [scenario for scenario in scenarios if scenario.name in results]
+    parts = [
+        *pictures(plots),
+        *(part for scenario in played for part in _scenario(scenario, results)),
+        "## How each was called",
+        CALLING,
+        *commands(results),
+    ]
+    return document("Fetching", setting, ROWS, results, parts)
+
+
+def _scenario(scenario: Scenario, results: Results) -> Iterable[str]:
+    place = "disk" if scenario.on_disk else "memory (tmpfs)"
+    columns = _columns(scenario)
+    checks = [check for check in CHECKS if scenario.kind == "fetch" and set(CHECKS) <= set(scenario.contenders)]
+    rows = [_cells(scenario, CONTENDERS[name], [*columns.values()], checks, results) for name in scenario.contenders]
+    yield f"## {scenario.title[0].upper()}{scenario.title[1:]}"
+    yield f"`{scenario.name}`: {scenario.shape}, {scenario.connections} connections at most, to {place}."
+    yield table(["", "verified", *columns, *(f"wall with {check}, s" for check in checks)], rows)
+
+
+def _columns(scenario: Scenario) -> dict[str, Column]:
+    total = scenario.shape.total
+    times = {"wall, s": spread(wall), "CPU, s": spread(cpu)}
+    rates: dict[str, Column] = {
+        "GB/s": lambda costs: f"{total / Spread.of([cost.wall for cost in costs]).median / GB:.2f}",
+        "CPU, s/GB": lambda costs: f"{Spread.of([cost.cpu for cost in costs]).median * GB / total:.2f}",
+    }
+    memory = {"anonymous, MiB": most(anonymous), "VmHWM, MiB": most(lambda cost: cost.resident)}
+    again = {"received, of the whole": spread(lambda cost: (cost.received or 0) / total)}
+    moves_all = scenario.kind not in ("hit", "resume") and total >= MiB
+    return times | (rates if moves_all else {}) | memory | (again if scenario.kind == "resume" else {})
+
+
+def _cells(
+    scenario: Scenario, contender: Contender, columns: Sequence[Column], checks: Sequence[str], results: Results
+) -> list[str]:
+    checked: list[Column] = [partial(_with_check, scenario.name, contender, check, results) for check in checks]
+    first = [contender.name, "yes" if contender.verified else "no" if contender.fetches else ""]
+    return cells(first, results[scenario.name][contender.name], [*columns, *checked])
+
+
+def _with_check(scenario: str, contender: Contender, check: str, results: Results, _: Sequence[Cost]) -> str:
+    """What a user of a peer that does not verify waits for; nothing to add for the others."""
+    if contender.verified or not contender.fetches:
+        return ""
+    try:
+        return str(Spread.of(followed(of(scenario, contender.name), of(scenario, check))(results)))
+    except Unmeasured as reason:
+        return str(reason)

@@ -1,0 +1,83 @@
+"""Loading timed from inside the process that loads: what a loader costs, not what its imports cost, which are larger.
+
+The clock begins just before the first file is opened and stops when the last tensor is in memory, its destination allocated
+meanwhile; nothing is let go of before. Afterwards every tensor is digested, and the parent compares. Standard library and
+xxhash only, for it runs in the peers' environment too.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import resource
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+import xxhash
+
+PAGE = 4096
+_RESET_HIGH_WATER_MARK = "5"
+
+Tensor = TypeVar("Tensor")
+
+
+def timed(
+    outcome: Path,
+    load: Callable[[], Iterable[tuple[str, Tensor]]],
+    content: Callable[[Tensor], memoryview],
+    *,
+    keep: bool = True,
+    first_alone: bool = False,
+) -> None:
+    """Run `load`, and write what it took to `outcome` as JSON: seconds, bytes, and the digest of each tensor.
+
+    `keep`: hold everything, as an engine does; otherwise each tensor is let go of when the next one comes, and a second,
+    untimed run is digested. `first_alone`: stop at the first tensor.
+    """
+    kept: dict[str, Tensor] = {}
+    first = None
+    gc.collect()
+    _reset_high_water_mark()
+    resident, usage = _memory("VmRSS"), resource.getrusage(resource.RUSAGE_SELF)
+    began = time.perf_counter()
+    for name, tensor in load():
+        if first is None:
+            first = time.perf_counter() - began
+        if keep or first_alone:
+            kept[name] = tensor
+        if first_alone:
+            break
+    wall = time.perf_counter() - began
+    used, peak = resource.getrusage(resource.RUSAGE_SELF), _memory("VmHWM")
+    held = sum(content(tensor).nbytes for tensor in kept.values())
+    tensors = kept.items() if kept else load()
+    faults, major = used.ru_minflt - usage.ru_minflt, used.ru_majflt - usage.ru_majflt
+    result = {
+        "wall": wall,
+        "first": first,
+        "cpu": used.ru_utime + used.ru_stime - usage.ru_utime - usage.ru_stime,
+        "faults": faults + major,
+        "major_faults": major,
+        "beyond": max(0, peak - resident - held),
+        "digests": {name: xxhash.xxh3_128_hexdigest(content(tensor)) for name, tensor in tensors},
+    }
+    outcome.write_text(json.dumps(result))
+
+
+def touch(content: memoryview) -> None:
+    """Bring every page of a mapped tensor in, as whoever copies it to an accelerator will."""
+    content[::PAGE].tobytes()
+
+
+def _reset_high_water_mark() -> None:
+    Path("/proc/self/clear_refs").write_text(_RESET_HIGH_WATER_MARK)
+
+
+def _memory(field: str) -> int:
+    """Bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise LookupError(field)

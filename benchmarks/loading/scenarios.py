@@ -1,0 +1,46 @@
+"""What is compared: temperatures, contenders, and what fio is measured beside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from benchmarks.loading.contenders import (
+    BUFFERED,
+    CAT,
+    COPY,
+    COPYING,
+    CP,
+    FIRST,
+    LOAD_FILE,
+    LOADER,
+    ONE_FILE,
+    PEERS,
+    SAFE_OPEN_FIRST,
+    STREAMED,
+    VMTOUCH,
+    WARM,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """`fio`: it reads the same files as one of the contenders, or around each run, before it and after it, and a round where
+    the two disagree does not count. `rounds`: of its own, whatever the others have."""
+
+    name: str
+    title: str
+    contenders: tuple[str, ...]
+    temperature: Literal["cold", "warm"]
+    fio: Literal["among", "around"] | None = None
+    rounds: int | None = None
+
+
+SCENARIOS = (
+    Scenario("limit", "cold, to tensors, between two readings by fio", (LOADER,), "cold", fio="around", rounds=7),
+    Scenario("cold", "cold, to tensors", (LOADER, STREAMED, ONE_FILE, *PEERS), "cold"),
+    Scenario("warm", "warm, to tensors", (BUFFERED, LOADER, *COPYING, LOAD_FILE), "warm"),
+    Scenario("first", "warm, one file, to the first tensor", (FIRST, SAFE_OPEN_FIRST), "warm"),
+    Scenario("pages", "cold, into the page cache", (WARM, CAT, VMTOUCH), "cold", fio="among"),
+    Scenario("copy", "warm, copied to tmpfs", (COPY, CP), "warm"),
+)

@@ -1,0 +1,89 @@
+"""The numbers that `fetcher fetch` publishes while it runs, and leaves in a file when it has ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from fetcher.command.publication import published
+from fetcher.command.running import Report
+from fetcher.events import Subscriber
+from fetcher.telemetry.account import Account
+from fetcher.telemetry.exposition import Metric, Sample
+from fetcher.telemetry.tally import Phase
+
+PHASES: tuple[Phase, ...] = (
+    "starting",
+    "resolving",
+    "waiting",
+    "preparing",
+    "fetching",
+    "verifying",
+    "committing",
+    "warming",
+    "done",
+)
+
+
+def _account() -> Account:
+    return Account("fetcher", PHASES, clock=time.monotonic, now=time.time)
+
+
+def publish(found: Mapping[str, Any], report: Report, on_event: Subscriber) -> Subscriber:
+    """As `published`, with the numbers of a fetch."""
+    account = _account()
+    return published(account, lambda: metrics(account), found, report, on_event)
+
+
+def all_metrics() -> list[Metric]:
+    """Each one there is, for whoever wants their names: those of a fetch that has ended."""
+    account = _account()
+    account.end("Completed", retryable=False)
+    return metrics(account)
+
+
+def metrics(account: Account) -> list[Metric]:
+    return [*account.metrics(), *_bytes(account), *_files(account), *_source(account), *_ending(account)]
+
+
+def _bytes(account: Account) -> list[Metric]:
+    tally, finished = account.tally, account.finished
+    expected = finished.bytes if finished else tally.total or None
+    reused = finished.bytes_reused if finished else tally.held
+    return [
+        Metric("fetcher_expected_bytes", "gauge", "Bytes of the whole artifact; absent until they are known.", expected),
+        Metric("fetcher_received_bytes_total", "counter", "Bytes that came from the source.", account.received),
+        Metric("fetcher_reused_bytes", "gauge", "Bytes that were here already.", reused),
+        Metric("fetcher_hashed_bytes_total", "counter", "Bytes that went through a digest.", tally.checked.count),
+        Metric("fetcher_verified_bytes", "gauge", "Bytes of the files whose digest was found right.", account.verified_bytes),
+        Metric("fetcher_discarded_bytes_total", "counter", "Bytes thrown away, to be fetched again.", account.discarded),
+    ]
+
+
+def _files(account: Account) -> list[Metric]:
+    files = account.finished.files if account.finished else account.tally.files or None
+    return [
+        Metric("fetcher_files", "gauge", "Files of the artifact; absent until they are known.", files),
+        Metric("fetcher_verified_files", "gauge", "Files whose digest was found right.", account.verified_files),
+        Metric("fetcher_mismatches_total", "counter", "Times a digest was found wrong.", account.mismatches),
+    ]
+
+
+def _source(account: Account) -> list[Metric]:
+    tally = account.tally
+    connections = tally.connections if account.phase == "fetching" else 0
+    retries = [Sample(count, {"reason": reason}) for reason, count in account.retries.items()]
+    return [
+        Metric("fetcher_connections", "gauge", "Connections on which something is received.", connections),
+        Metric("fetcher_retries_total", "counter", "Tries that failed and were followed by another one.", retries),
+    ]
+
+
+def _ending(account: Account) -> list[Metric]:
+    finished = account.finished
+    cached, stale = (finished.cached, finished.stale) if finished else (None, None)
+    return [
+        Metric("fetcher_cached", "gauge", "1 if nothing had to be fetched; absent until it is done.", cached),
+        Metric("fetcher_stale", "gauge", "1 if the source could not be asked for something newer.", stale),
+    ]

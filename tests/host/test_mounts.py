@@ -1,0 +1,64 @@
+"""What is mounted where, and on which mount a path lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fetcher.host.mounts import Mount, decoded, mount_number, mount_under, parse_mounts
+from tests.host.machines import NODE_MOUNTS, mounted
+
+
+class TestMountinfo:
+    def test_every_field_that_matters(self) -> None:
+        options = ("rw", "user_id=0", "allow_other")
+        expected = Mount(92, "0:53", "/", "/data/with space", "fuse.juicefs", "JuiceFS:my volume", options)
+        assert mounted(92) == expected
+        assert mounted(92).option("user_id") == "0"
+        assert mounted(92).option("allow_other") == ""
+        assert mounted(92).option("other") is None
+
+    def test_what_is_no_mount_is_left_out(self) -> None:
+        assert [mount.number for mount in NODE_MOUNTS] == [22, 28, 90, 91, 92, 93, 94, 95, 96]
+
+    @given(st.text())
+    def test_what_the_kernel_escapes_is_read_back(self, text: str) -> None:
+        escaped = "".join(f"\\{ord(sign):03o}" if sign in " \t\n\\" else sign for sign in text)
+        assert decoded(escaped) == text
+
+    @given(st.text())
+    def test_any_text_is_read_without_complaint(self, text: str) -> None:
+        assert parse_mounts(text) == ()
+
+    @pytest.mark.parametrize(
+        ("path", "device", "number"),
+        [
+            ("/etc/hosts", "259:1", 28),
+            ("/data", "259:3", 90),
+            ("/data/model", "259:3", 90),
+            ("/database", "259:1", 28),
+            ("/data/with space/model", "0:53", 92),
+            ("/data/bound/model", "259:3", 93),
+            ("/models/one", "0:54", 94),
+            ("/home/me", "0:99", 95),  # btrfs shows another device to stat than to mountinfo
+        ],
+    )
+    def test_without_a_number_the_longest_point_wins_and_the_last_of_several(self, path: str, device: str, number: int) -> None:
+        found = mount_under(Path(path), NODE_MOUNTS, number=None, device=device)
+        assert found == mounted(number)
+
+    def test_a_file_that_was_open_before_it_was_mounted_over_is_known_by_its_device(self) -> None:
+        assert mount_under(Path("/models/one"), NODE_MOUNTS, number=None, device="0:52") == mounted(91)
+
+    def test_the_kernels_number_settles_it(self) -> None:
+        assert mount_under(Path("/models/one"), NODE_MOUNTS, number=91, device="0:54") == mounted(91)
+
+    def test_no_mounts_no_answer(self) -> None:
+        assert mount_under(Path("/models"), (), number=5, device="0:1") is None
+
+    def test_the_number_is_in_fdinfo(self) -> None:
+        assert mount_number("pos:\t0\nflags:\t012000000\nmnt_id:\t27\nino:\t2\n") == 27
+        assert mount_number("pos:\t0\nflags:\t012000000\n") is None

@@ -1,0 +1,25 @@
+"""One GET, and whatever answers it."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    code: int
+    kind: str
+    text: str
+
+
+def asked(address: str, *, accept: str = "*/*") -> Answered:
+    """Raises OSError when nobody answers; an answer of any code is one."""
+    request = urllib.request.Request(address, headers={"Accept": accept})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return Answered(answer.status, answer.headers["Content-Type"], answer.read().decode())
+    except urllib.error.HTTPError as error:
+        with error:
+            return Answered(error.code, error.headers["Content-Type"], error.read().decode())
