@@ -80,13 +80,16 @@ class Block:
             start = stop
 
 
-def blocks(jobs: Iterable[Job], size: int) -> Iterator[Block]:
-    """In the order of the jobs; of up to `size` bytes, except for a job that is larger by itself."""
+def blocks(jobs: Iterable[Job], size: int, *, first: int) -> Iterator[Block]:
+    """In the order of the jobs; of up to `size` bytes, except for a job that is larger by itself. The first block has up to
+    `first` bytes, each one after it twice as many: somebody waits for the first tensor."""
     block: Block | None = None
+    limit = min(first, size)
     for job in jobs:
-        if block is None or not _joins(block, job, size):
+        if block is None or not _joins(block, job, limit):
             if block is not None:
                 yield block
+                limit = min(2 * limit, size)
             block = Block(job.source, job.offset, job.stop)
         elif job.length:
             block.start = block.start if block.stop > block.start else job.offset

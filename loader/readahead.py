@@ -104,7 +104,11 @@ class ReadAhead:
         self._whole.clear()
 
     def take(self, number: int) -> memoryview:
-        """The memory of a block, from its `origin` on, once it is whole. Raises the first error of any thread, at once."""
+        """The memory of a block, from its `origin` on, once it is whole. Raises the first error of any thread, at once.
+
+        Without threads it is read here and now."""
+        while not self._threads and number not in self._whole and self._read_piece():
+            pass
         with self._changed:
             self._changed.wait_for(lambda: self._ended or number in self._whole)
             if self._error is not None:
@@ -125,14 +129,20 @@ class ReadAhead:
 
     def _work(self) -> None:
         try:
-            while piece := self._next_piece():
-                piece.fill()
-                self._filled(piece.filling)
-                del piece
+            while self._read_piece():
+                pass
         except BaseException as error:  # noqa: BLE001  whoever takes the next block gets it
             with self._changed:
                 self._error = self._error or error
                 self._changed.notify_all()
+
+    def _read_piece(self) -> bool:
+        """False when none is left."""
+        if (piece := self._next_piece()) is None:
+            return False
+        piece.fill()
+        self._filled(piece.filling)
+        return True
 
     def _next_piece(self) -> _Piece | None:
         """The next one; None when nothing is left to do. Waits while the window is full."""

@@ -31,6 +31,7 @@ THREADS = 4
 _LARGEST_BLOCK = 32 * 1024 * 1024
 """What small tensors are read together in, and what the smallest of them keeps alive."""
 
+_FIRST_BLOCK = HUGE
 _BLOCKS_IN_A_WINDOW = 8
 _BOTH_ENDS = 2 * PAGE
 
@@ -48,8 +49,9 @@ def read(
     `window` bounds the memory that is filled before somebody asks for it: at most so many bytes, or the one job that is
     larger. What was handed out is not counted: it is up to whoever keeps it. None: no bound.
 
-    `threads` and `mode` are best chosen by `loader.crew.default_threads` and `loader.filesystems.choose_strategy`. An `arena`
-    that is kept has memory from an earlier reading.
+    Without `threads` nothing is read ahead: each block when its first view is asked for. `threads` and `mode` are best chosen
+    by `loader.crew.default_threads` and `loader.filesystems.choose_strategy`. An `arena` that is kept has memory from an
+    earlier reading.
     """
     return Reading(jobs, window=window, threads=threads, mode=mode, arena=Arena() if arena is None else arena)
 
@@ -70,7 +72,7 @@ class Reading:
 
     def __init__(self, jobs: Iterable[Job], *, window: int | None, threads: int, mode: Strategy, arena: Arena) -> None:
         largest = _LARGEST_BLOCK if window is None else max(HUGE, min(_LARGEST_BLOCK, window // _BLOCKS_IN_A_WINDOW))
-        self._blocks = list(blocks(jobs, largest - _BOTH_ENDS))
+        self._blocks = list(blocks(jobs, largest - _BOTH_ENDS, first=_FIRST_BLOCK - _BOTH_ENDS))
         self._ahead = ReadAhead(self._blocks, window=window, mode=mode, arena=arena)
         self._threads = threads
         self._delivery = self._deliver()

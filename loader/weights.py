@@ -39,7 +39,8 @@ _LEAST_WINDOW = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How to read, and why so. `window`: bytes that may be read ahead."""
+    """How to read, and why so. `threads` read ahead, `window` bytes at most; without any, tensors are read as they are asked
+    for."""
 
     strategy: Strategy
     reason: str
@@ -72,12 +73,10 @@ def open_weights(
     if strategy == "auto":
         resident = residency(_members(checkpoint), closely=False)
         strategy, reason = choose_strategy(place.kind, resident, left.pages, checkpoint.size, reread=world_size > 1)
-    way = Way(
-        strategy,
-        reason,
-        threads or default_threads(network=place.network),
-        min(window, max(_LEAST_WINDOW, left.anonymous.bytes // 2)),
-    )
+    if threads is None:
+        # Mapping what is there takes 30 ms a GiB: nothing that somebody else had to do.
+        threads = 0 if strategy == "mmap" else default_threads(network=place.network)
+    way = Way(strategy, reason, threads, min(window, max(_LEAST_WINDOW, left.anonymous.bytes // 2)))
     return Weights(checkpoint, way, part_of(checkpoint.tensors.values(), rank=rank, ranks=world_size))
 
 
@@ -140,6 +139,8 @@ def part_of(tensors: Iterable[TensorInfo], *, rank: int, ranks: int) -> tuple[st
     """The names of those that one of `ranks` reads. They lie side by side; each tensor is in one part, and no part is larger
     than its share by more than a tensor."""
     found = list(tensors)
+    if ranks == 1:
+        return tuple(info.name for info in found)
     total = sum(info.size for info in found)
     names, before = [], 0
     for info in found:

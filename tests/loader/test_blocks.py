@@ -52,41 +52,46 @@ job_lists = st.one_of(jobs_anywhere, neighbours())
 class TestBlocks:
     @given(job_lists)
     def test_they_hold_the_jobs_in_their_order(self, jobs: list[Job]) -> None:
-        assert [job for block in blocks(jobs, SIZE) for job in block.jobs] == jobs
+        assert [job for block in blocks(jobs, SIZE, first=SIZE) for job in block.jobs] == jobs
 
     @given(job_lists)
     def test_every_byte_of_a_job_is_in_its_block(self, jobs: list[Job]) -> None:
-        for block in blocks(jobs, SIZE):
+        for block in blocks(jobs, SIZE, first=SIZE):
             for job in block.jobs:
                 assert job.source is block.source
                 assert job.length == 0 or block.start <= job.offset <= job.stop <= block.stop
 
     @given(job_lists)
     def test_only_a_single_job_is_larger_than_the_size(self, jobs: list[Job]) -> None:
-        for block in blocks(jobs, SIZE):
+        for block in blocks(jobs, SIZE, first=SIZE):
             assert block.stop - block.start <= max(SIZE, *(job.length for job in block.jobs))
 
     @given(job_lists)
     def test_no_more_is_read_along_than_small_gaps(self, jobs: list[Job]) -> None:
-        for block in blocks(jobs, SIZE):
+        for block in blocks(jobs, SIZE, first=SIZE):
             assert sum(job.length for job in block.jobs) >= (block.stop - block.start) - 64 * KiB * (len(block.jobs) - 1)
 
     def test_neighbours_are_read_together_up_to_the_size(self) -> None:
         jobs = [Job(A, number * 8 * KiB, 8 * KiB) for number in range(64)]
-        assert [(block.start, block.stop) for block in blocks(jobs, SIZE)] == [(0, SIZE), (SIZE, 2 * SIZE)]
+        assert [(block.start, block.stop) for block in blocks(jobs, SIZE, first=SIZE)] == [(0, SIZE), (SIZE, 2 * SIZE)]
 
     def test_another_file_is_another_block(self) -> None:
-        assert [block.source for block in blocks([Job(A, 0, 5), Job(B, 5, 5), Job(A, 5, 5)], SIZE)] == [A, B, A]
+        assert [block.source for block in blocks([Job(A, 0, 5), Job(B, 5, 5), Job(A, 5, 5)], SIZE, first=SIZE)] == [A, B, A]
 
     def test_a_large_gap_is_not_read(self) -> None:
-        assert len(list(blocks([Job(A, 0, 5), Job(A, 70 * KiB, 5)], SIZE))) == 2
+        assert len(list(blocks([Job(A, 0, 5), Job(A, 70 * KiB, 5)], SIZE, first=SIZE))) == 2
 
     def test_going_back_is_another_block(self) -> None:
-        assert len(list(blocks([Job(A, 10, 5), Job(A, 14, 5)], SIZE))) == 2
+        assert len(list(blocks([Job(A, 10, 5), Job(A, 14, 5)], SIZE, first=SIZE))) == 2
 
     def test_what_begins_with_nothing_begins_where_the_first_bytes_are(self) -> None:
-        (block,) = blocks([Job(A, 10**9, 0), Job(A, 7, 5), Job(A, 3, 0)], SIZE)
+        (block,) = blocks([Job(A, 10**9, 0), Job(A, 7, 5), Job(A, 3, 0)], SIZE, first=SIZE)
         assert (block.start, block.stop) == (7, 12)
+
+    def test_the_first_blocks_are_small_since_somebody_waits_for_them(self) -> None:
+        jobs = [Job(A, number * KiB, KiB) for number in range(64)]
+        lengths = [block.stop - block.start for block in blocks(jobs, 16 * KiB, first=2 * KiB)]
+        assert lengths == [2 * KiB, 4 * KiB, 8 * KiB, 16 * KiB, 16 * KiB, 16 * KiB, 2 * KiB]
 
 
 ranges = st.tuples(st.integers(0, 3 * PIECE), st.integers(0, 3 * PIECE)).map(lambda pair: Block(A, pair[0], sum(pair)))
