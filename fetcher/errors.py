@@ -26,6 +26,7 @@ failed, on which file, and what to do next; it never holds a credential.
     │   └── ContentChanged       65  the source replaced the file while it was fetched
     ├── DigestMismatch           65
     │   └── DigestUnavailable    65
+    ├── MalformedArchive         65  broken, or made to do harm
     ├── StoreError
     │   ├── OutOfSpace           73
     │   ├── CannotWrite          73
@@ -170,6 +171,11 @@ class DigestUnavailable(DigestMismatch):
     """A digest was asked for (`--require-digests`) and neither the source nor the user gives one."""
 
     reason = "DigestUnavailable"
+
+
+class MalformedArchive(FetchError):
+    reason = "MalformedArchive"
+    exit_code = 65
 
 
 class StoreError(FetchError):

@@ -126,6 +126,24 @@ class FileVerified(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Unpacked(Event):
+    """`files` of `bytes` together were taken out of the archive `path`."""
+
+    path: str
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Linked(Event):
+    """`entries` of the local directory or file `source` have links in `path` now: nothing was copied or verified."""
+
+    source: str
+    path: str
+    entries: int
+
+
+@dataclass(frozen=True, slots=True)
 class Committing(Event):
     path: str
 

@@ -36,6 +36,8 @@ class Settings:
 
     cache_dir: Path
     dest: Path | None = None
+    shared_dest: bool = False
+    """Whether `dest` may hold other artifacts too: each has a manifest of its own, and none deletes what another lists."""
     layout: Layout = "flat"
     refresh: Refresh = "if-not-present"
     expect: Mapping[str, Digest] = field(default_factory=dict)

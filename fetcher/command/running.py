@@ -42,11 +42,11 @@ class Report:
         return subscriber
 
 
-def carried_out(work: Callable[[Report], Mapping[str, Any]], *, log: Path | None, interrupted: str) -> int:
+def carried_out(work: Callable[[Report], Mapping[str, Any]], *, log: Path | None, interrupted: str, plain: bool = False) -> int:
     """`work`'s exit code: as in `fetcher.errors`, 128+n on signal n, 70 for what nobody expected.
 
     `work` returns fields for the termination message and may say in the report that it goes elsewhere than to `log`.
-    `interrupted` says what a signal leaves behind.
+    `interrupted` says what a signal leaves behind. `plain`: the message is a sentence, for those who look for words in it.
     """
     began = time.monotonic()
     _prepare_streams()
@@ -61,7 +61,7 @@ def carried_out(work: Callable[[Report], Mapping[str, Any]], *, log: Path | None
         code, outcome = _failure(error, interrupted)
         outcome["bytes"] = report.received
     outcome["seconds"] = round(time.monotonic() - began, 3)
-    write_message(report.log, outcome)
+    write_message(report.log, outcome, plain=plain)
     for tell in report.at_end:
         tell(outcome)
     _flush()

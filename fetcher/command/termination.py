@@ -1,4 +1,4 @@
-"""The result for whoever runs the pod: one line of JSON in the container's termination message."""
+"""The result for whoever runs the pod: one line in the container's termination message, as JSON or as a plain sentence."""
 
 from __future__ import annotations
 
@@ -24,21 +24,34 @@ def destination_of_words(words: Sequence[str], *, started_for: Collection[str], 
     started for."""
     if not words or words[0] not in started_for:
         return None
+    return destination_of_variable(variable)
+
+
+def destination_of_variable(variable: str) -> Path | None:
+    """As `destination`; the file that was asked for is named by an environment variable."""
     named = os.environ.get(variable, "").strip()
     return destination(Path(named) if named else None)
 
 
-def write_message(path: Path | None, fields: Mapping[str, Any]) -> None:
-    """Failing to write changes nothing about the outcome; a FIFO nobody reads does not hang."""
+def write_message(path: Path | None, fields: Mapping[str, Any], *, plain: bool = False) -> None:
+    """`plain`: as a sentence. Failing to write changes nothing about the outcome; a FIFO nobody reads does not hang."""
     if path is None:
         return
     flags = os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC | (0 if path == KUBERNETES else os.O_CREAT)
     with suppress(OSError):
         descriptor = os.open(path, flags, 0o644)
         try:
-            os.write(descriptor, encode(fields))
+            os.write(descriptor, sentence(fields) if plain else encode(fields))
         finally:
             os.close(descriptor)
+
+
+def sentence(fields: Mapping[str, Any]) -> bytes:
+    """The plain sentence `REASON: MESSAGE`, for those who look for words in it; below `LIMIT` like the other."""
+    line = f"{fields['reason']}: {fields['message']}".encode(errors="replace")
+    if len(line) >= LIMIT:
+        line = line[: LIMIT - len(b"...\n") - 1].decode(errors="ignore").encode() + b"..."
+    return line + b"\n"
 
 
 def encode(fields: Mapping[str, Any]) -> bytes:

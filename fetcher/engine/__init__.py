@@ -16,6 +16,7 @@ from fetcher.events import Event, Finished, Subscriber, silent
 from fetcher.manifest import Manifest
 from fetcher.settings import Settings
 from fetcher.sources.addresses import hub_folder
+from fetcher.sources.base import Source
 from fetcher.store.layout import Root
 from fetcher.store.placement import Placement, Step
 from fetcher.store.selector import hit, placement_for, recover
@@ -98,14 +99,22 @@ def _no_step(_: str) -> None:
     """Nobody watches the steps of the commit."""
 
 
-async def fetch(ref: ArtifactRef, settings: Settings, on_event: Subscriber = silent, *, step: Step = _no_step) -> Artifact:
+async def fetch(
+    ref: ArtifactRef,
+    settings: Settings,
+    on_event: Subscriber = silent,
+    *,
+    source: Source | None = None,
+    step: Step = _no_step,
+) -> Artifact:
     """Bring `ref` to where `settings` say. Raises FetchError; on cancellation staging is left resumable.
 
-    `step` is called with the name of each step of the commit when it is done; it may raise.
+    `source` brings it in place of the one that its URI names, and is closed at the end. `step` is called with the name of
+    each step of the commit when it is done; it may raise.
     """
     artifact = lookup(ref, settings, on_event)
     if artifact is None:
-        artifact = await _fetch(ref, settings, on_event, step)
+        artifact = await _fetch(ref, settings, on_event, source, step)
         on_event(_finished(artifact))
     return artifact
 
@@ -140,11 +149,11 @@ def _on_this_loop(on_event: Subscriber) -> Subscriber:
     return relay
 
 
-async def _fetch(ref: ArtifactRef, settings: Settings, on_event: Subscriber, step: Step) -> Artifact:
+async def _fetch(ref: ArtifactRef, settings: Settings, on_event: Subscriber, source: Source | None, step: Step) -> Artifact:
     from fetcher.engine import pipeline, standing
     from fetcher.sources import open_source
 
-    source = open_source(ref, settings)
+    source = source or open_source(ref, settings)
     on_event = _on_this_loop(on_event)
     try:
         if source.capabilities.in_place:

@@ -18,6 +18,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -60,6 +61,15 @@ LEAST_ROOM = 64 * 1024 * 1024
 """Bytes of page cache that are counted on however small the cgroup: a chunk of each of four files."""
 CHANGES = 2
 """Times an artifact is listed anew because its source changed while it was fetched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What is staged and may be sealed; `fetched` bytes of it came from the source."""
+
+    manifest: Manifest
+    listing: Listing
+    fetched: int
 
 
 @dataclass(slots=True)
@@ -123,14 +133,43 @@ class Pipeline:
         for attempt in range(CHANGES + 1):
             try:
                 with one_error():
-                    listing = await self._list(patience)
-                    files = self._checked(listing)
-                    return await self._fetch(lease, listing, files, patience)
+                    gathered = await self._gathered(lease, patience)
             except ContentChanged as error:
                 if attempt == CHANGES:
                     raise
                 self.emit(Warned(error.reason, f"{error.message}; asking the source again"))
+            else:
+                await _to_its_end(self._commit, lease, gathered.manifest, gathered.listing)
+                return self._result(gathered.manifest, fetched=gathered.fetched)
         raise AssertionError("unreachable")
+
+    async def _gathered(self, lease: Lease, patience: Patience) -> Gathered:
+        """All that is listed, staged and verified. The lease shows life from before the listing on, which a source may take
+        minutes to give."""
+        transfer: Transfer | None = None
+        total: int | None = None
+
+        def progress() -> tuple[int, int | None]:
+            return (transfer.bytes_fetched if transfer else 0), total
+
+        async with kept_alive(lease, progress=progress):
+            listing = await self._list(patience)
+            files = self._checked(listing)
+            total = total_size(files)
+            with closing(self._journal(lease)) as journal:
+                stopping = threading.Event()
+                preparation = self._preparation(lease, journal, stopping.is_set)
+                prepared = await _to_its_end(prepare, files, preparation, stop=stopping.set)
+                transfer = self._transfer(prepared, lease, journal, files, patience)
+                entries = prepared.settled | await transfer.run()
+        manifest = Manifest.for_request(
+            self.ref,
+            revision=listing.revision,
+            files=entries.values(),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            version=__version__,
+        )
+        return Gathered(manifest, Listing(listing.revision, _with_pins(listing.files, files)), transfer.bytes_fetched)
 
     async def _list(self, patience: Patience) -> Listing:
         self.emit(Resolving(redact(self.ref.uri)))
@@ -144,33 +183,9 @@ class Pipeline:
         self.emit(Resolved(redact(self.ref.uri), listing.revision, len(files), total_size(files)))
         return files
 
-    async def _fetch(self, lease: Lease, listing: Listing, files: tuple[RemoteFile, ...], patience: Patience) -> Artifact:
+    def _journal(self, lease: Lease) -> Journal:
         with storing("open the journal"):
-            journal = Journal(lease.journal_path, mode=file_mode(lease.directory))
-        stopping = threading.Event()
-        transfer: Transfer | None = None
-
-        def progress() -> tuple[int, int | None]:
-            return (transfer.bytes_fetched if transfer else 0), total_size(files)
-
-        try:
-            async with kept_alive(lease, progress=progress):
-                preparation = self._preparation(lease, journal, stopping.is_set)
-                prepared = await _to_its_end(prepare, files, preparation, stop=stopping.set)
-                transfer = self._transfer(prepared, lease, journal, files, patience)
-                entries = prepared.settled | await transfer.run()
-        finally:
-            journal.close()
-        manifest = Manifest.for_request(
-            self.ref,
-            revision=listing.revision,
-            files=entries.values(),
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            version=__version__,
-        )
-        chosen = Listing(listing.revision, _with_pins(listing.files, files))
-        await _to_its_end(self._commit, lease, manifest, chosen)
-        return self._result(manifest, fetched=transfer.bytes_fetched)
+            return Journal(lease.journal_path, mode=file_mode(lease.directory))
 
     def _preparation(self, lease: Lease, journal: Journal, stopped: Callable[[], bool]) -> Preparation:
         return Preparation(

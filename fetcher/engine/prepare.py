@@ -72,7 +72,7 @@ def prepare(files: Iterable[RemoteFile], preparation: Preparation) -> Prepared:
         fresh = _gathered(files, known, preparation, prepared)
         if preparation.stopped():
             raise Stopped
-        _refuse_without_space(fresh, prepared.staged, placement.anchor)
+        _refuse_without_space([file for file in fresh if not _linkable(file, preparation)], prepared.staged, placement.anchor)
         for file in fresh:
             with storing("create the staged file", file.path):
                 prepared.staged.append(_create(file, preparation))
@@ -169,6 +169,15 @@ def _create(file: RemoteFile, preparation: Preparation) -> StagedFile:
             if clone(source.fileno(), staged.descriptor):
                 _take_as_it_is(staged)
     return staged
+
+
+def _linkable(file: RemoteFile, preparation: Preparation) -> bool:
+    """Whether `file` becomes another name of what is here already, and so takes no space."""
+    local = preparation.local_path(file) if preparation.hard_link else None
+    if local is None:
+        return False
+    with storing("look at the source", file.path):
+        return os.stat(local).st_dev == os.stat(preparation.placement.anchor).st_dev
 
 
 def _linked(file: RemoteFile, local: Path, path: Path, journal: Journal) -> StagedFile | None:

@@ -33,4 +33,4 @@ def open_source(ref: ArtifactRef, settings: Settings, environ: Mapping[str, str]
         return HubSource(address, transport, environ)
     from fetcher.sources.web import WebSource
 
-    return WebSource(ref, transport)
+    return WebSource(ref, transport, environ)

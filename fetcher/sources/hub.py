@@ -37,6 +37,7 @@ from fetcher.sources.addresses import HubAddress, hub_endpoint
 from fetcher.sources.base import Body, Capabilities
 from fetcher.sources.locations import Location, expiry
 from fetcher.transport.client import Answer, Credentials, HttpTransport, address_from, origin_of
+from fetcher.transport.headers import given_headers
 from fetcher.transport.ranges import check_part, check_whole, range_header, validator
 from fetcher.transport.statuses import error_for
 
@@ -219,11 +220,13 @@ class HubSource:
     async def _token(self) -> Credentials | None:
         """Looked up once, on a thread of its own: an OAuth token may be refreshed over the network."""
         if not self._token_known:
-            token = await _on_daemon_thread(_find_token)
+            token, headers = await _on_daemon_thread(_find_token), dict[str, str]()
             if token:
                 if not re.fullmatch(r"[!-~]+", token):
                     raise ConfigurationError("the Hub's token (HF_TOKEN or the token file) holds characters no token has")
-                self._credentials = Credentials(self._origin, {"Authorization": f"Bearer {token}"})
+                headers["Authorization"] = f"Bearer {token}"
+            headers |= given_headers(self._endpoint, self._environ)
+            self._credentials = Credentials(self._origin, headers) if headers else None
             self._token_known = True
         return self._credentials
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from fetcher.artifact import CHUNK_SIZE, ArtifactRef, ByteRange, Listing, RemoteFile
-from fetcher.errors import BadResponse, ContentChanged, UsageError
+from fetcher.errors import BadResponse, ContentChanged, Unauthorized, UsageError
 from fetcher.sources.addresses import pins_of
 from fetcher.sources.base import Body, Capabilities
 from fetcher.sources.locations import Location, expiry
 from fetcher.transport.client import Answer, Credentials, HttpTransport, origin_of
+from fetcher.transport.headers import given_headers
 from fetcher.transport.ranges import (
     check_part,
     check_whole,
@@ -34,10 +35,12 @@ _PROBE = 4 * CHUNK_SIZE
 """Bytes of the first range: what a first range is, as long as nobody knows how fast they come (`engine.concurrency`)."""
 _PROBE_LIFE = 20.0
 """Seconds an unread answer is kept: servers drop slow readers after 30 to 60."""
+_PAGES = ("text/html", "application/xhtml+xml")
+_PAGE_NAMES = (".html", ".htm", ".xhtml")
 
 
 class WebSource:
-    def __init__(self, ref: ArtifactRef, transport: HttpTransport) -> None:
+    def __init__(self, ref: ArtifactRef, transport: HttpTransport, environ: Mapping[str, str]) -> None:
         parts = urlsplit(ref.uri)
         if not parts.hostname:
             raise UsageError("the address names no host")
@@ -48,7 +51,7 @@ class WebSource:
         self._url = urlunsplit((parts.scheme.lower(), netloc, parts.path or "/", parts.query, ""))
         self._name = _file_name(parts.path)
         self._digests = pins_of(parts.fragment)
-        self._credentials = _basic(parts.username, parts.password, self._url)
+        self._credentials = _credentials(parts, self._url, environ)
         self._location: Location | None = None
         self._probe: tuple[Answer, ByteRange | None, float] | None = None
         self._file: RemoteFile | None = None
@@ -109,6 +112,7 @@ class WebSource:
         if answer.status >= 400 or answer.status not in (200, 206):
             raise error_for(max(answer.status, 400), headers, what=self._name)
         refuse_encoded(headers)
+        self._refuse_page(headers)
         if answer.status == 200:
             return RemoteFile(self._name, content_length(headers), self._digests, mark, ranges=False), None
         sent, total = parse_content_range(headers.get("Content-Range", ""))
@@ -118,6 +122,15 @@ class WebSource:
         if length is not None and length != len(sent):
             raise BadResponse(f"the server announces {length:,} bytes for a range of {len(sent):,}")
         return RemoteFile(self._name, total, self._digests, mark), sent
+
+    def _refuse_page(self, headers: Mapping[str, str]) -> None:
+        """A server that wants a login, or a proxy that does, sends its page with a status of success."""
+        sent = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if sent in _PAGES and not self._name.lower().endswith(_PAGE_NAMES) and not self._digests:
+            raise Unauthorized(
+                f"the server sent a web page in the place of {self._name}: it, or a proxy on the way, may want a login; "
+                "if the file is meant, pin it with #sha256="
+            )
 
     def _from_probe(self, byte_range: ByteRange | None) -> tuple[Answer, int | None] | None:
         """The answer kept from `resolve`, when it is what is asked for."""
@@ -200,8 +213,11 @@ def _file_name(path: str) -> str:
     return name
 
 
-def _basic(username: str | None, password: str | None, url: str) -> Credentials | None:
-    if username is None:
-        return None
-    pair = f"{unquote(username)}:{unquote(password or '')}".encode()
-    return Credentials(origin_of(url), {"Authorization": "Basic " + base64.b64encode(pair).decode()})
+def _credentials(parts: SplitResult, url: str, environ: Mapping[str, str]) -> Credentials | None:
+    """What the address itself and the environment give for its origin."""
+    headers = {}
+    if parts.username is not None:
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+        headers["Authorization"] = "Basic " + base64.b64encode(pair).decode()
+    headers |= given_headers(url, environ)
+    return Credentials(origin_of(url), headers) if headers else None

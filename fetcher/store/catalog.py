@@ -22,13 +22,15 @@ class Entry:
 
 
 def entries(cache_dir: Path) -> list[Entry]:
-    """All artifacts under `cache_dir`, keyed ones and those of the hf-cache layout, by key."""
+    """All artifacts under `cache_dir`: keyed ones, by key, those that share a directory, and those of the hf-cache layout."""
     finish_swaps(cache_dir)
     found = [
         Entry(path.parents[1].name, path.parents[1], manifest)
         for path in sorted(cache_dir.glob(f"*/{RELATIVE_PATH}"))
         if (manifest := Manifest.read(path)) is not None
     ]
+    for path in sorted(cache_dir.glob("*/.fetcher/manifests")):
+        found += _beside_each_other(path.parents[1])
     for path in sorted(Root(cache_dir).manifests.glob("*.json")):
         manifest = Manifest.read(path)
         if manifest is not None and manifest.snapshot:
@@ -41,7 +43,8 @@ def find(cache_dir: Path, what: str) -> Entry:
     if (manifest := Manifest.read(Path(what) / RELATIVE_PATH)) is not None:
         return Entry(manifest.fingerprint[:16], Path(what), manifest)
     key, uri = ArtifactRef(what).key, redact(what)
-    candidates = [entry for entry in entries(cache_dir) if what == entry.key or key == entry.key]
+    candidates = _beside_each_other(Path(what))
+    candidates = candidates or [entry for entry in entries(cache_dir) if what == entry.key or key == entry.key]
     candidates = candidates or [entry for entry in entries(cache_dir) if entry.manifest.uri == uri]
     if len(candidates) > 1:
         keys = ", ".join(entry.key for entry in candidates)
@@ -49,3 +52,14 @@ def find(cache_dir: Path, what: str) -> Entry:
     if not candidates:
         raise NotFound(f"no complete artifact {uri} under {cache_dir}; `fetcher list` shows what is there")
     return candidates[0]
+
+
+def _beside_each_other(directory: Path) -> list[Entry]:
+    """The artifacts that share `directory`, each with a manifest of its own."""
+    found = [(path.stem, Manifest.read(path)) for path in sorted(Root(directory).manifests.glob("*.json"))]
+    return [
+        Entry(key, directory, manifest)
+        for key, manifest in found
+        # Not the records of what was there before, nor what a Hub cache keeps there.
+        if manifest is not None and manifest.fingerprint.startswith(key) and manifest.snapshot is None
+    ]

@@ -9,7 +9,8 @@
     5  the manifest is renamed into place, and the directory synced
 
 So every visible file is verified, and no config.json, index or manifest is visible unless all weights of its revision are.
-Foreign files are never deleted. Killed in between, the sealed manifest in staging says which files are already in place.
+Foreign files are never deleted, nor those that another artifact's manifest in the same directory lists. Killed in between,
+the sealed manifest in staging says which files are already in place.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from fetcher.store.placement import Step
 
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".ckpt", ".onnx", ".msgpack", ".h5", ".npz", ".tensors")
 _ANNOUNCEMENTS = ("config.json", "model_index.json", "params.json")
+_RECORD = ".previous.json"
+"""Ends the name of the record of what may be an artifact's here, which outlives its manifest."""
 
 
 def rank(path: str) -> int:
@@ -41,12 +44,24 @@ def rank(path: str) -> int:
     return 0 if name.endswith(_WEIGHTS) else 1
 
 
+def _contradict(manifest: Manifest, other: Manifest) -> bool:
+    """Whether both list a path with different content, so that only one of them can be true of the directory."""
+    return any(
+        (there := other.file(file.path)) is not None and (there.size, there.chunks) != (file.size, file.chunks)
+        for file in manifest.files
+    )
+
+
 class InPlace:
     LEASE = "in-place"
 
-    def __init__(self, directory: Path, *, staged_in: Root | None = None) -> None:
+    def __init__(self, directory: Path, *, staged_in: Root | None = None, beside: str | None = None) -> None:
+        """`beside`: the key under which its manifest lies beside those of other artifacts in the directory; without one the
+        directory is the artifact's own."""
         self._directory = directory
         self._root = staged_in or Root(directory)
+        self._manifest = Root(directory).manifests / f"{beside}.json" if beside else directory / RELATIVE_PATH
+        self._record = self._manifest.with_suffix(_RECORD)
 
     @property
     def anchor(self) -> Path:
@@ -62,7 +77,7 @@ class InPlace:
         return self.LEASE
 
     def present(self) -> Manifest | None:
-        return Manifest.read(self._directory / RELATIVE_PATH)
+        return Manifest.read(self._manifest)
 
     def location(self, manifest: Manifest) -> Path:
         return self._directory
@@ -82,14 +97,15 @@ class InPlace:
         known = self._withdraw(manifest, lease, step)
         for group in range(4):
             self._move(lease, [file.path for file in manifest.files if rank(file.path) == group], step)
-        self._delete(known - {file.path for file in manifest.files})
+        listed = {file.path for each in (manifest, *self._others().values()) for file in each.files}
+        self._delete(known - listed)
         step("former files deleted")
         lease.prepare_to_place()
-        make_directory((self._directory / RELATIVE_PATH).parent)
-        os.rename(lease.data / RELATIVE_PATH, self._directory / RELATIVE_PATH)
-        sync_directory((self._directory / RELATIVE_PATH).parent)
+        make_directory(self._manifest.parent)
+        os.rename(lease.data / RELATIVE_PATH, self._manifest)
+        sync_directory(self._manifest.parent)
         step("manifest placed")
-        (self._directory / RELATIVE_PATH).with_name("manifest.previous.json").unlink(missing_ok=True)
+        self._record.unlink(missing_ok=True)
         lease.dissolve()
         with suppress(OSError):
             self._root.staging.rmdir()
@@ -100,15 +116,19 @@ class InPlace:
 
         The record of those paths outlives a kill, so that a later run of whatever revision can still remove them.
         """
-        record = (self._directory / RELATIVE_PATH).with_name("manifest.previous.json")
-        make_directory(record.parent)
-        known = {file.path: file for each in (Manifest.read(record), self.present(), manifest) if each for file in each.files}
+        make_directory(self._record.parent)
+        manifests = (Manifest.read(self._record), self.present(), manifest)
+        known = {file.path: file for each in manifests if each for file in each.files}
         whole = replace(manifest, files=tuple(known.values()))
-        write_durably(record, whole.to_bytes(), mode=file_mode(record.parent))
+        write_durably(self._record, whole.to_bytes(), mode=file_mode(self._record.parent))
         step("former files noted")
         lease.check()
-        (self._directory / RELATIVE_PATH).unlink(missing_ok=True)
-        sync_directory(record.parent)
+        self._manifest.unlink(missing_ok=True)
+        for place, other in self._others().items():
+            if _contradict(manifest, other):
+                os.rename(place, place.with_suffix(_RECORD))
+                sync_directory(place.parent)
+        sync_directory(self._record.parent)
         step("manifest withdrawn")
         for path in sorted(path for path in known if rank(path) >= 2):
             lease.check()
@@ -116,6 +136,12 @@ class InPlace:
         self._sync(known)
         step("announcements withdrawn")
         return set(known)
+
+    def _others(self) -> dict[Path, Manifest]:
+        """The manifests of other artifacts in this directory, by their paths."""
+        paths = {self._directory / RELATIVE_PATH, *Root(self._directory).manifests.glob("*.json")} - {self._manifest}
+        found = {path: Manifest.read(path) for path in paths if not path.name.endswith(_RECORD)}
+        return {path: manifest for path, manifest in found.items() if manifest is not None and manifest.snapshot is None}
 
     def _move(self, lease: Lease, paths: Iterable[str], step: Step) -> None:
         paths = list(paths)

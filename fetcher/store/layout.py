@@ -8,7 +8,8 @@
     <root>/.fetcher/ready/<the same name>       sealed, about to be swapped in (only without atomic exchange): its name, which
                                                 tells where what it replaces goes, is the record of a swap that has begun
     <root>/.fetcher/usage/<cache-key>           last use
-    <root>/.fetcher/manifests/<cache-key>.json  manifests of the hf-cache layout
+    <root>/.fetcher/manifests/<cache-key>.json  manifests of the hf-cache layout, and of artifacts that share one directory
+    <root>/.fetcher/archive/                    an archive on its way, and what is unpacked from it (`dropins.unpacking`)
 """
 
 from __future__ import annotations
@@ -41,6 +42,10 @@ class Root:
     @property
     def ready(self) -> Path:
         return self.path / PRIVATE / "ready"
+
+    @property
+    def archive(self) -> Path:
+        return self.path / PRIVATE / "archive"
 
     @property
     def manifests(self) -> Path:

@@ -8,6 +8,7 @@ from fetcher.events import (
     Event,
     Finished,
     LeaseWaiting,
+    Linked,
     Listening,
     LoadPlanned,
     Mismatched,
@@ -17,6 +18,7 @@ from fetcher.events import (
     Resolved,
     Retrying,
     TakenOver,
+    Unpacked,
     Warmed,
     Warned,
 )
@@ -121,6 +123,11 @@ def _beside_the_fetch(event: Event) -> str | None:
             return pinned(event)
         case Listening():
             return f"listening at {event.where}: {', '.join(event.paths)}"
+        case Unpacked():
+            return f"{event.path}: {counted(event.files, 'file')} unpacked, {size(event.bytes)}"
+        case Linked():
+            entries = f"{event.entries} entries" if event.entries != 1 else "1 entry"
+            return f"{event.path}: linked to {entries} of {event.source}"
     return None
 
 

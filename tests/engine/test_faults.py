@@ -259,6 +259,15 @@ async def test_listings_of_several_pages_are_read_to_the_end(fetch: Fetcher, mon
         assert contents((await fetch()).path) == files
 
 
+async def test_a_source_that_is_slow_to_list_does_not_cost_the_lease(origin: Origin, fetch: Fetcher) -> None:
+    """Nobody would know that its owner is alive if life showed only in the bytes that come."""
+    origin.add_repo("org/model", FILES)
+    slow = origin.faults.add(Fault(Stall(seconds=3.0), path="/tree/", times=1))
+    artifact = await fetch(lease_stale=4.0, timeout_stall=10.0)
+    assert origin.faults.fired(slow) == 1
+    assert contents(artifact.path) == FILES
+
+
 async def test_retries_are_told(origin: Origin, fetch: Fetcher) -> None:
     origin.add_repo("org/model", FILES)
     origin.faults.add(Fault(Status(503), origin="cdn", times=1))

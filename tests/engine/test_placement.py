@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import HfApi, snapshot_download
@@ -12,21 +14,31 @@ from huggingface_hub import HfApi, snapshot_download
 from fetcher.artifact import ArtifactRef, Digest
 from fetcher.engine import lookup
 from fetcher.engine.verification import verify
-from fetcher.errors import ConfigurationError, DigestMismatch, DigestUnavailable, NotFound, UsageError
+from fetcher.errors import (
+    ConfigurationError,
+    DigestMismatch,
+    DigestUnavailable,
+    NotFound,
+    OutOfSpace,
+    Unauthorized,
+    UsageError,
+)
 from fetcher.events import Warned, silent
 from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.settings import Settings
 from fetcher.store.catalog import find
 from fetcher.testing.checkpoint import random_bytes
-from fetcher.testing.effects import Chunked, IgnoreRange, Status
+from fetcher.testing.effects import Chunked, Header, IgnoreRange, Status
 from fetcher.testing.faults import Fault
 from fetcher.testing.origin import Origin
 from tests.engine.conftest import FILES, Fetcher, MiB, contents
+from tests.lab.fixtures import MakeFilesystem
 
 SHARD = "model-00001-of-00002.safetensors"
 OTHER = "model-00002-of-00002.safetensors"
 CHANGED = FILES | {OTHER: random_bytes("three", 3 * MiB), "config.json": b'{"changed": true}'}
 """Another revision, equal in every size but config.json's."""
+PAGE_DIGEST = sha256(b"<html>please log in</html>").hexdigest()
 
 
 class TestHits:
@@ -222,6 +234,53 @@ class TestInPlace:
         assert contents((await fetch()).path) == FILES
 
 
+class TestSharedDirectory:
+    """Several artifacts in one directory, each with a manifest of its own."""
+
+    async def test_neither_takes_away_what_the_other_lists(self, origin: Origin, fetch: Fetcher, tmp_path: Path) -> None:
+        repository = origin.add_repo("org/model", FILES)
+        selections: list[dict[str, Any]] = [{"include": (SHARD, "config.json")}, {"include": (OTHER, "config.json")}]
+        for selection in selections:
+            await fetch(dest=tmp_path, shared_dest=True, **selection)
+        assert contents(tmp_path) == {path: FILES[path] for path in (SHARD, OTHER, "config.json")}
+        origin.stop()
+        for selection in selections:
+            assert (await fetch(dest=tmp_path, shared_dest=True, **selection)).cached
+        origin.start()
+        origin.update_repo(repository, {OTHER: FILES[OTHER], "tokenizer/empty.txt": b""})
+        await fetch(dest=tmp_path, shared_dest=True, refresh="on-change", include=(OTHER, "tokenizer/*"))
+        assert (await fetch(dest=tmp_path, shared_dest=True, **selections[0])).cached
+
+    async def test_what_one_alone_listed_goes_when_it_goes_from_there(
+        self, origin: Origin, fetch: Fetcher, tmp_path: Path
+    ) -> None:
+        repository = origin.add_repo("org/model", FILES | {"former.txt": b"x"})
+        await fetch(dest=tmp_path, shared_dest=True)
+        await fetch(dest=tmp_path, shared_dest=True, include=(SHARD,))
+        origin.update_repo(repository, {"config.json": FILES["config.json"]})
+        await fetch(dest=tmp_path, shared_dest=True, refresh="on-change")
+        assert contents(tmp_path) == {path: FILES[path] for path in (SHARD, "config.json")}
+
+    async def test_a_manifest_that_another_one_makes_untrue_is_withdrawn(
+        self, origin: Origin, fetch: Fetcher, tmp_path: Path
+    ) -> None:
+        """Both list config.json, at two revisions, of one size: the older selection would be a hit with a mixture."""
+        repository = origin.add_repo("org/model", FILES)
+        await fetch(dest=tmp_path, shared_dest=True, include=(SHARD, "config.json"))
+        origin.update_repo(repository, FILES | {"config.json": FILES["config.json"][::-1]})
+        await fetch(dest=tmp_path, shared_dest=True, include=(OTHER, "config.json"))
+        again = await fetch(dest=tmp_path, shared_dest=True, include=(SHARD, "config.json"))
+        assert not again.cached
+        assert contents(tmp_path)["config.json"] == FILES["config.json"][::-1]
+
+    async def test_beside_one_that_has_the_directory_for_itself(self, origin: Origin, fetch: Fetcher, tmp_path: Path) -> None:
+        origin.add_repo("org/model", FILES)
+        await fetch(dest=tmp_path, include=(SHARD,))
+        await fetch(dest=tmp_path, shared_dest=True, include=(OTHER,))
+        assert contents(tmp_path) == {path: FILES[path] for path in (SHARD, OTHER)}
+        assert (await fetch(dest=tmp_path, include=(SHARD,))).cached
+
+
 class TestHubCache:
     async def test_the_real_client_finds_it_offline(
         self, origin: Origin, fetch: Fetcher, monkeypatch: pytest.MonkeyPatch
@@ -269,6 +328,15 @@ class TestLocalSources:
         artifact = await fetch(str(model), hard_link=True)
         assert (artifact.path / SHARD).stat().st_ino == (model / SHARD).stat().st_ino
 
+    async def test_links_need_no_room(self, fetch: Fetcher, small_filesystem: MakeFilesystem) -> None:
+        small = small_filesystem("tmpfs", size=16 * MiB)
+        (small.path / "model").mkdir()
+        (small.path / "model" / "model.safetensors").write_bytes(bytes(10 * MiB))
+        artifact = await fetch(str(small.path / "model"), cache_dir=small.path / "cache", hard_link=True)
+        assert (artifact.path / "model.safetensors").stat().st_nlink == 2
+        with pytest.raises(OutOfSpace):
+            await fetch(str(small.path / "model"), cache_dir=small.path / "another")
+
     async def test_a_claim_is_verified_where_it_stands(self, origin: Origin, fetch: Fetcher, tmp_path: Path) -> None:
         origin.add_repo("org/model", FILES)
         await fetch(dest=tmp_path / "volume" / "model")
@@ -297,6 +365,15 @@ class TestPlainAddresses:
             origin.faults.add(fault)
         artifact = await fetch(address)
         assert list(contents(artifact.path).values()) == [FILES[SHARD]]
+
+    async def test_a_web_page_in_the_place_of_a_file_is_refused(self, origin: Origin, fetch: Fetcher) -> None:
+        """A login page comes with a status of success."""
+        origin.faults.add(Fault(Header("Content-Type", "Text/HTML; charset=utf-8")))
+        content = b"<html>please log in</html>"
+        with pytest.raises(Unauthorized, match="a web page in the place of"):
+            await fetch(origin.add_file("/model.bin", content))
+        for address in (origin.add_file("/index.html", content), origin.add_file("/m", content) + "#sha256=" + PAGE_DIGEST):
+            assert list(contents((await fetch(address)).path).values()) == [content]
 
     async def test_an_empty_file(self, origin: Origin, fetch: Fetcher) -> None:
         assert contents((await fetch(origin.add_file("/empty.bin", b""))).path) == {"empty.bin": b""}

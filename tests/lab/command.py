@@ -10,6 +10,8 @@ from pathlib import Path
 
 FETCHER = (sys.executable, "-m", "fetcher")
 LOADER = (sys.executable, "-m", "loader")
+STORAGE_INITIALIZER = (sys.executable, "-m", "fetcher.dropins.storage_initializer")
+MODEL_DOWNLOADER = (sys.executable, "-m", "fetcher.dropins.model_downloader")
 
 
 def run_fetcher(
@@ -31,6 +33,13 @@ def run_loader(
 ) -> subprocess.CompletedProcess[str]:
     """Run `loader` to its end, as `run_fetcher`; `within` is a command that starts others."""
     return _run([*within, *LOADER, *map(str, arguments)], env=env, timeout=timeout, cwd=cwd)
+
+
+def run_command(
+    command: Sequence[str], *arguments: str | Path, env: Mapping[str, str] | None = None, timeout: float = 60.0
+) -> subprocess.CompletedProcess[str]:
+    """Run another command to its end, as `run_fetcher`."""
+    return _run([*command, *map(str, arguments)], env=env, timeout=timeout, cwd=None)
 
 
 def _run(
@@ -60,6 +69,13 @@ def started_loader(
 ) -> subprocess.Popen[str]:
     """Start `loader`, as `started_fetcher`."""
     return _start([*within, *LOADER, *map(str, arguments)], env=env, cwd=None)
+
+
+def started_command(
+    command: Sequence[str], *arguments: str | Path, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """Start another command, as `started_fetcher`."""
+    return _start([*command, *map(str, arguments)], env=env, cwd=None)
 
 
 def _start(command: Sequence[str], *, env: Mapping[str, str] | None, cwd: Path | None) -> subprocess.Popen[str]:

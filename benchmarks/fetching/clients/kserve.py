@@ -1,4 +1,4 @@
-"""`kserve-storage`, as the storage-initializer's entry point calls it: `kserve.py SOURCE DIRECTORY`."""
+"""`kserve-storage`, as the storage-initializer's entry point calls it: `kserve.py SOURCE DIRECTORY [SOURCE DIRECTORY ...]`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from kserve_storage import Storage
 
 
 def main() -> None:
-    source, directory = sys.argv[1:]
-    Storage.download(source, directory)
+    words = sys.argv[1:]
+    Storage.download_files(words[::2], words[1::2])
 
 
 if __name__ == "__main__":

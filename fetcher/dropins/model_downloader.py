@@ -1,0 +1,95 @@
+"""`model-downloader`, in the place of LLMKube's container of that name: the same variables, the same place, verified.
+
+Their operator finds the reason in the termination message by the words of a downloader, so each reason comes with its own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from fetcher.command.common_options import TERMINATION_LOG
+from fetcher.command.parser import Parser
+from fetcher.command.running import Report, carried_out
+from fetcher.command.termination import destination_of_variable
+from fetcher.dropins.fetching import Order, Through, fetched, options_of, settings_for
+from fetcher.dropins.llmkube import Request, request_of
+from fetcher.errors import FetchError, NotFound, OutOfSpace, Stalled, Unauthorized, Unreachable, Untrusted
+from fetcher.events import Subscriber
+from fetcher.settings import Settings
+
+if TYPE_CHECKING:
+    from fetcher.sources.base import Source
+    from fetcher.store.placement import Step
+
+PHRASES: tuple[tuple[type[FetchError], tuple[str, ...]], ...] = (
+    (NotFound, ("returned error: 404",)),
+    (Unauthorized, ("returned error: 401", "returned error: 403")),
+    (Untrusted, ("certificate verify failed",)),
+    (OutOfSpace, ("no space left on device",)),
+    (Stalled, ("connection timed out",)),
+    (Unreachable, ("failed to connect to", "could not resolve host", "connection refused", "connection timed out")),
+)
+"""By which LLMKube's operator tells the reasons apart, as its releases of 2026 have them; the first is added where none is."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes as in `fetcher.errors`."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    return carried_out(
+        lambda report: _download(words, report),
+        log=destination_of_variable(TERMINATION_LOG.variable),
+        interrupted="staging is kept, run the same command to go on",
+        plain=True,
+    )
+
+
+def in_known_words(error: FetchError) -> str:
+    """The message of `error`, with a phrase of its kind."""
+    phrases = next((phrases for kind, phrases in PHRASES if isinstance(error, kind)), ())
+    if not phrases or "returned error: 5" in error.message or any(phrase in error.message for phrase in phrases):
+        return error.message
+    return f"{error.message} (in curl's words: {phrases[0]})"
+
+
+def _download(words: Sequence[str], report: Report) -> Mapping[str, Any]:
+    Parser(prog="model-downloader", description="Downloads what MODEL_SOURCE names to CACHE_DIR.").parse_args(words)
+    found = options_of(os.environ)
+    try:
+        request = request_of(os.environ)
+        (artifact,) = fetched([_order(request, found)], found, report)
+    except FetchError as error:
+        error.message = in_known_words(error)
+        raise
+    return {"message": f"the model is at {request.directory}", "bytes": artifact.bytes}
+
+
+def _order(request: Request, found: Mapping[str, Any]) -> Order:
+    if request.refresh is not None:
+        found = {**found, "refresh": request.refresh}
+    settings = settings_for(request.directory, found, os.environ)
+    # Their key knows no selection, so several selections of one source have one directory.
+    settings = replace(settings, expect=request.expect, shared_dest=True)
+    return Order(request.ref, settings, _renaming(request, settings))
+
+
+def _renaming(request: Request, settings: Settings) -> Through | None:
+    naming = request.naming
+    if naming is None:
+        return None
+
+    def through(_: Subscriber) -> tuple[Source, Step]:
+        from fetcher.dropins.renaming import RenamingSource
+        from fetcher.sources import open_source
+
+        # All files are listed, for the naming to choose from; the selection is of the names it gives.
+        return RenamingSource(open_source(replace(request.ref, include=()), settings), naming), lambda _: None
+
+    return through
+
+
+if __name__ == "__main__":
+    sys.exit(main())

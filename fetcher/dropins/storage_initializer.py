@@ -1,0 +1,149 @@
+"""`storage-initializer SRC DST [SRC DST ...]`, in the place of KServe's: every source verified, in place into its directory.
+
+The last lines of the log are what KServe's users are shown, so the reason comes last, as a sentence; it goes into the
+termination message too.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from fetcher.artifact import ArtifactRef
+from fetcher.command.common_options import TERMINATION_LOG
+from fetcher.command.parser import Parser
+from fetcher.command.running import Report, carried_out, with_progress
+from fetcher.command.termination import destination_of_variable
+from fetcher.dropins import kserve
+from fetcher.dropins.fetching import Order, Through, fetched, options_of, settings_for
+from fetcher.dropins.linking import entries, link
+from fetcher.errors import UsageError
+from fetcher.events import Linked, Subscriber, Warned
+from fetcher.filesystem import make_directory, storing
+from fetcher.settings import Settings
+from fetcher.sources.addresses import hub_address
+
+if TYPE_CHECKING:
+    from fetcher.sources.base import Source
+    from fetcher.store.placement import Step
+
+WRONG_ARGUMENTS = 1
+"""What KServe's own ends with when its arguments are no pairs."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes as in `fetcher.errors`, but for `WRONG_ARGUMENTS`."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    code = carried_out(
+        lambda report: _initialize(words, report),
+        log=destination_of_variable(TERMINATION_LOG.variable),
+        interrupted="staging is kept, run the same command to go on",
+        plain=True,
+    )
+    pairs = len(words) >= 2 and len(words) % 2 == 0
+    return WRONG_ARGUMENTS if code == UsageError.exit_code and not pairs else code
+
+
+def _initialize(words: Sequence[str], report: Report) -> Mapping[str, Any]:
+    parser = Parser(prog="storage-initializer", description="Brings models to the directories that KServe mounts.")
+    parser.add_argument("words", nargs="*", metavar="SRC DST", help="what to bring, and the directory it goes to")
+    pairs = kserve.pairs_of(parser.parse_args(words).words)
+    # All are looked at before anything is brought: what can't be brought ends at once.
+    kinds = [kserve.kind_of(pair.source, exists=os.path.exists(pair.source)) for pair in pairs]
+    found, patterns = options_of(os.environ), kserve.patterns_of(os.environ)
+
+    def bring_what_is_here(on_event: Subscriber) -> list[tuple[kserve.Pair, kserve.Kind]]:
+        _trust(os.environ, on_event)
+        left = [_what_is_left(pair, kind, patterns, on_event) for pair, kind in zip(pairs, kinds, strict=True)]
+        return [each for each in left if each is not None]
+
+    left = with_progress(found.get("progress", "auto"), bring_what_is_here)
+    sharing = Counter(pair.directory.absolute() for pair, _ in left)
+    orders = []
+    for pair, kind in left:
+        settings = settings_for(pair.directory, found, os.environ, among=len(left))
+        settings = replace(settings, shared_dest=sharing[pair.directory.absolute()] > 1)
+        orders.append(order_of(pair.source, kind, patterns, settings))
+    artifacts = fetched(orders, found, report)
+    directories = ", ".join(dict.fromkeys(str(pair.directory) for pair in pairs))
+    return {"message": f"the model is at {directories}", "bytes": sum(artifact.bytes for artifact in artifacts)}
+
+
+def order_of(source: str, kind: kserve.Kind, patterns: kserve.Patterns, settings: Settings) -> Order:
+    """How `source` is brought. Raises UsageError."""
+    ref = ArtifactRef(source)
+    if kind == "archive":
+        # Its files are linked to from where it was unpacked; a digest that is required is the archive's.
+        return Order(ref, replace(settings, hard_link=True, require_digests=False), _unpacking(ref, settings))
+    if kind == "repository":
+        return Order(ArtifactRef(source, include=patterns.allow, exclude=patterns.ignore), settings)
+    address = hub_address(ref)
+    if address is not None and address.path is not None and "/" in address.path:
+        return Order(ref, settings, _flattening(ref, settings, PurePosixPath(address.path).name))
+    return Order(ref, settings)
+
+
+def _what_is_left(
+    pair: kserve.Pair, kind: kserve.Kind, patterns: kserve.Patterns, on_event: Subscriber
+) -> tuple[kserve.Pair, kserve.Kind] | None:
+    """What of a pair is left to be fetched: of what is on this machine nothing, once it is linked, but for an archive."""
+    if kind == "nothing":
+        with storing("make the directory"):
+            make_directory(pair.directory)
+        return None
+    if kind != "local":
+        return pair, kind
+    source = kserve.local_path(pair.source)
+    chosen = entries(source, admits=patterns.admits)
+    if len(chosen) == 1 and kserve.is_archive(chosen[0].name) and chosen[0].is_file():
+        return kserve.Pair(str(chosen[0].absolute()), pair.directory), "archive"
+    link(chosen, pair.directory)
+    on_event(Linked(str(source), str(pair.directory), len(chosen)))
+    return None
+
+
+def _trust(environ: MutableMapping[str, str], on_event: Subscriber) -> None:
+    """Add the authorities of KServe's ConfigMap to those that are trusted."""
+    bundle: Path | None = kserve.authorities_of(environ)
+    if bundle is None:
+        return
+    if bundle.is_file():
+        environ["REQUESTS_CA_BUNDLE"] = str(bundle)
+    else:
+        on_event(Warned("Configuration", f"CA_BUNDLE_CONFIGMAP_NAME is set, but {bundle} is not there; going on without it"))
+
+
+def _unpacking(ref: ArtifactRef, settings: Settings) -> Through:
+    def through(on_event: Subscriber) -> tuple[Source, Step]:
+        from fetcher.dropins.unpacking import ArchiveSource
+
+        source = ArchiveSource(ref, settings, on_event)
+
+        def step(name: str) -> None:
+            if name == "manifest placed":
+                source.clean_up()
+
+        return source, step
+
+    return through
+
+
+def _flattening(ref: ArtifactRef, settings: Settings, name: str) -> Through:
+    """The one file of an address, without the directories it is published in."""
+
+    def through(_: Subscriber) -> tuple[Source, Step]:
+        from fetcher.dropins.renaming import RenamingSource
+        from fetcher.sources import open_source
+
+        return RenamingSource(open_source(ref, settings), lambda files: {name: files[0].path}), lambda _: None
+
+    return through
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""Extra request headers for one host, in the variable `<hostname>-headers` as KServe's users set it: a JSON object.
+
+They are credentials more often than not: whoever sends them binds them to the origin of the address as the user wrote it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from fetcher.errors import ConfigurationError
+
+_OURS = {"Accept-Encoding", "Connection", "Content-Length", "Host", "If-Range", "Range", "Te", "Transfer-Encoding"}
+"""What the transport itself decides, request by request."""
+
+
+def given_headers(url: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """Those for the host of `url`; none of them may contradict the transport. Raises ConfigurationError, without a value."""
+    variable = f"{urlsplit(url).hostname}-headers"
+    text = environ.get(variable, "").strip()
+    if not text:
+        return {}
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict) or not all(_is_header(name, value) for name, value in document.items()):
+        raise ConfigurationError(f'the variable {variable} is no JSON object of headers, such as {{"Authorization": "..."}}')
+    return {name.title(): value for name, value in document.items() if name.title() not in _OURS}
+
+
+def _is_header(name: str, value: object) -> bool:
+    if not isinstance(value, str) or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+        return False
+    return re.fullmatch(r"[\t\x20-\x7e]*", value) is not None

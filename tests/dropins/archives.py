@@ -1,0 +1,58 @@
+"""Archives for tests: honest ones, and such as nobody's program would write."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+Compression = Literal["", "gz", "bz2", "xz"]
+
+
+def tar(files: Mapping[str, bytes], compression: Compression = "", *, prefix: str = "") -> bytes:
+    """As `tar -c` writes it; with `prefix="./"` as `tar -C DIR -c .` does."""
+    return tar_of([regular(prefix + path, content) for path, content in files.items()], compression)
+
+
+def tar_of(members: list[tuple[tarfile.TarInfo, bytes]], compression: Compression = "") -> bytes:
+    """Of any members, however odd."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=f"w:{compression}") as archive:  # type: ignore[call-overload]  # a mode that is made
+        for member, content in members:
+            archive.addfile(member, io.BytesIO(content) if content else None)
+    return buffer.getvalue()
+
+
+def zipped(files: Mapping[str, bytes], *, compress: bool = True) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED) as archive:
+        for path, content in files.items():
+            archive.writestr(zipfile.ZipInfo(path), content, archive.compression)
+    return buffer.getvalue()
+
+
+def regular(path: str, content: bytes = b"") -> tuple[tarfile.TarInfo, bytes]:
+    """A member that is a file."""
+    member = tarfile.TarInfo(path)
+    member.size = len(content)
+    return member, content
+
+
+def special(path: str, kind: bytes, target: str = "") -> tuple[tarfile.TarInfo, bytes]:
+    """A member that is no regular file."""
+    member = tarfile.TarInfo(path)
+    member.type, member.linkname = kind, target
+    return member, b""
+
+
+FORMATS: dict[str, Callable[[Mapping[str, bytes]], bytes]] = {
+    "model.zip": zipped,
+    "model.tar": tar,
+    "model.tgz": lambda files: tar(files, "gz"),
+    "model.tar.gz": lambda files: tar(files, "gz", prefix="./"),
+    "model.tar.bz2": lambda files: tar(files, "bz2"),
+    "model.tar.xz": lambda files: tar(files, "xz"),
+}
+"""Name of a file → what packs files into one of that name."""

@@ -1,0 +1,298 @@
+"""Nothing a stranger packed writes outside its directory, fills the disk, or leaves anything but plain files."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import lzma
+import os
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from fetcher.dropins import archives
+from fetcher.dropins.archives import Contents, unpack
+from fetcher.dropins.members import Stopped
+from fetcher.dropins.streams import XZ_MEMORY
+from fetcher.errors import FetchError, HostilePath, MalformedArchive, OutOfSpace
+from fetcher.testing.checkpoint import random_bytes
+from tests.dropins.archives import FORMATS, regular, special, tar, tar_of, zipped
+from tests.dropins.conftest import MiB, tree
+from tests.lab.chaos import Chaos
+from tests.lab.fixtures import MakeFilesystem
+
+FILES = {"config.json": b"{}", "deep/er/weights.bin": random_bytes("packed", MiB + 7), "empty": b""}
+
+
+def unpacked(archive: bytes, tmp_path: Path, *, stopped: Callable[[], bool] = lambda: False) -> Path:
+    """The directory that `archive` was unpacked into; nothing beside it was touched."""
+    path, directory = tmp_path / "archive", tmp_path / "in" / "directory"
+    path.write_bytes(archive)
+    directory.mkdir(parents=True)
+    try:
+        unpack(path, directory, stopped=stopped)
+    finally:
+        assert sorted(os.listdir(tmp_path)) == ["archive", "in"]
+        assert os.listdir(tmp_path / "in") == ["directory"]
+    return directory
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_honest_one_gives_its_files(name: str, tmp_path: Path) -> None:
+    assert tree(unpacked(FORMATS[name](FILES), tmp_path)) == FILES
+
+
+def test_what_was_unpacked_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(zipped(FILES))
+    (tmp_path / "new").mkdir()
+    assert unpack(tmp_path / "a.zip", tmp_path / "new", stopped=lambda: False) == Contents(3, MiB + 9)
+
+
+def test_files_are_readable_by_all_and_no_mode_is_taken_over(tmp_path: Path) -> None:
+    member = tarfile.TarInfo("run.sh")
+    member.mode, member.size = 0o6755, 2
+    path = unpacked(tar_of([(member, b"#!")]), tmp_path) / "run.sh"
+    assert path.stat().st_mode & 0o7777 == 0o644
+
+
+class TestLinks:
+    def test_to_another_member_become_that_file(self, tmp_path: Path) -> None:
+        archive = tar_of(
+            [
+                special("first", tarfile.SYMTYPE, "blobs/weights"),
+                special("deep/second", tarfile.SYMTYPE, "../first"),
+                special("third", tarfile.LNKTYPE, "blobs/weights"),
+                regular("blobs/weights", b"content"),
+            ]
+        )
+        directory = unpacked(archive, tmp_path)
+        assert tree(directory) == dict.fromkeys(["first", "deep/second", "third", "blobs/weights"], b"content")
+        assert not [path for path in directory.rglob("*") if path.is_symlink()]
+
+    @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+    @pytest.mark.parametrize("target", ["/etc/passwd", "../../outside", "absent", "itself", "."])
+    def test_to_anything_else_are_refused(self, kind: bytes, target: str, tmp_path: Path) -> None:
+        with pytest.raises(MalformedArchive, match="no file of the archive"):
+            unpacked(tar_of([special("itself", kind, target)]), tmp_path)
+
+    def test_a_directory_behind_one_is_never_written_through(self, tmp_path: Path) -> None:
+        outside = tmp_path / "in"
+        archive = tar_of([special("away", tarfile.SYMTYPE, str(outside)), regular("away/planted", b"x")])
+        with pytest.raises(MalformedArchive):
+            unpacked(archive, tmp_path)
+
+
+HOSTILE_NAMES = [
+    "../outside",
+    "/absolute",
+    "a/../../outside",
+    "c:\\windows",
+    "back\\slash",
+    "line\nfeed",
+    ".fetcher/manifest.json",
+]
+
+
+class TestNames:
+    @pytest.mark.parametrize("pack", [tar, zipped], ids=["tar", "zip"])
+    @pytest.mark.parametrize("name", HOSTILE_NAMES)
+    def test_that_lead_elsewhere_are_refused(self, pack: Callable[..., bytes], name: str, tmp_path: Path) -> None:
+        with pytest.raises(HostilePath):
+            unpacked(pack({name: b"x"}), tmp_path)
+
+    def test_that_come_twice_are_refused(self, tmp_path: Path) -> None:
+        twice = tar_of([regular("./same"), regular("same")])
+        with pytest.raises(MalformedArchive, match="twice"):
+            unpacked(twice, tmp_path)
+
+    @pytest.mark.parametrize("order", [("a", "a/b"), ("a/b", "a")])
+    def test_a_file_in_the_place_of_a_directory_is_refused(self, order: tuple[str, str], tmp_path: Path) -> None:
+        with pytest.raises(MalformedArchive, match="in the place of its directory"):
+            unpacked(tar_of([regular(name) for name in order]), tmp_path)
+
+
+@pytest.mark.parametrize("kind", [tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE])
+def test_devices_and_pipes_are_refused(kind: bytes, tmp_path: Path) -> None:
+    with pytest.raises(MalformedArchive, match="neither a file"):
+        unpacked(tar_of([special("device", kind)]), tmp_path)
+
+
+class TestBombs:
+    def test_more_than_is_free_is_refused_before_it_is_written(self, tmp_path: Path, small_filesystem: MakeFilesystem) -> None:
+        small = small_filesystem("tmpfs", size=8 * MiB)
+        path = tmp_path / "bomb.tgz"
+        path.write_bytes(tar({"zeros": bytes(32 * MiB)}, "gz"))
+        assert path.stat().st_size < MiB
+        directory = small.path / "directory"
+        directory.mkdir()
+        with pytest.raises(OutOfSpace, match="no space left on device"):
+            unpack(path, directory, stopped=lambda: False)
+        assert not tree(directory)
+
+    def test_many_that_fit_one_by_one_are_refused_together(self, tmp_path: Path, small_filesystem: MakeFilesystem) -> None:
+        small = small_filesystem("tmpfs", size=8 * MiB)
+        path = tmp_path / "bomb.zip"
+        path.write_bytes(zipped({f"{number}": bytes(MiB) for number in range(12)}))
+        directory = small.path / "directory"
+        directory.mkdir()
+        with pytest.raises(OutOfSpace):
+            unpack(path, directory, stopped=lambda: False)
+
+    def test_a_sparse_member_counts_as_what_it_claims(self, tmp_path: Path) -> None:
+        header = tarfile.TarInfo("sparse")
+        header.size = 1 << 60
+        with pytest.raises(OutOfSpace):
+            unpacked(header.tobuf(tarfile.GNU_FORMAT) + bytes(1024), tmp_path)
+
+    def test_members_are_counted(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(archives, "MEMBERS", 10)
+        for archive in (tar({f"{number}": b"" for number in range(11)}), zipped({f"{number}/": b"" for number in range(11)})):
+            (tmp_path / "new").mkdir(exist_ok=True)
+            with pytest.raises(MalformedArchive, match="more than 10 members"):
+                unpack(written(tmp_path, archive), tmp_path / "new", stopped=lambda: False)
+
+    def test_a_header_that_claims_gigabytes_is_not_read(self, tmp_path: Path) -> None:
+        header = tarfile.TarInfo("long")
+        header.type, header.size = tarfile.GNUTYPE_LONGNAME, 4 << 30
+        with pytest.raises(MalformedArchive, match="header or directory"):
+            unpacked(header.tobuf(tarfile.GNU_FORMAT) + bytes(10240), tmp_path)
+
+    def test_a_directory_of_a_zip_that_claims_gigabytes_is_not_read(self, tmp_path: Path) -> None:
+        archive = bytearray(zipped({"a": b"x"}) + bytes(8 * MiB))
+        end = archive.rindex(b"PK\x05\x06")
+        # The directory's size and place, as the record at the end says them.
+        archive = archive[:end] + bytes(8 * MiB) + archive[end : end + 22]
+        archive[-10:-2] = (8 * MiB).to_bytes(4, "little") + (0).to_bytes(4, "little")
+        with pytest.raises(MalformedArchive):
+            unpacked(bytes(archive), tmp_path)
+
+    def test_xz_gets_no_more_memory_than_it_needs(self, tmp_path: Path) -> None:
+        filters = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 2 * XZ_MEMORY}]
+        with pytest.raises(MalformedArchive, match=r"[Mm]emory"):
+            unpacked(lzma.compress(tar({"a": b"x"}), filters=filters), tmp_path)
+
+    def test_a_size_below_zero_ends(self, tmp_path: Path) -> None:
+        header = bytearray(tarfile.TarInfo("negative").tobuf(tarfile.GNU_FORMAT))
+        header[124:136] = b"\xff" * 12  # base-256: -1
+        header[148:156] = b" " * 8
+        header[148:156] = b"%06o\0 " % sum(header)
+        with pytest.raises(FetchError):
+            unpacked(bytes(header) + bytes(1024), tmp_path)
+
+
+def written(tmp_path: Path, archive: bytes) -> Path:
+    path = tmp_path / "archive"
+    path.write_bytes(archive)
+    return path
+
+
+class TestDamage:
+    @pytest.mark.parametrize("name", FORMATS)
+    def test_anywhere_is_never_taken_for_success(self, name: str, tmp_path: Path) -> None:
+        """A bit turned over may be in what nobody reads (a date, padding); then the files are the very same."""
+        whole = FORMATS[name]({"weights": random_bytes("damaged", 5000), "config.json": b"{}"})
+        intact = None
+        for number, position in enumerate(range(0, len(whole), max(1, len(whole) // 60))):
+            damaged = bytearray(whole)
+            damaged[position] ^= 0x10
+            directory = tmp_path / f"{number}"
+            directory.mkdir()
+            try:
+                unpack(written(tmp_path, bytes(damaged)), directory, stopped=lambda: False)
+            except FetchError:
+                continue
+            if name != "model.tar":  # which has no checksum of its content
+                intact = tree(directory)
+                assert set(intact.values()) == {random_bytes("damaged", 5000), b"{}"}
+
+    @pytest.mark.parametrize("name", FORMATS)
+    def test_a_beginning_is_never_taken_for_the_whole(self, name: str, tmp_path: Path) -> None:
+        whole = FORMATS[name]({"weights": random_bytes("cut", 5000), "config.json": b"{}"})
+        padding = 20 * 512 if name == "model.tar" else 0  # more zeros follow the end of a tar than it needs
+        for number, length in enumerate(range(0, len(whole) - padding, max(1, len(whole) // 40))):
+            directory = tmp_path / f"{number}"
+            directory.mkdir()
+            with pytest.raises(FetchError):
+                unpack(written(tmp_path, whole[:length]), directory, stopped=lambda: False)
+
+    def test_what_goes_on_behind_its_end_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(MalformedArchive, match="behind its end"):
+            unpacked(gzip.compress(tar({"a": b"x"}) + bytes(64 * MiB)), tmp_path)
+
+    def test_a_web_page_is_no_archive(self, tmp_path: Path) -> None:
+        with pytest.raises(MalformedArchive):
+            unpacked(b"<html>please log in</html>" * 100, tmp_path)
+
+    def test_one_without_files_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(MalformedArchive, match="no files"):
+            unpacked(tar_of([special("directory", tarfile.DIRTYPE)]), tmp_path)
+
+    def test_an_encrypted_member_is_refused(self, tmp_path: Path) -> None:
+        archive = bytearray(zipped({"a": b"secret"}, compress=False))
+        for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+            archive[archive.index(signature) + flags] |= 1
+        with pytest.raises(MalformedArchive, match="encrypted"):
+            unpacked(bytes(archive), tmp_path)
+
+    def test_a_zip_whose_member_has_no_name_or_begins_before_it_is_refused(self, tmp_path: Path) -> None:
+        """Both made zipfile raise what it raises for nothing else."""
+        nameless = bytearray(zipped({"a": b"x"}))
+        for signature, field in ((b"PK\x03\x04", 26), (b"PK\x01\x02", 28)):
+            nameless[nameless.index(signature) + field] = 0
+        early = bytearray(zipped({"a": b"x"}))
+        early[-6:-2] = (1 << 20).to_bytes(4, "little")  # where the directory is said to begin
+        for number, archive in enumerate((nameless, early)):
+            directory = tmp_path / f"{number}"
+            directory.mkdir()
+            with pytest.raises(MalformedArchive):
+                unpack(written(tmp_path, bytes(archive)), directory, stopped=lambda: False)
+
+    def test_a_member_larger_than_it_says_is_refused(self, tmp_path: Path) -> None:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("grows", bytes(100_000))
+        claimed = buffer.getvalue().replace((100_000).to_bytes(4, "little"), (10).to_bytes(4, "little"))
+        with pytest.raises(MalformedArchive):
+            unpacked(claimed, tmp_path)
+
+
+def test_whatever_is_in_one_ends_in_files_or_an_error_that_says_so(chaos: Chaos, tmp_path: Path) -> None:
+    links = [special("link", tarfile.SYMTYPE, "a"), special("other", tarfile.LNKTYPE, "a"), special("d", tarfile.DIRTYPE)]
+    packed = [pack({"a/b": bytes(3000), "config.json": b"{}"}) for pack in FORMATS.values()]
+    packed.append(tar_of([regular("a", b"content"), *links]))
+    for number in chaos.rounds(ordinarily=500):
+        directory = tmp_path / f"{number}"
+        directory.mkdir()
+        with suppress(FetchError):
+            unpack(written(tmp_path, mutated(chaos.random, packed)), directory, stopped=lambda: False)
+        assert not [path for path in directory.rglob("*") if path.is_symlink() or not (path.is_file() or path.is_dir())]
+        shutil.rmtree(directory)
+    assert os.listdir(tmp_path) == ["archive"]
+
+
+def mutated(chance: Random, archives: list[bytes]) -> bytes:
+    """One of `archives`, changed at a few places."""
+    content = bytearray(chance.choice(archives))
+    for _ in range(chance.randint(1, 5)):
+        position = chance.randrange(len(content))
+        match chance.randrange(4):
+            case 0:
+                content[position] = chance.randrange(256)
+            case 1:
+                content[position : position + 4] = chance.choice([b"\xff" * 4, bytes(4), b"\x7f\xff\xff\xff"])
+            case 2:
+                del content[position : position + min(chance.randint(1, 600), len(content) - 1)]
+            case 3:
+                content[position:position] = content[position : position + 512]
+    return bytes(content)
+
+
+def test_it_stops_when_nobody_waits_any_more(tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        unpacked(tar({"a": bytes(4 * MiB)}), tmp_path, stopped=lambda: True)

@@ -1,0 +1,340 @@
+"""KServe's own package and ours, each a process of its own, given the same sources: what is equal, and what is meant to differ.
+
+Theirs is called as the entry point of its image calls it. Its bookkeeping (`.cache/huggingface`) and ours (`.fetcher`) are left
+out of the trees. Theirs has one exit code for every failure; ours say more, and are zero exactly where theirs are, but for the
+differences below, each with its reason.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from benchmarks.fetching.commands import CLIENTS
+from benchmarks.installation import peers_python
+from fetcher.testing.checkpoint import random_bytes
+from fetcher.testing.effects import FlipBit, Header
+from fetcher.testing.faults import Fault
+from fetcher.testing.interruptions import Finish
+from fetcher.testing.origin import Origin
+from tests.dropins.archives import FORMATS, regular, special, tar_of, zipped
+from tests.dropins.conftest import FILES, last_line, tree
+from tests.lab.availability import missing
+from tests.lab.command import STORAGE_INITIALIZER, run_command
+
+pytestmark = pytest.mark.timeout(600)  # the first test installs theirs
+TOKEN = "hf_given"
+COMPRESSED = gzip.compress(b"weights", mtime=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What both are given: sources, one directory each, and variables. `before`: what is in each directory already."""
+
+    sources: Sequence[str]
+    env: Mapping[str, str] = field(default_factory=dict)
+    before: Mapping[str, bytes] = field(default_factory=dict)
+    runs: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one of them left: its exit code, a tree for each source, its log."""
+
+    code: int
+    trees: list[dict[str, bytes | str]]
+    log: str
+
+
+Make = Callable[[Origin, Path], Situation]
+
+
+@pytest.fixture(scope="session")
+def theirs() -> tuple[str, ...]:
+    """The command that stands for their image."""
+    try:
+        python = peers_python("fetching")
+    except subprocess.CalledProcessError as error:
+        missing("kserve-storage", f"it is installed from PyPI, which failed: {error}")
+    return str(python), str(CLIENTS / "kserve.py")
+
+
+def outcome(command: Sequence[str], situation: Situation, place: Path) -> Outcome:
+    directories = [place / str(number) for number in range(len(situation.sources))]
+    for directory in directories:
+        for path, content in situation.before.items():
+            directory.mkdir(parents=True, exist_ok=True)
+            (directory / path).write_bytes(content)
+    words = [str(word) for pair in zip(situation.sources, directories, strict=True) for word in pair]
+    done = run_command(command, *words, env=situation.env)
+    for _ in range(situation.runs - 1):
+        done = run_command(command, *words, env=situation.env)
+    return Outcome(done.returncode, [tree(directory) for directory in directories], done.stderr)
+
+
+@pytest.fixture
+def both(theirs: tuple[str, ...], origin: Origin, tmp_path: Path) -> Callable[[Make], tuple[Outcome, Outcome]]:
+    def run(make: Make) -> tuple[Outcome, Outcome]:
+        """Theirs, then ours."""
+        situation = make(origin, tmp_path)
+        return tuple(
+            outcome(command, situation, tmp_path / name)
+            for name, command in (("theirs", theirs), ("ours", STORAGE_INITIALIZER))
+        )  # type: ignore[return-value]  # two
+
+    return run
+
+
+Both = Callable[[Make], tuple[Outcome, Outcome]]
+
+
+def served(origin: Origin, name: str, content: bytes, content_type: str | None = None) -> str:
+    """The address of a file."""
+    if content_type:
+        origin.faults.add(Fault(Header("Content-Type", content_type), path=name.replace(".", r"\.") + "$"))
+    return origin.add_file(f"/files/{name}", content)
+
+
+def archive(name: str) -> Make:
+    def make(origin: Origin, _: Path) -> Situation:
+        kind = "application/zip" if name.endswith(".zip") else "application/x-tar"
+        return Situation([served(origin, name, FORMATS[name](FILES), kind)])
+
+    return make
+
+
+def repository(source: str = "hf://org/model", **env: str) -> Make:
+    return lambda *_: Situation([source], env)
+
+
+def with_patterns(allow: str = "", ignore: str = "") -> Make:
+    return repository(STORAGE_ALLOW_PATTERNS=allow, STORAGE_IGNORE_PATTERNS=ignore)
+
+
+def tagged(origin: Origin, _: Path) -> Situation:
+    origin.add_repo("org/tagged", {**FILES, "tagged.txt": b"v1"}, revisions=["main", "v1"])
+    return Situation(["hf://org/tagged:v1"])
+
+
+def private(origin: Origin, _: Path) -> Situation:
+    origin.add_repo("org/private", FILES, private=True, readers=[TOKEN])
+    return Situation(["hf://org/private"], {"HF_TOKEN": TOKEN})
+
+
+def with_headers(origin: Origin, _: Path) -> Situation:
+    return Situation([served(origin, "model.bin", b"weights")], {"127.0.0.1-headers": json.dumps({"X-Api-Key": "secret"})})
+
+
+def by_query(origin: Origin, _: Path) -> Situation:
+    address = served(origin, "download", zipped(FILES), "application/zip")
+    return Situation([f"{address}?file=model.zip"])
+
+
+def local(name: str = "", **env: str) -> Make:
+    def make(_: Origin, tmp_path: Path) -> Situation:
+        source = tmp_path / "claim"
+        (source / "tokenizer").mkdir(parents=True)
+        for path, content in FILES.items():
+            (source / path).write_bytes(content)
+        return Situation([f"file://{source}/{name}".rstrip("/")], env)
+
+    return make
+
+
+def local_path(origin: Origin, tmp_path: Path) -> Situation:
+    return Situation([local()(origin, tmp_path).sources[0].removeprefix("file://")])
+
+
+def local_archive(_: Origin, tmp_path: Path) -> Situation:
+    (tmp_path / "model.zip").write_bytes(zipped(FILES))
+    return Situation([f"file://{tmp_path}/model.zip"])
+
+
+def directory_of_an_archive(_: Origin, tmp_path: Path) -> Situation:
+    (tmp_path / "claim").mkdir()
+    (tmp_path / "claim" / "model.tgz").write_bytes(FORMATS["model.tgz"](FILES))
+    return Situation([f"file://{tmp_path}/claim"])
+
+
+def several(origin: Origin, tmp_path: Path) -> Situation:
+    sources = ["hf://org/model", served(origin, "adapter.bin", b"weights"), *local()(origin, tmp_path).sources]
+    return Situation([*sources, "/mnt/models/brought-by-the-agent"])
+
+
+EQUAL: dict[str, Make] = {
+    "a repository": repository(),
+    "a repository at a revision": tagged,
+    "a private repository with a token": private,
+    "only what some patterns allow": with_patterns('["*.safetensors", "config.json"]'),
+    "patterns with commas": with_patterns("*.safetensors, *.json"),
+    "what no pattern ignores": with_patterns(ignore='["*.md", "tokenizer/*"]'),
+    "allowed and not ignored": with_patterns("*.txt,*.md", "README*"),
+    "a pattern that crosses directories": with_patterns("*vocab*"),
+    "a file": lambda origin, _: Situation([served(origin, "model.bin", b"weights")]),
+    "an empty file": lambda origin, _: Situation([served(origin, "model.bin", b"")]),
+    "a file behind extra headers": with_headers,
+    **{f"an archive, {name}": archive(name) for name in FORMATS},
+    "an archive named by the query": by_query,
+    "a local directory": local(),
+    "a local file": local("config.json"),
+    "names of a local directory": local(STORAGE_ALLOW_PATTERNS="*.json", STORAGE_IGNORE_PATTERNS="README.md"),
+    "a path": local_path,
+    "a local archive": local_archive,
+    "a local directory with nothing but an archive": directory_of_an_archive,
+    "what an agent brings": lambda *_: Situation(["/mnt/models/brought-by-the-agent"]),
+    "several pairs": several,
+    "foreign files in the directory": lambda *_: Situation(["hf://org/model"], before={"notes.txt": b"mine"}),
+    "a second run": lambda *_: Situation(["hf://org/model"], runs=2),
+    "a second run with links": lambda origin, tmp_path: Situation(local()(origin, tmp_path).sources, runs=2),
+}
+
+
+@pytest.mark.parametrize("name", EQUAL)
+def test_both_bring_the_same(name: str, both: Both) -> None:
+    their, our = both(EQUAL[name])
+    assert (their.code, our.code) == (0, 0), (their.log, our.log)
+    assert our.trees == their.trees
+
+
+def test_extra_headers_are_sent(both: Both, origin: Origin) -> None:
+    both(with_headers)
+    assert [request.headers.get("x-api-key") for request in origin.requests] == ["secret", "secret"]
+
+
+def broken(origin: Origin, _: Path) -> Situation:
+    return Situation([served(origin, "model.zip", b"PK\x03\x04 and no more", "application/zip")])
+
+
+def empty(_: Origin, tmp_path: Path) -> Situation:
+    (tmp_path / "empty").mkdir()
+    return Situation([str(tmp_path / "empty")])
+
+
+REFUSED: dict[str, tuple[Make, int]] = {
+    "a repository that is not there": (repository("hf://org/nothing"), 77),
+    "a revision that is not there": (repository("hf://org/model:nothing"), 66),
+    "a file that is not there": (lambda origin, _: Situation([f"{origin.cdn_endpoint}/nothing.bin"]), 66),
+    "a server that is not there": (repository("http://127.0.0.1:1/model.bin"), 69),
+    "a page in the place of a file": (lambda origin, _: Situation([served(origin, "model.bin", b"<html>", "text/html")]), 77),
+    "an address without a name": (lambda origin, _: Situation([f"{origin.cdn_endpoint}/"]), 64),
+    "a local path that is not there": (repository("file:///nothing/here"), 66),
+    "an empty local directory": (empty, 66),
+    "a broken archive": (broken, 65),
+    "a scheme that nobody knows": (repository("ftp://host/model"), 64),
+    "an owner without a name": (repository("hf://org/"), 77),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_both_refuse_the_same(name: str, both: Both) -> None:
+    make, code = REFUSED[name]
+    their, our = both(make)
+    assert their.code == 1
+    assert our.code == code, our.log
+    assert our.trees == [{}], "nothing is visible after a failure"
+
+
+# What is meant to differ: theirs, ours, and why.
+
+
+def corrupted(origin: Origin, _: Path) -> Situation:
+    origin.faults.add(Fault(FlipBit(100), origin="cdn"))
+    return Situation(["hf://org/model"])
+
+
+def cut_short(origin: Origin, _: Path) -> Situation:
+    address = served(origin, "model.bin", random_bytes("cut", 500_000))
+    origin.faults.add(Fault(Finish(after=100_000), path="model"))
+    return Situation([address])
+
+
+def slashed(origin: Origin, _: Path) -> Situation:
+    origin.add_repo("org/slashed", FILES, revisions=["feature/new"])
+    return Situation(["hf://org/slashed:feature/new"])
+
+
+def of_another_type(origin: Origin, _: Path) -> Situation:
+    return Situation([served(origin, "config.json", b"{}", "application/json")])
+
+
+def compressed(origin: Origin, _: Path) -> Situation:
+    return Situation([served(origin, "model.bin.gz", COMPRESSED)])
+
+
+def leading_upwards(origin: Origin, _: Path) -> Situation:
+    return Situation([served(origin, "model.zip", zipped({"../planted": b"x", "config.json": b"{}"}), "application/zip")])
+
+
+def linked(origin: Origin, _: Path) -> Situation:
+    packed = tar_of([regular("blobs/weights", b"x"), special("weights", b"2", "blobs/weights")])
+    return Situation([served(origin, "model.tar", packed, "application/x-tar")])
+
+
+def escaped(origin: Origin, _: Path) -> Situation:
+    return Situation([served(origin, "my model.bin", b"x")])
+
+
+class TestIntendedDifferences:
+    def test_a_shard_of_the_right_size_with_wrong_bytes(self, both: Both) -> None:
+        """Theirs compares sizes alone. Ours compares the digest that the Hub publishes, and shows nothing that differs."""
+        their, our = both(corrupted)
+        assert (their.code, their.trees[0]["model.safetensors"] == FILES["model.safetensors"]) == (0, False)
+        assert (our.code, our.trees) == (65, [{}])
+
+    def test_a_body_that_is_cut_short(self, both: Both) -> None:
+        """Theirs leaves the beginning under the final name. Ours shows nothing, and goes on from there the next time."""
+        their, our = both(cut_short)
+        assert their.trees[0]["model.bin"] == random_bytes("cut", 500_000)[:100_000]
+        assert (our.code, our.trees) == (69, [{}])
+
+    def test_a_revision_with_a_slash(self, both: Both) -> None:
+        """Theirs splits the address at every slash and refuses it; branches have such names."""
+        their, our = both(slashed)
+        assert (their.code, our.code, our.trees) == (1, 0, [dict(FILES)])
+
+    def test_a_file_that_is_served_as_what_it_is(self, both: Both) -> None:
+        """Theirs takes nothing but application/octet-stream; servers that know JSON say application/json. The one type that
+        means something else than the file, a web page, is refused by both."""
+        their, our = both(of_another_type)
+        assert (their.code, our.code, our.trees) == (1, 0, [{"config.json": b"{}"}])
+
+    def test_a_compressed_file_that_is_no_archive(self, both: Both) -> None:
+        """Theirs stores what is in it as model.bin.gz.tar, which it is not. Ours is what is published, by its name."""
+        their, our = both(compressed)
+        assert list(their.trees[0]) == ["model.bin.gz.tar"]
+        assert (our.code, our.trees) == (0, [{"model.bin.gz": COMPRESSED}])
+
+    def test_an_archive_with_a_name_that_leads_elsewhere(self, both: Both) -> None:
+        """Theirs unpacks it under another name. Nobody packs such a name for a good reason, so ours takes nothing of it."""
+        their, our = both(leading_upwards)
+        assert (their.code, sorted(their.trees[0])) == (0, ["config.json", "planted"])
+        assert (our.code, our.trees) == (65, [{}])
+
+    def test_a_link_in_an_archive(self, both: Both) -> None:
+        """Theirs keeps it a link. Ours has a file of the same content: links from outside are never made on the volume."""
+        their, our = both(linked)
+        assert their.trees == [{"blobs/weights": b"x", "weights": "-> blobs/weights"}]
+        assert (our.code, our.trees) == (0, [{"blobs/weights": b"x", "weights": b"x"}])
+
+    def test_a_name_that_is_escaped_in_its_address(self, both: Both) -> None:
+        """Theirs takes the escapes into the name. Ours is the name that was published."""
+        their, our = both(escaped)
+        assert [list(each.trees[0]) for each in (their, our)] == [["my%20model.bin"], ["my model.bin"]]
+
+    def test_another_writing_of_a_revision(self, both: Both) -> None:
+        """`@` besides `:`, as elsewhere in this project; theirs looks for a repository of that name."""
+        their, our = both(repository("hf://org/model@main"))
+        assert (their.code, our.code, our.trees) == (1, 0, [dict(FILES)])
+
+    def test_the_last_line_names_the_reason(self, both: Both) -> None:
+        """It is what KServe shows. Theirs ends with an exception's text after a traceback."""
+        their, our = both(REFUSED["a file that is not there"][0])
+        assert "Traceback" in their.log
+        assert last_line(our.log).startswith("NotFound: the server returned error: 404 for nothing.bin")
+        assert "Traceback" not in our.log

@@ -1,0 +1,310 @@
+"""`storage-initializer` keeps KServe's contract, and what this project promises beyond it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fetcher.artifact import ArtifactRef
+from fetcher.manifest import RELATIVE_PATH, Manifest
+from fetcher.testing.checkpoint import random_bytes
+from fetcher.testing.effects import Redirect, Status
+from fetcher.testing.faults import Fault
+from fetcher.testing.interruptions import Stall
+from fetcher.testing.origin import Origin
+from tests.dropins.archives import FORMATS, tar
+from tests.dropins.conftest import FILES, MiB, last_line, tree
+from tests.lab.command import STORAGE_INITIALIZER, end, run_command, started_command
+from tests.lab.waiting import wait_until
+
+URI = "hf://org/model"
+VICTIM = """
+import os, signal, sys
+from fetcher.dropins import members as unpacking, storage_initializer
+
+members, unchanged = int(sys.argv[1]), unpacking.Members.add
+
+def add(self, name, size, content):
+    if len(self.files) == members:
+        os.kill(os.getpid(), signal.SIGKILL)
+    unchanged(self, name, size, content)
+
+unpacking.Members.add = add
+storage_initializer.main(sys.argv[2:])
+"""
+"""Dies before it unpacks another member than the first so many."""
+
+
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the termination message goes."""
+    path = tmp_path / "termination-log"
+    monkeypatch.setenv("FETCHER_TERMINATION_LOG", str(path))
+    return path
+
+
+class TestArguments:
+    @pytest.mark.parametrize("words", [[], [URI], [URI, "a", URI]], ids=["none", "one", "three"])
+    def test_that_are_no_pairs_end_with_usage_and_1(self, words: list[str], log: Path) -> None:
+        done = run_command(STORAGE_INITIALIZER, *words)
+        assert (done.returncode, last_line(done.stderr)) == (1, log.read_text().rstrip("\n"))
+        assert last_line(done.stderr).startswith("Usage: storage-initializer SRC DST")
+
+    def test_an_empty_one_is_refused(self, tmp_path: Path) -> None:
+        assert run_command(STORAGE_INITIALIZER, "", tmp_path).returncode == 64
+
+    def test_directories_are_made(self, origin: Origin, tmp_path: Path) -> None:
+        assert run_command(STORAGE_INITIALIZER, URI, tmp_path / "mnt" / "models").returncode == 0
+        assert tree(tmp_path / "mnt" / "models") == FILES
+
+    def test_help_is_told(self) -> None:
+        done = run_command(STORAGE_INITIALIZER, "--help")
+        assert (done.returncode, "SRC DST" in done.stdout) == (0, True)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "s3://bucket/prefix", "gs://bucket/prefix", "oci://registry/model:1", "oci+fetch://registry/model:1",
+        "https://account.blob.core.windows.net/container/model", "https://account.file.core.windows.net/share/model",
+        "https://account.z1.blob.storage.azure.net/container/model", "hdfs://namenode/model", "webhdfs://namenode/model",
+        "modelscope://org/model", "https://git.example.com/org/model.git",
+    ],
+)  # fmt: skip
+def test_what_is_no_source_yet_is_refused_by_name_before_anything_is_brought(
+    source: str, origin: Origin, tmp_path: Path
+) -> None:
+    done = run_command(STORAGE_INITIALIZER, URI, tmp_path / "first", source, tmp_path / "second")
+    assert (done.returncode, last_line(done.stderr).partition(" ")[0]) == (64, "UnsupportedScheme:")
+    assert "these work: hf://, http://" in done.stderr
+    assert not list(tmp_path.iterdir())
+    assert not origin.requests
+
+
+def test_what_is_complete_already_costs_no_import_of_what_speaks_to_a_network(origin: Origin, tmp_path: Path) -> None:
+    assert run_command(STORAGE_INITIALIZER, URI, tmp_path).returncode == 0
+    origin.stop()
+    probe = "import sys; from fetcher.dropins.storage_initializer import main; print(main(sys.argv[1:]), *sys.modules)"
+    code, *modules = run_command((sys.executable, "-c", probe), URI, tmp_path).stdout.split()
+    assert code == "0"
+    assert not {"aiohttp", "asyncio", "ssl", "tarfile", "zipfile", "uvloop"} & set(modules)
+
+
+class TestTerminationMessage:
+    def test_is_a_plain_sentence_and_the_last_line_of_the_log(self, origin: Origin, tmp_path: Path, log: Path) -> None:
+        done = run_command(STORAGE_INITIALIZER, "hf://org/model:absent", tmp_path / "models")
+        assert done.returncode == 66
+        assert last_line(done.stderr) == log.read_text().rstrip("\n")
+        assert log.read_text().startswith("NotFound: the server returned error: 404 for")
+
+    def test_says_where_the_model_is(self, origin: Origin, tmp_path: Path, log: Path) -> None:
+        run_command(STORAGE_INITIALIZER, URI, tmp_path / "models")
+        assert log.read_text() == f"Completed: the model is at {tmp_path}/models\n"
+
+    def test_holds_no_secret(self, origin: Origin, tmp_path: Path, log: Path) -> None:
+        origin.faults.add(Fault(Status(403)))
+        address = origin.add_file("/model.bin", b"x").replace("://", "://user:pa55word@") + "?Signature=s3cret"
+        headers = {"127.0.0.1-headers": '{"Authorization": "Bearer t0ken"}'}
+        done = run_command(STORAGE_INITIALIZER, address, tmp_path / "models", env=headers)
+        assert done.returncode == 77
+        assert not [word for word in ("pa55word", "s3cret", "t0ken") if word in done.stderr + log.read_text()]
+
+
+class TestExtraHeaders:
+    def test_go_to_their_origin_alone(self, origin: Origin, tmp_path: Path) -> None:
+        """The host has the same name on another port; whoever is redirected to is somebody else."""
+        origin.add_file("/elsewhere.bin", b"weights")
+        origin.faults.add(Fault(Redirect(f"{origin.cdn_endpoint}/elsewhere.bin"), origin="hub"))
+        headers = {"127.0.0.1-headers": '{"x-api-key": "secret"}'}
+        done = run_command(STORAGE_INITIALIZER, f"{origin.endpoint}/model.bin", tmp_path / "models", env=headers)
+        assert done.returncode == 0, done.stderr
+        assert [(each.origin, each.headers.get("x-api-key")) for each in origin.requests] == [("hub", "secret"), ("cdn", None)]
+
+    def test_serve_the_hubs_own_addresses_too(self, origin: Origin, tmp_path: Path) -> None:
+        origin.add_repo("org/private", FILES, private=True, readers=["t0ken"])
+        headers = {"127.0.0.1-headers": '{"authorization": "Bearer t0ken"}'}
+        address = f"{origin.endpoint}/org/private/resolve/main/config.json"
+        assert run_command(STORAGE_INITIALIZER, address, tmp_path / "models", env=headers).returncode == 0
+        assert tree(tmp_path / "models") == {"config.json": FILES["config.json"]}
+
+    @pytest.mark.parametrize("name", ["Range", "accept-encoding", "Host"])
+    def test_cannot_contradict_the_transport(self, name: str, origin: Origin, tmp_path: Path) -> None:
+        address = origin.add_file("/model.bin", b"weights")
+        headers = {"127.0.0.1-headers": f'{{"{name}": "bytes=0-1"}}'}
+        assert run_command(STORAGE_INITIALIZER, address, tmp_path / "models", env=headers).returncode == 0
+        assert tree(tmp_path / "models") == {"model.bin": b"weights"}
+
+    @pytest.mark.parametrize("text", ["nonsense", "[]", '{"name": 1}', '{"na me": "x"}', '{"name": "a\\r\\nb: c"}'])
+    def test_that_are_none_are_refused_unseen(self, text: str, origin: Origin, tmp_path: Path) -> None:
+        address = origin.add_file("/model.bin", b"weights")
+        done = run_command(STORAGE_INITIALIZER, address, tmp_path / "models", env={"127.0.0.1-headers": text})
+        assert (done.returncode, text in done.stderr) == (78, False)
+        assert last_line(done.stderr).startswith("Configuration: the variable 127.0.0.1-headers")
+
+
+class TestAuthorities:
+    @pytest.fixture
+    def secure(self) -> Iterator[Origin]:
+        with Origin(tls=["cdn"]) as running:
+            yield running
+
+    def test_of_the_config_map_are_trusted_beside_the_systems(self, secure: Origin, tmp_path: Path) -> None:
+        (tmp_path / "certs").mkdir()
+        (tmp_path / "certs" / "cabundle.crt").write_bytes(secure.ca_file.read_bytes())
+        env = {"CA_BUNDLE_CONFIGMAP_NAME": "authorities", "CA_BUNDLE_VOLUME_MOUNT_POINT": str(tmp_path / "certs")}
+        address = secure.add_file("/model.bin", b"weights")
+        assert run_command(STORAGE_INITIALIZER, address, tmp_path / "models", env=env).returncode == 0
+
+    def test_that_are_not_there_are_warned_of(self, secure: Origin, tmp_path: Path) -> None:
+        env = {"CA_BUNDLE_CONFIGMAP_NAME": "authorities", "CA_BUNDLE_VOLUME_MOUNT_POINT": str(tmp_path)}
+        done = run_command(STORAGE_INITIALIZER, secure.add_file("/m.bin", b"x"), tmp_path / "models", env=env)
+        assert (done.returncode, "going on without it" in done.stderr) == (69, True)
+        assert "certificate verify failed" in last_line(done.stderr)
+
+
+class TestSeveralPairs:
+    def test_are_brought_side_by_side(self, origin: Origin, tmp_path: Path) -> None:
+        """The second is complete while the first gets nothing."""
+        origin.add_repo("org/stalled", {"stalled.safetensors": random_bytes("stalled", 2 * MiB)})
+        origin.faults.add(Fault(Stall(after=1000), path="stalled.safetensors", origin="cdn"))
+        words = ("hf://org/stalled", tmp_path / "first", URI, tmp_path / "second")
+        process = started_command(STORAGE_INITIALIZER, *map(str, words))
+        try:
+            wait_until((tmp_path / "second" / RELATIVE_PATH).exists, "the second one is complete")
+            assert process.poll() is None
+            assert tree(tmp_path / "first") == {}
+        finally:
+            end(process)
+
+    def test_into_one_directory_stand_beside_each_other(self, origin: Origin, tmp_path: Path) -> None:
+        adapter = origin.add_file("/adapter.bin", b"weights")
+        words = (URI, tmp_path / "models", adapter, tmp_path / "models")
+        for _ in range(2):
+            assert run_command(STORAGE_INITIALIZER, *words).returncode == 0
+            assert tree(tmp_path / "models") == {**FILES, "adapter.bin": b"weights"}
+
+    def test_end_with_the_first_failure_and_the_others_go_on_from_there(self, origin: Origin, tmp_path: Path) -> None:
+        words = (URI, tmp_path / "first", "hf://org/model:absent", tmp_path / "second")
+        assert run_command(STORAGE_INITIALIZER, *words).returncode == 66
+        assert run_command(STORAGE_INITIALIZER, *words[:2]).returncode == 0
+        assert tree(tmp_path / "first") == FILES
+
+    def test_tell_in_each_line_which_one_it_is_about(self, origin: Origin, tmp_path: Path) -> None:
+        done = run_command(STORAGE_INITIALIZER, URI, tmp_path / "first", URI, tmp_path / "second")
+        lines = done.stderr.splitlines()
+        assert {line.partition(": ")[0] for line in lines} == {str(tmp_path / "first"), str(tmp_path / "second")}
+
+
+class TestLinks:
+    @pytest.fixture
+    def claim(self, tmp_path: Path) -> Path:
+        directory = tmp_path / "claim"
+        directory.mkdir()
+        (directory / "model.bin").write_bytes(b"weights")
+        return directory
+
+    def test_to_another_source_are_replaced(self, claim: Path, tmp_path: Path) -> None:
+        other = tmp_path / "other"
+        other.mkdir()
+        (other / "model.bin").write_bytes(b"other")
+        for source in (other, claim):
+            assert run_command(STORAGE_INITIALIZER, source, tmp_path / "models").returncode == 0
+        assert tree(tmp_path / "models") == {"model.bin": f"-> {claim}/model.bin"}
+
+    def test_never_take_the_place_of_a_file(self, claim: Path, tmp_path: Path) -> None:
+        (tmp_path / "models").mkdir()
+        (tmp_path / "models" / "model.bin").write_bytes(b"somebody's")
+        done = run_command(STORAGE_INITIALIZER, claim, tmp_path / "models")
+        assert (done.returncode, last_line(done.stderr).partition(" ")[0]) == (73, "CannotWrite:")
+        assert tree(tmp_path / "models") == {"model.bin": b"somebody's"}
+
+    def test_are_not_made_to_what_its_manifest_says_is_incomplete(self, origin: Origin, tmp_path: Path) -> None:
+        assert run_command(STORAGE_INITIALIZER, URI, tmp_path / "claim").returncode == 0
+        os.truncate(tmp_path / "claim" / "model.safetensors", 100)
+        done = run_command(STORAGE_INITIALIZER, tmp_path / "claim", tmp_path / "models")
+        assert (done.returncode, last_line(done.stderr).partition(" ")[0]) == (65, "DigestMismatch:")
+        assert not (tmp_path / "models").exists()
+
+
+class TestArchives:
+    def test_are_gone_when_their_files_are_there_and_a_second_run_asks_nobody(self, origin: Origin, tmp_path: Path) -> None:
+        address = origin.add_file("/model.tgz", FORMATS["model.tgz"](FILES))
+        assert run_command(STORAGE_INITIALIZER, address, tmp_path / "models").returncode == 0
+        assert sorted(os.listdir(tmp_path / "models" / ".fetcher")) == ["manifest.json"]
+        manifest = Manifest.read(tmp_path / "models" / RELATIVE_PATH)
+        assert manifest is not None
+        assert manifest.answers(ArtifactRef(address))
+        origin.stop()
+        assert run_command(STORAGE_INITIALIZER, address, tmp_path / "models").returncode == 0
+
+    def test_with_a_pin_are_compared_before_they_are_unpacked(self, origin: Origin, tmp_path: Path) -> None:
+        content = FORMATS["model.zip"](FILES)
+        address = origin.add_file("/model.zip", content)
+        wrong = run_command(STORAGE_INITIALIZER, f"{address}#sha256={'0' * 64}", tmp_path / "models")
+        assert (wrong.returncode, tree(tmp_path / "models")) == (65, {})
+        right = f"{address}#sha256={hashlib.sha256(content).hexdigest()}"
+        env = {"FETCHER_REQUIRE_DIGESTS": "1"}
+        assert run_command(STORAGE_INITIALIZER, right, tmp_path / "models", env=env).returncode == 0
+        assert tree(tmp_path / "models") == FILES
+
+    def test_that_changed_are_unpacked_anew_when_asked_to_look(self, origin: Origin, tmp_path: Path) -> None:
+        address = origin.add_file("/model.tar", tar(FILES))
+        env = {"FETCHER_REFRESH": "on-change"}
+        for files in (FILES, FILES, {"config.json": b"{}", "new.bin": b"new"}):
+            origin.add_file("/model.tar", tar(files))
+            assert run_command(STORAGE_INITIALIZER, address, tmp_path / "models", env=env).returncode == 0
+            assert tree(tmp_path / "models") == files
+
+    def test_take_the_modes_of_the_volume(self, origin: Origin, tmp_path: Path) -> None:
+        (tmp_path / "models").mkdir()
+        (tmp_path / "models").chmod(0o2775)
+        address = origin.add_file("/model.tar", tar(FILES))
+        assert run_command(STORAGE_INITIALIZER, address, tmp_path / "models").returncode == 0
+        assert stat.S_IMODE((tmp_path / "models" / "tokenizer" / "vocab.txt").stat().st_mode) == 0o664
+
+    def test_killed_while_they_are_fetched_go_on_from_there(self, origin: Origin, tmp_path: Path) -> None:
+        content = FORMATS["model.tar"]({**FILES, "more.bin": random_bytes("more", 24 * MiB)})
+        address = origin.add_file("/model.tar", content)
+        stalling = origin.faults.add(Fault(Stall(after=8 * MiB), origin="cdn"))
+        process = started_command(STORAGE_INITIALIZER, address, str(tmp_path / "models"))
+        try:
+            staging = tmp_path / "models" / ".fetcher"
+            wait_until(lambda: any(b'"part"' in path.read_bytes() for path in staging.rglob("journal.*")), "some is journalled")
+        finally:
+            end(process)
+        assert tree(tmp_path / "models") == {}
+        origin.faults.remove(stalling)
+        done = run_command(STORAGE_INITIALIZER, address, tmp_path / "models")
+        assert (done.returncode, " are here already, checked" in done.stderr) == (0, True)
+        assert {path: tree(tmp_path / "models")[path] for path in FILES} == FILES
+
+    @pytest.mark.parametrize("members", [0, 1, len(FILES) - 1])
+    def test_killed_while_they_are_unpacked_leave_no_model(self, members: int, origin: Origin, tmp_path: Path) -> None:
+        address, models = origin.add_file("/model.tgz", FORMATS["model.tgz"](FILES)), tmp_path / "models"
+        victim = (sys.executable, "-c", VICTIM, str(members))
+        assert run_command(victim, address, models).returncode == -signal.SIGKILL
+        assert tree(models) == {}
+        assert not (models / RELATIVE_PATH).exists()
+        assert run_command(STORAGE_INITIALIZER, address, models).returncode == 0
+        assert tree(models) == FILES
+        assert os.listdir(models / ".fetcher") == ["manifest.json"]
+
+    def test_two_processes_with_one_volume_unpack_once(self, origin: Origin, tmp_path: Path) -> None:
+        origin.throttle(total=4 * MiB)
+        address = origin.add_file("/model.tgz", FORMATS["model.tgz"](FILES))
+        processes = [started_command(STORAGE_INITIALIZER, address, str(tmp_path / "models")) for _ in range(2)]
+        try:
+            logs = [process.communicate(timeout=50)[1] for process in processes]
+        finally:
+            for process in processes:
+                end(process)
+        assert [process.returncode for process in processes] == [0, 0], logs
+        assert sum("files unpacked" in log for log in logs) == 1
+        assert tree(tmp_path / "models") == FILES
