@@ -7,6 +7,7 @@ database, by which scanners know what is here.
 from __future__ import annotations
 
 import compileall
+import py_compile
 import shutil
 import stat
 import sysconfig
@@ -42,7 +43,7 @@ def main() -> None:
         _take_privileges_from(path)
     # python's own images come without bytecode: each start would compile what it imports, and could not keep it.
     if not compileall.compile_dir(
-        library, quiet=1, force=True, workers=0, invalidation_mode=compileall.PycInvalidationMode.UNCHECKED_HASH
+        library, quiet=1, force=True, workers=0, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
     ):
         raise SystemExit("the standard library did not compile")
 

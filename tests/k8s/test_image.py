@@ -115,7 +115,9 @@ class TestStart:
         """Without a word they say what they want; each in its own words, none with a traceback."""
         nothing = tmp_path / "nothing"
         nothing.touch()
-        done = podman.run(image, command, mounts={nothing: "/usr/bin/dash:ro"}, options=["--volume", f"{nothing}:/usr/bin/bash:ro"])
+        done = podman.run(
+            image, command, mounts={nothing: "/usr/bin/dash:ro"}, options=["--volume", f"{nothing}:/usr/bin/bash:ro"]
+        )
         assert done.returncode in (1, 64, 78), done.stderr
         assert done.stderr
         assert "Traceback" not in done.stderr

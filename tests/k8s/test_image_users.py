@@ -61,7 +61,10 @@ def test_it_fetches_a_private_model_verifies_it_and_warms_it(
 
     for words in (("fetcher", "verify", "--full"), ("loader", "warm", artifact["path"])):
         done = podman.run(
-            *(image, "env", "--unset=HOME", *words), user=user, mounts={volume: "/models:ro"}, env={"FETCHER_CACHE_DIR": "/models"}
+            *(image, "env", "--unset=HOME", *words),
+            user=user,
+            mounts={volume: "/models:ro"},
+            env={"FETCHER_CACHE_DIR": "/models"},
         )
         assert done.returncode == 0, done.stderr
 
