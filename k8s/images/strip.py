@@ -1,4 +1,4 @@
-"""What the image does not take over from its base: tools that install or build, docs, caches, privileges, a cold start.
+"""What the image does not take over from its base: tools that install or build, documentation, caches, privileges, a cold start.
 
 Runs in the base image's own filesystem, as root. Licenses stay (`/usr/share/doc/*/copyright`), and so does the package
 database, by which scanners know what is here.
@@ -11,54 +11,56 @@ import py_compile
 import shutil
 import stat
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
-STANDARD_LIBRARY = ("ensurepip", "idlelib", "lib2to3", "test", "tkinter", "turtledemo")
-"""Parts of it that install packages, test Python or draw windows."""
+ROOT = Path("/")
+LIBRARY = Path(sysconfig.get_path("stdlib"))
+SITES = (Path(sysconfig.get_path("purelib")), Path("/usr/lib/python3/dist-packages"))
 
-INSTALLERS = ("pip*", "setuptools*", "_distutils_hack", "distutils-precedence.pth", "wheel*", "pkg_resources")
-
-PROGRAMS = ("pip*", "wheel", "idle*", "2to3*", "pydoc*")
-
-GENERATED = ("var/cache", "var/lib/apt/lists", "var/log", "usr/share/man", "usr/share/info", "usr/share/locale", "root/.cache")
+UNWANTED = {
+    LIBRARY: ("ensurepip", "idlelib", "lib2to3", "test", "tkinter", "turtledemo"),
+    **dict.fromkeys(SITES, ("pip*", "setuptools*", "_distutils_hack", "distutils-precedence.pth", "wheel*", "pkg_resources")),
+    Path(sysconfig.get_path("scripts")): ("pip*", "wheel", "idle*", "2to3*", "pydoc*"),
+    ROOT / "var": ("cache/*", "lib/apt/lists/*", "log/*"),
+    ROOT / "usr/share": ("man/*", "info/*", "locale/*", "doc/*/*[!t]"),
+    ROOT / "root": (".cache",),
+}
+"""What goes, by patterns below a directory. A `copyright` ends in t, as little else in doc does."""
 
 
 def main() -> None:
-    root = Path("/")
-    library = Path(sysconfig.get_path("stdlib"))
-    sites = {Path(sysconfig.get_path("purelib")), Path("/usr/lib/python3/dist-packages")}
-    for name in STANDARD_LIBRARY:
-        _remove(library / name)
-    for directory, patterns in [*((site, INSTALLERS) for site in sites), (Path(sysconfig.get_path("scripts")), PROGRAMS)]:
+    for path in unwanted():
+        remove(path)
+    for path in ROOT.glob("usr/**/*"):
+        take_privileges_from(path)
+    compile_library()
+
+
+def unwanted() -> Iterator[Path]:
+    for directory, patterns in UNWANTED.items():
         for pattern in patterns:
-            for path in directory.glob(pattern):
-                _remove(path)
-    for name in GENERATED:
-        for path in (root / name).glob("*"):
-            _remove(path)
-    for path in (root / "usr/share/doc").glob("*/*"):
-        if path.name != "copyright":
-            _remove(path)
-    for path in root.glob("usr/**/*"):
-        _take_privileges_from(path)
-    # python's own images come without bytecode: each start would compile what it imports, and could not keep it.
-    if not compileall.compile_dir(
-        library, quiet=1, force=True, workers=0, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
-    ):
-        raise SystemExit("the standard library did not compile")
+            yield from list(directory.glob(pattern))
 
 
-def _take_privileges_from(path: Path) -> None:
+def remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def take_privileges_from(path: Path) -> None:
     mode = path.lstat().st_mode
     if stat.S_ISREG(mode) and mode & (stat.S_ISUID | stat.S_ISGID):
         path.chmod(stat.S_IMODE(mode) & ~(stat.S_ISUID | stat.S_ISGID))
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def compile_library() -> None:
+    """Python's own images come without bytecode: each start would compile what it imports, and could not keep it."""
+    trusted = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    if not compileall.compile_dir(LIBRARY, quiet=1, force=True, workers=0, invalidation_mode=trusted):
+        raise SystemExit("the standard library did not compile")
 
 
 if __name__ == "__main__":

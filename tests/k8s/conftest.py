@@ -7,6 +7,7 @@ are podman's to reuse. `podman rmi $(podman images --quiet localhost/weightlift)
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import tomllib
 from collections.abc import Iterator
@@ -65,12 +66,13 @@ def storage_initializer_image(image: str) -> str:
 
 
 @pytest.fixture
-def volume(tmp_path: Path) -> Path:
-    """A directory that any user may write, as an emptyDir is."""
+def volume(tmp_path: Path) -> Iterator[Path]:
+    """A directory that any user may write, as an emptyDir is; like it, it goes with what uses it, since it may hold gigabytes."""
     directory = tmp_path / "volume"
     directory.mkdir()
     directory.chmod(0o777)
-    return directory
+    yield directory
+    shutil.rmtree(directory)
 
 
 @pytest.fixture

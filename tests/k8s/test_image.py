@@ -113,11 +113,10 @@ class TestStart:
     @pytest.mark.parametrize("command", console_scripts())
     def test_every_command_starts_without_a_shell(self, podman: Podman, image: str, tmp_path: Path, command: str) -> None:
         """Without a word they say what they want; each in its own words, none with a traceback."""
-        nothing = tmp_path / "nothing"
-        nothing.touch()
-        done = podman.run(
-            image, command, mounts={nothing: "/usr/bin/dash:ro"}, options=["--volume", f"{nothing}:/usr/bin/bash:ro"]
-        )
+        shells = {tmp_path / name: f"/usr/bin/{name}:ro" for name in ("dash", "bash")}
+        for nothing in shells:
+            nothing.touch()
+        done = podman.run(image, command, mounts=shells)
         assert done.returncode in (1, 64, 78), done.stderr
         assert done.stderr
         assert "Traceback" not in done.stderr

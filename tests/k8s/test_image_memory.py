@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,14 +12,14 @@ from tests.lab.fixtures import StartNginx
 
 MiB = 1024 * 1024
 SIZE = 3_000_000_000
-DIGEST = "0000000000000000000000000000000000000000000000000000000000000000"
+DIGEST = "16b29649590001513483bb869fd5b39a6a8d3f2aea76680cea66d3feb21a2243"
 """SHA-256 of so many zeros."""
 
 LIMIT = ("--memory=512m", "--memory-swap=512m")
 
 
 @pytest.fixture
-def address(nginx: StartNginx, tmp_path: Path) -> Iterator[str]:
+def address(nginx: StartNginx, tmp_path: Path) -> str:
     """3 GB that take no place here, and do on the volume: what is received is written."""
     served = tmp_path / "served"
     served.mkdir()
