@@ -1,4 +1,4 @@
-"""What the image does not take over from its base: tools that install or build, documentation, caches, privileges, a cold start.
+"""What the image does not take over from its base: what installs or builds, documentation, caches, privileges, a cold start.
 
 Runs in the base image's own filesystem, as root. Licenses stay (`/usr/share/doc/*/copyright`), and so does the package
 database, by which scanners know what is here.

@@ -67,7 +67,7 @@ def storage_initializer_image(image: str) -> str:
 
 @pytest.fixture
 def volume(tmp_path: Path) -> Iterator[Path]:
-    """A directory that any user may write, as an emptyDir is; like it, it goes with what uses it, since it may hold gigabytes."""
+    """A directory that any user may write, as an emptyDir is, and gone with its user: it may hold gigabytes."""
     directory = tmp_path / "volume"
     directory.mkdir()
     directory.chmod(0o777)

@@ -59,9 +59,8 @@ def test_it_fetches_a_private_model_verifies_it_and_warms_it(
     message = json.loads(termination_log.read_text())
     assert (message["reason"], message["path"]) == ("Completed", artifact["path"])
 
-    reading = {"user": user, "mounts": {volume: "/models:ro"}, "env": {"FETCHER_CACHE_DIR": "/models"}}
-    for words in (("fetcher", "verify", "--full"), ("loader", "warm", artifact["path"])):
-        done = podman.run(image, "env", "--unset=HOME", *words, **reading)
+    for words in (("fetcher", "verify", "--full", artifact["path"]), ("loader", "warm", artifact["path"])):
+        done = podman.run(image, "env", "--unset=HOME", *words, user=user, mounts={volume: "/models:ro"})
         assert done.returncode == 0, done.stderr
 
 
