@@ -14,18 +14,23 @@ from tests.lab.nginx import Behaviour
 from tests.lab.waiting import wait_until
 
 MiB = 1024 * 1024
-WEIGHTS = random_bytes("weights", 256 * MiB)
-SLOWLY = 16 * MiB
+SIZE = 128 * MiB
+SLOWLY = 8 * MiB
 """Bytes a second on each of four connections: four seconds for all, of which a kill needs a few tenths."""
 
 
+@pytest.fixture(scope="module")
+def weights() -> bytes:
+    return random_bytes("weights", SIZE)
+
+
 @pytest.fixture
-def words(nginx: StartNginx, tmp_path: Path) -> list[str]:
+def words(nginx: StartNginx, weights: bytes, tmp_path: Path) -> list[str]:
     """The fetch of a model that takes some seconds to come. A container is a PID namespace of its own, so that nobody can look
     whether the former owner is dead: its silence is waited out, for a shorter time than usual."""
     served = tmp_path / "served"
     served.mkdir()
-    (served / "model.safetensors").write_bytes(WEIGHTS)
+    (served / "model.safetensors").write_bytes(weights)
     address = f"{nginx(served, Behaviour(limit_rate=SLOWLY)).url}/model.safetensors"
     options = ["--cache-dir", "/models", "--max-concurrency", "4", "--lease-stale", "2s", "--json"]
     return ["fetcher", "fetch", address, *options]
@@ -39,7 +44,9 @@ def visible(volume: Path) -> list[Path]:
     return [path for path in volume.rglob("*") if path.is_file() and ".fetcher" not in path.relative_to(volume).parts]
 
 
-def test_killed_it_leaves_nothing_visible_and_is_resumed(podman: Podman, image: str, words: list[str], volume: Path) -> None:
+def test_killed_it_leaves_nothing_visible_and_is_resumed(
+    podman: Podman, image: str, words: list[str], weights: bytes, volume: Path
+) -> None:
     with podman.started(image, *words, mounts={volume: "/models"}) as container:
         finished = until_something_is_finished(container, volume)
         container.kill()
@@ -50,7 +57,7 @@ def test_killed_it_leaves_nothing_visible_and_is_resumed(podman: Podman, image: 
     assert again.returncode == 0, again.stderr
     artifact = json.loads(again.stdout)
     assert artifact["bytes_reused"] >= finished * 16 * MiB
-    assert (volume / artifact["cache_key"] / "model.safetensors").read_bytes() == WEIGHTS
+    assert (volume / artifact["cache_key"] / "model.safetensors").read_bytes() == weights
 
 
 def test_told_to_stop_it_ends_in_order_and_its_successor_need_not_wait(
@@ -76,5 +83,5 @@ def until_something_is_finished(container: Container, volume: Path) -> int:
     """How many chunks are, when the first ones are and not all of them."""
     wait_until(lambda: finished_chunks(volume) > 0 or not container.is_running(), "a chunk is finished")
     finished = finished_chunks(volume)
-    assert 0 < finished < len(WEIGHTS) // (16 * MiB), container.logs()
+    assert 0 < finished < SIZE // (16 * MiB), container.logs()
     return finished

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fetcher.testing.checkpoint import random_bytes
+from fetcher.testing.checkpoint import make_checkpoint
 from fetcher.testing.origin import Origin
 from tests.lab.chaos import Chaos
 from tests.lab.containers import NOBODY_KNOWN, Podman
@@ -17,13 +17,17 @@ from tests.lab.fixtures import StartNginx
 MiB = 1024 * 1024
 URI = "hf://org/private"
 TOKEN = "hf_of_a_reader"
-FILES = {"config.json": b"{}", "model.safetensors": random_bytes("weights", 3 * MiB)}
 
 
 @pytest.fixture
-def origin() -> Iterator[Origin]:
+def checkpoint(tmp_path: Path) -> Path:
+    return make_checkpoint(tmp_path / "checkpoint", shards=2, shard_size=3 * MiB)
+
+
+@pytest.fixture
+def origin(checkpoint: Path) -> Iterator[Origin]:
     with Origin(lfs_threshold=MiB) as running:
-        running.add_repo("org/private", FILES, private=True, readers=[TOKEN])
+        running.add_repo("org/private", {path.name: path for path in checkpoint.iterdir()}, private=True, readers=[TOKEN])
         yield running
 
 
@@ -42,8 +46,8 @@ def user(request: pytest.FixtureRequest, chaos: Chaos) -> str:
     return {"the image's own": NOBODY_KNOWN, "any, of the root group": f"{uid}:0"}.get(request.param, f"{uid}:{gid}")
 
 
-def test_it_fetches_a_private_model_verifies_it_and_warms_it(
-    podman: Podman, image: str, origin: Origin, volume: Path, token: Path, termination_log: Path, user: str
+def test_it_fetches_a_private_model_verifies_it_warms_it_and_reads_its_tensors(
+    podman: Podman, image: str, checkpoint: Path, origin: Origin, volume: Path, token: Path, termination_log: Path, user: str
 ) -> None:
     fetched = podman.run(
         *(image, "env", "--unset=HOME", "fetcher", "fetch", URI, "--cache-dir", "/models", "--json"),
@@ -54,13 +58,13 @@ def test_it_fetches_a_private_model_verifies_it_and_warms_it(
     assert fetched.returncode == 0, fetched.stderr
     artifact = json.loads(fetched.stdout)
     directory = volume / artifact["cache_key"]
-    assert {name: (directory / name).read_bytes() for name in FILES} == FILES
+    assert content(directory) == content(checkpoint)
     assert directory.stat().st_uid == int(user.partition(":")[0])
     message = json.loads(termination_log.read_text())
     assert (message["reason"], message["path"]) == ("Completed", artifact["path"])
 
-    for words in (("fetcher", "verify", "--full", artifact["path"]), ("loader", "warm", artifact["path"])):
-        done = podman.run(image, "env", "--unset=HOME", *words, user=user, mounts={volume: "/models:ro"})
+    for words in (("fetcher", "verify", "--full"), ("loader", "warm"), ("loader", "load")):
+        done = podman.run(image, "env", "--unset=HOME", *words, artifact["path"], user=user, mounts={volume: "/models:ro"})
         assert done.returncode == 0, done.stderr
 
 
@@ -77,15 +81,16 @@ def test_what_cannot_be_written_is_said_in_a_sentence(podman: Podman, image: str
 
 
 def test_an_authority_that_is_mounted_is_trusted(
-    podman: Podman, image: str, nginx: StartNginx, authority_file: Path, volume: Path, tmp_path: Path
+    podman: Podman, image: str, nginx: StartNginx, checkpoint: Path, authority_file: Path, volume: Path
 ) -> None:
-    served = tmp_path / "served"
-    served.mkdir()
-    (served / "model.safetensors").write_bytes(FILES["model.safetensors"])
     authority_file.chmod(0o644)
-    words = ("fetcher", "fetch", f"{nginx(served).tls_url}/model.safetensors", "--dest", "/models")
+    words = ("fetcher", "fetch", f"{nginx(checkpoint).tls_url}/config.json", "--dest", "/models")
     mounts = {volume: "/models", authority_file: "/certificates/ca.pem:ro"}
     assert podman.run(image, *words, mounts=mounts).returncode == 69
     done = podman.run(image, *words, mounts=mounts, env={"SSL_CERT_FILE": "/certificates/ca.pem"})
     assert done.returncode == 0, done.stderr
-    assert (volume / "model.safetensors").read_bytes() == FILES["model.safetensors"]
+    assert (volume / "config.json").read_bytes() == (checkpoint / "config.json").read_bytes()
+
+
+def content(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
