@@ -15,6 +15,11 @@ from tests.lab.containers import NOBODY_KNOWN, Podman
 from tests.lab.fixtures import StartNginx
 
 MiB = 1024 * 1024
+_PROBE = """
+import json, os
+status = dict(line.split(":\\t") for line in open("/proc/self/status").read().splitlines())
+print(json.dumps([status, [name for name in os.listdir("/") if os.access(f"/{name}", os.W_OK)]]))
+"""
 URI = "hf://org/private"
 TOKEN = "hf_of_a_reader"
 
@@ -44,6 +49,16 @@ def token(tmp_path: Path) -> Path:
 def user(request: pytest.FixtureRequest, chaos: Chaos) -> str:
     uid, gid = (chaos.random.randrange(100_000, 2**31 - 2) for _ in range(2))
     return {"the image's own": NOBODY_KNOWN, "any, of the root group": f"{uid}:0"}.get(request.param, f"{uid}:{gid}")
+
+
+def test_it_has_no_capability_can_gain_none_and_can_write_nowhere(podman: Podman, image: str, user: str) -> None:
+    """What the other tests run under; their success would mean little if podman had not heard them."""
+    done = podman.run(image, "python", "-c", _PROBE, user=user)
+    status, writable = json.loads(done.stdout)
+    assert [status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")] == ["0" * 16] * 5
+    assert status["NoNewPrivs"] == "1"
+    assert status["Uid"].split() == [user.partition(":")[0]] * 4
+    assert writable == []
 
 
 def test_it_fetches_a_private_model_verifies_it_warms_it_and_reads_its_tensors(
