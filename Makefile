@@ -8,6 +8,12 @@ SOURCE ?=
 PYTEST_ARGS ?=
 BENCH_ARGS ?= start lean four verify shards --scale=1/16 --rounds=3 --report=-
 LOAD_ARGS ?= --scale=1/16 --rounds=3 --report=-
+DIST ?= dist
+ENGINE ?= podman
+BASE_IMAGE ?= python:3.13-slim-trixie
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' fetcher/__init__.py)
+IMAGE ?= weightlift:$(VERSION)
+SUITE ?= bookworm
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -37,6 +43,7 @@ lint: $(READY) ## style and format
 
 types: $(READY) ## mypy, strict
 	$(BIN)/mypy
+	$(BIN)/mypy k8s/images/*.py
 
 contracts: $(READY) ## who may import whom
 	$(BIN)/lint-imports
@@ -55,18 +62,33 @@ engines: ## test the adapters with vLLM and SGLang themselves, in environments o
 		$$python -m pip install --quiet --disable-pip-version-check --no-deps -r $(WITH)/$$engine-alone.txt && \
 		$$python -m pytest tests/loader/adapters/test_engines.py -k $$engine $(PYTEST_ARGS) || exit 1; done
 
-ARM := aarch64-linux-gnu-gcc
+ARM ?= aarch64-linux-gnu-gcc
 
 dist: $(READY) ## build the sdist and the wheels for x86-64 and (with gcc-aarch64-linux-gnu) arm64, each with its compiled part
-	rm -rf build dist
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dist]'
-	$(BIN)/python -m build
-	if command -v $(ARM) >/dev/null; then rm -rf build; \
-		CC=$(ARM) LDSHARED="$(ARM) -shared" _PYTHON_HOST_PLATFORM=linux-aarch64 $(BIN)/python -m build --wheel; fi
-	for wheel in dist/*-linux_*.whl; do \
-		PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist $$wheel && rm $$wheel || exit 1; done
-	for wheel in dist/*.whl; do \
+	rm -rf build $(DIST)
+	$(BIN)/python -m build --outdir $(DIST)
+	if command -v "$(ARM)" >/dev/null; then rm -rf build; \
+		CC=$(ARM) LDSHARED="$(ARM) -shared" _PYTHON_HOST_PLATFORM=linux-aarch64 $(BIN)/python -m build --wheel --outdir $(DIST); fi
+	for wheel in $(DIST)/*-linux_*.whl; do \
+		PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --wheel-dir $(DIST) $$wheel && rm $$wheel || exit 1; done
+	for wheel in $(DIST)/*.whl; do \
 		$(BIN)/python -m zipfile -l $$wheel | grep _sha256.abi3.so || { echo "$$wheel lacks the compiled part" >&2; exit 1; }; done
+
+image: dist ## build the container image from BASE_IMAGE (python:...-slim) with ENGINE (podman) and call it IMAGE (weightlift:VERSION)
+	ENGINE=$(ENGINE) BASE_IMAGE=$(BASE_IMAGE) IMAGE=$(IMAGE) VERSION=$(VERSION) DIST=$(DIST) PYTHON=$(BIN)/python k8s/images/build
+
+base: ## make a BASE_IMAGE of Debian's SUITE (bookworm) with mmdebstrap, where no registry can be reached; nothing to do when it is there
+	k8s/images/debian-base $(SUITE) $(BASE_IMAGE)
+
+coldstart: $(READY) ## what IMAGE weighs, and how long its commands take to start in a fresh container
+	$(BIN)/python k8s/images/coldstart.py --engine $(ENGINE) $(IMAGE)
+
+LOCK = $(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes --no-annotate \
+	--custom-compile-command "make lock"
+
+lock: $(READY) ## write down what the image is made of, from pyproject.toml and constraints.txt
+	$(LOCK) --extra loader --constraints constraints.txt --output-file k8s/images/requirements.txt pyproject.toml
+	$(LOCK) --constraints k8s/images/requirements.txt --output-file k8s/images/tools.txt k8s/images/tools.in
 
 bench: $(READY) ## measure for some minutes: the pieces, then fetching and loading at a small scale; writes nothing but .bench
 	$(BIN)/pytest benchmarks --benchmark-enable --benchmark-only --timeout=0 $(PYTEST_ARGS)
@@ -83,9 +105,10 @@ upgrade: ## a new .venv with the newest versions, written down in constraints.tx
 	{ head -1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable; } > constraints.new
 	mv constraints.new constraints.txt
 	@touch $(READY)
+	$(MAKE) lock
 
 clean: ## remove .venv and everything generated
 	rm -rf $(VENV) .engines .bench build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup demo test lint types contracts pytest engines dist bench format upgrade clean
+.PHONY: help setup demo test lint types contracts pytest engines dist image base coldstart lock bench format upgrade clean

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fetcher.artifact import ArtifactRef, redact
@@ -22,6 +23,7 @@ from fetcher.settings import Settings, default_cache_dir
 if TYPE_CHECKING:
     from fetcher.engine.preview import Preview
     from fetcher.engine.verification import VerifyReport
+    from fetcher.store.catalog import Entry
 
 
 def options_of(given: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, Any]:
@@ -112,10 +114,9 @@ def list_(given: argparse.Namespace, environ: Mapping[str, str]) -> None:
 
 def show(given: argparse.Namespace, environ: Mapping[str, str]) -> None:
     from fetcher.quantities import size
-    from fetcher.store.catalog import find
 
     found = values(ROOT, given, environ)
-    entry = find(_root(found, environ), given.what)
+    entry = _named(given.what, found, environ)
     if found.get("json"):
         files = [
             {"path": each.path, "size": each.size, "digests": [str(d) for d in each.digests]} for each in entry.manifest.files
@@ -132,13 +133,9 @@ def show(given: argparse.Namespace, environ: Mapping[str, str]) -> None:
 def verify(given: argparse.Namespace, environ: Mapping[str, str], on_event: Subscriber) -> list[VerifyReport]:
     """What was found, artifact by artifact. Raises NotFound."""
     from fetcher.engine.verification import verify as check
-    from fetcher.store.catalog import entries, find
 
     found = values((*ROOT, FULL), given, environ)
-    root = _root(found, environ)
-    if not given.what and not root.is_dir():
-        raise NotFound(f"there is no cache {root}, so nothing was verified; name it with --cache-dir")
-    chosen = [find(root, given.what)] if given.what else entries(root)
+    chosen = [_named(given.what, found, environ)] if given.what else _all(_root(found, environ))
     return [check(entry, full=found.get("full", False), on_event=on_event) for entry in chosen]
 
 
@@ -160,6 +157,21 @@ def print_reports(reports: Sequence[VerifyReport], *, as_json: bool) -> None:
     for report in reports:
         for path, problem in report.bad:
             raise DigestMismatch(f"{path} {problem}; remove {report.path} and fetch it again", path=path)
+
+
+def _named(what: str, found: Mapping[str, Any], environ: Mapping[str, str]) -> Entry:
+    """A directory needs no cache to be found in: a container that has one mounted may have neither a cache nor a HOME."""
+    from fetcher.store.catalog import find, standing
+
+    return standing(Path(what)) or find(_root(found, environ), what)
+
+
+def _all(root: Path) -> list[Entry]:
+    from fetcher.store.catalog import entries
+
+    if not root.is_dir():
+        raise NotFound(f"there is no cache {root}, so nothing was verified; name it with --cache-dir")
+    return entries(root)
 
 
 def _entry(entry: Any) -> dict[str, Any]:

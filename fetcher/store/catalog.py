@@ -38,10 +38,14 @@ def entries(cache_dir: Path) -> list[Entry]:
     return found
 
 
+def standing(directory: Path) -> Entry | None:
+    """The artifact that is at that very directory, wherever it lies."""
+    manifest = Manifest.read(directory / RELATIVE_PATH)
+    return Entry(manifest.fingerprint[:16], directory, manifest) if manifest is not None else None
+
+
 def find(cache_dir: Path, what: str) -> Entry:
-    """The artifact with that key, of that URI, or at that directory. Raises NotFound."""
-    if (manifest := Manifest.read(Path(what) / RELATIVE_PATH)) is not None:
-        return Entry(manifest.fingerprint[:16], Path(what), manifest)
+    """The artifact with that key or of that URI. Raises NotFound."""
     key, uri = ArtifactRef(what).key, redact(what)
     candidates = _beside_each_other(Path(what))
     candidates = candidates or [entry for entry in entries(cache_dir) if what == entry.key or key == entry.key]

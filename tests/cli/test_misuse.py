@@ -76,6 +76,12 @@ class TestOnTheCommandLine:
         assert done.returncode == 66
         assert last_line(done.stderr).startswith("NotFound: there is no cache")
 
+    def test_a_directory_that_is_named_needs_neither_a_cache_nor_a_home(self, source: Path, tmp_path: Path) -> None:
+        run_fetcher("fetch", source, "--dest", tmp_path / "artifact")
+        for command in ("verify", "show"):
+            done = run_fetcher(command, tmp_path / "artifact", env={"HOME": ""})
+            assert done.returncode == 0, done.stderr
+
     def test_an_empty_cache_has_nothing_wrong(self, tmp_path: Path) -> None:
         assert run_fetcher("verify", "--cache-dir", tmp_path).returncode == 0
 

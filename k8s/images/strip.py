@@ -1,0 +1,67 @@
+"""What the image does not take over from its base: what installs or builds, documentation, caches, privileges, a cold start.
+
+Runs in the base image's own filesystem, as root. Licenses stay (`/usr/share/doc/*/copyright`), and so does the package
+database, by which scanners know what is here.
+"""
+
+from __future__ import annotations
+
+import compileall
+import py_compile
+import shutil
+import stat
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path("/")
+LIBRARY = Path(sysconfig.get_path("stdlib"))
+SITES = (Path(sysconfig.get_path("purelib")), Path("/usr/lib/python3/dist-packages"))
+
+UNWANTED = {
+    LIBRARY: ("ensurepip", "idlelib", "lib2to3", "test", "tkinter", "turtledemo"),
+    **dict.fromkeys(SITES, ("pip*", "setuptools*", "_distutils_hack", "distutils-precedence.pth", "wheel*", "pkg_resources")),
+    Path(sysconfig.get_path("scripts")): ("pip*", "wheel", "idle*", "2to3*", "pydoc*"),
+    ROOT / "var": ("cache/*", "lib/apt/lists/*", "log/*"),
+    ROOT / "usr/share": ("man/*", "info/*", "locale/*", "doc/*/*[!t]"),
+    ROOT / "root": (".cache",),
+}
+"""What goes, by patterns below a directory. A `copyright` ends in t, as little else in doc does."""
+
+
+def main() -> None:
+    for path in unwanted():
+        remove(path)
+    for path in ROOT.glob("usr/**/*"):
+        take_privileges_from(path)
+    compile_library()
+
+
+def unwanted() -> Iterator[Path]:
+    for directory, patterns in UNWANTED.items():
+        for pattern in patterns:
+            yield from list(directory.glob(pattern))
+
+
+def remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def take_privileges_from(path: Path) -> None:
+    mode = path.lstat().st_mode
+    if stat.S_ISREG(mode) and mode & (stat.S_ISUID | stat.S_ISGID):
+        path.chmod(stat.S_IMODE(mode) & ~(stat.S_ISUID | stat.S_ISGID))
+
+
+def compile_library() -> None:
+    """Python's own images come without bytecode: each start would compile what it imports, and could not keep it."""
+    trusted = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    if not compileall.compile_dir(LIBRARY, quiet=1, force=True, workers=0, invalidation_mode=trusted):
+        raise SystemExit("the standard library did not compile")
+
+
+if __name__ == "__main__":
+    main()

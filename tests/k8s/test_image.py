@@ -1,0 +1,130 @@
+"""What the image is: which programs and packages are in it and which are not, what it says about itself, and how it starts."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.utils import canonicalize_name
+
+from fetcher import __version__
+from tests.k8s.conftest import REPOSITORY, console_scripts
+from tests.k8s.locks import pinned
+from tests.lab.containers import Podman
+
+_PROBE = """
+import importlib.metadata, importlib.util, json, os, pathlib, shutil, stat
+modules = ["pip", "ensurepip", "setuptools", "wheel"]
+programs = ["pip", "pip3", "cc", "gcc", "clang", "tcc", "ld", "as", "make", "curl", "wget", "git"]
+files = [path for top in ("/usr", "/opt", "/etc") for path in pathlib.Path(top).rglob("*") if not path.is_symlink()]
+print(json.dumps({
+    "installers": [name for name in modules if importlib.util.find_spec(name)],
+    "programs": [name for name in programs if shutil.which(name)],
+    "privileged": [str(path) for path in files if path.is_file() and path.stat().st_mode & (stat.S_ISUID | stat.S_ISGID)],
+    "writable": [str(path) for path in files if os.access(path, os.W_OK)],
+    "packages": {each.name: each.version for each in importlib.metadata.distributions()},
+    "debian": [line.split()[1] for line in open("/var/lib/dpkg/status") if line.startswith("Package:")],
+    "extension": importlib.util.find_spec("fetcher.integrity._sha256") is not None,
+    "bill": json.load(open("/opt/weightlift/sbom.cdx.json")),
+}))
+"""
+"""Runs in the image, as its ordinary user."""
+
+
+@pytest.fixture(scope="module")
+def found(podman: Podman, image: str) -> dict[str, Any]:
+    """What there is, by the probe's words."""
+    done = podman.run(image, "python", "-c", _PROBE)
+    assert done.returncode == 0, done.stderr
+    facts: dict[str, Any] = json.loads(done.stdout)
+    return facts
+
+
+@pytest.fixture(scope="module")
+def configuration(podman: Podman, image: str) -> dict[str, Any]:
+    (inspected,) = json.loads(podman("image", "inspect", image).stdout)
+    told: dict[str, Any] = inspected
+    return told
+
+
+class TestContents:
+    def test_nothing_that_installs_or_builds_is_in_it(self, found: dict[str, Any]) -> None:
+        assert (found["installers"], found["programs"]) == ([], [])
+
+    def test_no_file_gives_privileges_and_none_can_be_written(self, found: dict[str, Any]) -> None:
+        assert (found["privileged"], found["writable"]) == ([], [])
+
+    def test_the_packages_are_those_of_the_lock_and_no_others(self, found: dict[str, Any]) -> None:
+        packages = {canonicalize_name(name): version for name, version in found["packages"].items()}
+        assert packages.pop(canonicalize_name("weightlift")) == __version__
+        assert packages == pinned(REPOSITORY / "k8s/images/requirements.txt")
+
+    def test_the_compiled_part_is_there(self, found: dict[str, Any]) -> None:
+        assert found["extension"]
+
+
+class TestBillOfMaterials:
+    def test_it_names_every_python_package_with_its_version(self, found: dict[str, Any]) -> None:
+        listed = {(each["name"], each["version"]) for each in components(found["bill"], "pkg:pypi/")}
+        installed = {(canonicalize_name(name), version) for name, version in found["packages"].items()}
+        assert {(canonicalize_name(name), version) for name, version in listed} >= installed - {("weightlift", __version__)}
+
+    def test_it_names_every_debian_package(self, found: dict[str, Any]) -> None:
+        listed = {each["name"] for each in components(found["bill"], "pkg:deb/")}
+        assert listed >= set(found["debian"])
+
+    def test_it_is_cyclonedx_about_this_version(self, found: dict[str, Any]) -> None:
+        bill = found["bill"]
+        about = bill["metadata"]["component"]
+        assert (bill["bomFormat"], about["name"], about["version"]) == ("CycloneDX", "weightlift", __version__)
+
+
+def components(bill: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    """Those whose package address begins with `kind`."""
+    return [each for each in bill["components"] if each.get("purl", "").startswith(kind)]
+
+
+class TestConfiguration:
+    def test_its_user_is_a_number_that_is_not_root(self, configuration: dict[str, Any]) -> None:
+        assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", configuration["Config"]["User"])
+
+    def test_its_labels_say_what_it_is(self, configuration: dict[str, Any], base_image: str) -> None:
+        labels = configuration["Config"]["Labels"]
+        told = {key.removeprefix("org.opencontainers.image."): value for key, value in labels.items()}
+        assert (told["title"], told["version"], told["licenses"]) == ("weightlift", __version__, "Apache-2.0")
+        assert told["base.name"] == base_image
+
+    def test_any_of_its_commands_may_be_the_first_word(self, configuration: dict[str, Any]) -> None:
+        assert not configuration["Config"].get("Entrypoint")
+        assert configuration["Config"]["Cmd"] == ["fetcher", "--help"]
+
+    def test_kserves_twin_differs_in_its_entry_point_alone(
+        self, podman: Podman, configuration: dict[str, Any], storage_initializer_image: str
+    ) -> None:
+        (twin,) = json.loads(podman("image", "inspect", storage_initializer_image).stdout)
+        assert twin["Config"]["Entrypoint"] == ["storage-initializer"]
+        assert twin["RootFS"] == configuration["RootFS"]
+
+
+class TestStart:
+    @pytest.mark.parametrize("command", console_scripts())
+    def test_every_command_starts_without_a_shell(self, podman: Podman, image: str, tmp_path: Path, command: str) -> None:
+        """Without a word they say what they want; each in its own words, none with a traceback."""
+        shells = {tmp_path / name: f"/usr/bin/{name}:ro" for name in ("dash", "bash")}
+        for nothing in shells:
+            nothing.touch()
+        done = podman.run(image, command, mounts=shells)
+        assert done.returncode in (1, 64, 78), done.stderr
+        assert done.stderr
+        assert "Traceback" not in done.stderr
+
+    def test_no_start_has_to_compile_anything(self, podman: Podman, image: str) -> None:
+        """On a read-only root filesystem it would do so each time: a second of work for what speaks to a network."""
+        modules = "fetcher.cli.running, fetcher.engine.pipeline, fetcher.transport.client, fetcher.telemetry.bar, loader.reader"
+        done = podman.run(image, "python", "-v", "-c", f"import {modules}")
+        assert done.returncode == 0, done.stderr
+        assert "matches" in done.stderr
+        assert not re.findall(r"^# code object from (/.*\.py)$", done.stderr, re.MULTILINE)
