@@ -19,6 +19,8 @@ from tests.k8s.manifests.rendering import Resource, containers, pod_spec
 
 _MEMORY = "/dev/shm"  # noqa: S108 - where a node has its memory as a filesystem
 
+_STRANGER = 1000
+
 _KEEP_INIT_CONTAINERS = {"io.podman.annotations.init.container.type": "always"}
 """Podman removes those that ended well; tests ask them."""
 
@@ -30,7 +32,8 @@ Objects = Mapping[tuple[str, str], Resource]
 class Disks:
     """Where volumes lie. Claims and paths of the node outlive pods.
 
-    `memory` is a directory of a tmpfs. `honours_group`: whether the claims' driver gives their root to the pod's fsGroup.
+    `memory` is a directory of a tmpfs. `honours_group`: whether the claims' driver gives their root to the pod's fsGroup; one
+    that does not has a root that is somebody else's.
     """
 
     root: Path
@@ -38,7 +41,11 @@ class Disks:
     honours_group: bool = True
 
     def claim(self, name: str) -> Path:
-        return _made(self.root / "claims" / name)
+        directory = self.root / "claims" / name
+        if not directory.exists() and not self.honours_group:
+            os.chown(_made(directory), _STRANGER, _STRANGER)
+            directory.chmod(0o700)
+        return _made(directory)
 
     def path_of_node(self, path: str) -> Path:
         """What lies in /dev/shm there lies in memory here."""

@@ -74,6 +74,15 @@ class TestSchemas:
 
             assert sorted(listed) == sorted(path.name for path in directory.glob("*.yaml") if path.name != "kustomization.yaml")
 
+    def test_every_component_is_in_an_overlay_and_so_is_tested(self) -> None:
+        used = {
+            Path(component).name
+            for overlay in OVERLAYS
+            for component in yaml.safe_load((overlay / "kustomization.yaml").read_text()).get("components", [])
+        }
+
+        assert used == {path.parent.name for path in K8S.glob("components/*/kustomization.yaml")}
+
     @pytest.mark.parametrize("overlay", OVERLAYS, ids=name_of)
     def test_the_key_is_that_of_the_uri(self, overlay: Path) -> None:
         model = named(render(overlay), "ConfigMap", "model")["data"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -25,8 +26,8 @@ TOKEN = "hf_invented"
 MEMORY_OF_NODE = "/dev/shm/weightlift"  # noqa: S108 - in the manifests
 HUB_SECRET: Resource = {"kind": "Secret", "metadata": {"name": "hub"}, "stringData": {"token": TOKEN}}
 
-PLAIN = ("init-container", "memory-node", "memory-pod", "no-fsgroup", "page-cache")
-WITH_MORE = ("corporate", "gated", "shared-volume", "user-claim")
+PLAIN = ("init-container", "memory-node", "memory-pod", "page-cache")
+WITH_MORE = ("corporate", "gated", "no-fsgroup", "shared-volume", "user-claim")
 """Those with a test of their own."""
 
 
@@ -64,10 +65,8 @@ class TestOverlays:
 
     @pytest.mark.parametrize("name", PLAIN)
     def test_the_engine_reads_what_was_published_and_can_change_nothing(
-        self, make_node: MakeNode, origin: Origin, published: Mapping[str, str], name: str
+        self, node: Node, published: Mapping[str, str], name: str
     ) -> None:
-        node = make_node(origin, honours_group=name != "no-fsgroup")
-
         with everything_played(node, overlay(name)) as engine:
             found = engine.report()
 
@@ -101,6 +100,18 @@ class TestOverlays:
         assert (claim / KEY / ".fetcher" / "manifest.json").is_file()
         assert (claim / "notes").read_text() == "mine"
         assert not [each for each in resources if each["kind"] == "PersistentVolumeClaim"]
+
+    def test_a_volume_without_a_group_is_given_one_and_keeps_its_owner(
+        self, make_node: MakeNode, origin: Origin, published: Mapping[str, str]
+    ) -> None:
+        node = make_node(origin, honours_group=False)
+        owner = node.disks.claim("models").stat().st_uid
+
+        with everything_played(node, overlay("no-fsgroup")) as engine:
+            assert engine.report()["files"] == published
+
+        root = node.disks.claim("models").stat()
+        assert (root.st_uid, root.st_gid, stat.S_IMODE(root.st_mode)) == (owner, NOBODY, 0o2775)
 
     def test_a_gated_repository_opens_with_the_token_of_a_secret(
         self, make_node: MakeNode, model: Mapping[str, Path], published: Mapping[str, str]
