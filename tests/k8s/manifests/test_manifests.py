@@ -68,6 +68,19 @@ class TestSchemas:
 
             assert mounted == volumes
 
+    def test_a_volume_has_one_source(self) -> None:
+        for name, workload in every_workload():
+            for volume in pod_spec(workload)["volumes"]:
+                assert len(set(volume) - {"name"}) == 1, f"{name}: {volume}"
+
+    @pytest.mark.parametrize("overlay", OVERLAYS, ids=name_of)
+    def test_the_label_by_which_components_and_policies_find_them_tells_who_fetches(self, overlay: Path) -> None:
+        for workload in workloads(render(overlay)):
+            labels = workload["metadata"]["labels"]
+
+            assert labels.get("fetcher") == who_fetches(pod_spec(workload))
+            assert workload["spec"]["template"]["metadata"]["labels"] == labels
+
     def test_every_manifest_belongs_to_a_kustomization(self) -> None:
         for directory in {path.parent for path in K8S.rglob("*.yaml") if path.is_relative_to(K8S / "base")}:
             listed = yaml.safe_load((directory / "kustomization.yaml").read_text())["resources"]
@@ -92,6 +105,12 @@ class TestSchemas:
     @pytest.mark.parametrize("overlay", OVERLAYS, ids=name_of)
     def test_the_page_on_kubernetes_tells_when_to_choose_it(self, overlay: Path) -> None:
         assert f"`{overlay.name}`" in (K8S.parent / "docs" / "kubernetes.md").read_text()
+
+
+def who_fetches(spec: Resource) -> str | None:
+    where = {"initContainers": "init-container", "containers": "container"}
+    found = [label for kind, label in where.items() for each in spec.get(kind, []) if each["name"] == "fetch"]
+    return found[0] if found else None
 
 
 BASELINE_VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
