@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ class Node:
         """Run the workload's pod until the block ends, its init containers to their end first."""
         here = [substituted(resource, self.instead) for resource in resources]
         objects = {(each["kind"], each["metadata"]["name"]): each for each in here}
-        name = f"{workload['metadata']['name']}-{next(_numbers)}"
+        name = f"{workload['metadata']['name']}-{os.getpid()}-{next(_numbers)}"
         pod = pod_of(substituted(workload, self.instead), name=name, objects=objects, disks=self.disks)
         manifest = self.workspace / f"{name}.yaml"
         manifest.write_text(yaml.safe_dump_all([*(each for each in here if each["kind"] == "ConfigMap"), pod]))
