@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from tests.k8s.manifests.rendering import (
 )
 
 GiB = 1024**3
+PAGE = K8S.parent / "docs" / "kubernetes.md"
 DIRECTORIES = [*OVERLAYS, *INTEGRATIONS]
 OLDEST = "1.31"
 """The first version in which podFailurePolicy is there for good."""
@@ -104,7 +106,19 @@ class TestSchemas:
 
     @pytest.mark.parametrize("overlay", OVERLAYS, ids=name_of)
     def test_the_page_on_kubernetes_tells_when_to_choose_it(self, overlay: Path) -> None:
-        assert f"`{overlay.name}`" in (K8S.parent / "docs" / "kubernetes.md").read_text()
+        assert f"`{overlay.name}`" in PAGE.read_text()
+
+    def test_what_that_page_says_to_build_on_them_works(self, tmp_path: Path) -> None:
+        (example,) = re.findall("```yaml\n(# kustomization.yaml\n.*?)```", PAGE.read_text(), re.DOTALL)
+        (tmp_path / "kustomization.yaml").write_text(example)
+        (tmp_path / "weightlift").symlink_to(K8S.parent)
+
+        resources = render(tmp_path)
+
+        assert named(resources, "ConfigMap", "model")["data"]["MODEL_URI"] == "hf://your/model"
+        assert {container["image"] for container in containers(pod_spec(named(resources, "Job", "prefetch")))} == {
+            "your.registry/weightlift:0.1.0"
+        }
 
 
 def who_fetches(spec: Resource) -> str | None:
