@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from fetcher.errors import FetchError
 from fetcher.events import Pinned, Subscriber, Warned, silent
@@ -16,6 +17,7 @@ from fetcher.quantities import size
 from loader.contents import Member, members
 from loader.errors import NotResident, from_os_error
 from loader.files import FileIdentity
+from loader.filesystems import filesystem_of
 from loader.locking import lockable, raise_lock_limit
 from loader.paging import Stretch
 from loader.residency import Residency
@@ -134,7 +136,9 @@ class Pin:
             held.release()
             self._held = None
             self.state = replace(self.state, resident=0, locked=0, changes=self.state.changes + 1)
-        plan = what_fits(tuple(windows([member.size for member in chosen])), memory_left().pages, partial=False)
+        plan = tuple(windows([member.size for member in chosen]))
+        if not all(filesystem_of(Path(member.path)).memory for member in chosen):  # which needs no more of it
+            what_fits(plan, memory_left().pages, partial=False)
         self._held = _Held(roots, chosen, plan)
         self.state = replace(self.state, files=len(chosen), total=bytes_in(plan), resident=0)
         return self._held

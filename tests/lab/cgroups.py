@@ -32,3 +32,8 @@ def made_cgroup(controller: str, *, v1: Mapping[str, str], v2: Mapping[str, str]
         yield group
     finally:
         group.rmdir()
+
+
+def in_group(group: Path) -> list[str]:
+    """The command that starts others in a cgroup."""
+    return ["bash", "-c", 'echo $$ > "$0" && exec "$@"', str(group / "cgroup.procs")]

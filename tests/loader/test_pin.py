@@ -26,7 +26,9 @@ from loader.errors import FileReplaced
 from loader.pinning import Pin, State
 from tests.cli.conftest import last_line
 from tests.lab.asking import asked
+from tests.lab.cgroups import in_group
 from tests.lab.command import end, listening_at, run_loader, started_loader
+from tests.lab.fixtures import MakeFilesystem
 from tests.lab.metrics import samples_in
 from tests.lab.waiting import wait_until
 from tests.loader.conftest import MiB, as_nobody, cool, make_cold, resident
@@ -148,6 +150,22 @@ class TestNotLocked:
         state, warnings = as_nobody(look)
         assert (state.ready, warnings) == (True, ["NotLocked"])
         assert 0 < state.locked < MiB
+
+
+class TestLimits:
+    def test_what_a_filesystem_of_memory_holds_needs_no_more_of_it(
+        self, small_filesystem: MakeFilesystem, cgroup: Path, start_pin: StartPin, tmp_path: Path
+    ) -> None:
+        place = small_filesystem("tmpfs", size=128 * MiB).path / "model"
+        make_checkpoint(place, shards=2, shard_size=48 * MiB)
+        start_pin(place, "--ready-file", tmp_path / "ready", within=in_group(cgroup))
+        wait_until((tmp_path / "ready").exists, "it is ready, within 64 MiB")
+
+    def test_elsewhere_more_than_the_cgroup_holds_is_refused(self, public: Path, cgroup: Path) -> None:
+        large = make_checkpoint(public / "large", shards=2, shard_size=48 * MiB)
+        done = run_loader("pin", large, within=in_group(cgroup))
+        assert done.returncode == 73
+        assert last_line(done.stderr).startswith("TooLarge: 96.0 MiB are to be in memory at once")
 
 
 class TestRounds:

@@ -19,6 +19,7 @@ from loader.errors import FileReplaced, NotResident
 from loader.warming import warm
 from loader.windows import Window, windows
 from tests.cli.conftest import last_line
+from tests.lab.cgroups import in_group
 from tests.lab.command import run_loader
 from tests.lab.fixtures import MakeFilesystem
 from tests.loader.conftest import NOBODY, MiB, add_manifest, cool, make_cold, make_warm, opened, resident, run_loader_as_nobody
@@ -37,11 +38,6 @@ def told(*words: str | Path, **how: Any) -> dict[str, Any]:
 def size(path: Path) -> int:
     """Bytes of a file, or of the files in a directory."""
     return sum(each.stat().st_size for each in ([path] if path.is_file() else path.iterdir()))
-
-
-def in_group(group: Path) -> list[str]:
-    """The command that starts others in a cgroup."""
-    return ["bash", "-c", 'echo $$ > "$0" && exec "$@"', str(group / "cgroup.procs")]
 
 
 def planned(directory: Path) -> tuple[tuple[Member, ...], tuple[Window, ...]]:

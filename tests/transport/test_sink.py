@@ -13,6 +13,7 @@ from fetcher.transport.body import OrdinaryBody
 from fetcher.transport.client import Answer
 from fetcher.transport.sink import Sink
 from fetcher.transport.tap import LINGER, Tap
+from tests.lab.proxy import running_proxy
 from tests.transport.peer import CONTENT, MiB, Run, Sender, collected
 
 
@@ -229,32 +230,16 @@ class TestProxy:
     def test_tls_through_a_tunnel(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         if not run.tls:
             pytest.skip("plain HTTP needs no tunnel")
-        tunnels: list[str] = []
-
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode()
-            tunnels.append(head.split()[1])
-            host, port = tunnels[-1].split(":")
-            there = await asyncio.open_connection(host, int(port))
-            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            await asyncio.gather(relay(reader, there[1]), relay(there[0], writer))
-
-        async def relay(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-            while piece := await source.read(MiB):
-                target.write(piece)
-                await target.drain()
-            target.close()
 
         async def work() -> None:
-            proxy = await asyncio.start_server(serve, "127.0.0.1", 0)
             for name in ("no_proxy", "NO_PROXY"):
                 monkeypatch.delenv(name, raising=False)
-            monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}")
-            async with run.peer(whole) as peer, peer.transport() as transport:
-                for _ in range(3):
-                    assert await collected(await transport.open(peer.url)) == CONTENT
-                assert tunnels == [peer.url.split("/")[2]]
-            proxy.close()
+            with running_proxy() as proxy:
+                monkeypatch.setenv("https_proxy", proxy.url)
+                async with run.peer(whole) as peer, peer.transport() as transport:
+                    for _ in range(3):
+                        assert await collected(await transport.open(peer.url)) == CONTENT
+                    assert proxy.tunnels == [peer.url.split("/")[2]]
 
         run(work)
 

@@ -1,0 +1,298 @@
+"""What the manifests promise on paper: the schemas, who may do what, which exit codes end a Job, sizes that add up."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from kubernetes_validate import utils as kubernetes
+
+import loader.errors
+from fetcher.artifact import ArtifactRef
+from fetcher.errors import FetchError
+from fetcher.quantities import parse_size
+from tests.k8s.manifests.rendering import (
+    INTEGRATIONS,
+    K8S,
+    OVERLAYS,
+    Resource,
+    containers,
+    every_workload,
+    named,
+    pod_spec,
+    render,
+    workloads,
+)
+
+GiB = 1024**3
+PAGE = K8S.parent / "docs" / "kubernetes.md"
+DIRECTORIES = [*OVERLAYS, *INTEGRATIONS]
+OLDEST = "1.31"
+"""The first version in which podFailurePolicy is there for good."""
+NEWEST = kubernetes.latest_version()
+
+
+def name_of(directory: Path) -> str:
+    return directory.name
+
+
+class TestSchemas:
+    @pytest.mark.parametrize("version", [OLDEST, NEWEST])
+    def test_every_resource_is_one_of_kubernetes_with_no_field_it_does_not_know(self, version: str) -> None:
+        distinct = {json.dumps(resource): resource for directory in DIRECTORIES for resource in render(directory)}
+
+        for resource in distinct.values():
+            kubernetes.validate(resource, version, strict=True)
+
+    @pytest.mark.parametrize("version", [OLDEST, NEWEST])
+    def test_a_field_that_is_written_wrongly_would_be_found(self, version: str) -> None:
+        job = named(render(K8S / "overlays" / "shared-volume"), "Job", "prefetch")
+        pod_spec(job)["containers"][0]["securityContext"]["readonlyRootFilesystem"] = True
+
+        with pytest.raises(kubernetes.ValidationError, match="readonlyRootFilesystem"):
+            kubernetes.validate(job, version, strict=True)
+
+    @pytest.mark.parametrize("directory", DIRECTORIES, ids=name_of)
+    def test_no_two_resources_of_a_kind_have_one_name(self, directory: Path) -> None:
+        names = [(each["kind"], each["metadata"]["name"]) for each in render(directory)]
+
+        assert len(names) == len(set(names))
+
+    @pytest.mark.parametrize("directory", DIRECTORIES, ids=name_of)
+    def test_what_a_pod_mounts_is_a_volume_it_has(self, directory: Path) -> None:
+        for spec in map(pod_spec, workloads(render(directory))):
+            volumes = {volume["name"] for volume in spec["volumes"]}
+            mounted = {mount["name"] for container in containers(spec) for mount in container["volumeMounts"]}
+
+            assert mounted == volumes
+
+    def test_a_volume_has_one_source(self) -> None:
+        for name, workload in every_workload():
+            for volume in pod_spec(workload)["volumes"]:
+                assert len(set(volume) - {"name"}) == 1, f"{name}: {volume}"
+
+    @pytest.mark.parametrize("overlay", OVERLAYS, ids=name_of)
+    def test_the_label_by_which_components_and_policies_find_them_tells_who_fetches(self, overlay: Path) -> None:
+        for workload in workloads(render(overlay)):
+            labels = workload["metadata"]["labels"]
+
+            assert labels.get("fetcher") == who_fetches(pod_spec(workload))
+            assert workload["spec"]["template"]["metadata"]["labels"] == labels
+
+    def test_every_manifest_belongs_to_a_kustomization(self) -> None:
+        for directory in {path.parent for path in K8S.rglob("*.yaml") if path.is_relative_to(K8S / "base")}:
+            listed = yaml.safe_load((directory / "kustomization.yaml").read_text())["resources"]
+
+            assert sorted(listed) == sorted(path.name for path in directory.glob("*.yaml") if path.name != "kustomization.yaml")
+
+    def test_every_component_is_in_an_overlay_and_so_is_tested(self) -> None:
+        used = {
+            Path(component).name
+            for overlay in OVERLAYS
+            for component in yaml.safe_load((overlay / "kustomization.yaml").read_text()).get("components", [])
+        }
+
+        assert used == {path.parent.name for path in K8S.glob("components/*/kustomization.yaml")}
+
+    @pytest.mark.parametrize("overlay", OVERLAYS, ids=name_of)
+    def test_the_key_is_that_of_the_uri(self, overlay: Path) -> None:
+        model = named(render(overlay), "ConfigMap", "model")["data"]
+
+        assert model["MODEL_KEY"] == ArtifactRef(model["MODEL_URI"]).key
+
+    @pytest.mark.parametrize("overlay", OVERLAYS, ids=name_of)
+    def test_the_page_on_kubernetes_tells_when_to_choose_it(self, overlay: Path) -> None:
+        assert f"`{overlay.name}`" in PAGE.read_text()
+
+    def test_what_that_page_says_to_build_on_them_works(self, tmp_path: Path) -> None:
+        (example,) = re.findall("```yaml\n(# kustomization.yaml\n.*?)```", PAGE.read_text(), re.DOTALL)
+        (tmp_path / "kustomization.yaml").write_text(example)
+        (tmp_path / "weightlift").symlink_to(K8S.parent)
+
+        resources = render(tmp_path)
+
+        assert named(resources, "ConfigMap", "model")["data"]["MODEL_URI"] == "hf://your/model"
+        assert {container["image"] for container in containers(pod_spec(named(resources, "Job", "prefetch")))} == {
+            "your.registry/weightlift:0.1.0"
+        }
+
+
+def who_fetches(spec: Resource) -> str | None:
+    where = {"initContainers": "init-container", "containers": "container"}
+    found = [label for kind, label in where.items() for each in spec.get(kind, []) if each["name"] == "fetch"]
+    return found[0] if found else None
+
+
+BASELINE_VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
+BASELINE_CAPABILITIES = {"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID"}
+LEVELS = {"no-fsgroup": "baseline", "memory-node": "privileged"}
+"""Where it is not `restricted`."""
+
+
+class TestPodSecurity:
+    """By the Pod Security Standards, whose levels a namespace is labelled with."""
+
+    @pytest.mark.parametrize("directory", DIRECTORIES, ids=name_of)
+    def test_a_namespace_of_the_level_the_docs_name_admits_it(self, directory: Path) -> None:
+        levels = {level(pod_spec(workload)) for workload in workloads(render(directory))}
+
+        assert strictest(levels) == LEVELS.get(directory.name, "restricted")
+
+    def test_root_filesystems_are_read_only(self) -> None:
+        for _, container in every_container():
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True
+
+    def test_no_capability_is_given_but_those_to_prepare_a_volume(self) -> None:
+        for _, container in every_container():
+            added = container["securityContext"]["capabilities"].get("add", [])
+
+            assert added == (["CHOWN", "FOWNER"] if container["name"].endswith("-prep") else [])
+
+    def test_no_pod_has_a_token_for_the_cluster_s_interface(self) -> None:
+        for _, workload in every_workload():
+            assert pod_spec(workload)["automountServiceAccountToken"] is False
+
+    def test_the_hub_s_token_is_no_argument(self) -> None:
+        for _, container in every_container():
+            words = " ".join([*container["command"], *container["args"]])
+
+            assert "TOKEN" not in words.upper()
+
+    def test_an_engine_sees_the_model_read_only(self) -> None:
+        engines = [(name, container) for name, container in every_container() if container["name"] == "engine"]
+
+        assert len(engines) > len(OVERLAYS)
+        for name, engine in engines:
+            (mount,) = [mount for mount in engine["volumeMounts"] if mount["mountPath"] in ("/models", "/flash")]
+
+            assert mount["readOnly"] is True, name
+
+
+def level(spec: Resource) -> str:
+    """The strictest level of the Pod Security Standards that admits the pod."""
+    kinds = {kind for volume in spec["volumes"] for kind in volume if kind != "name"}
+    added = {each for container in containers(spec) for each in container["securityContext"]["capabilities"].get("add", [])}
+    if kinds - BASELINE_VOLUMES or added - BASELINE_CAPABILITIES or {"hostNetwork", "hostPID", "hostIPC"} & set(spec):
+        return "privileged"
+    contexts = [{**spec["securityContext"], **container["securityContext"]} for container in containers(spec)]
+    return "restricted" if not added and all(map(restricted, contexts)) else "baseline"
+
+
+def restricted(context: Resource) -> bool:
+    return (
+        context["runAsNonRoot"] is True
+        and context["runAsUser"] != 0
+        and context["allowPrivilegeEscalation"] is False
+        and context["capabilities"]["drop"] == ["ALL"]
+        and context["seccompProfile"] == {"type": "RuntimeDefault"}
+    )
+
+
+def strictest(levels: set[str]) -> str:
+    return next(each for each in ("privileged", "baseline", "restricted") if each in levels)
+
+
+def every_container() -> Iterator[tuple[str, Resource]]:
+    for name, workload in every_workload():
+        for container in containers(pod_spec(workload)):
+            yield f"{name}/{workload['metadata']['name']}/{container['name']}", container
+
+
+class TestFailurePolicy:
+    def test_final_exit_codes_end_a_job_at_once(self) -> None:
+        for job in jobs():
+            assert {decision(job, code) for code in exit_codes(retryable=False)} == {"FailJob"}
+
+    def test_what_may_pass_is_tried_again(self) -> None:
+        for job in jobs():
+            assert {decision(job, code) for code in exit_codes(retryable=True) | {128 + 9, 128 + 15}} == {"Count"}
+
+    def test_a_disruption_does_not_count_whatever_the_exit_code(self) -> None:
+        for job in jobs():
+            assert {decision(job, code, disrupted=True) for code in (65, 75, 137, 143)} == {"Ignore"}
+
+    def test_a_job_is_never_restarted_in_place_which_its_policy_would_not_see(self) -> None:
+        for job in jobs():
+            assert pod_spec(job)["restartPolicy"] == "Never"
+
+
+def jobs() -> list[Resource]:
+    found = [workload for _, workload in every_workload() if workload["kind"] == "Job"]
+    assert len(found) >= len(("prefetch", "verify", "hydrate"))
+    return found
+
+
+def exit_codes(*, retryable: bool) -> set[int]:
+    return {each.exit_code for each in errors(FetchError) if each.retryable is retryable}
+
+
+def errors(root: type[FetchError]) -> Iterator[type[FetchError]]:
+    assert issubclass(loader.errors.LoadError, FetchError)  # both branches are there once both are imported
+    yield root
+    for child in root.__subclasses__():
+        yield from errors(child)
+
+
+def decision(job: Resource, code: int, *, disrupted: bool = False) -> str:
+    """What the Job controller does about a failed pod: the first rule that matches decides, else the failure counts."""
+    names = {container["name"] for container in containers(pod_spec(job))}
+    for rule in job["spec"]["podFailurePolicy"]["rules"]:
+        action: str = rule["action"]
+        if disrupted and {"type": "DisruptionTarget", "status": "True"} in rule.get("onPodConditions", []):
+            return action
+        codes = rule.get("onExitCodes")
+        if codes is not None:
+            assert codes["containerName"] in names
+            assert codes["operator"] == "In"
+            if code in codes["values"]:
+                return action
+    return "Count"
+
+
+class TestMemory:
+    def test_our_containers_get_all_the_memory_they_may_take(self) -> None:
+        for name, container in every_container():
+            requested, limit = (container["resources"][kind]["memory"] for kind in ("requests", "limits"))
+
+            assert requested == limit, name
+
+    def test_who_fills_a_volume_of_memory_may_hold_all_of_it_and_a_gibibyte(self) -> None:
+        for name, spec, volume in memory_volumes():
+            for container in containers(spec):
+                if writes_to(container, volume["name"]) and container["name"] != "engine":
+                    assert limit_of(container) >= parse_size(volume["emptyDir"]["sizeLimit"]) + GiB, name
+
+    def test_an_engine_beside_a_volume_of_memory_has_that_much_more(self) -> None:
+        (plain,) = pod_spec(named(render(K8S / "base" / "serve"), "Deployment", "engine"))["containers"]
+        copies = [(name, spec, volume) for name, spec, volume in memory_volumes() if volume["name"] != "shared-memory"]
+
+        assert copies
+        for name, spec, volume in copies:
+            (engine,) = spec["containers"]
+
+            assert limit_of(engine) == limit_of(plain) + parse_size(volume["emptyDir"]["sizeLimit"]), name
+
+    def test_who_pins_pages_has_requests_equal_to_limits_so_that_they_go_last(self) -> None:
+        daemons = pod_spec(named(render(K8S / "overlays" / "page-cache"), "DaemonSet", "page-cache"))
+
+        for container in containers(daemons):
+            assert container["resources"]["requests"] == container["resources"]["limits"]
+
+
+def memory_volumes() -> Iterator[tuple[str, Resource, Resource]]:
+    for name, workload in every_workload():
+        for volume in pod_spec(workload)["volumes"]:
+            if volume.get("emptyDir", {}).get("medium") == "Memory":
+                yield name, pod_spec(workload), volume
+
+
+def writes_to(container: Resource, volume: str) -> bool:
+    return any(mount["name"] == volume and not mount.get("readOnly") for mount in container["volumeMounts"])
+
+
+def limit_of(container: Resource) -> int:
+    return parse_size(container["resources"]["limits"]["memory"])

@@ -1,0 +1,186 @@
+"""Every workload of `k8s/overlays`, run: the model is fetched, and the engine reads it, read-only, or does not start."""
+
+from __future__ import annotations
+
+import stat
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+
+from fetcher.testing.origin import Origin
+from tests.k8s.manifests.conftest import SHARD, MakeNode, damage
+from tests.k8s.manifests.playing import Node, PlayedPod
+from tests.k8s.manifests.rendering import K8S, OVERLAYS, Resource, named, render, workloads
+from tests.lab.command import run_fetcher
+from tests.lab.proxy import running_proxy
+from tests.lab.waiting import wait_until
+
+MiB = 1024 * 1024
+KEY = "759d2c8a9177d6ad"
+NOBODY = 65532
+TOKEN = "hf_invented"
+MEMORY_OF_NODE = "/dev/shm/weightlift"  # noqa: S108 - in the manifests
+HUB_SECRET: Resource = {"kind": "Secret", "metadata": {"name": "hub"}, "stringData": {"token": TOKEN}}
+
+PLAIN = ("init-container", "memory-node", "memory-pod", "page-cache")
+WITH_MORE = ("corporate", "gated", "no-fsgroup", "shared-volume", "user-claim")
+"""Those with a test of their own."""
+
+
+def overlay(name: str) -> tuple[Resource, ...]:
+    return render(K8S / "overlays" / name)
+
+
+@contextmanager
+def everything_played(node: Node, resources: tuple[Resource, ...]) -> Iterator[PlayedPod]:
+    """Jobs to their end, DaemonSets until they are ready, then the engine, which stays."""
+    with ExitStack() as stack:
+        for workload in workloads(resources):
+            pod = stack.enter_context(node.playing(workload, resources))
+            assert pod.started, pod.said
+            if workload["kind"] == "Job":
+                assert set(pod.exit_codes().values()) == {0}
+            elif workload["kind"] == "DaemonSet":
+                wait_until(is_ready, f"the pod of {workload['metadata']['name']} is ready")
+            else:
+                yield pod
+
+
+def is_ready() -> bool:
+    """What the readiness probe of a DaemonSet asks, in the pod's network, which here is the machine's."""
+    try:
+        with urllib.request.urlopen("http://127.0.0.1:9090/ready", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (URLError, OSError):
+        return False
+
+
+class TestOverlays:
+    def test_none_is_left_out_here(self) -> None:
+        assert sorted((*PLAIN, *WITH_MORE)) == [path.name for path in OVERLAYS]
+
+    @pytest.mark.parametrize("name", PLAIN)
+    def test_the_engine_reads_what_was_published_and_can_change_nothing(
+        self, node: Node, published: Mapping[str, str], name: str
+    ) -> None:
+        with everything_played(node, overlay(name)) as engine:
+            found = engine.report()
+
+        assert found["files"] == published
+        assert found["path"] == f"/models/{KEY}"
+        assert (found["uid"], found["writable"]) == (NOBODY, False)
+
+    def test_after_the_job_the_server_s_init_container_asks_nobody(
+        self, node: Node, origin: Origin, published: Mapping[str, str]
+    ) -> None:
+        resources = overlay("shared-volume")
+        with node.playing(named(resources, "Job", "prefetch"), resources) as job:
+            assert job.exit_codes() == {"fetch": 0}
+        origin.clear_requests()
+
+        with node.playing(named(resources, "Deployment", "engine"), resources) as engine:
+            assert engine.started, engine.said
+            assert engine.report()["files"] == published
+
+        assert origin.requests == ()
+
+    def test_a_claim_of_the_user_s_has_the_model_at_its_root_under_its_key_and_keeps_what_else_is_there(
+        self, node: Node, published: Mapping[str, str]
+    ) -> None:
+        resources, claim = overlay("user-claim"), node.disks.claim("my-models")
+        (claim / "notes").write_text("mine")
+
+        with everything_played(node, resources) as engine:
+            assert engine.report()["files"] == published
+
+        assert (claim / KEY / ".fetcher" / "manifest.json").is_file()
+        assert (claim / "notes").read_text() == "mine"
+        assert not [each for each in resources if each["kind"] == "PersistentVolumeClaim"]
+
+    def test_a_volume_without_a_group_is_given_one_and_keeps_its_owner(
+        self, make_node: MakeNode, origin: Origin, published: Mapping[str, str]
+    ) -> None:
+        node = make_node(origin, honours_group=False)
+        owner = node.disks.claim("models").stat().st_uid
+
+        with everything_played(node, overlay("no-fsgroup")) as engine:
+            assert engine.report()["files"] == published
+
+        root = node.disks.claim("models").stat()
+        assert (root.st_uid, root.st_gid, stat.S_IMODE(root.st_mode)) == (owner, NOBODY, 0o2775)
+
+    def test_a_gated_repository_opens_with_the_token_of_a_secret(
+        self, make_node: MakeNode, model: Mapping[str, Path], published: Mapping[str, str]
+    ) -> None:
+        with Origin(lfs_threshold=MiB) as origin:
+            origin.add_repo("org/model", model, gated=True, readers=[TOKEN])
+            with everything_played(make_node(origin), (*overlay("gated"), HUB_SECRET)) as engine:
+                assert engine.report()["files"] == published
+                assert TOKEN not in engine.logs()
+
+    def test_behind_a_proxy_with_an_authority_of_one_s_own_and_a_token_file(
+        self, make_node: MakeNode, model: Mapping[str, Path], published: Mapping[str, str]
+    ) -> None:
+        with Origin(lfs_threshold=MiB, tls=("hub", "cdn")) as origin, running_proxy() as proxy:
+            origin.add_repo("org/model", model, gated=True, readers=[TOKEN])
+            authority = {"ca.crt": origin.ca_file.read_text()}
+            bundle = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "ca-bundle"}, "data": authority}
+            resources = (*overlay("corporate"), HUB_SECRET, bundle)
+
+            with everything_played(make_node(origin, proxy=proxy.url), resources) as engine:
+                assert engine.report()["files"] == published
+
+        assert {f"https://{target}" for target in proxy.tunnels} == {origin.endpoint, origin.cdn_endpoint}
+
+
+def assert_no_engine_ran(pod: PlayedPod) -> None:
+    assert not pod.started
+    assert pod.container("engine").logs() == ""
+
+
+class TestFailures:
+    def test_a_repository_that_is_not_there_ends_the_job_with_a_final_code(self, node: Node, origin: Origin) -> None:
+        origin.remove_repo(origin.add_repo("org/model", {}))
+        resources = overlay("shared-volume")
+
+        with node.playing(named(resources, "Job", "prefetch"), resources) as job:
+            assert job.exit_codes() == {"fetch": 77}  # the Hub does not tell what is private from what is not there
+            assert job.container("fetch").logs().splitlines()[-1].startswith("Unauthorized: ")
+
+    def test_a_server_never_starts_without_its_model(self, node: Node, origin: Origin) -> None:
+        origin.remove_repo(origin.add_repo("org/model", {}))
+        resources = overlay("shared-volume")
+
+        with node.playing(named(resources, "Deployment", "engine"), resources) as pod:
+            assert_no_engine_ran(pod)
+
+        assert not list(node.disks.claim("models").glob("*/config.json"))
+
+    def test_without_the_prepared_group_a_volume_can_t_be_written_and_the_message_says_so(
+        self, make_node: MakeNode, origin: Origin
+    ) -> None:
+        node, resources = make_node(origin, honours_group=False), overlay("shared-volume")
+
+        with node.playing(named(resources, "Job", "prefetch"), resources) as job:
+            assert job.exit_codes() == {"fetch": 73}
+            assert "fsGroup" in job.container("fetch").logs().splitlines()[-1]
+
+    def test_an_engine_does_not_start_before_the_node_s_memory_has_the_model(self, node: Node) -> None:
+        resources = overlay("memory-node")
+
+        with node.playing(named(resources, "Deployment", "engine"), resources) as pod:
+            assert_no_engine_ran(pod)
+            assert pod.container("verify").wait() == 66
+
+    def test_nor_on_a_copy_that_somebody_changed(self, node: Node, origin: Origin) -> None:
+        resources, memory = overlay("memory-node"), node.disks.path_of_node(MEMORY_OF_NODE)
+        run_fetcher("fetch", "hf://org/model", "--cache-dir", memory, env={"HF_ENDPOINT": origin.endpoint})
+        damage(memory / KEY / SHARD)
+
+        with node.playing(named(resources, "Deployment", "engine"), resources) as pod:
+            assert_no_engine_ran(pod)
+            assert pod.container("verify").wait() == 65
