@@ -23,7 +23,7 @@ REPOSITORY = Path(__file__).parents[2]
 _SUITE = "bookworm"
 _PARTS = ("fetcher", "loader", "k8s/images", "pyproject.toml", "setup.py", "MANIFEST.in")
 """Of the wheel's metadata the README is part too; a word changed there is no other image."""
-_MADE_HERE = {".pyc", ".so"}
+_NOT_IN_IT = {".pyc", ".so", ".md"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -102,7 +102,7 @@ def _inputs() -> Iterator[Path]:
     for part in _PARTS:
         top = REPOSITORY / part
         for path in [top] if top.is_file() else sorted(top.rglob("*")):
-            if path.is_file() and path.suffix not in _MADE_HERE:
+            if path.is_file() and path.suffix not in _NOT_IN_IT:
                 yield path
 
 
