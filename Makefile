@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SOURCE ?=
+EXTRAS ?= dev
 PYTEST_ARGS ?=
 BENCH_ARGS ?= start lean four verify shards --scale=1/16 --rounds=3 --report=-
 LOAD_ARGS ?= --scale=1/16 --rounds=3 --report=-
@@ -29,7 +30,7 @@ $(READY): pyproject.toml constraints.txt setup.py $(wildcard fetcher/integrity/_
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null \
 		|| { echo "this Python cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
 demo: $(READY) ## fetch, verify, place and warm a model; SOURCE=hf://org/model for a real one
@@ -58,7 +59,7 @@ engines: ## test the adapters with vLLM and SGLang themselves, in environments o
 	for engine in $(ENGINES); do \
 		python=.engines/$$engine/bin/python; \
 		$(PYTHON) -m venv .engines/$$engine && \
-		$$python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' -r $(WITH)/$$engine.txt && \
+		$$python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,torch]' -r $(WITH)/$$engine.txt && \
 		$$python -m pip install --quiet --disable-pip-version-check --no-deps -r $(WITH)/$$engine-alone.txt && \
 		$$python -m pytest tests/loader/adapters/test_engines.py -k $$engine $(PYTEST_ARGS) || exit 1; done
 
@@ -101,7 +102,7 @@ format: $(READY) ## rewrite the sources in the house style
 
 upgrade: ## a new .venv with the newest versions, written down in constraints.txt; then run make test
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,torch]'
 	{ head -1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable; } > constraints.new
 	mv constraints.new constraints.txt
 	@touch $(READY)

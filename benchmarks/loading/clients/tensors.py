@@ -12,4 +12,5 @@ def shards(directory: Path) -> list[str]:
 
 
 def content(tensor: torch.Tensor) -> memoryview:
-    return tensor.contiguous().view(torch.uint8).numpy().data.cast("B")
+    data: memoryview = tensor.contiguous().view(torch.uint8).numpy().data.cast("B")
+    return data

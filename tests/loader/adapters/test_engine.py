@@ -12,6 +12,9 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("torch", reason="torch is missing: make clean setup EXTRAS=dev,torch")
+
 import torch
 
 from fetcher.errors import ConfigurationError

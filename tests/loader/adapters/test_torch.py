@@ -11,6 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch", reason="torch is missing: make clean setup EXTRAS=dev,torch")
+
 import torch
 from safetensors import safe_open
 
@@ -42,7 +45,7 @@ def write(path: Path, tensors: Sequence[tuple[str, str, Sequence[int]]], *, head
 
 
 def bits(tensor: torch.Tensor) -> bytes:
-    return tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    return bytes(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
 
 
 def by_the_package(path: Path) -> dict[str, torch.Tensor]:
