@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import starmap
 from pathlib import Path
 from typing import Literal
 
@@ -100,12 +101,12 @@ class Weights:
 
         Raises TooLarge, FileReplaced, LocalIOError; NotFound for a name that is not there.
         """
-        for info, view in self.stream(order):
-            yield info.name, array(info, view)
+        # No frame of ours holds on to what it has handed out: it is idle as soon as the taker lets go of it.
+        return starmap(_named, self.stream(order))
 
     def load(self, order: Order = "file") -> dict[str, Array]:
         """All arrays at once. Raises what `tensors` does, TooLarge before anything is read."""
-        return {info.name: array(info, view) for info, view in self.everything(order)}
+        return dict(starmap(_named, self.everything(order)))
 
     def stream(self, order: Order = "file") -> Generator[tuple[TensorInfo, memoryview]]:
         """As `tensors`: the bytes of each, which may be written to."""
@@ -133,6 +134,10 @@ class Weights:
         if absent := [name for name in names if name not in tensors]:
             raise NotFound(f"the checkpoint has no tensor {shown(absent[0])}")
         return [tensors[name] for name in names]
+
+
+def _named(info: TensorInfo, view: memoryview) -> tuple[str, Array]:
+    return info.name, array(info, view)
 
 
 def part_of(tensors: Iterable[TensorInfo], *, rank: int, ranks: int) -> tuple[str, ...]:

@@ -74,6 +74,11 @@ class Incoming:
         return max(0, self.staged.held - self.frontier.position) if self.frontier else 0
 
     @property
+    def ready(self) -> int:
+        """Bytes that could be hashed and are not."""
+        return max(0, self.contiguous() - self.frontier.position) if self.frontier else 0
+
+    @property
     def hashed(self) -> bool:
         return self.frontier is None or self.frontier.position == self.size
 

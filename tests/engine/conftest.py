@@ -11,7 +11,7 @@ import pytest
 from fetcher.artifact import ArtifactRef
 from fetcher.engine import Artifact
 from fetcher.engine import fetch as engine_fetch
-from fetcher.events import Event
+from fetcher.events import Event, Subscriber
 from fetcher.settings import Settings
 from fetcher.testing.checkpoint import random_bytes
 from fetcher.testing.origin import Origin
@@ -49,7 +49,8 @@ class Fetcher:
         given.setdefault("max_concurrency", 4)
         given.setdefault("cache_dir", self.cache_dir)
         step: Callable[[str], None] = given.pop("step", lambda _: None)
-        return await engine_fetch(ref, Settings(**given), self.events.append, step=step)
+        listen: Subscriber = given.pop("listen", self.events.append)
+        return await engine_fetch(ref, Settings(**given), listen, step=step)
 
     def visible(self) -> list[str]:
         """Every file that a user of the cache could take for an artifact's."""

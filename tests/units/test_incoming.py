@@ -181,9 +181,9 @@ class TestFrontier:
     def test_it_follows_the_prefix_without_a_gap(self, staging: Staging) -> None:
         incoming = staging.incoming()
         receive(incoming, SECOND)
-        assert (incoming.contiguous(), incoming.stretch(), incoming.lag) == (0, None, CHUNK_SIZE)
+        assert (incoming.contiguous(), incoming.stretch(), incoming.lag, incoming.ready) == (0, None, CHUNK_SIZE, 0)
         receive(incoming, FIRST)
-        assert incoming.contiguous() == 2 * CHUNK_SIZE
+        assert (incoming.contiguous(), incoming.ready) == (2 * CHUNK_SIZE, 2 * CHUNK_SIZE)
         hash_all(incoming)
         assert (incoming.lag, incoming.hashed) == (0, False)
         receive(incoming, LAST)
