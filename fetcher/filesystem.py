@@ -41,6 +41,7 @@ _NETWORK_MAGIC = {
     0x6A656A63: "virtiofs",
 }
 _TMPFS = 0x01021994
+_OF_THIS_KERNEL = {0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, _TMPFS, 0x794C7630}
 
 
 @functools.cache
@@ -208,6 +209,12 @@ def network_filesystem(path: Path) -> str | None:
         return _NETWORK_MAGIC.get(_magic(descriptor))
     finally:
         os.close(descriptor)
+
+
+def of_this_kernel(descriptor: int) -> bool:
+    """Whether no other machine, and no process behind FUSE, has a say in what happens to a file: ext2 to 4, xfs, btrfs, f2fs,
+    tmpfs, overlay."""
+    return _magic(descriptor) in _OF_THIS_KERNEL
 
 
 def _magic(descriptor: int) -> int:

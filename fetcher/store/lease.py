@@ -8,8 +8,8 @@
         journal.<owner>     which chunks are written
 
 Acquire: build the directory aside and rename it onto `staging/<name>`, which fails unless that is absent or empty. Take over:
-rename `data.<old>` to `data.<new>`, which one contender wins. Both are atomic on NFS too. No lock is taken: `flock` does
-nothing, or is refused, on many of the volumes this runs on.
+rename `data.<old>` to `data.<new>`, which one contender wins. Both are atomic on NFS too. No right rests on a lock: `flock`
+does nothing, or is refused, on many of the volumes this runs on (what one can prove, `sign` explains).
 
 What is *not* safe: the rename fences look-ups by path only. A paused owner's open descriptors go on writing into the same
 inodes. Hence `Lease.trusted`: only what owners that are proven dead (or said that they closed everything) left behind is
@@ -19,7 +19,6 @@ continued in place; `salvage` gives everything else new inodes.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import time
@@ -34,13 +33,12 @@ from fetcher.errors import LeaseLost
 from fetcher.filesystem import (
     allow,
     directory_mode,
-    file_mode,
     make_directory,
     network_filesystem,
     sync_directory,
-    write_all,
 )
 from fetcher.store.owner import Owner
+from fetcher.store.sign import Sign, given_up, parse_sign, read_sign
 
 RENEW_EVERY = 2.0
 """Seconds. Well below half of the shortest patience below, so that a few lost renewals are harmless."""
@@ -70,12 +68,8 @@ class Observation:
     sign: bytes
     fetched: int | None = None
     total: int | None = None
-    released: bool = False
-
-    @property
-    def abandoned(self) -> bool:
-        """The owner said it is done, or is proven dead: no need to wait."""
-        return self.released or (self.owner is not None and _dead(self.owner))
+    abandoned: bool = False
+    """The owner said it is done, or is proven dead: no need to wait."""
 
 
 class Watch:
@@ -100,6 +94,7 @@ class Lease:
         self,
         directory: Path,
         owner: Owner,
+        sign: Sign,
         *,
         stale: float,
         formers: tuple[str, ...] = (),
@@ -112,7 +107,7 @@ class Lease:
         self.journal_path = directory / f"journal.{owner}"
         self.formers = formers
         self.trusted = trusted
-        self._sign = directory / f"lease.{owner}"
+        self._sign = sign
         self.stale = stale
         self._clock = clock
         self._counter = 0
@@ -151,6 +146,7 @@ class Lease:
         with suppress(OSError, LeaseLost):
             if not self._lost and self.data.is_dir():
                 self._write_sign({"counter": self._counter + 1, "released": True})
+        self._sign.close()
 
     def forget_formers(self) -> None:
         """What former owners left beside `data` is no longer needed."""
@@ -164,21 +160,21 @@ class Lease:
         """The manifest is sealed in `data`: drop journal and sign, so that nothing but `data` is left to be moved away."""
         self.check()
         self.journal_path.unlink(missing_ok=True)
-        self._sign.unlink(missing_ok=True)
+        self._sign.remove()
         self._placing = True
         self._still_mine()
 
     def dissolve(self) -> None:
         """Remove all that is left of the staging directory."""
         _HELD.discard(self.owner)
-        if self._lost:
-            return
-        shutil.rmtree(self.data, ignore_errors=True)
-        with suppress(OSError):
-            self.forget_formers()
-            self.journal_path.unlink(missing_ok=True)
-            self._sign.unlink(missing_ok=True)
-            self.directory.rmdir()
+        if not self._lost:
+            shutil.rmtree(self.data, ignore_errors=True)
+            with suppress(OSError):
+                self.forget_formers()
+                self.journal_path.unlink(missing_ok=True)
+                self._sign.remove()
+                self.directory.rmdir()
+        self._sign.close()
 
     def _still_mine(self) -> None:
         if not self.data.is_dir():
@@ -190,14 +186,9 @@ class Lease:
 
     def _write_sign(self, fields: dict[str, object]) -> None:
         try:
-            # No O_CREAT: a former owner must not bring its file back.
-            descriptor = os.open(self._sign, os.O_WRONLY | os.O_CLOEXEC)
+            self._sign.write(fields)
         except FileNotFoundError:
             self._lose("another process took over the lease")
-        try:
-            os.pwrite(descriptor, json.dumps(fields).encode().ljust(160) + b"\n", 0)
-        finally:
-            os.close(descriptor)
 
 
 def acquire(staging: Path, name: str, *, stale: float, clock: Callable[[], float] = monotonic) -> Lease | None:
@@ -207,20 +198,22 @@ def acquire(staging: Path, name: str, *, stale: float, clock: Callable[[], float
     draft = staging / f"tmp.{uuid.uuid4().hex}"
     _make(draft, directory_mode(staging))
     _make(draft / f"data.{owner}", directory_mode(draft))
-    _create_sign(draft / f"lease.{owner}")
+    sign = Sign.create(draft / f"lease.{owner}")
     try:
         os.rename(draft, directory)
     except OSError as error:
         # On NFS a rename that succeeded can report an error, when the reply was lost: look for one's own name.
         if not (directory / f"data.{owner}").is_dir():
             shutil.rmtree(draft, ignore_errors=True)
+            sign.close()
             _HELD.discard(str(owner))
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 return None
             raise
+    sign.moved(directory / f"lease.{owner}")
     sync_directory(staging)
     _clear_drafts(staging)
-    return Lease(directory, owner, stale=stale, clock=clock)
+    return Lease(directory, owner, sign, stale=stale, clock=clock)
 
 
 def observe(directory: Path) -> Observation | None:
@@ -234,9 +227,9 @@ def observe(directory: Path) -> Observation | None:
     owner = next((name.removeprefix("data.") for name in names if name.startswith("data.")), None)
     if owner is None:
         return Observation(None, b"\0".join(sorted(os.fsencode(name) for name in names)))
-    sign = _read(directory / f"lease.{owner}")
-    fields = _parse(sign)
-    return Observation(owner, sign, fields.get("fetched"), fields.get("total"), bool(fields.get("released")))
+    sign = read_sign(directory / f"lease.{owner}")
+    fields = parse_sign(sign)
+    return Observation(owner, sign, fields.get("fetched"), fields.get("total"), abandoned=_closed(directory, owner))
 
 
 def take_over(directory: Path, seen: Observation, *, stale: float, clock: Callable[[], float] = monotonic) -> Lease | None:
@@ -254,8 +247,8 @@ def take_over(directory: Path, seen: Observation, *, stale: float, clock: Callab
             return None
     formers = _formers(directory, seen.owner, str(owner))
     trusted = all(_closed(directory, former) for former in formers)
-    _create_sign(directory / f"lease.{owner}")
-    return Lease(directory, owner, stale=stale, formers=formers, trusted=trusted, clock=clock)
+    sign = Sign.create(directory / f"lease.{owner}")
+    return Lease(directory, owner, sign, stale=stale, formers=formers, trusted=trusted, clock=clock)
 
 
 def _new_owner() -> Owner:
@@ -275,14 +268,17 @@ def _formers(directory: Path, last: str, mine: str) -> tuple[str, ...]:
 
 
 def _closed(directory: Path, former: str) -> bool:
-    return _dead(former) or bool(_parse(_read(directory / f"lease.{former}")).get("released"))
+    sign = directory / f"lease.{former}"
+    return bool(parse_sign(read_sign(sign)).get("released")) or _dead(former, sign)
 
 
-def _dead(name: str) -> bool:
+def _dead(name: str, sign: Path) -> bool:
     owner = Owner.parse(name)
     if owner is None:
         return False
-    return name not in _HELD if owner.is_this_process else owner.proven_dead()
+    if owner.is_this_process:
+        return name not in _HELD
+    return owner.proven_dead() or (owner.of_this_boot and given_up(sign))
 
 
 def _clear_shell(directory: Path) -> None:
@@ -301,35 +297,10 @@ def _clear_drafts(staging: Path) -> None:
             with suppress(FileNotFoundError):  # its owner has just renamed or removed it
                 names = os.listdir(staging / draft)
                 owners = [name.removeprefix("data.") for name in names if name.startswith("data.")]
-                if owners and all(_dead(owner) for owner in owners):
+                if owners and all(_dead(owner, staging / draft / f"lease.{owner}") for owner in owners):
                     shutil.rmtree(staging / draft, ignore_errors=True)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
-
-
-def _parse(sign: bytes) -> dict[str, int]:
-    try:
-        fields = json.loads(sign)
-    except ValueError:
-        return {}
-    return fields if isinstance(fields, dict) else {}
 
 
 def _make(path: Path, mode: int) -> None:
     os.mkdir(path)
     allow(path, mode)
-
-
-def _create_sign(path: Path) -> None:
-    mode = file_mode(path.parent)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        allow(descriptor, mode)
-        write_all(descriptor, json.dumps({"counter": 0}).encode().ljust(160) + b"\n")
-    finally:
-        os.close(descriptor)

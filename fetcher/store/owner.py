@@ -45,6 +45,11 @@ class Owner:
         mine = (_boot_id(), _pid_namespace(), os.getpid(), _start_time(os.getpid()))
         return (self.boot, self.namespace, self.pid, self.started) == mine
 
+    @property
+    def of_this_boot(self) -> bool:
+        """Whether this kernel ran it, in whichever container."""
+        return self.boot == _boot_id() != ""
+
     def proven_dead(self) -> bool:
         """True only if this kernel, in this PID namespace, says that the process is gone or a zombie."""
         if "" in (self.boot, self.namespace) or (self.boot, self.namespace) != (_boot_id(), _pid_namespace()):

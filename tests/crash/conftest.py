@@ -6,7 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -55,10 +55,11 @@ class Victims:
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
 
-    def start(self, **told: Any) -> subprocess.Popen[str]:
+    def start(self, *, within: Sequence[str] = (), **told: Any) -> subprocess.Popen[str]:
+        """`within` is a command that starts others."""
         told = {name: str(value) if isinstance(value, Path) else value for name, value in told.items()}
         script = Path(__file__).with_name("victim.py")
-        command = [sys.executable, str(script), json.dumps(told)]
+        command = [*within, sys.executable, str(script), json.dumps(told)]
         victim = self._stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
         self._stack.callback(victim.kill)
         return victim

@@ -18,6 +18,7 @@ from fetcher.artifact import CHUNK_SIZE, ArtifactRef
 from fetcher.testing.checkpoint import random_bytes
 from fetcher.testing.origin import Origin
 from tests.crash.conftest import Victims, assert_verified, visible
+from tests.lab.availability import require_root
 from tests.lab.chaos import Chaos
 from tests.lab.waiting import wait_until
 
@@ -140,6 +141,20 @@ def test_a_stopped_owner_that_goes_on_later_cannot_touch_what_was_published(
     assert stopped.wait(timeout=30) == 75
     assert "LeaseLost" in (stopped.stderr.read() if stopped.stderr else "")
     assert visible(tmp_path / KEY) == FILES
+    assert_verified(tmp_path / KEY)
+
+
+def test_a_container_that_was_killed_is_continued_at_once_by_the_next_one(
+    origin: Origin, victims: Victims, tmp_path: Path
+) -> None:
+    """It had a PID namespace of its own, so nobody can look for its process."""
+    require_root("make a PID namespace")
+    origin.add_repo("org/model", FILES)
+    container = ("unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", '"$@"; true', "sh")
+    victims.run(within=container, cache_dir=tmp_path, kill_on="FileVerified")
+    assert any(tmp_path.rglob("lease.*"))
+    code, _, stderr = victims.run(within=container, cache_dir=tmp_path, lease_wait=1.0)
+    assert code == 0, stderr
     assert_verified(tmp_path / KEY)
 
 

@@ -1,0 +1,104 @@
+"""An owner's sign of life: a file that it rewrites, and keeps locked where a lock proves something.
+
+What the lock proves is a death, never a right: where the file lies on a filesystem of this very kernel, an owner that had
+locked it and holds the lock no longer has no descriptor left, whichever PID namespace it was in. So a container that was killed
+and is started again goes on at once. On a network, or FUSE, no lock is trusted, nor missed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from fetcher.filesystem import allow, file_mode, of_this_kernel, write_all
+
+
+class Sign:
+    """At `path`, made by `create`. Its lock lasts until `close`, or until the process is gone."""
+
+    def __init__(self, path: Path, descriptor: int, *, locked: bool) -> None:
+        self._path = path
+        self._descriptor: int | None = descriptor
+        self._locked = locked
+
+    @classmethod
+    def create(cls, path: Path) -> Sign:
+        """Raises OSError."""
+        mode = file_mode(path.parent)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        try:
+            allow(descriptor, mode)
+            sign = cls(path, descriptor, locked=_lock(descriptor, fcntl.LOCK_EX))
+            write_all(descriptor, sign._text({"counter": 0}))
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return sign
+
+    def moved(self, path: Path) -> None:
+        """The directory it was made in has another name now."""
+        self._path = path
+
+    def write(self, fields: Mapping[str, object]) -> None:
+        """Raises FileNotFoundError when somebody removed it: a former owner must not bring its file back."""
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.pwrite(descriptor, self._text(fields), 0)
+        finally:
+            os.close(descriptor)
+
+    def remove(self) -> None:
+        self._path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Nothing else is open any more."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _text(self, fields: Mapping[str, object]) -> bytes:
+        return json.dumps({**fields, "locked": self._locked}).encode().ljust(160) + b"\n"
+
+
+def read_sign(path: Path) -> bytes:
+    """Empty when there is none, or it can't be read."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def parse_sign(sign: bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(sign)
+    except ValueError:
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def given_up(path: Path) -> bool:
+    """Whether the owner, a process of this kernel, had locked its sign and has closed everything since."""
+    if not parse_sign(read_sign(path)).get("locked"):
+        return False
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            return _lock(descriptor, fcntl.LOCK_SH)
+        finally:
+            os.close(descriptor)
+    return False
+
+
+def _lock(descriptor: int, kind: int) -> bool:
+    if not of_this_kernel(descriptor):
+        return False
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
