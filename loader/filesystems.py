@@ -100,6 +100,11 @@ def _kinds_below(mount: Mount) -> Iterator[str]:
                 yield below.kind
 
 
+def is_warm(residency: Residency) -> bool:
+    """Whether reading is a matter of processors rather than of storage."""
+    return (residency.fraction or 0) >= _WARM
+
+
 def choose_strategy(
     kind: str, residency: Residency | None, left: Bound | None, size: int, *, reread: bool = False
 ) -> tuple[Strategy, str]:
@@ -111,7 +116,7 @@ def choose_strategy(
         return "mmap", f"{kind} is memory: mapping it reads and copies nothing"
     if residency is not None and residency.complete and kind in _MAPPED:
         return "mmap", f"all of it is in the page cache of {kind}: mapping it reads and copies nothing"
-    if residency is not None and (residency.fraction or 0) >= _WARM:
+    if residency is not None and is_warm(residency):
         return "buffered", f"{100 * (residency.fraction or 0):.0f} % is in the page cache, which O_DIRECT would not use"
     if kind not in _DIRECT:
         return "buffered", _reason(kind)

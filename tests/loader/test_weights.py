@@ -18,6 +18,7 @@ from fetcher.errors import NotFound, UsageError
 from fetcher.host.memory import Bound, MemoryLeft
 from loader import weights as module
 from loader.arrays import Array, Raw
+from loader.crew import default_threads
 from loader.dtypes import DTYPES
 from loader.errors import FileReplaced, MalformedCheckpoint, TooLarge
 from loader.filesystems import Strategy
@@ -85,6 +86,14 @@ class TestOpen:
         arrays = weights.load()
         assert str(model) in Path("/proc/self/maps").read_text()
         del arrays
+
+    def test_so_many_threads_read_as_storage_or_processors_can_use(self, model: Path) -> None:
+        assert loader.open(model, strategy="buffered").way.threads == default_threads()
+        for path in model.iterdir():
+            make_warm(path)
+        assert loader.open(model, strategy="buffered").way.threads == default_threads(busy=True)
+        assert loader.open(model, strategy="mmap").way.threads == 0
+        assert loader.open(model, threads=3).way.threads == 3
 
     def test_what_is_asked_for_is_done(self, file: Path) -> None:
         assert loader.open(file, strategy="buffered").way.reason == "it was asked for"
