@@ -24,6 +24,7 @@ from loader.errors import FileReplaced, MalformedCheckpoint, TooLarge
 from loader.filesystems import Strategy
 from loader.header import TensorInfo
 from loader.weights import Weights, part_of
+from tests.lab.waiting import wait_until
 from tests.loader.conftest import MiB, make_warm, resident
 from tests.loader.making import content, entry, read_by_the_package
 
@@ -79,11 +80,13 @@ class TestOpen:
         assert resident(model) > 0.9  # headers apart, all shards
 
     def test_a_resident_one_is_mapped_and_nothing_is_copied(self, model: Path) -> None:
-        for path in model.iterdir():
-            make_warm(path)
-        weights = loader.open(model)
-        assert weights.way.strategy == "mmap"
-        arrays = weights.load()
+        def mapped() -> bool:
+            for path in model.iterdir():
+                make_warm(path)
+            return loader.open(model).way.strategy == "mmap"
+
+        wait_until(mapped, "a resident checkpoint: the kernel may take a page away at any moment")
+        arrays = loader.open(model, strategy="mmap").load()
         assert str(model) in Path("/proc/self/maps").read_text()
         del arrays
 
