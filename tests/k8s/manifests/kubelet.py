@@ -64,11 +64,15 @@ def pod_of(workload: Resource, *, name: str, objects: Objects, disks: Disks) -> 
     template = workload["spec"]["template"]
     spec = deepcopy(pod_spec(workload))
     spec["volumes"] = [_mounted(volume, spec, pod=name, objects=objects, disks=disks) for volume in spec["volumes"]]
+    if (group := spec.get("securityContext", {}).get("fsGroup")) is not None:
+        spec["securityContext"]["supplementalGroups"] = [group]
     for container in containers(spec):
         container["env"] = [each for variable in container.get("env", []) for each in _variable(variable, objects)]
         known = _environment(container, objects)
         container.pop("ports", None)  # on the machine's network podman maps none
-        container |= {key: [_expanded(word, known) for word in container[key]] for key in ("command", "args")}
+        container |= {
+            key: [_expanded(word, known) for word in container[key]] for key in ("command", "args") if key in container
+        }
     return {
         "apiVersion": "v1",
         "kind": "Pod",

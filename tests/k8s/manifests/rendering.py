@@ -17,7 +17,7 @@ Resource = dict[str, Any]
 K8S = Path(__file__).parents[3] / "k8s"
 
 OVERLAYS = tuple(sorted(path.parent for path in K8S.glob("overlays/*/kustomization.yaml")))
-INTEGRATIONS = tuple(K8S / "integrations" / name for name in ("flexinfer", "modelplane"))
+INTEGRATIONS = tuple(K8S / "integrations" / name for name in ("flexinfer", "llmkube", "modelplane"))
 """Those whose workloads are Pods of ours, played here."""
 
 _ORDER = ("Job", "DaemonSet", "Deployment")
