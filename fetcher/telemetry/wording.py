@@ -27,7 +27,9 @@ from fetcher.telemetry.tally import Tally
 
 
 def duration(seconds: float) -> str:
-    """`0.4 s`, `29 s`, `3 min 5 s`, `2 h 10 min`."""
+    """`46 ms`, `0.4 s`, `29 s`, `3 min 5 s`, `2 h 10 min`."""
+    if seconds < 0.095:
+        return f"{1000 * seconds:.0f} ms"
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)

@@ -48,7 +48,17 @@ def test_sizes(count: int, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.04, "0.0 s"), (9.94, "9.9 s"), (29.4, "29 s"), (59.7, "1 min 0 s"), (185, "3 min 5 s"), (7800, "2 h 10 min")],
+    [
+        (0.0, "0 ms"),
+        (0.046, "46 ms"),
+        (0.0949, "95 ms"),
+        (0.095, "0.1 s"),
+        (9.94, "9.9 s"),
+        (29.4, "29 s"),
+        (59.7, "1 min 0 s"),
+        (185, "3 min 5 s"),
+        (7800, "2 h 10 min"),
+    ],
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
@@ -195,7 +205,7 @@ class TestLoader:
             ),
             (
                 Copied("/ram/model", 1, 0, 0.0, cached=False, verified=False),
-                "done: 1 file, 0 B in 0.0 s; not verified: there is no manifest, only sizes were compared",
+                "done: 1 file, 0 B in 0 ms; not verified: there is no manifest, only sizes were compared",
             ),
             (Pinned(True, GiB, GiB, GiB, 0), "ready: 100 % of 1.0 GiB resident, 1.0 GiB locked"),
             (
