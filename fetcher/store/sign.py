@@ -38,6 +38,8 @@ class Sign:
         except BaseException:
             os.close(descriptor)
             raise
+        if not sign._locked:
+            sign.close()  # on NFS a file that is removed while it is open stays in the directory under another name
         return sign
 
     def moved(self, path: Path) -> None:

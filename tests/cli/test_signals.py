@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,14 @@ from tests.lab.fixtures import StartFetcher
 from tests.lab.waiting import wait_until
 
 every_signal = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+
+
+@pytest.fixture(autouse=True)
+def heeding() -> Iterator[None]:
+    """What is started here heeds SIGHUP, also where these tests run under nohup, which makes everybody ignore it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def ended(process: subprocess.Popen[str], number: signal.Signals) -> str:

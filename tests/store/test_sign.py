@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +79,9 @@ def test_where_others_have_a_say_no_lock_is_believed(path: Path, monkeypatch: py
     monkeypatch.setattr(module, "of_this_kernel", lambda _: False)
     assert not given_up(path)
     path.unlink()
+    before = os.listdir("/proc/self/fd")
     sign = Sign.create(path)
     assert parse_sign(read_sign(path))["locked"] is False
+    assert os.listdir("/proc/self/fd") == before
+    sign.write({"counter": 1})
     sign.close()
