@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import mmap
+
+from fetcher.host.allocation import pages
 
 
 class BufferPool:
@@ -32,8 +33,3 @@ class BufferPool:
         """`buffer`, as `take` returned it, is no longer used by anyone."""
         self._free.append(buffer)
         self._given.set()
-
-
-def pages(size: int) -> memoryview:
-    """Memory of its own, not the allocator's: what is resident is what was touched, and all of it goes at once."""
-    return memoryview(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))

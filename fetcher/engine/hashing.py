@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from fetcher.engine.buffers import pages
+from fetcher.host.allocation import pages
 from fetcher.integrity.frontier import Stretch, advance_together
 from fetcher.integrity.lanes import MOST, available
 from fetcher.planning.memory import HASH_BUFFER

@@ -16,10 +16,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
-from fetcher.engine.buffers import BufferPool, pages
+from fetcher.engine.buffers import BufferPool
 from fetcher.engine.incoming import Cursor, Incoming
 from fetcher.engine.pace import RateLimit
 from fetcher.engine.schedule import Assignment
+from fetcher.host.allocation import pages
 from fetcher.planning.memory import THREAD_BUFFER
 from fetcher.sources.base import Body, DirectBody
 from fetcher.store.lease import Lease

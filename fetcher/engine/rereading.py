@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from fetcher.artifact import Digest, RemoteFile
-from fetcher.engine.buffers import pages
 from fetcher.engine.hashing import LEAST, hash_threads
 from fetcher.engine.incoming import STRETCH
+from fetcher.host.allocation import pages
 from fetcher.host.processors import cpu_count
 from fetcher.integrity.frontier import Frontier, Stretch, advance_together, chunk_digest
 from fetcher.integrity.lanes import MOST

@@ -22,8 +22,9 @@ WORTH_MAPPING = 1024 * 1024
 LONGER = 8
 """Times as much as a buffer holds is hashed at once where none is needed: a step of 16 MiB instead of 2. Of 2 GiB in one file a
 verified fetch took 7.2 s instead of 7.9, in 16 files 2.9 instead of 3.3: after each step a thread waits for the interpreter."""
-READ_SIZE = 1024 * 1024
-"""Bytes. `pread` + XXH3 through 256 KiB to 1 MiB pieces ran at 7.8 GB/s on two threads, through 16 MiB ones at 4.2."""
+READ_SIZE = 512 * 1024
+"""Bytes. `pread` + XXH3 on two threads took 0.207 s for 2 GiB in pieces of 256 or 512 KiB, 0.231 in ones of 1 MiB, which
+is all of a second-level cache, and twice as long in ones of 16 MiB."""
 
 
 class Frontier:
