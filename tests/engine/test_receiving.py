@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from dataclasses import dataclass, field
 from typing import cast
@@ -12,7 +13,7 @@ import pytest
 from fetcher.engine.buffers import BufferPool
 from fetcher.engine.incoming import Cursor, Incoming
 from fetcher.engine.pace import RateLimit
-from fetcher.engine.receiving import TURN, Pull, Receiver
+from fetcher.engine.receiving import NICENESS, TURN, Pull, Receiver
 from fetcher.engine.schedule import Assignment
 from fetcher.errors import Stalled
 from fetcher.integrity.digests import new_chunk_hasher
@@ -139,6 +140,20 @@ async def test_while_a_thread_writes_it_is_known_how_far_it_may_come(bench: Benc
     await received(bench, Watching([len(CONTENT)] + 5 * [0]), pull)
     assert promised[0] == TURN
     assert pull.promised == 0
+
+
+async def test_its_threads_step_back_behind_those_that_hash(bench: Bench) -> None:
+    niceness = {}
+
+    class Watching(Kernel):
+        def read(self, buffer: memoryview) -> int:
+            thread = threading.get_native_id()
+            niceness[thread] = os.getpriority(os.PRIO_PROCESS, thread)
+            return super().read(buffer)
+
+    ours = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    await received(bench, Watching([1000, 0]), pull_of(1000))
+    assert set(niceness.values()) == {max(ours, NICENESS)}
 
 
 async def test_what_came_before_an_error_counts(bench: Bench) -> None:
