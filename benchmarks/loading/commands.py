@@ -9,6 +9,7 @@ from pathlib import Path
 
 from benchmarks.installation import CHECKOUT, PATH
 from benchmarks.loading.checkpoint import Checkpoint
+from benchmarks.loading.clients.timed import MEMORY
 
 CLIENTS = "benchmarks.loading.clients"
 
@@ -48,9 +49,11 @@ class Task:
 Command = Callable[[Task], Sequence[str]]
 
 
-def environment(home: Path) -> dict[str, str]:
-    """What every contender is given: nothing of the user's."""
+def environment(home: Path, *, memory: int = 0) -> dict[str, str]:
+    """What every contender is given: nothing of the user's. `memory`: bytes that a client has the hypervisor provide before its
+    clock begins."""
     return {
+        MEMORY: str(memory),
         "PATH": PATH,
         "HOME": str(home),
         "LC_ALL": "C.UTF-8",

@@ -62,7 +62,8 @@ class Stage:
         task.outcome.unlink(missing_ok=True)
         shutil.rmtree(task.copy, ignore_errors=True)
         try:
-            cost = run(command, log=self.scratch / "log", environ=environment(self.scratch), timeout=TIMEOUT)
+            environ = environment(self.scratch, memory=self.data.shards.size * 5 // 4)
+            cost = run(command, log=self.scratch / "log", environ=environ, timeout=TIMEOUT)
             return self._compared(contender, cost)
         finally:
             shutil.rmtree(task.copy, ignore_errors=True)

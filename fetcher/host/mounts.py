@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Sequence
@@ -31,8 +32,10 @@ class Mount:
         return None
 
 
+@functools.lru_cache(maxsize=4)
 def parse_mounts(text: str) -> tuple[Mount, ...]:
-    """In the order of the kernel; a line it does not explain is left out."""
+    """In the order of the kernel; a line it does not explain is left out. Remembered: a node has hundreds, at 30 us each, and
+    several limits are asked for in a row."""
     return tuple(mount for line in text.split("\n") if (mount := _parse_line(line)))
 
 

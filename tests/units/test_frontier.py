@@ -17,7 +17,7 @@ from fetcher.artifact import ByteRange, Digest, RemoteFile
 from fetcher.integrity.frontier import LONGER, READ_SIZE, Frontier, Stretch, advance_together, chunk_digest, read_pieces
 from fetcher.testing.checkpoint import random_bytes
 
-CONTENT = random_bytes("frontier", 2 * READ_SIZE + 4321)
+CONTENT = random_bytes("frontier", 4 * READ_SIZE + 4321)
 BEGUN = st.binary(min_size=1, max_size=9000).flatmap(lambda content: st.tuples(st.just(content), st.integers(0, len(content))))
 """A file's content, and how much of it is hashed already."""
 PARTS = st.tuples(st.integers(0, len(CONTENT)), st.integers(0, len(CONTENT))).map(lambda ends: ByteRange(*sorted(ends)))
