@@ -185,7 +185,7 @@ class Receiver:
 
 
 def _step_back() -> None:
-    """Behind the threads that hash: they are what the end waits for, and bytes can wait in the kernel. Of the thread that calls."""
+    """Behind the threads that hash, which the end waits for; bytes can wait in the kernel. Of the thread that calls this."""
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
