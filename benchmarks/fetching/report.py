@@ -14,8 +14,9 @@ from benchmarks.report import Column, cells, commands, document, most, pictures,
 from benchmarks.surroundings import Setting
 
 CONDITIONS = """\
-each contender a process of its own, its children included; nginx with one worker, pinned to the last processor; every copy \
-compared with what was served"""
+each contender a process of its own, its children included; nginx with one worker, pinned to the last processor; as much \
+memory as a copy takes had and given back just before, so that nobody waits for the hypervisor; every copy compared with what \
+was served"""
 CALLING = """\
 Every contender ran once in each of its ways before the first round, and the fastest went on. Programs that know no Hub were
 given the addresses behind the Hub's redirects, so that they are spared listing and redirect. `COPY` is the destination,

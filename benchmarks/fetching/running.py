@@ -17,6 +17,7 @@ from benchmarks.fetching.scenarios import Scenario
 from benchmarks.fetching.server import Server
 from benchmarks.installation import CHECKOUT
 from benchmarks.measuring import Cost, Failed, Watch, run
+from benchmarks.memory import have_ready
 from benchmarks.rounds import Entry, Measured, Wording, interleaved, prepared
 
 TIMEOUT = 900.0
@@ -100,6 +101,7 @@ def _entry(stage: Stage, name: str, attempt: Attempt) -> Entry:
 
 def _fetched(stage: Stage, command: Sequence[str]) -> Cost:
     with _empty(stage.copies):
+        have_ready(stage.scenario.shape.total)
         cost = stage.run(command)
         _compare(stage)
         return cost

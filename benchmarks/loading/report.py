@@ -16,10 +16,10 @@ GiB = 1024 * MiB
 
 CONDITIONS = """\
 each contender a process of its own. Loaders are timed inside it, from just before the first file is opened to the last tensor \
-in memory: imports are left out for everybody, allocating destination memory is not; as much memory was had and given back \
-just before, so that nobody waits for the hypervisor. Commands are timed as whole processes, \
-fio by its own count. Cold: each file synced and given up (POSIX_FADV_DONTNEED), and mincore finds none of it just before the \
-start; warm: mincore finds all of it. Every tensor's digest and every copy was compared"""
+in memory: imports are left out for everybody, allocating destination memory is not. As much memory as it takes is had and \
+given back just before, so that nobody waits for the hypervisor. Commands are timed as whole processes, fio by its own count. \
+Cold: each file synced and given up (POSIX_FADV_DONTNEED), and mincore finds none of it just before the start; warm: mincore \
+finds all of it. Every tensor's digest and every copy was compared"""
 CALLING = """\
 Every contender ran once in each of its ways before the first round, and the fastest went on. `SHARDS` and `ONE` are the
 checkpoint's directories, `SCRATCH` holds tensorizer's file and what a client says of its time, `COPY` is on tmpfs."""

@@ -19,6 +19,7 @@ from benchmarks.loading.limit import Limit
 from benchmarks.loading.scenarios import Scenario
 from benchmarks.loading.temperature import chill, heat, residency
 from benchmarks.measuring import Cost, Failed, run
+from benchmarks.memory import have_ready
 from benchmarks.rounds import Entry, Measured, Wording, interleaved, prepared
 
 TIMEOUT = 300.0
@@ -61,8 +62,10 @@ class Stage:
         task = self.task
         task.outcome.unlink(missing_ok=True)
         shutil.rmtree(task.copy, ignore_errors=True)
+        size = self.data.shards.size * 5 // 4
+        have_ready(size)  # and once more in a client, whose imports take longer than a hypervisor needs
         try:
-            environ = environment(self.scratch, memory=self.data.shards.size * 5 // 4)
+            environ = environment(self.scratch, memory=size)
             cost = run(command, log=self.scratch / "log", environ=environ, timeout=TIMEOUT)
             return self._compared(contender, cost)
         finally:

@@ -1,14 +1,16 @@
-"""What a process costs, its children included."""
+"""What a process costs, its children included, with memory there for it."""
 
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks.measuring import Failed, MiB, Watch, run
+from benchmarks.memory import have_ready
 
 HOLD = f"import time; held = b'x' * {64 * MiB}; time.sleep(0.5)"
 CHILD = f"import subprocess, sys; subprocess.run([sys.executable, '-S', '-c', {HOLD!r}], check=True)"
@@ -50,3 +52,16 @@ def test_a_run_ends_with_all_its_children_once_enough_is_written(tmp_path: Path)
     words = ["sh", "-c", f"while true; do head -c 65536 /dev/zero; done > {target}; true"]
     run(words, log=tmp_path / "log", environ=os.environ, timeout=60.0, enough=enough)
     assert target.stat().st_size >= MiB
+
+
+def test_of_memory_half_of_what_is_available_is_had_ready_at_most(tmp_path: Path) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal:       24000000 kB\nMemAvailable:         8192 kB\n")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    have_ready(1 << 50, meminfo)
+    assert 0 < resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 1500
+
+
+def test_where_nothing_tells_what_is_available_none_is_had_ready(tmp_path: Path) -> None:
+    (tmp_path / "meminfo").write_text("")
+    have_ready(1 << 50, tmp_path / "meminfo")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import json
-import mmap
 import os
 import resource
 import time
@@ -19,11 +18,12 @@ from typing import TypeVar
 
 import xxhash
 
+from benchmarks.memory import have_ready
+
 MEMORY = "BENCH_MEMORY"
 """The variable that says how many bytes to have ready."""
 
 PAGE = 4096
-_MADV_POPULATE_WRITE = 23
 _RESET_HIGH_WATER_MARK = "5"
 
 Tensor = TypeVar("Tensor")
@@ -45,7 +45,7 @@ def timed(
     kept: dict[str, Tensor] = {}
     first = None
     gc.collect()
-    _have_memory_ready()
+    have_ready(int(os.environ.get(MEMORY, "0")))
     _reset_high_water_mark()
     resident, usage = _memory("VmRSS"), resource.getrusage(resource.RUSAGE_SELF)
     began = time.perf_counter()
@@ -77,15 +77,6 @@ def timed(
 def touch(content: memoryview) -> None:
     """Bring every page of a mapped tensor in, as whoever copies it to an accelerator will."""
     content[::PAGE].tobytes()
-
-
-def _have_memory_ready() -> None:
-    """Take as much memory as the load will, and give it back. A hypervisor takes free memory away from its guest, and whoever
-    needs it first waits for it: of two loaders alike, the one that came first in a round took four times the processor time."""
-    if size := int(os.environ.get(MEMORY, "0")):
-        with mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
-            memory.madvise(mmap.MADV_HUGEPAGE)
-            memory.madvise(_MADV_POPULATE_WRITE)
 
 
 def _reset_high_water_mark() -> None:
