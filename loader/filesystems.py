@@ -105,6 +105,15 @@ def is_warm(residency: Residency) -> bool:
     return (residency.fraction or 0) >= _WARM
 
 
+def why_mapped(kind: str, residency: Residency | None) -> str | None:
+    """The reason to read nothing; None where something is to be read."""
+    if kind in _MEMORY:
+        return f"{kind} is memory: mapping it reads and copies nothing"
+    if residency is not None and residency.complete and kind in _MAPPED:
+        return f"all of it is in the page cache of {kind}: mapping it reads and copies nothing"
+    return None
+
+
 def choose_strategy(
     kind: str, residency: Residency | None, left: Bound | None, size: int, *, reread: bool = False
 ) -> tuple[Strategy, str]:
@@ -112,10 +121,8 @@ def choose_strategy(
 
     `reread`: other processes of this machine read them too.
     """
-    if kind in _MEMORY:
-        return "mmap", f"{kind} is memory: mapping it reads and copies nothing"
-    if residency is not None and residency.complete and kind in _MAPPED:
-        return "mmap", f"all of it is in the page cache of {kind}: mapping it reads and copies nothing"
+    if mapped := why_mapped(kind, residency):
+        return "mmap", mapped
     if residency is not None and is_warm(residency):
         return "buffered", f"{100 * (residency.fraction or 0):.0f} % is in the page cache, which O_DIRECT would not use"
     if kind not in _DIRECT:

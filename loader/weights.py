@@ -26,7 +26,7 @@ from loader.blocks import Job
 from loader.contents import Member, residency
 from loader.crew import default_threads
 from loader.errors import TooLarge, shown
-from loader.filesystems import Strategy, choose_strategy, filesystem_of, is_warm
+from loader.filesystems import Strategy, choose_strategy, filesystem_of, is_warm, why_mapped
 from loader.header import TensorInfo
 from loader.index import Checkpoint, PathLike, read_checkpoint
 from loader.reader import WINDOW, read, read_all
@@ -41,7 +41,7 @@ _LEAST_WINDOW = 64 * 1024 * 1024
 @dataclass(frozen=True, slots=True)
 class Way:
     """How to read, and why so. `threads` read ahead, `window` bytes at most; without any, tensors are read as they are asked
-    for."""
+    for, as is what is only mapped: 30 ms a GiB are nothing that somebody else had to do."""
 
     strategy: Strategy
     reason: str
@@ -69,13 +69,7 @@ def open_weights(
     if not 0 <= rank < world_size:
         raise UsageError(f"rank {rank} is none of {world_size}: ranks count from 0")
     checkpoint = read_checkpoint(source)
-    place, left = filesystem_of(Path(checkpoint.shards[0].path)), memory_left()
-    resident, reason = residency(_members(checkpoint), closely=False), "it was asked for"
-    if strategy == "auto":
-        strategy, reason = choose_strategy(place.kind, resident, left.pages, checkpoint.size, reread=world_size > 1)
-    if threads is None:
-        threads = _threads(strategy, network=place.network, warm=is_warm(resident))
-    way = Way(strategy, reason, threads, min(window, max(_LEAST_WINDOW, left.anonymous.bytes // 2)))
+    way = _way(checkpoint, strategy, threads=threads, window=window, reread=world_size > 1)
     return Weights(checkpoint, way, part_of(checkpoint.tensors.values(), rank=rank, ranks=world_size))
 
 
@@ -154,11 +148,26 @@ def part_of(tensors: Iterable[TensorInfo], *, rank: int, ranks: int) -> tuple[st
     return tuple(names)
 
 
-def _threads(strategy: Strategy, *, network: bool, warm: bool) -> int:
-    """Mapping what is there takes 30 ms a GiB: nothing that somebody else had to do. From the page cache, 2 GiB came in 0.45 s
-    with one thread for each of two processors, and in 0.53 to 1.42 with four."""
+def _way(
+    checkpoint: Checkpoint, strategy: Strategy | Literal["auto"], *, threads: int | None, window: int, reread: bool
+) -> Way:
+    place, reason = filesystem_of(Path(checkpoint.shards[0].path)), "it was asked for"
+    resident = residency(_members(checkpoint), closely=False)
+    if strategy == "auto" and (mapped := why_mapped(place.kind, resident)):
+        strategy, reason = "mmap", mapped
     if strategy == "mmap":
-        return 0
+        # Nothing that takes memory, whose limits take a few milliseconds to find.
+        return Way(strategy, reason, threads or 0, window)
+    left = memory_left()
+    if strategy == "auto":
+        strategy, reason = choose_strategy(place.kind, resident, left.pages, checkpoint.size, reread=reread)
+    if threads is None:
+        threads = _threads(strategy, network=place.network, warm=is_warm(resident))
+    return Way(strategy, reason, threads, min(window, max(_LEAST_WINDOW, left.anonymous.bytes // 2)))
+
+
+def _threads(strategy: Strategy, *, network: bool, warm: bool) -> int:
+    """From the page cache, 2 GiB came in 0.45 s with one thread for each of two processors, and in 0.53 to 1.42 with four."""
     busy = warm and strategy == "buffered"
     return default_threads(network=network and not busy, busy=busy)
 
