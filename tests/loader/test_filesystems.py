@@ -107,6 +107,7 @@ def test_which_kinds_are_network(kind: str, network: bool) -> None:
 
 
 WARM = Residency(8 * GiB, 10 * GiB, "mincore")
+ALMOST = Residency(10 * GiB - 4096, 10 * GiB, "mincore")
 COLD = Residency(0, 10 * GiB, "mincore")
 RESIDENT = Residency(10 * GiB, 10 * GiB, "mincore")
 UNKNOWN = Residency(None, 10 * GiB, "unknown")
@@ -120,8 +121,10 @@ class TestStrategy:
         [
             ("tmpfs", COLD, ROOM, "mmap", "tmpfs is memory: mapping it reads and copies nothing"),
             ("ramfs", None, NARROW, "mmap", "ramfs is memory: mapping it reads and copies nothing"),
-            ("ext4", WARM, ROOM, "buffered", "80 % is in the page cache, which O_DIRECT would not use"),
-            ("ext4", WARM, NARROW, "buffered", "80 % is in the page cache, which O_DIRECT would not use"),
+            ("ext4", WARM, ROOM, "mmap", "80 % is in the page cache of ext4: mapping it reads only the rest"),
+            ("ext4", WARM, NARROW, "mmap", "80 % is in the page cache of ext4: mapping it reads only the rest"),
+            ("xfs", ALMOST, ROOM, "mmap", "99 % is in the page cache of xfs"),
+            ("overlay", WARM, NARROW, "buffered", "80 % is in the page cache, which O_DIRECT would not use"),
             ("ext4", RESIDENT, NARROW, "mmap", "all of it is in the page cache of ext4"),
             ("btrfs", RESIDENT, ROOM, "mmap", "all of it is in the page cache of btrfs"),
             ("nfs4", RESIDENT, ROOM, "buffered", "100 % is in the page cache"),
@@ -161,11 +164,13 @@ class TestStrategy:
         st.integers(0, 1 << 42),
         st.booleans(),
     )
-    def test_a_network_filesystem_is_read_through_its_cache_and_nothing_on_disk_by_page_faults(
+    def test_a_network_filesystem_is_read_through_its_cache_and_only_what_is_warm_is_mapped(
         self, kind: str, residency: Residency | None, left: Bound | None, size: int, reread: bool
     ) -> None:
         strategy, reason = choose_strategy(kind, residency, left, size, reread=reread)
-        assert strategy == "buffered" or (strategy == "direct" and not is_network(kind) and residency is not WARM)
+        assert strategy == "buffered" or not is_network(kind)
+        assert (strategy == "mmap") <= (residency is WARM)
+        assert (strategy == "direct") <= (residency is not WARM)
         assert reason
         assert reason[-1] not in ".\n"
 
