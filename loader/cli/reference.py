@@ -62,8 +62,9 @@ loader load /models/5df9d7cea3b612c3
 
 A rehearsal of an engine's start: every tensor is read in order, at most `--window` ahead, and let go of. Says which strategy
 was taken and why: `buffered` (large reads through the page cache), `direct` (past it, where a local disk is cold and nobody
-else reads the files), `mmap` (where at least half is resident on a local disk, or all is memory anyway). A damaged, replaced or
-unreadable file ends it with the exit code that says so. With `--rank R --world-size W` each of W processes reads its own part.""",
+else reads the files), `mmap` (where at least half is resident on a local disk, or all is memory anyway). A damaged, replaced
+or unreadable file ends it with the exit code that says so. With `--rank R --world-size W` each of W processes reads its own
+part.""",
     "status": """\
 ```
 loader status /models/5df9d7cea3b612c3
