@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -107,39 +107,24 @@ def is_warm(residency: Residency) -> bool:
     return (residency.fraction or 0) >= _WARM
 
 
-def why_mapped(kind: str, residency: Residency | None) -> str | None:
-    """The reason to map the files; None where that does not suit."""
-    if kind in _MEMORY:
-        return f"{kind} is memory: mapping it reads and copies nothing"
-    if residency is None or kind not in _MAPPED or not is_warm(residency):
-        return None
-    if residency.complete:
-        return f"all of it is in the page cache of {kind}: mapping it reads and copies nothing"
-    return f"{_percent(residency)} % is in the page cache of {kind}: mapping it reads only the rest, and copies nothing"
-
-
-def _percent(residency: Residency) -> int:
-    """Never 100 of what is not complete."""
-    return math.floor(100 * (residency.fraction or 0))
-
-
 def choose_strategy(
-    kind: str, residency: Residency | None, left: Bound | None, size: int, *, reread: bool = False
+    kind: str, residency: Residency | None, left: Callable[[], Bound | None], size: int, *, reread: bool = False
 ) -> tuple[Strategy, str]:
-    """How to read `size` bytes on a filesystem of this kind, and why. None: not known.
+    """How to read `size` bytes on a filesystem of this kind, and why. None: not known. `left` is called where it decides.
 
     `reread`: other processes of this machine read them too.
     """
-    if mapped := why_mapped(kind, residency):
-        return "mmap", mapped
+    if kind in _MEMORY:
+        return "mmap", f"{kind} is memory: mapping it reads and copies nothing"
     if residency is not None and is_warm(residency):
-        return "buffered", f"{_percent(residency)} % is in the page cache, which O_DIRECT would not use"
+        return _for_warm(kind, residency)
     if kind not in _DIRECT:
         return "buffered", _reason(kind)
-    if left is not None and size > left.bytes:
+    if (bound := left()) is not None and size > bound.bytes:
         return (
             "direct",
-            f"{quantities.size(size)} are more than the page cache can hold ({left.reason}): the last would push out the first",
+            f"{quantities.size(size)} are more than the page cache can hold ({bound.reason}): "
+            "the last would push out the first",
         )
     if not reread:
         return (
@@ -147,6 +132,15 @@ def choose_strategy(
             f"{kind} is local, little is known to be in the page cache, and past that a GiB takes 0.03-0.07 CPU-seconds",
         )
     return "buffered", f"{kind} is local, and what one process reads stays in the page cache for the others"
+
+
+def _for_warm(kind: str, residency: Residency) -> tuple[Strategy, str]:
+    if residency.complete and kind in _MAPPED:
+        return "mmap", f"all of it is in the page cache of {kind}: mapping it reads and copies nothing"
+    there = math.floor(100 * (residency.fraction or 0))  # never 100 of what is not complete
+    if kind in _MAPPED:
+        return "mmap", f"{there} % is in the page cache of {kind}: mapping it reads only the rest, and copies nothing"
+    return "buffered", f"{there} % is in the page cache, which O_DIRECT would not use"
 
 
 def _reason(kind: str) -> str:

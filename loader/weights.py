@@ -11,7 +11,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import starmap
 from pathlib import Path
@@ -26,7 +27,7 @@ from loader.blocks import Job
 from loader.contents import Member, residency
 from loader.crew import default_threads
 from loader.errors import TooLarge, shown
-from loader.filesystems import Strategy, choose_strategy, filesystem_of, is_warm, why_mapped
+from loader.filesystems import Strategy, choose_strategy, filesystem_of, is_warm
 from loader.header import TensorInfo
 from loader.index import Checkpoint, PathLike, read_checkpoint
 from loader.reader import WINDOW, read, read_all
@@ -154,31 +155,28 @@ def part_of(tensors: Iterable[TensorInfo], *, rank: int, ranks: int) -> tuple[st
 def _way(
     checkpoint: Checkpoint, strategy: Strategy | Literal["auto"], *, threads: int | None, window: int, reread: bool
 ) -> Way:
+    """Memory limits take milliseconds to find, and residency of a large checkpoint takes seconds: each is asked at most once, and
+    only where it decides."""
     place, reason = filesystem_of(Path(checkpoint.shards[0].path)), "it was asked for"
-    resident = residency(_members(checkpoint), closely=False)
-    if strategy == "auto" and (mapped := why_mapped(place.kind, resident)):
-        strategy, reason = "mmap", mapped
-    if strategy == "mmap":
-        # It takes no memory, whose limits take a few milliseconds to find.
-        left = window
-    else:
-        memory = memory_left()
-        left = max(_LEAST_WINDOW, memory.anonymous.bytes // 2)
-        if strategy == "auto":
-            strategy, reason = choose_strategy(place.kind, resident, memory.pages, checkpoint.size, reread=reread)
+    resident = functools.cache(lambda: residency(_members(checkpoint), closely=False))
+    left = functools.cache(memory_left)
+    if strategy == "auto":
+        strategy, reason = choose_strategy(place.kind, resident(), lambda: left().pages, checkpoint.size, reread=reread)
     if threads is None:
         threads = _threads(strategy, resident, network=place.network)
-    return Way(strategy, reason, threads, min(window, left))
+    if strategy != "mmap":  # which takes no memory
+        window = min(window, max(_LEAST_WINDOW, left().anonymous.bytes // 2))
+    return Way(strategy, reason, threads, window)
 
 
-def _threads(strategy: Strategy, resident: Residency, *, network: bool) -> int:
+def _threads(strategy: Strategy, resident: Callable[[], Residency], *, network: bool) -> int:
     """From the page cache, 2 GiB came in 0.45 s with one thread for each of two processors, and in 0.53 to 1.42 with four. Past
     it, while one first clears a huge page, others ask the disk: 1.15 s with eight, 1.18 to 1.23 with four, twelve no less."""
-    if strategy == "mmap" and resident.complete:
+    if strategy == "mmap" and resident().complete:
         return 0
     if strategy == "direct":
         return max(_DIRECT_THREADS, default_threads(network=network))
-    busy = strategy == "buffered" and is_warm(resident)
+    busy = strategy == "buffered" and is_warm(resident())
     return default_threads(network=network and not busy, busy=busy)
 
 

@@ -114,6 +114,7 @@ def _durable(stage: Stage, command: Sequence[str]) -> Cost | None:
         wait_until_idle(stage.copies)
         before = probe(stage.copies, size=size)
         wait_until_idle(stage.copies)
+        have_ready(stage.scenario.shape.total)
         cost = stage.run(command).then(stage.run(["sync", *stage.copied()]))
         wait_until_idle(stage.copies)
         after = probe(stage.copies, size=size)
@@ -127,6 +128,7 @@ def _resumed(stage: Stage, command: Sequence[str]) -> Cost:
         half = stage.scenario.shape.total // 2
         stage.run(command, enough=lambda watch: watch.written >= half)
         before = _settled(stage.server)
+        have_ready(stage.scenario.shape.total)
         cost = stage.run(command)
         _compare(stage)
         return replace(cost, received=_settled(stage.server) - before)

@@ -5,7 +5,6 @@ What cannot be seen from inside a container: the limits of the pod above it, if 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -20,17 +19,12 @@ def cgroup_files(root: Path, controller: str, names: Sequence[str]) -> Iterator[
         yield directory, {name: read(root / directory.lstrip("/") / name) for name in names}
 
 
-@functools.lru_cache(maxsize=16)
-def cgroup_directories(membership: str, mounts: tuple[Mount, ...], controller: str) -> tuple[str, ...]:
+def cgroup_directories(membership: str, mounts: tuple[Mount, ...], controller: str) -> Iterator[str]:
     """The process's own cgroup, then each one above it that is mounted here.
 
     `membership` is /proc/self/cgroup. A cgroup outside of what is mounted (a container sees its own, under the host's path) is
     taken to be what is mounted.
     """
-    return tuple(_directories(membership, mounts, controller))
-
-
-def _directories(membership: str, mounts: tuple[Mount, ...], controller: str) -> Iterator[str]:
     for line in membership.splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 from collections.abc import Sequence
@@ -32,10 +31,8 @@ class Mount:
         return None
 
 
-@functools.lru_cache(maxsize=4)
 def parse_mounts(text: str) -> tuple[Mount, ...]:
-    """In the order of the kernel; a line it does not explain is left out. Remembered: a node has hundreds, at 30 us each, and
-    several limits are asked for in a row."""
+    """In the order of the kernel; a line it does not explain is left out."""
     return tuple(mount for line in text.split("\n") if (mount := _parse_line(line)))
 
 

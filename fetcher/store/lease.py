@@ -23,11 +23,11 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from fetcher.errors import LeaseLost
 from fetcher.filesystem import (
@@ -227,9 +227,10 @@ def observe(directory: Path) -> Observation | None:
     owner = next((name.removeprefix("data.") for name in names if name.startswith("data.")), None)
     if owner is None:
         return Observation(None, b"\0".join(sorted(os.fsencode(name) for name in names)))
-    sign = read_sign(directory / f"lease.{owner}")
+    path = directory / f"lease.{owner}"
+    sign = read_sign(path)
     fields = parse_sign(sign)
-    return Observation(owner, sign, fields.get("fetched"), fields.get("total"), abandoned=_closed(directory, owner))
+    return Observation(owner, sign, fields.get("fetched"), fields.get("total"), abandoned=_closed(owner, path, fields))
 
 
 def take_over(directory: Path, seen: Observation, *, stale: float, clock: Callable[[], float] = monotonic) -> Lease | None:
@@ -246,7 +247,8 @@ def take_over(directory: Path, seen: Observation, *, stale: float, clock: Callab
             _HELD.discard(str(owner))
             return None
     formers = _formers(directory, seen.owner, str(owner))
-    trusted = all(_closed(directory, former) for former in formers)
+    signs = {former: directory / f"lease.{former}" for former in formers}
+    trusted = all(_closed(former, path, parse_sign(read_sign(path))) for former, path in signs.items())
     sign = Sign.create(directory / f"lease.{owner}")
     return Lease(directory, owner, sign, stale=stale, formers=formers, trusted=trusted, clock=clock)
 
@@ -267,9 +269,9 @@ def _formers(directory: Path, last: str, mine: str) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _closed(directory: Path, former: str) -> bool:
-    sign = directory / f"lease.{former}"
-    return bool(parse_sign(read_sign(sign)).get("released")) or _dead(former, sign)
+def _closed(former: str, sign: Path, fields: Mapping[str, Any]) -> bool:
+    """`fields`: what its sign says."""
+    return bool(fields.get("released")) or _dead(former, sign)
 
 
 def _dead(name: str, sign: Path) -> bool:

@@ -75,7 +75,7 @@ def status(paths: Sequence[str]) -> dict[str, Any]:
     whole = together(seen)
     place = filesystem_of(Path(_main(chosen).path))
     left = memory_left().pages
-    strategy, reason = choose_strategy(place.kind, whole, left, whole.total)
+    strategy, reason = choose_strategy(place.kind, whole, lambda: left, whole.total)
     read_ahead = read_ahead_kib(place.device)
     return {
         "paths": list(paths),

@@ -64,4 +64,4 @@ def test_of_memory_half_of_what_is_available_is_had_ready_at_most(tmp_path: Path
 
 def test_where_nothing_tells_what_is_available_none_is_had_ready(tmp_path: Path) -> None:
     (tmp_path / "meminfo").write_text("")
-    have_ready(1 << 50, tmp_path / "meminfo")
+    have_ready(1 << 50, tmp_path / "meminfo")  # more than there are addresses: asking for it would raise

@@ -148,14 +148,14 @@ class TestStrategy:
     def test_what_is_chosen_and_why(
         self, kind: str, residency: Residency | None, left: Bound | None, strategy: Strategy, because: str
     ) -> None:
-        chosen, reason = choose_strategy(kind, residency, left, 10 * GiB)
+        chosen, reason = choose_strategy(kind, residency, lambda: left, 10 * GiB)
         assert chosen == strategy
         assert reason.startswith(because)
 
     def test_what_other_processes_read_too_stays(self) -> None:
-        assert choose_strategy("ext4", COLD, ROOM, GiB, reread=True)[0] == "buffered"
-        assert choose_strategy("ext4", UNKNOWN, None, GiB, reread=True)[0] == "buffered"
-        assert choose_strategy("ext4", COLD, NARROW, 10 * GiB, reread=True)[0] == "direct"
+        assert choose_strategy("ext4", COLD, lambda: ROOM, GiB, reread=True)[0] == "buffered"
+        assert choose_strategy("ext4", UNKNOWN, lambda: None, GiB, reread=True)[0] == "buffered"
+        assert choose_strategy("ext4", COLD, lambda: NARROW, 10 * GiB, reread=True)[0] == "direct"
 
     @given(
         st.sampled_from(["nfs4", "lustre", "ceph", "virtiofs", "fuse.x", "9p", "ext4", "xfs", "zfs", "overlay", "what?"]),
@@ -167,7 +167,7 @@ class TestStrategy:
     def test_a_network_filesystem_is_read_through_its_cache_and_only_what_is_warm_is_mapped(
         self, kind: str, residency: Residency | None, left: Bound | None, size: int, reread: bool
     ) -> None:
-        strategy, reason = choose_strategy(kind, residency, left, size, reread=reread)
+        strategy, reason = choose_strategy(kind, residency, lambda: left, size, reread=reread)
         assert strategy == "buffered" or not is_network(kind)
         assert (strategy == "mmap") <= (residency is WARM)
         assert (strategy == "direct") <= (residency is not WARM)
