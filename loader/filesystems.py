@@ -121,11 +121,8 @@ def choose_strategy(
     if kind not in _DIRECT:
         return "buffered", _reason(kind)
     if (bound := left()) is not None and size > bound.bytes:
-        return (
-            "direct",
-            f"{quantities.size(size)} are more than the page cache can hold ({bound.reason}): "
-            "the last would push out the first",
-        )
+        most = f"the page cache can hold ({bound.reason})"
+        return "direct", f"{quantities.size(size)} are more than {most}: the last would push out the first"
     if not reread:
         return (
             "direct",

@@ -155,8 +155,8 @@ def part_of(tensors: Iterable[TensorInfo], *, rank: int, ranks: int) -> tuple[st
 def _way(
     checkpoint: Checkpoint, strategy: Strategy | Literal["auto"], *, threads: int | None, window: int, reread: bool
 ) -> Way:
-    """Memory limits take milliseconds to find, and residency of a large checkpoint takes seconds: each is asked at most once, and
-    only where it decides."""
+    """Memory limits take milliseconds to find, and residency of a large checkpoint takes seconds: each is asked at most once,
+    and only where it decides."""
     place, reason = filesystem_of(Path(checkpoint.shards[0].path)), "it was asked for"
     resident = functools.cache(lambda: residency(_members(checkpoint), closely=False))
     left = functools.cache(memory_left)
