@@ -17,7 +17,7 @@ from fetcher.engine.schedule import Schedule
 from fetcher.integrity.frontier import Frontier, Stretch, advance_together, chunk_digest
 from fetcher.integrity.lanes import advance, new_sha256
 from fetcher.planning.ranges import missing_ranges
-from fetcher.store.journal import Journal
+from fetcher.store.journal import Journal, JournalledChunk
 from fetcher.transport.client import HttpTransport
 
 
@@ -48,8 +48,8 @@ def test_xxh3_of_a_chunk(benchmark: Any, tmp_path: Path) -> None:
 
 
 def test_a_journal_record(benchmark: Any, tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "journal", mode=0o644)
-    benchmark(journal.chunk, "model-00001-of-00004.safetensors", 7, "0" * 32)
+    journal = Journal(tmp_path / "journal", mode=0o644, version="1")
+    benchmark(journal.chunk, "model-00001-of-00004.safetensors", 7, JournalledChunk("0" * 32))
     journal.close()
 
 

@@ -84,10 +84,14 @@ class RemoteFile:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """All files of an artifact at `revision` (the resolved one: a commit, an ETag), before any selection."""
+    """All files of an artifact at `revision` (the resolved one: a commit, an ETag), before any selection.
+
+    `authenticated`: a credential was used to get it, so others may have no right to read the files.
+    """
 
     revision: str | None
     files: tuple[RemoteFile, ...]
+    authenticated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

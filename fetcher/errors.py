@@ -10,6 +10,7 @@ failed, on which file, and what to do next; it never holds a credential.
     ├── UsageError               64  the command itself is wrong
     │   └── UnsupportedScheme    64
     ├── ConfigurationError       78  a setting or a token that can't be used
+    │   └── NewerFormat          78  a record that a later version wrote; it is never overwritten
     ├── SourceError                  what a source says (see `sources.base`)
     │   ├── NotFound             66
     │   ├── Unauthorized         77
@@ -72,6 +73,12 @@ class UnsupportedScheme(UsageError):
 class ConfigurationError(FetchError):
     reason = "Configuration"
     exit_code = 78
+
+
+class NewerFormat(ConfigurationError):
+    """A manifest or journal that a later version wrote. This version cannot read it, so it neither uses nor replaces it."""
+
+    reason = "NewerFormat"
 
 
 class SourceError(FetchError):

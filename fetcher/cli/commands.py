@@ -16,7 +16,7 @@ from fetcher.cli.parser import COMMANDS
 from fetcher.cli.signals import run_interruptibly
 from fetcher.command.options import values
 from fetcher.command.running import print_result
-from fetcher.errors import DigestMismatch, NotFound, UsageError
+from fetcher.errors import DigestMismatch, NewerFormat, NotFound, UsageError
 from fetcher.events import Subscriber, Warmed
 from fetcher.settings import Settings, default_cache_dir
 
@@ -102,7 +102,7 @@ def list_(given: argparse.Namespace, environ: Mapping[str, str]) -> None:
     from fetcher.store.catalog import entries
 
     found = values(ROOT, given, environ)
-    listed = entries(_root(found, environ))
+    listed = entries(_root(found, environ), on_newer=_say_newer)
     if found.get("json"):
         print_result(json.dumps([_entry(entry) for entry in listed]))
         return
@@ -171,7 +171,11 @@ def _all(root: Path) -> list[Entry]:
 
     if not root.is_dir():
         raise NotFound(f"there is no cache {root}, so nothing was verified; name it with --cache-dir")
-    return entries(root)
+    return entries(root, on_newer=_say_newer)
+
+
+def _say_newer(error: NewerFormat) -> None:
+    print(error.sentence(), file=sys.stderr)
 
 
 def _entry(entry: Any) -> dict[str, Any]:
@@ -184,6 +188,7 @@ def _entry(entry: Any) -> dict[str, Any]:
         "revision": manifest.revision,
         "bytes": manifest.size,
         "verified": manifest.verified,
+        "authenticated": manifest.authenticated,
         "created": manifest.created,
         "version": manifest.version,
     }

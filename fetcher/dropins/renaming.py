@@ -40,7 +40,7 @@ class RenamingSource:
         self._published = dict(self._naming(listing.files))
         files = {file.path: file for file in listing.files}
         wanted = (replace(files[published], path=here) for here, published in self._published.items())
-        return Listing(listing.revision, tuple(wanted))
+        return replace(listing, files=tuple(wanted))
 
     async def aclose(self) -> None:
         await self._source.aclose()

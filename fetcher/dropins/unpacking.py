@@ -66,11 +66,13 @@ class ArchiveSource:
         """What is in the archive, which is here then. Raises FetchError."""
         settings = replace(self._settings, dest=self._scratch / "fetched", shared_dest=False, hard_link=True)
         archive = await engine.fetch(self._ref, settings, self._without_the_end)
-        path = _only_file(archive.path)
+        manifest = _manifest_of_one(archive.path)
+        path = archive.path / manifest.files[0].path
         directory, contents = await self._unpack(path)
         self._on_event(Unpacked(path.name, contents.files, contents.bytes))
         self._unpacked = LocalSource(directory)
-        return Listing(archive.revision, (await self._unpacked.list(None)).files)
+        listing = await self._unpacked.list(None)
+        return replace(listing, revision=archive.revision, authenticated=manifest.authenticated)
 
     def clean_up(self) -> None:
         """The files are placed: remove the archive, and what is left of its directory."""
@@ -102,9 +104,9 @@ class ArchiveSource:
             self._on_event(event)
 
 
-def _only_file(directory: Path) -> Path:
-    """The file of an artifact that has one."""
+def _manifest_of_one(directory: Path) -> Manifest:
+    """The manifest of an artifact that has one file."""
     manifest = Manifest.read(directory / RELATIVE_PATH)
     if manifest is None or len(manifest.files) != 1:
         raise LocalIOError(f"{directory} was changed while it was in use; run the same command again")
-    return directory / manifest.files[0].path
+    return manifest

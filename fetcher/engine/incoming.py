@@ -16,6 +16,7 @@ from fetcher.integrity.digests import Hasher, new_chunk_hasher
 from fetcher.integrity.frontier import Frontier, Stretch, chunk_digest
 from fetcher.planning.ranges import chunk_count, chunk_range, missing_ranges
 from fetcher.store.ingest import StagedFile
+from fetcher.store.journal import JournalledChunk, JournalledPart
 from fetcher.store.pages import drop, finish_writing_back, start_writing_back
 
 PART_SIZE = 4 * 1024 * 1024
@@ -142,7 +143,7 @@ class Incoming:
 
     def _note(self, cursor: Cursor) -> None:
         index, length = divmod(cursor.position, CHUNK_SIZE)
-        self.staged.note_part(index, length, cursor.hasher.hexdigest())
+        self.staged.note_part(index, JournalledPart(length, cursor.hasher.hexdigest()))
         cursor.noted = cursor.position
 
     def end_unsized(self, cursor: Cursor) -> None:
@@ -152,7 +153,7 @@ class Incoming:
             self._finish_chunk(cursor)
 
     def _finish_chunk(self, cursor: Cursor) -> None:
-        self.staged.finish_chunk((cursor.position - 1) // CHUNK_SIZE, cursor.hasher.hexdigest())
+        self.staged.finish_chunk((cursor.position - 1) // CHUNK_SIZE, JournalledChunk(cursor.hasher.hexdigest()))
         cursor.hasher = new_chunk_hasher()
 
     def contiguous(self) -> int:

@@ -157,6 +157,8 @@ class Pipeline:
             files = self._checked(listing)
             total = total_size(files)
             with closing(self._journal(lease)) as journal:
+                if listing.authenticated:
+                    journal.authenticated()
                 stopping = threading.Event()
                 preparation = self._preparation(lease, journal, stopping.is_set)
                 prepared = await _to_its_end(prepare, files, preparation, stop=stopping.set)
@@ -168,8 +170,9 @@ class Pipeline:
             files=entries.values(),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             version=__version__,
+            authenticated=listing.authenticated or prepared.authenticated,
         )
-        return Gathered(manifest, Listing(listing.revision, _with_pins(listing.files, files)), transfer.bytes_fetched)
+        return Gathered(manifest, replace(listing, files=_with_pins(listing.files, files)), transfer.bytes_fetched)
 
     async def _list(self, patience: Patience) -> Listing:
         self.emit(Resolving(redact(self.ref.uri)))
@@ -185,7 +188,7 @@ class Pipeline:
 
     def _journal(self, lease: Lease) -> Journal:
         with storing("open the journal"):
-            return Journal(lease.journal_path, mode=file_mode(lease.directory))
+            return Journal(lease.journal_path, mode=file_mode(lease.directory), version=__version__)
 
     def _preparation(self, lease: Lease, journal: Journal, stopped: Callable[[], bool]) -> Preparation:
         return Preparation(

@@ -23,7 +23,7 @@ from fetcher.integrity.frontier import chunk_digest, read_pieces
 from fetcher.manifest import Manifest, ManifestFile
 from fetcher.planning.ranges import chunk_count, chunk_range
 from fetcher.store.ingest import StagedFile
-from fetcher.store.journal import Journal, JournalledFile
+from fetcher.store.journal import Journal, JournalledChunk, JournalledFile
 from fetcher.store.lease import Lease
 from fetcher.store.placement import Placement
 from fetcher.store.salvage import clear_strangers, continue_file, forget_what_was_left, left_behind
@@ -35,6 +35,8 @@ class Prepared:
 
     settled: dict[str, ManifestFile] = field(default_factory=dict)
     staged: list[StagedFile] = field(default_factory=list)
+    authenticated: bool = False
+    """Whether a credential was used to get any of it."""
 
     @property
     def held(self) -> int:
@@ -65,11 +67,11 @@ def prepare(files: Iterable[RemoteFile], preparation: Preparation) -> Prepared:
     files = tuple(files)
     lease, placement = preparation.lease, preparation.placement
     with storing("continue what is staged"):
-        known = left_behind(lease)
+        left = left_behind(lease)
         clear_strangers(lease, files)
-    prepared = Prepared()
+    prepared = Prepared(authenticated=left.authenticated)
     try:
-        fresh = _gathered(files, known, preparation, prepared)
+        fresh = _gathered(files, left.files, preparation, prepared)
         if preparation.stopped():
             raise Stopped
         _refuse_without_space([file for file in fresh if not _linkable(file, preparation)], prepared.staged, placement.anchor)
@@ -96,6 +98,7 @@ def _gathered(
         match _find(file, known, preparation):
             case ManifestFile() as settled:
                 prepared.settled[file.path] = settled
+                prepared.authenticated |= preparation.previous is not None and preparation.previous.authenticated
             case StagedFile() as staged:
                 prepared.staged.append(staged)
             case None:
@@ -141,7 +144,8 @@ def _compared(file: RemoteFile, path: Path, known: JournalledFile | None) -> Man
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         chunks = {index: chunk_digest(descriptor, chunk_range(index, size)) for index in range(chunk_count(size))}
-        sealed = known is not None and known.identity == file.identity and known.chunks == chunks
+        said = {index: chunk.xxh3 for index, chunk in known.chunks.items()} if known is not None else {}
+        sealed = known is not None and known.identity == file.identity and said == chunks
         if not sealed:
             if not file.digests:
                 return None
@@ -200,7 +204,7 @@ def _take_as_it_is(staged: StagedFile) -> None:
         return
     for index in range(chunk_count(size)):
         if digest := chunk_digest(staged.descriptor, chunk_range(index, size)):
-            staged.finish_chunk(index, digest)
+            staged.finish_chunk(index, JournalledChunk(digest))
 
 
 def _refuse_without_space(fresh: Iterable[RemoteFile], staged: Iterable[StagedFile], anchor: Path) -> None:

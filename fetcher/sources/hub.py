@@ -96,7 +96,7 @@ class HubSource:
             files = [_with_pins(file, self._address.pins) for file in files if file.path == wanted]
             if not files:
                 raise NotFound(f"{self._address.repository} has no file {wanted} at this revision", path=wanted)
-        return Listing(revision, tuple(files))
+        return Listing(revision, tuple(files), authenticated=self._credentials is not None)
 
     @asynccontextmanager
     async def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AsyncIterator[Body]:

@@ -55,7 +55,9 @@ class LocalSource:
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:40]
 
     async def list(self, revision: str | None) -> Listing:
-        return Listing(revision, tuple(await asyncio.to_thread(self._files)))
+        files = await asyncio.to_thread(self._files)
+        known = await asyncio.to_thread(self._manifest)
+        return Listing(revision, tuple(files), authenticated=known is not None and known.authenticated)
 
     @asynccontextmanager
     async def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AsyncIterator[Body]:
@@ -84,8 +86,11 @@ class LocalSource:
         except OSError as error:
             raise _classified(error, self._path) from error
 
+    def _manifest(self) -> Manifest | None:
+        return Manifest.read(self._path / RELATIVE_PATH)
+
     def _tree(self) -> Sequence[RemoteFile]:
-        known = Manifest.read(self._path / RELATIVE_PATH)
+        known = self._manifest()
         files = []
         for path, status in _regular_files(self._path):
             relative = path.relative_to(self._path).as_posix()

@@ -12,6 +12,9 @@ from urllib.parse import parse_qs, urlsplit
 EXPIRY_MARGIN = 30.0
 """Seconds before a signed address ends at which it is no longer begun: clocks differ, and a request takes a moment."""
 
+_RIGHTS = re.compile(r"(?i)(.*[-_])?(sig|signature|token|accesstoken|key|apikey|secret|password|credential|auth)")
+"""Parameters that carry a right to read: S3, GCS and CloudFront sign addresses, Azure's is `sig`, others pass a token."""
+
 
 @dataclass(slots=True)
 class Location:
@@ -26,6 +29,11 @@ class Location:
 
     def stale(self, now: float | None = None) -> bool:
         return self.expires is not None and (time.time() if now is None else now) > self.expires - EXPIRY_MARGIN
+
+
+def is_signed(url: str) -> bool:
+    """Whether the address itself carries a credential in its query."""
+    return any(_RIGHTS.fullmatch(name) for name in parse_qs(urlsplit(url).query, keep_blank_values=True))
 
 
 def expiry(url: str) -> float | None:

@@ -17,7 +17,7 @@ from fetcher.artifact import CHUNK_SIZE, ArtifactRef, ByteRange, Listing, Remote
 from fetcher.errors import BadResponse, ContentChanged, Unauthorized, UsageError
 from fetcher.sources.addresses import pins_of
 from fetcher.sources.base import Body, Capabilities
-from fetcher.sources.locations import Location, expiry
+from fetcher.sources.locations import Location, expiry, is_signed
 from fetcher.transport.client import Answer, Credentials, HttpTransport, origin_of
 from fetcher.transport.headers import given_headers
 from fetcher.transport.ranges import (
@@ -90,7 +90,8 @@ class WebSource:
             await self.resolve()
         if self._file is None:
             raise BadResponse("the server tells nothing of the file")
-        return Listing(revision, (self._file,))
+        authenticated = self._credentials is not None or is_signed(self._url)
+        return Listing(revision, (self._file,), authenticated=authenticated)
 
     @asynccontextmanager
     async def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AsyncIterator[Body]:

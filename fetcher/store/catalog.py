@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from fetcher.artifact import ArtifactRef, redact
-from fetcher.errors import NotFound
+from fetcher.errors import NewerFormat, NotFound
 from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.store.keyed import finish_swaps
 from fetcher.store.layout import Root
@@ -21,49 +22,63 @@ class Entry:
     manifest: Manifest
 
 
-def entries(cache_dir: Path) -> list[Entry]:
-    """All artifacts under `cache_dir`: keyed ones, by key, those that share a directory, and those of the hf-cache layout."""
+def entries(cache_dir: Path, *, on_newer: Callable[[NewerFormat], None]) -> list[Entry]:
+    """All artifacts under `cache_dir`: keyed ones, by key, those that share a directory, and those of the hf-cache layout.
+
+    `on_newer` is told of each that a later version wrote.
+    """
     finish_swaps(cache_dir)
-    found = [
-        Entry(path.parents[1].name, path.parents[1], manifest)
-        for path in sorted(cache_dir.glob(f"*/{RELATIVE_PATH}"))
-        if (manifest := Manifest.read(path)) is not None
-    ]
+    keyed = _manifests(cache_dir.glob(f"*/{RELATIVE_PATH}"), on_newer)
+    found = [Entry(path.parents[1].name, path.parents[1], manifest) for path, manifest in keyed]
     for path in sorted(cache_dir.glob("*/.fetcher/manifests")):
-        found += _beside_each_other(path.parents[1])
-    for path in sorted(Root(cache_dir).manifests.glob("*.json")):
-        manifest = Manifest.read(path)
-        if manifest is not None and manifest.snapshot:
+        found += _beside_each_other(path.parents[1], on_newer)
+    for path, manifest in _manifests(Root(cache_dir).manifests.glob("*.json"), on_newer):
+        if manifest.snapshot:
             found.append(Entry(path.stem, cache_dir / manifest.snapshot, manifest))
     return found
 
 
 def standing(directory: Path) -> Entry | None:
-    """The artifact that is at that very directory, wherever it lies."""
+    """The artifact that is at that very directory, wherever it lies. Raises NewerFormat."""
     manifest = Manifest.read(directory / RELATIVE_PATH)
     return Entry(manifest.fingerprint[:16], directory, manifest) if manifest is not None else None
 
 
 def find(cache_dir: Path, what: str) -> Entry:
-    """The artifact with that key or of that URI. Raises NotFound."""
+    """The artifact with that key or of that URI. Raises NotFound, NewerFormat."""
     key, uri = ArtifactRef(what).key, redact(what)
-    candidates = _beside_each_other(Path(what))
-    candidates = candidates or [entry for entry in entries(cache_dir) if what == entry.key or key == entry.key]
-    candidates = candidates or [entry for entry in entries(cache_dir) if entry.manifest.uri == uri]
+    newer: list[NewerFormat] = []
+    candidates = _beside_each_other(Path(what), newer.append)
+    listed = candidates or entries(cache_dir, on_newer=newer.append)
+    candidates = candidates or [entry for entry in listed if entry.key in (what, key)]
+    candidates = candidates or [entry for entry in listed if entry.manifest.uri == uri]
     if len(candidates) > 1:
         keys = ", ".join(entry.key for entry in candidates)
         raise NotFound(f"{uri} is here with several selections or revisions; name one by its key: {keys}")
     if not candidates:
+        for error in newer:
+            if {what, key} & {part.removesuffix(".json") for part in Path(error.path or "").parts}:
+                raise error
         raise NotFound(f"no complete artifact {uri} under {cache_dir}; `fetcher list` shows what is there")
     return candidates[0]
 
 
-def _beside_each_other(directory: Path) -> list[Entry]:
+def _beside_each_other(directory: Path, on_newer: Callable[[NewerFormat], None]) -> list[Entry]:
     """The artifacts that share `directory`, each with a manifest of its own."""
-    found = [(path.stem, Manifest.read(path)) for path in sorted(Root(directory).manifests.glob("*.json"))]
     return [
-        Entry(key, directory, manifest)
-        for key, manifest in found
+        Entry(path.stem, directory, manifest)
+        for path, manifest in _manifests(Root(directory).manifests.glob("*.json"), on_newer)
         # Not the records of what was there before, nor what a Hub cache keeps there.
-        if manifest is not None and manifest.fingerprint.startswith(key) and manifest.snapshot is None
+        if manifest.fingerprint.startswith(path.stem) and manifest.snapshot is None
     ]
+
+
+def _manifests(paths: Iterable[Path], on_newer: Callable[[NewerFormat], None]) -> Iterator[tuple[Path, Manifest]]:
+    for path in sorted(paths):
+        try:
+            manifest = Manifest.read(path)
+        except NewerFormat as error:
+            on_newer(error)
+            continue
+        if manifest is not None:
+            yield path, manifest

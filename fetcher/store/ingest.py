@@ -14,7 +14,7 @@ from fetcher.filesystem import allow, file_mode, make_directory, reserve
 from fetcher.integrity.digests import Hasher
 from fetcher.manifest import ManifestFile
 from fetcher.planning.ranges import chunk_count
-from fetcher.store.journal import Journal
+from fetcher.store.journal import Journal, JournalledChunk, JournalledPart
 from fetcher.store.pages import drop
 
 
@@ -90,17 +90,17 @@ class StagedFile:
             offset += count
             data = data[count:]
 
-    def finish_chunk(self, index: int, digest: str) -> None:
-        """Chunk `index` is written and has the XXH3-128 `digest`."""
-        self.chunks[index] = digest
+    def finish_chunk(self, index: int, chunk: JournalledChunk) -> None:
+        """Chunk `index` is written and has the XXH3-128 that `chunk` says."""
+        self.chunks[index] = chunk.xxh3
         self.parts.pop(index, None)
         if self.file.identity is not None:
-            self._journal.chunk(self.file.path, index, digest)
+            self._journal.chunk(self.file.path, index, chunk)
 
-    def note_part(self, index: int, length: int, digest: str) -> None:
-        """The first `length` bytes of chunk `index` are written: a kill costs no more than what follows them."""
+    def note_part(self, index: int, part: JournalledPart) -> None:
+        """The first bytes of chunk `index` are written: a kill costs no more than what follows them."""
         if self.file.identity is not None:
-            self._journal.part(self.file.path, index, length, digest)
+            self._journal.part(self.file.path, index, part)
 
     def note_state(self, position: int, state: bytes) -> None:
         """The SHA-256 of the first `position` bytes is at `state`: whoever continues need not read them for it again."""

@@ -2,22 +2,26 @@
 
 ::
 
-    <xxh3-64 of the rest> ["file", path, identity]        what the following chunks of `path` are part of
-    <xxh3-64 of the rest> ["chunk", path, index, xxh3]    chunk `index` is written; XXH3-128 as hex
-    <xxh3-64 of the rest> ["part", path, index, n, xxh3]  so are the first n bytes of chunk `index`
-    <xxh3-64 of the rest> ["state", path, n, hex]         SHA-256 of the first n bytes in the making, to go on from; n may be 0
-    <xxh3-64 of the rest> ["drop", path]                  all of `path` is void
+    <xxh3-64 of the rest> ["journal", {format_version, version}]       first: which release wrote the lines that follow
+    <xxh3-64 of the rest> ["file", path, {identity}]                   what the following chunks of `path` are part of
+    <xxh3-64 of the rest> ["chunk", path, index, {xxh3}]               chunk `index` is written; XXH3-128 as hex
+    <xxh3-64 of the rest> ["part", path, index, {length, xxh3}]        so are the first `length` bytes of chunk `index`
+    <xxh3-64 of the rest> ["state", path, {length, sha256}]            SHA-256 of the first `length` bytes, unfinished; may be 0
+    <xxh3-64 of the rest> ["drop", path]                               all of `path` is void
+    <xxh3-64 of the rest> ["authenticated"]                            a credential was used from here on
 
-A line follows the write it describes, so the journal never promises more than was handed to the kernel; what power loss may
-still take away is found when the next owner reads each chunk and compares. A torn or damaged line is ignored.
+A line follows the write it describes, so the journal never promises more than was handed to the kernel. What power loss may
+still take away is found when the next owner reads each chunk and compares. A torn or damaged line is ignored, and so is a
+record or a field that only a later release knows; the facts of a chunk are kept when the next owner writes its record anew.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,39 +29,73 @@ from typing import Any
 import xxhash
 
 from fetcher.filesystem import allow, write_all
+from fetcher.records import check_format
+
+FORMAT_VERSION = 1
+"""What is written, and the newest that is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class JournalledChunk:
+    """The XXH3-128 of a finished chunk, and what else its record says (`unknown`: the fields of a later release)."""
+
+    xxh3: str
+    unknown: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class JournalledPart:
+    """The first `length` bytes of a chunk that was begun, their XXH3-128, and what else the record says."""
+
+    length: int
+    xxh3: str
+    unknown: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class JournalledFile:
-    """What a journal says of one file: the identity it had when fetched, chunk index → XXH3-128, and of chunks that are not
-    finished index → (bytes from the chunk's start, their XXH3-128). `state` is (bytes hashed, SHA-256 in the making)."""
+    """What a journal says of one file: the identity it had when fetched, its finished chunks and its begun ones by index.
+    `state` is (bytes hashed, state of the unfinished SHA-256)."""
 
     identity: str
-    chunks: dict[int, str] = field(default_factory=dict)
-    parts: dict[int, tuple[int, str]] = field(default_factory=dict)
+    chunks: dict[int, JournalledChunk] = field(default_factory=dict)
+    parts: dict[int, JournalledPart] = field(default_factory=dict)
     state: tuple[int, bytes] = (0, b"")
 
 
-class Journal:
-    """Appends records. Safe to call from several threads; one instance a lease."""
+@dataclass(slots=True)
+class Journalled:
+    """What journals say together: each file by its path, and whether a credential was used for any of them."""
 
-    def __init__(self, path: Path, *, mode: int) -> None:
+    files: dict[str, JournalledFile] = field(default_factory=dict)
+    authenticated: bool = False
+
+
+class Journal:
+    """Appends records. Safe to call from several threads; one instance a lease. `version` is the release that writes."""
+
+    def __init__(self, path: Path, *, mode: int, version: str) -> None:
         self._lock = threading.Lock()
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._descriptor = os.open(path, flags, mode)
         allow(self._descriptor, mode)
+        self._append(["journal", {"format_version": FORMAT_VERSION, "version": version}])
+
+    def authenticated(self) -> None:
+        """A credential is used from here on."""
+        self._append(["authenticated"])
 
     def begin(self, path: str, identity: str) -> None:
-        self._append(["file", path, identity])
+        self._append(["file", path, {"identity": identity}])
 
-    def chunk(self, path: str, index: int, digest: str) -> None:
-        self._append(["chunk", path, index, digest])
+    def chunk(self, path: str, index: int, chunk: JournalledChunk) -> None:
+        self._append(["chunk", path, index, {"xxh3": chunk.xxh3, **chunk.unknown}])
 
-    def part(self, path: str, index: int, length: int, digest: str) -> None:
-        self._append(["part", path, index, length, digest])
+    def part(self, path: str, index: int, part: JournalledPart) -> None:
+        self._append(["part", path, index, {"length": part.length, "xxh3": part.xxh3, **part.unknown}])
 
     def state(self, path: str, position: int, state: bytes) -> None:
-        self._append(["state", path, position, state.hex()])
+        self._append(["state", path, {"length": position, "sha256": state.hex()}])
 
     def drop(self, path: str) -> None:
         self._append(["drop", path])
@@ -79,35 +117,47 @@ class Journal:
             write_all(self._descriptor, _encode(record))
 
 
-def read_journals(paths: Iterable[Path]) -> dict[str, JournalledFile]:
-    """What the journals at `paths` say together; a missing file says nothing."""
-    files: dict[str, JournalledFile] = {}
+def read_journals(paths: Iterable[Path]) -> Journalled:
+    """What the journals at `paths` say together; a missing file says nothing. Raises NewerFormat for one of a later release."""
+    found = Journalled()
     for path in paths:
         try:
             lines = path.read_bytes().split(b"\n")
         except OSError:
             continue
         for line in lines:
-            record = _decode(line)
-            if record is not None:
-                _apply(files, record)
-    return files
+            match _decode(line):
+                case ["journal", dict(document), *_]:
+                    check_format(document, newest=FORMAT_VERSION, what=str(path))
+                case ["authenticated", *_]:
+                    found.authenticated = True
+                case list(record):
+                    _apply(found.files, record)
+    return found
 
 
 def _apply(files: dict[str, JournalledFile], record: list[Any]) -> None:
     match record:
-        case ["file", str(path), str(identity)]:
+        case ["file", str(path), {"identity": str(identity)}, *_]:
             if path not in files or files[path].identity != identity:
                 files[path] = JournalledFile(identity)
-        case ["chunk", str(path), int(index), str(digest)] if path in files:
-            files[path].chunks[index] = digest
+        case ["chunk", str(path), int(index), {"xxh3": str(xxh3), **facts}, *_] if path in files:
+            files[path].chunks[index] = JournalledChunk(xxh3, _named(facts))
             files[path].parts.pop(index, None)
-        case ["part", str(path), int(index), int(length), str(digest)] if path in files:
-            files[path].parts[index] = (length, digest)
-        case ["state", str(path), int(position), str(state)] if path in files:
+        case ["part", str(path), int(index), {"length": int(length), "xxh3": str(xxh3), **facts}, *_] if path in files:
+            files[path].parts[index] = JournalledPart(length, xxh3, _named(facts))
+        case ["state", str(path), {"length": int(position), "sha256": str(state)}, *_] if path in files and _is_hex(state):
             files[path].state = (position, bytes.fromhex(state))
-        case ["drop", str(path)]:
+        case ["drop", str(path), *_]:
             files.pop(path, None)
+
+
+def _named(facts: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(name): value for name, value in facts.items()}
+
+
+def _is_hex(text: str) -> bool:
+    return re.fullmatch(r"([0-9a-f]{2})*", text) is not None
 
 
 def _encode(record: list[Any]) -> bytes:
@@ -115,9 +165,9 @@ def _encode(record: list[Any]) -> bytes:
     return b"%s %s\n" % (xxhash.xxh3_64_hexdigest(text).encode(), text)
 
 
-def _decode(line: bytes) -> list[Any] | None:
+def _decode(line: bytes) -> Any:
+    """The record; None for a line that is torn or damaged."""
     checksum, _, text = line.partition(b" ")
     if not text or xxhash.xxh3_64_hexdigest(text).encode() != checksum:
         return None
-    record: list[Any] = json.loads(text)
-    return record
+    return json.loads(text)

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fetcher.artifact import Listing, RemoteFile
+from fetcher.errors import NewerFormat
 from fetcher.filesystem import clone, exchange, file_mode, make_directory, sync_directory
 from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
 from fetcher.store.in_place import InPlace
@@ -114,8 +115,9 @@ def finish_swaps(root: Path) -> None:
     layout = Root(root)
     with suppress(OSError):
         for name in sorted(os.listdir(layout.ready)):
-            if Manifest.read(layout.ready / name / RELATIVE_PATH) is not None:
-                _swap_in(layout, name, lambda _: None)
+            with suppress(NewerFormat):  # the swap of a later version is for that one to finish
+                if Manifest.read(layout.ready / name / RELATIVE_PATH) is not None:
+                    _swap_in(layout, name, lambda _: None)
 
 
 def _swap_in(layout: Root, name: str, step: Step) -> None:

@@ -20,20 +20,22 @@ from fetcher.integrity.frontier import chunk_digest, read_pieces
 from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.planning.ranges import chunk_count, chunk_range
 from fetcher.store.ingest import StagedFile
-from fetcher.store.journal import Journal, JournalledFile, read_journals
+from fetcher.store.journal import Journal, Journalled, JournalledChunk, JournalledFile, read_journals
 from fetcher.store.lease import Lease
 
 
-def left_behind(lease: Lease) -> dict[str, JournalledFile]:
-    """Path → what the former owners' journals, and a manifest that was sealed but not yet placed, say of it."""
+def left_behind(lease: Lease) -> Journalled:
+    """What the former owners' journals, and a manifest that was sealed but not yet placed, say. Raises NewerFormat."""
     journals = [lease.directory / f"journal.{former}" for former in lease.formers]
     # One's own comes last: it speaks of what was already continued, when a listing is made anew.
-    files = read_journals([*journals, lease.journal_path])
+    found = read_journals([*journals, lease.journal_path])
     if (manifest := Manifest.read(lease.data / RELATIVE_PATH)) is not None:
+        found.authenticated |= manifest.authenticated
         for entry in manifest.files:
             if entry.identity is not None:
-                files[entry.path] = JournalledFile(entry.identity, dict(enumerate(entry.chunks)))
-    return files
+                chunks = {index: JournalledChunk(xxh3) for index, xxh3 in enumerate(entry.chunks)}
+                found.files[entry.path] = JournalledFile(entry.identity, chunks)
+    return found
 
 
 def clear_strangers(lease: Lease, files: Iterable[RemoteFile]) -> None:
@@ -72,18 +74,18 @@ def continue_file(
     """
     if known.identity != file.identity or file.size is None or not path.is_file():
         return None
-    chunks = {index: digest for index, digest in sorted(known.chunks.items()) if 0 <= index < chunk_count(file.size)}
+    chunks = {index: chunk for index, chunk in sorted(known.chunks.items()) if 0 <= index < chunk_count(file.size)}
     staged = StagedFile.reopen(file, path, journal) if trusted else None
     if staged is None:
         staged = _moved(file, path, journal, chunks, size=file.size, stopped=stopped)
         if staged is not None:
             _continue_hashing(staged, known)
         return staged
-    for index, digest in chunks.items():
+    for index, chunk in chunks.items():
         if stopped():
             break
-        if chunk_digest(staged.descriptor, chunk_range(index, file.size)) == digest:
-            staged.finish_chunk(index, digest)
+        if chunk_digest(staged.descriptor, chunk_range(index, file.size)) == chunk.xxh3:
+            staged.finish_chunk(index, chunk)
     _continue_parts(staged, known, file.size)
     _continue_hashing(staged, known)
     return staged
@@ -99,20 +101,26 @@ def _continue_hashing(staged: StagedFile, known: JournalledFile) -> None:
 
 def _continue_parts(staged: StagedFile, known: JournalledFile, size: int) -> None:
     """Chunks that were begun go on where they were left, if what is there is what was written."""
-    for index, (length, digest) in known.parts.items():
-        if index in staged.chunks or not 0 <= index < chunk_count(size) or length >= len(chunk_range(index, size)):
+    for index, part in known.parts.items():
+        if index in staged.chunks or not 0 <= index < chunk_count(size) or not 0 < part.length < len(chunk_range(index, size)):
             continue
         start = chunk_range(index, size).start
         hasher = new_chunk_hasher()
-        for piece in read_pieces(staged.descriptor, ByteRange(start, start + length), short_ok=True):
+        for piece in read_pieces(staged.descriptor, ByteRange(start, start + part.length), short_ok=True):
             hasher.update(piece)
-        if hasher.hexdigest() == digest:
-            staged.parts[index] = (length, hasher)
-            staged.note_part(index, length, digest)
+        if hasher.hexdigest() == part.xxh3:
+            staged.parts[index] = (part.length, hasher)
+            staged.note_part(index, part)
 
 
 def _moved(
-    file: RemoteFile, path: Path, journal: Journal, chunks: Mapping[int, str], *, size: int, stopped: Callable[[], bool]
+    file: RemoteFile,
+    path: Path,
+    journal: Journal,
+    chunks: Mapping[int, JournalledChunk],
+    *,
+    size: int,
+    stopped: Callable[[], bool],
 ) -> StagedFile | None:
     """The good chunks of `path` in a new inode. What the old one's writers do afterwards can't reach it.
 
@@ -142,11 +150,13 @@ def _moved(
         os.close(old)
 
 
-def _filled(staged: StagedFile, old: int, chunks: Mapping[int, str], *, size: int, stopped: Callable[[], bool]) -> bool:
+def _filled(
+    staged: StagedFile, old: int, chunks: Mapping[int, JournalledChunk], *, size: int, stopped: Callable[[], bool]
+) -> bool:
     """Whether all good ones of `chunks` are in `staged` now; False, and it is closed, when `stopped()`. Raises OSError."""
     try:
         cloned = clone(old, staged.descriptor)
-        for index, digest in chunks.items():
+        for index, chunk in chunks.items():
             if stopped():
                 staged.close()
                 return False
@@ -154,8 +164,8 @@ def _filled(staged: StagedFile, old: int, chunks: Mapping[int, str], *, size: in
             if not cloned:
                 _copy(old, staged, byte_range)
             # Compared in the new inode, after the copy: the old one may change under it.
-            if chunk_digest(staged.descriptor, byte_range) == digest:
-                staged.finish_chunk(index, digest)
+            if chunk_digest(staged.descriptor, byte_range) == chunk.xxh3:
+                staged.finish_chunk(index, chunk)
     except BaseException:
         staged.close()
         raise

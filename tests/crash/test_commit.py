@@ -91,7 +91,7 @@ def test_a_keyed_refresh_by_two_renames_that_any_later_command_completes(
     for root, names in kills("cache_dir", onto=tmp_path / "old", least=4, refresh="on-change", exchange=False):
         assert (root / KEY).exists() or names[-1] == "old moved away"
         assert_nothing_or_complete(root / KEY, OLD, NEW)
-        (listed,) = entries(root)
+        (listed,) = entries(root, on_newer=print)
         assert visible(listed.path) == (NEW if "ready" in names else OLD)
         origin.clear_requests()
         finish(cache_dir=root, refresh="on-change")

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hypothesis import given
+import pytest
+import xxhash
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fetcher.store.journal import Journal, JournalledFile, read_journals
+from fetcher.errors import NewerFormat
+from fetcher.store.journal import Journal, JournalledChunk, JournalledFile, JournalledPart, read_journals
 
-CHUNKS = {index: f"{index:032x}" for index in range(6)}
+CHUNKS = {index: JournalledChunk(f"{index:032x}") for index in range(6)}
+PARTS = {0: JournalledPart(4096, "aa" * 16), 9: JournalledPart(8192, "bb" * 16)}
 PATHS = ("model-00001.safetensors", "nested/größe\n.bin")
 
 
 def written(path: Path) -> bytes:
     """The bytes of a journal that speaks of two files."""
-    journal = Journal(path, mode=0o644)
+    journal = Journal(path, mode=0o644, version="1")
     for name in PATHS:
         journal.begin(name, f"identity of {name}")
-        journal.part(name, 0, 4096, "aa" * 16)
-        for index, digest in CHUNKS.items():
-            journal.chunk(name, index, digest)
-        journal.part(name, 9, 8192, "bb" * 16)
+        journal.part(name, 0, PARTS[0])
+        for index, chunk in CHUNKS.items():
+            journal.chunk(name, index, chunk)
+        journal.part(name, 9, PARTS[9])
     journal.close()
     return path.read_bytes()
 
@@ -36,7 +42,7 @@ def read(*journals: bytes) -> dict[str, JournalledFile]:
         paths = [Path(directory) / str(number) for number in range(len(journals))]
         for path, content in zip(paths, journals, strict=True):
             path.write_bytes(content)
-        return read_journals([*paths, Path(directory) / "missing"])
+        return read_journals([*paths, Path(directory) / "missing"]).files
 
 
 def assert_nothing_wrong(files: dict[str, JournalledFile]) -> None:
@@ -44,8 +50,8 @@ def assert_nothing_wrong(files: dict[str, JournalledFile]) -> None:
     for path, file in files.items():
         assert path in PATHS
         assert file.identity == f"identity of {path}"
-        assert file.chunks.items() <= CHUNKS.items()
-        assert set(file.parts.items()) <= {(0, (4096, "aa" * 16)), (9, (8192, "bb" * 16))}
+        assert all(CHUNKS[index] == chunk for index, chunk in file.chunks.items())
+        assert all(PARTS[index] == part for index, part in file.parts.items())
 
 
 def test_what_was_written_is_read() -> None:
@@ -53,7 +59,7 @@ def test_what_was_written_is_read() -> None:
     assert list(files) == list(PATHS)
     for file in files.values():
         assert file.chunks == CHUNKS
-        assert file.parts == {9: (8192, "bb" * 16)}
+        assert file.parts == {9: PARTS[9]}
 
 
 @given(st.integers(0, len(WHOLE)))
@@ -88,19 +94,135 @@ def test_a_later_journal_is_not_spoilt_by_the_torn_tail_of_an_earlier_one(length
 
 
 def test_another_identity_makes_void_what_was_said_before(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "journal", mode=0o644)
+    journal = Journal(tmp_path / "journal", mode=0o644, version="1")
     journal.begin("file", "old")
-    journal.chunk("file", 0, "00" * 16)
+    journal.chunk("file", 0, CHUNKS[0])
     journal.begin("file", "new")
     journal.close()
-    assert read_journals([tmp_path / "journal"]) == {"file": JournalledFile("new")}
+    assert read_journals([tmp_path / "journal"]).files == {"file": JournalledFile("new")}
 
 
 def test_what_was_dropped_is_void(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "journal", mode=0o644)
+    journal = Journal(tmp_path / "journal", mode=0o644, version="1")
     journal.begin("file", "identity")
-    journal.chunk("file", 0, "00" * 16)
+    journal.chunk("file", 0, CHUNKS[0])
     journal.drop("file")
-    journal.chunk("file", 1, "11" * 16)
+    journal.chunk("file", 1, CHUNKS[1])
     journal.close()
-    assert not read_journals([tmp_path / "journal"])
+    assert not read_journals([tmp_path / "journal"]).files
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal"
+
+
+@pytest.fixture
+def journal(path: Path) -> Iterator[Journal]:
+    journal = Journal(path, mode=0o644, version="1")
+    yield journal
+    journal.close()
+
+
+def test_the_latest_state_counts(path: Path, journal: Journal) -> None:
+    journal.begin("file", "identity")
+    for position, state in ((16, b"early"), (32, b"\0late\xff"), (32, b"\0later\xff")):
+        journal.state("file", position, state)
+    assert read_journals([path]).files == {"file": JournalledFile("identity", state=(32, b"\0later\xff"))}
+
+
+def test_begun_anew_there_is_none(path: Path, journal: Journal) -> None:
+    journal.begin("file", "identity")
+    journal.state("file", 16, b"state")
+    journal.state("file", 0, b"")
+    assert read_journals([path]).files["file"].state == (0, b"")
+
+
+@pytest.mark.parametrize("again", ["identity", "another"])
+def test_it_goes_with_the_content_it_is_of(path: Path, journal: Journal, again: str) -> None:
+    journal.begin("file", "identity")
+    journal.state("file", 16, b"state")
+    journal.begin("file", again)
+    assert read_journals([path]).files["file"].state == ((16, b"state") if again == "identity" else (0, b""))
+
+
+def test_of_a_file_that_was_never_begun_nothing_is_known(path: Path, journal: Journal) -> None:
+    journal.state("file", 16, b"state")
+    journal.part("file", 0, JournalledPart(5, "00" * 16))
+    assert read_journals([path]).files == {}
+
+
+def test_a_finished_chunk_is_no_part_any_more_but_others_are(path: Path, journal: Journal) -> None:
+    journal.begin("file", "identity")
+    journal.part("file", 0, JournalledPart(5, "00" * 16))
+    journal.part("file", 1, JournalledPart(6, "11" * 16))
+    journal.chunk("file", 0, JournalledChunk("22" * 16))
+    assert read_journals([path]).files == {
+        "file": JournalledFile("identity", {0: JournalledChunk("22" * 16)}, {1: JournalledPart(6, "11" * 16)})
+    }
+
+
+def test_after_closing_nothing_is_synced_or_closed_twice(path: Path, journal: Journal) -> None:
+    journal.begin("file", "identity")
+    journal.close()
+    journal.close()
+    journal.sync()
+    assert read_journals([path]).files == {"file": JournalledFile("identity")}
+
+
+@settings(max_examples=30)
+@given(st.text(st.characters(codec="utf-8"), min_size=1) | st.sampled_from(["two\nlines", 'a "quoted" one', "\udcff"]))
+def test_any_path_is_read_as_it_was_written(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
+    path = tmp_path_factory.mktemp("journal") / "journal"
+    journal = Journal(path, mode=0o644, version="1")
+    journal.begin(name, name)
+    journal.close()
+    assert read_journals([path]).files == {name: JournalledFile(name)}
+
+
+class TestGrowth:
+    """Lines of a later release, read by this one."""
+
+    def appended(self, path: Path, *records: list[object]) -> None:
+        with path.open("ab") as stream:
+            for record in records:
+                text = json.dumps(record).encode()
+                stream.write(b"%s %s\n" % (xxhash.xxh3_64_hexdigest(text).encode(), text))
+
+    def test_unknown_records_and_fields_are_ignored_and_those_of_a_chunk_are_kept(self, path: Path) -> None:
+        self.appended(
+            path,
+            ["file", "f", {"identity": "i", "etag": "later"}, "more"],
+            ["chunk", "f", 0, {"xxh3": "00" * 16, "suppliers": ["peer"], "crc32c": "ab"}],
+            ["part", "f", 1, {"length": 5, "xxh3": "11" * 16, "suppliers": []}],
+            ["rumour", "f", 2],
+        )
+        assert read_journals([path]).files == {
+            "f": JournalledFile(
+                "i",
+                {0: JournalledChunk("00" * 16, {"suppliers": ["peer"], "crc32c": "ab"})},
+                {1: JournalledPart(5, "11" * 16, {"suppliers": []})},
+            )
+        }
+
+    def test_the_facts_of_a_chunk_are_written_again(self, path: Path, journal: Journal) -> None:
+        chunk = JournalledChunk("00" * 16, {"suppliers": ["peer"]})
+        journal.begin("f", "i")
+        journal.chunk("f", 0, chunk)
+        assert read_journals([path]).files["f"].chunks == {0: chunk}
+
+    def test_a_journal_of_a_later_format_is_refused_with_the_release_that_wrote_it(self, path: Path) -> None:
+        self.appended(path, ["journal", {"format_version": 2, "version": "7.1"}], ["file", "f", {"identity": "i"}])
+        with pytest.raises(NewerFormat, match=rf"{path} was written by weightlift 7\.1 in format 2"):
+            read_journals([path])
+
+    def test_a_credential_once_used_is_remembered(self, path: Path, journal: Journal) -> None:
+        assert not read_journals([path]).authenticated
+        journal.authenticated()
+        assert read_journals([path]).authenticated
+
+    @pytest.mark.parametrize("record", [[], {}, None, 5, "chunk", ["chunk"], ["chunk", "f", "0", {"xxh3": "a"}],
+                                        ["chunk", "f", 0, "a"], ["state", "f", {"length": 1, "sha256": "odd"}]])  # fmt: skip
+    def test_a_record_of_another_shape_says_nothing(self, path: Path, record: list[object]) -> None:
+        self.appended(path, ["file", "f", {"identity": "i"}], record)
+        assert read_journals([path]).files == {"f": JournalledFile("i")}

@@ -10,7 +10,7 @@ import pytest
 from fetcher.artifact import CHUNK_SIZE, Digest, RemoteFile
 from fetcher.integrity.digests import new_chunk_hasher
 from fetcher.store.ingest import StagedFile
-from fetcher.store.journal import Journal, read_journals
+from fetcher.store.journal import Journal, JournalledChunk, read_journals
 from fetcher.store.lease import Lease, acquire, observe, take_over
 from fetcher.store.owner import Owner
 from fetcher.store.salvage import continue_file, left_behind
@@ -36,11 +36,11 @@ def begun(staging: Path) -> tuple[Lease, StagedFile]:
     """A lease in which the first and the last chunk of FILE are written; its owner still has the file open."""
     lease = acquire(staging, "key", stale=60.0)
     assert lease is not None
-    journal = Journal(lease.journal_path, mode=0o644)
+    journal = Journal(lease.journal_path, mode=0o644, version="1")
     staged = StagedFile.create(FILE, lease.data / FILE.path, journal)
     for index in (0, 2):
         staged.write(index * CHUNK_SIZE, memoryview(chunk(index)))
-        staged.finish_chunk(index, digest(chunk(index)))
+        staged.finish_chunk(index, JournalledChunk(digest(chunk(index))))
     journal.close()
     return lease, staged
 
@@ -55,8 +55,8 @@ def continued(staging: Path, *, former: Lease) -> tuple[Lease, StagedFile | None
     assert seen is not None
     lease = take_over(staging / "key", seen, stale=60.0)
     assert lease is not None
-    known = left_behind(lease)[FILE.path]
-    journal = Journal(lease.journal_path, mode=0o644)
+    known = left_behind(lease).files[FILE.path]
+    journal = Journal(lease.journal_path, mode=0o644, version="1")
     path = lease.data / FILE.path
     found = continue_file(FILE, path, journal, known, trusted=lease.trusted, stopped=lambda: False)
     journal.close()
@@ -93,7 +93,7 @@ def test_hashing_goes_on_where_it_was_if_all_before_it_is_there(
     tmp_path: Path, *, position: int, kept: bool, released: bool
 ) -> None:
     former, staged = begun(tmp_path)
-    journal = Journal(former.journal_path, mode=0o644)
+    journal = Journal(former.journal_path, mode=0o644, version="1")
     journal.state(FILE.path, position, b"in the making")
     journal.close()
     staged.close()
@@ -102,7 +102,7 @@ def test_hashing_goes_on_where_it_was_if_all_before_it_is_there(
     lease, found = continued(tmp_path, former=former)
     assert found is not None
     assert found.state == ((position, b"in the making") if kept else (0, b""))
-    assert read_journals([lease.journal_path])[FILE.path].state == found.state
+    assert read_journals([lease.journal_path]).files[FILE.path].state == found.state
     found.close()
 
 
@@ -116,5 +116,5 @@ def test_where_there_is_no_room_for_both_the_old_inode_goes(small_filesystem: Ma
     lease, found = continued(volume.path / "staging", former=former)
     assert found is None
     assert not list(lease.data.iterdir())
-    fresh = StagedFile.create(FILE, lease.data / FILE.path, Journal(lease.journal_path, mode=0o644))
+    fresh = StagedFile.create(FILE, lease.data / FILE.path, Journal(lease.journal_path, mode=0o644, version="1"))
     fresh.close()

@@ -14,7 +14,7 @@ from fetcher.artifact import CHUNK_SIZE, ByteRange, Digest, RemoteFile
 from fetcher.engine.incoming import PART_SIZE, STRETCH, Cursor, Incoming
 from fetcher.integrity.frontier import advance_together
 from fetcher.store.ingest import StagedFile
-from fetcher.store.journal import Journal, JournalledFile, read_journals
+from fetcher.store.journal import Journal, JournalledChunk, JournalledFile, JournalledPart, read_journals
 from fetcher.testing.checkpoint import random_bytes
 
 CONTENT = random_bytes("incoming", 2 * CHUNK_SIZE + 777)
@@ -32,7 +32,7 @@ class Staging:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._journal = Journal(directory / "journal", mode=0o644)
+        self._journal = Journal(directory / "journal", mode=0o644, version="1")
         self._staged: list[StagedFile] = []
 
     def incoming(self, file: RemoteFile = WHOLE) -> Incoming:
@@ -45,7 +45,7 @@ class Staging:
             staged.close()
 
     def journalled(self) -> JournalledFile | None:
-        return read_journals([self.directory / "journal"]).get(WHOLE.path)
+        return read_journals([self.directory / "journal"]).files.get(WHOLE.path)
 
 
 @pytest.fixture
@@ -98,8 +98,8 @@ class TestWriting:
         receive(staging.incoming(), ByteRange(0, CHUNK_SIZE + PART_SIZE + 5), piece=PART_SIZE)
         journalled = staging.journalled()
         assert journalled is not None
-        assert (journalled.identity, journalled.chunks) == (WHOLE.identity, {0: xxh3(FIRST)})
-        assert journalled.parts == {1: (PART_SIZE, xxh3(ByteRange(CHUNK_SIZE, CHUNK_SIZE + PART_SIZE)))}
+        assert (journalled.identity, journalled.chunks) == (WHOLE.identity, {0: JournalledChunk(xxh3(FIRST))})
+        assert journalled.parts == {1: JournalledPart(PART_SIZE, xxh3(ByteRange(CHUNK_SIZE, CHUNK_SIZE + PART_SIZE)))}
 
     def test_what_nothing_vouches_for_is_not_journalled(self, staging: Staging) -> None:
         receive(staging.incoming(RemoteFile(WHOLE.path, len(CONTENT))), FIRST)
@@ -142,7 +142,7 @@ class TestParking:
         incoming.park(receive(incoming, ByteRange(0, 1000)))
         journalled = staging.journalled()
         assert journalled is not None
-        assert journalled.parts == {0: (1000, xxh3(ByteRange(0, 1000)))}
+        assert journalled.parts == {0: JournalledPart(1000, xxh3(ByteRange(0, 1000)))}
 
     def test_who_begins_the_chunk_anew_gets_nothing_of_it(self, staging: Staging) -> None:
         incoming = staging.incoming()
@@ -192,7 +192,7 @@ class TestFrontier:
     def test_a_stretch_is_bounded(self, staging: Staging) -> None:
         incoming = staging.incoming(RemoteFile("a", 2 * STRETCH, (SHA256,)))
         for index in range(2 * STRETCH // CHUNK_SIZE):
-            incoming.staged.finish_chunk(index, "0" * 32)
+            incoming.staged.finish_chunk(index, JournalledChunk("0" * 32))
         stretch = incoming.stretch()
         assert stretch is not None
         assert stretch.left == STRETCH

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fetcher import errors
-from fetcher.artifact import ArtifactRef, Digest, RemoteFile
+from fetcher.artifact import CHUNK_SIZE, ArtifactRef, Digest, RemoteFile
 from fetcher.errors import (
     CannotWrite,
     ConfigurationError,
@@ -37,7 +37,7 @@ EXIT_CODES = {
     74: {"LocalIOError"},
     75: {"RateLimited", "LeaseLost", "LeaseTimeout", "LeaseError"},
     77: {"Unauthorized", "GatedRepo"},
-    78: {"ConfigurationError"},
+    78: {"ConfigurationError", "NewerFormat"},
 }
 RETRYABLE = {69, 74, 75}
 
@@ -152,9 +152,9 @@ FILES = st.builds(
     ManifestFile,
     path=st.text(st.characters(codec="utf-8", exclude_characters="/"), min_size=3, max_size=20)
     | st.sampled_from(["odd\udcff", "a/b"]),
-    size=st.integers(0, 2**50),
+    size=st.integers(1, CHUNK_SIZE),
     digests=st.lists(st.just(Digest("sha256", "a" * 64)), max_size=1).map(tuple),
-    chunks=st.lists(st.just("0" * 32), max_size=3).map(tuple),
+    chunks=st.just(("0" * 32,)),
     validator=st.none() | st.text(min_size=1, max_size=5),
 )
 
@@ -170,11 +170,14 @@ def with_entry(**changes: object) -> bytes:
 
 DAMAGED = [
     WHOLE[:-1],
-    WHOLE.replace(b'"format_version": 1', b'"format_version": 2'),
+    *(
+        WHOLE.replace(b'"format_version": 1', b'"format_version": ' + number)
+        for number in (b"0", b"-1", b"true", b'"1"', b"1.0")
+    ),
     WHOLE.replace(b'"created"', b'"somebody_elses"'),
-    with_entry(xxh3_128=None),
+    *(with_entry(xxh3_128=chunks) for chunks in (None, [], [5], ["0" * 32] * 2)),
     *(with_entry(path=path) for path in ("/etc/passwd", "..", "../up", "a/../../up", 5, None)),
-    *(with_entry(size=size) for size in ("1", 1.0, None)),
+    *(with_entry(size=size) for size in ("1", 1.0, None, True, -1)),
     *(with_entry(digests=digests) for digests in (["md5:" + "a" * 32], ["sha256:short"], ["sha256"], [5], None)),
 ]
 """Manifests but for one thing."""
@@ -221,7 +224,7 @@ class TestManifest:
         assert not again.answers(ArtifactRef("hf://org/model", revision))
 
     @pytest.mark.parametrize(
-        "data", [b"", b"{}", b"[]", b"null", b"[" * 100_000, b'{"format_version": 99}', b"\xff\xfe", b'{"files": 3}', *DAMAGED]
+        "data", [b"", b"{}", b"[]", b"null", b"[" * 100_000, b'{"format_version": 1}', b"\xff\xfe", b'{"files": 3}', *DAMAGED]
     )
     def test_what_is_none_is_never_one(self, data: bytes, tmp_path: Path) -> None:
         path = tmp_path / "manifest.json"
