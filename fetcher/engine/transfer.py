@@ -37,6 +37,7 @@ from fetcher.engine.retry import Patience, gave_up
 from fetcher.engine.schedule import Assignment, Progress, Schedule
 from fetcher.errors import (
     DigestMismatch,
+    FetchError,
     LocalIOError,
     RangesUnsupported,
     RateLimited,
@@ -45,6 +46,7 @@ from fetcher.errors import (
     Transient,
     Unreachable,
     from_os_error,
+    out_of_descriptors,
 )
 from fetcher.events import (
     BytesDiscarded,
@@ -266,15 +268,15 @@ class Transfer:
         except OSError as error:
             # The disk's errors are StoreErrors by now; what else is one comes from the source, or from our own abandoning.
             if not scope.expired():
-                text = (error.strerror or type(error).__name__).lower()
-                raise Unreachable(f"the connection broke: {text}", path=incoming.path) from error
+                raise _of_the_source(error, incoming.path) from error
             if incoming.restart_wanted:
                 return  # it was ended only because the file begins anew
             self._judge.replaced(incoming.path)
             raise Stalled(f"a connection {pull.why}", path=incoming.path) from None
         self._completed(pull, incoming)
         if incoming.size is None:
-            incoming.end_unsized(cursor)
+            with storing("write the staged file", incoming.path):
+                incoming.end_unsized(cursor)
 
     @contextmanager
     def _pulling(self, pull: Pull) -> Iterator[None]:
@@ -512,3 +514,9 @@ class Transfer:
 
     async def _on(self, pool: ThreadPoolExecutor, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool, call)
+
+
+def _of_the_source(error: OSError, path: str) -> FetchError:
+    text = (error.strerror or type(error).__name__).lower()
+    exhausted = out_of_descriptors(error, doing="ask the source", path=path)
+    return exhausted or Unreachable(f"the connection to the source broke: {text}", path=path)

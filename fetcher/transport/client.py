@@ -7,6 +7,7 @@ for, and a step from https to http is taken only by callers that can verify what
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import socket
 import ssl
@@ -54,6 +55,18 @@ class Credentials:
     origin: str
     headers: Mapping[str, str]
     given_by: str = "the environment"
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """All that a message must not repeat: values, the token in one, the password in one."""
+        words = [word for value in self.headers.values() for word in (value, value.rpartition(" ")[2])]
+        for value in self.headers.values():
+            scheme, _, encoded = value.partition(" ")
+            if scheme.lower() == "basic":
+                with suppress(ValueError):
+                    pair = base64.b64decode(encoded).decode("utf-8", "replace")
+                    words += [pair, pair.partition(":")[2]]
+        return tuple(sorted({word for word in words if word}, key=len, reverse=True))
 
     def __repr__(self) -> str:
         return f"<Credentials for {self.origin}>"
@@ -108,8 +121,7 @@ class Answer:
     async def refusal(self, *, what: str) -> FetchError:
         """The error that this answer is, with the server's own words; `what` completes "for ..."."""
         sent = self._sent
-        secrets = [word for value in sent.headers.values() for word in (value, value.rpartition(" ")[2])] if sent else []
-        said = complaint(self.headers, await self._beginning(), secrets=secrets)
+        said = complaint(self.headers, await self._beginning(), secrets=sent.secrets if sent else ())
         return error_for(Refusal(self.status, self.headers, said, sent.given_by if sent else ""), what=what)
 
     async def _beginning(self) -> bytes:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
+from fetcher.artifact import ArtifactRef, ByteRange, RemoteFile
+from fetcher.engine import fetch as engine_fetch
 from fetcher.engine.transfer import RESTARTS
 from fetcher.errors import (
     ConfigurationError,
@@ -14,11 +21,15 @@ from fetcher.errors import (
     RateLimited,
     Refused,
     Stalled,
+    TooManyOpenFiles,
     Transient,
     Unauthorized,
     Unreachable,
 )
-from fetcher.events import BytesReceived, Retrying
+from fetcher.events import BytesReceived, Event, Retrying, silent
+from fetcher.settings import Settings
+from fetcher.sources.base import Body
+from fetcher.sources.local import LocalSource
 from fetcher.testing.checkpoint import random_bytes
 from fetcher.testing.effects import Chunked, FlipBit, IgnoreRange, Redirect, Status, rate_limited
 from fetcher.testing.faults import Effect, Fault
@@ -117,6 +128,10 @@ REFUSALS: dict[str, Effect] = {
 
 class TestSequences:
     """Each request is retried by itself. Every other one fails here, so that a sequence begun anew never ends."""
+
+    @pytest.fixture(autouse=True)
+    def short_delays(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("fetcher.engine.retry.FIRST_DELAY", 0.05)
 
     @pytest.mark.parametrize("pages", [2, 10])
     @pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
@@ -270,7 +285,7 @@ class TestServersWords:
 
     async def test_without_a_token_that_is_said(self, origin: Origin, fetch: Fetcher) -> None:
         origin.add_repo("org/model", FILES, private=True)
-        with pytest.raises(Unauthorized, match='says ".*Invalid username or password"; no credentials were sent'):
+        with pytest.raises(Unauthorized, match=r'says ".*Invalid username or password"; no credentials were sent'):
             await fetch()
 
     async def test_credentials_of_an_address_are_named_by_their_place(self, origin: Origin, fetch: Fetcher) -> None:
@@ -293,3 +308,92 @@ class TestServersWords:
         with pytest.raises(Refused) as caught:
             await fetch(address)
         assert len(caught.value.sentence()) < 500
+
+
+class TestProxies:
+    @pytest.mark.parametrize("status", [407, 403, 405])
+    async def test_one_that_refuses_the_tunnel_is_a_matter_of_configuration(
+        self, fetch: Fetcher, monkeypatch: pytest.MonkeyPatch, status: int
+    ) -> None:
+        asked = 0
+
+        async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal asked
+            asked += 1
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n".encode())
+            writer.close()
+
+        server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+        for name in ("HTTPS_PROXY", "https_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        async with server:
+            with pytest.raises(ConfigurationError, match="HTTPS_PROXY") as caught:
+                await fetch("https://weights.invalid/model.bin")
+        assert (caught.value.exit_code, asked) == (78, 1)
+        assert str(status) in caught.value.message
+
+
+class Failing(LocalSource):
+    """A directory whose files raise `error` the first time they are opened, or after their first bytes."""
+
+    def __init__(self, path: Path, error: OSError, *, opening: bool) -> None:
+        super().__init__(path)
+        self._error: OSError | None = error
+        self._opening = opening
+
+    def local_path(self, file: RemoteFile) -> Path | None:
+        return None  # nothing is cloned
+
+    @asynccontextmanager
+    async def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AsyncIterator[Body]:
+        error, self._error = self._error, None
+        if error and self._opening:
+            raise error
+        source = LocalSource(self._path)
+        async with source.open(file, byte_range) as body:
+            yield Broken(body, error) if error else body
+
+
+class Broken:
+    """A thousand bytes, then the error."""
+
+    def __init__(self, body: Body, error: OSError) -> None:
+        self._body, self._error, self._left = body, error, 1000
+
+    async def readinto(self, buffer: memoryview) -> int:
+        if not self._left:
+            raise self._error
+        count = await self._body.readinto(buffer[: self._left])
+        self._left -= count
+        return count
+
+
+@pytest.mark.parametrize("opening", [True, False], ids=["while it opens", "after its first bytes"])
+@pytest.mark.parametrize(
+    "error",
+    [TimeoutError(110, "timed out"), ConnectionResetError(104, "reset"), BrokenPipeError(32, "pipe"), OSError(113, "no route"),
+     FileNotFoundError(2, "gone"), PermissionError(1, "not permitted"), InterruptedError(4, "interrupted")],
+    ids=lambda error: type(error).__name__,
+)  # fmt: skip
+async def test_an_os_error_of_a_source_is_never_the_disks(tmp_path: Path, error: OSError, opening: bool) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights.bin").write_bytes(b"weights" * 1000)
+    events: list[Event] = []
+    settings = Settings(cache_dir=tmp_path / "cache", retry_for=5.0)
+    source = Failing(tmp_path / "model", error, opening=opening)
+    artifact = await engine_fetch(ArtifactRef(str(tmp_path / "model")), settings, events.append, source=source)
+    assert contents(artifact.path) == {"weights.bin": b"weights" * 1000}
+    (retried,) = [event for event in events if isinstance(event, Retrying)]
+    assert retried.reason == "Unreachable"
+    assert "slower" not in retried.message
+
+
+@pytest.mark.parametrize("opening", [True, False], ids=["while it opens", "after its first bytes"])
+async def test_a_source_without_a_descriptor_is_not_tried_for_minutes(tmp_path: Path, opening: bool) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights.bin").write_bytes(b"weights" * 1000)
+    source = Failing(tmp_path / "model", OSError(errno.EMFILE, "Too many open files"), opening=opening)
+    settings = Settings(cache_dir=tmp_path / "cache", retry_for=600.0)
+    with pytest.raises(TooManyOpenFiles, match="ulimit -n"):
+        await engine_fetch(ArtifactRef(str(tmp_path / "model")), settings, silent, source=source)

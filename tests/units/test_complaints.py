@@ -26,7 +26,6 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
         ({"X-Error-Message": "the header wins"}, b'{"error": "the body"}', "the header wins"),
         ({}, b'{"error": {"code": 7, "message": "deep"}}', "deep"),
         ({}, b'{"detail": [{"msg": "a list"}]}', "a list"),
-        ({}, b'"a bare string"', ""),
         ({"Content-Type": "application/json"}, b'"a bare string"', "a bare string"),
         ({"Content-Type": "text/plain; charset=utf-8"}, "schlie\u00dft um 5".encode(), "schlie\u00dft um 5"),
         ({"Content-Type": "text/html"}, b"<html><body>Login</body></html>", ""),
