@@ -15,6 +15,7 @@ failed, on which file, and what to do next; it never holds a credential.
     │   ├── NotFound             66
     │   ├── Unauthorized         77
     │   │   └── GatedRepo        77
+    │   ├── Refused              77  the server answers, but not this request (400, 405, 451, ...)
     │   ├── HostilePath          65  a listing that would write outside the artifact
     │   ├── Untrusted            69  TLS: the certificate does not verify
     │   ├── Offline              69  the network is forbidden by HF_HUB_OFFLINE
@@ -31,6 +32,7 @@ failed, on which file, and what to do next; it never holds a credential.
     ├── StoreError
     │   ├── OutOfSpace           73
     │   ├── CannotWrite          73
+    │   ├── TooManyOpenFiles     78  `ulimit -n` is too low
     │   └── LocalIOError         74
     └── LeaseError
         ├── LeaseLost            75
@@ -97,6 +99,13 @@ class Unauthorized(SourceError):
 
 class GatedRepo(Unauthorized):
     reason = "GatedRepo"
+
+
+class Refused(SourceError):
+    """The server refuses this request, and the same request again would be refused the same way: 400, 402, 405, 451, 501."""
+
+    reason = "Refused"
+    exit_code = 77
 
 
 class HostilePath(SourceError):
@@ -199,6 +208,13 @@ class CannotWrite(StoreError):
     exit_code = 73
 
 
+class TooManyOpenFiles(StoreError):
+    """This process may open no more files or sockets: a setting, which another run meets again."""
+
+    reason = "TooManyOpenFiles"
+    exit_code = 78
+
+
 class LocalIOError(StoreError):
     reason = "IOError"
     exit_code = 74
@@ -223,12 +239,28 @@ _NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.E
 
 
 def from_os_error(error: OSError, *, doing: str, path: str | None = None) -> StoreError:
-    """Classify a local OSError; `doing` completes "cannot ...", e.g. "write the staged file"."""
+    """Classify a local OSError by its number; `doing` completes "cannot ...", e.g. "write the staged file".
+
+    The Python class says nothing here: pwrite(2) on NFS can raise TimeoutError, on FUSE even ConnectionResetError.
+    """
     where = error.filename if isinstance(error.filename, str) else path
     at = f" {where}" if where else ""
     text = (error.strerror or str(error)).lower()
+    if (exhausted := out_of_descriptors(error, doing=f"{doing}{at}", path=path)) is not None:
+        return exhausted
     if error.errno in _NO_SPACE:
         return OutOfSpace(f"no space left on device: cannot {doing}{at}; free space or use a larger volume", path=path)
     if error.errno in _NO_PERMISSION:
         return CannotWrite(f"cannot {doing}{at}: {text}; check the volume's mount options, ownership and fsGroup", path=path)
     return LocalIOError(f"cannot {doing}{at}: {text}; check the node's disk and the volume", path=path)
+
+
+def out_of_descriptors(error: OSError, *, doing: str, path: str | None = None) -> StoreError | None:
+    """The error for EMFILE and ENFILE, which neither a disk nor a network is to blame for; None for any other."""
+    if error.errno == errno.EMFILE:
+        advice = "raise the limit with ulimit -n, or lower --max-concurrency"
+        return TooManyOpenFiles(f"too many open files: cannot {doing}; {advice}", path=path)
+    if error.errno == errno.ENFILE:
+        advice = "other processes hold them; raise fs.file-max"
+        return LocalIOError(f"too many open files on this machine: cannot {doing}; {advice}", path=path)
+    return None

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fetcher.artifact import ByteRange, Listing, RemoteFile
-from fetcher.sources.base import Body, Capabilities, Source
+from fetcher.sources.base import Asking, Body, Capabilities, Source, once
 
 Naming = Callable[[tuple[RemoteFile, ...]], Mapping[str, str]]
 """From all that is published to the path here → the path there of what is wanted. Raises SourceError."""
@@ -35,8 +35,8 @@ class RenamingSource:
     async def resolve(self) -> str | None:
         return await self._source.resolve()
 
-    async def list(self, revision: str | None) -> Listing:
-        listing = await self._source.list(revision)
+    async def list(self, revision: str | None, ask: Asking = once) -> Listing:
+        listing = await self._source.list(revision, ask)
         self._published = dict(self._naming(listing.files))
         files = {file.path: file for file in listing.files}
         wanted = (replace(files[published], path=here) for here, published in self._published.items())

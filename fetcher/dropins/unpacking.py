@@ -24,7 +24,7 @@ from fetcher.filesystem import make_directory, storing
 from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.settings import Settings
 from fetcher.sources import open_source
-from fetcher.sources.base import Body, Capabilities
+from fetcher.sources.base import Asking, Body, Capabilities, once
 from fetcher.sources.local import LocalSource
 from fetcher.store.layout import Root
 
@@ -62,7 +62,7 @@ class ArchiveSource:
         finally:
             await source.aclose()
 
-    async def list(self, revision: str | None) -> Listing:
+    async def list(self, revision: str | None, ask: Asking = once) -> Listing:
         """What is in the archive, which is here then. Raises FetchError."""
         settings = replace(self._settings, dest=self._scratch / "fetched", shared_dest=False, hard_link=True)
         archive = await engine.fetch(self._ref, settings, self._without_the_end)

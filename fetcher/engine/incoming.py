@@ -53,6 +53,9 @@ class Incoming:
                 self.frontier.restore(*staged.state)
         self.hashing = False
         self.refetches = 0
+        self.restarts = 0
+        self.brought = self._furthest = staged.held
+        self._hashed_furthest = 0
         self.sync_failures = 0
         self.restart_wanted = False
         self.sealing = False
@@ -156,6 +159,19 @@ class Incoming:
         self.staged.finish_chunk((cursor.position - 1) // CHUNK_SIZE, JournalledChunk(cursor.hasher.hexdigest()))
         cursor.hasher = new_chunk_hasher()
 
+    def advanced(self, count: int) -> int:
+        """`count` bytes were written: how many of them are more than the file ever had. Bytes fetched again are no progress."""
+        self.brought += count
+        further = max(0, self.brought - self._furthest)
+        self._furthest += further
+        return further
+
+    def hashed_further(self, position: int) -> bool:
+        """Whether the hash frontier never was as far as `position`."""
+        further = position > self._hashed_furthest
+        self._hashed_furthest = max(position, self._hashed_furthest)
+        return further
+
     def contiguous(self) -> int:
         """Bytes from the start of the file without a gap."""
         while self._contiguous in self.staged.chunks:
@@ -193,11 +209,12 @@ class Incoming:
         for index in chunks:
             self.staged.drop_chunk(index)
         self._rewind()
+        self.brought -= before - self.staged.held
         return before - self.staged.held
 
     def restart(self) -> int:
-        """Throw everything away and begin in a new inode. No writer may be active. Returns the bytes that were held."""
-        held = self.staged.held
+        """Throw everything away and begin in a new inode. No writer may be active. Returns the bytes that are thrown away."""
+        held, self.brought = max(self.staged.held, self.brought), 0
         self.staged.file = self.file
         self.staged.restart()
         self.restart_wanted = False

@@ -6,11 +6,14 @@ import asyncio
 import math
 import statistics
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 
-FLOOR = 1024.0
-"""Bytes a second below which a connection is as good as stalled, whatever the others do."""
+LEAST = 64 * 1024
+"""Bytes that a whole `--timeout-stall` of body time must bring: with 30 s some 2 KiB/s, as good as stalled. Less is no
+progress either."""
+LONGEST_GRACE = 4
+"""Times its window that a connection is given at most, after those before it were replaced."""
 
 
 class RateLimit:
@@ -49,34 +52,75 @@ class RateLimit:
 class TrickleJudge:
     """Tells connections that are far slower than their siblings, which a stall deadline never catches.
 
-    A connection is judged by its bytes in the last `window` seconds, against the median of the others and of those that
-    finished lately (so that the last one left is judged too).
+    A connection that has no sibling is never called slow: nobody knows what the link can do. It may only be `dead`.
     """
 
     FRACTION = 0.05
     """Of the median. CDN edges differ by factors of two to five; twenty is a broken path."""
 
-    def __init__(self, window: float, *, floor: float) -> None:
+    def __init__(self, window: float, *, patience: float, least: int = LEAST) -> None:
+        """`window` seconds between two looks at a connection, `patience` seconds in which `least` bytes must come."""
         self.window = window
-        self._floor = floor
+        self.patience = patience
+        self._least = least
         self._finished: deque[float] = deque(maxlen=16)
+        self._of_file: dict[str, deque[float]] = {}
+        self._replaced: Counter[str] = Counter()
 
-    def finished(self, rate: float) -> None:
-        """A range came to its end at `rate` bytes a second."""
+    def finished(self, path: str, rate: float) -> None:
+        """A range of a file came to its end at `rate` bytes a second of body time."""
         self._finished.append(rate)
+        self._of_file.setdefault(path, deque(maxlen=16)).append(rate)
+
+    def sealed(self, path: str) -> None:
+        """The file is complete: what was known of its connections is of no more use."""
+        self._of_file.pop(path, None)
+        self._replaced.pop(path, None)
+
+    def alike(self, path: str) -> Sequence[float]:
+        """The rates of ranges of the same file that finished lately. They are siblings as good as those that run: without them
+        a broken path would carry the last range for hours, when all others are done."""
+        return tuple(self._of_file.get(path, ()))
+
+    def replaced(self, path: str) -> None:
+        """A connection of the file was replaced: the one that takes its place is given twice as long."""
+        self._replaced[path] += 1
+
+    def grace(self, path: str) -> float:
+        """How many times longer a connection of the file is given."""
+        return float(min(2 ** self._replaced[path], LONGEST_GRACE))
 
     @property
     def typical(self) -> float:
         """The rate of those that finished lately; without end while there is none."""
         return statistics.median(self._finished) if self._finished else math.inf
 
-    def slow(self, rates: Sequence[float | None]) -> list[int]:
-        """Which of the connections should be replaced; None stands for one too young to be judged."""
-        judged = []
-        for index, rate in enumerate(rates):
-            others = [other for at, other in enumerate(rates) if at != index and other is not None]
-            others.extend(self._finished)
-            bar = max(self._floor, self.FRACTION * statistics.median(others) if others else 0.0)
-            if rate is not None and rate < bar:
-                judged.append(index)
-        return judged
+    def slow(self, rate: float, siblings: Sequence[float]) -> bool:
+        """Whether a connection is far slower than its siblings, of which the `alike` are some. All in bytes a second."""
+        return bool(siblings) and rate < self.FRACTION * statistics.median(siblings)
+
+    def dead(self, count: int, seconds: float, path: str) -> bool:
+        """Whether `count` bytes in `seconds` of body time are as good as none."""
+        return seconds >= self.patience * self.grace(path) and count < self._least
+
+
+class Gain:
+    """Whether bytes amount to progress: `least` of them within `window` seconds. A trickle never does."""
+
+    def __init__(self, window: float, *, least: int = LEAST, clock: Callable[[], float] = time.monotonic) -> None:
+        self._window = window
+        self._least = least
+        self._clock = clock
+        self._since = clock()
+        self._count = 0
+
+    def add(self, count: int) -> bool:
+        """`count` more bytes have come that were never here before."""
+        now = self._clock()
+        if now - self._since > self._window:
+            self._since, self._count = now, 0
+        self._count += count
+        if self._count < self._least or not count:
+            return False
+        self._since, self._count = now, 0
+        return True

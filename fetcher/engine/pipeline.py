@@ -33,7 +33,7 @@ from fetcher.engine.incoming import Incoming
 from fetcher.engine.pace import RateLimit
 from fetcher.engine.prepare import Preparation, Prepared, prepare
 from fetcher.engine.receiving import write_threads
-from fetcher.engine.retry import Patience, patiently
+from fetcher.engine.retry import Asker, Patience
 from fetcher.engine.transfer import Limits, Transfer
 from fetcher.errors import ContentChanged, DigestUnavailable, NotFound, SourceError
 from fetcher.events import Committing, Planned, Resolved, Resolving, Subscriber, Warned
@@ -118,9 +118,9 @@ class Pipeline:
         if self.settings.refresh == "if-not-present":
             return self._result(stands, cached=True)
         self.emit(Resolving(redact(self.ref.uri)))
-        patience = Patience(min(self.settings.retry_for, ASK_FOR))
+        ask = Asker(Patience(min(self.settings.retry_for, ASK_FOR)), self.emit)
         try:
-            revision = await patiently(self.source.resolve, patience=patience, on_event=self.emit)
+            revision = await ask(self.source.resolve)
         except SourceError as error:
             self.emit(Warned(error.reason, f"{error.message}; keeping the present copy"))
             return self._result(stands, cached=True, stale=True)
@@ -176,8 +176,8 @@ class Pipeline:
 
     async def _list(self, patience: Patience) -> Listing:
         self.emit(Resolving(redact(self.ref.uri)))
-        revision = await patiently(self.source.resolve, patience=patience, on_event=self.emit)
-        return await patiently(lambda: self.source.list(revision), patience=patience, on_event=self.emit)
+        ask = Asker(patience, self.emit)
+        return await self.source.list(await ask(self.source.resolve), ask)
 
     def _checked(self, listing: Listing) -> tuple[RemoteFile, ...]:
         refuse_hostile_paths(file.path for file in listing.files)

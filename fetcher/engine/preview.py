@@ -8,7 +8,7 @@ from pathlib import Path
 from fetcher.artifact import ArtifactRef, RemoteFile, redact, total_size
 from fetcher.engine import placement_of
 from fetcher.engine.pipeline import pinned
-from fetcher.engine.retry import Patience, patiently
+from fetcher.engine.retry import Asker, Patience
 from fetcher.events import Resolving, Subscriber, silent
 from fetcher.filesystem import existing_parent, free_bytes
 from fetcher.manifest import Manifest
@@ -46,10 +46,9 @@ async def preview(ref: ArtifactRef, settings: Settings, on_event: Subscriber = s
     """Resolve and list, compare with what is here. Writes nothing. Raises FetchError."""
     on_event(Resolving(redact(ref.uri)))
     source = open_source(ref, settings)
-    patience = Patience(settings.retry_for)
+    ask = Asker(Patience(settings.retry_for), on_event)
     try:
-        revision = await patiently(source.resolve, patience=patience, on_event=on_event)
-        listing = await patiently(lambda: source.list(revision), patience=patience, on_event=on_event)
+        listing = await source.list(await ask(source.resolve), ask)
     finally:
         await source.aclose()
     refuse_hostile_paths(file.path for file in listing.files)

@@ -11,17 +11,17 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from fetcher.engine.buffers import BufferPool
 from fetcher.engine.incoming import Cursor, Incoming
 from fetcher.engine.pace import RateLimit
-from fetcher.engine.schedule import Assignment
+from fetcher.engine.pull import Pull
+from fetcher.filesystem import storing
 from fetcher.host.allocation import pages
 from fetcher.planning.memory import THREAD_BUFFER
 from fetcher.sources.base import Body, DirectBody
@@ -34,42 +34,6 @@ there, costs 0.17 ms, as much as writing a megabyte."""
 NICENESS = 10
 """Of threads that write, within this process and its cgroup. On two processors one file of 2 GiB took 6.20 s instead of 6.59
 (hashlib alone 5.63), four of 512 MiB 3.34 instead of 3.59 (niceness 5: 3.43); sixteen, and nothing verified, the same."""
-
-
-@dataclass(slots=True, eq=False)
-class Pull:
-    """An assignment in the making: bytes received so far, and the scope by which it can be abandoned."""
-
-    assignment: Assignment
-    scope: asyncio.Timeout
-    received: int = 0
-    promised: int = 0
-    """Bytes that a thread may be writing just now: they are this connection's, wherever the assignment ends by then."""
-    began: float = field(default_factory=time.monotonic)
-    marked: int = 0
-    marked_at: float = field(default_factory=time.monotonic)
-
-    @property
-    def path(self) -> str:
-        return self.assignment.path
-
-    @property
-    def position(self) -> int:
-        """The next byte to come."""
-        return self.assignment.start + self.received
-
-    def left(self, room: int) -> int:
-        """How many of `room` bytes still belong to the assignment, whose end may have come nearer."""
-        return room if self.assignment.stop is None else max(0, min(room, self.assignment.stop - self.position))
-
-    def rate(self, now: float) -> float:
-        """Bytes a second since the last mark."""
-        return (self.received - self.marked) / max(now - self.marked_at, 1e-3)
-
-    def abandon(self) -> None:
-        """End it as if it had timed out."""
-        with suppress(RuntimeError):  # it has just ended by itself
-            self.scope.reschedule(asyncio.get_running_loop().time())
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +66,7 @@ class Receiver:
         self.threads = ThreadPoolExecutor(threads, "write", initializer=_step_back)
 
     async def receive(self, body: Body, incoming: Incoming, cursor: Cursor, pull: Pull) -> None:
-        """All of `body` that belongs to the pull. Raises as the body does, and OSError of the file."""
+        """All of `body` that belongs to the pull. Raises as the body does, and StoreError for what the disk refuses."""
         if isinstance(body, DirectBody):
             await self._take(body, incoming, cursor, pull)
         else:
@@ -118,7 +82,7 @@ class Receiver:
                     self._lease.check()
                     piece = buffer[: room - count]
                     count += (came := body.read(piece))
-                    chunks += incoming.write(cursor, piece[:came])
+                    chunks += _stored(incoming, cursor, piece[:came])
                     if came < len(piece):
                         break
                 return Written(count, chunks)
@@ -140,7 +104,8 @@ class Receiver:
             finally:
                 pull.promised = 0
             count = writing.result().count
-            pull.received += count
+            if count:
+                pull.came(count)
             self._received(count)
             await self._rate.take(count)
 
@@ -155,7 +120,7 @@ class Receiver:
                     count = pull.left(await body.readinto(buffer[:room]))
                 if count == 0:
                     break
-                pull.received += count
+                pull.came(count)
                 self._received(count)
                 await self._rate.take(count)
                 await finished(writing)
@@ -168,7 +133,7 @@ class Receiver:
     def _write(self, incoming: Incoming, cursor: Cursor, buffer: memoryview, count: int) -> asyncio.Future[Written]:
         def write() -> Written:
             self._lease.check()
-            return Written(count, incoming.write(cursor, buffer[:count]))
+            return Written(count, _stored(incoming, cursor, buffer[:count]))
 
         writing = self._on_thread(write, incoming)
         writing.add_done_callback(lambda _: self._pool.give(buffer))
@@ -182,6 +147,12 @@ class Receiver:
         writing = asyncio.get_running_loop().run_in_executor(self.threads, write)
         writing.add_done_callback(tell)
         return writing
+
+
+def _stored(incoming: Incoming, cursor: Cursor, data: memoryview) -> int:
+    """`Incoming.write`. What goes wrong here is the disk's doing, whatever Python calls it: ETIMEDOUT, EPIPE, EINTR."""
+    with storing("write the staged file", incoming.path):
+        return incoming.write(cursor, data)
 
 
 def _step_back() -> None:

@@ -43,30 +43,38 @@ class Patience:
         left = self._since + self.retry_for - self.clock()
         wanted = error.retry_after or 0.0
         if left <= 0:
-            raise _final(error, f"gave up after {self.retry_for:.0f} s without progress (--retry-for)")
+            raise gave_up(error, f"gave up after {self.retry_for:.0f} s without progress (--retry-for)")
         if wanted > left:
-            raise _final(error, f"the server asks to wait {wanted:.0f} s, longer than --retry-for allows")
+            raise gave_up(error, f"the server asks to wait {wanted:.0f} s, longer than --retry-for allows")
         backoff = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(attempt - 1, 16))
         # Full jitter on top of what was asked for; the last try is made just before the end, not after it.
         return min(wanted + self.uniform(0.0, backoff), max(left, 0.01))
 
 
-def _final(error: Transient, why: str) -> Transient:
+def gave_up(error: Transient, why: str) -> Transient:
     """`error`, which also says why there is no further try."""
     return type(error)(f"{error.message}; {why}", path=error.path, retry_after=error.retry_after)
 
 
-async def patiently(call: Callable[[], Awaitable[T]], *, patience: Patience, on_event: Subscriber) -> T:
-    """The result of `call`, tried again while its error is transient and patience lasts."""
-    attempt = 0
-    while True:
-        attempt += 1
-        try:
-            result = await call()
-        except Transient as error:
-            delay = patience.delay(error, attempt)
-            on_event(Retrying(error.reason, error.message, error.path, attempt, delay))
-            await asyncio.sleep(delay)
-        else:
-            patience.progressed()
-            return result
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """The `sources.base.Asking` of one fetch: each request of a sequence is tried again by itself, and each success is
+    progress."""
+
+    patience: Patience
+    on_event: Subscriber
+
+    async def __call__(self, request: Callable[[], Awaitable[T]]) -> T:
+        """The result of `request`, tried again while its error is transient and patience lasts."""
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                result = await request()
+            except Transient as error:
+                delay = self.patience.delay(error, attempt)
+                self.on_event(Retrying(error.reason, error.message, error.path, attempt, delay))
+                await asyncio.sleep(delay)
+            else:
+                self.patience.progressed()
+                return result

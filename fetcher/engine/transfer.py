@@ -11,7 +11,8 @@
         the range failed: what is missing of it goes back, another connection takes it; back off
 
 Every error of a source is decided in `_failed`; every error of the disk ends the fetch, except a failed sync, after which the
-file is fetched once more into a new inode.
+file is fetched once more into a new inode. Where an error was raised says whose it is: the disk's are wrapped where the disk is
+touched. Progress, which renews patience, is what a file never had before (`Incoming.advanced`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -28,19 +30,23 @@ from fetcher.engine.buffers import BufferPool
 from fetcher.engine.concurrency import Concurrency
 from fetcher.engine.hashing import Hashing
 from fetcher.engine.incoming import Cursor, Incoming
-from fetcher.engine.pace import FLOOR, RateLimit, TrickleJudge
-from fetcher.engine.receiving import Pull, Receiver, Written
-from fetcher.engine.retry import Patience
+from fetcher.engine.pace import LEAST, Gain, RateLimit, TrickleJudge
+from fetcher.engine.pull import Pull
+from fetcher.engine.receiving import Receiver, Written
+from fetcher.engine.retry import Patience, gave_up
 from fetcher.engine.schedule import Assignment, Progress, Schedule
 from fetcher.errors import (
     DigestMismatch,
+    FetchError,
     LocalIOError,
     RangesUnsupported,
     RateLimited,
     SourceError,
     Stalled,
     Transient,
+    Unreachable,
     from_os_error,
+    out_of_descriptors,
 )
 from fetcher.events import (
     BytesDiscarded,
@@ -65,6 +71,9 @@ T = TypeVar("T")
 REFETCHES = 2
 """Times a file whose digest is wrong is fetched again. One cures a bit flipped on the way, two a flipped bit and a proxy that
 had cached it; what is wrong three times is wrong at the source."""
+RESTARTS = 10
+"""Times a file is begun anew because a server that can't send parts broke off. A lossy link that drops a connection every few
+minutes needs some; what breaks off more often never comes to an end, and each time costs all that came before."""
 GATHER = 128 * 1024 * 1024
 """Bytes that wait at most for more files to be hashed with them: still in the page cache, a fraction of a second's work."""
 AHEAD = 512 * 1024 * 1024
@@ -127,7 +136,10 @@ class Transfer:
             written=self._written,
         )
         self._schedule = Schedule()
-        self._judge = TrickleJudge(max(1.0, limits.timeout_stall / 3), floor=0.0 if rate.limited else FLOOR)
+        # What the user holds back is no trickle.
+        least = 1 if rate.limited else LEAST
+        self._judge = TrickleJudge(max(1.0, limits.timeout_stall / 3), patience=limits.timeout_stall, least=least)
+        self._gain = Gain(limits.timeout_stall, least=least)
         self._entries: dict[str, ManifestFile] = {}
         self._pulls: set[Pull] = set()
         self._begun: dict[str, Incoming] = {}
@@ -208,9 +220,8 @@ class Transfer:
 
     def _progress(self) -> Iterator[Progress]:
         """Of all connections whose range another one may take over a part of."""
-        now = time.monotonic()
         for pull in self._pulls:
-            rate = pull.received / max(now - pull.began, 1e-3) if pull.received else self._judge.typical
+            rate = pull.received / max(pull.body_seconds, 1e-3) if pull.received else self._judge.typical
             if not self._files[pull.path].restart_wanted:
                 yield Progress(pull.assignment, pull.position + pull.promised, rate)
 
@@ -230,8 +241,6 @@ class Transfer:
             except SourceError as error:
                 failures += 1
                 delay = self._failed(error, assignment, incoming, failures)
-            except OSError as error:
-                raise from_os_error(error, doing="write the staged file", path=incoming.path) from error
             except asyncio.CancelledError:
                 if assignment.stop is not None:
                     incoming.park(cursor)  # what is begun is noted: whoever continues need not fetch it again
@@ -248,30 +257,49 @@ class Transfer:
         """Receive one range into the file. What was received before an error counts."""
         whole = assignment.stop in (None, incoming.size) and assignment.start == 0
         wanted = None if whole or assignment.stop is None else ByteRange(assignment.start, assignment.stop)
+        scope = asyncio.timeout(None)
+        pull = Pull(assignment, scope)
         try:
-            async with asyncio.timeout(None) as scope:
-                pull = Pull(assignment, scope)
-                self._pulls.add(pull)
-                self._tell_hashing()
-                self._emit(ConnectionsActive(len(self._pulls)))
-                try:
+            async with scope:
+                with self._pulling(pull):
                     async with self._source.open(incoming.file, wanted) as body:
-                        self._concurrency.answered(time.monotonic() - pull.began)
+                        self._concurrency.answered(time.monotonic() - pull.asked_at)
                         await self._receiver.receive(body, incoming, cursor, pull)
-                finally:
-                    self._pulls.discard(pull)
-                    self._tell_hashing()
-                    self._emit(ConnectionsActive(len(self._pulls)))
-            self._judge.finished(pull.received / max(time.monotonic() - pull.began, 1e-3))
-            if incoming.size is None:
+        except OSError as error:
+            # The disk's errors are StoreErrors by now; what else is one comes from the source, or from our own abandoning.
+            if not scope.expired():
+                raise _of_the_source(error, incoming.path) from error
+            if incoming.restart_wanted:
+                return  # it was ended only because the file begins anew
+            self._judge.replaced(incoming.path)
+            raise Stalled(f"a connection {pull.why}", path=incoming.path) from None
+        self._completed(pull, incoming)
+        if incoming.size is None:
+            with storing("write the staged file", incoming.path):
                 incoming.end_unsized(cursor)
-        except TimeoutError:
-            raise Stalled("a connection far slower than the others was replaced", path=incoming.path) from None
+
+    @contextmanager
+    def _pulling(self, pull: Pull) -> Iterator[None]:
+        """All know of the pull as long as it lasts."""
+        self._pulls.add(pull)
+        self._tell_hashing()
+        self._emit(ConnectionsActive(len(self._pulls)))
+        try:
+            yield
+        finally:
+            self._pulls.discard(pull)
+            self._tell_hashing()
+            self._emit(ConnectionsActive(len(self._pulls)))
+
+    def _completed(self, pull: Pull, incoming: Incoming) -> None:
+        if pull.received:
+            self._judge.finished(incoming.path, pull.received / max(pull.body_seconds, 1e-3))
 
     def _return(self, assignment: Assignment, incoming: Incoming, cursor: Cursor) -> None:
         """What a range lacks is for another connection; a source without ranges can only begin anew."""
         if assignment.stop is None:
-            incoming.restart_wanted |= incoming.size != cursor.position
+            if incoming.size != cursor.position:
+                incoming.restart_wanted = True
         elif cursor.position < assignment.stop:
             incoming.park(cursor)
             rest = ByteRange(cursor.position, assignment.stop)
@@ -285,7 +313,8 @@ class Transfer:
 
     def _written(self, incoming: Incoming, written: Written) -> None:
         self.bytes_fetched += written.count
-        self._patience.progressed()
+        if self._gain.add(incoming.advanced(written.count)):
+            self._patience.progressed()
         self._emit(BytesReceived(incoming.path, written.count))
         if written.chunks:
             self._unsynced += written.chunks
@@ -293,16 +322,30 @@ class Transfer:
             self._sync_if_due()
 
     async def _replace_tricklers(self) -> None:
-        """Abandon connections that are far slower than the others; what is missing goes to another one."""
+        """Abandon connections that are far slower than the others, or as good as silent; another one takes what is missing."""
         while True:
             await asyncio.sleep(self._judge.window / 4)
-            now = time.monotonic()
-            due = [pull for pull in self._pulls if now - pull.marked_at >= self._judge.window]
-            for index in self._judge.slow([pull.rate(now) for pull in due]):
-                due[index].abandon()
-            for pull in due:
-                pull.marked, pull.marked_at = pull.received, now
+            self._compare()
+            for pull in self._pulls:
+                self._measure(pull)
             self._wake.set()  # what lasts long by now may be taken over by a connection that found nothing to do
+
+    def _compare(self) -> None:
+        window, judge = self._judge.window, self._judge
+        told = {pull: pull.since_compared.rate for pull in self._pulls if pull.since_compared.seconds >= window / 8}
+        due = [pull for pull in told if pull.since_compared.seconds >= window * judge.grace(pull.path)]
+        for pull in due:
+            siblings = [rate for other, rate in told.items() if other is not pull]
+            if judge.slow(told[pull], [*siblings, *judge.alike(pull.path)]):
+                pull.abandon("far slower than the others was replaced")
+            pull.compared()
+
+    def _measure(self, pull: Pull) -> None:
+        since = pull.since_measured
+        if self._judge.dead(since.count, since.seconds, pull.path):
+            pull.abandon(f"that brought only {since.count:,} bytes in {since.seconds:.0f} s was replaced (--timeout-stall)")
+        elif since.seconds >= self._judge.patience * self._judge.grace(pull.path):
+            pull.measured()
 
     # What an error means
 
@@ -315,6 +358,7 @@ class Transfer:
                 self._begin_anew(incoming)
                 return 0.0
             case Transient():
+                self._count_restart(error, assignment, incoming)
                 delay = self._patience.delay(error, failures)
                 if isinstance(error, RateLimited):
                     self._gate = max(self._gate, time.monotonic() + delay)
@@ -326,12 +370,20 @@ class Transfer:
                 return delay
         raise error
 
+    def _count_restart(self, error: Transient, assignment: Assignment, incoming: Incoming) -> None:
+        """A whole file that broke off can only be fetched from its beginning. Raises `error` when that was done too often."""
+        if assignment.stop is not None or not incoming.brought:
+            return
+        incoming.restarts += 1
+        if incoming.restarts > RESTARTS:
+            raise gave_up(error, f"the server can't send parts of a file, and broke off {incoming.restarts} times") from error
+
     def _begin_anew(self, incoming: Incoming) -> None:
         """As soon as nobody writes to it any more (`_settle`), the file starts over in a new inode."""
         incoming.restart_wanted = True
         for pull in self._pulls:
             if pull.path == incoming.path:
-                pull.abandon()
+                pull.abandon("was ended because its file begins anew")
 
     def _settle(self, incoming: Incoming) -> None:
         """After a range ended, well or not: begin anew if that is wanted and nobody writes; give back what is missing."""
@@ -373,7 +425,8 @@ class Transfer:
     async def _hashed(self, job: HashJob) -> None:
         job.incoming.hashing = False
         self._emit(BytesHashed(job.incoming.path, len(job.part)))
-        self._patience.progressed()
+        if job.incoming.hashed_further(job.part.stop):
+            self._patience.progressed()
         self._settle(job.incoming)
         if job.incoming.drops_pages:
             await self._on(self._receiver.threads, lambda: job.incoming.drop_hashed(job.part))
@@ -421,6 +474,8 @@ class Transfer:
             self._sync_failed(incoming, error)
             return
         self._entries[incoming.path] = entry
+        self._judge.sealed(incoming.path)
+        self._patience.progressed()
         self._begun.pop(incoming.path, None)
         self._tell_hashing()
         self._emit(FileVerified(incoming.path, entry.size, bool(entry.digests)))
@@ -459,3 +514,9 @@ class Transfer:
 
     async def _on(self, pool: ThreadPoolExecutor, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool, call)
+
+
+def _of_the_source(error: OSError, path: str) -> FetchError:
+    text = (error.strerror or type(error).__name__).lower()
+    exhausted = out_of_descriptors(error, doing="ask the source", path=path)
+    return exhausted or Unreachable(f"the connection to the source broke: {text}", path=path)

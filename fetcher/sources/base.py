@@ -7,13 +7,32 @@ itself, never retries, and classifies: whatever goes wrong is raised as one of `
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 from fetcher.artifact import ByteRange, RemoteFile
 from fetcher.artifact import Listing as Listing
+
+T = TypeVar("T")
+
+
+class Asking(Protocol):
+    """How one request of a sequence is made: `engine.retry` repeats it alone, and counts its success as progress.
+
+    So a listing of a hundred pages goes on at the page that failed, and no source retries anything itself.
+    """
+
+    async def __call__(self, request: Callable[[], Awaitable[T]]) -> T:
+        """The result of `request`, which makes one request and may be called again. Raises as it does."""
+        ...
+
+
+async def once(request: Callable[[], Awaitable[T]]) -> T:
+    """The `Asking` of those who repeat nothing."""
+    return await request()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +92,11 @@ class Source(Protocol):
         """
         ...
 
-    async def list(self, revision: str | None) -> Listing:
+    async def list(self, revision: str | None, ask: Asking = once) -> Listing:
         """Every file at `revision` (what `resolve` returned). Paths are as the source says: the planner refuses bad ones.
 
-        Raises SourceError.
+        Each of its requests is made, and its answer judged, through `ask`; what is raised outside of it is final. Raises
+        SourceError.
         """
         ...
 

@@ -19,6 +19,7 @@ import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -30,21 +31,23 @@ from fetcher.errors import (
     ContentChanged,
     NotFound,
     Offline,
+    Transient,
     Unauthorized,
     UsageError,
 )
 from fetcher.sources.addresses import HubAddress, hub_endpoint
-from fetcher.sources.base import Body, Capabilities
+from fetcher.sources.base import Asking, Body, Capabilities, once
 from fetcher.sources.locations import Location, expiry
 from fetcher.transport.client import Answer, Credentials, HttpTransport, address_from, origin_of
-from fetcher.transport.headers import given_headers
+from fetcher.transport.headers import given_headers, variable_for
 from fetcher.transport.ranges import check_part, check_whole, range_header, validator
-from fetcher.transport.statuses import error_for
 
 _PAGE_LIMIT = 32 * 1024 * 1024
 """Bytes of one page: 1,000 entries of 4 KiB paths and 20 numbers each are 8 MB."""
 _PAGES = 1000
 """The largest repositories have some 100,000 files, 100 pages."""
+_HOPS = 5
+"""Redirects of one file within the Hub: its resolve cache is one, a mirror's own address another."""
 _RENEWALS = 2
 """Times one range may find its address expired: once because it was, once because the new one raced with its end."""
 
@@ -60,6 +63,7 @@ class HubSource:
         self._token_known = False
         self._commit: str | None = None
         self._locations: dict[str, Location] = {}
+        self._reached: dict[str, str] = {}
         self._resolving: dict[str, asyncio.Lock] = {}
 
     @property
@@ -85,12 +89,13 @@ class HubSource:
             raise BadResponse(f"the Hub's answer about {self._address.repository} names no commit")
         return commit
 
-    async def list(self, revision: str | None) -> Listing:
+    async def list(self, revision: str | None, ask: Asking = once) -> Listing:
         self._refuse_offline()
         self._commit = revision
         # A listing made anew means that what was known may be outdated.
         self._locations.clear()
-        files = [file async for file in self._tree(revision or "")]
+        self._reached.clear()
+        files = [file async for file in self._tree(revision or "", ask)]
         wanted = self._address.path
         if wanted is not None:
             files = [_with_pins(file, self._address.pins) for file in files if file.path == wanted]
@@ -112,15 +117,12 @@ class HubSource:
     def _api(self) -> str:
         return f"{self._endpoint}/api/{self._address.kind}/{self._address.repository}"
 
-    async def _tree(self, commit: str) -> AsyncIterator[RemoteFile]:
+    async def _tree(self, commit: str, ask: Asking) -> AsyncIterator[RemoteFile]:
         url: str | None = f"{self._api}/tree/{commit}?recursive=true&expand=false"
         for _ in range(_PAGES):
-            entries, following = await self._metadata(url or "", what=f"the files of {self._address.repository}")
-            if not isinstance(entries, list):
-                raise BadResponse(f"the Hub's listing of {self._address.repository} is not a list")
-            for entry in entries:
-                if (file := listed_file(entry)) is not None:
-                    yield file
+            files, following = await ask(partial(self._page, url or ""))
+            for file in files:
+                yield file
             if following is None:
                 return
             url = address_from(url or "", following)
@@ -128,11 +130,18 @@ class HubSource:
                 raise BadResponse("the Hub's listing goes on at another origin; it is not followed there")
         raise BadResponse(f"the Hub's listing of {self._address.repository} has more than {_PAGES} pages")
 
+    async def _page(self, url: str) -> tuple[tuple[RemoteFile, ...], str | None]:
+        """The files of one page, and the address of the next."""
+        entries, following = await self._metadata(url, what=f"the files of {self._address.repository}")
+        if not isinstance(entries, list):
+            raise BadResponse(f"the Hub's listing of {self._address.repository} is not a list")
+        return tuple(file for entry in entries if (file := listed_file(entry)) is not None), following
+
     async def _metadata(self, url: str, *, what: str) -> tuple[Any, str | None]:
         """A JSON document, and the address of the next page."""
         async with self._transport.request(url, credentials=await self._token()) as answer:
             if answer.status != 200:
-                raise error_for(answer.status, answer.headers, what=what)
+                raise await answer.refusal(what=what)
             try:
                 document = json.loads(await answer.read(_PAGE_LIMIT, what=what))
             except (ValueError, RecursionError) as error:
@@ -156,6 +165,8 @@ class HubSource:
                     self._forget(file, location)
                     answer.close()
                     continue
+                if answer.status >= 400 and answer.status != 416:
+                    raise await answer.refusal(what=file.path)
                 return answer, self._judged(answer, file, byte_range, location)
             except BaseException:
                 answer.close()
@@ -165,8 +176,6 @@ class HubSource:
     def _judged(self, answer: Answer, file: RemoteFile, byte_range: ByteRange | None, location: Location) -> int | None:
         if answer.status == 416:
             raise ContentChanged("the file is shorter than its listing says", path=file.path)
-        if answer.status >= 400:
-            raise error_for(answer.status, answer.headers, what=file.path)
         if byte_range is not None:
             check_part(answer.status, answer.headers, wanted=byte_range, size=file.size)
             length: int | None = len(byte_range)
@@ -189,16 +198,17 @@ class HubSource:
             return location
 
     async def _resolved(self, file: RemoteFile) -> Location:
+        """Where its bytes are. A redirect that fails for a moment is asked again by itself, not the whole chain of them."""
         self._refuse_offline()
-        address = self._address
-        url = f"{self._endpoint}/{address.prefix}{address.repository}/resolve/{self._commit}/{quote(file.path)}"
-        for _ in range(5):
-            async with self._transport.request(url, method="HEAD", credentials=await self._token(), redirects=0) as answer:
-                if answer.status >= 400:
-                    raise error_for(answer.status, answer.headers, what=f"{file.path} of {address.repository}")
-                refuse_other_content(answer.headers, file, self._commit)
-                target = answer.headers.get("Location")
-            if answer.status < 300 or not target:
+        began = url = self._reached.pop(file.path, None) or self._resolve_address(file)
+        for _ in range(_HOPS):
+            try:
+                target = await self._redirect(url, file)
+            except Transient:
+                if url != began:
+                    self._reached[file.path] = url
+                raise
+            if target is None:
                 return Location(url, None, direct=True)
             url = address_from(url, target)
             if origin_of(url) != self._origin:
@@ -206,6 +216,18 @@ class HubSource:
                     raise BadResponse(f"the Hub redirects {file.path} from https to http", path=file.path)
                 return Location(url, expiry(url), direct=False)
         raise BadResponse(f"the Hub redirects {file.path} in circles", path=file.path)
+
+    def _resolve_address(self, file: RemoteFile) -> str:
+        address = self._address
+        return f"{self._endpoint}/{address.prefix}{address.repository}/resolve/{self._commit}/{quote(file.path)}"
+
+    async def _redirect(self, url: str, file: RemoteFile) -> str | None:
+        """Where `url` leads for `file`, which is served here when that is None."""
+        async with self._transport.request(url, method="HEAD", credentials=await self._token(), redirects=0) as answer:
+            if answer.status >= 400:
+                raise await answer.refusal(what=f"{file.path} of {self._address.repository}")
+            refuse_other_content(answer.headers, file, self._commit)
+            return answer.headers.get("Location") if answer.status >= 300 else None
 
     def _forget(self, file: RemoteFile, location: Location) -> None:
         if self._locations.get(file.path) is location:
@@ -220,13 +242,16 @@ class HubSource:
     async def _token(self) -> Credentials | None:
         """Looked up once, on a thread of its own: an OAuth token may be refreshed over the network."""
         if not self._token_known:
-            token, headers = await _on_daemon_thread(_find_token), dict[str, str]()
+            token, headers, given_by = await _on_daemon_thread(_find_token), dict[str, str](), list[str]()
             if token:
                 if not re.fullmatch(r"[!-~]+", token):
                     raise ConfigurationError("the Hub's token (HF_TOKEN or the token file) holds characters no token has")
                 headers["Authorization"] = f"Bearer {token}"
-            headers |= given_headers(self._endpoint, self._environ)
-            self._credentials = Credentials(self._origin, headers) if headers else None
+                given_by.append(token_origin(token))
+            if given := given_headers(self._endpoint, self._environ):
+                headers |= given
+                given_by.append(variable_for(self._endpoint))
+            self._credentials = Credentials(self._origin, headers, " and ".join(given_by)) if headers else None
             self._token_known = True
         return self._credentials
 
@@ -292,6 +317,17 @@ def _find_token() -> str:
             raise
         # HOME is another user's, such as an image's /root for a pod with runAsUser: no token meant for this one is there.
         return ""
+
+
+def token_origin(token: str) -> str:
+    """Where `token`, which `_find_token` found, was given: the name of a variable, or the path of the token file."""
+    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        if os.environ.get(variable, "").strip() == token:
+            return variable
+    if "HF_OIDC_RESOURCE" in os.environ:
+        return "HF_OIDC_RESOURCE"
+    path = os.path.expanduser(os.path.expandvars(os.environ.get("HF_TOKEN_PATH") or _token_file()))
+    return f"the token file {path}" if os.path.lexists(path) else "huggingface_hub"
 
 
 def _token_file() -> str:

@@ -19,15 +19,16 @@ from fetcher.artifact import ArtifactRef, ByteRange, Digest, Listing, RemoteFile
 from fetcher.errors import (
     ConfigurationError,
     ContentChanged,
+    FetchError,
     NotFound,
-    SourceError,
     Unauthorized,
     Unreachable,
     UsageError,
+    out_of_descriptors,
 )
 from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.settings import Settings
-from fetcher.sources.base import Body, Capabilities
+from fetcher.sources.base import Asking, Body, Capabilities, once
 
 
 class LocalSource:
@@ -54,8 +55,8 @@ class LocalSource:
         text = "\n".join(f"{file.path} {file.validator}" for file in files)
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:40]
 
-    async def list(self, revision: str | None) -> Listing:
-        files = await asyncio.to_thread(self._files)
+    async def list(self, revision: str | None, ask: Asking = once) -> Listing:
+        files = await ask(lambda: asyncio.to_thread(self._files))
         known = await asyncio.to_thread(self._manifest)
         return Listing(revision, tuple(files), authenticated=known is not None and known.authenticated)
 
@@ -131,8 +132,7 @@ class LocalBody:
             await asyncio.wait([reading])  # the buffer and the descriptor are in use until then
             raise
         except OSError as error:
-            what = f"can't read {self._file.path}: {(error.strerror or '').lower()}"
-            raise Unreachable(what, path=self._file.path) from error
+            raise _classified(error, Path(self._file.path)) from error
 
 
 def open_local(ref: ArtifactRef) -> LocalSource:
@@ -181,7 +181,9 @@ def _mark(status: os.stat_result) -> str:
     return f"{status.st_dev}-{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
 
 
-def _classified(error: OSError, path: Path) -> SourceError:
+def _classified(error: OSError, path: Path) -> FetchError:
+    if (exhausted := out_of_descriptors(error, doing=f"open {error.filename or path}")) is not None:
+        return exhausted
     match error:
         case FileNotFoundError() | NotADirectoryError():
             return NotFound(f"{error.filename or path} does not exist")

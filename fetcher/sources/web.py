@@ -16,10 +16,10 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 from fetcher.artifact import CHUNK_SIZE, ArtifactRef, ByteRange, Listing, RemoteFile
 from fetcher.errors import BadResponse, ContentChanged, Unauthorized, UsageError
 from fetcher.sources.addresses import pins_of
-from fetcher.sources.base import Body, Capabilities
+from fetcher.sources.base import Asking, Body, Capabilities, once
 from fetcher.sources.locations import Location, expiry, is_signed
 from fetcher.transport.client import Answer, Credentials, HttpTransport, origin_of
-from fetcher.transport.headers import given_headers
+from fetcher.transport.headers import given_headers, variable_for
 from fetcher.transport.ranges import (
     check_part,
     check_whole,
@@ -29,7 +29,6 @@ from fetcher.transport.ranges import (
     refuse_encoded,
     validator,
 )
-from fetcher.transport.statuses import error_for
 
 _PROBE = 4 * CHUNK_SIZE
 """Bytes of the first range: what a first range is, as long as nobody knows how fast they come (`engine.concurrency`)."""
@@ -73,6 +72,7 @@ class WebSource:
         wanted = ByteRange(0, _PROBE)
         answer = await self._ask(self._url, wanted)
         try:
+            await self._refuse_error(answer, self._name)
             file, held = self._learned(answer, wanted)
         except BaseException:
             answer.close()
@@ -85,9 +85,9 @@ class WebSource:
             self._probe = (answer, held, time.monotonic())
         return f"{file.validator} {file.size}" if file.validator else None
 
-    async def list(self, revision: str | None) -> Listing:
+    async def list(self, revision: str | None, ask: Asking = once) -> Listing:
         if self._file is None:
-            await self.resolve()
+            await ask(self.resolve)
         if self._file is None:
             raise BadResponse("the server tells nothing of the file")
         authenticated = self._credentials is not None or is_signed(self._url)
@@ -110,8 +110,8 @@ class WebSource:
         mark = validator(headers)
         if answer.status == 416 and parse_content_range(headers.get("Content-Range", "bytes */0"))[1] == 0:
             return RemoteFile(self._name, 0, self._digests, mark), None
-        if answer.status >= 400 or answer.status not in (200, 206):
-            raise error_for(max(answer.status, 400), headers, what=self._name)
+        if answer.status not in (200, 206):
+            raise BadResponse(f"the server answers with status {answer.status} for {self._name}")
         refuse_encoded(headers)
         self._refuse_page(headers)
         if answer.status == 200:
@@ -123,6 +123,11 @@ class WebSource:
         if length is not None and length != len(sent):
             raise BadResponse(f"the server announces {length:,} bytes for a range of {len(sent):,}")
         return RemoteFile(self._name, total, self._digests, mark), sent
+
+    async def _refuse_error(self, answer: Answer, what: str) -> None:
+        """Raises what the status means. 416 is left to those who know the file's size."""
+        if answer.status >= 400 and answer.status != 416:
+            raise await answer.refusal(what=what)
 
     def _refuse_page(self, headers: Mapping[str, str]) -> None:
         """A server that wants a login, or a proxy that does, sends its page with a status of success."""
@@ -167,6 +172,7 @@ class WebSource:
             self._location = None
             answer = await self._ask(self._url, byte_range)
         try:
+            await self._refuse_error(answer, file.path)
             length = self._judged(answer, file, byte_range)
         except BaseException:
             answer.close()
@@ -177,8 +183,6 @@ class WebSource:
     def _judged(self, answer: Answer, file: RemoteFile, byte_range: ByteRange | None) -> int | None:
         if answer.status == 416:
             raise ContentChanged("the file is shorter now than when it was first asked for", path=file.path)
-        if answer.status >= 400:
-            raise error_for(answer.status, answer.headers, what=file.path)
         seen = validator(answer.headers)
         if file.validator is not None and seen is not None and seen != file.validator:
             raise ContentChanged(f"{file.path} was replaced at the server while it was fetched", path=file.path)
@@ -216,9 +220,12 @@ def _file_name(path: str) -> str:
 
 def _credentials(parts: SplitResult, url: str, environ: Mapping[str, str]) -> Credentials | None:
     """What the address itself and the environment give for its origin."""
-    headers = {}
+    headers, given_by = {}, list[str]()
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
         headers["Authorization"] = "Basic " + base64.b64encode(pair).decode()
-    headers |= given_headers(url, environ)
-    return Credentials(origin_of(url), headers) if headers else None
+        given_by.append("the address")
+    if given := given_headers(url, environ):
+        headers |= given
+        given_by.append(variable_for(url))
+    return Credentials(origin_of(url), headers, " and ".join(given_by)) if headers else None

@@ -22,17 +22,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import pytest
 
 from fetcher.artifact import ByteRange, Digest, Listing, RemoteFile
-from fetcher.errors import ContentChanged, FetchError, NotFound, SourceError, Transient
+from fetcher.errors import ContentChanged, FetchError, NotFound, Refused, SourceError, Transient
 from fetcher.sources.base import Source
 from fetcher.testing.checkpoint import random_bytes
+from fetcher.testing.effects import Status
+from fetcher.testing.faults import Fault, Faults
+from fetcher.testing.interruptions import Stall
 
+T = TypeVar("T")
 MakeSource = Callable[[Mapping[str, bytes]], Source]
 
 _SIZE = 300_000
@@ -53,6 +57,20 @@ async def listing_of(source: Source) -> Listing:
     return await source.list(await source.resolve())
 
 
+async def again_at_once(request: Callable[[], Awaitable[T]]) -> T:
+    """A `sources.base.Asking` that makes a request twice more at most."""
+    for _ in range(2):
+        with contextlib.suppress(Transient):
+            return await request()
+    return await request()
+
+
+def _faults_of(faults: Faults | None) -> Faults:
+    if faults is None:
+        pytest.skip("this source asks no server")
+    return faults
+
+
 def actual(digest: Digest, content: bytes) -> str:
     """What `digest` ought to be."""
     if digest.algorithm == "sha256":
@@ -61,7 +79,7 @@ def actual(digest: Digest, content: bytes) -> str:
 
 
 class SourceConformance:
-    """Override the two fixtures and, where they differ, the attributes.
+    """Override the two fixtures, `faults` for a source that asks a server, and, where they differ, the attributes.
 
     `files` is the artifact published: a source of single files overrides it with one. `secret` is the credential that
     `make_source` and `missing_source` give to the source, if it takes one. `missing_errors` is what it may say of an
@@ -85,6 +103,11 @@ class SourceConformance:
     def missing_source(self) -> Source:
         """A source for a place where nothing is published."""
         raise NotImplementedError("a subclass provides this fixture")
+
+    @pytest.fixture
+    def faults(self) -> Faults | None:
+        """Those of the server that both fixtures ask; None for a source that asks none."""
+        return None
 
     @property
     def largest(self) -> bytes:
@@ -249,6 +272,30 @@ class SourceConformance:
             shown += [str(error), repr(error)]
             error = error.__cause__ or error.__context__
         assert self.secret not in "\n".join(shown)
+
+    # A server that is slow, busy, or says no
+
+    async def test_a_late_answer_is_waited_for(self, make_source: MakeSource, faults: Faults | None) -> None:
+        async with aclosing(make_source(self.files)) as source:
+            _faults_of(faults).add(Fault(Stall(seconds=0.7)))
+            file = self.file_in(await listing_of(source))
+            assert await read(source, file, ByteRange(1000, 2000)) == self.largest[1000:2000]
+
+    @pytest.mark.parametrize("status", [429, 503])
+    async def test_a_listing_goes_on_at_the_request_that_failed(
+        self, make_source: MakeSource, faults: Faults | None, status: int
+    ) -> None:
+        """With every other request refused, a listing that began anew each time would never end."""
+        async with aclosing(make_source(self.files)) as source:
+            _faults_of(faults).add(Fault(Status(status), every=2))
+            listing = await source.list(await again_at_once(source.resolve), again_at_once)
+        assert sorted(file.path for file in listing.files) == sorted(self.files)
+
+    async def test_what_the_server_says_of_its_error_is_said(self, make_source: MakeSource, faults: Faults | None) -> None:
+        async with aclosing(make_source(self.files)) as source:
+            _faults_of(faults).add(Fault(Status(451, (("X-Error-Message", "not in your country"),))))
+            with pytest.raises(Refused, match="not in your country"):
+                await listing_of(source)
 
     # Ends
 

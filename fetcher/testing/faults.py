@@ -31,6 +31,7 @@ class Effect:
 @dataclass(frozen=True, slots=True, eq=False)
 class Fault:
     """`effect` for the `nth` matching request (counted from 1) and those after it, `times` in all; None means for ever.
+    Of those only each `every`th: 2 is every other one.
 
     `path` is a regular expression searched in the decoded path and in each value of the query, where a blob's address
     names its file.
@@ -44,6 +45,7 @@ class Fault:
     ranged: bool | None = None
     nth: int = 1
     times: int | None = None
+    every: int = 1
 
     def matches(self, request: Request, response: Response) -> bool:
         text = "\n".join((request.path, *request.query.values()))
@@ -92,6 +94,7 @@ class Faults:
 
     def _due(self, fault: Fault) -> bool:
         self._matched[fault] += 1
-        due = self._matched[fault] >= fault.nth and (fault.times is None or self._fired[fault] < fault.times)
+        beyond = self._matched[fault] - fault.nth
+        due = beyond >= 0 and beyond % fault.every == 0 and (fault.times is None or self._fired[fault] < fault.times)
         self._fired[fault] += due
         return due

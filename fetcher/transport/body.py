@@ -71,13 +71,14 @@ class OrdinaryBody:
     async def _next(self) -> bool:
         """Get the next piece; False at the end, and when there is an error to raise."""
         if self._error is None:
+            scope = asyncio.timeout(self._stall)
             try:
-                async with asyncio.timeout(self._stall):
+                async with scope:
                     self._rest = memoryview(await self._response.content.readany())
                 self._seen += len(self._rest)
                 self._error = self._misfit()
             except (TimeoutError, aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
-                self._error = self._classified(error)
+                self._error = self._classified(error, silent=scope.expired())
         return self._error is None and len(self._rest) > 0
 
     def _misfit(self) -> BadResponse | None:
@@ -89,10 +90,9 @@ class OrdinaryBody:
             return BadResponse(f"the server announced {self._length:,} bytes for {self._what} and ended after {self._seen:,}")
         return None
 
-    def _classified(self, error: Exception) -> FetchError:
-        match error:
-            case TimeoutError():
-                return Stalled(f"nothing came for {self._stall:.0f} s in the middle of {self._what} (--timeout-stall)")
-            case aiohttp.ClientPayloadError():
-                return Unreachable(f"the connection ended after {self._seen:,} bytes of {self._what}")
+    def _classified(self, error: Exception, *, silent: bool) -> FetchError:
+        if silent:
+            return Stalled(f"nothing came for {self._stall:.0f} s in the middle of {self._what} (--timeout-stall)")
+        if isinstance(error, aiohttp.ClientPayloadError):
+            return Unreachable(f"the connection ended after {self._seen:,} bytes of {self._what}")
         return Unreachable(f"the connection broke after {self._seen:,} bytes of {self._what}: {type(error).__name__}")

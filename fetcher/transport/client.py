@@ -7,10 +7,12 @@ for, and a step from https to http is taken only by callers that can verify what
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -19,14 +21,27 @@ import aiohttp
 import yarl
 
 from fetcher import __version__
-from fetcher.errors import BadResponse, ConfigurationError, FetchError, Stalled, Unreachable, Untrusted
+from fetcher.errors import (
+    BadResponse,
+    ConfigurationError,
+    FetchError,
+    Stalled,
+    Transient,
+    Unreachable,
+    Untrusted,
+    out_of_descriptors,
+)
 from fetcher.transport.body import ResponseBody, receiving
+from fetcher.transport.complaints import BODY_LIMIT, complaint
+from fetcher.transport.statuses import PROXY_ADVICE, Refusal, error_for, passes_by
 from fetcher.transport.trust import tls_context
 
 REDIRECTS = 10
 """The Hub needs one or two, a mirror one more."""
-CONNECT_TIMEOUT = 20.0
-"""Seconds for DNS, TCP and TLS: two lost SYNs (1 + 2 s) and a slow handshake on the far side of the world fit in."""
+COMPLAINT_TIMEOUT = 2.0
+"""Seconds for the text of an error, which comes with its head or is not worth waiting for."""
+_REACHED = 1000
+"""Addresses at most whose redirects are remembered: more than fail at once."""
 _REDIRECT_STATUSES = (301, 302, 303, 307, 308)
 _HEAD_LIMIT = 32 * 1024
 _READ = 64 * 1024
@@ -35,10 +50,23 @@ _NO_ADDRESS = "the server redirects to something that is no web address"
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Headers for one origin only."""
+    """Headers for one origin only. `given_by` says where they come from: a variable, a file, the address; never a value."""
 
     origin: str
     headers: Mapping[str, str]
+    given_by: str = "the environment"
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """All that a message must not repeat: values, the token in one, the password in one."""
+        words = [word for value in self.headers.values() for word in (value, value.rpartition(" ")[2])]
+        for value in self.headers.values():
+            scheme, _, encoded = value.partition(" ")
+            if scheme.lower() == "basic":
+                with suppress(ValueError):
+                    pair = base64.b64decode(encoded).decode("utf-8", "replace")
+                    words += [pair, pair.partition(":")[2]]
+        return tuple(sorted({word for word in words if word}, key=len, reverse=True))
 
     def __repr__(self) -> str:
         return f"<Credentials for {self.origin}>"
@@ -65,11 +93,12 @@ def address_from(url: str, reference: str) -> str:
 
 
 class Answer:
-    """A response whose head has arrived. `url` is where it finally came from."""
+    """A response whose head has arrived. `url` is where it finally came from, `sent` the credentials that went there."""
 
-    def __init__(self, response: aiohttp.ClientResponse, url: str, *, stall: float) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, url: str, *, stall: float, sent: Credentials | None = None) -> None:
         self._response = response
         self._stall = stall
+        self._sent = sent
         self._body: ResponseBody | None = None
         self.url = url
         self.status = response.status
@@ -88,6 +117,22 @@ class Answer:
             if len(content) > limit:
                 raise BadResponse(f"more than {limit:,} bytes for {what}")
         return bytes(content)
+
+    async def refusal(self, *, what: str) -> FetchError:
+        """The error that this answer is, with the server's own words; `what` completes "for ..."."""
+        sent = self._sent
+        said = complaint(self.headers, await self._beginning(), secrets=sent.secrets if sent else ())
+        return error_for(Refusal(self.status, self.headers, said, sent.given_by if sent else ""), what=what)
+
+    async def _beginning(self) -> bytes:
+        """What comes of an error's body within a moment."""
+        buffer, content = memoryview(bytearray(BODY_LIMIT)), bytearray()
+        with suppress(FetchError, TimeoutError):
+            async with asyncio.timeout(COMPLAINT_TIMEOUT):
+                body = self.body(length=None, what="an error")
+                while len(content) < BODY_LIMIT and (count := await body.readinto(buffer)):
+                    content += buffer[:count]
+        return bytes(content[:BODY_LIMIT])
 
     def close(self) -> None:
         """Give the connection back if the body has ended, else drop it at once."""
@@ -111,6 +156,7 @@ class HttpTransport:
         self._environ = environ
         self._session: aiohttp.ClientSession | None = None
         self._context: ssl.SSLContext | None = None
+        self._reached: dict[tuple[str, str, bool], str] = {}
 
     @asynccontextmanager
     async def request(
@@ -147,18 +193,37 @@ class HttpTransport:
         allow_downgrade: bool = False,
         redirects: int = REDIRECTS,
     ) -> Answer:
-        """As `request`; the caller closes the answer."""
+        """As `request`; the caller closes the answer.
+
+        Where an address that a redirect led to fails for a moment, the next request begins there: else a chain of redirects
+        would begin anew with each failure. If that fails too it begins at its first address, which may lead elsewhere by now.
+        """
+        asked = (method, url, allow_downgrade)
+        resumed = self._reached.pop(asked, None)
+        began = url = resumed or url
         for _ in range(redirects + 1):
-            sent = dict(headers or {})
-            if credentials is not None and credentials.origin == origin_of(url):
-                sent.update(credentials.headers)
-            response = await self._head(method, url, sent)
+            sent = credentials if credentials is not None and credentials.origin == origin_of(url) else None
+            try:
+                response = await self._head(method, url, {**(headers or {}), **(sent.headers if sent else {})})
+            except Transient:
+                self._remember(asked, url, began)
+                raise
+            if response.status in (401, 403, 404, 410) and url == resumed:
+                response.close()
+                url, resumed = asked[1], None
+                continue
             location = response.headers.get("Location")
             if response.status not in _REDIRECT_STATUSES or not location or redirects == 0:
-                return Answer(response, url, stall=self._stall)
+                if passes_by(response.status):
+                    self._remember(asked, url, began)
+                return Answer(response, url, stall=self._stall, sent=sent)
             response.close()
             url = _next_hop(url, location, allow_downgrade=allow_downgrade)
         raise BadResponse(f"more than {redirects} redirects from {_host(url)}")
+
+    def _remember(self, asked: tuple[str, str, bool], url: str, began: str) -> None:
+        if url != began and len(self._reached) < _REACHED:
+            self._reached[asked] = url
 
     async def aclose(self) -> None:
         """Close all connections. Idempotent."""
@@ -167,18 +232,19 @@ class HttpTransport:
             await session.close()
 
     async def _head(self, method: str, url: str, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
-        session = self._opened()
+        session, scope = self._opened(), asyncio.timeout(self._stall)
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT + self._stall):
+            async with scope:
                 # encoded=True: quoting a signed address anew would break its signature.
                 return await session.request(
                     method, yarl.URL(url, encoded=True), headers=headers, allow_redirects=False, ssl=self._tls(url)
                 )
-        except TimeoutError:
-            raise Stalled(
-                f"connection timed out: no answer from {_host(url)} within {CONNECT_TIMEOUT + self._stall:.0f} s"
-            ) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
+            # A socket's own ETIMEDOUT is a TimeoutError too.
+            if scope.expired():
+                raise Stalled(
+                    f"connection timed out: no answer from {_host(url)} within {self._stall:.0f} s (--timeout-stall)"
+                ) from None
             raise _classified(error, url) from error
 
     def _tls(self, url: str) -> ssl.SSLContext | bool:
@@ -195,7 +261,7 @@ class HttpTransport:
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 # Heads and bodies have deadlines of their own: aiohttp's timer would go on running while a sink receives.
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=None),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=None, sock_read=None),
                 auto_decompress=False,
                 trust_env=True,
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -224,17 +290,27 @@ def _next_hop(url: str, location: str, *, allow_downgrade: bool) -> str:
 def _classified(error: Exception, url: str) -> FetchError:
     """A sentence in the phrases that operators' classifiers already know, naming the host only."""
     host = _host(url)
+    if (exhausted := _out_of_descriptors(error, host)) is not None:
+        return exhausted
     match error:
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError() | ssl.SSLError():
             return Untrusted(f"certificate verify failed for {host}; add its CA by SSL_CERT_FILE: {_plain(error)}")
         case aiohttp.ClientConnectorDNSError():
             return Unreachable(f"could not resolve host {host}")
-        case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
+        case aiohttp.ClientHttpProxyError():
+            return _refused_by_proxy(error.status, host)
+        case aiohttp.ClientProxyConnectionError():
             return Unreachable(f"failed to connect to {host} through the proxy: {_plain(error)}")
-        case aiohttp.ServerTimeoutError():
-            return Stalled(f"connection timed out: {host} did not answer")
         case aiohttp.InvalidURL() | ValueError():
             return ConfigurationError(f"not an address that can be asked: host {host!r}")
+    return _broken(error, host)
+
+
+def _broken(error: Exception, host: str) -> FetchError:
+    """What the connection, or the answer on it, suffered from."""
+    match error:
+        case aiohttp.ServerTimeoutError():
+            return Stalled(f"connection timed out: {host} did not answer")
         case aiohttp.ClientConnectorError() if isinstance(error.os_error, ConnectionRefusedError):
             return Unreachable(f"failed to connect to {host}: connection refused")
         case aiohttp.ClientConnectorError():
@@ -244,6 +320,27 @@ def _classified(error: Exception, url: str) -> FetchError:
         case aiohttp.ClientResponseError():
             return BadResponse(f"{host} answers with something that is not HTTP: {_plain(error)}")
     return Unreachable(f"the connection to {host} broke: {type(error).__name__}")
+
+
+def _out_of_descriptors(error: Exception, host: str) -> FetchError | None:
+    """The error when no socket could be opened: neither the server nor the network is to blame."""
+    doing = f"connect to {host}"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        try:
+            socket.socket().close()  # the resolver does not tell that it could not open one
+        except OSError as own:
+            return out_of_descriptors(own, doing=doing)
+    return out_of_descriptors(error, doing=doing) if isinstance(error, OSError) else None
+
+
+def _refused_by_proxy(status: int, host: str) -> FetchError:
+    """What an answer to CONNECT means."""
+    answered = f"the proxy returned error: {status} for the connection to {host}"
+    if status == 407:
+        return ConfigurationError(f"{answered}; {PROXY_ADVICE}")
+    if status < 400 or passes_by(status):
+        return Unreachable(answered)
+    return ConfigurationError(f"{answered}; check HTTPS_PROXY, and let NO_PROXY name hosts that need no proxy")
 
 
 def _plain(error: Any) -> str:

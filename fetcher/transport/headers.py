@@ -16,9 +16,14 @@ _OURS = {"Accept-Encoding", "Connection", "Content-Length", "Host", "If-Range", 
 """What the transport itself decides, request by request."""
 
 
+def variable_for(url: str) -> str:
+    """The name of the variable for the host of `url`."""
+    return f"{urlsplit(url).hostname}-headers"
+
+
 def given_headers(url: str, environ: Mapping[str, str]) -> dict[str, str]:
     """Those for the host of `url`; none of them may contradict the transport. Raises ConfigurationError, without a value."""
-    variable = f"{urlsplit(url).hostname}-headers"
+    variable = variable_for(url)
     text = environ.get(variable, "").strip()
     if not text:
         return {}

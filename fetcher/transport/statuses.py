@@ -1,9 +1,22 @@
-"""What a status means, in the words of `fetcher.errors`; how long a server asks to wait."""
+"""What a status means, in the words of `fetcher.errors`; how long a server asks to wait.
+
+::
+
+    401 403                    Unauthorized, GatedRepo   77
+    404 410                    NotFound                  66
+    407 511                    ConfigurationError        78  the proxy, or the network, wants a login
+    420 429                    RateLimited               75  worth another try
+    408 409 421 423 425 499    Unreachable               69  worth another try
+    500 and above              Unreachable               69  worth another try, but for 501, 505, 510
+    any other from 400 on      Refused                   77  the same request would be refused again
+    anything below 400         BadResponse               69  worth another try: no answer to what was asked for
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -14,12 +27,37 @@ from fetcher.errors import (
     GatedRepo,
     NotFound,
     RateLimited,
+    Refused,
     Unauthorized,
     Unreachable,
 )
 
 LONGEST_WAIT = 3600.0
 """Seconds. The Hub's windows are five minutes; what asks for more than an hour is a mistake or malice."""
+
+_TOO_MANY = {420, 429}
+"""420 is what some mirrors and older gateways say in the place of 429."""
+_PASSING = {408, 409, 421, 423, 425, 499}
+"""A timeout, a conflict with another request, a connection to the wrong server, a lock, too early, a proxy's client gone."""
+_NEVER = {501, 505, 510}
+"""The server does not know the method, the version or the extension: it won't learn it by the next try."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What is known of an answer that is an error. `said` is the server's own text, fit to be shown (`transport.complaints`).
+
+    `sent` says where the credential that the request carried came from; "" when it carried none.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    said: str = ""
+    sent: str = ""
+
+    @property
+    def code(self) -> str:
+        return self.headers.get("X-Error-Code", "")
 
 
 def retry_after(headers: Mapping[str, str], *, now: datetime | None = None) -> float | None:
@@ -40,37 +78,55 @@ def retry_after(headers: Mapping[str, str], *, now: datetime | None = None) -> f
     return min(float(limit[1]) + 1.0, LONGEST_WAIT) if limit else None
 
 
-def error_for(status: int, headers: Mapping[str, str], *, what: str) -> FetchError:
-    """The error that `status` (400 and above) means for `what`, which completes "for ..."."""
-    code = headers.get("X-Error-Code", "")
-    answered = f"the server returned error: {status} for {what}"
+def passes_by(status: int) -> bool:
+    """Whether the same request is worth another try."""
+    return status in _TOO_MANY or status in _PASSING or (status >= 500 and status not in _NEVER and status != 511)
+
+
+def error_for(refusal: Refusal, *, what: str) -> FetchError:
+    """The error that a status means for `what`, which completes "for ..."."""
+    status, wait = refusal.status, retry_after(refusal.headers)
+    if status < 400:
+        return BadResponse(f"the server answers with status {status} for {what}")
+    said = f': the server says "{refusal.said}"' if refusal.said else ""
+    answered = f"the server returned error: {status} for {what}{said}"
     match status:
-        case 401 | 403 if code == "GatedRepo":
-            return GatedRepo(
-                f"{answered}: access has to be granted first; ask for it on the repository's page, then set HF_TOKEN"
-            )
-        case 404 | 410:
-            return NotFound(f"{answered}; {_missing(code)}")
-        case 401 if code in ("RepoNotFound", "RevisionNotFound", "EntryNotFound") or code == "":
-            return Unauthorized(f"{answered}: it does not exist, or is private; check the name, and set HF_TOKEN")
         case 401 | 403:
-            return Unauthorized(f"{answered}: the credentials are missing, wrong, or lack the right to read it")
+            return _unauthorized(refusal, answered)
+        case 404 | 410:
+            return NotFound(f"{answered}; {_missing(refusal)}")
         case 407:
-            return ConfigurationError(f"{answered}: the proxy asks for credentials; put them into HTTPS_PROXY")
-        case 429:
-            return RateLimited(f"{answered}: too many requests", retry_after=retry_after(headers))
-        case 408 | 425:
-            return Unreachable(answered, retry_after=retry_after(headers))
-        case _ if status >= 500:
-            return Unreachable(answered, retry_after=retry_after(headers))
-        case _:
-            return BadResponse(answered)
+            return ConfigurationError(f"{answered}; {PROXY_ADVICE}")
+        case 511:
+            return ConfigurationError(f"{answered}; the network asks for a login before it lets anything through")
+        case _ if status in _TOO_MANY:
+            return RateLimited(f"{answered}; too many requests", retry_after=wait)
+        case _ if passes_by(status):
+            return Unreachable(answered, retry_after=wait)
+    return Refused(f"{answered}; the same request would be refused again, so it is not repeated")
 
 
-def _missing(code: str) -> str:
-    match code:
+PROXY_ADVICE = "the proxy asks for credentials; put them into HTTPS_PROXY (for http:// addresses into HTTP_PROXY)"
+
+
+def _unauthorized(refusal: Refusal, answered: str) -> Unauthorized:
+    credentials = f"credentials were sent (from {refusal.sent})" if refusal.sent else "no credentials were sent"
+    if refusal.code == "GatedRepo":
+        advice = "ask for it on the repository's page" + ("" if refusal.sent else ", then set HF_TOKEN")
+        return GatedRepo(f"{answered}; access has to be granted first; {advice}; {credentials}")
+    if refusal.sent:
+        return Unauthorized(f"{answered}; {credentials}: they are wrong, expired, or lack the right to read it")
+    if refusal.status == 401 and refusal.code in ("RepoNotFound", "RevisionNotFound", "EntryNotFound", ""):
+        advice = "it does not exist, or is private; check the name, and set HF_TOKEN"
+        return Unauthorized(f"{answered}; {credentials}: {advice}")
+    return Unauthorized(f"{answered}; {credentials}: they are missing, or this address may not be read by everybody")
+
+
+def _missing(refusal: Refusal) -> str:
+    match refusal.code:
         case "RepoNotFound":
-            return "there is no such repository (or it is private: set HF_TOKEN); check owner and name"
+            seen = f"credentials were sent, from {refusal.sent}" if refusal.sent else "set HF_TOKEN"
+            return f"there is no such repository (or it is private: {seen}); check owner and name"
         case "RevisionNotFound":
             return "the repository has no such revision; check branch, tag or commit"
         case "EntryNotFound":

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from fetcher.artifact import ArtifactRef
 from fetcher.engine.verification import verify
-from fetcher.errors import CannotWrite, LocalIOError, OutOfSpace
+from fetcher.errors import CannotWrite, LocalIOError, OutOfSpace, StoreError, TooManyOpenFiles
 from fetcher.events import Retrying, silent
 from fetcher.store.catalog import find
 from fetcher.testing.origin import Origin
@@ -87,6 +88,48 @@ class TestBrokenDisks:
         assert not (faulty.path / "cache" / KEY).exists()
         faulty.obey()
         assert contents((await fetch(cache_dir=faulty.path / "cache")).path) == FILES
+
+    @pytest.mark.parametrize("operation", ["write", "read"])
+    @pytest.mark.parametrize(
+        "code", [errno.ETIMEDOUT, errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN, errno.ESTALE, errno.EAGAIN]
+    )
+    async def test_an_error_that_sounds_like_the_network_is_the_disks(
+        self, origin: Origin, fetch: Fetcher, faulty: FaultFilesystem, operation: str, code: int
+    ) -> None:
+        """A soft mount of NFS says ETIMEDOUT, a FUSE daemon that died ENOTCONN. Python calls some of them TimeoutError."""
+        origin.add_repo("org/model", FILES)
+        faulty.obey(Rule(operation, match=".safetensors", error=code, after=MiB))  # type: ignore[arg-type]
+        with pytest.raises(LocalIOError, match="the staged file") as caught:
+            await fetch(cache_dir=faulty.path / "cache")
+        assert caught.value.exit_code == 74
+        assert os.strerror(code).lower() in caught.value.message
+        assert not [event for event in fetch.events if isinstance(event, Retrying)]
+
+    @pytest.mark.parametrize(
+        ("code", "error", "sentence", "exit_code"),
+        [
+            (errno.EMFILE, TooManyOpenFiles, "raise the limit with ulimit -n", 78),
+            (errno.ENFILE, LocalIOError, "raise fs.file-max", 74),
+            (errno.EPERM, CannotWrite, "fsGroup", 73),
+            (errno.EDQUOT, OutOfSpace, "no space left on device", 73),
+        ],
+    )
+    async def test_each_number_has_its_sentence(
+        self,
+        origin: Origin,
+        fetch: Fetcher,
+        faulty: FaultFilesystem,
+        code: int,
+        error: type[StoreError],
+        sentence: str,
+        exit_code: int,
+    ) -> None:
+        origin.add_repo("org/model", FILES)
+        faulty.obey(Rule("create", match="model-00001", error=code))
+        with pytest.raises(error, match=sentence) as caught:
+            await fetch(cache_dir=faulty.path / "cache")
+        assert caught.value.exit_code == exit_code
+        assert "disk" not in caught.value.message
 
     async def test_after_a_failed_sync_the_file_is_fetched_again(
         self, origin: Origin, fetch: Fetcher, faulty: FaultFilesystem

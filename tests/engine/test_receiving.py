@@ -13,7 +13,8 @@ import pytest
 from fetcher.engine.buffers import BufferPool
 from fetcher.engine.incoming import Cursor, Incoming
 from fetcher.engine.pace import RateLimit
-from fetcher.engine.receiving import NICENESS, TURN, Pull, Receiver
+from fetcher.engine.pull import Pull
+from fetcher.engine.receiving import NICENESS, TURN, Receiver
 from fetcher.engine.schedule import Assignment
 from fetcher.errors import Stalled
 from fetcher.integrity.digests import new_chunk_hasher

@@ -11,7 +11,7 @@ import pytest
 
 from fetcher.artifact import ByteRange, Digest, Listing, RemoteFile
 from fetcher.errors import NotFound
-from fetcher.sources.base import Body, Capabilities, Source
+from fetcher.sources.base import Asking, Body, Capabilities, Source, once
 from fetcher.testing.conformance import MakeSource, SourceConformance
 
 
@@ -32,7 +32,7 @@ class MemorySource:
         text = repr(sorted(self._files.items())) if self._broken != "revision" else ""
         return hashlib.sha256(text.encode()).hexdigest()
 
-    async def list(self, revision: str | None) -> Listing:
+    async def list(self, revision: str | None, ask: Asking = once) -> Listing:
         extra = int(self._broken == "size")
         files = (
             RemoteFile(path, len(content) + extra, (Digest("sha256", hashlib.sha256(content).hexdigest()),))

@@ -16,13 +16,14 @@ from fetcher.sources import open_source
 from fetcher.sources.base import Source
 from fetcher.testing.checkpoint import random_bytes
 from fetcher.testing.conformance import MakeSource, SourceConformance
+from fetcher.testing.faults import Faults
 from fetcher.testing.origin import Origin
 from fetcher.testing.repository import Repository
 
 
 @pytest.fixture
 def origin() -> Iterator[Origin]:
-    with Origin(tokens=["hf_conformance"], lfs_threshold=10_000) as running:
+    with Origin(tokens=["hf_conformance"], lfs_threshold=10_000, page_size=1) as running:
         yield running
 
 
@@ -38,6 +39,10 @@ class TestHub(SourceConformance):
     @pytest.fixture(autouse=True)
     def token(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HF_TOKEN", "hf_conformance")
+
+    @pytest.fixture
+    def faults(self, origin: Origin) -> Faults:
+        return origin.faults
 
     @pytest.fixture
     def make_source(self, origin: Origin) -> MakeSource:
@@ -60,6 +65,10 @@ class TestHub(SourceConformance):
 class TestWeb(SourceConformance):
     files: ClassVar[Mapping[str, bytes]] = {"model.bin": random_bytes("web", 300_000)}
     secret = "s3cr3t"
+
+    @pytest.fixture
+    def faults(self, origin: Origin) -> Faults:
+        return origin.faults
 
     @pytest.fixture
     def make_source(self, origin: Origin) -> MakeSource:

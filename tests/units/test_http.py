@@ -20,6 +20,8 @@ from fetcher.errors import (
     NotFound,
     RangesUnsupported,
     RateLimited,
+    Refused,
+    Transient,
     Unauthorized,
     Unreachable,
     UnsupportedScheme,
@@ -29,7 +31,7 @@ from fetcher.sources.addresses import HubAddress, hub_address, hub_endpoint, sch
 from fetcher.sources.locations import EXPIRY_MARGIN, Location, expiry
 from fetcher.transport.client import address_from, origin_of
 from fetcher.transport.ranges import check_part, check_whole, content_length, parse_content_range, range_header, validator
-from fetcher.transport.statuses import LONGEST_WAIT, error_for, retry_after
+from fetcher.transport.statuses import LONGEST_WAIT, Refusal, error_for, passes_by, retry_after
 
 HUB = {"HF_ENDPOINT": "https://hub.example/mirror"}
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -144,11 +146,14 @@ class TestStatuses:
             (403, "GatedRepo", GatedRepo), (401, "GatedRepo", GatedRepo), (410, "", NotFound),
             (404, "RepoNotFound", NotFound), (404, "EntryNotFound", NotFound),
             (407, "", ConfigurationError), (408, "", Unreachable), (429, "", RateLimited), (500, "", Unreachable),
-            (503, "", Unreachable), (400, "", BadResponse), (418, "", BadResponse),
+            (503, "", Unreachable), (400, "", Refused), (402, "", Refused), (405, "", Refused), (418, "", Refused),
+            (422, "", Refused), (451, "", Refused), (501, "", Refused), (505, "", Refused), (511, "", ConfigurationError),
+            (420, "", RateLimited), (409, "", Unreachable), (423, "", Unreachable), (425, "", Unreachable),
+            (499, "", Unreachable), (520, "", Unreachable), (204, "", BadResponse), (304, "", BadResponse),
         ],
     )  # fmt: skip
     def test_each_has_its_word(self, status: int, code: str, error: type[FetchError]) -> None:
-        assert type(error_for(status, {"X-Error-Code": code}, what="a file")) is error
+        assert type(error_for(Refusal(status, {"X-Error-Code": code}), what="a file")) is error
 
     @pytest.mark.parametrize(
         ("status", "code", "advice"),
@@ -156,13 +161,25 @@ class TestStatuses:
             (404, "RepoNotFound", "no such repository"), (404, "RevisionNotFound", "no such revision"),
             (404, "EntryNotFound", "no such file"), (404, "", "nothing at this address"), (410, "?", "nothing at this address"),
             (401, "", "does not exist, or is private"), (401, "RepoNotFound", "does not exist, or is private"),
-            (401, "InvalidToken", "credentials are missing, wrong"), (403, "", "credentials are missing, wrong"),
-            (403, "RepoNotFound", "credentials are missing, wrong"), (403, "GatedRepo", "access has to be granted"),
-            (407, "", "HTTPS_PROXY"),
+            (401, "InvalidToken", "no credentials were sent: they are missing"), (403, "", "no credentials were sent"),
+            (403, "RepoNotFound", "no credentials were sent"), (403, "GatedRepo", "access has to be granted"),
+            (407, "", "HTTPS_PROXY"), (451, "", "the same request would be refused again"),
         ],
     )  # fmt: skip
     def test_each_says_what_to_look_at(self, status: int, code: str, advice: str) -> None:
-        assert advice in error_for(status, {"X-Error-Code": code}, what="a file").message
+        assert advice in error_for(Refusal(status, {"X-Error-Code": code}), what="a file").message
+
+    @given(st.integers(400, 599))
+    def test_what_is_final_is_never_worth_another_try(self, status: int) -> None:
+        assert isinstance(error_for(Refusal(status, {}), what="a file"), Transient) == passes_by(status)
+
+    def test_the_servers_words_come_before_ours_and_a_token_that_was_sent_is_not_asked_for(self) -> None:
+        refusal = Refusal(401, {}, said="token is expired", sent="HF_TOKEN")
+        assert error_for(refusal, what="a file").message == (
+            'the server returned error: 401 for a file: the server says "token is expired"; '
+            "credentials were sent (from HF_TOKEN): they are wrong, expired, or lack the right to read it"
+        )
+        assert "set HF_TOKEN" in error_for(Refusal(401, {}), what="a file").message
 
     @pytest.mark.parametrize(
         ("headers", "seconds"),
@@ -196,7 +213,7 @@ class TestStatuses:
     @settings(max_examples=50)
     @given(st.integers(400, 599), st.sampled_from(["", "RepoNotFound", "RevisionNotFound", "EntryNotFound", "GatedRepo", "?"]))
     def test_every_sentence_has_the_words_that_operators_look_for(self, status: int, code: str) -> None:
-        error = error_for(status, {"X-Error-Code": code, "Retry-After": "7"}, what="a file")
+        error = error_for(Refusal(status, {"X-Error-Code": code, "Retry-After": "7"}), what="a file")
         assert f"returned error: {status} for a file" in error.sentence()
         if isinstance(error, RateLimited | Unreachable):
             assert error.retry_after == 7.0

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fetcher.engine.pace import FLOOR, RateLimit, TrickleJudge
+from fetcher.engine.pace import LEAST, Gain, RateLimit, TrickleJudge
+from fetcher.engine.pull import Pull
+from fetcher.engine.schedule import Assignment
 
 BURST = 0.25
 """Seconds' worth that may come at once after a pause."""
@@ -83,48 +85,102 @@ class TestRateLimit:
 
 
 class TestTrickles:
-    def judge(self, *, finished: list[float] | None = None) -> TrickleJudge:
-        judge = TrickleJudge(10.0, floor=FLOOR)
-        for rate in finished or ():
-            judge.finished(rate)
-        return judge
+    def judge(self) -> TrickleJudge:
+        return TrickleJudge(10.0, patience=30.0)
 
     @pytest.mark.parametrize(
-        ("rates", "slow"),
+        ("rate", "siblings", "slow"),
         [
-            ([1e8, 1e8, 1e8], []),
-            ([1e8, 1e8, 2e7], []),
-            ([1e8, 1e8, 0.051e8], []),
-            ([1e8, 1e8, 0.049e8], [2]),
-            ([1e8, 10.0], [1]),
-            # It is no measure of itself: of the mean of both it would be more than a twentieth.
-            ([1e8, 3e6], [1]),
-            ([0.0, 1e8, 0.0, 1e8, 1e8], [0, 2]),
+            (1e8, [1e8, 1e8], False),
+            (2e7, [1e8, 1e8], False),
+            (0.051e8, [1e8, 1e8], False),
+            (0.049e8, [1e8, 1e8], True),
+            (10.0, [1e8], True),
+            (0.0, [1e8, 0.0, 1e8], True),
         ],
     )
-    def test_a_twentieth_of_the_others_median_is_too_slow(self, rates: list[float | None], slow: list[int]) -> None:
-        assert self.judge().slow(rates) == slow
+    def test_a_twentieth_of_the_siblings_median_is_too_slow(self, rate: float, siblings: list[float], slow: bool) -> None:
+        assert self.judge().slow(rate, siblings) == slow
 
-    def test_all_alike_are_as_fast_as_the_link_is(self) -> None:
-        assert self.judge().slow([2 * FLOOR] * 8) == []
+    @pytest.mark.parametrize("rate", [0.0, 1.0, 1e9])
+    def test_without_a_sibling_nothing_is_slow(self, rate: float) -> None:
+        assert not self.judge().slow(rate, [])
 
-    def test_below_the_floor_is_too_slow_even_alone(self) -> None:
-        assert self.judge().slow([FLOOR - 1]) == [0]
-        assert self.judge().slow([FLOOR]) == []
+    def test_the_last_one_of_a_file_is_measured_by_those_of_the_file_that_finished(self) -> None:
+        judge = self.judge()
+        for _ in range(5):
+            judge.finished("weights", 1e8)
+        assert judge.slow(1e6, judge.alike("weights"))
+        assert not judge.slow(1e6, judge.alike("another file"))
+        judge.sealed("weights")
+        assert not judge.slow(1e6, judge.alike("weights"))
 
-    def test_one_too_young_is_neither_judged_nor_a_measure(self) -> None:
-        assert self.judge().slow([None, 1e8, None]) == []
-        assert self.judge().slow([None, None, FLOOR]) == []
+    def test_alone_it_is_dead_when_a_whole_stall_timeout_brought_less_than_64_kib(self) -> None:
+        judge = self.judge()
+        assert judge.dead(LEAST - 1, 30.0, "weights")
+        assert not judge.dead(LEAST, 30.0, "weights")
+        assert not judge.dead(0, 29.9, "weights")
 
-    def test_the_last_one_left_is_measured_by_those_that_finished(self) -> None:
-        judge = self.judge(finished=[1e8] * 5)
-        assert judge.slow([1e6]) == [0]
-        assert judge.slow([1e7]) == []
+    def test_one_that_replaces_another_is_given_longer_up_to_a_bound(self) -> None:
+        judge = self.judge()
+        graces = []
+        for _ in range(5):
+            graces.append(judge.grace("weights"))
+            judge.replaced("weights")
+        assert graces == [1.0, 2.0, 4.0, 4.0, 4.0]
+        assert judge.grace("another file") == 1.0
+        assert not judge.dead(0, 119.0, "weights")
+        assert judge.dead(0, 120.0, "weights")
 
     def test_who_finished_long_ago_is_forgotten(self) -> None:
-        judge = self.judge(finished=[1e9] * 16 + [1e7] * 16)
+        judge = self.judge()
+        for rate in [1e9] * 16 + [1e7] * 16:
+            judge.finished("weights", rate)
         assert judge.typical == 1e7
-        assert judge.slow([1e6]) == []
+        assert not judge.slow(1e6, judge.alike("weights"))
 
     def test_nothing_is_typical_before_anyone_finished(self) -> None:
         assert self.judge().typical == math.inf
+
+
+class TestGain:
+    def test_64_kib_within_the_window_are_progress(self) -> None:
+        gain = Gain(30.0, clock=Time())
+        assert not gain.add(LEAST - 1)
+        assert gain.add(1)
+        assert not gain.add(LEAST - 1)
+
+    def test_a_trickle_is_none_however_long_it_lasts(self) -> None:
+        time = Time()
+        gain = Gain(30.0, clock=time)
+        for _ in range(1000):
+            time.now += 1.0
+            assert not gain.add(2000)
+
+    def test_what_was_here_before_is_none(self) -> None:
+        gain = Gain(30.0, clock=Time())
+        assert gain.add(LEAST)
+        assert not any(gain.add(0) for _ in range(100))
+
+
+class TestPull:
+    async def test_only_a_body_has_seconds_and_it_begins_with_its_first_byte(self) -> None:
+        time = Time()
+        pull = Pull(Assignment("f", 0, 1000), asyncio.timeout(None), time)
+        time.now += 3600.0
+        assert (pull.body_seconds, pull.since_compared.seconds, pull.since_measured.seconds) == (0.0, 0.0, 0.0)
+        pull.came(10)
+        time.now += 2.0
+        assert (pull.body_seconds, pull.since_compared.rate) == (2.0, 5.0)
+
+    async def test_each_look_begins_anew(self) -> None:
+        time = Time()
+        pull = Pull(Assignment("f", 0, 1000), asyncio.timeout(None), time)
+        pull.came(0)
+        time.now += 1.0
+        pull.came(100)
+        pull.compared()
+        time.now += 1.0
+        pull.came(7)
+        assert (pull.since_compared.count, pull.since_compared.seconds) == (7, 1.0)
+        assert (pull.since_measured.count, pull.since_measured.seconds) == (107, 2.0)

@@ -36,8 +36,8 @@ EXIT_CODES = {
     73: {"OutOfSpace", "CannotWrite"},
     74: {"LocalIOError"},
     75: {"RateLimited", "LeaseLost", "LeaseTimeout", "LeaseError"},
-    77: {"Unauthorized", "GatedRepo"},
-    78: {"ConfigurationError", "NewerFormat"},
+    77: {"Unauthorized", "GatedRepo", "Refused"},
+    78: {"ConfigurationError", "TooManyOpenFiles", "NewerFormat"},
 }
 RETRYABLE = {69, 74, 75}
 

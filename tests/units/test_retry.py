@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fetcher.engine.retry import FIRST_DELAY, LONGEST_DELAY, Patience, patiently
+from fetcher.engine.retry import FIRST_DELAY, LONGEST_DELAY, Asker, Patience
 from fetcher.errors import NotFound, RateLimited, Stalled, Transient, Unreachable
 from fetcher.events import Event, Retrying, silent
 
@@ -93,7 +93,7 @@ class TestDelays:
             patience.delay(RateLimited("too many requests", retry_after=5.0), 60)
 
 
-class TestPatiently:
+class TestAsker:
     async def test_what_is_transient_is_tried_again_and_told(self) -> None:
         outcomes: list[Transient | str] = [Unreachable("down", path="f"), Stalled("silent"), "done"]
         told: list[Event] = []
@@ -105,7 +105,7 @@ class TestPatiently:
             return outcome
 
         patience = Patience(300.0, uniform=none_at_all)
-        assert await patiently(call, patience=patience, on_event=told.append) == "done"
+        assert await Asker(patience, told.append)(call) == "done"
         assert told == [Retrying("Unreachable", "down", "f", 1, 0.0), Retrying("Stalled", "silent", None, 2, 0.0)]
 
     async def test_success_is_progress(self) -> None:
@@ -116,7 +116,7 @@ class TestPatiently:
         async def call() -> None:
             """Succeeds at once."""
 
-        await patiently(call, patience=patience, on_event=silent)
+        await Asker(patience, silent)(call)
         time.now += 299.0
         assert patience.delay(Unreachable("down"), 1) == 0.0
 
@@ -129,5 +129,5 @@ class TestPatiently:
             raise NotFound("no such file")
 
         with pytest.raises(NotFound):
-            await patiently(call, patience=Patience(300.0), on_event=silent)
+            await Asker(Patience(300.0), silent)(call)
         assert tries == 1

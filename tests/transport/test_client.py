@@ -1,0 +1,58 @@
+"""Where a request fails decides what is said: the server, the way to it, or this process itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from fetcher.errors import Stalled, TooManyOpenFiles
+from fetcher.transport.client import Credentials, HttpTransport
+
+
+@pytest.fixture
+async def transport() -> AsyncIterator[HttpTransport]:
+    made = HttpTransport(connections=2, timeout_stall=0.5, read_buffer=65536, environ={})
+    yield made
+    await made.aclose()
+
+
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """No file and no socket can be opened in this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:9", "nowhere.invalid"], ids=["an address", "a name"])
+async def test_without_a_descriptor_neither_server_nor_network_is_blamed(transport: HttpTransport, host: str) -> None:
+    await asyncio.to_thread(lambda: None)  # its thread is there
+    with no_descriptor_left(), pytest.raises(TooManyOpenFiles, match=f"too many open files: cannot connect to {host}"):
+        await transport.open(f"http://{host}/model.bin")
+
+
+async def test_an_answer_that_never_comes_is_a_stall_after_the_stall_timeout(transport: HttpTransport) -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    async with server:
+        with pytest.raises(Stalled, match="--timeout-stall"):
+            await transport.open(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+
+
+def test_all_that_credentials_hold_is_kept_out_of_messages() -> None:
+    secrets = Credentials("http://h:80", {"Authorization": "Basic dXNlcjpwdw==", "X-Key": "k"}).secrets
+    assert {"dXNlcjpwdw==", "user:pw", "pw", "k"} <= set(secrets)
+    assert "pw" not in repr(Credentials("http://h:80", {"Authorization": "Basic dXNlcjpwdw=="}))
