@@ -12,6 +12,7 @@ blocks that its reader is ahead. Populating it beforehand (MADV_POPULATE_WRITE) 
 from __future__ import annotations
 
 import mmap
+import os
 import threading
 import weakref
 from collections import deque
@@ -46,6 +47,13 @@ class Arena:
         self._returned: deque[_Region] = deque()  # appended to while objects die, where no lock may be taken
         self._idle: list[_Region] = []
         self._lent: set[_Region] = set()
+        _ARENAS.add(self)
+
+    def renew_lock(self) -> None:
+        """In a child that was forked: a thread of the parent may have held the lock, and that thread does not exist here.
+        What it was at is half done, so what is idle is given back."""
+        self._lock = threading.Lock()
+        self._idle = []
 
     def take(self, size: int) -> memoryview:
         """`size` bytes that begin on a page, of any content. Raises TooLarge."""
@@ -106,6 +114,17 @@ class Arena:
         region.lent = weakref.ref(lender, lambda _: returned.append(region))
         self._lent.add(region)
         return lender.data
+
+
+_ARENAS: weakref.WeakSet[Arena] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    for arena in _ARENAS:
+        arena.renew_lock()
+
+
+os.register_at_fork(after_in_child=_renew_locks)
 
 
 def _mapped(size: int) -> _Region:

@@ -11,6 +11,7 @@ Python is no obstacle: preadv releases the GIL, of which a block of 32 MiB takes
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from types import TracebackType
@@ -34,6 +35,11 @@ _LARGEST_BLOCK = 32 * 1024 * 1024
 _FIRST_BLOCK = HUGE
 _BLOCKS_IN_A_WINDOW = 8
 _BOTH_ENDS = 2 * PAGE
+
+_FORKED = (
+    "this reading belongs to the process that began it: its threads do not exist in a child that was forked; "
+    "begin another reading in the child"
+)
 
 
 def read(
@@ -77,6 +83,7 @@ class Reading:
         self._threads = threads
         self._delivery = self._deliver()
         self._ended = False
+        self._process = os.getpid()
 
     def __enter__(self) -> Self:
         try:
@@ -96,6 +103,8 @@ class Reading:
         # A generator that was closed or has raised just stops, which would pass for having delivered everything.
         if self._ended:
             raise RuntimeError("the reading was closed, or has failed before")
+        if os.getpid() != self._process:
+            raise RuntimeError(_FORKED)
         try:
             return next(self._delivery)
         except StopIteration:
@@ -115,8 +124,13 @@ class Reading:
         return self._ahead.fallbacks
 
     def close(self) -> None:
-        """From any thread: stop after the pieces that are being read. Whoever waits for the next block gets RuntimeError."""
+        """From any thread: stop after the pieces that are being read. Whoever waits for the next block gets RuntimeError.
+
+        In a child that was forked it does nothing, and the parent's reading goes on: a lock may be held by a thread that does
+        not exist here, and a descriptor may be half closed, its number another file's."""
         self._ended = True
+        if os.getpid() != self._process:
+            return
         self._ahead.close()
         with suppress(ValueError):  # somebody is waiting in it just now
             self._delivery.close()

@@ -60,7 +60,7 @@ def what_fits(plan: Sequence[Window], left: Bound, *, partial: bool) -> tuple[Wi
     if len(taken) == len(plan) or (partial and taken):
         return taken
     wanted, fits = bytes_in(plan), bytes_in(taken)
-    remedy = f"raise that, or warm the first {size(fits)} with --partial" if taken else "raise that"
+    remedy = f"raise that, or `loader warm --partial` brings in the first {size(fits)}" if taken else "raise that"
     raise TooLarge(
         f"{size(wanted)} are to be in memory at once, and it has room for {size(left.bytes)} ({left.reason}); {remedy}"
     )

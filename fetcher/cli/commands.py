@@ -16,8 +16,8 @@ from fetcher.cli.parser import COMMANDS
 from fetcher.cli.signals import run_interruptibly
 from fetcher.command.options import values
 from fetcher.command.running import print_result
-from fetcher.errors import DigestMismatch, NewerFormat, NotFound, UsageError
-from fetcher.events import Subscriber, Warmed
+from fetcher.errors import DigestMismatch, FetchError, NewerFormat, NotFound, UsageError
+from fetcher.events import Subscriber, Warmed, Warned
 from fetcher.settings import Settings, default_cache_dir
 
 if TYPE_CHECKING:
@@ -56,12 +56,18 @@ def fetch(ref: ArtifactRef, settings: Settings, on_event: Subscriber) -> dict[st
 
 
 def warm(path: str, on_event: Subscriber) -> dict[str, Any]:
-    """What `loader warm --json` tells of the artifact at `path`. Raises what that does; the artifact is complete anyway."""
+    """`warm`: what `loader warm --json` tells of the artifact at `path`. Raises no error of warming: the artifact is complete
+    whatever memory holds. `warm` is None then, `warm_problem` says why, and so does a warning."""
     from loader.cli.commands import warmed
 
-    fields = warmed([path], {}, on_event)
+    try:
+        fields = warmed([path], {}, on_event)
+    except (FetchError, OSError, ValueError, RuntimeError, MemoryError) as error:  # RuntimeError: no more threads
+        reason = error.reason if isinstance(error, FetchError) else type(error).__name__
+        on_event(Warned(reason, f"the fetch is complete, and it was not warmed: {error}"))
+        return {"warm": None, "warm_problem": f"{reason}: {error}"}
     on_event(Warmed(path, fields["bytes"], fields["bytes_read"], fields["after"]["resident"], fields["seconds"]))
-    return fields
+    return {"warm": fields}
 
 
 def print_fetched(fields: Mapping[str, Any], *, as_json: bool) -> None:

@@ -58,7 +58,7 @@ def _fetch(given: argparse.Namespace, report: Report) -> dict[str, Any]:
 
             on_event = publish(found, report, on_event)
         fields = commands.fetch(ref, settings, report.counting(on_event))
-        return fields | ({"warm": commands.warm(fields["path"], on_event)} if found.get("warm") else {})
+        return fields | (commands.warm(fields["path"], on_event) if found.get("warm") else {})
 
     fields = with_progress(found.get("progress", "auto"), work)
     commands.print_fetched(fields, as_json=found.get("json", False))

@@ -12,7 +12,8 @@ import pytest
 from fetcher.testing.checkpoint import make_checkpoint
 from fetcher.testing.origin import Origin
 from tests.cli.conftest import last_line
-from tests.lab.command import run_fetcher
+from tests.lab.cgroups import in_group
+from tests.lab.command import FETCHER, run_command, run_fetcher
 from tests.loader.conftest import MiB, cool, resident
 
 URI = "hf://org/sharded"
@@ -66,11 +67,39 @@ class TestWarm:
         done = run_fetcher("fetch", URI, "--cache-dir", root, "--json", env={"FETCHER_WARM": "1"})
         assert json.loads(done.stdout)["warm"]["after"]["fraction"] == 1
 
-    def test_a_damaged_checkpoint_fails_though_it_was_fetched(self, root: Path, sharded: Origin) -> None:
-        sharded.add_repo("org/damaged", {"model.safetensors": b"\xff" * 100})
-        done = run_fetcher("fetch", "hf://org/damaged", "--cache-dir", root, "--warm")
-        assert (done.returncode, last_line(done.stderr).partition(" ")[0]) == (65, "MalformedCheckpoint:")
-        assert run_fetcher("fetch", "hf://org/damaged", "--cache-dir", root).returncode == 0
+    @pytest.mark.parametrize(
+        ("files", "reason"),
+        [
+            ({"model.safetensors": b"\xff" * 100}, "MalformedCheckpoint"),
+            ({"config.json": b"{}", "README.md": b"no weights"}, "NotFound"),
+            ({"model.safetensors.index.json": b"[]"}, "MalformedCheckpoint"),
+        ],
+        ids=["damaged", "no weights", "a broken index"],
+    )
+    def test_what_cannot_be_warmed_was_fetched_all_the_same(
+        self, root: Path, sharded: Origin, files: dict[str, bytes], reason: str
+    ) -> None:
+        sharded.add_repo("org/odd", files)
+        done = run_fetcher("fetch", "hf://org/odd", "--cache-dir", root, "--warm", "--progress", "log")
+        assert done.returncode == 0, done.stderr
+        assert Path(done.stdout.strip()).is_dir()
+        assert f"warning: {reason}: the fetch is complete, and it was not warmed: " in done.stderr
+
+    def test_the_result_says_why_it_is_not_warm(self, root: Path, sharded: Origin) -> None:
+        sharded.add_repo("org/odd", {"config.json": b"{}"})
+        done = run_fetcher("fetch", "hf://org/odd", "--cache-dir", root, "--warm", "--json")
+        result = json.loads(done.stdout)
+        assert (done.returncode, result["warm"], result["warm_problem"].partition(" ")[0]) == (0, None, "NotFound:")
+
+    def test_too_little_memory_is_a_warning(self, root: Path, sharded: Origin, cgroup: Path) -> None:
+        made = make_checkpoint(root.parent / "large", shards=2, shard_size=48 * MiB)
+        sharded.add_repo("org/large", {path.name: path.read_bytes() for path in made.iterdir()})
+        words = ("fetch", "hf://org/large", "--cache-dir", root)
+        assert run_fetcher(*words).returncode == 0
+        cool(root)
+        done = run_command((*in_group(cgroup), *FETCHER), *words, "--warm", "--progress", "log")
+        assert done.returncode == 0, done.stderr
+        assert "warning: TooLarge: " in done.stderr
 
 
 def test_keeping_and_dropping_at_once_is_refused(root: Path) -> None:

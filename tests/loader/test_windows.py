@@ -78,7 +78,8 @@ PLAN = tuple(windows([4 * PAGE], width=PAGE))
 class TestRefusal:
     def test_it_tells_all_numbers_and_what_can_be_done(self) -> None:
         with pytest.raises(
-            TooLarge, match=r"^16\.0 KiB .* room for 9\.8 KiB \(cgroup /pod\); .* first 8\.0 KiB with --partial$"
+            TooLarge,
+            match=r"^16\.0 KiB .* room for 9\.8 KiB \(cgroup /pod\); .* `loader warm --partial` .* 8\.0 KiB$",
         ):
             what_fits(PLAN, Bound(10_000, "cgroup /pod"), partial=False)
 

@@ -1,0 +1,84 @@
+"""A process forks while it reads, as DataLoader workers and servers do: nobody hangs, and the child says what is wrong."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import loader
+from loader.arena import Arena
+from loader.arrays import Array
+from tests.loader.conftest import in_child
+
+WAYS = ["buffered", "direct", "mmap"]
+Way = pytest.mark.parametrize("way", WAYS)
+
+
+def forked(look: Callable[[], str]) -> str:
+    return in_child(lambda: None, look)
+
+
+def continued(tensors: Iterator[tuple[str, Array]]) -> str:
+    try:
+        next(tensors)
+    except RuntimeError as error:
+        return str(error)
+    return "it went on"
+
+
+def names(weights: loader.Weights) -> list[str]:
+    return sorted(name for name, _ in weights.tensors())
+
+
+@Way
+@pytest.mark.parametrize("threads", [0, 2])
+def test_a_child_that_continues_its_parents_iterator_is_told_so(model: Path, way: str, threads: int) -> None:
+    weights = loader.open(model, strategy=way, threads=threads)  # type: ignore[arg-type]
+    tensors = weights.tensors()
+    first, _ = next(tensors)
+    assert "belongs to the process that began it" in forked(lambda: continued(tensors))
+    rest = [name for name, _ in tensors]
+    assert sorted([first, *rest]) == sorted(weights.checkpoint.tensors), "the parent goes on"
+
+
+@Way
+def test_a_child_reads_afresh_what_its_parent_is_reading(model: Path, way: str) -> None:
+    weights = loader.open(model, strategy=way, threads=2)  # type: ignore[arg-type]
+    tensors = weights.tensors()
+    next(tensors)
+    assert forked(lambda: ",".join(names(weights))) == ",".join(sorted(weights.checkpoint.tensors))
+
+
+def test_a_child_may_drop_its_parents_iterator(model: Path) -> None:
+    tensors = loader.open(model, threads=2).tensors()
+    next(tensors)
+
+    def drop() -> str:
+        nonlocal tensors
+        del tensors
+        return "dropped"
+
+    assert forked(drop) == "dropped"
+
+
+def test_an_arena_whose_lock_was_held_at_the_fork_serves_the_child() -> None:
+    arena = Arena()
+    with arena._lock:  # noqa: SLF001  as a thread of the parent holds it
+        assert forked(lambda: str(len(arena.take(4096)))) == "4096"
+
+
+def test_a_process_that_has_read_forks_without_a_thread_left(model: Path) -> None:
+    before = threading.active_count()
+    weights = loader.open(model, threads=2)
+    names(weights)
+    assert threading.active_count() == before
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert pool.map(_count, [str(model)] * 2) == [len(weights.checkpoint.tensors)] * 2
+
+
+def _count(path: str) -> int:
+    return len(names(loader.open(path)))
