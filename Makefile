@@ -3,7 +3,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready
+comma := ,
+# One mark for each set of extras: what is installed follows from EXTRAS, and going back to fewer costs nothing.
+READY = $(VENV)/.ready-$(subst $(comma),-,$(EXTRAS))
 SOURCE ?=
 EXTRAS ?= dev
 PYTEST_ARGS ?=
@@ -105,7 +107,7 @@ upgrade: ## a new .venv with the newest versions, written down in constraints.tx
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,torch]'
 	{ head -1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable; } > constraints.new
 	mv constraints.new constraints.txt
-	@touch $(READY)
+	@touch $(VENV)/.ready-dev $(VENV)/.ready-dev-torch
 	$(MAKE) lock
 
 clean: ## remove .venv and everything generated

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from benchmarks.measuring import Cost, Spread
 from benchmarks.rounds import Measured
-from benchmarks.surroundings import processor_flags
 
 Results = Mapping[str, Mapping[str, Measured]]
 """By the names of scenario and contender."""
@@ -42,8 +41,9 @@ class Row:
     def wanted(self) -> str:
         return f"at least {self.floor:g}" if self.floor is not None else f"at most {self.ceiling:g}"
 
-    def verdict(self, value: float) -> str:
-        if self.sha256 and "sha_ni" in processor_flags():
+    def verdict(self, value: float, *, flags: Collection[str]) -> str:
+        """`flags` are those of the processor that measured."""
+        if self.sha256 and "sha_ni" in flags:
             return "SHA-NI"
         holds = (self.floor is None or value >= self.floor) and (self.ceiling is None or value <= self.ceiling)
         return "pass" if holds else "**fail**"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from benchmarks.measuring import Cost, MiB, Spread
 from benchmarks.ratios import Results, Row, Unmeasured
 from benchmarks.rounds import Measured
-from benchmarks.surroundings import Setting
+from benchmarks.surroundings import Setting, processor_flags
 
 Column = Callable[[Sequence[Cost]], str]
 """What the rounds of one contender come to, as a cell."""
@@ -17,10 +17,10 @@ Column = Callable[[Sequence[Cost]], str]
 def document(title: str, setting: Setting, rows: Sequence[Row], results: Results, parts: Iterable[str]) -> str:
     """The ratios first, then `parts`."""
     head = [f"# {title}, measured on {setting.date}", _setting(setting), "## Ratios"]
-    return "\n\n".join([*head, ratio_table(rows, results, trial=setting.scale != 1), *parts]) + "\n"
+    return "\n\n".join([*head, ratio_table(rows, results, trial=setting.scale != 1, flags=processor_flags()), *parts]) + "\n"
 
 
-def ratio_table(rows: Sequence[Row], results: Results, *, trial: bool) -> str:
+def ratio_table(rows: Sequence[Row], results: Results, *, trial: bool, flags: Collection[str]) -> str:
     """Every row, measured or not; a trial, where starting outweighs the rest, neither passes nor fails."""
     cells = []
     for row in rows:
@@ -29,7 +29,7 @@ def ratio_table(rows: Sequence[Row], results: Results, *, trial: bool) -> str:
         except Unmeasured as reason:
             outcome = [str(reason), "-"]
         else:
-            outcome = [str(ratio), "trial" if trial else row.verdict(ratio.median)]
+            outcome = [str(ratio), "trial" if trial else row.verdict(ratio.median, flags=flags)]
         cells.append([row.name, row.against, row.wanted(), *outcome])
     return table(["", "against", "wanted", "measured (rounds)", ""], cells)
 

@@ -61,17 +61,22 @@ def test_what_was_not_measured_is_said_and_never_passes(contender: str, reason: 
 def test_a_floor_and_a_ceiling_belong_to_what_passes(
     floor: float | None, ceiling: float | None, value: float, verdict: str
 ) -> None:
-    assert Row("", "", of("", ""), of("", ""), floor=floor, ceiling=ceiling).verdict(value) == verdict
+    assert Row("", "", of("", ""), of("", ""), floor=floor, ceiling=ceiling).verdict(value, flags=()) == verdict
 
 
 @pytest.mark.parametrize("rows", [fetching.ROWS, loading.ROWS], ids=["fetch", "load"])
 def test_every_row_is_in_the_report_even_when_nothing_was_run(rows: tuple[Row, ...]) -> None:
-    table = ratio_table(rows, {}, trial=False).splitlines()[2:]
+    table = ratio_table(rows, {}, trial=False, flags=()).splitlines()[2:]
     assert len(table) == len(rows)
     assert all(line.endswith("| not run | - |") or "no peer was run" in line for line in table)
 
 
 def test_a_trial_neither_passes_nor_fails() -> None:
     results = {"verify": {"sha256sum": walls(9.0), "fetcher verify": walls(1.0)}}
-    assert "| 9.00 (9.00-9.00) | **fail** |" in ratio_table(fetching.ROWS, results, trial=False)
-    assert "| 9.00 (9.00-9.00) | trial |" in ratio_table(fetching.ROWS, results, trial=True)
+    assert "| 9.00 (9.00-9.00) | **fail** |" in ratio_table(fetching.ROWS, results, trial=False, flags=())
+    assert "| 9.00 (9.00-9.00) | trial |" in ratio_table(fetching.ROWS, results, trial=True, flags=())
+
+
+def test_a_ratio_that_rests_on_sha256_in_software_is_only_reported_on_a_processor_with_sha_extensions() -> None:
+    results = {"verify": {"sha256sum": walls(9.0), "fetcher verify": walls(1.0)}}
+    assert "| 9.00 (9.00-9.00) | SHA-NI |" in ratio_table(fetching.ROWS, results, trial=False, flags={"sha_ni"})

@@ -38,8 +38,7 @@ GROUP = 4711
 @pytest.fixture
 def shared_volume() -> Iterator[Path]:
     """A directory that a group shares, where every user gets at it: pytest's own are for one user only."""
-    if os.getuid() != 0:
-        pytest.skip("only root can become two other users")
+    require_root("become two other users")
     with TemporaryDirectory() as directory:
         root = Path(directory)
         os.chown(root, 0, GROUP)

@@ -31,7 +31,7 @@ def render(directory: Path) -> tuple[Resource, ...]:
 
 @cache
 def _rendered(directory: Path) -> str:
-    kubectl = program("kubectl", package="kubectl, from the Kubernetes project's repository")
+    kubectl = program("kubectl", package="kubectl")
     done = subprocess.run([kubectl, "kustomize", directory], capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, ""), f"kubectl kustomize {directory}: {done.stderr}"
     return done.stdout

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch", reason="torch is missing: make clean setup EXTRAS=dev,torch")
+from tests.lab.availability import require_package
+
+require_package("torch", extra="torch")
 
 import torch
 

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("torch", reason="torch is missing: make clean setup EXTRAS=dev,torch")
+from tests.lab.availability import require_package
+
+require_package("torch", extra="torch")
 
 import torch
 from safetensors import safe_open
