@@ -17,10 +17,13 @@ from loader.impostors import LARGEST_POINTER, refuse_misplaced, refuse_pointer
 from loader.index import read_shard
 from loader.locations import (
     EXTENSION,
+    OTHER_WEIGHTS,
     behind_index,
     in_directory,
     is_directory,
+    is_weight,
     natural,
+    refuse_incomplete,
     refuse_missing_parts,
     visible_names,
 )
@@ -29,9 +32,6 @@ from loader.selection import is_index, siblings
 from loader.trees import below
 
 _PIPELINE = "model_index.json"
-
-_OTHER_WEIGHTS = (".bin", ".gguf", ".pt", ".pth", ".ckpt", ".onnx", ".msgpack", ".h5", ".npz", ".tensors", ".tflite", ".ot")
-"""The same weights again, in formats that an engine leaves alone when there are safetensors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +107,10 @@ def _behind(path: str) -> Iterator[Member]:
 
 def _with_siblings(path: str) -> list[str]:
     directory, name = os.path.split(path)
-    if not name.endswith(GGUF):
+    names = siblings(name) if name.endswith(GGUF) else (name,)
+    if len(names) == 1:
         return [path]
-    places = {sibling: os.path.join(directory, sibling) for sibling in siblings(name)}
+    places = {sibling: os.path.join(directory, sibling) for sibling in names}
     refuse_missing_parts((sibling for sibling, place in places.items() if os.path.exists(place)), directory)
     return list(places.values())
 
@@ -118,7 +119,7 @@ def _in_tree(root: str) -> Iterator[Member]:
     """Where a directory has weights, its subdirectories are other models, or the same weights again (`original/`)."""
     directories = [root, *below(root)] if _is_tree(root) else [root]
     found = [member for directory in directories for member in _in_directory(directory)]
-    if not any(_is_weight(member.path) for member in found):
+    if not any(is_weight(member.path) for member in found):
         raise NotFound(f"no weights are in {root} or below it; name the directory that has some", path=root)
     yield from found
 
@@ -136,7 +137,7 @@ def _is_pipeline(directory: str) -> bool:
 
 def _in_directory(directory: str) -> Iterator[Member]:
     names = visible_names(directory)
-    others = {name for name in names if name.endswith(_OTHER_WEIGHTS)}
+    others = {name for name in names if name.endswith(OTHER_WEIGHTS)}
     shards = {name for name in names if name.endswith(EXTENSION)}
     for name in sorted(set(names) - others - shards, key=natural):
         path = os.path.join(directory, name)
@@ -152,10 +153,7 @@ def _in_directory(directory: str) -> Iterator[Member]:
 
 def _complete(names: Sequence[str], weights: set[str], directory: str) -> list[str]:
     """The weights that are no safetensors, all of them. Raises NotFound for what an index or the name of a part announces."""
-    for name in sorted(names):
-        if is_index(name, "bin"):
-            behind_index(os.path.join(directory, name))
-    refuse_missing_parts(weights, directory)
+    refuse_incomplete(directory, names)
     return [os.path.join(directory, name) for name in sorted(weights, key=natural)]
 
 
@@ -172,12 +170,8 @@ def _present(path: str) -> Iterator[Member]:
         yield Member(place, FileIdentity.at(place), shard=place.endswith(EXTENSION))
 
 
-def _is_weight(name: str) -> bool:
-    return name.endswith((EXTENSION, *_OTHER_WEIGHTS))
-
-
 def _is_weight_or_index(name: str) -> bool:
-    return _is_weight(name) or is_index(name, "safetensors", "bin")
+    return is_weight(name) or is_index(name, "safetensors", "bin")
 
 
 def _is_file(path: str) -> bool:
@@ -194,7 +188,7 @@ def _member(path: str) -> Member:
         return Member(path, read_shard(path).identity, shard=True)
     if path.endswith(GGUF):
         return Member(path, check_gguf(path), shard=False)
-    if path.endswith(_OTHER_WEIGHTS):
+    if path.endswith(OTHER_WEIGHTS):
         refuse_misplaced(path)
     return _plain(path)
 

@@ -21,6 +21,9 @@ from loader.weight_map import SUFFIX, WeightMap, read_weight_map
 
 EXTENSION = ".safetensors"
 
+OTHER_WEIGHTS = (".bin", ".gguf", ".pt", ".pth", ".ckpt", ".onnx", ".msgpack", ".h5", ".npz", ".tensors", ".tflite", ".ot")
+"""The same weights again, in formats that an engine leaves alone when there are safetensors."""
+
 _MAIN_INDEX = f"model{SUFFIX}"
 
 _CONSOLIDATED = "consolidated"
@@ -70,6 +73,10 @@ def is_directory(path: str) -> bool:
         return stat.S_ISDIR(os.stat(path).st_mode)
     except OSError as error:
         raise from_os_error(error, doing="look at the kind", path=path) from error
+
+
+def is_weight(name: str) -> bool:
+    return name.endswith((EXTENSION, *OTHER_WEIGHTS))
 
 
 def visible_names(directory: str) -> list[str]:
@@ -123,14 +130,14 @@ def refuse_incomplete(root: str, files: Iterable[str]) -> None:
         directory = os.path.join(root, below_root) if below_root else root
         for name in names:
             if is_index(name, "safetensors", "bin"):
-                _refuse_half(os.path.join(directory, name))
+                _refuse_half(os.path.join(directory, name), alone=not any(map(is_weight, names)))
         refuse_missing_parts(names, directory)
 
 
-def _refuse_half(index: str) -> None:
-    """An index none of whose shards is there is a leftover, or about another format: Hugging Face publishes several."""
+def _refuse_half(index: str, *, alone: bool) -> None:
+    """An index none of whose shards is there, beside other weights, is about another format of the model."""
     directory = os.path.dirname(index)
-    if any(os.path.exists(os.path.join(directory, file)) for file in _files_of(index)):
+    if alone or any(os.path.exists(os.path.join(directory, file)) for file in _files_of(index)):
         behind_index(index)
 
 
