@@ -13,6 +13,8 @@ from fetcher.errors import DigestMismatch, NotFound, UsageError
 from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
 from loader.errors import MalformedCheckpoint, from_os_error, shown
 from loader.files import FileIdentity
+from loader.impostors import LARGEST_POINTER, refuse_pointer
+from loader.locations import refuse_incomplete
 
 _HUB_MANIFESTS = Path(".fetcher") / "manifests"
 _ABOVE_A_SNAPSHOT = 3
@@ -64,7 +66,8 @@ def read_artifact(root: Path) -> Artifact:
         raise NotFound(f"there is no {root}", path=str(root))
     manifest = _manifest(root)
     if manifest is None:
-        items = tuple(Item(path, _identity(root, path), UNVERIFIED_CHUNK, ()) for path in _names(root))
+        items = tuple(Item(path, _sound(root, path), UNVERIFIED_CHUNK, ()) for path in _names(root))
+        refuse_incomplete(str(root), [item.path for item in items])
     else:
         items = tuple(_listed(root, file, manifest.chunk_size) for file in manifest.files)
     if not items:
@@ -101,6 +104,14 @@ def _listed(root: Path, file: ManifestFile, chunk_size: int) -> Item:
         problem = f"{len(item.digests)} chunks of {chunk_size} bytes for {item.size}"
         raise MalformedCheckpoint(problem, path=manifest, field=shown(file.path))
     return item
+
+
+def _sound(root: Path, path: str) -> FileIdentity:
+    """Raises MalformedCheckpoint for a Git LFS pointer, which nothing else would notice here."""
+    identity = _identity(root, path)
+    if identity.size < LARGEST_POINTER:
+        refuse_pointer(str(root / path))
+    return identity
 
 
 def _identity(root: Path, path: str) -> FileIdentity:

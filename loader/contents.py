@@ -9,17 +9,29 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from fetcher.artifact import ByteRange
-from loader.errors import from_os_error
+from fetcher.errors import NotFound
 from loader.files import FileIdentity
-from loader.index import read_checkpoint, read_shard
-from loader.locations import natural
+from loader.gguf import EXTENSION as GGUF
+from loader.gguf import check_gguf
+from loader.impostors import LARGEST_POINTER, refuse_misplaced, refuse_pointer
+from loader.index import read_shard
+from loader.locations import (
+    EXTENSION,
+    OTHER_WEIGHTS,
+    behind_index,
+    in_directory,
+    is_directory,
+    is_weight,
+    natural,
+    refuse_incomplete,
+    refuse_missing_parts,
+    visible_names,
+)
 from loader.residency import Residency, glance, measure, together
-from loader.weight_map import SUFFIX
+from loader.selection import is_index, siblings
+from loader.trees import below
 
-_EXTENSION = ".safetensors"
-
-_OTHER_WEIGHTS = (".bin", ".gguf", ".pt", ".pth", ".ckpt", ".onnx", ".msgpack", ".h5", ".npz", ".tensors", ".tflite", ".ot")
-"""The same weights again, in formats that an engine leaves alone when there are safetensors."""
+_PIPELINE = "model_index.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +58,29 @@ class Member:
 
 def members(paths: Sequence[str]) -> tuple[Member, ...]:
     """Of each path in turn: what lies beside the shards of a directory (engines read config and tokenizer first), then the
-    shards; where there are none (GGUF), every file. A file is itself, an index file its shards. What is named twice counts
-    once.
+    shards; where there are none (GGUF), every file. A directory without weights of its own, a pipeline of components and a Hub
+    cache are the directories below. A file is itself, an index file its shards, the first part of a split GGUF all parts. What
+    is named twice counts once.
 
-    Raises UsageError, NotFound, NotReadable, LocalIOError, FileReplaced, MalformedCheckpoint.
+    Headers are read, and what is incomplete is refused; which tensor counts is for `read_checkpoint`. Raises UsageError,
+    NotFound, NotReadable, LocalIOError, FileReplaced, MalformedCheckpoint.
     """
-    found: dict[tuple[int, int], Member] = {}
-    for path in paths:
-        for member in _behind(path):
-            found.setdefault((member.identity.device, member.identity.inode), member)
-    return tuple(found.values())
+    return _once(member for path in paths for member in _behind(path))
+
+
+def present(paths: Sequence[str]) -> tuple[Member, ...]:
+    """As `members`, sound or not, complete or not, every file of each directory: for evicting.
+
+    Raises UsageError, NotFound, NotReadable, LocalIOError, MalformedCheckpoint for what is no regular file.
+    """
+    return _once(member for path in paths for member in _present(path))
+
+
+def _once(found: Iterable[Member]) -> tuple[Member, ...]:
+    chosen: dict[tuple[int, int], Member] = {}
+    for member in found:
+        chosen.setdefault((member.identity.device, member.identity.inode), member)
+    return tuple(chosen.values())
 
 
 def look(chosen: Iterable[Member], *, closely: bool) -> list[Residency]:
@@ -72,38 +97,81 @@ def residency(chosen: Iterable[Member], *, closely: bool) -> Residency:
 
 
 def _behind(path: str) -> Iterator[Member]:
-    if os.path.isdir(path):
-        yield from _in_directory(path)
-    elif path.endswith(SUFFIX):
-        yield from _shards(path)
-    elif path.endswith(_EXTENSION):
-        yield Member(path, read_shard(path).identity, shard=True)
+    if is_directory(path):
+        yield from _in_tree(path)
+    elif is_index(os.path.basename(path), "safetensors", "bin"):
+        yield from map(_member, behind_index(path).paths)
     else:
-        yield _plain(path)
+        yield from map(_member, _with_siblings(path))
+
+
+def _with_siblings(path: str) -> list[str]:
+    directory, name = os.path.split(path)
+    names = siblings(name) if name.endswith(GGUF) else (name,)
+    if len(names) == 1:
+        return [path]
+    places = {sibling: os.path.join(directory, sibling) for sibling in names}
+    refuse_missing_parts((sibling for sibling, place in places.items() if os.path.exists(place)), directory)
+    return list(places.values())
+
+
+def _in_tree(root: str) -> Iterator[Member]:
+    """Where a directory has weights, its subdirectories are other models, or the same weights again (`original/`)."""
+    directories = [root, *below(root)] if _is_tree(root) else [root]
+    found = [member for directory in directories for member in _in_directory(directory)]
+    if not any(is_weight(member.path) for member in found):
+        raise NotFound(f"no weights are in {root} or below it; name the directory that has some", path=root)
+    yield from found
+
+
+def _is_tree(root: str) -> bool:
+    return _is_pipeline(root) or not any(map(_is_weight_or_index, visible_names(root)))
+
+
+def _is_pipeline(directory: str) -> bool:
+    """Diffusers reads the components, and nothing else. A single file of weights beside them holds the same again."""
+    return _PIPELINE in visible_names(directory) and any(
+        any(map(_is_weight_or_index, visible_names(place))) for place in below(directory)
+    )
 
 
 def _in_directory(directory: str) -> Iterator[Member]:
-    """Subdirectories are other models or other parts of a pipeline; hidden files are nobody's."""
-    try:
-        names = [name for name in os.listdir(directory) if not name.startswith(".")]
-    except OSError as error:
-        raise from_os_error(error, doing="list the files", path=directory) from error
-    # A directory without any weights is the checkpoint's to complain about.
-    sharded = any(name.endswith((_EXTENSION, SUFFIX)) for name in names) or not any(map(_is_other_weights, names))
-    for name in sorted(names, key=lambda name: (_is_other_weights(name), natural(name))):
+    names = visible_names(directory)
+    others = {name for name in names if name.endswith(OTHER_WEIGHTS)}
+    shards = {name for name in names if name.endswith(EXTENSION)}
+    for name in sorted(set(names) - others - shards, key=natural):
         path = os.path.join(directory, name)
-        if not (sharded and name.endswith((_EXTENSION, *_OTHER_WEIGHTS))) and _is_file(path):
+        if _is_file(path):
             yield _plain(path)
-    if sharded:
-        yield from _shards(directory)
+    if _is_pipeline(directory):
+        return
+    if shards or any(is_index(name, "safetensors") for name in names):
+        yield from map(_member, in_directory(directory).paths)
+    else:
+        yield from map(_member, _complete(names, others, directory))
 
 
-def _is_other_weights(name: str) -> bool:
-    return name.endswith(_OTHER_WEIGHTS)
+def _complete(names: Sequence[str], weights: set[str], directory: str) -> list[str]:
+    """The weights that are no safetensors, all of them. Raises NotFound for what an index or the name of a part announces."""
+    refuse_incomplete(directory, names)
+    return [os.path.join(directory, name) for name in sorted(weights, key=natural)]
 
 
-def _shards(path: str) -> Iterator[Member]:
-    yield from (Member(shard.path, shard.identity, shard=True) for shard in read_checkpoint(path).shards)
+def _present(path: str) -> Iterator[Member]:
+    places = [path]
+    if is_directory(path):
+        places = [
+            os.path.join(directory, name)
+            for directory in (path, *below(path))
+            for name in sorted(visible_names(directory), key=natural)
+            if _is_file(os.path.join(directory, name))
+        ]
+    for place in places:
+        yield Member(place, FileIdentity.at(place), shard=place.endswith(EXTENSION))
+
+
+def _is_weight_or_index(name: str) -> bool:
+    return is_weight(name) or is_index(name, "safetensors", "bin")
 
 
 def _is_file(path: str) -> bool:
@@ -114,5 +182,19 @@ def _is_file(path: str) -> bool:
         return False
 
 
+def _member(path: str) -> Member:
+    """A file of weights. Raises MalformedCheckpoint unless its content is of its format, as far as that can be told."""
+    if path.endswith(EXTENSION):
+        return Member(path, read_shard(path).identity, shard=True)
+    if path.endswith(GGUF):
+        return Member(path, check_gguf(path), shard=False)
+    if path.endswith(OTHER_WEIGHTS):
+        refuse_misplaced(path)
+    return _plain(path)
+
+
 def _plain(path: str) -> Member:
-    return Member(path, FileIdentity.at(path), shard=False)
+    identity = FileIdentity.at(path)
+    if identity.size < LARGEST_POINTER:
+        refuse_pointer(path)
+    return Member(path, identity, shard=False)

@@ -76,7 +76,7 @@ def from_os_error(error: OSError, *, doing: str, path: str) -> FetchError:
     """Classify an OSError met while reading `path`; `doing` completes "cannot ...", e.g. "read the header"."""
     text = (error.strerror or str(error)).lower()
     if error.errno in _MISSING:
-        return NotFound(f"there is no {path}{_dangling(path)}", path=path)
+        return NotFound(f"there is no {path}{dangling(path)}", path=path)
     if error.errno in _FORBIDDEN:
         problem = f"cannot {doing} of {path} as UID {os.geteuid()}: {text}; check its ownership and mode, and fsGroup"
         return NotReadable(problem, path=path)
@@ -85,7 +85,7 @@ def from_os_error(error: OSError, *, doing: str, path: str) -> FetchError:
     return LocalIOError(f"cannot {doing} of {path}: {text}; check the node's disk and the volume", path=path)
 
 
-def _dangling(path: str) -> str:
+def dangling(path: str) -> str:
     """What is wrong with a link of a Hub cache's snapshot whose blob was never fetched, or was deleted."""
     try:
         return f": it is a link to {os.readlink(path)}, which is not there"

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from loader.dtypes import DTYPES, Dtype
 from loader.errors import MalformedCheckpoint, shown
 from loader.files import read_bytes
+from loader.impostors import impostor, read_head
 from loader.strict_json import parse, refuse_excess
 
 MAX_HEADER = 100_000_000
@@ -74,6 +75,21 @@ def read_header(descriptor: int, *, size: int, path: str) -> Header:
 
     Raises MalformedCheckpoint, FileReplaced, LocalIOError.
     """
+    try:
+        length, document = _document(descriptor, size, path)
+    except MalformedCheckpoint as error:
+        if problem := impostor(read_head(descriptor, path=path)):
+            raise MalformedCheckpoint(problem, path=path) from error
+        raise
+    metadata = _metadata(document.pop("__metadata__", None), path)
+    data_start = _PREFIX + length
+    tensors = _tensors(document, path, data_start)
+    _refuse_gaps(tensors, path, data_start, size)
+    return Header(tuple(tensors), metadata, data_start)
+
+
+def _document(descriptor: int, size: int, path: str) -> tuple[int, dict[str, Any]]:
+    """The header, and how long it is."""
     length = _length(descriptor, size, path)
     try:
         document = parse(read_bytes(descriptor, length, _PREFIX, path=path))
@@ -81,11 +97,7 @@ def read_header(descriptor: int, *, size: int, path: str) -> Header:
         raise MalformedCheckpoint(str(error), path=path, field="header") from None
     if not isinstance(document, dict):
         raise MalformedCheckpoint(f"{shown(document)} is no JSON object", path=path, field="header")
-    metadata = _metadata(document.pop("__metadata__", None), path)
-    data_start = _PREFIX + length
-    tensors = _tensors(document, path, data_start)
-    _refuse_gaps(tensors, path, data_start, size)
-    return Header(tuple(tensors), metadata, data_start)
+    return length, document
 
 
 def _length(descriptor: int, size: int, path: str) -> int:

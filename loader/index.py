@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from loader.errors import MalformedCheckpoint, shown
+from fetcher.telemetry.wording import counted
+from loader.errors import shown
 from loader.files import FileIdentity, open_file
 from loader.header import TensorInfo, read_header
 from loader.locations import Weights, locate
@@ -54,6 +55,8 @@ class Checkpoint:
 
     shards: tuple[Shard, ...]
     tensors: Mapping[str, TensorInfo]
+    warnings: tuple[str, ...] = ()
+    """What its files say in two ways, and which way was taken."""
 
     @property
     def size(self) -> int:
@@ -74,10 +77,9 @@ def read_checkpoint(source: PathLike | Sequence[PathLike]) -> Checkpoint:
     """
     weights = locate(source)
     shards = tuple(read_shard(path) for path in weights.paths)
-    tensors = _merge(shards)
-    if weights.index is not None:
-        _refuse_misplaced(weights.index, weights, tensors)
-    return Checkpoint(shards, MappingProxyType(tensors))
+    tensors, doubled = _merge(shards, weights)
+    misplaced = _misplaced(weights.index, weights, tensors) if weights.index else ()
+    return Checkpoint(shards, MappingProxyType(tensors), (*weights.warnings, *doubled, *misplaced))
 
 
 def read_shard(path: str) -> Shard:
@@ -92,25 +94,56 @@ def read_shard(path: str) -> Shard:
     return Shard(path, identity, header.tensors, header.metadata, header.data_start)
 
 
-def _merge(shards: Sequence[Shard]) -> dict[str, TensorInfo]:
-    tensors: dict[str, TensorInfo] = {}
-    for shard in shards:
-        mine = {tensor.name: tensor for tensor in shard.tensors}
-        if twice := tensors.keys() & mine.keys():
-            name = min(twice)
-            problem = f"it is in {tensors[name].file} too; which of the two counts can't be told"
-            raise MalformedCheckpoint(f"{problem}: name the files to read", path=shard.path, field=shown(name))
-        tensors |= mine
-    return tensors
+def _merge(shards: Sequence[Shard], weights: Weights) -> tuple[dict[str, TensorInfo], tuple[str, ...]]:
+    """Every tensor once, and warnings. Of a name in two shards the one counts that the index says, else the last, as vLLM and
+    transformers end up with."""
+    places: dict[str, int] = {}
+    doubled: list[str] = []
+    said = _said(shards, weights)
+    for number, shard in enumerate(shards):
+        for tensor in shard.tensors:
+            if tensor.name in places:
+                doubled.append(tensor.name)
+                if said.get(tensor.name) == places[tensor.name]:
+                    continue
+            places[tensor.name] = number
+    tensors = {
+        tensor.name: tensor for number, shard in enumerate(shards) for tensor in shard.tensors if places[tensor.name] == number
+    }
+    return tensors, _about_doubled(doubled, tensors, weights)
 
 
-def _refuse_misplaced(index: WeightMap, weights: Weights, tensors: Mapping[str, TensorInfo]) -> None:
-    """A tensor that lies elsewhere than the index says, or nowhere. What the index does not mention stays: engines take
-    from the index which files to read, and read each of them whole."""
+def _said(shards: Sequence[Shard], weights: Weights) -> dict[str, int]:
+    """Which shard the index says for each tensor."""
+    if weights.index is None:
+        return {}
+    numbers = {shard.path: number for number, shard in enumerate(shards)}
+    files = {file: numbers[weights.path_of(file)] for file in set(weights.index.files.values())}
+    return {name: files[file] for name, file in weights.index.files.items()}
+
+
+def _about_doubled(names: Sequence[str], tensors: Mapping[str, TensorInfo], weights: Weights) -> tuple[str, ...]:
+    if not names:
+        return ()
+    decides = "the index decides, else the last file" if weights.index else "the last file counts"
+    name = names[0]
+    found = counted(len(set(names)), "tensor name")
+    return (f"more than one file has {found}, such as {shown(name)}: {decides}, here {tensors[name].file}",)
+
+
+def _misplaced(index: WeightMap, weights: Weights, tensors: Mapping[str, TensorInfo]) -> tuple[str, ...]:
+    """Warnings for tensors that are in another file than the index says, or in none. Engines take from the index which files
+    to read, and read each of them whole: a tensor counts where it is, and one that is nowhere matters to whoever wants it."""
     paths = {file: weights.path_of(file) for file in set(index.files.values())}
-    for name, file in index.files.items():
-        found = tensors.get(name)
-        if found is None or found.file != paths[file]:
-            where = f"it is in {found.file}" if found else "no shard has it"
-            problem = f"said to be in {shown(file)}, but {where}"
-            raise MalformedCheckpoint(problem, path=index.path, field=f"weight_map[{shown(name)}]")
+    moved = [name for name, file in index.files.items() if name in tensors and tensors[name].file != paths[file]]
+    absent = [name for name in index.files if name not in tensors]
+    return (
+        *_wrongly(index, moved, "another file has it, and it is read from there"),
+        *_wrongly(index, absent, "no shard has it, and asking for it is an error"),
+    )
+
+
+def _wrongly(index: WeightMap, names: Sequence[str], what: str) -> tuple[str, ...]:
+    if not names:
+        return ()
+    return (f"{index.path} names {counted(len(names), 'tensor')} wrongly, such as {shown(names[0])}: {what}",)

@@ -12,6 +12,7 @@ from typing import Any
 from loader.errors import MalformedCheckpoint, shown
 from loader.files import FileIdentity, open_file, read_bytes
 from loader.header import MAX_HEADER
+from loader.impostors import misplaced
 from loader.strict_json import parse
 
 SUFFIX = ".safetensors.index.json"
@@ -36,8 +37,11 @@ def read_weight_map(path: str) -> WeightMap:
 
     `metadata.total_size` is not compared: converters count shared tensors twice or in another dtype, and engines ignore it.
     """
+    content = _content(path)
+    if problem := misplaced(content):
+        raise MalformedCheckpoint(problem, path=path)
     try:
-        document = parse(_content(path))
+        document = parse(content)
     except ValueError as error:
         raise MalformedCheckpoint(str(error), path=path) from None
     files = document.get("weight_map") if isinstance(document, dict) else None

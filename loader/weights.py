@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import starmap
@@ -35,6 +36,8 @@ from loader.residency import Residency
 
 Order = Literal["file", "name"] | Sequence[str]
 """`file`: as they lie in the files, the fastest; `name`: sorted; or just these, in this order."""
+
+_logger = logging.getLogger(__name__)
 
 _DIRECT_THREADS = 8
 
@@ -61,6 +64,7 @@ def open_weights(
     window: int = WINDOW,
     rank: int = 0,
     world_size: int = 1,
+    on_warning: Callable[[str], None] = _logger.warning,
 ) -> Weights:
     """The checkpoint in a directory, in one file, behind an index file, or in a list of files. Only headers are read.
 
@@ -68,11 +72,15 @@ def open_weights(
     `window`: bytes read ahead at most, less where the cgroup leaves less. `rank` of `world_size` processes on this host that
     read the same files: each has a `part` of its own, and what one reads stays in the page cache for the others.
 
+    `on_warning` gets what the files say in two ways, and which way was taken; by default the log.
+
     Raises UsageError, NotFound, NotReadable, LocalIOError, FileReplaced, MalformedCheckpoint.
     """
     if not 0 <= rank < world_size:
         raise UsageError(f"rank {rank} is none of {world_size}: ranks count from 0")
     checkpoint = read_checkpoint(source)
+    for warning in checkpoint.warnings:
+        on_warning(warning)
     way = _way(checkpoint, strategy, threads=threads, window=window, reread=world_size > 1)
     return Weights(checkpoint, way, part_of(checkpoint.tensors.values(), rank=rank, ranks=world_size))
 

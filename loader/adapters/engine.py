@@ -85,6 +85,7 @@ def read_tensors(
         window=settings.window,
         rank=host.rank,
         world_size=host.ranks,
+        on_warning=log,
     )
     held, way = weights.checkpoint.tensors, weights.way
     names = [name for name in held if wanted is None or wanted(name)]

@@ -14,7 +14,7 @@ from fetcher.host.memory import memory_left
 from fetcher.quantities import size
 from fetcher.telemetry.wording import counted, duration, rate, share
 from loader.cli.options import threads_for
-from loader.contents import Member, look, members, total
+from loader.contents import Member, look, members, present, total
 from loader.filesystems import choose_strategy, filesystem_of, read_ahead_advice, read_ahead_kib
 from loader.holders import holders
 from loader.residency import Residency, evict, together
@@ -108,7 +108,7 @@ def print_status(fields: Mapping[str, Any], *, as_json: bool) -> None:
 
 def evicted(paths: Sequence[str]) -> dict[str, Any]:
     """What went, and of what stayed, why."""
-    chosen = members(paths)
+    chosen = present(paths)
     before = look(chosen, closely=False)
     after = [_evict(member) for member in chosen]
     stayed = [

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fetcher.command.running import print_result
-from fetcher.events import BytesLoaded, LoadEnded, LoadPlanned, Subscriber
+from fetcher.events import BytesLoaded, LoadEnded, LoadPlanned, Subscriber, Warned
 from fetcher.quantities import size
 from fetcher.telemetry.wording import counted, duration, rate
 from loader.weights import open_weights
@@ -20,7 +20,11 @@ _SETTINGS = ("strategy", "threads", "window", "rank", "world_size")
 def loaded(path: str, found: Mapping[str, Any], on_event: Subscriber) -> dict[str, Any]:
     """The result's fields. Raises what `loader.open` and `Weights.stream` do."""
     began = time.monotonic()
-    weights = open_weights(path, **{name: found[name] for name in _SETTINGS if name in found})
+    weights = open_weights(
+        path,
+        on_warning=lambda message: on_event(Warned("Ambiguous", message)),
+        **{name: found[name] for name in _SETTINGS if name in found},
+    )
     tensors = weights.checkpoint.tensors
     total = sum(tensors[name].size for name in weights.part)
     on_event(LoadPlanned("loading", len({tensors[name].file for name in weights.part}), total, 0))

@@ -15,8 +15,12 @@ _INTRODUCTION = """\
 Made by `python -m loader.cli.reference > docs/loader.md`; do not edit. A flag wins over its variable.
 
 PATH is a directory with a checkpoint (`fetcher fetch` prints it), an index file, or files. Of a directory what lies beside the
-shards comes first, as engines read config and tokenizer first; the same weights in other formats (`.bin`, `.gguf`) and
-subdirectories are left alone. Results go to stdout, everything else to stderr, whose last line on failure is one sentence that
+shards comes first, as engines read config and tokenizer first. The same weights in other formats (`.bin`, `.gguf`), variants
+(`model.fp16.safetensors`) beside the weights without one, and subdirectories are left alone. A directory without weights of
+its own, a pipeline with `model_index.json`, and a Hub cache are the directories below, up to 8 levels deep. The first part of a
+split GGUF brings the others. A missing part, a truncated file or a Git LFS pointer is an error, except for `evict`.
+
+Results go to stdout, everything else to stderr, whose last line on failure is one sentence that
 begins with a reason word.
 
 | exit code | meaning |

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,3 +42,17 @@ def write_index(path: Path, weight_map: object, **others: object) -> Path:
 def read_by_the_package(whole: bytes) -> dict[str, dict[str, Any]]:
     """Name to dtype, shape and data, as the safetensors package reads them. Raises SafetensorError."""
     return dict(deserialize(whole))  # type: ignore[no-untyped-call]
+
+
+def gguf(sizes: Mapping[str, int], *, version: int = 3, order: str = "<", pairs: bytes = b"", pair_count: int = 0) -> bytes:
+    """A GGUF file with tensors of I8, one behind the other on multiples of 32."""
+
+    def string(text: str) -> bytes:
+        return struct.pack(f"{order}Q", len(text)) + text.encode()
+
+    infos, offset = b"", 0
+    for name, size in sizes.items():
+        infos += string(name) + struct.pack(f"{order}IQIQ", 1, size, 24, offset)
+        offset += -(-size // 32) * 32
+    header = b"GGUF" + struct.pack(f"{order}IQQ", version, len(sizes), pair_count) + pairs + infos
+    return header + bytes(-len(header) % 32) + bytes(offset)

@@ -21,7 +21,7 @@ from loader.errors import MalformedCheckpoint
 from loader.index import read_checkpoint, read_shard
 from tests.loader import fuzz
 from tests.loader.corpus import Refused, Stricter, each_read, each_refused, each_stricter
-from tests.loader.making import content, entry, read_by_the_package
+from tests.loader.making import content, entry, read_by_the_package, shard
 
 Tensors = Mapping[str, tuple[str, tuple[int, ...], bytes]]
 """Name to dtype, shape and bytes."""
@@ -110,6 +110,23 @@ class TestAtTheEdges:
         path.write_bytes(content({"__metadata__": {"format": "pt", "ü": "\n"}}))
         with safe_open(path, framework="numpy") as opened:
             assert opened.metadata() == read_shard(str(path)).metadata
+
+
+class TestSeveralFiles:
+    """Engines open shard after shard with the package, and keep what they read last of each name."""
+
+    def test_of_a_name_in_several_files_the_same_one_counts(self, tmp_path: Path) -> None:
+        contents = [{"x": b"1", "tied": b"22"}, {"tied": b"333", "y": b"4"}, {"z": b"5", "x": b"66"}]
+        theirs: dict[str, bytes] = {}
+        for number, tensors in enumerate(contents, 1):
+            file = tmp_path / f"model-0000{number}-of-00003.safetensors"
+            file.write_bytes(shard(tensors))
+            with safe_open(file, framework="numpy") as opened:
+                names = opened.keys()
+                theirs |= {name: opened.get_tensor(name).tobytes() for name in names}
+        read = read_checkpoint(tmp_path)
+        assert {t.name: Path(t.file).read_bytes()[t.start : t.stop] for t in read.tensors.values()} == theirs
+        assert read.warnings[0].startswith("more than one file has 2 tensor names, such as ")
 
 
 @patient

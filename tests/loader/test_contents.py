@@ -10,7 +10,7 @@ import pytest
 from fetcher.errors import NotFound
 from loader.contents import members
 from loader.errors import FileReplaced, MalformedCheckpoint
-from tests.loader.making import shard
+from tests.loader.making import gguf, shard
 
 SHARD = shard({"a": bytes(10)})
 OTHER = shard({"b": bytes(10)})
@@ -25,7 +25,7 @@ def directory(tmp_path: Path) -> Path:
         "tokenizer.json": b"{}",
         ".hidden": b"x",
         "pytorch_model.bin": b"the same again",
-        "model.gguf": b"and again",
+        "model.gguf": gguf({"a": 10}),
     }
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)

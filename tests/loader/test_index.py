@@ -121,15 +121,44 @@ class TestWithoutAnIndex:
         model = make({name: one(name) for name in order})
         assert names(read_checkpoint(model), model) == order
 
-    def test_a_tensor_in_two_files_is_refused(self, make: Make) -> None:
-        model = make({"model.fp16.safetensors": one("x"), "model.safetensors": shard({"y": b"", "x": b""})})
-        with pytest.raises(MalformedCheckpoint, match=r"'x': it is in .*/model\.fp16\.safetensors too") as caught:
-            read_checkpoint(model)
-        assert (caught.value.path, caught.value.field) == (str(model / "model.safetensors"), "'x'")
+    def test_of_a_tensor_in_two_files_the_last_counts_and_a_warning_says_so(self, make: Make) -> None:
+        model = make({"a.safetensors": one("x", b"1"), "b.safetensors": shard({"y": b"2", "x": b"3"})})
+        checkpoint = read_checkpoint(model)
+        assert {name: os.path.basename(tensor.file) for name, tensor in checkpoint.tensors.items()} == {
+            "x": "b.safetensors",
+            "y": "b.safetensors",
+        }
+        assert checkpoint.warnings == (
+            f"more than one file has 1 tensor name, such as 'x': the last file counts, here {model}/b.safetensors",
+        )
+
+    @pytest.mark.parametrize(
+        "variant",
+        [
+            {"model.fp16.safetensors": one("x")},
+            {"model.fp32-00001-of-2.safetensors": one("x"), "model.safetensors.index.fp32.json": {"x": "missing.safetensors"}},
+            {"model-00001-of-00002.bf16.safetensors": one("x")},
+            {"model.non_ema.safetensors": one("x")},
+        ],
+        ids=["a file", "parts with an index", "some parts", "averaged"],
+    )
+    def test_a_variant_is_left_out_where_the_weights_are_there_without_one(self, make: Make, variant: Files) -> None:
+        model = make({**variant, "model.safetensors": one("x")})
+        checkpoint = read_checkpoint(model)
+        assert (names(checkpoint, model), checkpoint.warnings) == (["model.safetensors"], ())
+
+    def test_a_word_that_is_no_precision_is_no_variant(self, make: Make) -> None:
+        model = make({"model.visual.safetensors": one("v"), "model.safetensors": one("x")})
+        assert list(read_checkpoint(model).tensors) == ["x", "v"]
+
+    @pytest.mark.parametrize("first", ["model.fp16-00001-of-00002.safetensors", "model-00001-of-00002.fp16.safetensors"])
+    def test_a_variant_must_be_complete_where_it_is_alone(self, make: Make, first: str) -> None:
+        with pytest.raises(NotFound, match=re.escape(first.replace("00001", "00002"))):
+            read_checkpoint(make({first: one("x")}))
 
     def test_a_directory_without_weights_is_none(self, make: Make) -> None:
         model = make({"pytorch_model.bin": b"", "unet/model.safetensors": one("x")})
-        with pytest.raises(NotFound, match=re.escape(f"no .safetensors file is in {model}; subdirectories are not searched")):
+        with pytest.raises(NotFound, match=r"no \.safetensors file is in .*; name one of .*: 'unet'"):
             read_checkpoint(model)
 
 
@@ -205,36 +234,51 @@ class TestWithAnIndex:
 
     def test_a_file_that_is_not_there(self, make: Make) -> None:
         model = make({"a.safetensors": one("x"), INDEX: {"x": "a.safetensors", "y": "b.safetensors"}})
-        with pytest.raises(NotFound, match=r"there is no .*/b\.safetensors"):
+        with pytest.raises(NotFound, match=r"there is no .*/b\.safetensors, which .*/model\.safetensors\.index\.json names"):
             read_checkpoint(model)
 
-    def test_a_tensor_that_is_in_another_file_than_it_says(self, make: Make) -> None:
+    def test_a_tensor_that_is_in_another_listed_file_is_read_from_there(self, make: Make) -> None:
         model = make(
             {"a.safetensors": one("x"), "b.safetensors": one("y"), INDEX: {"x": "b.safetensors", "y": "a.safetensors"}}
         )
-        self.misplaced(model, r"weight_map\['x'\]: said to be in 'b.safetensors', but it is in .*/a\.safetensors$")
-
-    def test_a_tensor_that_is_in_no_file(self, make: Make) -> None:
-        model = make({"a.safetensors": one("x"), INDEX: {"x": "a.safetensors", "y": "a.safetensors"}})
-        self.misplaced(model, r"weight_map\['y'\]: said to be in 'a.safetensors', but no shard has it$")
-
-    def test_a_tensor_that_is_in_a_file_it_leaves_out(self, make: Make) -> None:
-        model = make(
-            {"a.safetensors": one("x"), "b.safetensors": one("y"), INDEX: {"x": "a.safetensors", "y": "a.safetensors"}}
+        checkpoint = read_checkpoint(model)
+        assert os.path.basename(checkpoint.tensors["x"].file) == "a.safetensors"
+        assert checkpoint.warnings == (
+            f"{model}/{INDEX} names 2 tensors wrongly, such as 'x': another file has it, and it is read from there",
         )
-        self.misplaced(model, r"weight_map\['y'\]: said to be in 'a.safetensors', but no shard has it$")
 
-    def test_a_tensor_in_two_of_its_files(self, make: Make) -> None:
+    @pytest.mark.parametrize("beside", [{}, {"b.safetensors": one("y")}], ids=["nowhere", "in a file it leaves out"])
+    def test_a_tensor_that_is_in_no_listed_file_is_a_warning(self, make: Make, beside: Files) -> None:
+        model = make({"a.safetensors": one("x"), **beside, INDEX: {"x": "a.safetensors", "y": "a.safetensors"}})
+        checkpoint = read_checkpoint(model)
+        assert list(checkpoint.tensors) == ["x"]
+        assert checkpoint.warnings == (
+            f"{model}/{INDEX} names 1 tensor wrongly, such as 'y': no shard has it, and asking for it is an error",
+        )
+
+    @pytest.mark.parametrize("file", ["a.safetensors", "b.safetensors"])
+    def test_of_a_tensor_in_two_of_its_files_it_decides(self, make: Make, file: str) -> None:
         both = {"a.safetensors": shard({"x": b"1", "z": b"2"}), "b.safetensors": shard({"y": b"3", "z": b"4"})}
-        model = make({**both, INDEX: {"x": "a.safetensors", "y": "b.safetensors", "z": "b.safetensors"}})
-        with pytest.raises(MalformedCheckpoint, match=r"b\.safetensors: 'z': it is in .*/a\.safetensors too"):
-            read_checkpoint(model)
+        checkpoint = read_checkpoint(make({**both, INDEX: {"x": "a.safetensors", "y": "b.safetensors", "z": file}}))
+        assert os.path.basename(checkpoint.tensors["z"].file) == file
+        assert "the index decides" in checkpoint.warnings[0]
 
-    @staticmethod
-    def misplaced(model: Path, words: str) -> None:
-        with pytest.raises(MalformedCheckpoint, match=words) as caught:
-            read_checkpoint(model)
-        assert caught.value.path == str(model / INDEX)
+    def test_of_a_tensor_in_two_of_its_files_that_it_does_not_name_the_last_counts(self, make: Make) -> None:
+        both = {"a.safetensors": shard({"x": b"1", "z": b"2"}), "b.safetensors": shard({"y": b"3", "z": b"4"})}
+        checkpoint = read_checkpoint(make({**both, INDEX: {"x": "a.safetensors", "y": "b.safetensors"}}))
+        assert os.path.basename(checkpoint.tensors["z"].file) == "b.safetensors"
+
+    def test_an_index_left_behind_by_shards_that_were_merged(self, make: Make) -> None:
+        model = make({"model.safetensors": one("x"), INDEX: {"x": "model-00001-of-00001.safetensors"}})
+        checkpoint = read_checkpoint(model)
+        assert names(checkpoint, model) == ["model.safetensors"]
+        assert "names shards of which none is there" in checkpoint.warnings[0]
+
+    def test_the_index_of_a_variant_counts_where_it_is_alone(self, make: Make) -> None:
+        name = "diffusion_pytorch_model.safetensors.index.fp16.json"
+        model = make({"a.safetensors": one("x"), "b.safetensors": one("y"), name: {"x": "a.safetensors"}})
+        assert names(read_checkpoint(model), model) == ["a.safetensors"]
+        assert names(read_checkpoint(model / name), model) == ["a.safetensors"]
 
     @pytest.mark.parametrize(
         ("text", "words"),
@@ -322,10 +366,21 @@ class TestOtherSources:
         for source in (".", "a.safetensors", INDEX):
             assert list(read_checkpoint(source).tensors) == ["x"]
 
-    def test_a_file_twice_is_a_tensor_twice(self, make: Make) -> None:
+    def test_a_file_named_twice_counts_once(self, make: Make) -> None:
         path = make({"a.safetensors": one("x")}) / "a.safetensors"
-        with pytest.raises(MalformedCheckpoint, match="too; which of the two counts"):
-            read_checkpoint([path, path])
+        checkpoint = read_checkpoint([path, path])
+        assert (len(checkpoint.shards), checkpoint.warnings) == (1, ())
+
+    def test_a_repository_of_a_hub_cache_is_the_snapshot_of_main(self, tmp_path: Path) -> None:
+        repository = tmp_path / "models--org--name"
+        for revision in ("old", "new"):
+            (repository / "snapshots" / revision).mkdir(parents=True)
+            (repository / "snapshots" / revision / "model.safetensors").write_bytes(one(revision))
+        with pytest.raises(UsageError, match="has 2 snapshots; name one: 'new', 'old'"):
+            read_checkpoint(repository)
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text("new")
+        assert list(read_checkpoint(repository).tensors) == ["new"]
 
     def test_an_empty_list_is_a_mistake(self) -> None:
         with pytest.raises(UsageError, match="no file is named"):

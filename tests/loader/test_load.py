@@ -11,6 +11,7 @@ import pytest
 from tests.cli.conftest import last_line
 from tests.lab.command import run_loader
 from tests.loader.conftest import MiB, make_warm, resident
+from tests.loader.making import shard
 
 
 def told(*words: str | Path, **how: Any) -> dict[str, Any]:
@@ -71,3 +72,11 @@ def test_the_result_is_told_to_the_pod(model: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     run_loader("load", model, "--termination-log", log)
     assert json.loads(log.read_text())["bytes"] == 8 * MiB
+
+
+def test_what_files_say_in_two_ways_is_a_warning_and_each_tensor_is_read_once(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes(shard({"x": b"1"}))
+    (tmp_path / "b.safetensors").write_bytes(shard({"x": b"22", "y": b"3"}))
+    done = run_loader("load", tmp_path, "--json", "--progress", "log")
+    assert (done.returncode, json.loads(done.stdout)["tensors"], json.loads(done.stdout)["bytes"]) == (0, 2, 3)
+    assert "more than one file has 1 tensor name, such as 'x': the last file counts" in done.stderr

@@ -1,0 +1,92 @@
+"""A GGUF file is as long as its header says, and a header is believed no further than the file reaches."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from loader.errors import MalformedCheckpoint
+from loader.gguf import check_gguf
+from tests.loader.making import gguf
+
+SIZES = {"a": 100, "b": 4000}
+
+
+def check(path: Path, content: bytes) -> int:
+    path.write_bytes(content)
+    return check_gguf(str(path)).size
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "model.gguf"
+
+
+def pair(key: str, kind: int, value: bytes) -> bytes:
+    return struct.pack("<Q", len(key)) + key.encode() + struct.pack("<I", kind) + value
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("order", ["<", ">"], ids=["little endian", "big endian"])
+def test_both_versions_and_byte_orders_are_read(path: Path, version: int, order: str) -> None:
+    content = gguf(SIZES, version=version, order=order)
+    assert check(path, content) == len(content)
+    with pytest.raises(MalformedCheckpoint, match="the file is cut off"):
+        check(path, content[:-200])
+
+
+def test_every_kind_of_pair_is_passed_over(path: Path) -> None:
+    strings = struct.pack("<IQ", 8, 2) + (struct.pack("<Q", 3) + b"abc") * 2
+    nested = struct.pack("<IQ", 9, 1) + struct.pack("<IQ", 0, 3) + b"123"
+    pairs = pair("u8", 0, b"1") + pair("f64", 12, bytes(8)) + pair("tokens", 9, strings) + pair("nested", 9, nested)
+    content = gguf(SIZES, pairs=pairs, pair_count=4)
+    assert check(path, content) == len(content)
+
+
+def test_the_alignment_counts(path: Path) -> None:
+    content = gguf(SIZES, pairs=pair("general.alignment", 4, struct.pack("<I", 1 << 20)), pair_count=1)
+    with pytest.raises(MalformedCheckpoint, match="announces 10"):
+        check(path, content)
+
+
+def test_a_part_without_tensors_is_one(path: Path) -> None:
+    assert check(path, gguf({}))
+
+
+def test_a_file_is_cut_off_wherever_it_ends(path: Path) -> None:
+    content = gguf(SIZES, pairs=pair("tokens", 9, struct.pack("<IQ", 8, 1) + struct.pack("<Q", 3) + b"abc"), pair_count=1)
+    needed = len(content) - len(content) % 32 - 96  # the last tensor's padding may be missing
+    for length in range(0, needed, 7):
+        with pytest.raises(MalformedCheckpoint):
+            check(path, content[:length])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (gguf({}, version=1), "version 1; there are 2 and 3"),
+        (gguf({}, version=4), "version 4"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 2**63, 0) + bytes(100), "the tensors are 9223372036854775808"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 0, 2**63) + bytes(100), "the pairs are"),
+        (gguf({}, pairs=pair("x", 13, b""), pair_count=1) + bytes(99), "type 13"),
+        (gguf({}, pairs=pair("x", 8, struct.pack("<Q", 2**64 - 1)), pair_count=1), "it does not end within"),
+        (gguf({}, pairs=pair("x", 9, struct.pack("<IQ", 0, 2**63)), pair_count=1), "it does not end within"),
+        (gguf({}, pairs=pair("x", 9, struct.pack("<IQ", 9, 1) * 20), pair_count=1) + bytes(99), "nested too deep"),
+        (gguf({}, pairs=pair("general.alignment", 4, bytes(4)), pair_count=1), "no power of two"),
+        (b"GGUX" + bytes(40), "it is no GGUF file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "it is a Git LFS pointer"),
+        (b"<!DOCTYPE html><html>", "it is a web page"),
+        (b"", "it is no GGUF file"),
+    ],
+)
+def test_what_is_none_is_refused(path: Path, content: bytes, words: str) -> None:
+    with pytest.raises(MalformedCheckpoint, match=words):
+        check(path, content)
+
+
+def test_a_tensor_larger_than_any_file_is_refused(path: Path) -> None:
+    info = struct.pack("<Q", 1) + b"a" + struct.pack("<IQQIQ", 2, 2**63, 4, 0, 0)
+    with pytest.raises(MalformedCheckpoint, match="'a' is larger than any file"):
+        check(path, b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + info + bytes(100))

@@ -1,0 +1,82 @@
+"""What stands in the place of weights is called by its name, with what to do, and is never warm, copied or loaded."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import pickle
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from loader.artifacts import read_artifact
+from loader.contents import members
+from loader.errors import MalformedCheckpoint
+from loader.index import read_checkpoint
+from tests.loader.making import gguf, shard
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 4976698672\n"
+
+
+def archive() -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as file:
+        file.writestr("archive/data.pkl", b"x")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (POINTER, "a Git LFS pointer, .*git lfs pull"),
+        (b"<!DOCTYPE html>\n<html><body>Log in</body></html>", "a web page"),
+        (b"\xef\xbb\xbf\r\n <HTML>", "a web page"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "a web page"),
+        (gguf({"a": 100}), "a GGUF file; call it .gguf"),
+        (archive(), "a ZIP archive"),
+        (pickle.dumps({"weight": [1.0] * 100}, protocol=2), "a Python pickle"),
+        (pickle.dumps({"weight": [1.0] * 100}, protocol=4), "a Python pickle"),
+        (json.dumps({"error": "Repository not found"}).encode(), "it is JSON"),
+        (b'[\n  "not found"\n]', "it is JSON"),
+        (gzip.compress(shard({"x": b"1"})), "compressed with gzip"),
+    ],
+)
+def test_a_shard_that_is_something_else(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    for refuse in (read_checkpoint, lambda place: members([str(place)])):
+        for place in (path, tmp_path):
+            with pytest.raises(MalformedCheckpoint, match=words) as caught:
+                refuse(place)
+            assert caught.value.path == str(path)
+
+
+@pytest.mark.parametrize("name", ["model.gguf", "pytorch_model.bin", "tokenizer.json", "model.safetensors.index.json"])
+def test_a_pointer_is_no_success_for_any_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(POINTER)
+    if not name.endswith((".gguf", ".bin")):
+        (tmp_path / "model.safetensors").write_bytes(shard({"x": b"1"}))
+    with pytest.raises(MalformedCheckpoint, match="a Git LFS pointer"):
+        members([str(tmp_path)])
+    with pytest.raises(MalformedCheckpoint, match="a Git LFS pointer"):
+        read_artifact(tmp_path)
+
+
+def test_a_page_is_no_pytorch_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(b"<html>" + bytes(5000))
+    with pytest.raises(MalformedCheckpoint, match="a web page"):
+        members([str(tmp_path)])
+
+
+def test_a_page_beside_weights_is_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(shard({"x": b"1"}))
+    (tmp_path / "README.html").write_bytes(b"<html>")
+    assert len(members([str(tmp_path)])) == 2
+
+
+def test_a_shard_that_is_merely_damaged_keeps_its_own_words(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"\xff" * 100)
+    with pytest.raises(MalformedCheckpoint, match="header length: "):
+        read_checkpoint(tmp_path)

@@ -1,0 +1,174 @@
+"""Directories of directories: what is warmed of quantizations, pipelines and Hub caches, and that all of it is there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from fetcher.errors import NotFound, UsageError
+from loader import trees
+from loader.artifacts import read_artifact
+from loader.contents import members, present
+from loader.errors import MalformedCheckpoint
+from tests.loader.making import gguf, shard, write_index
+
+SHARD = shard({"x": b"1"})
+GGUF = gguf({"a": 100})
+
+
+def write(root: Path, files: Mapping[str, bytes | Mapping[str, str]]) -> Path:
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            write_index(path, content)
+    return root
+
+
+def found(*paths: Path, root: Path) -> list[str]:
+    return [str(Path(member.path).relative_to(root)) for member in members([str(path) for path in paths])]
+
+
+class TestTrees:
+    def test_weights_in_subdirectories_where_the_directory_has_none(self, tmp_path: Path) -> None:
+        write(tmp_path, {"README.md": b"x", "Q4_K_M/a.gguf": GGUF, "deep/er/model.safetensors": SHARD, ".cache/a.gguf": b"?"})
+        (tmp_path / ".fetcher").mkdir()
+        assert found(tmp_path, root=tmp_path) == ["README.md", "Q4_K_M/a.gguf", "deep/er/model.safetensors"]
+
+    def test_subdirectories_are_left_alone_where_it_has_weights(self, tmp_path: Path) -> None:
+        write(tmp_path, {"model.safetensors": SHARD, "original/consolidated.00.pth": b"x", "onnx/model.onnx": b"x"})
+        assert found(tmp_path, root=tmp_path) == ["model.safetensors"]
+
+    def test_a_pipeline_is_its_components(self, tmp_path: Path) -> None:
+        write(
+            tmp_path,
+            {
+                "model_index.json": b"{}",
+                "sd_xl_base_1.0.safetensors": SHARD,
+                "scheduler/config.json": b"{}",
+                "unet/diffusion_pytorch_model.safetensors": SHARD,
+                "unet/diffusion_pytorch_model.fp16.safetensors": SHARD,
+                "vae/diffusion_pytorch_model.bin": b"x",
+            },
+        )
+        assert found(tmp_path, root=tmp_path) == [
+            "model_index.json",
+            "scheduler/config.json",
+            "unet/diffusion_pytorch_model.safetensors",
+            "vae/diffusion_pytorch_model.bin",
+        ]
+
+    def test_a_component_that_is_incomplete_is_refused(self, tmp_path: Path) -> None:
+        index = "unet/diffusion_pytorch_model.safetensors.index.fp16.json"
+        write(tmp_path, {"model_index.json": b"{}", "vae/model.safetensors": SHARD, index: {"x": "gone.safetensors"}})
+        with pytest.raises(NotFound, match=r"unet/gone\.safetensors, which .*index\.fp16\.json names"):
+            members([str(tmp_path)])
+
+    def test_a_directory_without_weights_is_refused(self, tmp_path: Path) -> None:
+        write(tmp_path, {"config.json": b"{}", "sub/config.json": b"{}"})
+        with pytest.raises(NotFound, match="no weights are in"):
+            members([str(tmp_path)])
+
+    def test_a_link_that_leads_out_or_back_is_not_followed(self, tmp_path: Path) -> None:
+        write(tmp_path, {"elsewhere/secret.gguf": GGUF, "root/Q4/a.gguf": GGUF})
+        (tmp_path / "root" / "out").symlink_to(tmp_path / "elsewhere")
+        (tmp_path / "root" / "Q4" / "back").symlink_to("..")
+        assert found(tmp_path / "root", root=tmp_path) == ["root/Q4/a.gguf"]
+
+    def test_a_tree_too_deep_is_refused(self, tmp_path: Path) -> None:
+        write(tmp_path, {"/".join("abcdefghij") + "/a.gguf": GGUF})
+        with pytest.raises(UsageError, match="levels deep"):
+            members([str(tmp_path)])
+
+    def test_a_tree_too_wide_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write(tmp_path, {f"{number}/a.gguf": GGUF for number in range(5)})
+        monkeypatch.setattr(trees, "_MOST", 4)
+        with pytest.raises(UsageError, match="more than 4 directories"):
+            members([str(tmp_path)])
+
+
+class TestHubCaches:
+    @pytest.fixture
+    def cache(self, tmp_path: Path) -> Path:
+        for name in ("one", "two"):
+            repository = tmp_path / f"models--org--{name}"
+            write(repository, {f"blobs/{name}": SHARD, "refs/main": b"new", "refs/pr/1": b"pr", "blobs/half.incomplete": b"?"})
+            for revision in ("new", "old", "pr"):
+                (repository / "snapshots" / revision).mkdir(parents=True)
+                link = repository / "snapshots" / revision / f"{revision}.safetensors"
+                link.symlink_to(f"../../blobs/{name}")
+        write(tmp_path, {".locks/models--org--one/x.lock": b"", "version.txt": b"1"})
+        return tmp_path
+
+    def test_the_cache_is_the_snapshots_that_refs_name_each_blob_once(self, cache: Path) -> None:
+        assert found(cache, root=cache) == [
+            "version.txt",
+            "models--org--one/snapshots/new/new.safetensors",
+            "models--org--two/snapshots/new/new.safetensors",
+        ]
+
+    def test_a_repository_of_it_too(self, cache: Path) -> None:
+        assert found(cache / "models--org--one", root=cache) == ["models--org--one/snapshots/new/new.safetensors"]
+
+    def test_without_refs_it_is_every_snapshot(self, cache: Path) -> None:
+        repository = cache / "models--org--one"
+        (repository / "refs" / "main").unlink()
+        (repository / "refs" / "pr" / "1").unlink()
+        assert len(found(repository, root=cache)) == 1
+
+
+class TestIncomplete:
+    @pytest.mark.parametrize(
+        ("files", "missing"),
+        [
+            ({"m-00001-of-00003.gguf": GGUF, "m-00003-of-00003.gguf": GGUF}, "m-00002-of-00003.gguf"),
+            ({"m-00002-of-00002.fp16.safetensors": SHARD}, "m-00001-of-00002.fp16.safetensors"),
+            ({"pytorch_model-00001-of-00002.bin": b"x"}, "pytorch_model-00002-of-00002.bin"),
+            ({"a.bin": b"x", "pytorch_model.bin.index.json": {"x": "a.bin", "y": "b.bin"}}, "b.bin"),
+            ({"a.bin": b"x", "pytorch_model.bin.index.fp16.json": {"x": "a.bin", "y": "b.bin"}}, "b.bin"),
+            ({"pytorch_model.bin.index.json": {"x": "a.bin"}}, "a.bin"),
+            ({"model.safetensors.index.json": {"x": "a.safetensors"}}, "a.safetensors"),
+            ({"a.safetensors": SHARD, "x.safetensors.index.fp16.json": {"x": "a.safetensors", "y": "b.safetensors"}}, "b.saf"),
+        ],
+    )
+    def test_what_is_missing_is_named(self, tmp_path: Path, files: Mapping[str, bytes], missing: str) -> None:
+        write(tmp_path, files)
+        for refuse in (lambda: members([str(tmp_path)]), lambda: read_artifact(tmp_path)):
+            with pytest.raises(NotFound, match=missing) as caught:
+                refuse()
+            for name in files:
+                if name.endswith(".json"):
+                    assert name in str(caught.value)
+
+    def test_the_index_of_another_format_beside_whole_weights_is_no_promise(self, tmp_path: Path) -> None:
+        write(tmp_path, {"m.gguf": GGUF, "pytorch_model.bin.index.json": {"x": "a.bin"}})
+        assert found(tmp_path, root=tmp_path) == ["pytorch_model.bin.index.json", "m.gguf"]
+        assert len(read_artifact(tmp_path).items) == 2
+
+    def test_a_gguf_cut_off_is_refused(self, tmp_path: Path) -> None:
+        write(tmp_path, {"Q8/m.gguf": gguf({"a": 5000})[:-100]})
+        with pytest.raises(MalformedCheckpoint, match="cut off"):
+            members([str(tmp_path)])
+
+    def test_the_first_part_of_a_split_gguf_brings_the_others(self, tmp_path: Path) -> None:
+        parts = [f"m-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
+        write(tmp_path, dict.fromkeys(parts, GGUF))
+        assert found(tmp_path / parts[0], root=tmp_path) == parts
+        assert found(tmp_path / parts[1], root=tmp_path) == parts[1:2]
+        (tmp_path / parts[1]).unlink()
+        with pytest.raises(NotFound, match=parts[1]):
+            members([str(tmp_path / parts[0])])
+
+
+class TestPageCacheCommands:
+    def test_they_need_no_unique_names(self, tmp_path: Path) -> None:
+        write(tmp_path, {"a.safetensors": SHARD, "b.safetensors": SHARD})
+        assert found(tmp_path, root=tmp_path) == ["a.safetensors", "b.safetensors"]
+
+    def test_evicting_asks_for_nothing_sound_or_complete(self, tmp_path: Path) -> None:
+        write(tmp_path, {"m-00001-of-00002.safetensors": b"broken", "sub/x.gguf": b"broken", "m.bin": b"x"})
+        assert len(present([str(tmp_path)])) == 3
