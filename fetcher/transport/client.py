@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 import yarl
@@ -21,7 +20,10 @@ import yarl
 from fetcher import __version__
 from fetcher.errors import BadResponse, ConfigurationError, FetchError, Stalled, Unreachable, Untrusted
 from fetcher.transport.body import ResponseBody, receiving
+from fetcher.transport.encodings import decoded
+from fetcher.transport.proxies import Proxy, proxy_for
 from fetcher.transport.trust import tls_context
+from fetcher.transport.urls import address_from, host_of, normal, origin_of
 
 REDIRECTS = 10
 """The Hub needs one or two, a mirror one more."""
@@ -30,7 +32,8 @@ CONNECT_TIMEOUT = 20.0
 _REDIRECT_STATUSES = (301, 302, 303, 307, 308)
 _HEAD_LIMIT = 32 * 1024
 _READ = 64 * 1024
-_NO_ADDRESS = "the server redirects to something that is no web address"
+Onward = Callable[[str, str], str]
+"""The address that a Location (the second) in an answer from an address (the first) means. May raise BadResponse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,26 +45,6 @@ class Credentials:
 
     def __repr__(self) -> str:
         return f"<Credentials for {self.origin}>"
-
-
-def origin_of(url: str) -> str:
-    """`scheme://host:port`, the port always written. Raises BadResponse for what is no web address."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise BadResponse(_NO_ADDRESS) from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise BadResponse(_NO_ADDRESS)
-    return f"{parts.scheme}://{parts.hostname.lower()}:{port or (443 if parts.scheme == 'https' else 80)}"
-
-
-def address_from(url: str, reference: str) -> str:
-    """What `reference`, read in an answer from `url`, refers to. Raises BadResponse where it can't be read."""
-    try:
-        return urljoin(url, reference)
-    except ValueError:
-        raise BadResponse(_NO_ADDRESS) from None
 
 
 class Answer:
@@ -81,13 +64,13 @@ class Answer:
         return self._body
 
     async def read(self, limit: int, *, what: str) -> bytes:
-        """The whole of a small body. Raises BadResponse when it is longer than `limit` bytes."""
+        """The whole of a small body, decompressed. Raises BadResponse when it is longer than `limit` bytes."""
         body, buffer, content = self.body(length=None, what=what), memoryview(bytearray(_READ)), bytearray()
         while count := await body.readinto(buffer):
             content += buffer[:count]
             if len(content) > limit:
                 raise BadResponse(f"more than {limit:,} bytes for {what}")
-        return bytes(content)
+        return decoded(bytes(content), self.headers.get("Content-Encoding", ""), limit=limit, what=what)
 
     def close(self) -> None:
         """Give the connection back if the body has ended, else drop it at once."""
@@ -122,6 +105,7 @@ class HttpTransport:
         credentials: Credentials | None = None,
         allow_downgrade: bool = False,
         redirects: int = REDIRECTS,
+        onward: Onward = address_from,
     ) -> AsyncIterator[Answer]:
         """The answer to a request after its redirects. Raises SourceError, ConfigurationError; statuses are not judged."""
         answer = await self.open(
@@ -131,6 +115,7 @@ class HttpTransport:
             credentials=credentials,
             allow_downgrade=allow_downgrade,
             redirects=redirects,
+            onward=onward,
         )
         try:
             yield answer
@@ -146,8 +131,10 @@ class HttpTransport:
         credentials: Credentials | None = None,
         allow_downgrade: bool = False,
         redirects: int = REDIRECTS,
+        onward: Onward = address_from,
     ) -> Answer:
         """As `request`; the caller closes the answer."""
+        url = _asked(url)
         for _ in range(redirects + 1):
             sent = dict(headers or {})
             if credentials is not None and credentials.origin == origin_of(url):
@@ -157,8 +144,8 @@ class HttpTransport:
             if response.status not in _REDIRECT_STATUSES or not location or redirects == 0:
                 return Answer(response, url, stall=self._stall)
             response.close()
-            url = _next_hop(url, location, allow_downgrade=allow_downgrade)
-        raise BadResponse(f"more than {redirects} redirects from {_host(url)}")
+            url = _next_hop(url, onward(url, location), allow_downgrade=allow_downgrade)
+        raise BadResponse(f"more than {redirects} redirects from {host_of(url)}")
 
     async def aclose(self) -> None:
         """Close all connections. Idempotent."""
@@ -167,16 +154,22 @@ class HttpTransport:
             await session.close()
 
     async def _head(self, method: str, url: str, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
-        session = self._opened()
+        proxy = proxy_for(url, self._environ)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT + self._stall):
                 # encoded=True: quoting a signed address anew would break its signature.
-                return await session.request(
-                    method, yarl.URL(url, encoded=True), headers=headers, allow_redirects=False, ssl=self._tls(url)
+                return await self._opened().request(
+                    method,
+                    yarl.URL(url, encoded=True),
+                    headers={**headers, **_for_proxy(proxy, url)},
+                    allow_redirects=False,
+                    ssl=self._tls(url),
+                    proxy=proxy.url if proxy else None,
+                    proxy_headers=_for_tunnel(proxy),
                 )
         except TimeoutError:
             raise Stalled(
-                f"connection timed out: no answer from {_host(url)} within {CONNECT_TIMEOUT + self._stall:.0f} s"
+                f"connection timed out: no answer from {host_of(url)} within {CONNECT_TIMEOUT + self._stall:.0f} s"
             ) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _classified(error, url) from error
@@ -197,7 +190,8 @@ class HttpTransport:
                 # Heads and bodies have deadlines of their own: aiohttp's timer would go on running while a sink receives.
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=None),
                 auto_decompress=False,
-                trust_env=True,
+                # It would read proxies, and ~/.netrc too: passwords that nobody meant for us.
+                trust_env=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 read_bufsize=self._read_buffer,
                 max_line_size=_HEAD_LIMIT,
@@ -207,38 +201,56 @@ class HttpTransport:
         return self._session
 
 
-def _next_hop(url: str, location: str, *, allow_downgrade: bool) -> str:
-    target = address_from(url, location)
-    origin_of(target)
-    parts = urlsplit(target)
-    if parts.username or parts.password:
-        raise BadResponse(f"{_host(url)} redirects to an address with credentials in it")
-    if url.startswith("https://") and target.startswith("http://") and not allow_downgrade:
+def _asked(url: str) -> str:
+    try:
+        return normal(url)
+    except ValueError:
+        raise ConfigurationError(f"the address on {host_of(url)} can't be read; check its host and port") from None
+
+
+def _next_hop(url: str, target: str, *, allow_downgrade: bool) -> str:
+    if is_downgrade(url, target) and not allow_downgrade:
         raise Untrusted(
-            f"{_host(url)} redirects from https to http, where anyone on the way could change a file that has no published "
+            f"{host_of(url)} redirects from https to http, where anyone on the way could change a file that has no published "
             "digest; pin it with #sha256= or --expect"
         )
     return target
 
 
+def is_downgrade(url: str, target: str) -> bool:
+    """Whether the step from `url` to `target`, both in their normal spelling, gives up TLS."""
+    return url.startswith("https://") and target.startswith("http://")
+
+
+def _for_proxy(proxy: Proxy | None, url: str) -> dict[str, str]:
+    """Headers for a proxy that reads the request itself: without TLS there is no tunnel."""
+    return {"Proxy-Authorization": proxy.authorization} if proxy and proxy.authorization and url.startswith("http://") else {}
+
+
+def _for_tunnel(proxy: Proxy | None) -> dict[str, str] | None:
+    return {"Proxy-Authorization": proxy.authorization} if proxy and proxy.authorization else None
+
+
 def _classified(error: Exception, url: str) -> FetchError:
     """A sentence in the phrases that operators' classifiers already know, naming the host only."""
-    host = _host(url)
+    host = host_of(url)
     match error:
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError() | ssl.SSLError():
             return Untrusted(f"certificate verify failed for {host}; add its CA by SSL_CERT_FILE: {_plain(error)}")
-        case aiohttp.ClientConnectorDNSError():
-            return Unreachable(f"could not resolve host {host}")
         case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
             return Unreachable(f"failed to connect to {host} through the proxy: {_plain(error)}")
         case aiohttp.ServerTimeoutError():
             return Stalled(f"connection timed out: {host} did not answer")
-        case aiohttp.InvalidURL() | ValueError():
-            return ConfigurationError(f"not an address that can be asked: host {host!r}")
-        case aiohttp.ClientConnectorError() if isinstance(error.os_error, ConnectionRefusedError):
-            return Unreachable(f"failed to connect to {host}: connection refused")
+        case UnicodeError():
+            return ConfigurationError(f"{host} is no host name: each part between dots has 1 to 63 characters")
+        case aiohttp.InvalidURL():
+            return ConfigurationError(f"the address on {host} can't be read; check its host and port")
+        case ValueError():
+            return ConfigurationError(
+                f"the request to {host} can't be written: {type(error).__name__} in its address or headers"
+            )
         case aiohttp.ClientConnectorError():
-            return Unreachable(f"failed to connect to {host}: {(error.os_error.strerror or 'connection failed').lower()}")
+            return Unreachable(_unconnected(error, host))
         case aiohttp.ServerDisconnectedError():
             return Unreachable(f"{host} closed the connection without an answer")
         case aiohttp.ClientResponseError():
@@ -246,15 +258,24 @@ def _classified(error: Exception, url: str) -> FetchError:
     return Unreachable(f"the connection to {host} broke: {type(error).__name__}")
 
 
+def _unconnected(error: aiohttp.ClientConnectorError, host: str) -> str:
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return f"could not resolve host {host}"
+    refused = isinstance(error.os_error, ConnectionRefusedError)
+    why = "connection refused" if refused else (error.os_error.strerror or "connection failed").lower()
+    return f"failed to connect to {host}: {why}"
+
+
+def _unwritable(error: ValueError, host: str) -> ConfigurationError:
+    """A request that never left. The library's text is not shown: it may hold a header's value."""
+    match error:
+        case UnicodeError():
+            return ConfigurationError(f"{host} is no host name: each part between dots has 1 to 63 characters")
+        case aiohttp.InvalidURL():
+            return ConfigurationError(f"the address on {host} can't be read; check its host and port")
+    return ConfigurationError(f"the request to {host} can't be written: its headers hold something that HTTP forbids")
+
+
 def _plain(error: Any) -> str:
     text = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or type(error).__name__
     return " ".join(str(text).split())[:160]
-
-
-def _host(url: str) -> str:
-    parts = urlsplit(url)
-    try:
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        port = ""
-    return f"{parts.hostname}{port}"
