@@ -50,12 +50,12 @@ class Mirror:
         return parts.hostname == upstream != urlsplit(self.endpoint).hostname
 
     def _beside(self, parts: SplitResult) -> bool:
-        """At the mirror's own origin, or at its plain HTTP twin where a proxy before it ends TLS, and the Hub's by its path."""
+        """At the mirror's own host and the Hub's by its path; also by plain HTTP, where a proxy before the mirror ends TLS."""
         base = urlsplit(self.endpoint)
         same = origin_of(urlunsplit(parts)) == origin_of(self.endpoint)
-        twin = (parts.scheme, base.scheme) == ("http", "https") and parts.hostname == base.hostname
-        own = _below(parts.path, base.path) or _OF_THE_HUB.fullmatch(parts.path) is not None
-        return (same or twin) and own
+        twin = parts.scheme == "http" and parts.hostname == base.hostname and parts.port in (None, 80, base.port)
+        own = _OF_THE_HUB.fullmatch(parts.path) or (base.path and _below(parts.path, base.path))
+        return (same or twin) and bool(own)
 
 
 def _below(path: str, prefix: str) -> bool:

@@ -26,6 +26,9 @@ TREE = "/api/models/org/m/tree/abc"
         (PREFIXED, "https://art.example:443/new/m/resolve/main/f", f"{PREFIXED}/new/m/resolve/main/f"),
         (PREFIXED, "http://art.example/new/m/resolve/main/f", f"{PREFIXED}/new/m/resolve/main/f"),
         (PREFIXED, "/artifactory/blobs/abc", "https://art.example/artifactory/blobs/abc"),
+        ("https://mirror:8443", "http://mirror:9000/blob/abc", "http://mirror:9000/blob/abc"),
+        ("https://mirror:8443", "http://mirror:9000/o/m/resolve/main/f", "http://mirror:9000/o/m/resolve/main/f"),
+        ("https://mirror", "http://mirror/blob/abc", "http://mirror/blob/abc"),
         (PREFIXED, "https://cdn.example/f?Signature=s", "https://cdn.example/f?Signature=s"),
         (PREFIXED, "https://huggingface.co.evil.example/f", "https://huggingface.co.evil.example/f"),
         (
