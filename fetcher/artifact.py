@@ -9,9 +9,10 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from fetcher.errors import UsageError
 
@@ -133,9 +134,18 @@ def redact(uri: str) -> str:
         return f"{uri.partition(':')[0]}:..."
     if parts.scheme not in ("http", "https", "hf"):
         return uri
+    if parts.scheme != "hf" and not _port_is_readable(parts):
+        return f"{parts.scheme}:..."
     netloc = parts.netloc.rpartition("@")[2] if parts.scheme != "hf" else parts.netloc
     query = "&".join(f"{name}=..." if equals else "..." for name, equals, _ in _pairs(parts.query))
     return urlunsplit((parts.scheme, netloc, parts.path, query, parts.fragment))
+
+
+def _port_is_readable(parts: SplitResult) -> bool:
+    """A password with a raw / or # in it ends the host early, and its beginning stands where a port would."""
+    with suppress(ValueError):
+        return parts.port is None or parts.port > 0
+    return False
 
 
 def _pairs(query: str) -> Iterable[tuple[str, str, str]]:

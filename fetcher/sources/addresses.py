@@ -11,6 +11,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from fetcher.artifact import ArtifactRef, Digest
 from fetcher.errors import ConfigurationError, UnsupportedScheme, UsageError
+from fetcher.transport.urls import basic, normal
 
 WORKING = ("hf://", "http://", "https://", "file://", "pvc://", "a path")
 RESERVED = ("s3", "gs", "az", "oci")
@@ -19,6 +20,14 @@ DEFAULT_REVISION = "main"
 
 Kind = Literal["models", "datasets"]
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+_PAGES_OF_THE_HUB = ("huggingface.co", "www.huggingface.co", "hf.co")
+_PAGE = re.compile(
+    rf"/(?P<kind>datasets/)?(?P<name>{_NAME}/{_NAME})"
+    r"(/(?P<view>tree|blob)/(?P<revision>refs/(?:pr|convert)/[^/]+|[^/]+)(/(?P<path>.*?))?)?/?"
+)
+_NO_OWNERS = ("api", "datasets", "docs", "spaces", "models")
+_FILE_NAME = re.compile(r"\.[A-Za-z][A-Za-z0-9]*$")
+"""`Qwen2.5-0.5B` has no suffix that a file could have: those begin with a letter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +67,20 @@ def scheme_of(uri: str) -> str:
 
 
 def hub_endpoint(environ: Mapping[str, str] = os.environ) -> str:
-    """`HF_ENDPOINT` without a trailing slash, else the Hub's. Raises ConfigurationError for what is no web address."""
-    endpoint = (environ.get("HF_ENDPOINT", "").strip() or DEFAULT_ENDPOINT).rstrip("/")
-    if _web_parts(endpoint) is None:
-        raise ConfigurationError("HF_ENDPOINT is no web address; write it as https://host")
-    return endpoint
+    """`HF_ENDPOINT` without credentials and trailing slash, else the Hub's. Raises ConfigurationError for no web address."""
+    try:
+        return normal(_given_endpoint(environ)).partition("?")[0].rstrip("/")
+    except ValueError:
+        raise ConfigurationError("HF_ENDPOINT is no web address; write it as https://host") from None
+
+
+def hub_credentials(environ: Mapping[str, str] = os.environ) -> str | None:
+    """The value of Authorization for a user and password in `HF_ENDPOINT`; None without them. `hub_endpoint` accepted it."""
+    return basic(urlsplit(_given_endpoint(environ)))
+
+
+def _given_endpoint(environ: Mapping[str, str]) -> str:
+    return environ.get("HF_ENDPOINT", "").strip() or DEFAULT_ENDPOINT
 
 
 def pins_of(fragment: str) -> tuple[Digest, ...]:
@@ -87,7 +105,11 @@ def hub_address(ref: ArtifactRef, environ: Mapping[str, str] = os.environ) -> Hu
         parts = _web_parts(ref.uri)
         if parts is None:
             raise UsageError("the address can't be read; check its host and port")
-        return _from_resolve_address(ref, parts, urlsplit(hub_endpoint(environ)))
+        base = urlsplit(hub_endpoint(environ))
+        address = _from_resolve_address(ref, parts, base)
+        if address is None:
+            _refuse_page(parts, base)
+        return address
     return None
 
 
@@ -130,6 +152,31 @@ def _from_resolve_address(ref: ArtifactRef, parts: SplitResult, base: SplitResul
     kind: Kind = "datasets" if match[1] else "models"
     revision = _one_revision(unquote(match[3]), ref)
     return HubAddress(kind, match[2], revision, unquote(match[4]), pins_of(parts.fragment))
+
+
+def _refuse_page(parts: SplitResult, base: SplitResult) -> None:
+    """Raises UsageError, with the URI to write instead, for the address of a page that people read in a browser."""
+    hub = parts.hostname in _PAGES_OF_THE_HUB
+    if not hub and not (parts.netloc.lower() == base.netloc and parts.path.startswith(f"{base.path}/")):
+        return
+    match = _PAGE.fullmatch(parts.path if hub else parts.path[len(base.path) :])
+    if match is None or parts.username or match["name"].partition("/")[0] in _NO_OWNERS:
+        return
+    if match["view"] is None and not hub and (parts.query or parts.fragment or _FILE_NAME.search(match["name"])):
+        return
+    repository = f"hf://{match['kind'] or ''}{match['name']}" + (f"@{unquote(match['revision'])}" if match["revision"] else "")
+    if match["view"] == "blob":
+        place = f"{base.scheme}://{base.netloc}{base.path}" if not hub or base.hostname == parts.hostname else DEFAULT_ENDPOINT
+        file = f"{place}/{match['kind'] or ''}{match['name']}/resolve/{match['revision']}/{match['path'] or ''}"
+        raise UsageError(f"this is the address of a page about a file; did you mean {file}? ({repository} is all of its files)")
+    below = f" with --include '{unquote(match['path'])}/*'" if match["path"] else ""
+    raise UsageError(f"this is the address of a page about a repository; did you mean {repository}{below}?")
+
+
+def meant_repository(text: str) -> str | None:
+    """The URI that a bare `owner/name`, which is no path on this machine, may have been meant as."""
+    match = re.fullmatch(rf"(?:(datasets)/|models/)?({_NAME}/{_NAME})(@[^@\s]+)?/?", text)
+    return f"hf://{'datasets/' if match[1] else ''}{match[2]}{match[3] or ''}" if match else None
 
 
 def _one_revision(written: str | None, ref: ArtifactRef) -> str:

@@ -35,12 +35,14 @@ from fetcher.errors import (
     Unauthorized,
     UsageError,
 )
-from fetcher.sources.addresses import HubAddress, hub_endpoint
+from fetcher.sources.addresses import DEFAULT_ENDPOINT, HubAddress, hub_credentials, hub_endpoint
 from fetcher.sources.base import Asking, Body, Capabilities, once
 from fetcher.sources.locations import Location, expiry
-from fetcher.transport.client import Answer, Credentials, HttpTransport, address_from, origin_of
+from fetcher.transport.client import Answer, Credentials, HttpTransport, is_downgrade
 from fetcher.transport.headers import given_headers, variable_for
+from fetcher.transport.mirrors import Mirror
 from fetcher.transport.ranges import check_part, check_whole, range_header, validator
+from fetcher.transport.urls import origin_of
 
 _PAGE_LIMIT = 32 * 1024 * 1024
 """Bytes of one page: 1,000 entries of 4 KiB paths and 20 numbers each are 8 MB."""
@@ -59,6 +61,7 @@ class HubSource:
         self._environ = environ
         self._endpoint = hub_endpoint(environ)
         self._origin = origin_of(self._endpoint)
+        self._mirror = Mirror(self._endpoint, DEFAULT_ENDPOINT)
         self._credentials: Credentials | None = None
         self._token_known = False
         self._commit: str | None = None
@@ -125,9 +128,7 @@ class HubSource:
                 yield file
             if following is None:
                 return
-            url = address_from(url or "", following)
-            if origin_of(url) != self._origin:
-                raise BadResponse("the Hub's listing goes on at another origin; it is not followed there")
+            url = self._mirror.next_page(url or "", following)
         raise BadResponse(f"the Hub's listing of {self._address.repository} has more than {_PAGES} pages")
 
     async def _page(self, url: str) -> tuple[tuple[RemoteFile, ...], str | None]:
@@ -139,7 +140,7 @@ class HubSource:
 
     async def _metadata(self, url: str, *, what: str) -> tuple[Any, str | None]:
         """A JSON document, and the address of the next page."""
-        async with self._transport.request(url, credentials=await self._token()) as answer:
+        async with self._transport.request(url, credentials=await self._token(), onward=self._mirror.onward) as answer:
             if answer.status != 200:
                 raise await answer.refusal(what=what)
             try:
@@ -210,9 +211,9 @@ class HubSource:
                 raise
             if target is None:
                 return Location(url, None, direct=True)
-            url = address_from(url, target)
+            url = self._mirror.onward(url, target)
             if origin_of(url) != self._origin:
-                if self._origin.startswith("https://") and url.startswith("http://") and not file.digests:
+                if is_downgrade(self._endpoint, url) and not file.digests:
                     raise BadResponse(f"the Hub redirects {file.path} from https to http", path=file.path)
                 return Location(url, expiry(url), direct=False)
         raise BadResponse(f"the Hub redirects {file.path} in circles", path=file.path)
@@ -242,18 +243,26 @@ class HubSource:
     async def _token(self) -> Credentials | None:
         """Looked up once, on a thread of its own: an OAuth token may be refreshed over the network."""
         if not self._token_known:
-            token, headers, given_by = await _on_daemon_thread(_find_token), dict[str, str](), list[str]()
-            if token:
-                if not re.fullmatch(r"[!-~]+", token):
-                    raise ConfigurationError("the Hub's token (HF_TOKEN or the token file) holds characters no token has")
-                headers["Authorization"] = f"Bearer {token}"
-                given_by.append(token_origin(token))
+            headers, given_by = await _authorization(self._environ)
             if given := given_headers(self._endpoint, self._environ):
                 headers |= given
                 given_by.append(variable_for(self._endpoint))
             self._credentials = Credentials(self._origin, headers, " and ".join(given_by)) if headers else None
             self._token_known = True
         return self._credentials
+
+
+async def _authorization(environ: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """The header, and where it comes from.
+
+    A mirror with a password of its own takes one Authorization: the token, which is the Hub's, is not for it.
+    """
+    if own := hub_credentials(environ):
+        return {"Authorization": own}, ["HF_ENDPOINT"]
+    token = await _on_daemon_thread(_find_token)
+    if authorization := _bearer(token):
+        return {"Authorization": authorization}, [token_origin(token)]
+    return {}, []
 
 
 def listed_file(entry: Any) -> RemoteFile | None:
@@ -299,6 +308,22 @@ def refuse_other_content(headers: Mapping[str, str], file: RemoteFile, commit: s
         raise ContentChanged(f"{file.path}: the Hub lists one digest and links another", path=file.path)
     if re.fullmatch(r"[0-9]{1,19}", size) and file.size is not None and int(size) != file.size:
         raise ContentChanged(f"{file.path}: the Hub lists {file.size:,} bytes and links {int(size):,}", path=file.path)
+
+
+def _bearer(token: str) -> str | None:
+    """The value of Authorization; None without a token. Raises ConfigurationError, which does not show it.
+
+    Quotes around it and a `Bearer` before it, as they get into secrets and .env files, are no part of it.
+    """
+    token = token.strip()
+    while len(token) > 1 and token[0] == token[-1] and token[0] in "\"'":
+        token = token[1:-1].strip()
+    token = re.sub(r"^bearer(\s+|$)", "", token, flags=re.IGNORECASE)
+    if not token:
+        return None
+    if not re.fullmatch(r"[!#-&(-~]+", token):
+        raise ConfigurationError("the Hub's token (HF_TOKEN or the token file) holds characters no token has")
+    return f"Bearer {token}"
 
 
 def _find_token() -> str:

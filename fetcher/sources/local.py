@@ -28,6 +28,7 @@ from fetcher.errors import (
 )
 from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.settings import Settings
+from fetcher.sources.addresses import meant_repository
 from fetcher.sources.base import Asking, Body, Capabilities, once
 
 
@@ -136,14 +137,21 @@ class LocalBody:
 
 
 def open_local(ref: ArtifactRef) -> LocalSource:
-    """The source of `file:///path` or a path. Raises UsageError."""
+    """The source of `file:///path` or a path. Raises UsageError, and NotFound for a Hub repository without its scheme."""
     _refuse_revision(ref)
     if not ref.uri.lower().startswith("file://"):
+        _refuse_repository(ref.uri)
         return LocalSource(Path(ref.uri))
     parts = urlsplit(ref.uri)
     if parts.netloc not in ("", "localhost"):
         raise UsageError(f"file:// addresses name no host; write file:///{parts.netloc}{parts.path}")
     return LocalSource(Path(unquote(parts.path)))
+
+
+def _refuse_repository(text: str) -> None:
+    meant = meant_repository(text)
+    if meant is not None and not os.path.lexists(text):
+        raise NotFound(f"there is no file or directory {text} here; did you mean {meant}?")
 
 
 def open_claim(ref: ArtifactRef, settings: Settings) -> LocalSource:

@@ -6,19 +6,18 @@ file that fits into one range costs one request, and no server sees a HEAD it ma
 
 from __future__ import annotations
 
-import base64
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from fetcher.artifact import CHUNK_SIZE, ArtifactRef, ByteRange, Listing, RemoteFile
 from fetcher.errors import BadResponse, ContentChanged, Unauthorized, UsageError
 from fetcher.sources.addresses import pins_of
 from fetcher.sources.base import Asking, Body, Capabilities, once
 from fetcher.sources.locations import Location, expiry, is_signed
-from fetcher.transport.client import Answer, Credentials, HttpTransport, origin_of
+from fetcher.transport.client import Answer, Credentials, HttpTransport
 from fetcher.transport.headers import given_headers, variable_for
 from fetcher.transport.ranges import (
     check_part,
@@ -29,6 +28,7 @@ from fetcher.transport.ranges import (
     refuse_encoded,
     validator,
 )
+from fetcher.transport.urls import basic, normal, origin_of
 
 _PROBE = 4 * CHUNK_SIZE
 """Bytes of the first range: what a first range is, as long as nobody knows how fast they come (`engine.concurrency`)."""
@@ -46,8 +46,7 @@ class WebSource:
         if ref.revision:
             raise UsageError("--revision is for the Hub; an address has none")
         self._transport = transport
-        netloc = parts.netloc.rpartition("@")[2]
-        self._url = urlunsplit((parts.scheme.lower(), netloc, parts.path or "/", parts.query, ""))
+        self._url = _address(ref.uri)
         self._name = _file_name(parts.path)
         self._digests = pins_of(parts.fragment)
         self._credentials = _credentials(parts, self._url, environ)
@@ -218,12 +217,18 @@ def _file_name(path: str) -> str:
     return name
 
 
+def _address(uri: str) -> str:
+    try:
+        return normal(uri)
+    except ValueError:
+        raise UsageError("the address can't be read; check its host and port") from None
+
+
 def _credentials(parts: SplitResult, url: str, environ: Mapping[str, str]) -> Credentials | None:
-    """What the address itself and the environment give for its origin."""
+    """Those that the address itself and the environment give for its origin."""
     headers, given_by = {}, list[str]()
-    if parts.username is not None:
-        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
-        headers["Authorization"] = "Basic " + base64.b64encode(pair).decode()
+    if own := basic(parts):
+        headers["Authorization"] = own
         given_by.append("the address")
     if given := given_headers(url, environ):
         headers |= given

@@ -9,13 +9,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
-import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 import yarl
@@ -27,14 +24,16 @@ from fetcher.errors import (
     FetchError,
     Stalled,
     Transient,
-    Unreachable,
     Untrusted,
-    out_of_descriptors,
 )
 from fetcher.transport.body import ResponseBody, receiving
 from fetcher.transport.complaints import BODY_LIMIT, complaint
-from fetcher.transport.statuses import PROXY_ADVICE, Refusal, error_for, passes_by
+from fetcher.transport.encodings import decoded
+from fetcher.transport.failures import classified
+from fetcher.transport.proxies import Proxy, proxy_for
+from fetcher.transport.statuses import Refusal, error_for, passes_by
 from fetcher.transport.trust import tls_context
+from fetcher.transport.urls import address_from, host_of, normal, origin_of
 
 REDIRECTS = 10
 """The Hub needs one or two, a mirror one more."""
@@ -45,7 +44,8 @@ _REACHED = 1000
 _REDIRECT_STATUSES = (301, 302, 303, 307, 308)
 _HEAD_LIMIT = 32 * 1024
 _READ = 64 * 1024
-_NO_ADDRESS = "the server redirects to something that is no web address"
+Onward = Callable[[str, str], str]
+"""The address that a Location (the second) in an answer from an address (the first) means. May raise BadResponse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,26 +72,6 @@ class Credentials:
         return f"<Credentials for {self.origin}>"
 
 
-def origin_of(url: str) -> str:
-    """`scheme://host:port`, the port always written. Raises BadResponse for what is no web address."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise BadResponse(_NO_ADDRESS) from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise BadResponse(_NO_ADDRESS)
-    return f"{parts.scheme}://{parts.hostname.lower()}:{port or (443 if parts.scheme == 'https' else 80)}"
-
-
-def address_from(url: str, reference: str) -> str:
-    """What `reference`, read in an answer from `url`, refers to. Raises BadResponse where it can't be read."""
-    try:
-        return urljoin(url, reference)
-    except ValueError:
-        raise BadResponse(_NO_ADDRESS) from None
-
-
 class Answer:
     """A response whose head has arrived. `url` is where it finally came from, `sent` the credentials that went there."""
 
@@ -110,13 +90,13 @@ class Answer:
         return self._body
 
     async def read(self, limit: int, *, what: str) -> bytes:
-        """The whole of a small body. Raises BadResponse when it is longer than `limit` bytes."""
+        """The whole of a small body, decompressed. Raises BadResponse when it is longer than `limit` bytes."""
         body, buffer, content = self.body(length=None, what=what), memoryview(bytearray(_READ)), bytearray()
         while count := await body.readinto(buffer):
             content += buffer[:count]
             if len(content) > limit:
                 raise BadResponse(f"more than {limit:,} bytes for {what}")
-        return bytes(content)
+        return decoded(bytes(content), self.headers.get("Content-Encoding", ""), limit=limit, what=what)
 
     async def refusal(self, *, what: str) -> FetchError:
         """The error that this answer is, with the server's own words; `what` completes "for ..."."""
@@ -168,6 +148,7 @@ class HttpTransport:
         credentials: Credentials | None = None,
         allow_downgrade: bool = False,
         redirects: int = REDIRECTS,
+        onward: Onward = address_from,
     ) -> AsyncIterator[Answer]:
         """The answer to a request after its redirects. Raises SourceError, ConfigurationError; statuses are not judged."""
         answer = await self.open(
@@ -177,6 +158,7 @@ class HttpTransport:
             credentials=credentials,
             allow_downgrade=allow_downgrade,
             redirects=redirects,
+            onward=onward,
         )
         try:
             yield answer
@@ -192,12 +174,14 @@ class HttpTransport:
         credentials: Credentials | None = None,
         allow_downgrade: bool = False,
         redirects: int = REDIRECTS,
+        onward: Onward = address_from,
     ) -> Answer:
         """As `request`; the caller closes the answer.
 
         Where an address that a redirect led to fails for a moment, the next request begins there: else a chain of redirects
         would begin anew with each failure. If that fails too it begins at its first address, which may lead elsewhere by now.
         """
+        url = _asked(url)
         asked = (method, url, allow_downgrade)
         resumed = self._reached.pop(asked, None)
         began = url = resumed or url
@@ -218,8 +202,8 @@ class HttpTransport:
                     self._remember(asked, url, began)
                 return Answer(response, url, stall=self._stall, sent=sent)
             response.close()
-            url = _next_hop(url, location, allow_downgrade=allow_downgrade)
-        raise BadResponse(f"more than {redirects} redirects from {_host(url)}")
+            url = _next_hop(url, onward(url, location), allow_downgrade=allow_downgrade)
+        raise BadResponse(f"more than {redirects} redirects from {host_of(url)}")
 
     def _remember(self, asked: tuple[str, str, bool], url: str, began: str) -> None:
         if url != began and len(self._reached) < _REACHED:
@@ -232,20 +216,26 @@ class HttpTransport:
             await session.close()
 
     async def _head(self, method: str, url: str, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
-        session, scope = self._opened(), asyncio.timeout(self._stall)
+        proxy, scope = proxy_for(url, self._environ), asyncio.timeout(self._stall)
         try:
             async with scope:
                 # encoded=True: quoting a signed address anew would break its signature.
-                return await session.request(
-                    method, yarl.URL(url, encoded=True), headers=headers, allow_redirects=False, ssl=self._tls(url)
+                return await self._opened().request(
+                    method,
+                    yarl.URL(url, encoded=True),
+                    headers={**headers, **_for_proxy(proxy, url)},
+                    allow_redirects=False,
+                    ssl=self._tls(url),
+                    proxy=proxy.url if proxy else None,
+                    proxy_headers=_for_tunnel(proxy),
                 )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # A socket's own ETIMEDOUT is a TimeoutError too.
             if scope.expired():
                 raise Stalled(
-                    f"connection timed out: no answer from {_host(url)} within {self._stall:.0f} s (--timeout-stall)"
+                    f"connection timed out: no answer from {host_of(url)} within {self._stall:.0f} s (--timeout-stall)"
                 ) from None
-            raise _classified(error, url) from error
+            raise classified(error, url) from error
 
     def _tls(self, url: str) -> ssl.SSLContext | bool:
         """Made when first needed: reading the authorities takes 0.04 s a bundle. True is aiohttp's own, for plain HTTP."""
@@ -263,7 +253,8 @@ class HttpTransport:
                 # Heads and bodies have deadlines of their own: aiohttp's timer would go on running while a sink receives.
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=None, sock_read=None),
                 auto_decompress=False,
-                trust_env=True,
+                # It would read proxies, and ~/.netrc too: passwords that nobody meant for us.
+                trust_env=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 read_bufsize=self._read_buffer,
                 max_line_size=_HEAD_LIMIT,
@@ -273,85 +264,31 @@ class HttpTransport:
         return self._session
 
 
-def _next_hop(url: str, location: str, *, allow_downgrade: bool) -> str:
-    target = address_from(url, location)
-    origin_of(target)
-    parts = urlsplit(target)
-    if parts.username or parts.password:
-        raise BadResponse(f"{_host(url)} redirects to an address with credentials in it")
-    if url.startswith("https://") and target.startswith("http://") and not allow_downgrade:
+def _asked(url: str) -> str:
+    try:
+        return normal(url)
+    except ValueError:
+        raise ConfigurationError(f"the address on {host_of(url)} can't be read; check its host and port") from None
+
+
+def _next_hop(url: str, target: str, *, allow_downgrade: bool) -> str:
+    if is_downgrade(url, target) and not allow_downgrade:
         raise Untrusted(
-            f"{_host(url)} redirects from https to http, where anyone on the way could change a file that has no published "
+            f"{host_of(url)} redirects from https to http, where anyone on the way could change a file that has no published "
             "digest; pin it with #sha256= or --expect"
         )
     return target
 
 
-def _classified(error: Exception, url: str) -> FetchError:
-    """A sentence in the phrases that operators' classifiers already know, naming the host only."""
-    host = _host(url)
-    if (exhausted := _out_of_descriptors(error, host)) is not None:
-        return exhausted
-    match error:
-        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError() | ssl.SSLError():
-            return Untrusted(f"certificate verify failed for {host}; add its CA by SSL_CERT_FILE: {_plain(error)}")
-        case aiohttp.ClientConnectorDNSError():
-            return Unreachable(f"could not resolve host {host}")
-        case aiohttp.ClientHttpProxyError():
-            return _refused_by_proxy(error.status, host)
-        case aiohttp.ClientProxyConnectionError():
-            return Unreachable(f"failed to connect to {host} through the proxy: {_plain(error)}")
-        case aiohttp.InvalidURL() | ValueError():
-            return ConfigurationError(f"not an address that can be asked: host {host!r}")
-    return _broken(error, host)
+def is_downgrade(url: str, target: str) -> bool:
+    """Whether the step from `url` to `target`, both in their normal spelling, gives up TLS."""
+    return url.startswith("https://") and target.startswith("http://")
 
 
-def _broken(error: Exception, host: str) -> FetchError:
-    """What the connection, or the answer on it, suffered from."""
-    match error:
-        case aiohttp.ServerTimeoutError():
-            return Stalled(f"connection timed out: {host} did not answer")
-        case aiohttp.ClientConnectorError() if isinstance(error.os_error, ConnectionRefusedError):
-            return Unreachable(f"failed to connect to {host}: connection refused")
-        case aiohttp.ClientConnectorError():
-            return Unreachable(f"failed to connect to {host}: {(error.os_error.strerror or 'connection failed').lower()}")
-        case aiohttp.ServerDisconnectedError():
-            return Unreachable(f"{host} closed the connection without an answer")
-        case aiohttp.ClientResponseError():
-            return BadResponse(f"{host} answers with something that is not HTTP: {_plain(error)}")
-    return Unreachable(f"the connection to {host} broke: {type(error).__name__}")
+def _for_proxy(proxy: Proxy | None, url: str) -> dict[str, str]:
+    """Headers for a proxy that reads the request itself: without TLS there is no tunnel."""
+    return {"Proxy-Authorization": proxy.authorization} if proxy and proxy.authorization and url.startswith("http://") else {}
 
 
-def _out_of_descriptors(error: Exception, host: str) -> FetchError | None:
-    """The error when no socket could be opened: neither the server nor the network is to blame."""
-    doing = f"connect to {host}"
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        try:
-            socket.socket().close()  # the resolver does not tell that it could not open one
-        except OSError as own:
-            return out_of_descriptors(own, doing=doing)
-    return out_of_descriptors(error, doing=doing) if isinstance(error, OSError) else None
-
-
-def _refused_by_proxy(status: int, host: str) -> FetchError:
-    """What an answer to CONNECT means."""
-    answered = f"the proxy returned error: {status} for the connection to {host}"
-    if status == 407:
-        return ConfigurationError(f"{answered}; {PROXY_ADVICE}")
-    if status < 400 or passes_by(status):
-        return Unreachable(answered)
-    return ConfigurationError(f"{answered}; check HTTPS_PROXY, and let NO_PROXY name hosts that need no proxy")
-
-
-def _plain(error: Any) -> str:
-    text = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or type(error).__name__
-    return " ".join(str(text).split())[:160]
-
-
-def _host(url: str) -> str:
-    parts = urlsplit(url)
-    try:
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        port = ""
-    return f"{parts.hostname}{port}"
+def _for_tunnel(proxy: Proxy | None) -> dict[str, str] | None:
+    return {"Proxy-Authorization": proxy.authorization} if proxy and proxy.authorization else None

@@ -14,10 +14,11 @@ _PIECE = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """`tunnels` are the targets that were asked for, as `HOST:PORT`, in order."""
+    """`tunnels` are the targets that were asked for, as `HOST:PORT`, in order; `passwords` the credentials sent with them."""
 
     url: str
     tunnels: list[str] = field(default_factory=list)
+    passwords: list[str] = field(default_factory=list)
 
 
 @contextmanager
@@ -46,8 +47,10 @@ class _Tunnel(StreamRequestHandler):
     def handle(self) -> None:
         method, target, _ = self.rfile.readline().decode().split()
         assert method == "CONNECT"
-        while self.rfile.readline().strip():
-            pass
+        while line := self.rfile.readline().strip():
+            name, _, value = line.decode().partition(": ")
+            if name.lower() == "proxy-authorization":
+                self.server.proxy.passwords.append(value)
         self.server.proxy.tunnels.append(target)
         host, _, port = target.rpartition(":")
         with socket.create_connection((host, int(port))) as there:

@@ -49,8 +49,9 @@ class Peer:
     connections: list[asyncio.StreamWriter] = field(default_factory=list)
 
     @asynccontextmanager
-    async def transport(self, *, stall: float = 5.0) -> AsyncIterator[HttpTransport]:
-        made = HttpTransport(connections=4, timeout_stall=stall, read_buffer=64 * 1024, environ=self.authorities)
+    async def transport(self, *, stall: float = 5.0, **variables: str) -> AsyncIterator[HttpTransport]:
+        environ = {**self.authorities, **variables}
+        made = HttpTransport(connections=4, timeout_stall=stall, read_buffer=64 * 1024, environ=environ)
         try:
             yield made
         finally:

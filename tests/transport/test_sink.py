@@ -227,16 +227,13 @@ class TestEnds:
 
 
 class TestProxy:
-    def test_tls_through_a_tunnel(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_tls_through_a_tunnel(self, run: Run) -> None:
         if not run.tls:
             pytest.skip("plain HTTP needs no tunnel")
 
         async def work() -> None:
-            for name in ("no_proxy", "NO_PROXY"):
-                monkeypatch.delenv(name, raising=False)
             with running_proxy() as proxy:
-                monkeypatch.setenv("https_proxy", proxy.url)
-                async with run.peer(whole) as peer, peer.transport() as transport:
+                async with run.peer(whole) as peer, peer.transport(https_proxy=proxy.url) as transport:
                     for _ in range(3):
                         assert await collected(await transport.open(peer.url)) == CONTENT
                     assert proxy.tunnels == [peer.url.split("/")[2]]

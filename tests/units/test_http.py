@@ -29,9 +29,9 @@ from fetcher.errors import (
 )
 from fetcher.sources.addresses import HubAddress, hub_address, hub_endpoint, scheme_of
 from fetcher.sources.locations import EXPIRY_MARGIN, Location, expiry
-from fetcher.transport.client import address_from, origin_of
 from fetcher.transport.ranges import check_part, check_whole, content_length, parse_content_range, range_header, validator
 from fetcher.transport.statuses import LONGEST_WAIT, Refusal, error_for, passes_by, retry_after
+from fetcher.transport.urls import address_from, origin_of
 
 HUB = {"HF_ENDPOINT": "https://hub.example/mirror"}
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

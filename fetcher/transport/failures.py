@@ -1,0 +1,95 @@
+"""What went wrong when a request got no answer, in the words of `fetcher.errors`.
+
+The sentences hold the phrases that operators' classifiers already know, and name the host only: an address may be signed.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from typing import Any
+
+import aiohttp
+
+from fetcher.errors import (
+    BadResponse,
+    ConfigurationError,
+    FetchError,
+    Stalled,
+    Unreachable,
+    Untrusted,
+    out_of_descriptors,
+)
+from fetcher.transport.statuses import PROXY_ADVICE, passes_by
+from fetcher.transport.urls import host_of
+
+
+def classified(error: Exception, url: str) -> FetchError:
+    """The error that `error`, raised by a request to `url`, means."""
+    host = host_of(url)
+    if (exhausted := _out_of_descriptors(error, host)) is not None:
+        return exhausted
+    match error:
+        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError() | ssl.SSLError():
+            return Untrusted(f"certificate verify failed for {host}; add its CA by SSL_CERT_FILE: {_plain(error)}")
+        case aiohttp.ClientConnectorDNSError():
+            return Unreachable(f"could not resolve host {host}")
+        case aiohttp.ClientHttpProxyError():
+            return _refused_by_proxy(error.status, host)
+        case aiohttp.ClientProxyConnectionError():
+            return Unreachable(f"failed to connect to {host} through the proxy: {_plain(error)}")
+        case ValueError():
+            return _unwritable(error, host)
+    return _broken(error, host)
+
+
+def _broken(error: Exception, host: str) -> FetchError:
+    """The connection, or the answer on it, failed."""
+    match error:
+        case aiohttp.ServerTimeoutError():
+            return Stalled(f"connection timed out: {host} did not answer")
+        case aiohttp.ClientConnectorError() if isinstance(error.os_error, ConnectionRefusedError):
+            return Unreachable(f"failed to connect to {host}: connection refused")
+        case aiohttp.ClientConnectorError():
+            return Unreachable(f"failed to connect to {host}: {(error.os_error.strerror or 'connection failed').lower()}")
+        case aiohttp.ServerDisconnectedError():
+            return Unreachable(f"{host} closed the connection without an answer")
+        case aiohttp.ClientResponseError():
+            return BadResponse(f"{host} answers with something that is not HTTP: {_plain(error)}")
+    return Unreachable(f"the connection to {host} broke: {type(error).__name__}")
+
+
+def _unwritable(error: ValueError, host: str) -> ConfigurationError:
+    """A request that never left. The library's text is not shown: it may hold a header's value."""
+    match error:
+        case UnicodeError():
+            return ConfigurationError(f"{host} is no host name: each part between dots has 1 to 63 characters")
+        case aiohttp.InvalidURL():
+            return ConfigurationError(f"the address on {host} can't be read; check its host and port")
+    return ConfigurationError(f"the request to {host} can't be written: its headers hold something that HTTP forbids")
+
+
+def _out_of_descriptors(error: Exception, host: str) -> FetchError | None:
+    """The error when no socket could be opened: neither the server nor the network is to blame."""
+    doing = f"connect to {host}"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        try:
+            socket.socket().close()  # the resolver does not tell that it could not open one
+        except OSError as own:
+            return out_of_descriptors(own, doing=doing)
+    return out_of_descriptors(error, doing=doing) if isinstance(error, OSError) else None
+
+
+def _refused_by_proxy(status: int, host: str) -> FetchError:
+    """What an answer to CONNECT means."""
+    answered = f"the proxy returned error: {status} for the connection to {host}"
+    if status == 407:
+        return ConfigurationError(f"{answered}; {PROXY_ADVICE}")
+    if status < 400 or passes_by(status):
+        return Unreachable(answered)
+    return ConfigurationError(f"{answered}; check HTTPS_PROXY, and let NO_PROXY name hosts that need no proxy")
+
+
+def _plain(error: Any) -> str:
+    text = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or type(error).__name__
+    return " ".join(str(text).split())[:160]

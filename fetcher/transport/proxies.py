@@ -1,0 +1,116 @@
+"""Which proxy a request goes through, by the variables that clusters set. Pure.
+
+`http_proxy`, `https_proxy` and `all_proxy` name proxies, `no_proxy` the hosts that are asked directly; each may be written in
+upper case, and the lower case one counts where both are set, as for curl. An empty variable is one that names nothing.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import SplitResult, urlsplit
+
+from fetcher.errors import ConfigurationError
+from fetcher.transport.urls import basic
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """`url` holds no credentials; `authorization` is the value of `Proxy-Authorization`, and is not shown."""
+
+    url: str
+    authorization: str | None = field(default=None, repr=False)
+
+
+def proxy_for(url: str, environ: Mapping[str, str]) -> Proxy | None:
+    """The proxy for `url`, an address in its normal spelling; None for a direct connection.
+
+    Raises ConfigurationError, with the variable's name and without its value, for a proxy that does not speak HTTP.
+    """
+    parts = urlsplit(url)
+    for name in (f"{parts.scheme}_proxy", "all_proxy"):
+        variable, text = _variable(name, environ)
+        if text:
+            if _direct(parts.hostname or "", parts.port or _PORTS[parts.scheme], _variable("no_proxy", environ)[1]):
+                return None
+            return _read(variable, text)
+    return None
+
+
+def _variable(name: str, environ: Mapping[str, str]) -> tuple[str, str]:
+    variable = name if name in environ else name.upper()
+    return variable, environ.get(variable, "").strip()
+
+
+def _read(variable: str, text: str) -> Proxy:
+    parts = _parts(text if "://" in text else f"http://{text}")
+    if parts is None:
+        raise ConfigurationError(f"{variable} is no address of a proxy; write it as http://host:port")
+    if parts.scheme != "http":
+        raise ConfigurationError(
+            f"{variable} names a proxy that speaks {parts.scheme}://, which is not supported; name one that speaks http://, "
+            "or add the host to NO_PROXY"
+        )
+    return Proxy(f"http://{parts.netloc.rpartition('@')[2]}", basic(parts))
+
+
+def _parts(address: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(address)
+        return parts if parts.hostname and parts.port != 0 else None
+    except ValueError:
+        return None
+
+
+def _direct(host: str, port: int, exceptions: str) -> bool:
+    return any(_covers(entry, host.rstrip("."), port) for entry in _entries(exceptions))
+
+
+def _entries(text: str) -> Iterable[str]:
+    return (entry for entry in re.split(r"[\s,]+", text.lower()) if entry)
+
+
+def _covers(entry: str, host: str, port: int) -> bool:
+    """An entry is `*`, a network, an address, or a name that stands for its subdomains too; the last two may have a port.
+
+    What can't be read covers nothing, as for curl.
+    """
+    if entry == "*":
+        return True
+    address = _ip(host)
+    if "/" in entry:
+        return address is not None and _in_network(address, entry)
+    name, its_port = _split(entry)
+    if its_port is not None and its_port != str(port):
+        return False
+    if address is not None:
+        return address == _ip(name)
+    name = name.removeprefix("*").strip(".")
+    return bool(name) and (host == name or host.endswith(f".{name}"))
+
+
+def _split(entry: str) -> tuple[str, str | None]:
+    """A host without brackets, and the port behind it; an IPv6 address without brackets has none."""
+    match = re.fullmatch(r"\[([^\]]*)\](?::(\d+))?", entry) or re.fullmatch(r"([^:]*):(\d+)", entry)
+    return (match[1], match[2]) if match else (entry, None)
+
+
+def _in_network(address: _Address, entry: str) -> bool:
+    try:
+        network = ipaddress.ip_network(entry.replace("[", "").replace("]", ""), strict=False)
+    except ValueError:
+        return False
+    return address in network
+
+
+def _ip(host: str) -> _Address | None:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
