@@ -27,7 +27,8 @@ from fetcher.errors import (
 )
 from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.settings import Settings
-from fetcher.sources.base import Body, Capabilities
+from fetcher.sources.base import Body, Capabilities, DirectBody
+from fetcher.uncancelled import run_uncancelled
 
 
 class LocalSource:
@@ -101,6 +102,8 @@ class LocalSource:
 class LocalBody:
     """A range of an open file. What changed it meanwhile is noticed at its end."""
 
+    direct: DirectBody | None = None
+
     def __init__(self, descriptor: int, file: RemoteFile, byte_range: ByteRange) -> None:
         self._descriptor = descriptor
         self._file = file
@@ -119,12 +122,9 @@ class LocalBody:
         return count
 
     async def _read(self, buffer: memoryview) -> int:
-        reading = asyncio.ensure_future(asyncio.to_thread(os.preadv, self._descriptor, [buffer], self._position))
         try:
-            return await asyncio.shield(reading)
-        except asyncio.CancelledError:
-            await asyncio.wait([reading])  # the buffer and the descriptor are in use until then
-            raise
+            # To its end: the buffer and the descriptor are in use until then.
+            return await run_uncancelled(os.preadv, self._descriptor, [buffer], self._position)
         except OSError as error:
             what = f"can't read {self._file.path}: {(error.strerror or '').lower()}"
             raise Unreachable(what, path=self._file.path) from error

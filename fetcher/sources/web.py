@@ -16,7 +16,7 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 from fetcher.artifact import CHUNK_SIZE, ArtifactRef, ByteRange, Listing, RemoteFile
 from fetcher.errors import BadResponse, ContentChanged, Unauthorized, UsageError
 from fetcher.sources.addresses import pins_of
-from fetcher.sources.base import Body, Capabilities
+from fetcher.sources.base import Body, Capabilities, DirectBody
 from fetcher.sources.locations import Location, expiry
 from fetcher.transport.client import Answer, Credentials, HttpTransport, origin_of
 from fetcher.transport.headers import given_headers
@@ -97,7 +97,7 @@ class WebSource:
         answer, length = self._from_probe(byte_range) or await self._fresh(file, byte_range)
         try:
             body = answer.body(length=length, what=file.path)
-            yield body if byte_range is None else Beginning(body, len(byte_range))
+            yield body if byte_range is None or length == len(byte_range) else Beginning(body, len(byte_range))
         finally:
             answer.close()
 
@@ -199,6 +199,20 @@ class Beginning:
     def __init__(self, body: Body, count: int) -> None:
         self._body = body
         self._left = count
+
+    @property
+    def direct(self) -> DirectBody | None:
+        return self if self._body.direct is not None else None
+
+    async def readable(self, room: int) -> bool:
+        direct = self._body.direct
+        return self._left > 0 and direct is not None and await direct.readable(min(room, self._left))
+
+    def read(self, buffer: memoryview) -> int:
+        direct = self._body.direct
+        count = direct.read(buffer[: self._left]) if direct is not None else 0
+        self._left -= count
+        return count
 
     async def readinto(self, buffer: memoryview) -> int:
         count = await self._body.readinto(buffer[: self._left]) if self._left else 0
