@@ -35,7 +35,7 @@ async def run_uncancelled(
 
 
 async def ended(working: asyncio.Future[T], *, stop: Callable[[], None] | None = None) -> T:
-    """The result of `working`, a future of an executor, which is never cancelled. `stop` is called at the first cancellation."""
+    """The result of `working`, a future of an executor, which is not cancelled. `stop` is called at the first cancellation."""
     cancellation: asyncio.CancelledError | None = None
     while not working.done():
         try:
