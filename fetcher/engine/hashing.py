@@ -93,7 +93,8 @@ class Hashing(Generic[J]):
         finished = [job for job in jobs if not job.stretch.left]
         with self._changed:
             self._taken_out -= len(jobs)
-            self._ready.extend(job for job in jobs if job.stretch.left)
+            # First in line: each is mapped, which holds a descriptor, so no more are begun than threads work on.
+            self._ready.extendleft(reversed([job for job in jobs if job.stretch.left]))
             if self._ready:
                 self._changed.notify()
         for job in finished:

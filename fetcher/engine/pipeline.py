@@ -36,9 +36,11 @@ from fetcher.engine.transfer import Limits, Transfer
 from fetcher.errors import ContentChanged, DigestUnavailable, NotFound, SourceError
 from fetcher.events import Committing, Planned, Resolved, Resolving, Subscriber, Warned
 from fetcher.filesystem import file_mode, make_directory, storing
+from fetcher.host.descriptors import free_descriptors
 from fetcher.host.memory import memory_left
 from fetcher.host.processors import cpu_count
 from fetcher.manifest import Manifest
+from fetcher.planning.descriptors import plan_descriptors
 from fetcher.planning.memory import plan_memory
 from fetcher.planning.paths import refuse_hostile_paths
 from fetcher.planning.selection import select
@@ -201,10 +203,13 @@ class Pipeline:
         self, prepared: Prepared, lease: Lease, journal: Journal, files: tuple[RemoteFile, ...], patience: Patience
     ) -> Transfer:
         threads = cpu_count()
+        descriptors = plan_descriptors(
+            free_descriptors(), connections=self.settings.max_concurrency, hash_threads=hash_threads(threads)
+        )
         memory = plan_memory(
             self.settings.memory_limit,
-            connections=self.settings.max_concurrency,
-            hash_threads=hash_threads(threads),
+            connections=descriptors.connections,
+            hash_threads=descriptors.hash_threads,
             write_threads=write_threads(threads),
         )
         total, room = total_size(files), max(LEAST_ROOM, memory_left().pages.bytes - self.settings.memory_limit)
@@ -212,11 +217,12 @@ class Pipeline:
         drop_pages = self.settings.page_cache == "drop" or (self.settings.page_cache == "auto" and total > room)
         limits = Limits(
             connections=memory.connections,
+            files=descriptors.files,
             buffers=memory.buffers,
             buffer_size=memory.buffer,
             hash_lag=room // 4,
             write_threads=write_threads(threads),
-            hash_threads=hash_threads(threads),
+            hash_threads=descriptors.hash_threads,
             timeout_stall=self.settings.timeout_stall,
         )
         return Transfer(

@@ -17,6 +17,7 @@ file is fetched once more into a new inode.
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +35,8 @@ from fetcher.engine.retry import Patience
 from fetcher.engine.schedule import Assignment, Progress, Schedule
 from fetcher.errors import (
     DigestMismatch,
+    FetchError,
+    LeaseLost,
     LocalIOError,
     RangesUnsupported,
     RateLimited,
@@ -89,6 +92,7 @@ class Limits:
     """What bounds a transfer. Sizes in bytes, times in seconds."""
 
     connections: int
+    files: int
     buffers: int
     buffer_size: int
     hash_lag: int
@@ -114,6 +118,7 @@ class Transfer:
     ) -> None:
         self._files = {each.path: each for each in files}
         self._source = source
+        self._lease = lease
         self._journal = journal
         self._limits = limits
         self._patience = patience
@@ -190,7 +195,8 @@ class Transfer:
         while not self._finished:
             if self._out < self._concurrency.connections and (assignment := self._next()):
                 self._out += 1
-                self._begun[assignment.path] = self._files[assignment.path]
+                self._begun[assignment.path] = incoming = self._files[assignment.path]
+                incoming.staged.keep_open()
                 return assignment
             self._wake.clear()
             await self._wake.wait()
@@ -204,7 +210,8 @@ class Transfer:
         crowd = -(-self._concurrency.connections // max(1, self._schedule.open_files))
         longest = self._concurrency.range_length(self._schedule.missing, shortest=CHUNK_SIZE, longest=LONGEST_RANGE // crowd)
         lagging = sum(each.lag for each in self._begun.values()) > self._limits.hash_lag
-        return self._schedule.take(longest=longest, lagging=lagging) or self._schedule.take_over(self._progress())
+        begin = len(self._begun) < self._limits.files  # each is open until it is sealed
+        return self._schedule.take(longest=longest, lagging=lagging, begin=begin) or self._schedule.take_over(self._progress())
 
     def _progress(self) -> Iterator[Progress]:
         """Of all connections whose range another one may take over a part of."""
@@ -231,7 +238,7 @@ class Transfer:
                 failures += 1
                 delay = self._failed(error, assignment, incoming, failures)
             except OSError as error:
-                raise from_os_error(error, doing="write the staged file", path=incoming.path) from error
+                raise self._disk_error(error, "write the staged file", incoming.path) from error
             except asyncio.CancelledError:
                 if assignment.stop is not None:
                     incoming.park(cursor)  # what is begun is noted: whoever continues need not fetch it again
@@ -366,7 +373,7 @@ class Transfer:
         try:
             await self._on(self._hashers, self._hashing.work)
         except OSError as error:
-            raise from_os_error(error, doing="read back the staged file", path=error.filename) from error
+            raise self._disk_error(error, "read back the staged file", error.filename) from error
         except EOFError as error:
             raise LocalIOError(f"the staged file was cut short by somebody else: {error}") from error
 
@@ -438,8 +445,7 @@ class Transfer:
             try:
                 await self._on(self._syncer, incoming.sync)
             except OSError as error:
-                if incoming.staged.descriptor >= 0:
-                    self._sync_failed(incoming, error)
+                self._sync_failed(incoming, error)
         with storing("sync the journal"):
             await self._on(self._syncer, self._journal.sync)
 
@@ -447,9 +453,20 @@ class Transfer:
         # After a failed fsync the kernel may have dropped the pages and reports it once: syncing again would lie.
         incoming.sync_failures += 1
         if incoming.sync_failures > 1:
-            raise from_os_error(error, doing="sync the staged file", path=incoming.path) from error
+            raise self._disk_error(error, "sync the staged file", incoming.path) from error
         self._emit(Retrying("IOError", f"sync failed, fetching the file again: {error}", incoming.path, 1, 0.0))
         self._begin_anew(incoming)
+
+    def _disk_error(self, error: OSError, doing: str, path: str | None) -> FetchError:
+        """A staged file that is gone may have gone with the lease: whoever took it over renamed its directory."""
+        if error.errno == errno.ENOENT:
+            try:
+                self._lease.renew()
+            except LeaseLost as lost:
+                return lost
+            except OSError:
+                pass
+        return from_os_error(error, doing=doing, path=path)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         try:
