@@ -113,9 +113,10 @@ class Stretch:
     def close(self) -> None:
         """Let go of the pages, which can't be dropped from the page cache while they are mapped. What follows is read."""
         self._to_be_mapped = False
-        if self._mapped is not None:
-            self._mapped.close()
-            self._mapped = None
+        mapped, self._mapped = self._mapped, None
+        if mapped is not None:
+            with suppress(BufferError):  # an error's traceback still refers to some of it, and unmaps it with itself
+                mapped.close()
 
 
 def advance_together(stretches: Sequence[Stretch], buffer: memoryview) -> None:

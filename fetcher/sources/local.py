@@ -6,10 +6,10 @@ size and modification time.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import stat
+import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path, PurePosixPath
@@ -51,12 +51,12 @@ class LocalSource:
 
     async def resolve(self) -> str | None:
         """A digest of all paths, sizes and modification times."""
-        files = await asyncio.to_thread(self._files)
+        files = await self._listed()
         text = "\n".join(f"{file.path} {file.validator}" for file in files)
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:40]
 
     async def list(self, revision: str | None) -> Listing:
-        return Listing(revision, tuple(await asyncio.to_thread(self._files)))
+        return Listing(revision, tuple(await self._listed()))
 
     @asynccontextmanager
     async def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AsyncIterator[Body]:
@@ -74,21 +74,27 @@ class LocalSource:
         finally:
             os.close(descriptor)
 
-    def _files(self) -> Sequence[RemoteFile]:
+    async def _listed(self) -> Sequence[RemoteFile]:
+        stopping = threading.Event()
+        return await run_uncancelled(self._files, stopping, stop=stopping.set)
+
+    def _files(self, stopping: threading.Event) -> Sequence[RemoteFile]:
         try:
             status = self._path.stat()
             if stat.S_ISREG(status.st_mode):
                 return [RemoteFile(self._path.name, status.st_size, validator=_mark(status))]
             if not stat.S_ISDIR(status.st_mode):
                 raise NotFound(f"{self._path} is neither a file nor a directory")
-            return self._tree()
+            return self._tree(stopping)
         except OSError as error:
             raise _classified(error, self._path) from error
 
-    def _tree(self) -> Sequence[RemoteFile]:
+    def _tree(self, stopping: threading.Event) -> Sequence[RemoteFile]:
         known = Manifest.read(self._path / RELATIVE_PATH)
         files = []
         for path, status in _regular_files(self._path):
+            if stopping.is_set():
+                break  # nobody receives the result
             relative = path.relative_to(self._path).as_posix()
             digests: tuple[Digest, ...] = ()
             if known and (entry := known.file(relative)) and entry.size == status.st_size:

@@ -197,25 +197,25 @@ class Beginning:
     """The first `count` bytes of a body that may be longer: the probe's rest is for other connections, and it is dropped."""
 
     def __init__(self, body: Body, count: int) -> None:
-        self._body = body
+        self.body = body
         self._left = count
 
     @property
     def direct(self) -> DirectBody | None:
-        return self if self._body.direct is not None else None
+        return self if self.body.direct is not None else None
 
     async def readable(self, room: int) -> bool:
-        direct = self._body.direct
+        direct = self.body.direct
         return self._left > 0 and direct is not None and await direct.readable(min(room, self._left))
 
     def read(self, buffer: memoryview) -> int:
-        direct = self._body.direct
+        direct = self.body.direct
         count = direct.read(buffer[: self._left]) if direct is not None else 0
         self._left -= count
         return count
 
     async def readinto(self, buffer: memoryview) -> int:
-        count = await self._body.readinto(buffer[: self._left]) if self._left else 0
+        count = await self.body.readinto(buffer[: self._left]) if self._left else 0
         self._left -= count
         return count
 
