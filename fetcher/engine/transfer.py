@@ -458,7 +458,7 @@ class Transfer:
         self._begin_anew(incoming)
 
     def _disk_error(self, error: OSError, doing: str, path: str | None) -> FetchError:
-        """A staged file that is gone may have gone with the lease: whoever took it over renamed its directory."""
+        """A staged file that is gone may have gone with the lease: its new owner renamed the directory."""
         if error.errno == errno.ENOENT:
             try:
                 self._lease.renew()
