@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,10 @@ from fetcher.integrity.lanes import advance, new_sha256
 from fetcher.planning.ranges import missing_ranges
 from fetcher.store.journal import Journal, JournalledChunk
 from fetcher.transport.client import HttpTransport
+
+
+def open_already(descriptor: int) -> AbstractContextManager[int]:
+    return nullcontext(descriptor)
 
 
 def test_planning_800_gb(benchmark: Any) -> None:
@@ -69,7 +74,12 @@ def test_a_frontier_that_follows_16_files(benchmark: Any, tmp_path: Path) -> Non
     def follow() -> int:
         with ExitStack() as stack:
             stretches = [
-                Stretch(path.name, Frontier(RemoteFile(path.name, CHUNK_SIZE, (digest,)), streams=16), descriptor, CHUNK_SIZE)
+                Stretch(
+                    path.name,
+                    Frontier(RemoteFile(path.name, CHUNK_SIZE, (digest,)), streams=16),
+                    partial(open_already, descriptor),
+                    CHUNK_SIZE,
+                )
                 for path in paths
                 for descriptor in [stack.enter_context(path.open("rb")).fileno()]
             ]

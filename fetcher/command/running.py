@@ -17,6 +17,7 @@ from fetcher.command.signals import Interrupted, raise_on_signals
 from fetcher.command.termination import write_message
 from fetcher.errors import FetchError, LocalIOError, from_os_error
 from fetcher.events import BytesLoaded, BytesReceived, Event, Subscriber
+from fetcher.host.descriptors import raise_descriptor_limit
 
 if TYPE_CHECKING:
     from fetcher.telemetry import Kind
@@ -51,6 +52,7 @@ def carried_out(work: Callable[[Report], Mapping[str, Any]], *, log: Path | None
     began = time.monotonic()
     _prepare_streams()
     raise_on_signals()
+    raise_descriptor_limit()
     report = Report(log)
     try:
         outcome = {"reason": "Completed", "message": "complete", "retryable": False, **work(report)}

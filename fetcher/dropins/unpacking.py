@@ -7,7 +7,6 @@ happens under the destination's lease, so two processes with one volume unpack o
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import threading
 import uuid
@@ -27,6 +26,7 @@ from fetcher.sources import open_source
 from fetcher.sources.base import Asking, Body, Capabilities, once
 from fetcher.sources.local import LocalSource
 from fetcher.store.layout import Root
+from fetcher.uncancelled import run_uncancelled
 
 
 class ArchiveSource:
@@ -80,14 +80,7 @@ class ArchiveSource:
 
     async def _unpack(self, archive: Path) -> tuple[Path, Contents]:
         stopping = threading.Event()
-        working = asyncio.ensure_future(asyncio.to_thread(self._unpack_anew, archive, stopping))
-        try:
-            return await asyncio.shield(working)
-        except asyncio.CancelledError:
-            stopping.set()
-            await asyncio.wait([working])
-            working.exception()
-            raise
+        return await run_uncancelled(self._unpack_anew, archive, stopping, stop=stopping.set)
 
     def _unpack_anew(self, archive: Path, stopping: threading.Event) -> tuple[Path, Contents]:
         """Into a new directory: a process that was stopped and lost its lease may still write into an old one."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from fetcher.host.allocation import pages
@@ -61,16 +61,21 @@ class Hashing(Generic[J]):
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Threads return after the step they are at."""
+        """Threads return after the step they are at. Nothing stays mapped."""
         with self._changed:
             self._closed = True
+            _close(self._ready)
             self._changed.notify_all()
 
     def work(self) -> None:
         """Hash until `close`. Raises OSError, EOFError; see `advance_together`."""
         buffer = pages(HASH_BUFFER)
         while jobs := self._taken():
-            advance_together([job.stretch for job in jobs], buffer)
+            try:
+                advance_together([job.stretch for job in jobs], buffer)
+            except BaseException:
+                _close(jobs)
+                raise
             self._put_back(jobs)
 
     def _taken(self) -> list[J]:
@@ -93,7 +98,10 @@ class Hashing(Generic[J]):
         finished = [job for job in jobs if not job.stretch.left]
         with self._changed:
             self._taken_out -= len(jobs)
-            self._ready.extend(job for job in jobs if job.stretch.left)
+            # First in line: each is mapped, which holds a descriptor, so no more are begun than threads work on.
+            self._ready.extendleft(reversed([job for job in jobs if job.stretch.left]))
+            if self._closed:
+                _close(self._ready)
             if self._ready:
                 self._changed.notify()
         for job in finished:
@@ -107,6 +115,11 @@ class Hashing(Generic[J]):
 
     def _waiting_bytes(self) -> int:
         return sum(job.stretch.left for job in self._ready)
+
+
+def _close(jobs: Iterable[Job]) -> None:
+    for job in jobs:
+        job.stretch.close()
 
 
 def hash_threads(processors: int) -> int:

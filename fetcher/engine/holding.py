@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from fetcher.errors import LeaseTimeout
 from fetcher.events import LeaseWaiting, Subscriber, TakenOver
@@ -13,6 +14,7 @@ from fetcher.filesystem import make_directory, storing
 from fetcher.manifest import Manifest
 from fetcher.store.lease import RENEW_EVERY, Lease, Observation, Watch, acquire, monotonic, observe, patience, take_over
 from fetcher.store.placement import Placement
+from fetcher.uncancelled import run_uncancelled
 
 _POLL = 0.5
 """Seconds between two looks at somebody else's lease: a small file read, and the longest a waiter sleeps past the end."""
@@ -31,13 +33,18 @@ async def obtain(
 ) -> Lease | Manifest:
     """The lease, or what somebody else published meanwhile. Raises LeaseTimeout, StoreError."""
     with storing("prepare the staging directory"):
-        await asyncio.to_thread(make_directory, placement.staging)
+        await run_uncancelled(make_directory, placement.staging)
     stale = times.stale or patience(placement.staging)
     watch, began = Watch(), monotonic()
     while True:
-        lease = await asyncio.to_thread(_try, placement, watch, stale, on_event)
-        # Also after winning: whoever held it before may have published just now.
-        if (manifest := published()) is not None:
+        lease = await run_uncancelled(_try, placement, watch, stale, on_event, undo=_give_back)
+        try:
+            manifest = published()
+        except BaseException:
+            _give_back(lease)
+            raise
+        # Also after winning: the owner before may have published just now.
+        if manifest is not None:
             if isinstance(lease, Lease):
                 lease.dissolve()
             return manifest
@@ -65,8 +72,29 @@ def _try(placement: Placement, watch: Watch, stale: float, on_event: Subscriber)
             return seen
         lease = take_over(directory, seen, stale=stale)
         if lease is not None:
-            on_event(TakenOver(seen.owner or "unknown", lease.trusted))
+            try:
+                on_event(TakenOver(seen.owner or "unknown", lease.trusted))
+            except BaseException:
+                let_go(lease)
+                raise
         return lease
+
+
+def let_go(lease: Lease) -> None:
+    """Give the lease up. If nothing is staged, nothing stays behind; otherwise the next owner may continue at once."""
+    try:
+        empty = not any(path.is_file() for path in lease.data.rglob("*"))
+    except OSError:
+        empty = False  # the disk may be what failed
+    if empty:
+        lease.dissolve()
+    else:
+        lease.release()
+
+
+def _give_back(tried: Lease | Observation | None) -> None:
+    if isinstance(tried, Lease):
+        let_go(tried)
 
 
 @asynccontextmanager
@@ -78,7 +106,8 @@ async def kept_alive(lease: Lease, *, progress: Callable[[], tuple[int, int | No
         while True:
             fetched, total = progress()
             try:
-                await asyncio.to_thread(lease.renew, fetched=fetched, total=total)
+                # To its end: a renewal that is still being written would undo the `released` that follows.
+                await run_uncancelled(partial(lease.renew, fetched=fetched, total=total))
             except OSError:
                 lease.check()  # a hiccup of the volume is no loss until it lasts
             await asyncio.sleep(every)

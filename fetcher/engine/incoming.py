@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -138,10 +138,11 @@ class Incoming:
         return finished
 
     def _push_out(self, cursor: Cursor, written: ByteRange) -> None:
-        start_writing_back(self.staged.descriptor, written)
-        finish_writing_back(self.staged.descriptor, cursor.leaving)
-        if self.frontier is None:
-            drop(self.staged.descriptor, cursor.leaving)
+        with self.staged.opened() as descriptor:
+            start_writing_back(descriptor, written)
+            finish_writing_back(descriptor, cursor.leaving)
+            if self.frontier is None:
+                drop(descriptor, cursor.leaving)
         cursor.leaving = written
 
     def _note(self, cursor: Cursor) -> None:
@@ -184,7 +185,7 @@ class Incoming:
         if self.frontier is None or self.frontier.position >= limit:
             return None
         limit = min(limit, self.frontier.position + STRETCH)
-        return Stretch(self.path, self.frontier, self.staged.descriptor, limit)
+        return Stretch(self.path, self.frontier, self.staged.opened, limit)
 
     def note_state(self) -> None:
         """Where the frontier is goes into the journal. Called between two stretches."""
@@ -197,11 +198,12 @@ class Incoming:
     def damaged_chunks(self) -> list[int]:
         """Chunks that no longer read as what was received: the disk's doing, so only they need to be fetched again."""
         size = self.size or 0
-        return [
-            index
-            for index in range(chunk_count(size))
-            if chunk_digest(self.staged.descriptor, chunk_range(index, size)) != self.staged.chunks.get(index)
-        ]
+        with self.staged.opened() as descriptor:
+            return [
+                index
+                for index in range(chunk_count(size))
+                if chunk_digest(descriptor, chunk_range(index, size)) != self.staged.chunks.get(index)
+            ]
 
     def forget(self, chunks: Sequence[int]) -> int:
         """Drop `chunks` and begin hashing anew. Returns the bytes that no longer count."""
@@ -224,14 +226,26 @@ class Incoming:
 
     def sync(self) -> None:
         """fdatasync(2) of what is written. Raises OSError, after which the file must be fetched again."""
-        if self.staged.descriptor >= 0:
-            os.fdatasync(self.staged.descriptor)
+        self._unless_closed(os.fdatasync)
 
     def drop_hashed(self, part: ByteRange) -> None:
         """Give back the page cache of what the frontier has passed."""
-        if self.staged.descriptor >= 0:
-            finish_writing_back(self.staged.descriptor, part)
-            drop(self.staged.descriptor, part)
+
+        def give_back(descriptor: int) -> None:
+            finish_writing_back(descriptor, part)
+            drop(descriptor, part)
+
+        self._unless_closed(give_back)
+
+    def _unless_closed(self, call: Callable[[int], None]) -> None:
+        """`call` with the descriptor. A file that was sealed or begun anew meanwhile needs it no longer."""
+        handle = self.staged.handle
+        try:
+            with handle.opened() as descriptor:
+                call(descriptor)
+        except OSError:
+            if not handle.closed:
+                raise
 
     def _rewind(self) -> None:
         self._contiguous = 0

@@ -14,21 +14,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TypeVar
 
 from fetcher import __version__
 from fetcher.artifact import ArtifactRef, Listing, RemoteFile, redact, total_size
 from fetcher.engine import Artifact, described
 from fetcher.engine.failure import one_error
 from fetcher.engine.hashing import hash_threads
-from fetcher.engine.holding import LeaseTimes, kept_alive, obtain
+from fetcher.engine.holding import LeaseTimes, kept_alive, let_go, obtain
 from fetcher.engine.incoming import Incoming
 from fetcher.engine.pace import RateLimit
 from fetcher.engine.prepare import Preparation, Prepared, prepare
@@ -38,9 +36,11 @@ from fetcher.engine.transfer import Limits, Transfer
 from fetcher.errors import ContentChanged, DigestUnavailable, NotFound, SourceError
 from fetcher.events import Committing, Planned, Resolved, Resolving, Subscriber, Warned
 from fetcher.filesystem import file_mode, make_directory, storing
+from fetcher.host.descriptors import free_descriptors
 from fetcher.host.memory import memory_left
 from fetcher.host.processors import cpu_count
 from fetcher.manifest import Manifest
+from fetcher.planning.descriptors import plan_descriptors
 from fetcher.planning.memory import plan_memory
 from fetcher.planning.paths import refuse_hostile_paths
 from fetcher.planning.selection import select
@@ -52,8 +52,7 @@ from fetcher.store.layout import Root
 from fetcher.store.lease import Lease
 from fetcher.store.placement import Placement, Step, seal
 from fetcher.store.selector import contradiction, hit, recover
-
-T = TypeVar("T")
+from fetcher.uncancelled import run_uncancelled
 
 ASK_FOR = 15.0
 """Seconds to spend on asking whether there is something newer, when a good copy is here: a pod's start waits for it."""
@@ -101,7 +100,7 @@ class Pipeline:
         try:
             return await self._build(lease)
         except BaseException:
-            await _to_its_end(_let_go, lease)
+            await run_uncancelled(let_go, lease)
             raise
 
     # What is already here
@@ -139,7 +138,7 @@ class Pipeline:
                     raise
                 self.emit(Warned(error.reason, f"{error.message}; asking the source again"))
             else:
-                await _to_its_end(self._commit, lease, gathered.manifest, gathered.listing)
+                await run_uncancelled(self._commit, lease, gathered.manifest, gathered.listing)
                 return self._result(gathered.manifest, fetched=gathered.fetched)
         raise AssertionError("unreachable")
 
@@ -161,7 +160,7 @@ class Pipeline:
                     journal.authenticated()
                 stopping = threading.Event()
                 preparation = self._preparation(lease, journal, stopping.is_set)
-                prepared = await _to_its_end(prepare, files, preparation, stop=stopping.set)
+                prepared = await run_uncancelled(prepare, files, preparation, stop=stopping.set)
                 transfer = self._transfer(prepared, lease, journal, files, patience)
                 entries = prepared.settled | await transfer.run()
         manifest = Manifest.for_request(
@@ -207,10 +206,13 @@ class Pipeline:
         self, prepared: Prepared, lease: Lease, journal: Journal, files: tuple[RemoteFile, ...], patience: Patience
     ) -> Transfer:
         threads = cpu_count()
+        descriptors = plan_descriptors(
+            free_descriptors(), connections=self.settings.max_concurrency, hash_threads=hash_threads(threads)
+        )
         memory = plan_memory(
             self.settings.memory_limit,
-            connections=self.settings.max_concurrency,
-            hash_threads=hash_threads(threads),
+            connections=descriptors.connections,
+            hash_threads=descriptors.hash_threads,
             write_threads=write_threads(threads),
         )
         total, room = total_size(files), max(LEAST_ROOM, memory_left().pages.bytes - self.settings.memory_limit)
@@ -218,11 +220,12 @@ class Pipeline:
         drop_pages = self.settings.page_cache == "drop" or (self.settings.page_cache == "auto" and total > room)
         limits = Limits(
             connections=memory.connections,
+            files=descriptors.files,
             buffers=memory.buffers,
             buffer_size=memory.buffer,
             hash_lag=room // 4,
             write_threads=write_threads(threads),
-            hash_threads=hash_threads(threads),
+            hash_threads=descriptors.hash_threads,
             timeout_stall=self.settings.timeout_stall,
         )
         return Transfer(
@@ -290,32 +293,6 @@ def pinned(files: Iterable[RemoteFile], settings: Settings) -> tuple[RemoteFile,
 def _with_pins(listed: Iterable[RemoteFile], chosen: Iterable[RemoteFile]) -> tuple[RemoteFile, ...]:
     pinned = {file.path: file for file in chosen}
     return tuple(pinned.get(file.path, file) for file in listed)
-
-
-async def _to_its_end(call: Callable[..., T], *arguments: object, stop: Callable[[], None] | None = None) -> T:
-    """Run `call` on a thread, and wait for it even while being cancelled: what it does to the lease must be over before anyone
-    lets go of that. `stop` asks it to end early."""
-    working = asyncio.ensure_future(asyncio.to_thread(call, *arguments))
-    try:
-        return await asyncio.shield(working)
-    except asyncio.CancelledError:
-        if stop is not None:
-            stop()
-        await asyncio.wait([working])
-        working.exception()
-        raise
-
-
-def _let_go(lease: Lease) -> None:
-    """Nothing staged: leave nothing behind. Else whoever comes next may go on at once."""
-    try:
-        empty = not any(path.is_file() for path in lease.data.rglob("*"))
-    except OSError:
-        empty = False  # the disk may be what failed
-    if empty:
-        lease.dissolve()
-    else:
-        lease.release()
 
 
 async def run(

@@ -169,8 +169,8 @@ def _create(file: RemoteFile, preparation: Preparation) -> StagedFile:
         return linked
     staged = StagedFile.create(file, path, preparation.journal)
     if local is not None:
-        with suppress(FileNotFoundError), local.open("rb") as source:
-            if clone(source.fileno(), staged.descriptor):
+        with suppress(FileNotFoundError), local.open("rb") as source, staged.opened() as descriptor:
+            if clone(source.fileno(), descriptor):
                 _take_as_it_is(staged)
     return staged
 
@@ -189,10 +189,9 @@ def _linked(file: RemoteFile, local: Path, path: Path, journal: Journal) -> Stag
     path.unlink(missing_ok=True)
     try:
         os.link(local.resolve(), path)
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
-    staged = StagedFile(file, path, journal, descriptor=descriptor, borrowed=True)
+    staged = StagedFile(file, path, journal, borrowed=True)
     _take_as_it_is(staged)
     return staged
 
@@ -200,11 +199,12 @@ def _linked(file: RemoteFile, local: Path, path: Path, journal: Journal) -> Stag
 def _take_as_it_is(staged: StagedFile) -> None:
     """All chunks are there; read them once for their XXH3, and (later, from the page cache) for the digests."""
     size = staged.size or 0
-    if os.fstat(staged.descriptor).st_size != size:
-        return
-    for index in range(chunk_count(size)):
-        if digest := chunk_digest(staged.descriptor, chunk_range(index, size)):
-            staged.finish_chunk(index, JournalledChunk(digest))
+    with staged.opened() as descriptor:
+        if os.fstat(descriptor).st_size != size:
+            return
+        for index in range(chunk_count(size)):
+            if digest := chunk_digest(descriptor, chunk_range(index, size)):
+                staged.finish_chunk(index, JournalledChunk(digest))
 
 
 def _refuse_without_space(fresh: Iterable[RemoteFile], staged: Iterable[StagedFile], anchor: Path) -> None:
@@ -214,7 +214,7 @@ def _refuse_without_space(fresh: Iterable[RemoteFile], staged: Iterable[StagedFi
         free, inodes = free_bytes(anchor), free_inodes(anchor)
         needed = sum(file.size or 0 for file in fresh)
         for each in staged:
-            needed += max(0, (each.size or 0) - os.fstat(each.descriptor).st_blocks * 512)
+            needed += max(0, (each.size or 0) - os.lstat(each.path).st_blocks * 512)
     if free is not None and needed > free:
         raise OutOfSpace(
             f"no space left on device: {anchor} has {free:,} bytes free, the artifact needs {needed:,} more; "

@@ -26,6 +26,7 @@ from fetcher.host.allocation import pages
 from fetcher.planning.memory import THREAD_BUFFER
 from fetcher.sources.base import Body, DirectBody
 from fetcher.store.lease import Lease
+from fetcher.uncancelled import ended
 
 TURN = 8 * THREAD_BUFFER
 """Bytes a thread moves at most before another connection has its turn: a hop from the event loop and back, with what is told
@@ -67,8 +68,8 @@ class Receiver:
 
     async def receive(self, body: Body, incoming: Incoming, cursor: Cursor, pull: Pull) -> None:
         """All of `body` that belongs to the pull. Raises as the body does, and StoreError for what the disk refuses."""
-        if isinstance(body, DirectBody):
-            await self._take(body, incoming, cursor, pull)
+        if (direct := body.direct) is not None:
+            await self._take(direct, incoming, cursor, pull)
         else:
             await self._accept(body, incoming, cursor, pull)
 
@@ -100,10 +101,9 @@ class Receiver:
                 break
             try:
                 writing = self._on_thread(partial(write, room), incoming)
-                await finished(writing)
+                count = (await ended(writing)).count
             finally:
                 pull.promised = 0
-            count = writing.result().count
             if count:
                 pull.came(count)
             self._received(count)
@@ -123,12 +123,14 @@ class Receiver:
                 pull.came(count)
                 self._received(count)
                 await self._rate.take(count)
-                await finished(writing)
+                if writing is not None:
+                    await ended(writing)
                 writing, buffer = self._write(incoming, cursor, buffer, count), None
         finally:
             if buffer is not None:
                 self._pool.give(buffer)
-            await finished(writing)
+            if writing is not None:
+                await ended(writing)  # its buffer and its descriptor are in use until then
 
     def _write(self, incoming: Incoming, cursor: Cursor, buffer: memoryview, count: int) -> asyncio.Future[Written]:
         def write() -> Written:
@@ -164,16 +166,3 @@ def _step_back() -> None:
 def write_threads(processors: int) -> int:
     """How many: one more than processors, since disks make them wait."""
     return min(4, processors + 1)
-
-
-async def finished(writing: asyncio.Future[Written] | None) -> None:
-    """Wait for a write even while being cancelled: its buffers and its descriptor are in use until then."""
-    if writing is None:
-        return
-    while not writing.done():
-        try:
-            await asyncio.shield(writing)
-        except asyncio.CancelledError:
-            await asyncio.wait([writing])
-            raise
-    writing.result()

@@ -9,8 +9,9 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,9 +19,11 @@ from fetcher.artifact import Digest, RemoteFile
 from fetcher.engine.hashing import LEAST, hash_threads
 from fetcher.engine.incoming import STRETCH
 from fetcher.host.allocation import pages
+from fetcher.host.descriptors import free_descriptors
 from fetcher.host.processors import cpu_count
 from fetcher.integrity.frontier import Frontier, Stretch, advance_together, chunk_digest
 from fetcher.integrity.lanes import MOST
+from fetcher.planning.descriptors import hash_threads_within
 from fetcher.planning.memory import HASH_BUFFER
 from fetcher.planning.ranges import chunk_count, chunk_range
 
@@ -70,48 +73,46 @@ def chunk_digests(files: Sequence[Standing], on_chunk: Callable[[str, int], None
     return [digests if isinstance(digests, Unread) else tuple(digests) for digests in found.values()]
 
 
-def wrong_digests(files: Sequence[Standing]) -> list[Wrong | Unread | None]:
-    """Of each file the first of its digests that its bytes do not have; None where all agree."""
+def wrong_digests(files: Sequence[Standing], stopped: Callable[[], bool] = lambda: False) -> list[Wrong | Unread | None]:
+    """Of each file the first of its digests that its bytes do not have; None where all agree. Ends early, with results that say
+    nothing, once `stopped()`."""
     found: dict[str, Wrong | Unread | None] = {}
-    threads = hash_threads(cpu_count())
+    threads = hash_threads_within(free_descriptors(), hash_threads(cpu_count()))
     # Those of one size are done at one time, so that no lane runs empty.
     order = sorted(files, key=lambda file: file.size, reverse=True)
     width = min(MOST, max(LEAST, -(-len(order) // threads)))
     groups = [order[start : start + width] for start in range(0, len(order), width)]
-    for results in _on_threads(threads, _compared, groups):
+    for results in _on_threads(threads, lambda group: _compared(group, stopped), groups):
         found |= results
     return [found[file.name] for file in files]
 
 
-def _compared(group: Sequence[Standing]) -> dict[str, Wrong | Unread | None]:
+def _compared(group: Sequence[Standing], stopped: Callable[[], bool]) -> dict[str, Wrong | Unread | None]:
     """One thread's work: up to 16 files side by side."""
     found: dict[str, Wrong | Unread | None] = {}
     buffer = pages(HASH_BUFFER)
-    with ExitStack() as stack:
-        stretches: dict[str, Stretch] = {}
+    stretches: dict[str, Stretch] = {}
+    for file in group:
+        frontier = Frontier(RemoteFile(file.name, file.size, file.digests), streams=len(group))
+        stretches[file.name] = Stretch(file.name, frontier, partial(_opened, file), min(file.size, STRETCH))
+    while moving := [stretch for stretch in stretches.values() if stretch.left and stretch.name not in found]:
+        if stopped():
+            break
+        found |= _stepped(moving, buffer)
         for file in group:
-            try:
-                frontier = Frontier(RemoteFile(file.name, file.size, file.digests), streams=len(group))
-                descriptor = stack.enter_context(_opened(file))
-                stretches[file.name] = Stretch(file.name, frontier, descriptor, min(file.size, STRETCH))
-            except OSError as error:
-                found[file.name] = error
-        while moving := [stretch for stretch in stretches.values() if stretch.left and stretch.name not in found]:
-            found |= _stepped(moving, buffer)
-            for file in group:
-                if (stretch := stretches.get(file.name)) is not None and not stretch.left and stretch.limit < file.size:
-                    stretches[file.name] = _further(stretch, file.size)
-        for name, stretch in stretches.items():
-            stretch.close()
-            if name not in found:
-                found[name] = stretch.frontier.mismatch()
+            if not (stretch := stretches[file.name]).left and stretch.limit < file.size:
+                stretches[file.name] = _further(stretch, file.size)
+    for name, stretch in stretches.items():
+        stretch.close()
+        if name not in found:
+            found[name] = stretch.frontier.mismatch()
     return found
 
 
 def _further(stretch: Stretch, size: int) -> Stretch:
     """The next one of the file: so much is mapped at a time that a small cgroup's page cache need not hold all of it."""
     stretch.close()
-    return Stretch(stretch.name, stretch.frontier, stretch.descriptor, min(size, stretch.limit + STRETCH))
+    return Stretch(stretch.name, stretch.frontier, stretch.opened, min(size, stretch.limit + STRETCH))
 
 
 def _stepped(stretches: Sequence[Stretch], buffer: memoryview) -> dict[str, Unread]:

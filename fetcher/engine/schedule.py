@@ -60,6 +60,7 @@ class Schedule:
         self._turn = itertools.count()
         self.missing = 0
         self._open: set[str] = set()
+        self._begun: set[str] = set()
         self._unopened: list[tuple[int, str]] = []
 
     def add(self, path: str, ranges: Iterable[ByteRange | None], *, size: int) -> None:
@@ -76,10 +77,11 @@ class Schedule:
         elif not known:
             heapq.heappush(self._unopened, (-size, path))
 
-    def take(self, *, longest: int = sys.maxsize, lagging: bool = False) -> Assignment | None:
-        """The next range, of whole chunks up to `longest` bytes, now active; None when there is nothing at present."""
+    def take(self, *, longest: int = sys.maxsize, lagging: bool = False, begin: bool = True) -> Assignment | None:
+        """The next range, of whole chunks up to `longest` bytes, now active; None when there is nothing at present.
+        Without `begin` it is one of a file that was begun before."""
         self._open_more()
-        candidates = [path for path in self._open if not lagging or not self._active[path]]
+        candidates = [path for path in self._open if (begin or path in self._begun) and (not lagging or not self._active[path])]
         if not candidates:
             return None
         path = min(candidates, key=lambda each: (self._active[each], self._turns[each]))
@@ -88,6 +90,7 @@ class Schedule:
         if not self._pending[path]:
             self._open.discard(path)
         self._turns[path] = next(self._turn)
+        self._begun.add(path)
         return self._activated(path, byte_range)
 
     def take_over(self, active: Iterable[Progress]) -> Assignment | None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from fetcher.artifact import ArtifactRef, RemoteFile, total_size
 from fetcher.engine import Artifact, described
 from fetcher.engine.pipeline import pinned
+from fetcher.engine.prepare import Stopped
 from fetcher.engine.rereading import Standing, Unread, Wrong, chunk_digests, wrong_digests
 from fetcher.errors import DigestMismatch, FetchError, LocalIOError, NotFound, from_os_error
 from fetcher.events import BytesHashed, FileVerified, Planned, Resolved, Subscriber
@@ -20,6 +21,7 @@ from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
 from fetcher.planning.selection import select
 from fetcher.settings import Settings
 from fetcher.sources.base import Source
+from fetcher.uncancelled import run_uncancelled
 
 
 async def check(ref: ArtifactRef, settings: Settings, *, source: Source, on_event: Subscriber) -> Artifact:
@@ -31,7 +33,8 @@ async def check(ref: ArtifactRef, settings: Settings, *, source: Source, on_even
     on_event(Planned(len(files), total_size(files), total_size(files), 0))
     root = _root(source, files)
     known = Manifest.read(root / RELATIVE_PATH)
-    entries = await asyncio.to_thread(_checked, files, source, known, on_event)
+    stopping = threading.Event()
+    entries = await run_uncancelled(_checked, files, source, known, on_event, stopping.is_set, stop=stopping.set)
     if known is not None and not ref.include and not ref.exclude:
         _refuse_missing(known, {file.path for file in files})
     manifest = Manifest.for_request(ref, revision=listing.revision, files=entries, created="", version="")
@@ -51,9 +54,17 @@ def _refuse_missing(known: Manifest, present: set[str]) -> None:
             raise DigestMismatch(f"{file.path} is listed in the manifest but missing; fetch it again", path=file.path)
 
 
-def _checked(files: Sequence[RemoteFile], source: Source, known: Manifest | None, on_event: Subscriber) -> list[ManifestFile]:
+def _checked(
+    files: Sequence[RemoteFile], source: Source, known: Manifest | None, on_event: Subscriber, stopped: Callable[[], bool]
+) -> list[ManifestFile]:
     standing = [_standing(file, source.local_path(file)) for file in files]
-    found = chunk_digests(standing, lambda name, size: on_event(BytesHashed(name, size)))
+
+    def hashed(name: str, size: int) -> None:
+        if stopped():
+            raise Stopped
+        on_event(BytesHashed(name, size))
+
+    found = chunk_digests(standing, hashed)
     entries = [_entry(file, each.size, chunks, known) for file, each, chunks in zip(files, standing, found, strict=True)]
     # Those digests that the manifest's chunks do not stand for already.
     proven = {file.path: file.digests for file in known.files} if known else {}
@@ -62,7 +73,7 @@ def _checked(files: Sequence[RemoteFile], source: Source, known: Manifest | None
         for each in standing
         if (left := tuple(digest for digest in each.digests if digest not in proven.get(each.name, ())))
     ]
-    for each, wrong in zip(open_ones, wrong_digests(open_ones), strict=True):
+    for each, wrong in zip(open_ones, wrong_digests(open_ones, stopped), strict=True):
         _refuse(each.name, wrong)
     for entry in entries:
         on_event(FileVerified(entry.path, entry.size, bool(entry.digests)))

@@ -18,6 +18,7 @@ touched. Progress, which renews patience, is what a file never had before (`Inco
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -38,11 +39,13 @@ from fetcher.engine.schedule import Assignment, Progress, Schedule
 from fetcher.errors import (
     DigestMismatch,
     FetchError,
+    LeaseLost,
     LocalIOError,
     RangesUnsupported,
     RateLimited,
     SourceError,
     Stalled,
+    StoreError,
     Transient,
     Unreachable,
     from_os_error,
@@ -98,6 +101,7 @@ class Limits:
     """What bounds a transfer. Sizes in bytes, times in seconds."""
 
     connections: int
+    files: int
     buffers: int
     buffer_size: int
     hash_lag: int
@@ -123,6 +127,7 @@ class Transfer:
     ) -> None:
         self._files = {each.path: each for each in files}
         self._source = source
+        self._lease = lease
         self._journal = journal
         self._limits = limits
         self._patience = patience
@@ -202,7 +207,8 @@ class Transfer:
         while not self._finished:
             if self._out < self._concurrency.connections and (assignment := self._next()):
                 self._out += 1
-                self._begun[assignment.path] = self._files[assignment.path]
+                self._begun[assignment.path] = incoming = self._files[assignment.path]
+                incoming.staged.keep_open()
                 return assignment
             self._wake.clear()
             await self._wake.wait()
@@ -216,7 +222,8 @@ class Transfer:
         crowd = -(-self._concurrency.connections // max(1, self._schedule.open_files))
         longest = self._concurrency.range_length(self._schedule.missing, shortest=CHUNK_SIZE, longest=LONGEST_RANGE // crowd)
         lagging = sum(each.lag for each in self._begun.values()) > self._limits.hash_lag
-        return self._schedule.take(longest=longest, lagging=lagging) or self._schedule.take_over(self._progress())
+        begin = len(self._begun) < self._limits.files  # each is open until it is sealed
+        return self._schedule.take(longest=longest, lagging=lagging, begin=begin) or self._schedule.take_over(self._progress())
 
     def _progress(self) -> Iterator[Progress]:
         """Of all connections whose range another one may take over a part of."""
@@ -241,6 +248,10 @@ class Transfer:
             except SourceError as error:
                 failures += 1
                 delay = self._failed(error, assignment, incoming, failures)
+            except StoreError as error:
+                if isinstance(error.__cause__, OSError):
+                    raise self._disk_error(error.__cause__, "write the staged file", incoming.path) from error
+                raise
             except asyncio.CancelledError:
                 if assignment.stop is not None:
                     incoming.park(cursor)  # what is begun is noted: whoever continues need not fetch it again
@@ -418,7 +429,7 @@ class Transfer:
         try:
             await self._on(self._hashers, self._hashing.work)
         except OSError as error:
-            raise from_os_error(error, doing="read back the staged file", path=error.filename) from error
+            raise self._disk_error(error, "read back the staged file", error.filename) from error
         except EOFError as error:
             raise LocalIOError(f"the staged file was cut short by somebody else: {error}") from error
 
@@ -493,8 +504,7 @@ class Transfer:
             try:
                 await self._on(self._syncer, incoming.sync)
             except OSError as error:
-                if incoming.staged.descriptor >= 0:
-                    self._sync_failed(incoming, error)
+                self._sync_failed(incoming, error)
         with storing("sync the journal"):
             await self._on(self._syncer, self._journal.sync)
 
@@ -502,9 +512,20 @@ class Transfer:
         # After a failed fsync the kernel may have dropped the pages and reports it once: syncing again would lie.
         incoming.sync_failures += 1
         if incoming.sync_failures > 1:
-            raise from_os_error(error, doing="sync the staged file", path=incoming.path) from error
+            raise self._disk_error(error, "sync the staged file", incoming.path) from error
         self._emit(Retrying("IOError", f"sync failed, fetching the file again: {error}", incoming.path, 1, 0.0))
         self._begin_anew(incoming)
+
+    def _disk_error(self, error: OSError, doing: str, path: str | None) -> FetchError:
+        """A staged file that is gone may have gone with the lease: its new owner renamed the directory."""
+        if error.errno == errno.ENOENT:
+            try:
+                self._lease.renew()
+            except LeaseLost as lost:
+                return lost
+            except OSError:
+                pass
+        return from_os_error(error, doing=doing, path=path)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         try:

@@ -78,42 +78,56 @@ typedef void (*Kernel)(uint32_t states[8][MOST_LANES], const uint8_t *const data
 #include "_sha256_lanes.h"
 #endif
 
-static Kernel kernel4, kernel8, kernel16;
+/* Complete tables, one of which is published by one store: threads hash without the GIL while another one chooses. */
+typedef struct { Kernel of4, of8, of16; } Kernels;
+static const Kernels any_machine = {lanes4, NULL, NULL};
+#if defined(__x86_64__)
+static const Kernels with_avx2 = {lanes4_avx2, lanes8_avx2, NULL};
+static const Kernels with_avx512 = {lanes4_avx512, lanes8_avx512, lanes16_avx512};
+#endif
+static _Atomic(const Kernels *) chosen = &any_machine;
 
 /* `level`: 0 takes no more than every machine of its kind has, 1 also AVX2, 2 also AVX-512. */
-static void choose_kernels(int level)
+static const Kernels *best_kernels(int level)
 {
-    kernel4 = lanes4, kernel8 = NULL, kernel16 = NULL;
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (level >= 1 && __builtin_cpu_supports("avx2"))
-        kernel4 = lanes4_avx2, kernel8 = lanes8_avx2;
     if (level >= 2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl"))
-        kernel4 = lanes4_avx512, kernel8 = lanes8_avx512, kernel16 = lanes16_avx512;
+        return &with_avx512;
+    if (level >= 1 && __builtin_cpu_supports("avx2"))
+        return &with_avx2;
 #else
     (void)level;
 #endif
+    return &any_machine;
 }
 
-static Kernel kernel_of(int lanes)
+static Kernel kernel_of(const Kernels *kernels, int lanes)
 {
-    return lanes == 4 ? kernel4 : lanes == 8 ? kernel8 : lanes == 16 ? kernel16 : NULL;
+    return lanes == 4 ? kernels->of4 : lanes == 8 ? kernels->of8 : lanes == 16 ? kernels->of16 : NULL;
 }
 
 /* ---- One stream ---- */
 
 typedef struct { uint32_t h[8], low, high, data[16]; unsigned int num, md_len; } OpensslContext;
-static int (*openssl_update)(OpensslContext *, const void *, size_t);
+typedef int (*OpensslUpdate)(OpensslContext *, const void *, size_t);
+static _Atomic(OpensslUpdate) openssl_update;   /* published only after it passed the test of `use_openssl` */
 
 static uint32_t rotate(uint32_t x, int n) { return x >> n | x << (32 - n); }
 
+static void by_openssl(OpensslUpdate update, uint32_t state[8], const uint8_t *data, size_t blocks)
+{
+    OpensslContext context = {.md_len = 32};
+    memcpy(context.h, state, sizeof context.h);
+    update(&context, data, blocks * BLOCK);
+    memcpy(state, context.h, sizeof context.h);
+}
+
 static void single(uint32_t state[8], const uint8_t *data, size_t blocks)
 {
-    if (openssl_update) {
-        OpensslContext context = {.md_len = 32};
-        memcpy(context.h, state, sizeof context.h);
-        openssl_update(&context, data, blocks * BLOCK);
-        memcpy(state, context.h, sizeof context.h);
+    OpensslUpdate update = openssl_update;
+    if (update) {
+        by_openssl(update, state, data, blocks);
         return;
     }
     for (; blocks; blocks--, data += BLOCK) {
@@ -171,7 +185,7 @@ static void end(Job *job)
 }
 
 /* `blocks` of up to `lanes` jobs; unused lanes repeat the first, which costs nothing more. */
-static void together(Job *const jobs[], int count, int lanes, size_t blocks)
+static void together(Job *const jobs[], int count, int lanes, Kernel kernel, size_t blocks)
 {
     uint32_t states[8][MOST_LANES] __attribute__((aligned(64)));
     const uint8_t *data[MOST_LANES];
@@ -181,7 +195,7 @@ static void together(Job *const jobs[], int count, int lanes, size_t blocks)
         for (int k = 0; k < 8; k++)
             states[k][lane] = job->hasher->state[k];
     }
-    kernel_of(lanes)(states, data, blocks);
+    kernel(states, data, blocks);
     for (int lane = 0; lane < count; lane++) {
         for (int k = 0; k < 8; k++)
             jobs[lane]->hasher->state[k] = states[k][lane];
@@ -190,7 +204,7 @@ static void together(Job *const jobs[], int count, int lanes, size_t blocks)
 }
 
 /* All jobs to their end. `widths[n]` is how many lanes to use when n of them (at most 16) have blocks left; 1 for none. */
-static void run(Job *jobs, size_t total, const uint8_t widths[MOST_LANES + 1])
+static void run(const Kernels *kernels, Job *jobs, size_t total, const uint8_t widths[MOST_LANES + 1])
 {
     for (;;) {
         Job *waiting[MOST_LANES];
@@ -212,7 +226,7 @@ static void run(Job *jobs, size_t total, const uint8_t widths[MOST_LANES + 1])
         for (int i = 0; i < count; i++)
             if (waiting[i]->blocks < blocks)
                 blocks = waiting[i]->blocks;
-        together(waiting, count, lanes, blocks);
+        together(waiting, count, lanes, kernel_of(kernels, lanes), blocks);
     }
 }
 
@@ -335,11 +349,11 @@ static PyObject *sha256_length(PyObject *self, void *Py_UNUSED(closure))
     return PyLong_FromUnsignedLongLong(((Sha256 *)self)->length);
 }
 
-static int known_widths(const uint8_t *widths, Py_ssize_t size)
+static int known_widths(const Kernels *kernels, const uint8_t *widths, Py_ssize_t size)
 {
     int known = size == MOST_LANES + 1;
     for (int n = 1; known && n <= MOST_LANES; n++)
-        known = widths[n] == 1 || kernel_of(widths[n]) != NULL;
+        known = widths[n] == 1 || kernel_of(kernels, widths[n]) != NULL;
     if (!known)
         PyErr_SetString(PyExc_ValueError, "widths: 17 bytes, each 1 or a number of lanes that this machine has");
     return known;
@@ -353,7 +367,8 @@ static PyObject *advance(PyObject *Py_UNUSED(module), PyObject *args)
     if (!PyArg_ParseTuple(args, "O!O!y#", &PyTuple_Type, &hashers, &PyTuple_Type, &buffers, &widths, &widths_size))
         return NULL;
     Py_ssize_t total = PyTuple_Size(hashers), claimed = 0, viewed = 0;
-    if (!known_widths((const uint8_t *)widths, widths_size))
+    const Kernels *kernels = chosen;
+    if (!known_widths(kernels, (const uint8_t *)widths, widths_size))
         return NULL;
     if (PyTuple_Size(buffers) != total) {
         PyErr_SetString(PyExc_ValueError, "as many buffers as digests are needed");
@@ -381,7 +396,7 @@ static PyObject *advance(PyObject *Py_UNUSED(module), PyObject *args)
     Py_BEGIN_ALLOW_THREADS
     for (Py_ssize_t i = 0; i < total; i++)
         begin(jobs[i].hasher, jobs + i, views[i].buf, (size_t)views[i].len);
-    run(jobs, (size_t)total, (const uint8_t *)widths);
+    run(kernels, jobs, (size_t)total, (const uint8_t *)widths);
     for (Py_ssize_t i = 0; i < total; i++)
         end(jobs + i);
     Py_END_ALLOW_THREADS
@@ -404,16 +419,17 @@ static PyObject *use_openssl(PyObject *Py_UNUSED(module), PyObject *address)
     };
     static const uint8_t zeros[BLOCK];
     uint32_t state[8];
-    openssl_update = (int (*)(OpensslContext *, const void *, size_t))PyLong_AsVoidPtr(address);
+    OpensslUpdate update = (OpensslUpdate)PyLong_AsVoidPtr(address);
     if (PyErr_Occurred())
-        return openssl_update = NULL, NULL;
-    if (openssl_update) {
+        return NULL;
+    if (update) {
         memcpy(state, INITIAL, sizeof state);
-        single(state, zeros, 1);
+        by_openssl(update, state, zeros, 1);
         if (memcmp(state, expected, sizeof state))
-            openssl_update = NULL;
+            update = NULL;
     }
-    return PyBool_FromLong(openssl_update != NULL);
+    openssl_update = update;
+    return PyBool_FromLong(update != NULL);
 }
 
 static PyObject *use_level(PyObject *Py_UNUSED(module), PyObject *level)
@@ -421,8 +437,9 @@ static PyObject *use_level(PyObject *Py_UNUSED(module), PyObject *level)
     long value = PyLong_AsLong(level);
     if (value == -1 && PyErr_Occurred())
         return NULL;
-    choose_kernels((int)value);
-    return kernel16 ? Py_BuildValue("(iii)", 4, 8, 16) : kernel8 ? Py_BuildValue("(ii)", 4, 8) : Py_BuildValue("(i)", 4);
+    const Kernels *kernels = best_kernels((int)value);
+    chosen = kernels;
+    return kernels->of16 ? Py_BuildValue("(iii)", 4, 8, 16) : kernels->of8 ? Py_BuildValue("(ii)", 4, 8) : Py_BuildValue("(i)", 4);
 }
 
 static PyMethodDef sha256_methods[] = {
@@ -466,6 +483,6 @@ PyMODINIT_FUNC PyInit__sha256(void)
     sha256_type = PyType_FromSpec(&sha256_spec);
     if (!module || !sha256_type || PyModule_AddObjectRef(module, "Sha256", sha256_type))
         return NULL;
-    choose_kernels(2);
+    chosen = best_kernels(2);
     return module;
 }

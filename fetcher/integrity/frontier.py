@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
 
 from fetcher.artifact import ByteRange, Digest, RemoteFile
 from fetcher.integrity.digests import DigestCheck, Hasher, new_chunk_hasher
@@ -55,26 +55,24 @@ class Frontier:
 
 
 class Stretch:
-    """The bytes of an open file from its frontier up to byte `limit`, all of which are written. Used by one thread at a time.
+    """The bytes of a file from its frontier up to byte `limit`, all of which are written. Used by one thread at a time.
+    `opened` gives its descriptor, valid within a block.
 
     They are hashed where they are, in the page cache: mapped, which spares a copy of everything (12 % of a verified fetch's
     wall time). Reading mapped memory turns an error of the device into SIGBUS; MADV_POPULATE_READ (Linux 5.14) fails instead,
     and then, as on older kernels, the bytes are read in the ordinary way, which says what is wrong.
     """
 
-    __slots__ = ("_base", "_mapped", "descriptor", "frontier", "limit", "name")
+    __slots__ = ("_base", "_mapped", "_to_be_mapped", "frontier", "limit", "name", "opened")
 
-    def __init__(self, name: str, frontier: Frontier, descriptor: int, limit: int) -> None:
+    def __init__(self, name: str, frontier: Frontier, opened: Callable[[], AbstractContextManager[int]], limit: int) -> None:
         self.name = name
         self.frontier = frontier
-        self.descriptor = descriptor
+        self.opened = opened
         self.limit = limit
         self._base = frontier.position // mmap.PAGESIZE * mmap.PAGESIZE
         self._mapped: mmap.mmap | None = None
-        if limit - frontier.position < WORTH_MAPPING:
-            return
-        with suppress(OSError, ValueError):  # ValueError: the file ends before
-            self._mapped = mmap.mmap(descriptor, limit - self._base, mmap.MAP_SHARED, mmap.PROT_READ, offset=self._base)
+        self._to_be_mapped = limit - frontier.position >= WORTH_MAPPING
 
     @property
     def left(self) -> int:
@@ -85,6 +83,8 @@ class Stretch:
 
         Raises OSError with the name as its filename, and EOFError when the file ends before its limit.
         """
+        if self._to_be_mapped:
+            self._map()
         position, size = self.frontier.position, min(len(buffer), self.left)
         if self._mapped is not None:
             size = min(LONGER * len(buffer), self.left)
@@ -96,18 +96,27 @@ class Stretch:
             except OSError:
                 self._mapped = None
         try:
-            count = os.preadv(self.descriptor, [buffer[:size]], position)
+            with self.opened() as descriptor:
+                count = os.preadv(descriptor, [buffer[:size]], position)
         except OSError as error:
             raise OSError(error.errno, error.strerror, self.name) from error
         if count == 0:
             raise EOFError(f"{self.name} ends at byte {position:,}, before byte {self.limit:,}")
         return buffer[:count]
 
+    def _map(self) -> None:
+        """When a thread has taken it, so that any number of stretches may wait with nothing open."""
+        self._to_be_mapped = False
+        with suppress(OSError, ValueError), self.opened() as descriptor:  # ValueError: the file ends before
+            self._mapped = mmap.mmap(descriptor, self.limit - self._base, mmap.MAP_SHARED, mmap.PROT_READ, offset=self._base)
+
     def close(self) -> None:
-        """Let go of the pages, which can't be dropped from the page cache while they are mapped."""
-        if self._mapped is not None:
-            self._mapped.close()
-            self._mapped = None
+        """Let go of the pages, which can't be dropped from the page cache while they are mapped. What follows is read."""
+        self._to_be_mapped = False
+        mapped, self._mapped = self._mapped, None
+        if mapped is not None:
+            with suppress(BufferError):  # an error's traceback still refers to some of it, and unmaps it with itself
+                mapped.close()
 
 
 def advance_together(stretches: Sequence[Stretch], buffer: memoryview) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar
 
 from fetcher.artifact import ByteRange, RemoteFile
 from fetcher.artifact import Listing as Listing
@@ -48,7 +48,13 @@ class Capabilities:
 
 
 class Body(Protocol):
-    """The bytes of one opening, in order."""
+    """The bytes of one opening, in order.
+
+    `direct` is this body as a thread can take it from the kernel; None when its bytes can only be handed out.
+    """
+
+    @property
+    def direct(self) -> DirectBody | None: ...
 
     async def readinto(self, buffer: memoryview) -> int:
         """Fill `buffer` from its start; how many bytes have come, 0 only at the body's proper end.
@@ -60,7 +66,6 @@ class Body(Protocol):
         ...
 
 
-@runtime_checkable
 class DirectBody(Body, Protocol):
     """A body that a thread can take where it waits, in the kernel, instead of being handed it."""
 

@@ -6,10 +6,10 @@ size and modification time.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import stat
+import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path, PurePosixPath
@@ -29,7 +29,8 @@ from fetcher.errors import (
 from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.settings import Settings
 from fetcher.sources.addresses import meant_repository
-from fetcher.sources.base import Asking, Body, Capabilities, once
+from fetcher.sources.base import Asking, Body, Capabilities, DirectBody, once
+from fetcher.uncancelled import run_uncancelled
 
 
 class LocalSource:
@@ -52,13 +53,13 @@ class LocalSource:
 
     async def resolve(self) -> str | None:
         """A digest of all paths, sizes and modification times."""
-        files = await asyncio.to_thread(self._files)
+        files = await self._listed()
         text = "\n".join(f"{file.path} {file.validator}" for file in files)
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:40]
 
     async def list(self, revision: str | None, ask: Asking = once) -> Listing:
-        files = await ask(lambda: asyncio.to_thread(self._files))
-        known = await asyncio.to_thread(self._manifest)
+        files = await ask(self._listed)
+        known = await run_uncancelled(self._manifest)
         return Listing(revision, tuple(files), authenticated=known is not None and known.authenticated)
 
     @asynccontextmanager
@@ -77,24 +78,30 @@ class LocalSource:
         finally:
             os.close(descriptor)
 
-    def _files(self) -> Sequence[RemoteFile]:
+    async def _listed(self) -> Sequence[RemoteFile]:
+        stopping = threading.Event()
+        return await run_uncancelled(self._files, stopping, stop=stopping.set)
+
+    def _files(self, stopping: threading.Event) -> Sequence[RemoteFile]:
         try:
             status = self._path.stat()
             if stat.S_ISREG(status.st_mode):
                 return [RemoteFile(self._path.name, status.st_size, validator=_mark(status))]
             if not stat.S_ISDIR(status.st_mode):
                 raise NotFound(f"{self._path} is neither a file nor a directory")
-            return self._tree()
+            return self._tree(stopping)
         except OSError as error:
             raise _classified(error, self._path) from error
 
     def _manifest(self) -> Manifest | None:
         return Manifest.read(self._path / RELATIVE_PATH)
 
-    def _tree(self) -> Sequence[RemoteFile]:
+    def _tree(self, stopping: threading.Event) -> Sequence[RemoteFile]:
         known = self._manifest()
         files = []
         for path, status in _regular_files(self._path):
+            if stopping.is_set():
+                break  # nobody receives the result
             relative = path.relative_to(self._path).as_posix()
             digests: tuple[Digest, ...] = ()
             if known and (entry := known.file(relative)) and entry.size == status.st_size:
@@ -107,6 +114,8 @@ class LocalSource:
 
 class LocalBody:
     """A range of an open file. What changed it meanwhile is noticed at its end."""
+
+    direct: DirectBody | None = None
 
     def __init__(self, descriptor: int, file: RemoteFile, byte_range: ByteRange) -> None:
         self._descriptor = descriptor
@@ -126,12 +135,9 @@ class LocalBody:
         return count
 
     async def _read(self, buffer: memoryview) -> int:
-        reading = asyncio.ensure_future(asyncio.to_thread(os.preadv, self._descriptor, [buffer], self._position))
         try:
-            return await asyncio.shield(reading)
-        except asyncio.CancelledError:
-            await asyncio.wait([reading])  # the buffer and the descriptor are in use until then
-            raise
+            # To its end: the buffer and the descriptor are in use until then.
+            return await run_uncancelled(os.preadv, self._descriptor, [buffer], self._position)
         except OSError as error:
             raise _classified(error, Path(self._file.path)) from error
 

@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from fetcher.artifact import CHUNK_SIZE, ArtifactRef, ByteRange, Listing, RemoteFile
 from fetcher.errors import BadResponse, ContentChanged, Unauthorized, UsageError
 from fetcher.sources.addresses import pins_of
-from fetcher.sources.base import Asking, Body, Capabilities, once
+from fetcher.sources.base import Asking, Body, Capabilities, DirectBody, once
 from fetcher.sources.locations import Location, expiry, is_signed
 from fetcher.transport.client import Answer, Credentials, HttpTransport
 from fetcher.transport.headers import given_headers, variable_for
@@ -97,7 +97,7 @@ class WebSource:
         answer, length = self._from_probe(byte_range) or await self._fresh(file, byte_range)
         try:
             body = answer.body(length=length, what=file.path)
-            yield body if byte_range is None else Beginning(body, len(byte_range))
+            yield body if byte_range is None or length == len(byte_range) else Beginning(body, len(byte_range))
         finally:
             answer.close()
 
@@ -201,11 +201,25 @@ class Beginning:
     """The first `count` bytes of a body that may be longer: the probe's rest is for other connections, and it is dropped."""
 
     def __init__(self, body: Body, count: int) -> None:
-        self._body = body
+        self.body = body
         self._left = count
 
+    @property
+    def direct(self) -> DirectBody | None:
+        return self if self.body.direct is not None else None
+
+    async def readable(self, room: int) -> bool:
+        direct = self.body.direct
+        return self._left > 0 and direct is not None and await direct.readable(min(room, self._left))
+
+    def read(self, buffer: memoryview) -> int:
+        direct = self.body.direct
+        count = direct.read(buffer[: self._left]) if direct is not None else 0
+        self._left -= count
+        return count
+
     async def readinto(self, buffer: memoryview) -> int:
-        count = await self._body.readinto(buffer[: self._left]) if self._left else 0
+        count = await self.body.readinto(buffer[: self._left]) if self._left else 0
         self._left -= count
         return count
 

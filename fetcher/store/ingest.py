@@ -5,15 +5,19 @@ Methods that touch the disk block and may be called from several threads for dif
 
 from __future__ import annotations
 
+import errno
 import os
-from contextlib import suppress
+import stat
+import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from fetcher.artifact import CHUNK_SIZE, ByteRange, RemoteFile
 from fetcher.filesystem import allow, file_mode, make_directory, reserve
 from fetcher.integrity.digests import Hasher
 from fetcher.manifest import ManifestFile
-from fetcher.planning.ranges import chunk_count
+from fetcher.planning.ranges import chunk_count, chunk_range
+from fetcher.store.handle import Handle
 from fetcher.store.journal import Journal, JournalledChunk, JournalledPart
 from fetcher.store.pages import drop
 
@@ -24,18 +28,22 @@ class StagedFile:
     file's SHA-256 has come, and that in the making, if it can be saved.
 
     A `borrowed` inode (a hard link of a local source) is somebody else's: it is read, never changed.
+
+    Nothing is open but within `opened`, or from the next use on after `keep_open`.
     """
 
-    def __init__(self, file: RemoteFile, path: Path, journal: Journal, *, descriptor: int, borrowed: bool = False) -> None:
+    def __init__(self, file: RemoteFile, path: Path, journal: Journal, *, borrowed: bool = False) -> None:
         self.file = file
         self.path = path
         self.size = file.size
         self.chunks: dict[int, str] = {}
         self.parts: dict[int, tuple[int, Hasher]] = {}
         self.state: tuple[int, bytes] = (0, b"")
-        self.descriptor = descriptor
+        self.handle = Handle(self._open)
         self._journal = journal
         self._borrowed = borrowed
+        self._counting = threading.Lock()
+        self._held = 0
 
     @classmethod
     def create(cls, file: RemoteFile, path: Path, journal: Journal) -> StagedFile:
@@ -47,26 +55,23 @@ class StagedFile:
         try:
             allow(descriptor, mode)
             reserve(descriptor, file.size or 0)
-        except BaseException:
+        finally:
             os.close(descriptor)
-            raise
-        staged = cls(file, path, journal, descriptor=descriptor)
+        staged = cls(file, path, journal)
         staged._begin()
         return staged
 
     @classmethod
     def reopen(cls, file: RemoteFile, path: Path, journal: Journal) -> StagedFile | None:
         """Go on in the inode that is there; None unless it is a regular file that only this name refers to."""
+        staged = cls(file, path, journal)
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            with staged.opened() as descriptor:
+                size = os.fstat(descriptor).st_size
         except OSError:
             return None
-        status = os.fstat(descriptor)
-        # More than one link: a previous version's published file, which is never opened for writing.
-        if status.st_nlink != 1 or (file.size is not None and status.st_size > file.size):
-            os.close(descriptor)
+        if file.size is not None and size > file.size:
             return None
-        staged = cls(file, path, journal, descriptor=descriptor)
         staged._begin()
         return staged
 
@@ -78,24 +83,39 @@ class StagedFile:
     @property
     def held(self) -> int:
         """Bytes in finished chunks, and in begun ones of an earlier attempt."""
-        last = chunk_count(self.size or 0) - 1
-        tail = (self.size or 0) - last * CHUNK_SIZE if last in self.chunks else 0
-        begun = sum(length for length, _ in self.parts.values())
-        return (len(self.chunks) - (last in self.chunks)) * CHUNK_SIZE + tail + begun
+        return self._held
+
+    def opened(self) -> AbstractContextManager[int]:
+        """Its descriptor, valid within the block. Raises OSError."""
+        return self.handle.opened()
+
+    def keep_open(self) -> None:
+        """From its next use on it stays open until it is sealed, discarded or closed."""
+        self.handle.keep()
 
     def write(self, offset: int, data: memoryview) -> None:
         """pwrite(2) until everything is written. Raises OSError."""
-        while data:
-            count = os.pwrite(self.descriptor, data, offset)
-            offset += count
-            data = data[count:]
+        with self.opened() as descriptor:
+            while data:
+                count = os.pwrite(descriptor, data, offset)
+                offset += count
+                data = data[count:]
 
     def finish_chunk(self, index: int, chunk: JournalledChunk) -> None:
         """Chunk `index` is written and has the XXH3-128 that `chunk` says."""
-        self.chunks[index] = chunk.xxh3
-        self.parts.pop(index, None)
+        with self._counting:
+            self._held += 0 if index in self.chunks else self._length(index)
+            self.chunks[index] = chunk.xxh3
+            self._held -= self.parts.pop(index, (0, None))[0]
         if self.file.identity is not None:
             self._journal.chunk(self.file.path, index, chunk)
+
+    def continue_part(self, index: int, part: JournalledPart, hasher: Hasher) -> None:
+        """The first bytes of chunk `index` are there, from an earlier attempt; `hasher` has seen them."""
+        with self._counting:
+            self.parts[index] = (part.length, hasher)
+            self._held += part.length
+        self.note_part(index, part)
 
     def note_part(self, index: int, part: JournalledPart) -> None:
         """The first bytes of chunk `index` are written: a kill costs no more than what follows them."""
@@ -110,13 +130,16 @@ class StagedFile:
 
     def drop_chunk(self, index: int) -> None:
         """Chunk `index` turned out wrong. Its record is outdone by the one that follows a new write."""
-        self.chunks.pop(index, None)
+        with self._counting:
+            self._held -= self._length(index) if self.chunks.pop(index, None) is not None else 0
 
     def restart(self) -> None:
         """Throw everything away and begin anew in a new inode."""
         self.discard()
-        fresh = StagedFile.create(self.file, self.path, self._journal)
-        self.descriptor, self.chunks, self.parts, self.size = fresh.descriptor, {}, {}, self.file.size
+        StagedFile.create(self.file, self.path, self._journal)
+        self.handle = Handle(self._open)
+        self.handle.keep()
+        self.size = self.file.size
         self._borrowed = False
 
     def discard(self) -> None:
@@ -124,18 +147,20 @@ class StagedFile:
         self.close()
         self._journal.drop(self.file.path)
         self.path.unlink(missing_ok=True)
-        self.chunks, self.parts = {}, {}
+        with self._counting:
+            self.chunks, self.parts, self._held = {}, {}, 0
 
     def seal(self, *, drop_pages: bool = False) -> ManifestFile:
         """Cut to size, sync, close; what the manifest says of it. Raises OSError: after a failed fsync the kernel may have
         dropped the pages, so the file must be fetched again and never synced again."""
         if self.size is None:
             raise ValueError(f"{self.path} is not complete")
-        if not self._borrowed:
-            os.ftruncate(self.descriptor, self.size)
-        os.fsync(self.descriptor)
-        if drop_pages:
-            drop(self.descriptor, ByteRange(0, self.size))
+        with self.opened() as descriptor:
+            if not self._borrowed:
+                os.ftruncate(descriptor, self.size)
+            os.fsync(descriptor)
+            if drop_pages:
+                drop(descriptor, ByteRange(0, self.size))
         self.close()
         return ManifestFile(
             path=self.file.path,
@@ -146,10 +171,23 @@ class StagedFile:
         )
 
     def close(self) -> None:
-        if self.descriptor >= 0:
-            descriptor, self.descriptor = self.descriptor, -1
-            with suppress(OSError):
-                os.close(descriptor)
+        """Nobody opens it again. Threads that use it now end what they do first."""
+        self.handle.close()
+
+    def _open(self) -> int:
+        """Raises OSError unless a regular file is there that only this name refers to (or a borrowed one)."""
+        flags = os.O_RDONLY if self._borrowed else os.O_RDWR
+        descriptor = os.open(self.path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        status = os.fstat(descriptor)
+        # More than one link: a previous version's published file, which is never opened for writing.
+        if not stat.S_ISREG(status.st_mode) or (status.st_nlink != 1 and not self._borrowed):
+            os.close(descriptor)
+            raise OSError(errno.ESTALE, "another file is in the place of the staged one", str(self.path))
+        return descriptor
+
+    def _length(self, index: int) -> int:
+        """Bytes of chunk `index`."""
+        return CHUNK_SIZE if self.size is None else len(chunk_range(index, self.size))
 
     def _begin(self) -> None:
         if (identity := self.file.identity) is not None:

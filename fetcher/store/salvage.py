@@ -81,12 +81,13 @@ def continue_file(
         if staged is not None:
             _continue_hashing(staged, known)
         return staged
-    for index, chunk in chunks.items():
-        if stopped():
-            break
-        if chunk_digest(staged.descriptor, chunk_range(index, file.size)) == chunk.xxh3:
-            staged.finish_chunk(index, chunk)
-    _continue_parts(staged, known, file.size)
+    with staged.opened() as descriptor:
+        for index, chunk in chunks.items():
+            if stopped():
+                break
+            if chunk_digest(descriptor, chunk_range(index, file.size)) == chunk.xxh3:
+                staged.finish_chunk(index, chunk)
+        _continue_parts(staged, descriptor, known, file.size)
     _continue_hashing(staged, known)
     return staged
 
@@ -99,18 +100,17 @@ def _continue_hashing(staged: StagedFile, known: JournalledFile) -> None:
         staged.note_state(position, state)
 
 
-def _continue_parts(staged: StagedFile, known: JournalledFile, size: int) -> None:
+def _continue_parts(staged: StagedFile, descriptor: int, known: JournalledFile, size: int) -> None:
     """Chunks that were begun go on where they were left, if what is there is what was written."""
     for index, part in known.parts.items():
         if index in staged.chunks or not 0 <= index < chunk_count(size) or not 0 < part.length < len(chunk_range(index, size)):
             continue
         start = chunk_range(index, size).start
         hasher = new_chunk_hasher()
-        for piece in read_pieces(staged.descriptor, ByteRange(start, start + part.length), short_ok=True):
+        for piece in read_pieces(descriptor, ByteRange(start, start + part.length), short_ok=True):
             hasher.update(piece)
         if hasher.hexdigest() == part.xxh3:
-            staged.parts[index] = (part.length, hasher)
-            staged.note_part(index, part)
+            staged.continue_part(index, part, hasher)
 
 
 def _moved(
@@ -153,22 +153,20 @@ def _moved(
 def _filled(
     staged: StagedFile, old: int, chunks: Mapping[int, JournalledChunk], *, size: int, stopped: Callable[[], bool]
 ) -> bool:
-    """Whether all good ones of `chunks` are in `staged` now; False, and it is closed, when `stopped()`. Raises OSError."""
-    try:
-        cloned = clone(old, staged.descriptor)
+    """Whether all good ones of `chunks` are in `staged` now; False when `stopped()`. Raises OSError."""
+    with staged.opened() as descriptor:
+        cloned = clone(old, descriptor)
         for index, chunk in chunks.items():
             if stopped():
-                staged.close()
                 return False
             byte_range = chunk_range(index, size)
             if not cloned:
                 _copy(old, staged, byte_range)
             # Compared in the new inode, after the copy: the old one may change under it.
-            if chunk_digest(staged.descriptor, byte_range) == chunk.xxh3:
+            if chunk_digest(descriptor, byte_range) == chunk.xxh3:
                 staged.finish_chunk(index, chunk)
-    except BaseException:
-        staged.close()
-        raise
+        # Before it is closed: an error of writing back may be reported to no descriptor that is opened later.
+        os.fdatasync(descriptor)
     return True
 
 

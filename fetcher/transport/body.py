@@ -17,7 +17,19 @@ from fetcher.transport.sink import Sink
 from fetcher.transport.tap import LINGER, Tap
 
 
+class Direct(Protocol):
+    """See `sources.base.DirectBody`."""
+
+    @property
+    def direct(self) -> Direct | None: ...
+    async def readinto(self, buffer: memoryview) -> int: ...
+    async def readable(self, room: int) -> bool: ...
+    def read(self, buffer: memoryview) -> int: ...
+
+
 class ResponseBody(Protocol):
+    @property
+    def direct(self) -> Direct | None: ...
     async def readinto(self, buffer: memoryview) -> int: ...
     def close(self) -> None: ...
 
@@ -38,6 +50,8 @@ def receiving(response: aiohttp.ClientResponse, *, length: int | None, what: str
 
 class OrdinaryBody:
     """What aiohttp's parser has gathered, copied into the reader's buffer."""
+
+    direct: Direct | None = None
 
     def __init__(self, response: aiohttp.ClientResponse, *, length: int | None, what: str, stall: float) -> None:
         self._response = response

@@ -58,6 +58,11 @@ class Sink(asyncio.BufferedProtocol):
 
     # For the reader
 
+    @property
+    def direct(self) -> None:
+        """Of `sources.base.Body`: the event loop decrypts, so no thread can take the bytes from the kernel."""
+        return None
+
     async def readinto(self, buffer: memoryview) -> int:
         """See `sources.base.Body`. Raises Stalled, Unreachable, BadResponse."""
         filled = self._take_early(buffer)

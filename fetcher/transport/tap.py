@@ -72,6 +72,11 @@ class Tap:
 
     # For the reader
 
+    @property
+    def direct(self) -> Tap:
+        """See `sources.base.Body`: a thread may take the bytes from the kernel."""
+        return self
+
     async def readinto(self, buffer: memoryview) -> int:
         """See `sources.base.Body`. Raises Stalled, Unreachable, BadResponse."""
         while await self.readable(len(buffer)):

@@ -17,6 +17,7 @@ from fetcher.engine.hashing import LEAST, Hashing, hash_threads
 from fetcher.integrity import lanes
 from fetcher.integrity.frontier import Frontier, Stretch
 from fetcher.testing.checkpoint import random_bytes
+from tests.lab.descriptors import always
 from tests.lab.waiting import wait_until
 
 MiB = 1024 * 1024
@@ -48,7 +49,14 @@ class Bench:
         path.write_bytes(content)
         remote = RemoteFile(name, len(content), (Digest("sha256", hashlib.sha256(content).hexdigest()),))
         descriptor = os.open(path, flags)
-        return Work(Stretch(name, Frontier(remote, streams=16), descriptor, len(content) if limit is None else limit))
+        return Work(
+            Stretch(
+                name,
+                Frontier(remote, streams=16),
+                always(descriptor),
+                len(content) if limit is None else limit,
+            )
+        )
 
     @contextmanager
     def running(self) -> Iterator[None]:

@@ -358,6 +358,8 @@ class Failing(LocalSource):
 class Broken:
     """A thousand bytes, then the error."""
 
+    direct = None
+
     def __init__(self, body: Body, error: OSError) -> None:
         self._body, self._error, self._left = body, error, 1000
 

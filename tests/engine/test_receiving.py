@@ -55,6 +55,10 @@ class Kernel:
     ended: bool = False
     """Whether it was asked once more after its last byte."""
 
+    @property
+    def direct(self) -> Kernel:
+        return self
+
     async def readinto(self, buffer: memoryview) -> int:
         raise AssertionError("it is taken, not handed over")
 

@@ -64,6 +64,8 @@ class MemoryBody:
     def __init__(self, content: bytes) -> None:
         self._left = content
 
+    direct = None
+
     async def readinto(self, buffer: memoryview) -> int:
         piece = self._left[: min(len(buffer), 10_000)]
         buffer[: len(piece)] = piece

@@ -38,6 +38,7 @@ def begun(staging: Path) -> tuple[Lease, StagedFile]:
     assert lease is not None
     journal = Journal(lease.journal_path, mode=0o644, version="1")
     staged = StagedFile.create(FILE, lease.data / FILE.path, journal)
+    staged.keep_open()
     for index in (0, 2):
         staged.write(index * CHUNK_SIZE, memoryview(chunk(index)))
         staged.finish_chunk(index, JournalledChunk(digest(chunk(index))))

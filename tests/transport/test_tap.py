@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from fetcher.errors import Unreachable
-from fetcher.sources.base import DirectBody
 from fetcher.transport.client import Answer
 from fetcher.transport.tap import LOW_WATER, Tap
 from fetcher.transport.tls import Loop
@@ -26,7 +25,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
 def tapped(answer: Answer, *, length: int = len(CONTENT)) -> Tap:
     body = answer.body(length=length, what="f")
     assert isinstance(body, Tap)
-    assert isinstance(body, DirectBody)
+    assert body.direct is body
     return body
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from fetcher.artifact import ByteRange, Digest, RemoteFile
 from fetcher.integrity.frontier import LONGER, READ_SIZE, Frontier, Stretch, advance_together, chunk_digest, read_pieces
 from fetcher.testing.checkpoint import random_bytes
+from tests.lab.descriptors import always
 
 CONTENT = random_bytes("frontier", 4 * READ_SIZE + 4321)
 BEGUN = st.binary(min_size=1, max_size=9000).flatmap(lambda content: st.tuples(st.just(content), st.integers(0, len(content))))
@@ -50,7 +51,7 @@ def stretch_of(content: bytes, begin: int) -> Iterator[Stretch]:
         hasher.update(content[:begin])
     frontier.position = begin
     with opened(content) as descriptor:
-        stretch = Stretch("file", frontier, descriptor, len(content))
+        stretch = Stretch("file", frontier, always(descriptor), len(content))
         yield stretch
         stretch.close()
 
@@ -72,7 +73,7 @@ class TestStretches:
     def test_what_follows_is_the_same_mapped_or_read(self, descriptor: int, mapped: bool) -> None:
         frontier = frontier_of(CONTENT)
         frontier.position = 5000
-        stretch = Stretch("file", frontier, descriptor, len(CONTENT))
+        stretch = Stretch("file", frontier, always(descriptor), len(CONTENT))
         if not mapped:
             stretch.close()
         buffer = memoryview(bytearray(10_000))
@@ -85,14 +86,14 @@ class TestStretches:
 
     @pytest.mark.parametrize("mapped", [True, False])
     def test_nothing_behind_the_limit_is_touched(self, descriptor: int, mapped: bool) -> None:
-        stretch = Stretch("file", frontier_of(CONTENT), descriptor, 77)
+        stretch = Stretch("file", frontier_of(CONTENT), always(descriptor), 77)
         if not mapped:
             stretch.close()
         assert stretch.next_bytes(memoryview(bytearray(1000))) == CONTENT[:77]
 
     def test_a_file_that_ends_before_its_limit_is_an_error(self, descriptor: int) -> None:
         os.ftruncate(descriptor, 50)
-        stretch = Stretch("file", frontier_of(CONTENT), descriptor, 77)
+        stretch = Stretch("file", frontier_of(CONTENT), always(descriptor), 77)
         buffer = memoryview(bytearray(1000))
         stretch.frontier.position += len(stretch.next_bytes(buffer))
         with pytest.raises(EOFError, match="file ends at byte 50, before byte 77"):

@@ -207,7 +207,8 @@ class TestWrongContent:
     def test_a_chunk_the_disk_changed_is_found_and_fetched_again(self, staging: Staging) -> None:
         incoming = staging.incoming()
         receive(incoming, ByteRange(0, len(CONTENT)))
-        os.pwrite(incoming.staged.descriptor, bytes([CONTENT[SECOND.start + 5] ^ 1]), SECOND.start + 5)
+        with incoming.staged.opened() as descriptor:
+            os.pwrite(descriptor, bytes([CONTENT[SECOND.start + 5] ^ 1]), SECOND.start + 5)
         hash_all(incoming)
         assert incoming.mismatch() is not None
         assert incoming.damaged_chunks() == [1]
@@ -223,7 +224,7 @@ class TestWrongContent:
         incoming.park(receive(incoming, ByteRange(0, 1000)))
         former = (staging.directory / WHOLE.path).open("rb")
         assert incoming.restart() == CHUNK_SIZE
-        assert os.fstat(former.fileno()).st_ino != os.fstat(incoming.staged.descriptor).st_ino
+        assert os.fstat(former.fileno()).st_ino != os.stat(incoming.staged.path).st_ino
         former.close()
         journalled = staging.journalled()
         assert journalled is not None

@@ -1,0 +1,24 @@
+"""An owner whose lease was taken over says so, although what it sees first is that its files are gone."""
+
+from __future__ import annotations
+
+import pytest
+
+from fetcher.errors import LeaseLost
+from fetcher.events import BytesReceived, Event
+from fetcher.testing.origin import Origin
+from tests.engine.conftest import Fetcher, MiB
+
+
+async def test_files_that_are_gone_with_the_lease_are_reported_as_the_lease(origin: Origin, fetch: Fetcher) -> None:
+    origin.add_repo("org/model", {f"{number}.bin": b"%d" % number * 1000 for number in range(300)})
+
+    def listen(event: Event) -> None:
+        if isinstance(event, BytesReceived) and not any(isinstance(each, BytesReceived) for each in fetch.events):
+            (data,) = fetch.cache_dir.glob(".fetcher/staging/*/data.*")
+            data.rename(data.with_name("data.another"))
+        fetch.events.append(event)
+
+    with pytest.raises(LeaseLost, match="took over"):
+        await fetch(listen=listen, limit_rate=8 * MiB)
+    assert fetch.visible() == []

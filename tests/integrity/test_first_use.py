@@ -1,0 +1,45 @@
+"""Several threads may be the first to hash, each of which chooses the lanes: none finds them half chosen."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from fetcher.integrity.lanes import available
+
+MANY_AT_ONCE = """
+import hashlib, sys, threading, time
+from fetcher.integrity import _sha256, lanes
+
+sys.setswitchinterval(1e-6)
+BLOCK, STREAMS = memoryview(bytes(64)), 600  # a kernel is looked up for every few of them, without the GIL
+WIDTHS = bytes([16 if 16 in _sha256.use_level(2) else 4] * 17)
+until, wrong = time.monotonic() + 2, []
+
+def choose():
+    while time.monotonic() < until:
+        for _ in range(1000):
+            _sha256.use_level(2)
+            _sha256.use_openssl(ADDRESS)
+
+def hash_many():
+    expected = hashlib.sha256(BLOCK).hexdigest()
+    while time.monotonic() < until:
+        hashers = tuple(_sha256.Sha256() for _ in range(STREAMS))
+        _sha256.advance(hashers, (BLOCK,) * STREAMS, WIDTHS)
+        wrong.extend(each for each in hashers if each.hexdigest() != expected)
+
+ADDRESS = lanes.address_of_openssl()
+threads = [threading.Thread(target=each) for each in (choose, hash_many, hash_many, hash_many)]
+for each in threads: each.start()
+for each in threads: each.join()
+sys.exit(len(wrong))
+"""
+
+
+@pytest.mark.skipif(not available(), reason="the extension is not built")
+def test_threads_that_hash_while_others_choose_the_lanes_get_right_digests() -> None:
+    done = subprocess.run([sys.executable, "-c", MANY_AT_ONCE], capture_output=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
