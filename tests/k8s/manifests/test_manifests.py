@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -296,3 +296,50 @@ def writes_to(container: Resource, volume: str) -> bool:
 
 def limit_of(container: Resource) -> int:
     return parse_size(container["resources"]["limits"]["memory"])
+
+
+class TestWaitingForTheModel:
+    """A pod that waits for weights is neither called failed, nor put where they do not fit."""
+
+    FETCH_OF_AN_HOUR = 3600
+
+    def test_every_deployment_gives_a_rollout_longer_than_a_fetch(self) -> None:
+        deployments = [(name, each["spec"]) for name, each in every_workload() if each["kind"] == "Deployment"]
+        assert deployments
+        for name, spec in deployments:
+            assert spec.get("progressDeadlineSeconds", 600) >= self.FETCH_OF_AN_HOUR, name
+
+    def test_a_pod_whose_disk_holds_the_model_asks_for_that_much_of_it(self) -> None:
+        found = []
+        for name, workload in every_workload():
+            spec = pod_spec(workload)
+            held = sum(parse_size(volume["emptyDir"]["sizeLimit"]) for volume in spec["volumes"] if _holds_model(spec, volume))
+            if held:
+                found.append(name)
+                assert _asked_of_the_disk(spec) >= held, name
+        assert "init-container" in found
+
+
+def _holds_model(spec: Resource, volume: Resource) -> bool:
+    """Whether it is a directory of the node's disk that an init container fills and a container reads."""
+    if "emptyDir" not in volume or volume["emptyDir"].get("medium") == "Memory":
+        return False
+    filled = _mounts(spec.get("initContainers", ()), volume["name"], read_only=False)
+    return filled and _mounts(spec["containers"], volume["name"], read_only=True)
+
+
+def _mounts(among: Iterable[Resource], volume: str, *, read_only: bool) -> bool:
+    return any(
+        mount["name"] == volume and mount.get("readOnly", False) == read_only
+        for container in among
+        for mount in container.get("volumeMounts", ())
+    )
+
+
+def _asked_of_the_disk(spec: Resource) -> int:
+    """What the scheduler reckons with: the sum of the containers, or the most of an init container."""
+
+    def request(container: Resource) -> int:
+        return parse_size(container.get("resources", {}).get("requests", {}).get("ephemeral-storage", "0"))
+
+    return max([sum(map(request, spec["containers"])), *map(request, spec.get("initContainers", ()))])
