@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from fetcher.errors import from_os_error
+from fetcher.errors import CannotWrite, from_os_error
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -63,6 +63,9 @@ def storing(doing: str, path: str | None = None) -> Iterator[None]:
         yield
     except OSError as error:
         raise from_os_error(error, doing=doing, path=path) from error
+    except UnicodeEncodeError as error:
+        name = ascii(error.object)
+        raise CannotWrite(f"cannot {doing}: this locale has no way to write {name}; set PYTHONUTF8=1", path=path) from error
 
 
 def exchange(one: Path, other: Path) -> bool:

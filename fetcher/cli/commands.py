@@ -15,7 +15,7 @@ from fetcher.cli.options import FULL, ROOT, SELECTION
 from fetcher.cli.parser import COMMANDS
 from fetcher.cli.signals import run_interruptibly
 from fetcher.command.options import values
-from fetcher.command.running import print_result
+from fetcher.command.results import print_result
 from fetcher.errors import DigestMismatch, FetchError, NewerFormat, NotFound, UsageError
 from fetcher.events import Subscriber, Warmed, Warned
 from fetcher.settings import Settings, default_cache_dir

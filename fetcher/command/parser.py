@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from fetcher import __version__
 from fetcher.command.options import Option, add_options
+from fetcher.command.results import print_result
 from fetcher.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +25,13 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **words: Any) -> None:
         # An abbreviation that works today would break a script on the day a second flag begins like it.
         super().__init__(allow_abbrev=False, **words)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """As argparse does, which ignores that a device is full or that nobody reads: here --help then ends as results do."""
+        if file is sys.stdout and message:
+            print_result(message.rstrip("\n"))
+        else:
+            super()._print_message(message, file)
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see `{self.prog} --help`")

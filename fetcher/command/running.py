@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fetcher.command.signals import Interrupted, raise_on_signals
 from fetcher.command.termination import write_message
-from fetcher.errors import FetchError, LocalIOError, from_os_error
+from fetcher.errors import FetchError, from_os_error
 from fetcher.events import BytesLoaded, BytesReceived, Event, Subscriber
 from fetcher.host.descriptors import raise_descriptor_limit
 
@@ -50,6 +50,7 @@ def carried_out(work: Callable[[Report], Mapping[str, Any]], *, log: Path | None
     `interrupted` says what a signal leaves behind. `plain`: the message is a sentence, for those who look for words in it.
     """
     began = time.monotonic()
+    _in_utf8()
     _prepare_streams()
     raise_on_signals()
     raise_descriptor_limit()
@@ -81,15 +82,14 @@ def with_progress(kind: Kind, work: Callable[[Subscriber], T]) -> T:
         return work(on_event)
 
 
-def print_result(text: str) -> None:
-    """A line on stdout. Raises LocalIOError, and BrokenPipeError when nobody reads it."""
-    try:
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise LocalIOError(f"cannot write the result to stdout: {(error.strerror or str(error)).lower()}") from error
+def _in_utf8() -> None:
+    """Begin again in Python's UTF-8 mode where the locale is another one.
+
+    Names of models and files are Unicode, and a volume is shared with pods of another locale: the bytes on it must not depend
+    on LC_ALL. Python decides this when it starts, and does so by itself in the C locale only (PEP 540).
+    """
+    if sys.getfilesystemencoding() != "utf-8" and sys.executable:
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - this very program again
 
 
 def _prepare_streams() -> None:

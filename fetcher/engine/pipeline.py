@@ -43,7 +43,7 @@ from fetcher.manifest import Manifest
 from fetcher.planning.descriptors import plan_descriptors
 from fetcher.planning.memory import plan_memory
 from fetcher.planning.paths import refuse_hostile_paths
-from fetcher.planning.selection import select
+from fetcher.planning.selection import select, unmatched
 from fetcher.settings import Settings
 from fetcher.sources.base import Source
 from fetcher.store.journal import Journal
@@ -182,6 +182,9 @@ class Pipeline:
         refuse_hostile_paths(file.path for file in listing.files)
         chosen = select(listing.files, include=self.ref.include, exclude=self.ref.exclude)
         files = pinned(chosen, self.settings)
+        paths = [file.path for file in listing.files]
+        for sentence in unmatched(paths, include=self.ref.include, exclude=self.ref.exclude):
+            self.emit(Warned("Unmatched", sentence))
         self.emit(Resolved(redact(self.ref.uri), listing.revision, len(files), total_size(files)))
         return files
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,6 +30,10 @@ from fetcher.events import (
 
 WINDOW = 10.0
 """Seconds over which a rate is taken: long enough to be readable, short enough to show that something stopped."""
+STILL = 3.0
+"""Seconds without a byte after which nothing moves: an estimate from the last rate would only grow."""
+LONGEST_ESTIMATE = 48 * 3600.0
+"""Seconds. A rate of ten seconds says nothing of days to come."""
 
 Phase = Literal[
     "starting",
@@ -60,19 +65,25 @@ _PHASES: dict[type[Event], Phase] = {
 class Meter:
     """A running count and its rate."""
 
-    __slots__ = ("_clock", "_marks", "count")
+    __slots__ = ("_clock", "_last", "_marks", "count")
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
+        self._last = -math.inf
         self._marks: deque[tuple[float, int]] = deque()
         self.count = 0
 
     def add(self, count: int) -> None:
         self.count += count
-        now = self._clock()
+        now = self._last = self._clock()
         # At most ten marks a second, so that a window is a hundred of them.
         if not self._marks or now - self._marks[-1][0] >= 0.1:
             self._marks.append((now, self.count))
+
+    @property
+    def moving(self) -> bool:
+        """Whether something came within the last few seconds."""
+        return self._clock() - self._last < STILL
 
     def rate(self) -> float:
         """How much a second over the last `WINDOW` seconds."""
@@ -146,14 +157,21 @@ class Tally:
         """How much of `total` the present phase has behind it."""
         return self.hashed if self.phase == "verifying" else self.done
 
+    @property
+    def _meter(self) -> Meter:
+        return self.checked if self.phase == "verifying" else self.received
+
     def rate(self) -> float:
         """Bytes a second that the present phase gets through."""
-        return (self.checked if self.phase == "verifying" else self.received).rate()
+        return self._meter.rate()
 
     def seconds_left(self) -> float | None:
-        """Of the present phase; None while nothing moves, or nobody knows how much is to come."""
+        """Of the present phase; None while nothing moves, nobody knows how much is to come, or it would be a guess."""
         rate, missing = self.rate(), self.total - self.position
-        return missing / rate if rate > 0 and missing >= 0 and self.total else None
+        if rate <= 0 or missing < 0 or not self.total or not self._meter.moving:
+            return None
+        left = missing / rate
+        return left if left < LONGEST_ESTIMATE else None
 
     def _plan(self, files: int, total: int, held: int) -> None:
         self.files, self.total, self.held, self.done = files, total, held, held

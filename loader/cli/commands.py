@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fetcher.command.running import print_result
+from fetcher.command.results import print_result
 from fetcher.errors import UsageError
 from fetcher.events import Subscriber
 from fetcher.host.memory import memory_left

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fetcher.command.running import print_result
+from fetcher.command.results import print_result
 from fetcher.events import Copied, Subscriber
 from loader.cli.options import threads_for
 from loader.copying import copy

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fetcher.command.publication import with_labels
-from fetcher.command.running import print_result
+from fetcher.command.results import print_result
 from fetcher.command.signals import Interrupted
 from fetcher.events import Listening, Subscriber
 from fetcher.filesystem import storing, write_whole

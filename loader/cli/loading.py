@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from fetcher.command.running import print_result
+from fetcher.command.results import print_result
 from fetcher.events import BytesLoaded, LoadEnded, LoadPlanned, Subscriber, Warned
 from fetcher.quantities import size
 from fetcher.telemetry.wording import counted, duration, rate

@@ -66,6 +66,11 @@ class TestClosedStreams:
         assert done.returncode == 74
         assert last_line(done.stderr) == "IOError: cannot write the result to stdout: no space left on device"
 
+    @pytest.mark.parametrize("words", [("--help",), ("--version",), ("fetch", "--help"), ("key", "hf://org/model")])
+    def test_no_command_calls_a_result_done_that_could_not_be_written(self, words: tuple[str, ...]) -> None:
+        done = in_a_shell('"$@" >/dev/full', *words)
+        assert (done.returncode, len(done.stderr.splitlines())) == (74, 1)
+
     def test_a_path_that_is_no_text_is_printed_as_the_bytes_it_is(self, source: Path, tmp_path: Path) -> None:
         root = os.fsencode(tmp_path) + b"/\xff"
         done = subprocess.run([*FETCHER, "fetch", source, "--cache-dir", root], capture_output=True, timeout=60, check=True)

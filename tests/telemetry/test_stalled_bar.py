@@ -6,7 +6,7 @@ from rich.progress import Progress
 
 from fetcher.events import BytesReceived, ConnectionsActive, LeaseWaiting, Planned
 from fetcher.telemetry.bar import Now
-from fetcher.telemetry.tally import WINDOW
+from fetcher.telemetry.tally import STILL, WINDOW
 from tests.telemetry.conftest import Clock
 
 MiB = 1 << 20
@@ -36,3 +36,19 @@ def test_a_wait_is_shown_until_something_else_happens(clock: Clock) -> None:
     assert shown(column).startswith("waiting for node-1")
     column.wait = None
     assert shown(column) == "starting"
+
+
+def test_no_time_is_estimated_while_nothing_moves_or_for_days_to_come(clock: Clock) -> None:
+    column = Now(clock=clock)
+    column.tally.add(Planned(1, 100 * MiB, 0, 4))
+    for _ in range(2):
+        column.tally.add(BytesReceived("a", MiB))
+        clock.now += 1.0
+    assert " left" in shown(column)
+    clock.now += STILL
+    assert " left" not in shown(column)
+    column.tally.add(BytesReceived("a", 1))
+    clock.now += WINDOW
+    column.tally.add(BytesReceived("a", 1))
+    clock.now += 1.0
+    assert " left" not in shown(column)

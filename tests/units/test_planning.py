@@ -14,7 +14,7 @@ from fetcher.artifact import CHUNK_SIZE, RemoteFile
 from fetcher.errors import HostilePath, NotFound
 from fetcher.planning.paths import refuse_hostile_paths
 from fetcher.planning.ranges import chunk_count, chunk_range
-from fetcher.planning.selection import select
+from fetcher.planning.selection import select, unmatched
 
 NAMES = st.lists(st.sampled_from(["a", "b.bin", "c/d.json", "c/e/f.safetensors", "[x]", "A"]), min_size=1, unique=True)
 PATTERNS = st.lists(
@@ -120,3 +120,40 @@ class TestSelection:
         else:
             chosen = select(files, include=tuple(include), exclude=tuple(exclude))
             assert [file.path for file in chosen] == expected
+
+
+class TestPatternsThatMatchNothing:
+    PATHS = ("config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "Q4_K_M/model.gguf")
+
+    def said(self, *include: str, exclude: tuple[str, ...] = ()) -> tuple[str, ...]:
+        return unmatched(self.PATHS, include=include, exclude=exclude)
+
+    def test_those_that_match_are_not_mentioned(self) -> None:
+        assert self.said("*.json", "Q4_K_M/", exclude=("*.gguf",)) == ()
+
+    @pytest.mark.parametrize(
+        ("pattern", "meant"),
+        [
+            ("*.safetensor", "*.safetensors"),
+            ("*.GGUF", "*.gguf"),
+            ("./config.json", "config.json"),
+            ("/config.json", "config.json"),
+            ("Config.json", "config.json"),
+            ("model-00001-of-0002.safetensors", "model-00001-of-00002.safetensors"),
+        ],
+    )
+    def test_the_nearest_that_would_match_is_named(self, pattern: str, meant: str) -> None:
+        assert self.said(pattern) == (f"--include {pattern!r} matches nothing (did you mean {meant!r}?)",)
+        assert self.said(exclude=(pattern,)) == (f"--exclude {pattern!r} matches nothing (did you mean {meant!r}?)",)
+
+    def test_where_nothing_is_near_nothing_is_suggested(self) -> None:
+        assert self.said("zzz") == ("--include 'zzz' matches nothing",)
+
+    def test_a_selection_that_leaves_nothing_says_why(self) -> None:
+        files = [RemoteFile(path, 1) for path in self.PATHS]
+        with pytest.raises(NotFound, match=r"none of its 4 files: --include '\*.safetensor' matches nothing \(did you mean"):
+            select(files, include=("*.safetensor",), exclude=())
+        with pytest.raises(NotFound, match="--include and --exclude together leave nothing"):
+            select(files, include=("*.json",), exclude=("config*",))
+        with pytest.raises(NotFound, match="there are no files"):
+            select([], include=(), exclude=())
