@@ -12,6 +12,7 @@ import functools
 import os
 import platform
 import stat
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -127,35 +128,47 @@ def sync_directory(path: Path) -> None:
     """Make the names in a directory durable. A filesystem that has no such call (some FUSE, CIFS) is let off."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(descriptor)
+        sync_descriptor(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_descriptor(directory: int) -> None:
+    """As `sync_directory`, of one that is open."""
+    try:
+        os.fsync(directory)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
             raise
-    finally:
-        os.close(descriptor)
 
 
 def write_durably(path: Path, data: bytes, *, mode: int) -> None:
     """Replace the small file `path` in one step: written beside it, synced, renamed, the directory synced."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    draft = path.with_name(f".{uuid.uuid4().hex}.draft")  # pods share process ids, and nobody may guess the name
     try:
-        write_all(descriptor, data)
-        allow(descriptor, mode)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    os.rename(draft, path)
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        try:
+            write_all(descriptor, data)
+            allow(descriptor, mode)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.rename(draft, path)
+    except BaseException:
+        with suppress(OSError):
+            draft.unlink()
+        raise
     sync_directory(path.parent)
 
 
 def write_whole(path: Path, text: str) -> None:
     """Replace the small file `path` in one step, readable to everybody. Not synced: after a power loss it says nothing true
     anyway."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    draft = path.with_name(f".{uuid.uuid4().hex}.draft")
     try:
-        draft.write_text(text)
-        allow(draft, 0o644)
+        with draft.open("x") as stream:
+            stream.write(text)
+            allow(stream.fileno(), 0o644)
         draft.replace(path)
     except OSError as error:
         with suppress(OSError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import time
 from contextlib import suppress
@@ -13,6 +14,7 @@ from fetcher.artifact import Listing, RemoteFile
 from fetcher.errors import NewerFormat
 from fetcher.filesystem import clone, exchange, file_mode, make_directory, sync_directory
 from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
+from fetcher.store.beneath import remove_tree
 from fetcher.store.in_place import InPlace
 from fetcher.store.layout import Root
 from fetcher.store.lease import Lease
@@ -21,6 +23,9 @@ from fetcher.store.placement import Step
 GRACE = 3600.0
 """Seconds a replaced directory is kept: readers on other NFS clients have its files open, and get ESTALE once it is gone. An
 engine that mapped a shard keeps needing it only until it has loaded; an hour covers 894 GiB read at 0.25 GiB/s."""
+
+_STAMP = re.compile(r"[0-9]{1,20}")
+"""Nanoseconds since 1970, as `Root.old_name` writes them. A name in `old` may be anybody's."""
 
 
 class Keyed:
@@ -154,8 +159,8 @@ def sweep_old(root: Path, *, now: float | None = None, grace: float = GRACE) -> 
     with suppress(OSError):
         for entry in os.scandir(Root(root).old):
             stamp = entry.name.rpartition(".")[2]
-            if stamp.isdigit() and int(stamp) / 1e9 + grace < moment:
-                shutil.rmtree(entry.path, ignore_errors=True)
+            if _STAMP.fullmatch(stamp) and int(stamp) / 1e9 + grace < moment:
+                remove_tree(root, Path(entry.path))
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -15,12 +15,14 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from fetcher.filesystem import allow, file_mode, make_directory
+from fetcher.filesystem import allow, file_mode
+from fetcher.store.beneath import make_directories, open_beneath
 
 PRIVATE = ".fetcher"
 
@@ -60,10 +62,24 @@ class Root:
         """Note that `key` is used now. A read-only root is as good as any for a hit, so failing to is no error."""
         path = self.path / PRIVATE / "usage" / key
         with suppress(OSError):
-            make_directory(path.parent)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            make_directories(self.path, path.parent)
+            descriptor = open_beneath(self.path, path, os.O_WRONLY | os.O_CREAT, 0o644)
             try:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode) or os.fstat(descriptor).st_nlink != 1:
+                    return  # a hard link to a file elsewhere: its mode and times are not ours to change
                 allow(descriptor, file_mode(path.parent))
                 os.utime(descriptor)
             finally:
                 os.close(descriptor)
+
+
+def base_of(path: Path) -> Path:
+    """The directory below which no link on the way to `path` is followed: the root whose staging `path` lies in.
+
+    A path that lies in no root's staging has its own directory for a base.
+    """
+    parts = path.parts
+    for index in range(len(parts) - 2):
+        if parts[index : index + 2] == (PRIVATE, "staging"):
+            return Path(*parts[:index])
+    return path.parent

@@ -30,9 +30,11 @@ class Owner:
         """None for a name that is not an owner's."""
         try:
             boot, namespace, pid, started, nonce = text.split(".")
-            return cls(boot, namespace, int(pid), int(started), nonce)
+            owner = cls(boot, namespace, int(pid), int(started), nonce)
         except ValueError:
             return None
+        # Others write names here too: a pid that no kernel has is no pid, and 0 or less would mean a process group.
+        return owner if 0 < owner.pid <= _LARGEST_PID else None
 
     @classmethod
     def new(cls) -> Owner:
@@ -65,6 +67,8 @@ class Owner:
 
 
 _GONE = -1
+_LARGEST_PID = 1 << 22
+"""The kernel's PID_MAX_LIMIT on 64 bits, include/linux/threads.h."""
 
 
 def _start_time(pid: int) -> int | None:

@@ -16,6 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from fetcher.filesystem import allow, file_mode, of_this_kernel, write_all
+from fetcher.store.beneath import open_beneath, read_beneath, remove
+from fetcher.store.layout import base_of
+
+_LARGEST = 4096
+"""Bytes of a sign that are read: ours have 161."""
 
 
 class Sign:
@@ -30,13 +35,16 @@ class Sign:
     def create(cls, path: Path) -> Sign:
         """Raises OSError."""
         mode = file_mode(path.parent)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        base = base_of(path)
+        descriptor = open_beneath(base, path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         try:
             allow(descriptor, mode)
             sign = cls(path, descriptor, locked=_lock(descriptor, fcntl.LOCK_EX))
             write_all(descriptor, sign._text({"counter": 0}))
         except BaseException:
             os.close(descriptor)
+            with suppress(OSError):
+                remove(base, path)
             raise
         if not sign._locked:
             sign.close()  # on NFS a file that is removed while it is open stays in the directory under another name
@@ -48,14 +56,14 @@ class Sign:
 
     def write(self, fields: Mapping[str, object]) -> None:
         """Raises FileNotFoundError when somebody removed it: a former owner must not bring its file back."""
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
+        descriptor = open_beneath(base_of(self._path), self._path, os.O_WRONLY)
         try:
             os.pwrite(descriptor, self._text(fields), 0)
         finally:
             os.close(descriptor)
 
     def remove(self) -> None:
-        self._path.unlink(missing_ok=True)
+        remove(base_of(self._path), self._path)
 
     def close(self) -> None:
         """Nothing else is open any more."""
@@ -68,9 +76,9 @@ class Sign:
 
 
 def read_sign(path: Path) -> bytes:
-    """Empty when there is none, or it can't be read."""
+    """Its first 4 KiB; empty when there is none, or it can't be read."""
     try:
-        return path.read_bytes()
+        return read_beneath(base_of(path), path, limit=_LARGEST)
     except OSError:
         return b""
 
@@ -78,7 +86,7 @@ def read_sign(path: Path) -> bytes:
 def parse_sign(sign: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(sign)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return fields if isinstance(fields, dict) else {}
 
@@ -88,7 +96,7 @@ def given_up(path: Path) -> bool:
     if not parse_sign(read_sign(path)).get("locked"):
         return False
     with suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = open_beneath(base_of(path), path, os.O_RDONLY)
         try:
             return _lock(descriptor, fcntl.LOCK_SH)
         finally:

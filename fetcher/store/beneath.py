@@ -1,0 +1,321 @@
+"""The system calls that change files below a root, a destination or a lease. They follow no link below it.
+
+Several users may write to a shared volume, and a member of its group can plant a link in any place. So each call resolves a
+path below a `base` whose own components are followed, and fails with ELOOP or ENOTDIR at a link.
+
+A lease is fenced by the path of its `data.<owner>`, which a takeover renames. A directory descriptor would outlive that. So
+every change of staged files names `data.<owner>/<name>` on one side of a single system call, relative to the lease's
+directory above it: a nested directory is made flat and renamed into place, and a doomed file is renamed to a flat name first.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import shutil
+import stat
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePath
+
+from fetcher.filesystem import allow, libc, sync_descriptor, write_all
+
+_OPENAT2 = {"x86_64": 437, "aarch64": 437}.get(platform.machine())
+_NO_SYMLINKS, _BENEATH = 0x04, 0x08
+_RETRIES = 16
+"""openat2 says EAGAIN when something is renamed while it resolves; it is the caller's to try again."""
+_UNSUPPORTED = {errno.ENOSYS, errno.EPERM, errno.EINVAL}
+"""ENOSYS before Linux 5.6; EPERM from the seccomp filters of old container runtimes; EINVAL from emulations."""
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+class _How(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+def open_beneath(base: Path, path: Path, flags: int, mode: int = 0) -> int:
+    """A descriptor of `path`; no component below `base` may be a link. Never blocks on a FIFO. Raises OSError."""
+    with _opened(base) as top:
+        return _open_at(top, path.relative_to(base), flags, mode)
+
+
+def read_beneath(base: Path, path: Path, *, limit: int) -> bytes:
+    """The first `limit` bytes of a regular file. Raises OSError, also for what is no regular file."""
+    descriptor = open_beneath(base, path, os.O_RDONLY)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        with os.fdopen(os.dup(descriptor), "rb") as stream:
+            return stream.read(limit)
+    finally:
+        os.close(descriptor)
+
+
+def make_directories(base: Path, path: Path) -> None:
+    """`path` and what is missing between it and `base`; each shared with a group as the one above it. Raises OSError."""
+    relative = path.relative_to(base)
+    for depth in range(1, len(relative.parts) + 1):
+        _make_one(base, base.joinpath(*relative.parts[:depth]))
+
+
+def rename(source_base: Path, source: Path, target_base: Path, target: Path) -> None:
+    """Raises OSError. A link at `source` or `target` itself is renamed or replaced, not followed."""
+    with parent(source_base, source) as (above, name), parent(target_base, target) as (other, new):
+        os.rename(name, new, src_dir_fd=above, dst_dir_fd=other)
+
+
+def remove(base: Path, path: Path) -> None:
+    """Remove a file or a link, if there is one. Raises OSError."""
+    with suppress(FileNotFoundError), parent(base, path) as (above, name):
+        os.unlink(name, dir_fd=above)
+
+
+def remove_directory(base: Path, path: Path) -> None:
+    """Raises OSError, unless it is empty."""
+    with parent(base, path) as (above, name):
+        os.rmdir(name, dir_fd=above)
+
+
+def remove_tree(base: Path, path: Path) -> None:
+    """Best effort. Links are removed, not followed."""
+    with suppress(OSError), parent(base, path) as (above, name):
+        shutil.rmtree(name, ignore_errors=True, dir_fd=above)
+
+
+def replace_file(base: Path, path: Path, data: bytes, *, mode: int) -> None:
+    """Replace the small file `path` in one step, durably. Raises OSError, and leaves no draft then."""
+    draft = path.with_name(_draft())
+    try:
+        write_new(base, draft, data, mode=mode)
+        rename(base, draft, base, path)
+    except BaseException:
+        with suppress(OSError):
+            remove(base, draft)
+        raise
+    sync(base, path.parent)
+
+
+def write_new(base: Path, path: Path, data: bytes, *, mode: int) -> None:
+    """A new file, synced; FileExistsError when anything has that name."""
+    descriptor = open_beneath(base, path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        write_all(descriptor, data)
+        allow(descriptor, mode)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync(base: Path, directory: Path) -> None:
+    """Make the names in `directory` durable. Raises OSError."""
+    descriptor = open_beneath(base, directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        sync_descriptor(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def parent(base: Path, path: Path) -> Iterator[tuple[int, str]]:
+    """A descriptor of the directory that holds `path`, for one system call, and the name in it."""
+    descriptor = open_beneath(base, path.parent, _DIRECTORY)
+    try:
+        yield descriptor, path.name
+    finally:
+        os.close(descriptor)
+
+
+class Fence:
+    """Changes of what lies in `data`, a lease's `data.<owner>`. All fail with FileNotFoundError once the lease was taken."""
+
+    def __init__(self, base: Path, data: Path) -> None:
+        self._base = base
+        self._data = data
+
+    def create(self, path: Path, mode: int) -> int:
+        """A new file below `data`, open for reading and writing. Raises OSError."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+        with self._lease() as lease:
+            try:
+                return _openat2(lease, path.relative_to(self._data.parent), flags, mode)
+            except OSError as error:
+                if error.errno not in _UNSUPPORTED:
+                    raise
+            return self._create_flat(lease, path, flags, mode)
+
+    def make_directories(self, path: Path) -> None:
+        """`path` and what is missing between it and `data`. Raises OSError."""
+        relative = path.relative_to(self._data)
+        for depth in range(1, len(relative.parts) + 1):
+            each = self._data.joinpath(*relative.parts[:depth])
+            if not _is_directory(self._base, each):
+                self._make_one(each)
+
+    def doom(self, base: Path, path: Path) -> None:
+        """Remove a file or link that is anywhere, if it is there: fails, and changes nothing, once the lease was taken."""
+        with self._lease() as lease, parent(base, path) as (above, name):
+            doomed = self._flat("doomed")
+            try:
+                os.rename(name, doomed, src_dir_fd=above, dst_dir_fd=lease)
+            except FileNotFoundError:
+                os.stat(self._data.name, dir_fd=lease, follow_symlinks=False)  # raises when it was the lease that is gone
+                return
+            os.unlink(doomed, dir_fd=lease)
+
+    def place(self, source: Path, base: Path, target: Path) -> None:
+        """Rename what is staged at `source` to `target` below `base`."""
+        with self._lease() as lease:
+            flat = f"{self._data.name}/{source.name}"
+            if source.parent != self._data:
+                flat = self._flat("placing")
+                with parent(self._base, source) as (above, name):
+                    os.rename(name, flat, src_dir_fd=above, dst_dir_fd=lease)
+            with parent(base, target) as (other, new):
+                os.rename(flat, new, src_dir_fd=lease, dst_dir_fd=other)
+
+    def replace_file(self, base: Path, target: Path, data: bytes, *, mode: int) -> None:
+        """Replace the small file `target` below `base`, from a draft in `data`."""
+        draft = self._data / _draft()
+        descriptor = self.create(draft, mode)
+        try:
+            write_all(descriptor, data)
+            allow(descriptor, mode)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        self.place(draft, base, target)
+        sync(base, target.parent)
+
+    def link(self, text: str, base: Path, target: Path) -> None:
+        """A symbolic link at `target` below `base`, in the place of whatever file had that name."""
+        with self._lease() as lease, parent(base, target) as (above, name):
+            flat = self._flat("link")
+            os.symlink(text, flat, dir_fd=lease)
+            os.rename(flat, name, src_dir_fd=lease, dst_dir_fd=above)
+
+    def _make_one(self, path: Path) -> None:
+        with self._lease() as lease, parent(self._base, path) as (above, name):
+            flat = self._flat("directory")
+            os.mkdir(flat, dir_fd=lease)
+            _share(lease, flat, self._data.name)
+            os.rename(flat, name, src_dir_fd=lease, dst_dir_fd=above)
+
+    def _create_flat(self, lease: int, path: Path, flags: int, mode: int) -> int:
+        """Without openat2: made under a flat name, then renamed into the directory that was opened link by link."""
+        if path.parent == self._data:
+            return os.open(f"{self._data.name}/{path.name}", flags | os.O_CLOEXEC | os.O_NOFOLLOW, mode, dir_fd=lease)
+        flat = self._flat("new")
+        with parent(self._base, path) as (above, name):
+            descriptor = os.open(flat, flags | os.O_CLOEXEC | os.O_NOFOLLOW, mode, dir_fd=lease)
+            try:
+                os.link(flat, name, src_dir_fd=lease, dst_dir_fd=above, follow_symlinks=False)  # fails where a name exists
+                os.unlink(flat, dir_fd=lease)
+            except BaseException:
+                os.close(descriptor)
+                with suppress(OSError):
+                    os.unlink(flat, dir_fd=lease)
+                raise
+            return descriptor
+
+    def _flat(self, purpose: str) -> str:
+        return f"{self._data.name}/{purpose}-{uuid.uuid4().hex}"
+
+    @contextmanager
+    def _lease(self) -> Iterator[int]:
+        descriptor = open_beneath(self._base, self._data.parent, _DIRECTORY)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+def _draft() -> str:
+    """A name that nobody can guess, short whatever the file's own name is."""
+    return f".{uuid.uuid4().hex}.draft"
+
+
+def _make_one(base: Path, path: Path) -> None:
+    if _is_directory(base, path):
+        return
+    with suppress(FileExistsError), parent(base, path) as (above, name):
+        os.mkdir(name, dir_fd=above)
+        _share(above, name, ".")
+    if not _is_directory(base, path):
+        raise NotADirectoryError(errno.ENOTDIR, "a link or a file is in the place of a directory", str(path))
+
+
+def _share(above: int, name: str, example: str) -> None:
+    """The mode of a new directory: shared by a group where `example` is."""
+    shown = os.stat(example, dir_fd=above, follow_symlinks=False).st_mode
+    shared = shown & (stat.S_ISGID | stat.S_IWGRP)
+    descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+    try:
+        allow(descriptor, 0o775 | (shown & stat.S_ISGID) if shared else 0o755)
+    finally:
+        os.close(descriptor)
+
+
+def _is_directory(base: Path, path: Path) -> bool:
+    try:
+        os.close(open_beneath(base, path, _DIRECTORY))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+@contextmanager
+def _opened(base: Path) -> Iterator[int]:
+    descriptor = os.open(base, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _open_at(top: int, relative: PurePath, flags: int, mode: int) -> int:
+    try:
+        return _openat2(top, relative, flags, mode)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+    return _walk(top, relative, flags, mode)
+
+
+def _openat2(top: int, relative: PurePath, flags: int, mode: int) -> int:
+    if _OPENAT2 is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), str(relative))
+    how = _How(_careful(flags), mode if flags & os.O_CREAT else 0, _NO_SYMLINKS | _BENEATH)
+    arguments = (ctypes.c_int(top), ctypes.c_char_p(os.fsencode(relative)), ctypes.byref(how), ctypes.c_size_t(24))
+    code = errno.EAGAIN
+    for _ in range(_RETRIES):
+        descriptor = int(libc().syscall(ctypes.c_long(_OPENAT2), *arguments))
+        if descriptor >= 0:
+            return descriptor
+        code = ctypes.get_errno()
+        if code not in (errno.EAGAIN, errno.EINTR):
+            break
+    raise OSError(code, os.strerror(code), str(relative))
+
+
+def _walk(top: int, relative: PurePath, flags: int, mode: int) -> int:
+    """Component by component, for kernels and containers without openat2."""
+    if ".." in relative.parts:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(relative))
+    *above, name = relative.parts or (".",)
+    current = os.dup(top)
+    try:
+        for component in above:
+            following = os.open(component, _DIRECTORY, dir_fd=current)
+            os.close(current)
+            current = following
+        return os.open(name, _careful(flags), mode, dir_fd=current)
+    finally:
+        os.close(current)
+
+
+def _careful(flags: int) -> int:
+    extra = os.O_CLOEXEC | os.O_NOFOLLOW
+    return flags | extra if flags & os.O_PATH else flags | extra | os.O_NONBLOCK

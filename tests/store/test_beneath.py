@@ -1,0 +1,180 @@
+"""No link below a base is followed, and a lease that was taken stops every change, with openat2 and without it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fetcher.store import beneath
+from fetcher.store.beneath import Fence
+
+
+@pytest.fixture(
+    params=[None, errno.ENOSYS, errno.EPERM, errno.EINVAL], ids=["openat2", "ENOSYS", "EPERM", "EINVAL"], autouse=True
+)
+def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With openat2, and where it is refused."""
+    if request.param is None:
+        return
+
+    def refused(*_: object) -> int:
+        raise OSError(request.param, os.strerror(request.param))
+
+    monkeypatch.setattr(beneath, "_openat2", refused)
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "file").write_bytes(b"theirs")
+    (tmp_path / "base").mkdir()
+    return tmp_path / "base"
+
+
+def untouched(base: Path) -> bool:
+    outside = base.parent / "outside"
+    return [path.name for path in outside.iterdir()] == ["file"] and (outside / "file").read_bytes() == b"theirs"
+
+
+CHANGES: dict[str, Callable[[Path], None]] = {
+    "create": lambda base: beneath.write_new(base, base / "sub" / "new", b"x", mode=0o644),
+    "replace": lambda base: beneath.replace_file(base, base / "sub" / "file", b"x", mode=0o644),
+    "mkdir": lambda base: beneath.make_directories(base, base / "sub" / "deeper"),
+    "remove": lambda base: beneath.remove(base, base / "sub" / "file"),
+    "rename from": lambda base: beneath.rename(base, base / "sub" / "file", base, base / "mine"),
+    "rename to": lambda base: beneath.rename(base, base / "mine", base, base / "sub" / "file"),
+    "sync": lambda base: beneath.sync(base, base / "sub"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize(
+    "target", ["../outside", "../nowhere", "../outside/file", "sub"], ids=["there", "dangling", "file", "loop"]
+)
+def test_a_link_in_the_place_of_a_directory_is_refused(base: Path, change: Callable[[Path], None], target: str) -> None:
+    (base / "mine").write_bytes(b"ours")
+    (base / "sub").symlink_to(target)
+    with pytest.raises(OSError, match=r"Errno (20|40)") as raised:
+        change(base)
+    assert raised.value.errno in (errno.ELOOP, errno.ENOTDIR)
+    assert untouched(base)
+
+
+def test_a_link_in_the_place_of_a_file_is_replaced_or_refused_and_never_followed(base: Path) -> None:
+    (base / "record").symlink_to("../outside/file")
+    with pytest.raises(FileExistsError):
+        beneath.write_new(base, base / "record", b"x", mode=0o644)
+    beneath.replace_file(base, base / "record", b"ours", mode=0o644)
+    assert not (base / "record").is_symlink()
+    assert (base / "record").read_bytes() == b"ours"
+    assert untouched(base)
+
+
+def test_components_above_the_base_are_followed(base: Path) -> None:
+    (base.parent / "alias").symlink_to("base")
+    alias = base.parent / "alias"
+    beneath.make_directories(alias, alias / "a" / "b")
+    beneath.replace_file(alias, alias / "a" / "b" / "c", b"x", mode=0o644)
+    assert (base / "a" / "b" / "c").read_bytes() == b"x"
+
+
+def test_a_removed_tree_loses_its_links_and_what_they_lead_to_stays(base: Path) -> None:
+    (base / "tree").mkdir()
+    (base / "tree" / "link").symlink_to("../../outside")
+    beneath.remove_tree(base, base / "tree")
+    assert not (base / "tree").exists()
+    assert untouched(base)
+
+
+def test_a_fifo_in_the_place_of_a_file_does_not_block(base: Path) -> None:
+    os.mkfifo(base / "record")
+    with pytest.raises(OSError, match="not a regular file"):
+        beneath.read_beneath(base, base / "record", limit=10)
+
+
+def test_a_draft_that_cannot_be_renamed_is_removed(base: Path) -> None:
+    (base / "taken" / "full").mkdir(parents=True)
+    with pytest.raises(OSError, match=r"taken|directory"):
+        beneath.replace_file(base, base / "taken", b"x", mode=0o644)
+    assert [path.name for path in base.iterdir()] == ["taken"]
+
+
+def test_no_descriptor_outlives_a_call(base: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    beneath.make_directories(base, base / "a" / "b")
+    beneath.replace_file(base, base / "a" / "b" / "c", b"x", mode=0o644)
+    beneath.rename(base, base / "a" / "b" / "c", base, base / "d")
+    beneath.remove_tree(base, base / "a")
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+FENCED: dict[str, Callable[[Fence, Path], object]] = {
+    "create": lambda fence, base: fence.create(base / "key" / "data.me" / "new", 0o644),
+    "create nested": lambda fence, base: fence.create(base / "key" / "data.me" / "sub" / "new", 0o644),
+    "mkdir": lambda fence, base: fence.make_directories(base / "key" / "data.me" / "more"),
+    "mkdir nested": lambda fence, base: fence.make_directories(base / "key" / "data.me" / "sub" / "more"),
+    "doom": lambda fence, base: fence.doom(base, base / "published" / "file"),
+    "place": lambda fence, base: fence.place(base / "key" / "data.me" / "file", base, base / "published" / "file"),
+    "place nested": lambda fence, base: fence.place(
+        base / "key" / "data.me" / "sub" / "file", base, base / "published" / "file"
+    ),
+    "replace": lambda fence, base: fence.replace_file(base, base / "published" / "file", b"stale", mode=0o644),
+    "link": lambda fence, base: fence.link("stale", base, base / "published" / "file"),
+}
+
+
+@pytest.fixture
+def fence(base: Path) -> Fence:
+    data = base / "key" / "data.me"
+    for directory in (data / "sub", base / "published"):
+        directory.mkdir(parents=True)
+    for path in (data / "file", data / "sub" / "file", base / "published" / "file"):
+        path.write_bytes(b"first")
+    return Fence(base, data)
+
+
+@pytest.mark.parametrize("change", FENCED.values(), ids=FENCED)
+def test_it_works_while_the_lease_is_held(base: Path, fence: Fence, change: Callable[[Fence, Path], object]) -> None:
+    opened = change(fence, base)
+    if isinstance(opened, int):
+        os.close(opened)
+    assert not [path for path in (base / "key" / "data.me").iterdir() if "-" in path.name]
+
+
+@pytest.mark.parametrize("moment", ["before", "once the parent is open"])
+@pytest.mark.parametrize("change", FENCED.values(), ids=FENCED)
+def test_nothing_that_was_published_changes_once_the_lease_was_taken(
+    base: Path, fence: Fence, change: Callable[[Fence, Path], object], moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The successor publishes the very directory, also between the opening of a directory and the call that uses it."""
+    data, final = base / "key" / "data.me", base / "final"
+    opening = beneath.open_beneath
+
+    def taken_after(under: Path, path: Path, flags: int, mode: int = 0) -> int:
+        descriptor = opening(under, path, flags, mode)
+        if path != data.parent and data.exists():
+            data.rename(final)
+            for stranger in [path for path in final.iterdir() if path.name not in ("file", "sub")]:
+                stranger.unlink()  # a successor clears what is in no listing
+        return descriptor
+
+    if moment == "before":
+        data.rename(final)
+    else:
+        monkeypatch.setattr(beneath, "open_beneath", taken_after)
+    try:
+        opened = change(fence, base)
+    except FileNotFoundError:
+        opened = None
+    if not final.exists():
+        # Nothing was opened between: the one call had come before the takeover.
+        data.rename(final)
+        if isinstance(opened, int):
+            os.close(opened)
+        return
+    assert sorted(path.relative_to(final).as_posix() for path in final.rglob("*")) == ["file", "sub", "sub/file"]
+    assert (base / "published" / "file").read_bytes() == b"first"

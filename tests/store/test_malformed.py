@@ -1,0 +1,88 @@
+"""Names and files under a root may be anybody's: none of them ends a command, and none leads outside."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fetcher.filesystem import write_durably
+from fetcher.store import sign as module
+from fetcher.store.keyed import sweep_old
+from fetcher.store.layout import Root
+from fetcher.store.owner import Owner
+from fetcher.store.sign import Sign, given_up, parse_sign, read_sign
+
+
+@pytest.mark.parametrize("pid", [10**20, 1 << 31, (1 << 22) + 1, 0, -1])
+def test_a_pid_that_no_process_can_have_is_no_owners(pid: int) -> None:
+    assert Owner.parse(str(replace(Owner.new(), pid=pid))) is None
+
+
+@pytest.mark.parametrize("content", [b"[" * 200_000, b'{"a":' * 200_000, b"\xff", b"9" * 5000])
+def test_a_malformed_sign_says_nothing(content: bytes) -> None:
+    assert parse_sign(content) == {}
+
+
+def test_a_sign_that_is_no_regular_file_says_nothing_and_does_not_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "lease.fifo")
+    (tmp_path / "lease.directory").mkdir()
+    (tmp_path / "lease.link").symlink_to("/dev/zero")
+    for path in tmp_path.iterdir():
+        assert read_sign(path) == b""
+        assert not given_up(path)
+
+
+def test_a_sign_that_could_not_be_written_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "write_all", full)
+    with pytest.raises(OSError, match="No space left"):
+        Sign.create(tmp_path / "lease.owner")
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_in_old_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
+    old = Root(tmp_path).old
+    for name in ("key-r.²", "key-r.٣", "key-r." + "9" * 200, "key-r.", "plain", "key-r.1"):
+        (old / name).mkdir(parents=True)
+    sweep_old(tmp_path)
+    assert "key-r.1" not in os.listdir(old)
+    assert len(os.listdir(old)) == 5
+
+
+def test_links_in_the_place_of_old_are_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere" / "k-r.1").mkdir(parents=True)
+    Root(tmp_path).old.parent.mkdir()
+    Root(tmp_path).old.symlink_to("../elsewhere")
+    sweep_old(tmp_path)
+    assert (tmp_path / "elsewhere" / "k-r.1").is_dir()
+
+
+@pytest.mark.parametrize("plant", ["file", "hard link", "dangling", "directory"])
+def test_a_link_in_the_place_of_a_usage_record_is_not_followed(tmp_path: Path, plant: str) -> None:
+    victim, usage = tmp_path / "victim", tmp_path / ".fetcher" / "usage"
+    victim.touch(mode=0o600)
+    os.utime(victim, (1, 1))
+    usage.mkdir(parents=True)
+    if plant == "hard link":
+        os.link(victim, usage / "key")
+    elif plant == "directory":
+        usage.rmdir()
+        usage.symlink_to("..")
+    else:
+        (usage / "key").symlink_to(victim if plant == "file" else tmp_path / "made")
+    Root(tmp_path).touch_usage("key")
+    assert (victim.stat().st_mode & 0o777, victim.stat().st_mtime) == (0o600, 1)
+    assert sorted(os.listdir(tmp_path)) == [".fetcher", "victim"]
+
+
+def test_a_draft_has_a_name_that_nobody_can_plant_a_link_at(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_bytes(b"theirs")
+    (tmp_path / f".record.{os.getpid()}.draft").symlink_to("victim")
+    write_durably(tmp_path / "record", b"ours", mode=0o644)
+    assert (tmp_path / "victim").read_bytes() == b"theirs"
+    assert not (tmp_path / "record").is_symlink()
