@@ -250,6 +250,8 @@ def from_os_error(error: OSError, *, doing: str, path: str | None = None) -> Sto
         return exhausted
     if error.errno in _NO_SPACE:
         return OutOfSpace(f"no space left on device: cannot {doing}{at}; free space or use a larger volume", path=path)
+    if error.errno == errno.ELOOP:
+        return CannotWrite(f"cannot {doing}{at}: a link is in the place of a file or directory; remove the link", path=path)
     if error.errno in _NO_PERMISSION:
         return CannotWrite(f"cannot {doing}{at}: {text}; check the volume's mount options, ownership and fsGroup", path=path)
     return LocalIOError(f"cannot {doing}{at}: {text}; check the node's disk and the volume", path=path)

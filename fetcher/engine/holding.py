@@ -10,8 +10,10 @@ from functools import partial
 
 from fetcher.errors import LeaseTimeout
 from fetcher.events import LeaseWaiting, Subscriber, TakenOver
-from fetcher.filesystem import make_directory, storing
+from fetcher.filesystem import storing
 from fetcher.manifest import Manifest
+from fetcher.store.beneath import make_directories
+from fetcher.store.layout import base_of
 from fetcher.store.lease import RENEW_EVERY, Lease, Observation, Watch, acquire, monotonic, observe, patience, take_over
 from fetcher.store.placement import Placement
 from fetcher.uncancelled import run_uncancelled
@@ -33,7 +35,7 @@ async def obtain(
 ) -> Lease | Manifest:
     """The lease, or what somebody else published meanwhile. Raises LeaseTimeout, StoreError."""
     with storing("prepare the staging directory"):
-        await run_uncancelled(make_directory, placement.staging)
+        await run_uncancelled(make_directories, base_of(placement.staging), placement.staging)
     stale = times.stale or patience(placement.staging)
     watch, began = Watch(), monotonic()
     while True:

@@ -17,12 +17,12 @@ from pathlib import Path
 from fetcher.artifact import ByteRange, RemoteFile
 from fetcher.errors import OutOfSpace
 from fetcher.events import Rechecked, Subscriber
-from fetcher.filesystem import clone, free_bytes, free_inodes, make_directory, storing
+from fetcher.filesystem import clone, free_bytes, free_inodes, storing
 from fetcher.integrity.digests import DigestCheck
 from fetcher.integrity.frontier import chunk_digest, read_pieces
 from fetcher.manifest import Manifest, ManifestFile
 from fetcher.planning.ranges import chunk_count, chunk_range
-from fetcher.store.ingest import StagedFile
+from fetcher.store.ingest import StagedFile, link_staged
 from fetcher.store.journal import Journal, JournalledChunk, JournalledFile
 from fetcher.store.lease import Lease
 from fetcher.store.placement import Placement
@@ -185,10 +185,9 @@ def _linkable(file: RemoteFile, preparation: Preparation) -> bool:
 
 
 def _linked(file: RemoteFile, local: Path, path: Path, journal: Journal) -> StagedFile | None:
-    make_directory(path.parent)
-    path.unlink(missing_ok=True)
     try:
-        os.link(local.resolve(), path)
+        if not link_staged(local.resolve(), path):
+            return None
     except OSError:
         return None
     staged = StagedFile(file, path, journal, borrowed=True)

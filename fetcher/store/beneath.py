@@ -17,9 +17,11 @@ import platform
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
+
+import xxhash
 
 from fetcher.filesystem import allow, libc, sync_descriptor, write_all
 
@@ -29,6 +31,8 @@ _RETRIES = 16
 """openat2 says EAGAIN when something is renamed while it resolves; it is the caller's to try again."""
 _UNSUPPORTED = {errno.ENOSYS, errno.EPERM, errno.EINVAL}
 """ENOSYS before Linux 5.6; EPERM from the seccomp filters of old container runtimes; EINVAL from emulations."""
+_PLACING = "placing-"
+"""Begins the flat name of a nested file that is on its way to its place."""
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -166,15 +170,28 @@ class Fence:
             os.unlink(doomed, dir_fd=lease)
 
     def place(self, source: Path, base: Path, target: Path) -> None:
-        """Rename what is staged at `source` to `target` below `base`."""
+        """Rename the staged file or directory `source` to `target` below `base`.
+
+        From a directory below `data` this takes two renames. `restore` undoes the first after a kill between them.
+        """
         with self._lease() as lease:
             flat = f"{self._data.name}/{source.name}"
             if source.parent != self._data:
-                flat = self._flat("placing")
+                flat = f"{self._data.name}/{self._placing(source)}"
                 with parent(self._base, source) as (above, name):
                     os.rename(name, flat, src_dir_fd=above, dst_dir_fd=lease)
             with parent(base, target) as (other, new):
                 os.rename(flat, new, src_dir_fd=lease, dst_dir_fd=other)
+
+    def restore(self, paths: Iterable[Path]) -> None:
+        """Put those of the staged `paths` back that a kill left on their way to their places."""
+        present = {name for name in os.listdir(self._data) if name.startswith(_PLACING)}
+        for path in paths if present else ():
+            if (flat := self._placing(path)) in present:
+                rename(self._base, self._data / flat, self._base, path)
+
+    def _placing(self, path: Path) -> str:
+        return _PLACING + xxhash.xxh3_128_hexdigest(os.fsencode(path.relative_to(self._data)))
 
     def replace_file(self, base: Path, target: Path, data: bytes, *, mode: int) -> None:
         """Replace the small file `target` below `base`, from a draft in `data`."""
@@ -211,8 +228,7 @@ class Fence:
         with parent(self._base, path) as (above, name):
             descriptor = os.open(flat, flags | os.O_CLOEXEC | os.O_NOFOLLOW, mode, dir_fd=lease)
             try:
-                os.link(flat, name, src_dir_fd=lease, dst_dir_fd=above, follow_symlinks=False)  # fails where a name exists
-                os.unlink(flat, dir_fd=lease)
+                os.rename(flat, name, src_dir_fd=lease, dst_dir_fd=above)
             except BaseException:
                 os.close(descriptor)
                 with suppress(OSError):

@@ -14,16 +14,17 @@ tools stay.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import shutil
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from fetcher.artifact import Listing, RemoteFile
-from fetcher.filesystem import file_mode, make_directory, sync_directory, write_durably
-from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
+from fetcher.filesystem import file_mode
+from fetcher.manifest import Manifest, ManifestFile
+from fetcher.store.beneath import Fence, make_directories, remove_tree, sync
 from fetcher.store.layout import Root
 from fetcher.store.lease import Lease
 from fetcher.store.placement import Step
@@ -72,19 +73,24 @@ class HubCache:
         return standing is not None and standing.stat().st_size == previous.size
 
     def place(self, lease: Lease, manifest: Manifest, listing: Listing, step: Step) -> Path:
+        with lease.fenced():
+            return self._placed(lease, manifest, listing, step)
+
+    def _placed(self, lease: Lease, manifest: Manifest, listing: Listing, step: Step) -> Path:
         lease.check()
         step("sealed")
+        fence = Fence(self._root.path, lease.data)
         manifest = replace(manifest, snapshot=str(self.location(manifest).relative_to(self._root.path)))
         files = {file.path: file for file in listing.files}
-        self._place_blobs(lease, [files[file.path] for file in manifest.files], step)
-        location = self._place_snapshot(lease, [files[file.path] for file in manifest.files], manifest, step)
-        self._write_tree(listing)
+        self._place_blobs(lease, fence, [files[file.path] for file in manifest.files], step)
+        location = self._place_snapshot(fence, lease.data, [files[file.path] for file in manifest.files], manifest)
+        step("snapshot placed")
+        self._write_tree(fence, listing)
         step("tree placed")
-        self._write_ref(listing.revision or "")
+        self._write_ref(fence, listing.revision or "")
         step("ref placed")
         lease.prepare_to_place()
-        make_directory(self._root.manifests)
-        write_durably(self._manifest, manifest.to_bytes(), mode=file_mode(self._root.manifests))
+        self._write(fence, self._manifest, manifest.to_bytes())
         step("manifest placed")
         lease.dissolve()
         return location
@@ -93,65 +99,67 @@ class HubCache:
         # The first digest is the Hub's; pins of the user come after it.
         return self._repository / "blobs" / file.digests[0].hex if file.digests else None
 
-    def _place_blobs(self, lease: Lease, files: list[RemoteFile], step: Step) -> None:
+    def _place_blobs(self, lease: Lease, fence: Fence, files: list[RemoteFile], step: Step) -> None:
         blobs = self._repository / "blobs"
-        make_directory(blobs)
+        make_directories(self._root.path, blobs)
         for file in files:
             lease.keep()
             staged, blob = lease.data / file.path, self._blob(file)
             if blob is not None and staged.exists():
                 # Two paths of equal content share a blob: the second link finds it there.
-                os.rename(staged, blob)
+                fence.place(staged, self._root.path, blob)
                 step(f"placed {file.path}")
-        sync_directory(blobs)
+        sync(self._root.path, blobs)
 
-    def _place_snapshot(self, lease: Lease, files: list[RemoteFile], manifest: Manifest, step: Step) -> Path:
-        final = self.location(manifest)
-        draft = lease.data / RELATIVE_PATH.parent / "snapshot"
-        shutil.rmtree(draft, ignore_errors=True)
-        make_directory(draft)
+    def _place_snapshot(self, fence: Fence, data: Path, files: list[RemoteFile], manifest: Manifest) -> Path:
+        final, draft, root = self.location(manifest), data / ".snapshot", self._root.path
+        remove_tree(root, draft)
+        fence.make_directories(draft)
         for file in files:
-            self._link(draft / file.path, file)
+            fence.make_directories((draft / file.path).parent)
+            self._link(fence, root, draft / file.path, file)
         for directory, _, _ in os.walk(draft, topdown=False):
-            sync_directory(Path(directory))
-        make_directory(final.parent)
+            sync(root, Path(directory))
+        make_directories(root, final.parent)
         try:
-            os.rename(draft, final)
-        except OSError:
+            fence.place(draft, root, final)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
             # Another tool, or another selection of ours, has this snapshot already: add what it lacks.
             for file in files:
-                self._link(final / file.path, file)
-            sync_directory(final)
-        sync_directory(final.parent)
-        step("snapshot placed")
+                make_directories(root, (final / file.path).parent)
+                self._link(fence, root, final / file.path, file)
+            sync(root, final)
+        sync(root, final.parent)
         return final
 
-    def _link(self, path: Path, file: RemoteFile) -> None:
+    def _link(self, fence: Fence, base: Path, path: Path, file: RemoteFile) -> None:
         blob = self._blob(file)
         if blob is None:
             return
-        make_directory(path.parent)
         up = "../" * (len(PurePosixPath(file.path).parts) + 1)
         target = f"{up}blobs/{blob.name}"
-        with suppress(FileNotFoundError):
-            if path.is_symlink() and os.readlink(path) == target:
+        with suppress(OSError):
+            if os.readlink(path) == target:
                 return
-            path.unlink()
-        os.symlink(target, path)
+        fence.link(target, base, path)
 
-    def _write_tree(self, listing: Listing) -> None:
+    def _write_tree(self, fence: Fence, listing: Listing) -> None:
         entries = {file.path: _tree_entry(file) for file in sorted(listing.files, key=lambda each: each.path)}
         target = self._repository / "trees" / f"{PurePosixPath(listing.revision or '').name}.json"
-        make_directory(target.parent)
         document = {"format_version": _TREE_FORMAT, "files": entries}
-        write_durably(target, json.dumps(document, indent=2).encode(), mode=file_mode(target.parent))
+        self._write(fence, target, json.dumps(document, indent=2).encode())
 
-    def _write_ref(self, commit: str) -> None:
+    def _write_ref(self, fence: Fence, commit: str) -> None:
         if self._revision == commit:
             return
-        target = self._repository / "refs" / self._revision
-        make_directory(target.parent)
-        write_durably(target, commit.encode(), mode=file_mode(target.parent))
+        self._write(fence, self._repository / "refs" / self._revision, commit.encode())
+
+    def _write(self, fence: Fence, target: Path, data: bytes) -> None:
+        """A small file of the cache, replaced in one step that fails once the lease was taken."""
+        make_directories(self._root.path, target.parent)
+        fence.replace_file(self._root.path, target, data, mode=file_mode(target.parent))
 
 
 def _tree_entry(file: RemoteFile) -> dict[str, object]:

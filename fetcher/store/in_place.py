@@ -15,15 +15,16 @@ the sealed manifest in staging says which files are already in place.
 
 from __future__ import annotations
 
-import os
+import errno
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from fetcher.artifact import Listing, RemoteFile
-from fetcher.filesystem import file_mode, make_directory, sync_directory, write_durably
+from fetcher.filesystem import file_mode
 from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
+from fetcher.store.beneath import Fence, make_directories, remove_directory, sync
 from fetcher.store.layout import Root
 from fetcher.store.lease import Lease
 from fetcher.store.placement import Step
@@ -94,45 +95,49 @@ class InPlace:
     def place(self, lease: Lease, manifest: Manifest, listing: Listing, step: Step) -> Path:
         lease.check()
         step("sealed")
-        known = self._withdraw(manifest, lease, step)
-        for group in range(4):
-            self._move(lease, [file.path for file in manifest.files if rank(file.path) == group], step)
-        listed = {file.path for each in (manifest, *self._others().values()) for file in each.files}
-        self._delete(known - listed)
-        step("former files deleted")
-        lease.prepare_to_place()
-        make_directory(self._manifest.parent)
-        os.rename(lease.data / RELATIVE_PATH, self._manifest)
-        sync_directory(self._manifest.parent)
-        step("manifest placed")
-        self._record.unlink(missing_ok=True)
+        fence = Fence(self._root.path, lease.data)
+        with lease.fenced():
+            known = self._withdraw(manifest, lease, fence, step)
+            for group in range(4):
+                self._move(lease, fence, [file.path for file in manifest.files if rank(file.path) == group], step)
+            listed = {file.path for each in (manifest, *self._others().values()) for file in each.files}
+            self._delete(fence, known - listed)
+            step("former files deleted")
+            lease.prepare_to_place()
+            make_directories(self._directory, self._manifest.parent)
+            fence.place(lease.data / RELATIVE_PATH, self._directory, self._manifest)
+            sync(self._directory, self._manifest.parent)
+            step("manifest placed")
+            fence.doom(self._directory, self._record)
         lease.dissolve()
         with suppress(OSError):
-            self._root.staging.rmdir()
+            remove_directory(self._root.path, self._root.staging)
         return self._directory
 
-    def _withdraw(self, manifest: Manifest, lease: Lease, step: Step) -> set[str]:
+    def _withdraw(self, manifest: Manifest, lease: Lease, fence: Fence, step: Step) -> set[str]:
         """Nothing may announce a complete model while its weights change. Returns every path that may be ours here.
 
         The record of those paths outlives a kill, so that a later run of whatever revision can still remove them.
         """
-        make_directory(self._record.parent)
+        make_directories(self._directory, self._record.parent)
         manifests = (Manifest.read(self._record), self.present(), manifest)
         known = {file.path: file for each in manifests if each for file in each.files}
         whole = replace(manifest, files=tuple(known.values()))
-        write_durably(self._record, whole.to_bytes(), mode=file_mode(self._record.parent))
+        fence.replace_file(self._directory, self._record, whole.to_bytes(), mode=file_mode(self._record.parent))
         step("former files noted")
         lease.check()
-        self._manifest.unlink(missing_ok=True)
+        fence.doom(self._directory, self._manifest)
         for place, other in self._others().items():
             if _contradict(manifest, other):
-                os.rename(place, place.with_suffix(_RECORD))
-                sync_directory(place.parent)
-        sync_directory(self._record.parent)
+                record = place.with_suffix(_RECORD)
+                fence.replace_file(self._directory, record, other.to_bytes(), mode=file_mode(place.parent))
+                fence.doom(self._directory, place)
+                sync(self._directory, place.parent)
+        sync(self._directory, self._record.parent)
         step("manifest withdrawn")
         for path in sorted(path for path in known if rank(path) >= 2):
             lease.check()
-            (self._directory / path).unlink(missing_ok=True)
+            _doom(fence, self._directory, path)
         self._sync(known)
         step("announcements withdrawn")
         return set(known)
@@ -143,22 +148,23 @@ class InPlace:
         found = {path: Manifest.read(path) for path in paths if not path.name.endswith(_RECORD)}
         return {path: manifest for path, manifest in found.items() if manifest is not None and manifest.snapshot is None}
 
-    def _move(self, lease: Lease, paths: Iterable[str], step: Step) -> None:
+    def _move(self, lease: Lease, fence: Fence, paths: Iterable[str], step: Step) -> None:
         paths = list(paths)
         for path in paths:
             lease.keep()
             staged = lease.data / path
             if staged.exists():
-                make_directory((self._directory / path).parent)
-                os.rename(staged, self._directory / path)
+                make_directories(self._directory, (self._directory / path).parent)
+                fence.place(staged, self._directory, self._directory / path)
                 step(f"placed {path}")
         self._sync(paths)
 
-    def _delete(self, paths: Iterable[str]) -> None:
+    def _delete(self, fence: Fence, paths: Iterable[str]) -> None:
         for path in paths:
-            with suppress(OSError):
-                (self._directory / path).unlink()
-                (self._directory / path).parent.rmdir()
+            _doom(fence, self._directory, path)
+            if (parent := (self._directory / path).parent) != self._directory:
+                with suppress(OSError):  # not empty
+                    remove_directory(self._directory, parent)
 
     def _sync(self, paths: Iterable[str]) -> None:
         """Every directory that holds one of `paths`, deepest first, and all above it."""
@@ -167,4 +173,13 @@ class InPlace:
             directories.update(self._directory / parent for parent in PurePosixPath(path).parents)
         for directory in sorted(directories, key=lambda each: len(each.parts), reverse=True):
             if directory.is_dir():
-                sync_directory(directory)
+                sync(self._directory, directory)
+
+
+def _doom(fence: Fence, directory: Path, path: str) -> None:
+    """Remove what we placed at `path`. Where a link or a file is in the place of one of its directories, it is not ours."""
+    try:
+        fence.doom(directory, directory / path)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR, errno.EISDIR):
+            raise

@@ -13,12 +13,14 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from fetcher.artifact import CHUNK_SIZE, ByteRange, RemoteFile
-from fetcher.filesystem import allow, file_mode, make_directory, reserve
+from fetcher.filesystem import allow, file_mode, reserve
 from fetcher.integrity.digests import Hasher
 from fetcher.manifest import ManifestFile
 from fetcher.planning.ranges import chunk_count, chunk_range
+from fetcher.store.beneath import open_beneath, parent, remove
 from fetcher.store.handle import Handle
 from fetcher.store.journal import Journal, JournalledChunk, JournalledPart
+from fetcher.store.layout import base_of, fence_of
 from fetcher.store.pages import drop
 
 
@@ -48,10 +50,11 @@ class StagedFile:
     @classmethod
     def create(cls, file: RemoteFile, path: Path, journal: Journal) -> StagedFile:
         """A new inode at `path`, whatever was there. Space is reserved where the filesystem can."""
-        make_directory(path.parent)
-        path.unlink(missing_ok=True)
+        fence = fence_of(path)
+        fence.make_directories(path.parent)
+        remove(base_of(path), path)
         mode = file_mode(path.parent)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+        descriptor = fence.create(path, mode)
         try:
             allow(descriptor, mode)
             reserve(descriptor, file.size or 0)
@@ -146,7 +149,7 @@ class StagedFile:
         """Remove the file and its record; other files stay resumable."""
         self.close()
         self._journal.drop(self.file.path)
-        self.path.unlink(missing_ok=True)
+        remove(base_of(self.path), self.path)
         with self._counting:
             self.chunks, self.parts, self._held = {}, {}, 0
 
@@ -177,7 +180,7 @@ class StagedFile:
     def _open(self) -> int:
         """Raises OSError unless a regular file is there that only this name refers to (or a borrowed one)."""
         flags = os.O_RDONLY if self._borrowed else os.O_RDWR
-        descriptor = os.open(self.path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = open_beneath(base_of(self.path), self.path, flags)
         status = os.fstat(descriptor)
         # More than one link: a previous version's published file, which is never opened for writing.
         if not stat.S_ISREG(status.st_mode) or (status.st_nlink != 1 and not self._borrowed):
@@ -192,3 +195,17 @@ class StagedFile:
     def _begin(self) -> None:
         if (identity := self.file.identity) is not None:
             self._journal.begin(self.file.path, identity)
+
+
+def link_staged(source: Path, target: Path) -> bool:
+    """Make the staged file `target` another name of `source`; False where the filesystem can't. Raises FileNotFoundError."""
+    fence_of(target).make_directories(target.parent)
+    remove(base_of(target), target)
+    try:
+        with parent(base_of(target), target) as (above, name):
+            os.link(source, name, dst_dir_fd=above)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return False
+    return True

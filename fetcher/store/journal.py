@@ -30,9 +30,13 @@ import xxhash
 
 from fetcher.filesystem import allow, write_all
 from fetcher.records import check_format
+from fetcher.store.beneath import open_beneath, read_beneath
+from fetcher.store.layout import base_of
 
 FORMAT_VERSION = 1
 """What is written, and the newest that is read."""
+LARGEST = 1024 * 1024 * 1024
+"""Bytes of a journal that are read. A chunk of 16 MiB takes some 500 with its parts, so this is an artifact of 30 TB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ class Journal:
     def __init__(self, path: Path, *, mode: int, version: str) -> None:
         self._lock = threading.Lock()
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        self._descriptor = os.open(path, flags, mode)
+        self._descriptor = open_beneath(base_of(path), path, flags, mode)
         allow(self._descriptor, mode)
         self._append(["journal", {"format_version": FORMAT_VERSION, "version": version}])
 
@@ -122,7 +126,7 @@ def read_journals(paths: Iterable[Path]) -> Journalled:
     found = Journalled()
     for path in paths:
         try:
-            lines = path.read_bytes().split(b"\n")
+            lines = read_beneath(base_of(path), path, limit=LARGEST).split(b"\n")
         except OSError:
             continue
         for line in lines:

@@ -12,11 +12,12 @@ from pathlib import Path
 
 from fetcher.artifact import Listing, RemoteFile
 from fetcher.errors import NewerFormat
-from fetcher.filesystem import clone, exchange, file_mode, make_directory, sync_directory
+from fetcher.filesystem import clone, exchange, file_mode, sync_directory
 from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
-from fetcher.store.beneath import remove_tree
+from fetcher.store.beneath import make_directories, remove_directory, remove_tree, rename
 from fetcher.store.in_place import InPlace
-from fetcher.store.layout import Root
+from fetcher.store.ingest import link_staged
+from fetcher.store.layout import Root, fence_of
 from fetcher.store.lease import Lease
 from fetcher.store.placement import Step
 
@@ -61,11 +62,7 @@ class Keyed:
         try:
             if source.stat().st_size != previous.size:
                 return False
-            make_directory(target.parent)
-            target.unlink(missing_ok=True)
-            try:
-                os.link(source, target)
-            except OSError:
+            if not link_staged(source, target):
                 _copy(source, target)
         except FileNotFoundError:
             return False
@@ -81,7 +78,7 @@ class Keyed:
             self._swap(lease, replaced, step)
             return self._final
         try:
-            os.rename(lease.data, self._final)
+            rename(self._root.path, lease.data, self._root.path, self._final)
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY, errno.EXDEV):
                 # Somebody filled it meanwhile, with files that are not ours to remove.
@@ -98,8 +95,7 @@ class Keyed:
             return False
         step("exchanged")
         sync_directory(self._root.path)
-        make_directory(self._root.old)
-        os.rename(lease.data, self._root.old_name(self._key, replaced.revision))
+        _move_away(self._root, self._key, lease.data, replaced)
         step("old moved away")
         lease.dissolve()
         return True
@@ -107,8 +103,8 @@ class Keyed:
     def _swap(self, lease: Lease, replaced: Manifest, step: Step) -> None:
         """Two renames, announced by a name under `ready`, by which any later command completes them (`finish_swaps`)."""
         name = self._root.old_name(self._key, replaced.revision).name
-        make_directory(self._root.ready)
-        os.rename(lease.data, self._root.ready / name)
+        make_directories(self._root.path, self._root.ready)
+        rename(self._root.path, lease.data, self._root.path, self._root.ready / name)
         sync_directory(self._root.ready)
         step("ready")
         _swap_in(self._root, name, step)
@@ -131,21 +127,46 @@ def _swap_in(layout: Root, name: str, step: Step) -> None:
     Several processes may be at it, each at another point: `name` is unique, so what one has done fails for the others.
     """
     final, ready, old = layout.path / name.partition("-")[0], layout.ready / name, layout.old / name
-    make_directory(layout.old)
-    moved = _renamed(final, old)
+    make_directories(layout.path, layout.old)
+    moved = _renamed(layout, final, old)
     step("old moved away")
-    if not _renamed(ready, final) and moved:
+    if not _renamed(layout, ready, final) and moved:
         # The other one was done just before: what was moved away was its new version.
-        _renamed(old, final)
+        _renamed(layout, old, final)
     sync_directory(layout.old)
     sync_directory(layout.path)
     step("renamed")
 
 
-def _renamed(source: Path, target: Path) -> bool:
+def finish_exchanges(root: Path) -> None:
+    """Move replaced versions to `old` that a process, killed just after an exchange, left in staging. Safe to race.
+
+    An exchange happens on local filesystems only, so one clock wrote both manifests: the replaced one is the older. A staged
+    manifest that is newer than the one in place was sealed and not placed yet; whoever takes the lease over continues it.
+    """
+    layout = Root(root)
+    for place in layout.staging.glob("*/data.*"):
+        with suppress(OSError, NewerFormat):
+            if set(os.listdir(place.parent)) != {place.name}:
+                continue  # with a journal or a sign it is still being built
+            staged, published = place / RELATIVE_PATH, layout.path / place.parent.name / RELATIVE_PATH
+            if os.lstat(staged).st_mtime_ns >= os.lstat(published).st_mtime_ns:
+                continue
+            if (replaced := Manifest.read(staged)) is not None:
+                _move_away(layout, place.parent.name, place, replaced)
+                remove_directory(layout.path, place.parent)
+
+
+def _move_away(layout: Root, key: str, replaced: Path, manifest: Manifest) -> None:
+    """Keep a replaced version for its grace period. Somebody else may have done so already."""
+    make_directories(layout.path, layout.old)
+    _renamed(layout, replaced, layout.old_name(key, manifest.revision))
+
+
+def _renamed(layout: Root, source: Path, target: Path) -> bool:
     """False when `source` is gone, or `target` is there and holds something."""
     try:
-        os.rename(source, target)
+        rename(layout.path, source, layout.path, target)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
             return False
@@ -164,7 +185,7 @@ def sweep_old(root: Path, *, now: float | None = None, grace: float = GRACE) -> 
 
 
 def _copy(source: Path, target: Path) -> None:
-    with source.open("rb") as reader, target.open("xb") as writer:
+    with source.open("rb") as reader, os.fdopen(fence_of(target).create(target, 0o600), "wb") as writer:
         os.fchmod(writer.fileno(), file_mode(target.parent))
         if not clone(reader.fileno(), writer.fileno()):
             shutil.copyfileobj(reader, writer, 1024 * 1024)

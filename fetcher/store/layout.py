@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fetcher.filesystem import allow, file_mode
-from fetcher.store.beneath import make_directories, open_beneath
+from fetcher.store.beneath import Fence, make_directories, open_beneath
 
 PRIVATE = ".fetcher"
 
@@ -46,6 +46,10 @@ class Root:
         return self.path / PRIVATE / "ready"
 
     @property
+    def usage(self) -> Path:
+        return self.path / PRIVATE / "usage"
+
+    @property
     def archive(self) -> Path:
         return self.path / PRIVATE / "archive"
 
@@ -60,7 +64,7 @@ class Root:
 
     def touch_usage(self, key: str) -> None:
         """Note that `key` is used now. A read-only root is as good as any for a hit, so failing to is no error."""
-        path = self.path / PRIVATE / "usage" / key
+        path = self.usage / key
         with suppress(OSError):
             make_directories(self.path, path.parent)
             descriptor = open_beneath(self.path, path, os.O_WRONLY | os.O_CREAT, 0o644)
@@ -73,13 +77,22 @@ class Root:
                 os.close(descriptor)
 
 
+def fence_of(staged: Path) -> Fence:
+    """The fence of the lease whose data directory holds the file `staged`. Outside of a root's staging, of its directory."""
+    base = base_of(staged)
+    if base == staged.parent:
+        return Fence(base.parent, base)
+    data = staged.relative_to(base).parts[:4]  # .fetcher/staging/<key>/data.<owner>
+    return Fence(base, base.joinpath(*data))
+
+
 def base_of(path: Path) -> Path:
     """The directory below which no link on the way to `path` is followed: the root whose staging `path` lies in.
 
     A path that lies in no root's staging has its own directory for a base.
     """
     parts = path.parts
-    for index in range(len(parts) - 2):
+    for index in range(len(parts) - 1):
         if parts[index : index + 2] == (PRIVATE, "staging"):
             return Path(*parts[:index])
     return path.parent

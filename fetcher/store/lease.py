@@ -20,23 +20,18 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from fetcher.errors import LeaseLost
-from fetcher.filesystem import (
-    allow,
-    directory_mode,
-    make_directory,
-    network_filesystem,
-    sync_directory,
-)
+from fetcher.filesystem import network_filesystem, sync_directory
+from fetcher.store.beneath import make_directories, remove, remove_directory, remove_tree, rename
+from fetcher.store.layout import base_of
 from fetcher.store.owner import Owner
 from fetcher.store.sign import Sign, given_up, parse_sign, read_sign
 
@@ -102,6 +97,7 @@ class Lease:
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self.directory = directory
+        self._base = base_of(directory)
         self.owner = str(owner)
         self.data = directory / f"data.{owner}"
         self.journal_path = directory / f"journal.{owner}"
@@ -152,14 +148,14 @@ class Lease:
         """What former owners left beside `data` is no longer needed."""
         for former in self.formers:
             for prefix in ("lease", "journal"):
-                (self.directory / f"{prefix}.{former}").unlink(missing_ok=True)
+                remove(self._base, self.directory / f"{prefix}.{former}")
         # Every inode that is left is one's own, or of owners that are proven dead.
         self.formers, self.trusted = (), True
 
     def prepare_to_place(self) -> None:
         """The manifest is sealed in `data`: drop journal and sign, so that nothing but `data` is left to be moved away."""
         self.check()
-        self.journal_path.unlink(missing_ok=True)
+        remove(self._base, self.journal_path)
         self._sign.remove()
         self._placing = True
         self._still_mine()
@@ -168,13 +164,22 @@ class Lease:
         """Remove all that is left of the staging directory."""
         _HELD.discard(self.owner)
         if not self._lost:
-            shutil.rmtree(self.data, ignore_errors=True)
+            remove_tree(self._base, self.data)
             with suppress(OSError):
                 self.forget_formers()
-                self.journal_path.unlink(missing_ok=True)
+                remove(self._base, self.journal_path)
                 self._sign.remove()
-                self.directory.rmdir()
+                remove_directory(self._base, self.directory)
         self._sign.close()
+
+    @contextmanager
+    def fenced(self) -> Iterator[None]:
+        """A change that failed because `data` has another name now is a lost lease. Raises LeaseLost."""
+        try:
+            yield
+        except FileNotFoundError:
+            self._still_mine()
+            raise
 
     def _still_mine(self) -> None:
         if not self.data.is_dir():
@@ -193,18 +198,21 @@ class Lease:
 
 def acquire(staging: Path, name: str, *, stale: float, clock: Callable[[], float] = monotonic) -> Lease | None:
     """A new, empty lease; None when somebody holds it. Raises OSError."""
-    make_directory(staging)
     owner, directory = _new_owner(), staging / name
-    draft = staging / f"tmp.{uuid.uuid4().hex}"
-    _make(draft, directory_mode(staging))
-    _make(draft / f"data.{owner}", directory_mode(draft))
-    sign = Sign.create(draft / f"lease.{owner}")
+    draft, base = staging / f"tmp.{uuid.uuid4().hex}", base_of(directory)
     try:
-        os.rename(draft, directory)
+        make_directories(base_of(staging), draft / f"data.{owner}")
+        sign = Sign.create(draft / f"lease.{owner}")
+    except BaseException:
+        remove_tree(base, draft)
+        _HELD.discard(str(owner))
+        raise
+    try:
+        rename(base, draft, base, directory)
     except OSError as error:
         # On NFS a rename that succeeded can report an error, when the reply was lost: look for one's own name.
         if not (directory / f"data.{owner}").is_dir():
-            shutil.rmtree(draft, ignore_errors=True)
+            remove_tree(base, draft)
             sign.close()
             _HELD.discard(str(owner))
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
@@ -241,7 +249,7 @@ def take_over(directory: Path, seen: Observation, *, stale: float, clock: Callab
     owner = _new_owner()
     mine = directory / f"data.{owner}"
     try:
-        os.rename(directory / f"data.{seen.owner}", mine)
+        rename(base_of(mine), directory / f"data.{seen.owner}", base_of(mine), mine)
     except OSError:
         if not mine.is_dir():
             _HELD.discard(str(owner))
@@ -249,7 +257,11 @@ def take_over(directory: Path, seen: Observation, *, stale: float, clock: Callab
     formers = _formers(directory, seen.owner, str(owner))
     signs = {former: directory / f"lease.{former}" for former in formers}
     trusted = all(_closed(former, path, parse_sign(read_sign(path))) for former, path in signs.items())
-    sign = Sign.create(directory / f"lease.{owner}")
+    try:
+        sign = Sign.create(directory / f"lease.{owner}")
+    except BaseException:
+        _HELD.discard(str(owner))  # what was taken over can be taken over again
+        raise
     return Lease(directory, owner, sign, stale=stale, formers=formers, trusted=trusted, clock=clock)
 
 
@@ -287,9 +299,9 @@ def _clear_shell(directory: Path) -> None:
     """A directory without `data.*`, left by hand or by an interrupted removal: make it acquirable."""
     for name in os.listdir(directory):
         if name.startswith(("lease.", "journal.")):
-            (directory / name).unlink(missing_ok=True)
+            remove(base_of(directory), directory / name)
     with suppress(OSError):
-        directory.rmdir()
+        remove_directory(base_of(directory), directory)
 
 
 def _clear_drafts(staging: Path) -> None:
@@ -300,9 +312,4 @@ def _clear_drafts(staging: Path) -> None:
                 names = os.listdir(staging / draft)
                 owners = [name.removeprefix("data.") for name in names if name.startswith("data.")]
                 if owners and all(_dead(owner, staging / draft / f"lease.{owner}") for owner in owners):
-                    shutil.rmtree(staging / draft, ignore_errors=True)
-
-
-def _make(path: Path, mode: int) -> None:
-    os.mkdir(path)
-    allow(path, mode)
+                    remove_tree(base_of(staging / draft), staging / draft)

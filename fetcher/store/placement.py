@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Protocol
 
 from fetcher.artifact import Listing, RemoteFile
-from fetcher.filesystem import make_directory, sync_directory, write_durably
+from fetcher.filesystem import sync_directory
 from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
+from fetcher.store.layout import base_of, fence_of
 from fetcher.store.lease import Lease
 
 Step = Callable[[str], None]
@@ -65,8 +66,9 @@ def intact(manifest: Manifest, location: Path) -> bool:
 def seal(data: Path, manifest: Manifest, *, mode: int) -> None:
     """Sync all directories of `data` bottom-up, then write and sync the manifest into it. The files are synced already."""
     target = data / RELATIVE_PATH
-    make_directory(target.parent)
+    fence = fence_of(target)
+    fence.make_directories(target.parent)
     for directory, _, _ in os.walk(data, topdown=False):
         sync_directory(Path(directory))
-    write_durably(target, manifest.to_bytes(), mode=mode)
+    fence.replace_file(base_of(target), target, manifest.to_bytes(), mode=mode)
     sync_directory(data)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,8 +19,10 @@ from fetcher.integrity.digests import new_chunk_hasher
 from fetcher.integrity.frontier import chunk_digest, read_pieces
 from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.planning.ranges import chunk_count, chunk_range
+from fetcher.store.beneath import Fence, remove, remove_directory, remove_tree, rename
 from fetcher.store.ingest import StagedFile
 from fetcher.store.journal import Journal, Journalled, JournalledChunk, JournalledFile, read_journals
+from fetcher.store.layout import base_of
 from fetcher.store.lease import Lease
 
 
@@ -29,7 +31,10 @@ def left_behind(lease: Lease) -> Journalled:
     journals = [lease.directory / f"journal.{former}" for former in lease.formers]
     # One's own comes last: it speaks of what was already continued, when a listing is made anew.
     found = read_journals([*journals, lease.journal_path])
+    fence = Fence(base_of(lease.data), lease.data)
+    fence.restore([lease.data / RELATIVE_PATH])
     if (manifest := Manifest.read(lease.data / RELATIVE_PATH)) is not None:
+        fence.restore(lease.data / entry.path for entry in manifest.files)
         found.authenticated |= manifest.authenticated
         for entry in manifest.files:
             if entry.identity is not None:
@@ -45,17 +50,17 @@ def clear_strangers(lease: Lease, files: Iterable[RemoteFile]) -> None:
         for name in names:
             path = Path(directory) / name
             if path.relative_to(lease.data).as_posix() not in wanted:
-                path.unlink(missing_ok=True)
+                remove(base_of(path), path)
         with suppress(OSError):
             if Path(directory) != lease.data:
-                os.rmdir(directory)
+                remove_directory(base_of(Path(directory)), Path(directory))
 
 
 def forget_what_was_left(lease: Lease, journal: Journal) -> None:
     """All that can be continued is in `journal`: the former owners' records and manifest are no longer needed."""
     journal.sync()
     sync_directory(lease.directory)
-    shutil.rmtree(lease.data / RELATIVE_PATH.parent, ignore_errors=True)
+    remove_tree(base_of(lease.data), lease.data / RELATIVE_PATH.parent)
     lease.forget_formers()
 
 
@@ -131,19 +136,19 @@ def _moved(
         old = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return None
-    draft = path.with_name(f".{path.name[:200]}.moving")
+    draft = path.with_name(f".{uuid.uuid4().hex}.moving")  # the file's own name may be as long as a name can be
     try:
         staged = StagedFile.create(file, draft, journal)
         if not _filled(staged, old, chunks, size=size, stopped=stopped):
             return None
-        os.rename(draft, path)
+        rename(base_of(draft), draft, base_of(path), path)
         staged.path = path
         return staged
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         for each in (draft, path):
-            each.unlink(missing_ok=True)
+            remove(base_of(each), each)
         journal.drop(file.path)
         return None
     finally:

@@ -11,7 +11,7 @@ from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.settings import Settings
 from fetcher.store.hub_cache import HubCache
 from fetcher.store.in_place import InPlace
-from fetcher.store.keyed import Keyed, finish_swaps
+from fetcher.store.keyed import Keyed, finish_exchanges, finish_swaps
 from fetcher.store.placement import Placement, intact
 
 
@@ -45,7 +45,9 @@ def hit(placement: Placement, ref: ArtifactRef, settings: Settings) -> Manifest 
 
 def recover(settings: Settings) -> None:
     """Finish what a killed command began at this place."""
-    finish_swaps(settings.dest or settings.cache_dir)
+    root = settings.dest or settings.cache_dir
+    finish_swaps(root)
+    finish_exchanges(root)
 
 
 def contradiction(path: str, expected: Digest, listed: Digest) -> DigestMismatch:

@@ -80,6 +80,9 @@ def test_a_keyed_refresh_by_exchange(origin: Origin, kills: Kills, finish: Succe
         assert not fetched_files(origin)
         assert visible(root / KEY) == NEW
         assert_verified(root / KEY)
+        # Also when the kill came between the exchange and the rename that follows it: the old version is not left in staging.
+        assert not list((root / ".fetcher" / "staging").rglob("data.*"))
+        assert [visible(each) for each in (root / ".fetcher" / "old").iterdir()] == [OLD]
 
 
 def test_a_keyed_refresh_by_two_renames_that_any_later_command_completes(

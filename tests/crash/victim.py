@@ -22,8 +22,9 @@ from fetcher.store import keyed
 def main(told: dict[str, Any]) -> int:
     """JSON holds the fields of Settings, and of what befalls the process:
 
-    `kill_at` is the number of the step at which SIGKILL comes (every step's name goes to stdout); `kill_on` the name of the
-    event at which it does; `exchange` false takes the atomic exchange away; `user`, `group` and `umask` are its own.
+    `kill_at` is the number of the step at which SIGKILL comes (every step's name goes to stdout), `stop_at` that at which
+    SIGSTOP does; `kill_on` is the name of the event at which it is killed; `exchange` false takes the atomic exchange away;
+    `user`, `group` and `umask` are its own.
     """
     os.umask(told.pop("umask", 0o022))
     if "user" in told:
@@ -31,7 +32,7 @@ def main(told: dict[str, Any]) -> int:
     if not told.pop("exchange", True):
         vars(keyed)["exchange"] = lambda *_: False
     kill_on = told.pop("kill_on", None)
-    kill_at, seen = told.pop("kill_at", None), 0
+    kill_at, stop_at, seen = told.pop("kill_at", None), told.pop("stop_at", None), 0
     uri = told.pop("uri", "hf://org/model")
 
     def step(name: str) -> None:
@@ -39,6 +40,8 @@ def main(told: dict[str, Any]) -> int:
         print(name, flush=True)
         if seen == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
+        if seen == stop_at:
+            os.kill(os.getpid(), signal.SIGSTOP)
         seen += 1
 
     def on_event(event: Event) -> None:

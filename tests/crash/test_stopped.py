@@ -1,0 +1,73 @@
+"""Stopped at any step of a commit, outlived, and continued: an owner that lost its lease changes nothing that is published."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from fetcher.testing.origin import Origin
+from tests.crash.conftest import NEW, OLD, Successor, Victims
+from tests.lab.waiting import wait_until
+
+LAYOUTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "keyed": ("cache_dir", {}),
+    "keyed, without exchange": ("cache_dir", {"exchange": False}),
+    "in place": ("dest", {}),
+    "hf-cache": ("cache_dir", {"layout": "hf-cache"}),
+}
+THIRD = {**NEW, "config.json": b'{"seed": "c"}', "tokenizer.json": b"[]"}
+"""What its successor publishes: fewer files than the stopped owner knows of, and other content."""
+del THIRD["model.safetensors.index.json"]
+
+
+def everything(root: Path) -> dict[str, bytes | str]:
+    """All that readers see: files and links, our manifests among them."""
+    private = root / ".fetcher"
+    return {
+        path.relative_to(root).as_posix(): str(path.readlink()) if path.is_symlink() else path.read_bytes()
+        for path in root.rglob("*")
+        if (path.is_symlink() or path.is_file())
+        and not any(path.is_relative_to(private / name) for name in ("staging", "old", "ready", "usage"))
+    }
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_stopped_owner_changes_nothing_that_its_successor_published(
+    layout: str, origin: Origin, victims: Victims, finish: Successor, tmp_path: Path
+) -> None:
+    option, told = LAYOUTS[layout]
+    plain = {name: value for name, value in told.items() if name != "exchange"}
+    again: dict[str, Any] = {"refresh": "on-change", "lease_stale": 1.0}
+    repository = origin.add_repo("org/model", OLD)
+    finish(**{option: tmp_path / "old", **plain})
+    for number in steps(victims, origin, repository, tmp_path, option, told):
+        root = tmp_path / f"stopped-{number}"
+        shutil.copytree(tmp_path / "old", root, symlinks=True)
+        origin.update_repo(repository, NEW)
+        stopped = victims.start(**{option: root, **again, "stop_at": number, **told})
+        wait_until(lambda: psutil.Process(stopped.pid).status() == psutil.STATUS_STOPPED, "the owner to stop")  # noqa: B023
+        origin.update_repo(repository, THIRD)
+        finish(**{option: root, **again, **plain})
+        published = everything(root)
+        stopped.send_signal(signal.SIGCONT)
+        assert stopped.wait(timeout=30) in (0, 74, 75)
+        assert everything(root) == published
+        shutil.rmtree(root)
+
+
+def steps(
+    victims: Victims, origin: Origin, repository: Any, tmp_path: Path, option: str, told: dict[str, Any]
+) -> Iterator[int]:
+    """The number of each step of a refresh, but for those after which nothing is left to do."""
+    shutil.copytree(tmp_path / "old", tmp_path / "whole", symlinks=True)
+    origin.update_repo(repository, NEW)
+    code, names, stderr = victims.run(**{option: tmp_path / "whole", "refresh": "on-change", **told})
+    assert code == 0, stderr
+    assert len(names) >= 3
+    yield from range(len(names))
