@@ -127,6 +127,8 @@ def _failure(error: BaseException, interrupted: str) -> tuple[int, dict[str, Any
 
 
 def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError, AttributeError):
-            stream.flush()
+    for name in ("stdout", "stderr"):
+        try:
+            getattr(sys, name).flush()
+        except (OSError, ValueError, AttributeError):
+            setattr(sys, name, None)  # the interpreter would flush it again at its end, fail, and make the exit code 120

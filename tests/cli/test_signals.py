@@ -28,10 +28,15 @@ every_signal = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT,
 
 @pytest.fixture(autouse=True)
 def heeding() -> Iterator[None]:
-    """What is started here heeds SIGHUP, also where these tests run under nohup, which makes everybody ignore it."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    """What is started here heeds signals, also where these tests run in the background of a shell or under nohup, which makes
+    everybody ignore SIGINT and SIGHUP."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGINT)}
+    for number, handler in before.items():
+        if handler == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def ended(process: subprocess.Popen[str], number: signal.Signals) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import json
 import subprocess
+import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -198,6 +199,10 @@ EQUAL: dict[str, Make] = {
 @pytest.mark.parametrize("name", EQUAL)
 def test_both_bring_the_same(name: str, both: Both) -> None:
     their, our = both(EQUAL[name])
+    if not hasattr(tarfile, "data_filter") and "extractall() got an unexpected keyword argument 'filter'" in their.log:
+        # Python before 3.11.4, as Debian 12 has it: theirs can't unpack any tar there.
+        assert (our.code, our.trees != [{}]) == (0, True), our.log
+        return
     assert (their.code, our.code) == (0, 0), (their.log, our.log)
     assert our.trees == their.trees
 
@@ -319,7 +324,8 @@ class TestIntendedDifferences:
     def test_a_link_in_an_archive(self, both: Both) -> None:
         """Theirs keeps it a link. Ours has a file of the same content: links from outside are never made on the volume."""
         their, our = both(linked)
-        assert their.trees == [{"blobs/weights": b"x", "weights": "-> blobs/weights"}]
+        if hasattr(tarfile, "data_filter"):  # else theirs can't unpack any tar
+            assert their.trees == [{"blobs/weights": b"x", "weights": "-> blobs/weights"}]
         assert (our.code, our.trees) == (0, [{"blobs/weights": b"x", "weights": b"x"}])
 
     def test_a_name_that_is_escaped_in_its_address(self, both: Both) -> None:

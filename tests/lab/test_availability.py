@@ -66,7 +66,10 @@ class TestExtras:
 
     def made(self, checkout: Path, *arguments: str) -> str:
         command = ["make", "--dry-run", "--no-print-directory", *arguments]
-        return subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True, timeout=60).stdout
+        # These tests may run below a `make test EXTRAS=...` themselves.
+        environ = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKEOVERRIDES", "EXTRAS")}
+        done = subprocess.run(command, cwd=checkout, env=environ, capture_output=True, text=True, check=True, timeout=60)
+        return done.stdout
 
     def test_more_of_them_are_installed(self, checkout: Path) -> None:
         assert "-e '.[dev,torch]'" in self.made(checkout, "test", "EXTRAS=dev,torch")

@@ -213,6 +213,11 @@ class TestEviction:
         assert truth.resident < 0.2 * SIZE  # looking brought some in
 
 
+def _faults(fd: int) -> int | None:
+    with mapped(fd, 0, SIZE) as window:
+        return window.faults(alone=True) if window else None
+
+
 class TestStranger:
     """UID 65532 on a root-owned file: mincore calls every page resident, and cachestat is refused."""
 
@@ -270,19 +275,22 @@ class TestStranger:
     @on_disk
     @pytest.mark.parametrize("absent", [set(), {0}, {1000}, set(range(1000, 1200))], ids=len)
     def test_what_was_missing_shows_when_all_is_brought_in(self, foreign: Path, absent: set[int]) -> None:
-        make_cold(foreign)
-        make_warm(foreign, set(range(PAGES)) - absent)
+        """The kernel takes pages away when it likes, also of the code that counts here. That only adds faults, so one of a few
+        counts must be exact, and none too low."""
 
-        def faults(descriptor: int, size: int) -> int | None:
-            with mapped(descriptor, 0, size) as window:
-                return window.faults(alone=True) if window else None
+        def faults() -> int | None:
+            make_cold(foreign)
+            make_warm(foreign, set(range(PAGES)) - absent)
+            with opened(foreign) as fd:
+                counted = as_nobody(lambda: _faults(fd))
+                assert measure(fd).complete
+            return counted
 
-        with opened(foreign) as fd, opened(Path(__file__)) as other:
-            # The faults of a process are counted, so pages of the code that counts must not be among them: it runs once before.
-            as_nobody(lambda: faults(other, PAGE))
-            assert measure(fd).resident == SIZE - len(absent) * PAGE
-            assert as_nobody(lambda: faults(fd, SIZE)) == len(absent)
-            assert measure(fd).complete
+        counts = [faults()]
+        while counts[-1] != len(absent) and len(counts) < 5:
+            counts.append(faults())
+        assert counts[-1] == len(absent), counts
+        assert all(count is not None and count >= len(absent) for count in counts)
 
     @on_disk
     @pytest.mark.parametrize("absent", [set(range(1000, 1200)), set(range(0, PAGES, 20))], ids=["a stretch", "every twentieth"])
