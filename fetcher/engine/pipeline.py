@@ -42,7 +42,7 @@ from fetcher.host.memory import memory_left
 from fetcher.host.processors import cpu_count
 from fetcher.manifest import Manifest
 from fetcher.planning.memory import plan_memory
-from fetcher.planning.paths import refuse_hostile_paths
+from fetcher.planning.paths import each_once, look_alikes, refuse_hostile_paths
 from fetcher.planning.selection import select
 from fetcher.settings import Settings
 from fetcher.sources.base import Source
@@ -50,6 +50,7 @@ from fetcher.store.journal import Journal
 from fetcher.store.keyed import sweep_old
 from fetcher.store.layout import Root
 from fetcher.store.lease import Lease
+from fetcher.store.names import refuse_taken_for_one
 from fetcher.store.placement import Placement, Step, seal
 from fetcher.store.selector import contradiction, hit, recover
 
@@ -156,6 +157,8 @@ class Pipeline:
             listing = await self._list(patience)
             files = self._checked(listing)
             total = total_size(files)
+            if names := look_alikes(file.path for file in files):
+                await _to_its_end(refuse_taken_for_one, names, lease.data)
             with closing(self._journal(lease)) as journal:
                 if listing.authenticated:
                     journal.authenticated()
@@ -180,9 +183,7 @@ class Pipeline:
         return await self.source.list(await ask(self.source.resolve), ask)
 
     def _checked(self, listing: Listing) -> tuple[RemoteFile, ...]:
-        refuse_hostile_paths(file.path for file in listing.files)
-        chosen = select(listing.files, include=self.ref.include, exclude=self.ref.exclude)
-        files = pinned(chosen, self.settings)
+        files = chosen(listing, self.ref, self.settings)
         self.emit(Resolved(redact(self.ref.uri), listing.revision, len(files), total_size(files)))
         return files
 
@@ -260,6 +261,16 @@ class Pipeline:
             cached=cached,
             stale=stale,
         )
+
+
+def chosen(listing: Listing, ref: ArtifactRef, settings: Settings) -> tuple[RemoteFile, ...]:
+    """What is to be fetched, with the user's pins. What the selection leaves out is not judged.
+
+    Raises NotFound, HostilePath, DigestMismatch, DigestUnavailable.
+    """
+    files = each_once(select(listing.files, include=ref.include, exclude=ref.exclude))
+    refuse_hostile_paths(file.path for file in files)
+    return pinned(files, settings)
 
 
 def pinned(files: Iterable[RemoteFile], settings: Settings) -> tuple[RemoteFile, ...]:

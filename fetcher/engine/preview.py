@@ -7,13 +7,11 @@ from pathlib import Path
 
 from fetcher.artifact import ArtifactRef, RemoteFile, redact, total_size
 from fetcher.engine import placement_of
-from fetcher.engine.pipeline import pinned
+from fetcher.engine.pipeline import chosen
 from fetcher.engine.retry import Asker, Patience
 from fetcher.events import Resolving, Subscriber, silent
 from fetcher.filesystem import existing_parent, free_bytes
 from fetcher.manifest import Manifest
-from fetcher.planning.paths import refuse_hostile_paths
-from fetcher.planning.selection import select
 from fetcher.settings import Settings
 from fetcher.sources import open_source
 from fetcher.store.selector import hit
@@ -51,11 +49,11 @@ async def preview(ref: ArtifactRef, settings: Settings, on_event: Subscriber = s
         listing = await source.list(await ask(source.resolve), ask)
     finally:
         await source.aclose()
-    refuse_hostile_paths(file.path for file in listing.files)
-    chosen = {each.path: each for each in pinned(select(listing.files, include=ref.include, exclude=ref.exclude), settings)}
+    wanted = {each.path: each for each in chosen(listing, ref, settings)}
     placement = placement_of(ref, settings)
     present = placement.present()
-    files = tuple(_planned(file, chosen.get(file.path), present) for file in listing.files)
+    listed = {file.path: file for file in listing.files}
+    files = tuple(_planned(file, wanted.get(file.path), present) for file in listed.values())
     manifest = Manifest.for_request(ref, revision=listing.revision, files=(), created="", version="")
     return Preview(
         cache_key=ref.key,
@@ -63,7 +61,7 @@ async def preview(ref: ArtifactRef, settings: Settings, on_event: Subscriber = s
         revision=listing.revision,
         path=placement.location(manifest),
         files=files,
-        bytes_total=total_size(chosen.values()),
+        bytes_total=total_size(wanted.values()),
         bytes_to_fetch=sum(file.size or 0 for file in files if file.state == "fetch"),
         free_bytes=free_bytes(existing_parent(placement.anchor)),
         cached=hit(placement, ref, settings) is not None,

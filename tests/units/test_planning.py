@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import posixpath
-from pathlib import PurePosixPath, PureWindowsPath
 
 import pytest
 from huggingface_hub.utils._paths import filter_repo_objects
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fetcher.artifact import CHUNK_SIZE, RemoteFile
-from fetcher.errors import HostilePath, NotFound
-from fetcher.planning.paths import refuse_hostile_paths
+from fetcher.artifact import CHUNK_SIZE, Digest, RemoteFile
+from fetcher.errors import DigestMismatch, HostilePath, NotFound
+from fetcher.planning.paths import each_once, look_alikes, refuse_hostile_paths
 from fetcher.planning.ranges import chunk_count, chunk_range
 from fetcher.planning.selection import select
 
@@ -28,7 +27,7 @@ class TestPaths:
     @pytest.mark.parametrize(
         "path",
         [
-            "", "/etc/passwd", "../up", "a/../b", "a/./b", "a//b", "a/", "back\\slash", "C:drive", "nul\0", "line\nbreak",
+            "", "/etc/passwd", "../up", "a/../b", "a/./b", "a//b", "a/", "back\\slash", "nul\0", "line\nbreak",
             ".fetcher/x", "a/.FETCHER/x", "\udcff", "x" * 256, "/".join(["d" * 200] * 11),
         ],
     )  # fmt: skip
@@ -36,24 +35,44 @@ class TestPaths:
         with pytest.raises(HostilePath):
             refuse_hostile_paths(["config.json", path])
 
-    @pytest.mark.parametrize(
-        "paths",
-        [
-            ["a", "A"],
-            ["stra\u00dfe", "STRASSE"],
-            ["caf\u00e9", "cafe\u0301"],
-            ["a", "a/b"],
-            ["A", "a/b"],
-            ["d/a", "D/b"],
-            ["a", "a"],
-        ],
-    )
-    def test_two_that_some_filesystem_takes_for_one_are_refused(self, paths: list[str]) -> None:
-        with pytest.raises(HostilePath):
+    @pytest.mark.parametrize("paths", [["a", "a/b"], ["a/b/c", "a/b"], ["x/y/z/file", "x"]])
+    def test_a_file_where_another_path_needs_a_directory_is_refused(self, paths: list[str]) -> None:
+        with pytest.raises(HostilePath, match="needs a directory"):
             refuse_hostile_paths(paths)
 
+    @pytest.mark.parametrize(
+        ("paths", "names"),
+        [
+            (["README.md", "readme.md"], ("README.md", "readme.md")),
+            (["stra\u00dfe", "STRASSE"], ("stra\u00dfe", "STRASSE")),
+            (["caf\u00e9", "cafe\u0301"], ("caf\u00e9", "cafe\u0301")),
+            (["Data/a", "data/b"], ("Data", "data")),
+            (["A", "a/b"], ("A", "a")),
+            (["x/y/K/1", "x/y/\u212a/2", "x/y/k/3"], ("K", "\u212a", "k")),
+        ],
+    )
+    def test_names_that_only_some_filesystems_tell_apart_are_legal_and_told(
+        self, paths: list[str], names: tuple[str, ...]
+    ) -> None:
+        refuse_hostile_paths(paths)
+        assert look_alikes(paths) == (names,)
+
+    def test_names_alike_in_two_directories_are_no_look_alikes(self) -> None:
+        assert look_alikes(["a/README.md", "b/readme.md", "a/sub/x", "a/sub/y"]) == ()
+
+    def test_one_that_is_listed_twice_with_the_same_content_is_one_file(self) -> None:
+        file = RemoteFile("a.bin", 3, (Digest("sha256", "1" * 64),))
+        assert each_once([file, RemoteFile("b.bin", 1), file]) == (file, RemoteFile("b.bin", 1))
+
+    @pytest.mark.parametrize("other", [RemoteFile("a", 4), RemoteFile("a", 3, (Digest("sha256", "1" * 64),))])
+    def test_one_that_is_listed_twice_with_two_contents_is_refused(self, other: RemoteFile) -> None:
+        with pytest.raises(DigestMismatch, match="'a' twice, with different contents"):
+            each_once([RemoteFile("a", 3), other])
+
     def test_ordinary_ones_pass(self) -> None:
-        refuse_hostile_paths(["config.json", "a/b/c.bin", "a/b/d.bin", ".gitattributes", "\u6a21\u578b.safetensors", "a..b"])
+        refuse_hostile_paths(
+            ["config.json", "a:b.json", "C:x", "a/b/c.bin", "a/b/d.bin", ".gitattributes", "\u6a21\u578b.safetensors", "a..b"]
+        )
 
     @given(st.lists(st.text("ab./\\~: \0C", max_size=12), max_size=5))
     def test_what_passes_stays_below_its_directory(self, paths: list[str]) -> None:
@@ -63,7 +82,6 @@ class TestPaths:
             return
         for path in paths:
             assert posixpath.normpath(posixpath.join("/root", path)) == f"/root/{path}"
-            assert PureWindowsPath(path).parts == PurePosixPath(path).parts
             assert not any(other.startswith(f"{path}/") for other in paths)
 
     @settings(max_examples=25)
