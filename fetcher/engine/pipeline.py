@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -61,7 +61,8 @@ ASK_FOR = 15.0
 LEAST_ROOM = 64 * 1024 * 1024
 """Bytes of page cache that are counted on however small the cgroup: a chunk of each of four files."""
 CHANGES = 2
-"""Times an artifact is listed anew because its source changed while it was fetched."""
+"""Times an artifact is listed anew because its source changed while it was fetched. The last time, what no
+digest vouches for is fetched in one piece."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,19 +135,22 @@ class Pipeline:
         for attempt in range(CHANGES + 1):
             try:
                 with one_error():
-                    gathered = await self._gathered(lease, patience)
+                    gathered = await self._gathered(lease, patience, whole=attempt == CHANGES)
             except ContentChanged as error:
                 if attempt == CHANGES:
                     raise
-                self.emit(Warned(error.reason, f"{error.message}; asking the source again"))
+                how = "again" if attempt + 1 < CHANGES else "once more, for each file without a digest in one piece"
+                self.emit(Warned(error.reason, f"{error.message}; asking the source {how}"))
             else:
                 await _to_its_end(self._commit, lease, gathered.manifest, gathered.listing)
                 return self._result(gathered.manifest, fetched=gathered.fetched)
         raise AssertionError("unreachable")
 
-    async def _gathered(self, lease: Lease, patience: Patience) -> Gathered:
-        """All that is listed, staged and verified. The lease shows life from before the listing on, which a source may take
-        minutes to give."""
+    async def _gathered(self, lease: Lease, patience: Patience, *, whole: bool) -> Gathered:
+        """All that is listed, staged and verified; `whole`: see `in_one_piece`.
+
+        The lease shows life from before the listing on, which a source may take minutes to give.
+        """
         transfer: Transfer | None = None
         total: int | None = None
 
@@ -155,6 +159,8 @@ class Pipeline:
 
         async with kept_alive(lease, progress=progress):
             listing = await self._list(patience)
+            if whole:
+                listing = in_one_piece(listing, self.settings.expect)
             files = self._checked(listing)
             total = total_size(files)
             if names := look_alikes(file.path for file in files):
@@ -261,6 +267,19 @@ class Pipeline:
             cached=cached,
             stale=stale,
         )
+
+
+def in_one_piece(listing: Listing, pins: Container[str]) -> Listing:
+    """`listing` for a source whose answers contradict each other: a file without digest or pin is to come in one answer.
+
+    One answer of one server is one content, whatever the validators say. None of them is recorded then, and no revision that
+    is made of them: what another server says later must not pass for this content.
+    """
+    files = tuple(
+        file if file.digests or file.path in pins else replace(file, ranges=False, validator=None) for file in listing.files
+    )
+    disputed = any(before.validator != after.validator for before, after in zip(listing.files, files, strict=True))
+    return replace(listing, files=files, revision=None if disputed else listing.revision)
 
 
 def chosen(listing: Listing, ref: ArtifactRef, settings: Settings) -> tuple[RemoteFile, ...]:

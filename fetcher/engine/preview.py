@@ -70,6 +70,6 @@ async def preview(ref: ArtifactRef, settings: Settings, on_event: Subscriber = s
 
 def _planned(file: RemoteFile, chosen: RemoteFile | None, present: Manifest | None) -> PlannedFile:
     known = present.file(file.path) if present else None
-    state = "held" if known and chosen and known.identity == chosen.identity else "fetch"
+    state = "held" if known and chosen and chosen.identity and known.identity == chosen.identity else "fetch"
     digests = (chosen or file).digests
     return PlannedFile(file.path, file.size, tuple(str(each) for each in digests), state if chosen else "skipped")

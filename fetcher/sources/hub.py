@@ -40,7 +40,7 @@ from fetcher.sources.base import Asking, Body, Capabilities, once
 from fetcher.sources.locations import Location, expiry
 from fetcher.transport.client import Answer, Credentials, HttpTransport, address_from, origin_of
 from fetcher.transport.headers import given_headers, variable_for
-from fetcher.transport.ranges import check_part, check_whole, range_header, validator
+from fetcher.transport.ranges import check_part, check_whole, parts_differ, range_header, validator
 
 _PAGE_LIMIT = 32 * 1024 * 1024
 """Bytes of one page: 1,000 entries of 4 KiB paths and 20 numbers each are 8 MB."""
@@ -182,7 +182,7 @@ class HubSource:
         else:
             length = check_whole(answer.status, answer.headers, size=file.size) or file.size
         seen = validator(answer.headers)
-        if location.validator is not None and seen is not None and seen != location.validator:
+        if byte_range is not None and parts_differ(file, location.validator, seen):
             self._forget(file, location)
             raise ContentChanged(f"{file.path} was replaced at the server while it was fetched", path=file.path)
         location.validator = location.validator or seen

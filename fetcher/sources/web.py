@@ -25,6 +25,7 @@ from fetcher.transport.ranges import (
     check_whole,
     content_length,
     parse_content_range,
+    parts_differ,
     range_header,
     refuse_encoded,
     validator,
@@ -183,8 +184,7 @@ class WebSource:
     def _judged(self, answer: Answer, file: RemoteFile, byte_range: ByteRange | None) -> int | None:
         if answer.status == 416:
             raise ContentChanged("the file is shorter now than when it was first asked for", path=file.path)
-        seen = validator(answer.headers)
-        if file.validator is not None and seen is not None and seen != file.validator:
+        if parts_differ(file, file.validator, validator(answer.headers)):
             raise ContentChanged(f"{file.path} was replaced at the server while it was fetched", path=file.path)
         if byte_range is not None:
             check_part(answer.status, answer.headers, wanted=byte_range, size=file.size)

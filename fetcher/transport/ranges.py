@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from fetcher.artifact import ByteRange
+from fetcher.artifact import ByteRange, RemoteFile
 from fetcher.errors import BadResponse, ContentChanged, RangesUnsupported
 
 
@@ -43,6 +43,15 @@ def validator(headers: Mapping[str, str]) -> str | None:
         return f"etag {etag}"
     modified = headers.get("Last-Modified", "").strip()
     return f"modified {modified}" if modified else None
+
+
+def parts_differ(file: RemoteFile, known: str | None, seen: str | None) -> bool:
+    """Whether two answers with these validators may be parts of two contents, which nothing would notice later.
+
+    Replicas and edges of a content network give one content several ETags and times. So where a digest will decide, a
+    validator is only a hint, and the parts are put together.
+    """
+    return not file.digests and known is not None and seen is not None and seen != known
 
 
 def refuse_encoded(headers: Mapping[str, str]) -> None:
