@@ -21,6 +21,7 @@ from collections.abc import Callable, Container, Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TypeVar
 
 from fetcher import __version__
@@ -43,7 +44,9 @@ from fetcher.host.processors import cpu_count
 from fetcher.manifest import Manifest
 from fetcher.planning.memory import plan_memory
 from fetcher.planning.paths import each_once, look_alikes, refuse_hostile_paths
+from fetcher.planning.pointers import LONGEST, refuse_pointer
 from fetcher.planning.selection import select
+from fetcher.planning.sets import incomplete_sets
 from fetcher.settings import Settings
 from fetcher.sources.base import Source
 from fetcher.store.journal import Journal
@@ -173,6 +176,7 @@ class Pipeline:
                 prepared = await _to_its_end(prepare, files, preparation, stop=stopping.set)
                 transfer = self._transfer(prepared, lease, journal, files, patience)
                 entries = prepared.settled | await transfer.run()
+                await _to_its_end(_refuse_pointers, files, lease.data)
         manifest = Manifest.for_request(
             self.ref,
             revision=listing.revision,
@@ -191,6 +195,7 @@ class Pipeline:
     def _checked(self, listing: Listing) -> tuple[RemoteFile, ...]:
         files = chosen(listing, self.ref, self.settings)
         self.emit(Resolved(redact(self.ref.uri), listing.revision, len(files), total_size(files)))
+        warn_of_incomplete_sets(files, self.emit)
         return files
 
     def _journal(self, lease: Lease) -> Journal:
@@ -320,6 +325,20 @@ def pinned(files: Iterable[RemoteFile], settings: Settings) -> tuple[RemoteFile,
 def _with_pins(listed: Iterable[RemoteFile], chosen: Iterable[RemoteFile]) -> tuple[RemoteFile, ...]:
     pinned = {file.path: file for file in chosen}
     return tuple(pinned.get(file.path, file) for file in listed)
+
+
+def warn_of_incomplete_sets(files: Iterable[RemoteFile], emit: Subscriber) -> None:
+    """A part alone may be what is wanted (each node its own), so it is said and no error."""
+    for each in incomplete_sets(file.path for file in files):
+        emit(Warned("IncompleteSet", f"{each.example} is one of {each.total} parts; fetched of them: {each.present}"))
+
+
+def _refuse_pointers(files: Iterable[RemoteFile], data: Path) -> None:
+    """Raises LfsPointer for a staged file that no digest vouches for; what was reused from the version before is judged too."""
+    for file in files:
+        path = data / file.path
+        if not file.digests and path.is_file() and path.stat().st_size < LONGEST:
+            refuse_pointer(file.path, path.read_bytes())
 
 
 async def _to_its_end(call: Callable[..., T], *arguments: object, stop: Callable[[], None] | None = None) -> T:
