@@ -177,8 +177,7 @@ class HubSource:
         if answer.status == 416:
             raise ContentChanged("the file is shorter than its listing says", path=file.path)
         if byte_range is not None:
-            check_part(answer.status, answer.headers, wanted=byte_range, size=file.size)
-            length: int | None = len(byte_range)
+            length: int | None = check_part(answer.status, answer.headers, wanted=byte_range, size=file.size)
         else:
             length = check_whole(answer.status, answer.headers, size=file.size) or file.size
         seen = validator(answer.headers)
