@@ -45,7 +45,7 @@ from fetcher.manifest import Manifest
 from fetcher.planning.memory import plan_memory
 from fetcher.planning.paths import each_once, look_alikes, refuse_hostile_paths
 from fetcher.planning.pointers import LONGEST, refuse_pointer
-from fetcher.planning.selection import select
+from fetcher.planning.selection import in_vain, select
 from fetcher.planning.sets import incomplete_sets
 from fetcher.settings import Settings
 from fetcher.sources.base import Source
@@ -195,7 +195,7 @@ class Pipeline:
     def _checked(self, listing: Listing) -> tuple[RemoteFile, ...]:
         files = chosen(listing, self.ref, self.settings)
         self.emit(Resolved(redact(self.ref.uri), listing.revision, len(files), total_size(files)))
-        warn_of_incomplete_sets(files, self.emit)
+        warn_of_selection(listing, files, self.ref, self.emit)
         return files
 
     def _journal(self, lease: Lease) -> Journal:
@@ -327,8 +327,10 @@ def _with_pins(listed: Iterable[RemoteFile], chosen: Iterable[RemoteFile]) -> tu
     return tuple(pinned.get(file.path, file) for file in listed)
 
 
-def warn_of_incomplete_sets(files: Iterable[RemoteFile], emit: Subscriber) -> None:
-    """A part alone may be what is wanted (each node its own), so it is said and no error."""
+def warn_of_selection(listing: Listing, files: Iterable[RemoteFile], ref: ArtifactRef, emit: Subscriber) -> None:
+    """What may be a mistake, or meant: a pattern in vain (of a list for many models), a part alone (for each node its own)."""
+    for sentence in in_vain(listing.files, include=ref.include, exclude=ref.exclude):
+        emit(Warned("NoMatch", sentence))
     for each in incomplete_sets(file.path for file in files):
         emit(Warned("IncompleteSet", f"{each.example} is one of {each.total} parts; fetched of them: {each.present}"))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fetcher.artifact import ArtifactRef, RemoteFile, redact, total_size
 from fetcher.engine import placement_of
-from fetcher.engine.pipeline import chosen
+from fetcher.engine.pipeline import chosen, warn_of_selection
 from fetcher.engine.retry import Asker, Patience
 from fetcher.events import Resolving, Subscriber, silent
 from fetcher.filesystem import existing_parent, free_bytes
@@ -50,6 +50,7 @@ async def preview(ref: ArtifactRef, settings: Settings, on_event: Subscriber = s
     finally:
         await source.aclose()
     wanted = {each.path: each for each in chosen(listing, ref, settings)}
+    warn_of_selection(listing, wanted.values(), ref, on_event)
     placement = placement_of(ref, settings)
     present = placement.present()
     listed = {file.path: file for file in listing.files}

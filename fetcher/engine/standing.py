@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fetcher.artifact import ArtifactRef, RemoteFile, total_size
 from fetcher.engine import Artifact, described
-from fetcher.engine.pipeline import pinned, warn_of_incomplete_sets
+from fetcher.engine.pipeline import pinned, warn_of_selection
 from fetcher.engine.rereading import Standing, Unread, Wrong, chunk_digests, wrong_digests
 from fetcher.errors import DigestMismatch, FetchError, LocalIOError, NotFound, from_os_error
 from fetcher.events import BytesHashed, FileVerified, Planned, Resolved, Subscriber
@@ -30,7 +30,7 @@ async def check(ref: ArtifactRef, settings: Settings, *, source: Source, on_even
     listing = await source.list(await source.resolve())
     files = pinned(select(listing.files, include=ref.include, exclude=ref.exclude), settings)
     on_event(Resolved(ref.uri, listing.revision, len(files), total_size(files)))
-    warn_of_incomplete_sets(files, on_event)
+    warn_of_selection(listing, files, ref, on_event)
     on_event(Planned(len(files), total_size(files), total_size(files), 0))
     root = _root(source, files)
     known = Manifest.read(root / RELATIVE_PATH)

@@ -29,6 +29,8 @@ from fetcher.events import (
 
 WINDOW = 10.0
 """Seconds over which a rate is taken: long enough to be readable, short enough to show that something stopped."""
+STILL = 3.0
+"""Seconds without a byte after which no time left is told: the rate of the window sinks until it says days."""
 
 Phase = Literal[
     "starting",
@@ -60,19 +62,25 @@ _PHASES: dict[type[Event], Phase] = {
 class Meter:
     """A running count and its rate."""
 
-    __slots__ = ("_clock", "_marks", "count")
+    __slots__ = ("_clock", "_last", "_marks", "count")
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._marks: deque[tuple[float, int]] = deque()
+        self._last = clock()
         self.count = 0
 
     def add(self, count: int) -> None:
         self.count += count
-        now = self._clock()
+        self._last = now = self._clock()
         # At most ten marks a second, so that a window is a hundred of them.
         if not self._marks or now - self._marks[-1][0] >= 0.1:
             self._marks.append((now, self.count))
+
+    @property
+    def moving(self) -> bool:
+        """Whether anything came during the last `STILL` seconds."""
+        return bool(self._marks) and self._clock() - self._last <= STILL
 
     def rate(self) -> float:
         """How much a second over the last `WINDOW` seconds."""
@@ -153,7 +161,8 @@ class Tally:
     def seconds_left(self) -> float | None:
         """Of the present phase; None while nothing moves, or nobody knows how much is to come."""
         rate, missing = self.rate(), self.total - self.position
-        return missing / rate if rate > 0 and missing >= 0 and self.total else None
+        moving = (self.checked if self.phase == "verifying" else self.received).moving
+        return missing / rate if moving and rate > 0 and missing >= 0 and self.total else None
 
     def _plan(self, files: int, total: int, held: int) -> None:
         self.files, self.total, self.held, self.done = files, total, held, held

@@ -10,6 +10,7 @@ import pytest
 from fetcher.artifact import ArtifactRef
 from fetcher.engine.preview import preview
 from fetcher.errors import CannotWrite, DigestMismatch, HostilePath
+from fetcher.events import Warned
 from fetcher.settings import Settings
 from fetcher.testing.faults import Fault
 from fetcher.testing.listings import extra_files
@@ -89,3 +90,11 @@ async def test_a_file_that_is_listed_with_two_contents_is_refused(origin: Origin
     origin.faults.add(Fault(extra_files("config.json"), path="/tree/"))
     with pytest.raises(DigestMismatch, match="twice, with different contents"):
         await fetch()
+
+
+async def test_a_pattern_in_vain_is_said_while_the_fetch_goes_on(origin: Origin, fetch: Fetcher) -> None:
+    origin.add_repo("org/model", {"config.json": b"{}", "Q4/m.gguf": b"GGUF"})
+    artifact = await fetch(include=("*.json", "m.gguf"))
+    assert contents(artifact.path) == {"config.json": b"{}"}
+    (said,) = [event.message for event in fetch.events if isinstance(event, Warned)]
+    assert said == "--include 'm.gguf' matches no file: a pattern is compared with the whole path, write '*/m.gguf'"

@@ -13,7 +13,7 @@ from fetcher.artifact import CHUNK_SIZE, Digest, RemoteFile
 from fetcher.errors import DigestMismatch, HostilePath, NotFound
 from fetcher.planning.paths import each_once, look_alikes, refuse_hostile_paths
 from fetcher.planning.ranges import chunk_count, chunk_range
-from fetcher.planning.selection import select
+from fetcher.planning.selection import in_vain, select
 
 NAMES = st.lists(st.sampled_from(["a", "b.bin", "c/d.json", "c/e/f.safetensors", "[x]", "A"]), min_size=1, unique=True)
 PATTERNS = st.lists(
@@ -127,6 +127,30 @@ class TestSelection:
             select([RemoteFile("a", 1)], include=(), exclude=("*",))
         with pytest.raises(NotFound, match="there are no"):
             select([], include=(), exclude=())
+
+    @pytest.mark.parametrize(
+        ("pattern", "hint"),
+        [
+            ("Config.json", "case counts, there is 'config.json'"),
+            ("./config.json", "paths begin without ./ and /, write 'config.json'"),
+            ("/Q4/*", "paths begin without ./ and /, write 'Q4/*'"),
+            ("Q4", "that is a directory, write 'Q4/'"),
+            ("m.gguf", "a pattern is compared with the whole path, write '*/m.gguf'"),
+            ("confg.json", "there is 'config.json'"),
+            ("*.onnx", "matches no file"),
+        ],
+    )
+    def test_a_pattern_in_vain_is_said_with_a_hint(self, pattern: str, hint: str) -> None:
+        files = [RemoteFile("config.json", 1), RemoteFile("Q4/m.gguf", 1)]
+        (said,) = in_vain(files, include=("*.json",), exclude=(pattern,))
+        assert said.startswith(f"--exclude {pattern!r} matches no file")
+        assert said.endswith(hint)
+        with pytest.raises(NotFound) as caught:
+            select(files, include=(pattern,), exclude=())
+        assert hint in caught.value.message
+
+    def test_patterns_that_match_are_not_in_vain(self) -> None:
+        assert in_vain([RemoteFile("a/b", 1)], include=("*", "a/", "?/b"), exclude=("*b",)) == ()
 
     @given(NAMES, PATTERNS, PATTERNS)
     def test_it_is_what_the_hubs_client_selects(self, names: list[str], include: list[str], exclude: list[str]) -> None:
