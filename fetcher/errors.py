@@ -25,7 +25,8 @@ failed, on which file, and what to do next; it never holds a credential.
     │   │   ├── BadResponse      69  a response that breaks the protocol
     │   │   └── RateLimited      75
     │   ├── RangesUnsupported    69  the server sent the whole file instead of a range
-    │   └── ContentChanged       65  the source replaced the file while it was fetched
+    │   ├── ContentChanged       65  the source replaced the file while it was fetched
+    │   └── LfsPointer           65  a Git LFS pointer in the place of the file
     ├── DigestMismatch           65
     │   └── DigestUnavailable    65
     ├── MalformedArchive         65  broken, or made to do harm
@@ -168,6 +169,13 @@ class ContentChanged(SourceError):
     """What was already received belongs to other content than what the source serves now."""
 
     reason = "ContentChanged"
+    exit_code = 65
+
+
+class LfsPointer(SourceError):
+    """The source holds a Git LFS pointer, a few lines of text, in the place of the file."""
+
+    reason = "LfsPointer"
     exit_code = 65
 
 

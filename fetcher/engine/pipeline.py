@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 from fetcher import __version__
 from fetcher.artifact import ArtifactRef, Listing, RemoteFile, redact, total_size
@@ -42,14 +43,17 @@ from fetcher.host.processors import cpu_count
 from fetcher.manifest import Manifest
 from fetcher.planning.descriptors import plan_descriptors
 from fetcher.planning.memory import plan_memory
-from fetcher.planning.paths import refuse_hostile_paths
-from fetcher.planning.selection import select, unmatched
+from fetcher.planning.paths import each_once, look_alikes, refuse_hostile_paths
+from fetcher.planning.pointers import LONGEST, refuse_pointer
+from fetcher.planning.selection import in_vain, select
+from fetcher.planning.sets import incomplete_sets
 from fetcher.settings import Settings
 from fetcher.sources.base import Source
 from fetcher.store.journal import Journal
 from fetcher.store.keyed import sweep_old
 from fetcher.store.layout import Root
 from fetcher.store.lease import Lease
+from fetcher.store.names import refuse_taken_for_one
 from fetcher.store.placement import Placement, Step, seal
 from fetcher.store.selector import contradiction, hit, recover
 from fetcher.uncancelled import run_uncancelled
@@ -59,7 +63,8 @@ ASK_FOR = 15.0
 LEAST_ROOM = 64 * 1024 * 1024
 """Bytes of page cache that are counted on however small the cgroup: a chunk of each of four files."""
 CHANGES = 2
-"""Times an artifact is listed anew because its source changed while it was fetched."""
+"""Times an artifact is listed anew because its source changed while it was fetched. The last time, what no
+digest vouches for is fetched in one piece."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,19 +137,22 @@ class Pipeline:
         for attempt in range(CHANGES + 1):
             try:
                 with one_error():
-                    gathered = await self._gathered(lease, patience)
+                    gathered = await self._gathered(lease, patience, whole=attempt == CHANGES)
             except ContentChanged as error:
                 if attempt == CHANGES:
                     raise
-                self.emit(Warned(error.reason, f"{error.message}; asking the source again"))
+                how = "again" if attempt + 1 < CHANGES else "once more, for each file without a digest in one piece"
+                self.emit(Warned(error.reason, f"{error.message}; asking the source {how}"))
             else:
                 await run_uncancelled(self._commit, lease, gathered.manifest, gathered.listing)
                 return self._result(gathered.manifest, fetched=gathered.fetched)
         raise AssertionError("unreachable")
 
-    async def _gathered(self, lease: Lease, patience: Patience) -> Gathered:
-        """All that is listed, staged and verified. The lease shows life from before the listing on, which a source may take
-        minutes to give."""
+    async def _gathered(self, lease: Lease, patience: Patience, *, whole: bool) -> Gathered:
+        """All that is listed, staged and verified; `whole`: see `in_one_piece`.
+
+        The lease shows life from before the listing on, which a source may take minutes to give.
+        """
         transfer: Transfer | None = None
         total: int | None = None
 
@@ -153,8 +161,12 @@ class Pipeline:
 
         async with kept_alive(lease, progress=progress):
             listing = await self._list(patience)
+            if whole:
+                listing = in_one_piece(listing, self.settings.expect)
             files = self._checked(listing)
             total = total_size(files)
+            if names := look_alikes(file.path for file in files):
+                await run_uncancelled(refuse_taken_for_one, names, lease.data)
             with closing(self._journal(lease)) as journal:
                 if listing.authenticated:
                     journal.authenticated()
@@ -163,6 +175,7 @@ class Pipeline:
                 prepared = await run_uncancelled(prepare, files, preparation, stop=stopping.set)
                 transfer = self._transfer(prepared, lease, journal, files, patience)
                 entries = prepared.settled | await transfer.run()
+                await run_uncancelled(_refuse_pointers, files, lease.data)
         manifest = Manifest.for_request(
             self.ref,
             revision=listing.revision,
@@ -179,13 +192,9 @@ class Pipeline:
         return await self.source.list(await ask(self.source.resolve), ask)
 
     def _checked(self, listing: Listing) -> tuple[RemoteFile, ...]:
-        refuse_hostile_paths(file.path for file in listing.files)
-        chosen = select(listing.files, include=self.ref.include, exclude=self.ref.exclude)
-        files = pinned(chosen, self.settings)
-        paths = [file.path for file in listing.files]
-        for sentence in unmatched(paths, include=self.ref.include, exclude=self.ref.exclude):
-            self.emit(Warned("Unmatched", sentence))
+        files = chosen(listing, self.ref, self.settings)
         self.emit(Resolved(redact(self.ref.uri), listing.revision, len(files), total_size(files)))
+        warn_of_selection(listing, files, self.ref, self.emit)
         return files
 
     def _journal(self, lease: Lease) -> Journal:
@@ -268,6 +277,29 @@ class Pipeline:
         )
 
 
+def in_one_piece(listing: Listing, pins: Container[str]) -> Listing:
+    """`listing` for a source whose answers contradict each other: a file without digest or pin is to come in one answer.
+
+    One answer of one server is one content, whatever the validators say. None of them is recorded then, and no revision that
+    is made of them: what another server says later must not pass for this content.
+    """
+    files = tuple(
+        file if file.digests or file.path in pins else replace(file, ranges=False, validator=None) for file in listing.files
+    )
+    disputed = any(before.validator != after.validator for before, after in zip(listing.files, files, strict=True))
+    return replace(listing, files=files, revision=None if disputed else listing.revision)
+
+
+def chosen(listing: Listing, ref: ArtifactRef, settings: Settings) -> tuple[RemoteFile, ...]:
+    """What is to be fetched, with the user's pins. What the selection leaves out is not judged.
+
+    Raises NotFound, HostilePath, DigestMismatch, DigestUnavailable.
+    """
+    files = each_once(select(listing.files, include=ref.include, exclude=ref.exclude))
+    refuse_hostile_paths(file.path for file in files)
+    return pinned(files, settings)
+
+
 def pinned(files: Iterable[RemoteFile], settings: Settings) -> tuple[RemoteFile, ...]:
     """`files` with the user's pins among their digests. Raises DigestMismatch, DigestUnavailable, NotFound."""
     by_path = {file.path: file for file in files}
@@ -296,6 +328,22 @@ def pinned(files: Iterable[RemoteFile], settings: Settings) -> tuple[RemoteFile,
 def _with_pins(listed: Iterable[RemoteFile], chosen: Iterable[RemoteFile]) -> tuple[RemoteFile, ...]:
     pinned = {file.path: file for file in chosen}
     return tuple(pinned.get(file.path, file) for file in listed)
+
+
+def warn_of_selection(listing: Listing, files: Iterable[RemoteFile], ref: ArtifactRef, emit: Subscriber) -> None:
+    """What may be a mistake, or meant: a pattern in vain (of a list for many models), a part alone (for each node its own)."""
+    for sentence in in_vain(listing.files, include=ref.include, exclude=ref.exclude):
+        emit(Warned("NoMatch", sentence))
+    for each in incomplete_sets(file.path for file in files):
+        emit(Warned("IncompleteSet", f"{each.example} is one of {each.total} parts; fetched of them: {each.present}"))
+
+
+def _refuse_pointers(files: Iterable[RemoteFile], data: Path) -> None:
+    """Raises LfsPointer for a staged file that no digest vouches for; what was reused from the version before is judged too."""
+    for file in files:
+        path = data / file.path
+        if not file.digests and path.is_file() and path.stat().st_size < LONGEST:
+            refuse_pointer(file.path, path.read_bytes())
 
 
 async def run(

@@ -115,7 +115,7 @@ def _find(file: RemoteFile, known: Mapping[str, JournalledFile], preparation: Pr
     placement, lease = preparation.placement, preparation.lease
     with storing("look at what is already here", file.path):
         previous = preparation.previous.file(file.path) if preparation.previous else None
-        if previous and previous.identity == file.identity and placement.reuse(file, previous, lease):
+        if previous and file.identity and previous.identity == file.identity and placement.reuse(file, previous, lease):
             return previous
         if (standing := placement.standing(file)) and (entry := _compared(file, standing, known.get(file.path))):
             preparation.on_event(Rechecked(file.path, entry.size, entry.size))

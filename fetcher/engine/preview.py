@@ -7,13 +7,11 @@ from pathlib import Path
 
 from fetcher.artifact import ArtifactRef, RemoteFile, redact, total_size
 from fetcher.engine import placement_of
-from fetcher.engine.pipeline import pinned
+from fetcher.engine.pipeline import chosen, warn_of_selection
 from fetcher.engine.retry import Asker, Patience
 from fetcher.events import Resolving, Subscriber, silent
 from fetcher.filesystem import existing_parent, free_bytes
 from fetcher.manifest import Manifest
-from fetcher.planning.paths import refuse_hostile_paths
-from fetcher.planning.selection import select
 from fetcher.settings import Settings
 from fetcher.sources import open_source
 from fetcher.store.selector import hit
@@ -51,11 +49,12 @@ async def preview(ref: ArtifactRef, settings: Settings, on_event: Subscriber = s
         listing = await source.list(await ask(source.resolve), ask)
     finally:
         await source.aclose()
-    refuse_hostile_paths(file.path for file in listing.files)
-    chosen = {each.path: each for each in pinned(select(listing.files, include=ref.include, exclude=ref.exclude), settings)}
+    wanted = {each.path: each for each in chosen(listing, ref, settings)}
+    warn_of_selection(listing, wanted.values(), ref, on_event)
     placement = placement_of(ref, settings)
     present = placement.present()
-    files = tuple(_planned(file, chosen.get(file.path), present) for file in listing.files)
+    listed = {file.path: file for file in listing.files}
+    files = tuple(_planned(file, wanted.get(file.path), present) for file in listed.values())
     manifest = Manifest.for_request(ref, revision=listing.revision, files=(), created="", version="")
     return Preview(
         cache_key=ref.key,
@@ -63,7 +62,7 @@ async def preview(ref: ArtifactRef, settings: Settings, on_event: Subscriber = s
         revision=listing.revision,
         path=placement.location(manifest),
         files=files,
-        bytes_total=total_size(chosen.values()),
+        bytes_total=total_size(wanted.values()),
         bytes_to_fetch=sum(file.size or 0 for file in files if file.state == "fetch"),
         free_bytes=free_bytes(existing_parent(placement.anchor)),
         cached=hit(placement, ref, settings) is not None,
@@ -72,6 +71,6 @@ async def preview(ref: ArtifactRef, settings: Settings, on_event: Subscriber = s
 
 def _planned(file: RemoteFile, chosen: RemoteFile | None, present: Manifest | None) -> PlannedFile:
     known = present.file(file.path) if present else None
-    state = "held" if known and chosen and known.identity == chosen.identity else "fetch"
+    state = "held" if known and chosen and chosen.identity and known.identity == chosen.identity else "fetch"
     digests = (chosen or file).digests
     return PlannedFile(file.path, file.size, tuple(str(each) for each in digests), state if chosen else "skipped")

@@ -11,13 +11,14 @@ from pathlib import Path
 
 from fetcher.artifact import ArtifactRef, RemoteFile, total_size
 from fetcher.engine import Artifact, described
-from fetcher.engine.pipeline import pinned
+from fetcher.engine.pipeline import pinned, warn_of_selection
 from fetcher.engine.prepare import Stopped
 from fetcher.engine.rereading import Standing, Unread, Wrong, chunk_digests, wrong_digests
 from fetcher.errors import DigestMismatch, FetchError, LocalIOError, NotFound, from_os_error
 from fetcher.events import BytesHashed, FileVerified, Planned, Resolved, Subscriber
 from fetcher.filesystem import storing
 from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
+from fetcher.planning.pointers import LONGEST, refuse_pointer
 from fetcher.planning.selection import select
 from fetcher.settings import Settings
 from fetcher.sources.base import Source
@@ -25,11 +26,13 @@ from fetcher.uncancelled import run_uncancelled
 
 
 async def check(ref: ArtifactRef, settings: Settings, *, source: Source, on_event: Subscriber) -> Artifact:
-    """Compare every file with its manifest's chunks, else with its digests. Raises NotFound, DigestMismatch, LocalIOError."""
+    """Compare every file with its manifest's chunks, else with its digests. Raises NotFound, DigestMismatch, LfsPointer,
+    LocalIOError."""
     began = time.monotonic()
     listing = await source.list(await source.resolve())
     files = pinned(select(listing.files, include=ref.include, exclude=ref.exclude), settings)
     on_event(Resolved(ref.uri, listing.revision, len(files), total_size(files)))
+    warn_of_selection(listing, files, ref, on_event)
     on_event(Planned(len(files), total_size(files), total_size(files), 0))
     root = _root(source, files)
     known = Manifest.read(root / RELATIVE_PATH)
@@ -84,7 +87,10 @@ def _standing(file: RemoteFile, path: Path | None) -> Standing:
     if path is None:
         raise NotFound(f"{file.path} is not there", path=file.path)
     with storing("read the file", file.path):
-        return Standing(file.path, path, os.stat(path).st_size, file.digests)
+        size = os.stat(path).st_size
+        if size < LONGEST and not file.digests:
+            refuse_pointer(file.path, path.read_bytes())
+        return Standing(file.path, path, size, file.digests)
 
 
 def _entry(file: RemoteFile, size: int, chunks: tuple[str, ...] | Unread, known: Manifest | None) -> ManifestFile:

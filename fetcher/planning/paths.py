@@ -1,16 +1,18 @@
-"""Which paths of a listing are refused, before anything is fetched.
+"""Which paths of a selection are refused before anything is fetched, and which names a filesystem must tell apart.
 
-A listing comes from outside. Nothing in it may name a place outside the artifact's directory, a place this store uses
-itself, or two files that some filesystem would take for one.
+A listing comes from outside. Nothing that is selected of it may name a place outside the artifact's directory or a place that
+this store uses itself. Two names that differ only in case or in Unicode form are legal: whether they are two files is for the
+destination's filesystem to say (`store.names`), and `look_alikes` says what to ask it.
 """
 
 from __future__ import annotations
 
-import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable
 
-from fetcher.errors import HostilePath
+from fetcher.artifact import RemoteFile
+from fetcher.errors import DigestMismatch, HostilePath
 
 RESERVED = ".fetcher"
 _MAX_COMPONENT = 255
@@ -19,38 +21,47 @@ _MAX_PATH = 2048
 """Bytes: leaves room for the root within Linux's PATH_MAX of 4,096."""
 
 
-def refuse_hostile_paths(paths: Iterable[str]) -> None:
-    """Raises HostilePath, naming the first path that is not a plain relative one or collides with another."""
-    files: dict[str, str] = {}
-    for path in paths:
-        if problem := _problem(path):
-            raise HostilePath(f"the listing holds {_shown(path)}, {problem}; nothing was fetched")
-        folded = _folded(path)
-        if (other := files.get(folded)) is not None:
-            raise HostilePath(
-                f"the listing holds {_shown(path)} and {_shown(other)}, which one filesystem may take for the same file; "
-                "nothing was fetched"
+def each_once(files: Iterable[RemoteFile]) -> tuple[RemoteFile, ...]:
+    """`files` with each path once. Raises DigestMismatch when one path is listed with two contents."""
+    found: dict[str, RemoteFile] = {}
+    for file in files:
+        other = found.setdefault(file.path, file)
+        if (other.size, other.identity) != (file.size, file.identity):
+            raise DigestMismatch(
+                f"the listing holds {shown(file.path)} twice, with different contents; nothing was fetched. Its publisher must "
+                "repair it, or leave the file out with --exclude",
+                path=file.path,
             )
-        files[folded] = path
-    _refuse_files_as_directories(files)
+    return tuple(found.values())
 
 
-def _refuse_files_as_directories(files: dict[str, str]) -> None:
-    directories: dict[str, str] = {}
-    for folded, path in files.items():
-        parent, name = folded.rpartition("/")[0], path.rpartition("/")[0]
-        while parent:
-            if parent in files:
+def refuse_hostile_paths(paths: Iterable[str]) -> None:
+    """Raises HostilePath for a path that is no plain relative one, and for a file where another path needs a directory."""
+    listed = dict.fromkeys(paths)
+    for path in listed:
+        if problem := _problem(path):
+            raise HostilePath(f"the listing holds {shown(path)}, {problem}; nothing was fetched")
+    for path in listed:
+        for parent in _parents(path):
+            if parent in listed:
                 raise HostilePath(
-                    f"the listing holds the file {_shown(files[parent])} where {_shown(path)} needs a directory; "
-                    "nothing was fetched"
+                    f"the listing holds the file {shown(parent)} where {shown(path)} needs a directory; nothing was fetched"
                 )
-            if directories.setdefault(parent, name) != name:
-                raise HostilePath(
-                    f"the listing holds the directories {_shown(name)} and {_shown(directories[parent])}, which one "
-                    "filesystem may take for the same; nothing was fetched"
-                )
-            parent, name = parent.rpartition("/")[0], name.rpartition("/")[0]
+
+
+def look_alikes(paths: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+    """Groups of names of one directory that some filesystem takes for one: they differ only in case or in Unicode form."""
+    groups: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
+    for path in paths:
+        for entry in (path, *_parents(path)):
+            directory, _, name = entry.rpartition("/")
+            groups[directory, _folded(name)].setdefault(name)
+    return tuple(tuple(names) for names in groups.values() if len(names) > 1)
+
+
+def _parents(path: str) -> Iterable[str]:
+    while path := path.rpartition("/")[0]:
+        yield path
 
 
 def _problem(path: str) -> str | None:
@@ -61,8 +72,8 @@ def _problem(path: str) -> str | None:
         return "which is not valid Unicode"
     if not path or path.startswith("/"):
         return "an absolute or empty path"
-    if "\\" in path or re.match(r"[A-Za-z]:", path):
-        return "a path with a backslash or a drive letter"
+    if "\\" in path:
+        return "a path with a backslash, which some programs read as a separator of directories"
     if any(unicodedata.category(character) == "Cc" for character in path):
         return "a path with control characters"
     if any(part in ("", ".", "..") for part in parts):
@@ -78,5 +89,6 @@ def _folded(path: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFKD", path).casefold())
 
 
-def _shown(path: str) -> str:
+def shown(path: str) -> str:
+    """`path` in plain letters, fit for a message."""
     return ascii(path if len(path) <= 120 else path[:117] + "...")

@@ -3,16 +3,18 @@ also crosses `/`; a pattern that ends in `/` means everything below."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from pathlib import PurePosixPath
 
 from fetcher.artifact import RemoteFile
 from fetcher.errors import NotFound
+from fetcher.planning.paths import shown
 
+_SAID = 10
+"""Patterns that are named: a list of a thousand says no more."""
 _COMPARED = 1000
-"""Paths that a misspelt pattern is compared with: 10 ms of `difflib`."""
+"""Paths that are compared letter by letter, which takes 0.1 s."""
 
 
 def select(files: Iterable[RemoteFile], *, include: tuple[str, ...], exclude: tuple[str, ...]) -> tuple[RemoteFile, ...]:
@@ -23,31 +25,37 @@ def select(files: Iterable[RemoteFile], *, include: tuple[str, ...], exclude: tu
     files = tuple(files)
     chosen = tuple(file for file in files if (not include or _matches(file.path, include)) and not _matches(file.path, exclude))
     if not files:
-        raise NotFound("there are no files at this revision; check the revision")
+        raise NotFound("there are no files; look at `fetcher plan` without --include and --exclude")
     if not chosen:
-        hints = "; ".join(unmatched([file.path for file in files], include=include, exclude=exclude))
-        why = hints or "--include and --exclude together leave nothing"
-        raise NotFound(f"the selection matches none of its {len(files)} files: {why}; `fetcher plan` without them lists all")
+        why = "".join(f"; {each}" for each in in_vain(files, include=include, exclude=()))
+        raise NotFound(
+            f"the selection matches none of its {len(files)} files{why}; look at `fetcher plan` without --include and --exclude"
+        )
     return chosen
 
 
-def unmatched(paths: Sequence[str], *, include: tuple[str, ...], exclude: tuple[str, ...]) -> tuple[str, ...]:
-    """A sentence for each pattern that matches none of `paths`, with the nearest one that would."""
-    given = [("--include", pattern) for pattern in include] + [("--exclude", pattern) for pattern in exclude]
-    return tuple(
-        f"{flag} {pattern!r} matches nothing{_hint(pattern, paths)}"
-        for flag, pattern in given
-        if not any(_matches(path, (pattern,)) for path in paths)
-    )
+def in_vain(files: Iterable[RemoteFile], *, include: tuple[str, ...], exclude: tuple[str, ...]) -> tuple[str, ...]:
+    """A sentence for each of the first patterns that match no file, with what may be meant instead."""
+    paths = [file.path for file in files]
+    patterns = [("--include", pattern) for pattern in include] + [("--exclude", pattern) for pattern in exclude]
+    vain = [(option, pattern) for option, pattern in patterns if not any(_matches(path, (pattern,)) for path in paths)]
+    return tuple(f"{option} {shown(pattern)} matches no file{_hint(pattern, paths)}" for option, pattern in vain[:_SAID])
 
 
-def _hint(pattern: str, paths: Sequence[str]) -> str:
-    """Patterns are compared with the whole relative path, so `./a` and `/a` match nothing, and so does a misspelt ending."""
-    endings = {f"*{PurePosixPath(path).suffix}" for path in paths if PurePosixPath(path).suffix}
-    folded = {candidate.casefold(): candidate for candidate in (*sorted(endings), *paths[:_COMPARED])}
-    wanted = pattern.casefold().removeprefix("./").lstrip("/")
-    near = [folded[wanted]] if wanted in folded else [folded[each] for each in get_close_matches(wanted, folded, n=1)]
-    return f" (did you mean {near[0]!r}?)" if near else ""
+def _hint(pattern: str, paths: list[str]) -> str:
+    plain = pattern.removeprefix("./").lstrip("/")
+    folder = plain.rstrip("/") + "/"
+    for meant, why in (
+        (plain, "paths begin without ./ and /"),
+        (folder, "that is a directory"),
+        (f"*/{plain}", "a pattern is compared with the whole path"),
+    ):
+        if any(_matches(path, (meant,)) for path in paths):
+            return f": {why}, write {shown(meant)}"
+    if other := next((path for path in paths if _matches(path.casefold(), (plain.casefold(),))), None):
+        return f": case counts, there is {shown(other)}"
+    alike = get_close_matches(plain, paths[:_COMPARED], n=1)
+    return f": there is {shown(alike[0])}" if alike else ""
 
 
 def _matches(path: str, patterns: tuple[str, ...]) -> bool:

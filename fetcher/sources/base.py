@@ -108,11 +108,11 @@ class Source(Protocol):
     def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AbstractAsyncContextManager[Body]:
         """The bytes of `byte_range` of `file`; the whole file when it is None.
 
-        Before the first byte is handed out, status, Content-Range, total size and validator were compared with what was
-        asked for. The body ends after exactly `len(byte_range)` bytes (of the whole file: after its size, or at the
-        sender's proper end when the size is unknown) or raises: a short body, extra bytes, a stall never pass as an end.
-        Closing early is allowed at any time, costs at most the connection, and never waits for the sender. May be called
-        concurrently for any files and ranges.
+        Before the first byte is handed out, status, Content-Range and total size were compared with what was asked for, and
+        the validator of a part where the file has no digest. The body ends after exactly `len(byte_range)` bytes (of the whole
+        file: after its size, or at the sender's proper end when the size is unknown) or raises: a short body, extra bytes, a
+        stall never pass as an end. Closing early is allowed at any time, costs at most the connection, and never waits for the
+        sender. May be called concurrently for any files and ranges.
 
         Raises RangesUnsupported when the server sends the whole file instead of a part, ContentChanged when it serves
         other content than listed, Transient or a final SourceError otherwise.

@@ -41,7 +41,7 @@ from fetcher.sources.locations import Location, expiry
 from fetcher.transport.client import Answer, Credentials, HttpTransport, is_downgrade
 from fetcher.transport.headers import given_headers, variable_for
 from fetcher.transport.mirrors import Mirror
-from fetcher.transport.ranges import check_part, check_whole, range_header, validator
+from fetcher.transport.ranges import check_part, check_whole, parts_differ, range_header, validator
 from fetcher.transport.urls import origin_of
 
 _PAGE_LIMIT = 32 * 1024 * 1024
@@ -178,12 +178,11 @@ class HubSource:
         if answer.status == 416:
             raise ContentChanged("the file is shorter than its listing says", path=file.path)
         if byte_range is not None:
-            check_part(answer.status, answer.headers, wanted=byte_range, size=file.size)
-            length: int | None = len(byte_range)
+            length: int | None = check_part(answer.status, answer.headers, wanted=byte_range, size=file.size)
         else:
             length = check_whole(answer.status, answer.headers, size=file.size) or file.size
         seen = validator(answer.headers)
-        if location.validator is not None and seen is not None and seen != location.validator:
+        if byte_range is not None and parts_differ(file, location.validator, seen):
             self._forget(file, location)
             raise ContentChanged(f"{file.path} was replaced at the server while it was fetched", path=file.path)
         location.validator = location.validator or seen

@@ -24,8 +24,10 @@ from fetcher.transport.ranges import (
     check_whole,
     content_length,
     parse_content_range,
+    parts_differ,
     range_header,
     refuse_encoded,
+    useful,
     validator,
 )
 from fetcher.transport.urls import basic, normal, origin_of
@@ -66,16 +68,13 @@ class WebSource:
         await self._transport.aclose()
 
     async def resolve(self) -> str | None:
-        """A strong ETag, else modification time and size, else None."""
+        """A strong ETag, else modification time and size, else None. A server whose parts are of no use is asked once more."""
         self._drop_probe()
         wanted = ByteRange(0, _PROBE)
-        answer = await self._ask(self._url, wanted)
-        try:
-            await self._refuse_error(answer, self._name)
-            file, held = self._learned(answer, wanted)
-        except BaseException:
+        answer, file, held = await self._begun(wanted)
+        if answer.status == 206 and held is None:
             answer.close()
-            raise
+            answer, file, held = await self._begun(None)
         self._file = file
         self._location = Location(answer.url, expiry(answer.url), answer.url == self._url, validator(answer.headers))
         if file.size == 0:
@@ -103,7 +102,17 @@ class WebSource:
 
     # The first range
 
-    def _learned(self, answer: Answer, wanted: ByteRange) -> tuple[RemoteFile, ByteRange | None]:
+    async def _begun(self, wanted: ByteRange | None) -> tuple[Answer, RemoteFile, ByteRange | None]:
+        """The first answer, and what it tells."""
+        answer = await self._ask(self._url, wanted)
+        try:
+            await self._refuse_error(answer, self._name)
+            return answer, *self._learned(answer, wanted)
+        except BaseException:
+            answer.close()
+            raise
+
+    def _learned(self, answer: Answer, wanted: ByteRange | None) -> tuple[RemoteFile, ByteRange | None]:
         """What the first answer tells of the file, and which of its bytes are to come; None for all of them."""
         headers = answer.headers
         mark = validator(headers)
@@ -115,8 +124,12 @@ class WebSource:
         self._refuse_page(headers)
         if answer.status == 200:
             return RemoteFile(self._name, content_length(headers), self._digests, mark, ranges=False), None
-        sent, total = parse_content_range(headers.get("Content-Range", ""))
-        if sent is None or total is None or sent != ByteRange(0, min(wanted.stop, total)):
+        if wanted is None:
+            raise BadResponse(f"the server answers a plain request for {self._name} with a part of it")
+        sent, total = parse_content_range(headers.get("Content-Range", "bytes */*"))
+        if "Content-Range" not in headers or (total and sent and sent.start == 0 and not useful(sent, _first(wanted, total))):
+            return RemoteFile(self._name, total, self._digests, mark, ranges=False), None
+        if sent is None or total is None or not useful(sent, _first(wanted, total)):
             raise BadResponse(f"a Content-Range that does not fit the first range: {headers.get('Content-Range', '')[:80]!r}")
         length = content_length(headers)
         if length is not None and length != len(sent):
@@ -182,12 +195,10 @@ class WebSource:
     def _judged(self, answer: Answer, file: RemoteFile, byte_range: ByteRange | None) -> int | None:
         if answer.status == 416:
             raise ContentChanged("the file is shorter now than when it was first asked for", path=file.path)
-        seen = validator(answer.headers)
-        if file.validator is not None and seen is not None and seen != file.validator:
+        if parts_differ(file, file.validator, validator(answer.headers)):
             raise ContentChanged(f"{file.path} was replaced at the server while it was fetched", path=file.path)
         if byte_range is not None:
-            check_part(answer.status, answer.headers, wanted=byte_range, size=file.size)
-            return len(byte_range)
+            return check_part(answer.status, answer.headers, wanted=byte_range, size=file.size)
         return check_whole(answer.status, answer.headers, size=file.size) or file.size
 
     async def _ask(self, url: str, byte_range: ByteRange | None) -> Answer:
@@ -222,6 +233,11 @@ class Beginning:
         count = await self.body.readinto(buffer[: self._left]) if self._left else 0
         self._left -= count
         return count
+
+
+def _first(wanted: ByteRange, total: int) -> ByteRange:
+    """What of `wanted` a file of `total` bytes has."""
+    return ByteRange(0, min(wanted.stop, total))
 
 
 def _file_name(path: str) -> str:

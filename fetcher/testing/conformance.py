@@ -24,6 +24,7 @@ import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from typing import ClassVar, TypeVar
 
 import pytest
@@ -32,7 +33,7 @@ from fetcher.artifact import ByteRange, Digest, Listing, RemoteFile
 from fetcher.errors import ContentChanged, FetchError, NotFound, Refused, SourceError, Transient
 from fetcher.sources.base import Source
 from fetcher.testing.checkpoint import random_bytes
-from fetcher.testing.effects import Status
+from fetcher.testing.effects import Header, Status
 from fetcher.testing.faults import Fault, Faults
 from fetcher.testing.interruptions import Stall
 
@@ -296,6 +297,17 @@ class SourceConformance:
             _faults_of(faults).add(Fault(Status(451, (("X-Error-Message", "not in your country"),))))
             with pytest.raises(Refused, match="not in your country"):
                 await listing_of(source)
+
+    async def test_where_a_digest_decides_servers_may_differ_in_their_validators(
+        self, make_source: MakeSource, faults: Faults | None
+    ) -> None:
+        async with aclosing(make_source(self.files)) as source:
+            listed = self.file_in(await listing_of(source))
+            file = replace(listed, digests=(Digest("sha256", hashlib.sha256(self.largest).hexdigest()),))
+            assert await read(source, file, ByteRange(500, 1000)) == self.largest[500:1000]
+            for name in ("ETag", "Last-Modified"):
+                _faults_of(faults).add(Fault(Header(name, '"of another replica"')))
+            assert await read(source, file, ByteRange(1000, 2000)) == self.largest[1000:2000]
 
     # Ends
 

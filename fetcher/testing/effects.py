@@ -162,6 +162,16 @@ class ShortBody(ContentEffect):
 
 
 @dataclass(frozen=True, slots=True)
+class Slices(PartEffect):
+    """Every range is cut to its first `size` bytes, and Content-Range says so."""
+
+    size: int
+
+    def alter(self, request: Request, response: Response) -> Response:
+        return ShortBody(max(0, len(response.body) - self.size), honest=True).alter(request, response)
+
+
+@dataclass(frozen=True, slots=True)
 class ExtraBytes(ContentEffect):
     """`data` after the end of the body, on a connection that stays open."""
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from fetcher.artifact import ByteRange
+from fetcher.artifact import ByteRange, RemoteFile
 from fetcher.errors import BadResponse, ContentChanged, RangesUnsupported
+
+LEAST_SLICE = 64 * 1024
+"""Bytes. A server that cuts ranges shorter than that would need 160,000 requests for 10 GiB."""
 
 
 def range_header(byte_range: ByteRange) -> str:
@@ -45,6 +48,15 @@ def validator(headers: Mapping[str, str]) -> str | None:
     return f"modified {modified}" if modified else None
 
 
+def parts_differ(file: RemoteFile, known: str | None, seen: str | None) -> bool:
+    """Whether two answers with these validators may be parts of two contents, which nothing would notice later.
+
+    Replicas and edges of a content network give one content several ETags and times. So where a digest will decide, a
+    validator is only a hint, and the parts are put together.
+    """
+    return not file.digests and known is not None and seen is not None and seen != known
+
+
 def refuse_encoded(headers: Mapping[str, str]) -> None:
     """Raises BadResponse for a body that is not the content itself."""
     encoding = headers.get("Content-Encoding", "identity").strip().lower()
@@ -52,10 +64,16 @@ def refuse_encoded(headers: Mapping[str, str]) -> None:
         raise BadResponse(f"the server sends Content-Encoding {encoding[:20]} although identity was asked for")
 
 
-def check_part(status: int, headers: Mapping[str, str], *, wanted: ByteRange, size: int | None) -> int | None:
-    """The head of an answer to a range request. Returns the total size it tells.
+def useful(sent: ByteRange, wanted: ByteRange) -> bool:
+    """Whether the part `sent` is `wanted`, or a beginning of it that is worth a request: some servers cut every range short."""
+    return sent.start == wanted.start and sent.stop <= wanted.stop and len(sent) >= min(LEAST_SLICE, len(wanted))
 
-    Raises RangesUnsupported for the whole file, ContentChanged for another size, BadResponse for anything else.
+
+def check_part(status: int, headers: Mapping[str, str], *, wanted: ByteRange, size: int | None) -> int:
+    """The head of an answer to a range request. Returns how many bytes come, which may be fewer than `wanted`.
+
+    Raises RangesUnsupported for the whole file and for a part that does not say where it lies, or is too short to be of use;
+    ContentChanged for another size; BadResponse for anything else.
     """
     refuse_encoded(headers)
     if status == 200:
@@ -64,15 +82,19 @@ def check_part(status: int, headers: Mapping[str, str], *, wanted: ByteRange, si
         raise BadResponse(f"the server answers a range with status {status}")
     if headers.get("Content-Type", "").lower().startswith("multipart/byteranges"):
         raise BadResponse("the server answers one range with several parts")
+    if "Content-Range" not in headers:
+        raise RangesUnsupported("the server sends a part without saying which one")
     sent, total = parse_content_range(headers.get("Content-Range", ""))
     if size is not None and total is not None and total != size:
         raise ContentChanged(f"the file has {total:,} bytes now, not {size:,}")
-    if sent != wanted:
+    if sent is None or sent.start != wanted.start or sent.stop > wanted.stop:
         raise BadResponse(f"the server sends another range than was asked for: {headers.get('Content-Range', '')[:80]!r}")
     length = content_length(headers)
-    if length is not None and length != len(wanted):
-        raise BadResponse(f"the server announces {length:,} bytes for a range of {len(wanted):,}")
-    return total
+    if length is not None and length != len(sent):
+        raise BadResponse(f"the server announces {length:,} bytes for a range of {len(sent):,}")
+    if not useful(sent, wanted):
+        raise RangesUnsupported(f"the server sends {len(sent):,} bytes of a range of {len(wanted):,}")
+    return len(sent)
 
 
 def check_whole(status: int, headers: Mapping[str, str], *, size: int | None) -> int | None:

@@ -1,11 +1,12 @@
 """A filesystem that fails on demand: passes everything through to a directory, but for what its rules say.
 
-The program, `python -m tests.lab.faultfs SOURCE MOUNT RULES`, runs in the foreground until unmounted. RULES is a JSON
+The program, `python -m tests.lab.faultfs SOURCE MOUNT RULES [fold]`, runs in the foreground until unmounted. RULES is a JSON
 file (a list of `Rule`); replacing it by a rename takes effect with the next operation and starts all counts anew.
 `tests.lab.faults` starts it and writes the rules.
 
 Mounted with direct_io, so that a failing or short read and write reaches the caller as it is, and not as the page cache
-makes of it. `renameat2` flags are refused with EINVAL, as on a network filesystem.
+makes of it. With `fold`, names that differ only in case or in Unicode form are one name, as on vfat, CIFS and ext4 with
+casefold. `renameat2` flags are refused with EINVAL, as on a network filesystem.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import os
 import sys
 import time
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,6 +196,13 @@ class Passthrough(mfusepy.Operations):
         return 0
 
 
+class Folding(Passthrough):
+    """Keeps every name in lower case and in Unicode's composed form, whatever it is called by."""
+
+    def _at(self, path: str) -> str:
+        return self._source + unicodedata.normalize("NFC", path.casefold())
+
+
 class _Fuse(mfusepy.FUSE):
     def rename_fuse_3(self, old: bytes, new: bytes, flags: int) -> int:
         """The binding drops the flags, which would make a plain rename of RENAME_EXCHANGE and RENAME_NOREPLACE."""
@@ -201,10 +210,11 @@ class _Fuse(mfusepy.FUSE):
 
 
 def main(arguments: Sequence[str]) -> None:
-    source, mount, rules = map(Path, arguments)
+    source, mount, rules = map(Path, arguments[:3])
+    operations = Folding if arguments[3:] == ["fold"] else Passthrough
     os.umask(0)  # the kernel has applied the caller's already
     _Fuse(
-        Passthrough(source, Rules(rules)), str(mount), foreground=True, nothreads=True, fsname="faultfs", use_ino=True,
+        operations(source, Rules(rules)), str(mount), foreground=True, nothreads=True, fsname="faultfs", use_ino=True,
         direct_io=True, attr_timeout=0, entry_timeout=0,
     )  # fmt: skip
 

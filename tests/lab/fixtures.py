@@ -82,6 +82,13 @@ def faulty(tmp_path: Path) -> Iterator[FaultFilesystem]:
         yield filesystem
 
 
+@pytest.fixture
+def folding(tmp_path: Path) -> Iterator[Path]:
+    """A directory on a filesystem that takes names for one which differ only in case or in Unicode form."""
+    with fault_filesystem(tmp_path / "folding", fold=True) as filesystem:
+        yield filesystem.path
+
+
 @pytest.fixture(scope="session")
 def authority() -> trustme.CA:
     """The certificate authority that the lab's servers have their certificates from."""

@@ -18,7 +18,7 @@ from fetcher.events import (
     Resolved,
     Resolving,
 )
-from fetcher.telemetry.tally import WINDOW, Phase, Tally
+from fetcher.telemetry.tally import STILL, WINDOW, Phase, Tally
 from tests.telemetry.conftest import Clock
 
 FINISHED = Finished("/cache/key", "abc", 2, 100, 60, 40, 1.5, cached=False, verified=True, stale=False)
@@ -119,6 +119,17 @@ class TestRate:
             rates.append(tally.rate())
         assert rates == sorted(rates, reverse=True)
         assert (rates[-1], tally.seconds_left()) == (0.0, None)
+
+    def test_no_time_left_is_told_while_nothing_moves(self, tally: Tally, clock: Clock) -> None:
+        tally.add(Planned(1, 10**10, 0, 4))
+        for _ in range(5):
+            clock.now += 1.0
+            tally.add(BytesReceived("a", 10**6))
+        assert tally.seconds_left() is not None
+        clock.now += STILL + 0.1
+        assert (tally.rate() > 0, tally.seconds_left()) == (True, None)
+        tally.add(BytesReceived("a", 10**6))
+        assert tally.seconds_left() is not None
 
     def test_while_verifying_it_is_that_of_hashing(self, tally: Tally, clock: Clock) -> None:
         feed(tally, Planned(1, 1000, 1000, 4))

@@ -62,7 +62,10 @@ class TestRanges:
             (206, {"Content-Range": "bytes 10-19/100", "Content-Length": "9"}, BadResponse),
             (206, {"Content-Range": "bytes 10-19/100", "Content-Encoding": "gzip"}, BadResponse),
             (206, {"Content-Range": "bytes 10-19/100", "Content-Type": "Multipart/ByteRanges; boundary=x"}, BadResponse),
-            (206, {}, BadResponse),
+            (206, {}, RangesUnsupported),
+            (206, {"Content-Range": "bytes 10-14/100"}, RangesUnsupported),
+            (206, {"Content-Range": "bytes 10-20/100"}, BadResponse),
+            (206, {"Content-Range": "bytes */100"}, BadResponse),
         ],
     )
     def test_a_head_that_does_not_answer_the_question_is_noticed(
@@ -71,9 +74,13 @@ class TestRanges:
         with pytest.raises(error):
             check_part(status, headers, wanted=ByteRange(10, 20), size=100)
 
-    def test_one_that_does_tells_the_size(self) -> None:
+    def test_a_beginning_of_what_was_asked_for_is_used(self) -> None:
+        head = {"Content-Range": "bytes 100000-199999/9000000", "Content-Length": "100000"}
+        assert check_part(206, head, wanted=ByteRange(100_000, 5_000_000), size=9_000_000) == 100_000
+
+    def test_one_that_does_tells_how_much_comes(self) -> None:
         head = {"Content-Range": "bytes 10-19/100", "Content-Length": "10"}
-        assert check_part(206, head, wanted=ByteRange(10, 20), size=None) == 100
+        assert check_part(206, head, wanted=ByteRange(10, 20), size=None) == 10
         assert check_whole(200, {"Content-Length": "100"}, size=100) == 100
         assert check_whole(200, {"Transfer-Encoding": "chunked"}, size=100) is None
         with pytest.raises(ContentChanged):
@@ -101,7 +108,7 @@ class TestRanges:
 
     def test_a_total_that_nobody_tells_is_no_contradiction(self) -> None:
         head = {"Content-Range": "bytes 10-19/*"}
-        assert check_part(206, head, wanted=ByteRange(10, 20), size=100) is None
+        assert check_part(206, head, wanted=ByteRange(10, 20), size=100) == 10
 
     @pytest.mark.parametrize(
         ("headers", "length"),

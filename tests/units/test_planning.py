@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import posixpath
-from pathlib import PurePosixPath, PureWindowsPath
 
 import pytest
 from huggingface_hub.utils._paths import filter_repo_objects
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fetcher.artifact import CHUNK_SIZE, RemoteFile
-from fetcher.errors import HostilePath, NotFound
-from fetcher.planning.paths import refuse_hostile_paths
+from fetcher.artifact import CHUNK_SIZE, Digest, RemoteFile
+from fetcher.errors import DigestMismatch, HostilePath, NotFound
+from fetcher.planning.paths import each_once, look_alikes, refuse_hostile_paths
 from fetcher.planning.ranges import chunk_count, chunk_range
-from fetcher.planning.selection import select, unmatched
+from fetcher.planning.selection import in_vain, select
 
 NAMES = st.lists(st.sampled_from(["a", "b.bin", "c/d.json", "c/e/f.safetensors", "[x]", "A"]), min_size=1, unique=True)
 PATTERNS = st.lists(
@@ -28,7 +27,7 @@ class TestPaths:
     @pytest.mark.parametrize(
         "path",
         [
-            "", "/etc/passwd", "../up", "a/../b", "a/./b", "a//b", "a/", "back\\slash", "C:drive", "nul\0", "line\nbreak",
+            "", "/etc/passwd", "../up", "a/../b", "a/./b", "a//b", "a/", "back\\slash", "nul\0", "line\nbreak",
             ".fetcher/x", "a/.FETCHER/x", "\udcff", "x" * 256, "/".join(["d" * 200] * 11),
         ],
     )  # fmt: skip
@@ -36,24 +35,44 @@ class TestPaths:
         with pytest.raises(HostilePath):
             refuse_hostile_paths(["config.json", path])
 
-    @pytest.mark.parametrize(
-        "paths",
-        [
-            ["a", "A"],
-            ["stra\u00dfe", "STRASSE"],
-            ["caf\u00e9", "cafe\u0301"],
-            ["a", "a/b"],
-            ["A", "a/b"],
-            ["d/a", "D/b"],
-            ["a", "a"],
-        ],
-    )
-    def test_two_that_some_filesystem_takes_for_one_are_refused(self, paths: list[str]) -> None:
-        with pytest.raises(HostilePath):
+    @pytest.mark.parametrize("paths", [["a", "a/b"], ["a/b/c", "a/b"], ["x/y/z/file", "x"]])
+    def test_a_file_where_another_path_needs_a_directory_is_refused(self, paths: list[str]) -> None:
+        with pytest.raises(HostilePath, match="needs a directory"):
             refuse_hostile_paths(paths)
 
+    @pytest.mark.parametrize(
+        ("paths", "names"),
+        [
+            (["README.md", "readme.md"], ("README.md", "readme.md")),
+            (["stra\u00dfe", "STRASSE"], ("stra\u00dfe", "STRASSE")),
+            (["caf\u00e9", "cafe\u0301"], ("caf\u00e9", "cafe\u0301")),
+            (["Data/a", "data/b"], ("Data", "data")),
+            (["A", "a/b"], ("A", "a")),
+            (["x/y/K/1", "x/y/\u212a/2", "x/y/k/3"], ("K", "\u212a", "k")),
+        ],
+    )
+    def test_names_that_only_some_filesystems_tell_apart_are_legal_and_told(
+        self, paths: list[str], names: tuple[str, ...]
+    ) -> None:
+        refuse_hostile_paths(paths)
+        assert look_alikes(paths) == (names,)
+
+    def test_names_alike_in_two_directories_are_no_look_alikes(self) -> None:
+        assert look_alikes(["a/README.md", "b/readme.md", "a/sub/x", "a/sub/y"]) == ()
+
+    def test_one_that_is_listed_twice_with_the_same_content_is_one_file(self) -> None:
+        file = RemoteFile("a.bin", 3, (Digest("sha256", "1" * 64),))
+        assert each_once([file, RemoteFile("b.bin", 1), file]) == (file, RemoteFile("b.bin", 1))
+
+    @pytest.mark.parametrize("other", [RemoteFile("a", 4), RemoteFile("a", 3, (Digest("sha256", "1" * 64),))])
+    def test_one_that_is_listed_twice_with_two_contents_is_refused(self, other: RemoteFile) -> None:
+        with pytest.raises(DigestMismatch, match="'a' twice, with different contents"):
+            each_once([RemoteFile("a", 3), other])
+
     def test_ordinary_ones_pass(self) -> None:
-        refuse_hostile_paths(["config.json", "a/b/c.bin", "a/b/d.bin", ".gitattributes", "\u6a21\u578b.safetensors", "a..b"])
+        refuse_hostile_paths(
+            ["config.json", "a:b.json", "C:x", "a/b/c.bin", "a/b/d.bin", ".gitattributes", "\u6a21\u578b.safetensors", "a..b"]
+        )
 
     @given(st.lists(st.text("ab./\\~: \0C", max_size=12), max_size=5))
     def test_what_passes_stays_below_its_directory(self, paths: list[str]) -> None:
@@ -63,7 +82,6 @@ class TestPaths:
             return
         for path in paths:
             assert posixpath.normpath(posixpath.join("/root", path)) == f"/root/{path}"
-            assert PureWindowsPath(path).parts == PurePosixPath(path).parts
             assert not any(other.startswith(f"{path}/") for other in paths)
 
     @settings(max_examples=25)
@@ -110,6 +128,30 @@ class TestSelection:
         with pytest.raises(NotFound, match="there are no"):
             select([], include=(), exclude=())
 
+    @pytest.mark.parametrize(
+        ("pattern", "hint"),
+        [
+            ("Config.json", "case counts, there is 'config.json'"),
+            ("./config.json", "paths begin without ./ and /, write 'config.json'"),
+            ("/Q4/*", "paths begin without ./ and /, write 'Q4/*'"),
+            ("Q4", "that is a directory, write 'Q4/'"),
+            ("m.gguf", "a pattern is compared with the whole path, write '*/m.gguf'"),
+            ("confg.json", "there is 'config.json'"),
+            ("*.onnx", "matches no file"),
+        ],
+    )
+    def test_a_pattern_in_vain_is_said_with_a_hint(self, pattern: str, hint: str) -> None:
+        files = [RemoteFile("config.json", 1), RemoteFile("Q4/m.gguf", 1)]
+        (said,) = in_vain(files, include=("*.json",), exclude=(pattern,))
+        assert said.startswith(f"--exclude {pattern!r} matches no file")
+        assert said.endswith(hint)
+        with pytest.raises(NotFound) as caught:
+            select(files, include=(pattern,), exclude=())
+        assert hint in caught.value.message
+
+    def test_patterns_that_match_are_not_in_vain(self) -> None:
+        assert in_vain([RemoteFile("a/b", 1)], include=("*", "a/", "?/b"), exclude=("*b",)) == ()
+
     @given(NAMES, PATTERNS, PATTERNS)
     def test_it_is_what_the_hubs_client_selects(self, names: list[str], include: list[str], exclude: list[str]) -> None:
         expected = list(filter_repo_objects(names, allow_patterns=include or None, ignore_patterns=exclude or None))
@@ -120,40 +162,3 @@ class TestSelection:
         else:
             chosen = select(files, include=tuple(include), exclude=tuple(exclude))
             assert [file.path for file in chosen] == expected
-
-
-class TestPatternsThatMatchNothing:
-    PATHS = ("config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "Q4_K_M/model.gguf")
-
-    def said(self, *include: str, exclude: tuple[str, ...] = ()) -> tuple[str, ...]:
-        return unmatched(self.PATHS, include=include, exclude=exclude)
-
-    def test_those_that_match_are_not_mentioned(self) -> None:
-        assert self.said("*.json", "Q4_K_M/", exclude=("*.gguf",)) == ()
-
-    @pytest.mark.parametrize(
-        ("pattern", "meant"),
-        [
-            ("*.safetensor", "*.safetensors"),
-            ("*.GGUF", "*.gguf"),
-            ("./config.json", "config.json"),
-            ("/config.json", "config.json"),
-            ("Config.json", "config.json"),
-            ("model-00001-of-0002.safetensors", "model-00001-of-00002.safetensors"),
-        ],
-    )
-    def test_the_nearest_that_would_match_is_named(self, pattern: str, meant: str) -> None:
-        assert self.said(pattern) == (f"--include {pattern!r} matches nothing (did you mean {meant!r}?)",)
-        assert self.said(exclude=(pattern,)) == (f"--exclude {pattern!r} matches nothing (did you mean {meant!r}?)",)
-
-    def test_where_nothing_is_near_nothing_is_suggested(self) -> None:
-        assert self.said("zzz") == ("--include 'zzz' matches nothing",)
-
-    def test_a_selection_that_leaves_nothing_says_why(self) -> None:
-        files = [RemoteFile(path, 1) for path in self.PATHS]
-        with pytest.raises(NotFound, match=r"none of its 4 files: --include '\*.safetensor' matches nothing \(did you mean"):
-            select(files, include=("*.safetensor",), exclude=())
-        with pytest.raises(NotFound, match="--include and --exclude together leave nothing"):
-            select(files, include=("*.json",), exclude=("config*",))
-        with pytest.raises(NotFound, match="there are no files"):
-            select([], include=(), exclude=())

@@ -1,0 +1,29 @@
+"""Sets that are split into parts, such as `model-00001-of-00003.gguf`. A part's name says how many belong together."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+_PART = re.compile(r"(?P<set>.+?)(?P<number>\d{1,6})-of-(?P<total>\d{1,6})(?P<suffix>\.[^/]+)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSet:
+    """`present` of `total` parts are there; `example` is one of them."""
+
+    example: str
+    present: int
+    total: int
+
+
+def incomplete_sets(paths: Iterable[str]) -> tuple[SplitSet, ...]:
+    """The sets of which some part is among `paths` and another one is not."""
+    parts: dict[tuple[str, int, str], dict[int, str]] = defaultdict(dict)
+    for path in paths:
+        if match := _PART.fullmatch(path):
+            parts[match["set"], int(match["total"]), match["suffix"]][int(match["number"])] = path
+    found = (SplitSet(next(iter(those.values())), len(those), total) for (_, total, _), those in parts.items())
+    return tuple(each for each in found if each.present < each.total)

@@ -1,0 +1,100 @@
+"""Names that one filesystem tells apart and another takes for one. The destination decides, and only about what is selected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fetcher.artifact import ArtifactRef
+from fetcher.engine.preview import preview
+from fetcher.errors import CannotWrite, DigestMismatch, HostilePath
+from fetcher.events import Warned
+from fetcher.settings import Settings
+from fetcher.testing.faults import Fault
+from fetcher.testing.listings import extra_files
+from fetcher.testing.origin import Origin
+from tests.engine.conftest import Fetcher, contents
+
+ALIKE = {
+    "README.md beside readme.md": {"README.md": b"one", "readme.md": b"two"},
+    "Data/ beside data/": {"Data/a.txt": b"one", "data/b.txt": b"two"},
+    "a file beside a directory": {"Notes": b"one", "notes/b.txt": b"two"},
+    "composed beside decomposed": {"caf\u00e9.txt": b"one", "cafe\u0301.txt": b"two"},
+    "sharp s": {"stra\u00dfe": b"one", "STRASSE": b"two"},
+}
+
+
+@pytest.mark.parametrize("files", ALIKE.values(), ids=ALIKE)
+@pytest.mark.parametrize("placed", ["cache", "dest", "hf-cache"])
+async def test_where_they_are_two_files_both_are_fetched(
+    origin: Origin, fetch: Fetcher, files: dict[str, bytes], placed: str, tmp_path: Path
+) -> None:
+    origin.add_repo("org/model", files)
+    options: dict[str, dict[str, Any]] = {"dest": {"dest": tmp_path / "dest"}, "hf-cache": {"layout": "hf-cache"}}
+    artifact = await fetch(**options.get(placed, {}))
+    assert contents(artifact.path) == files
+
+
+@pytest.mark.parametrize("files", ALIKE.values(), ids=ALIKE)
+async def test_where_they_are_one_both_are_named_and_nothing_is_fetched(
+    origin: Origin, fetch: Fetcher, files: dict[str, bytes], folding: Path
+) -> None:
+    origin.add_repo("org/model", files)
+    with pytest.raises(CannotWrite, match="--exclude") as caught:
+        await fetch(cache_dir=folding)
+    for path in files:
+        assert ascii(path.partition("/")[0]) in caught.value.message
+    assert not [request for request in origin.requests if "/resolve/" in request.path]
+
+
+@pytest.mark.parametrize("files", ALIKE.values(), ids=ALIKE)
+async def test_where_they_are_one_the_rest_can_be_had_without_the_other(
+    origin: Origin, fetch: Fetcher, files: dict[str, bytes], folding: Path
+) -> None:
+    origin.add_repo("org/model", files)
+    kept, other = files
+    artifact = await fetch(cache_dir=folding, exclude=(other,))
+    assert (artifact.path / kept).read_bytes() == files[kept]
+
+
+@pytest.mark.parametrize("path", ["../escape", "back\\slash", "config.json/x", ".fetcher/manifest.json", "\udcff"])
+async def test_a_hostile_path_that_is_not_selected_does_no_harm(origin: Origin, fetch: Fetcher, path: str) -> None:
+    origin.add_repo("org/model", {"config.json": b"{}", "a:b.json": b"{}"})
+    origin.faults.add(Fault(extra_files(path), path="/tree/"))
+    artifact = await fetch(exclude=(path,))
+    assert contents(artifact.path) == {"config.json": b"{}", "a:b.json": b"{}"}
+
+
+async def test_a_plan_judges_the_selection_too(origin: Origin, tmp_path: Path) -> None:
+    origin.add_repo("org/model", {"config.json": b"{}"})
+    origin.faults.add(Fault(extra_files("../escape"), path="/tree/"))
+    with pytest.raises(HostilePath):
+        await preview(ArtifactRef("hf://org/model"), Settings(cache_dir=tmp_path))
+    shown = await preview(ArtifactRef("hf://org/model", exclude=("../*",)), Settings(cache_dir=tmp_path))
+    assert [(file.path, file.state) for file in shown.files] == [("config.json", "fetch"), ("../escape", "skipped")]
+
+
+async def test_a_file_that_is_listed_twice_is_one_file(origin: Origin, fetch: Fetcher) -> None:
+    origin.add_repo("org/model", {"config.json": b"{}"})
+    listed = extra_files("twice", size=0, oid="e69de29bb2d1d6434b8b29ae775ad8c2e48c5391")
+    origin.add_repo("org/model", {"config.json": b"{}", "twice": b""})
+    origin.faults.add(Fault(listed, path="/tree/"))
+    artifact = await fetch()
+    assert contents(artifact.path) == {"config.json": b"{}", "twice": b""}
+
+
+async def test_a_file_that_is_listed_with_two_contents_is_refused(origin: Origin, fetch: Fetcher) -> None:
+    origin.add_repo("org/model", {"config.json": b"{}"})
+    origin.faults.add(Fault(extra_files("config.json"), path="/tree/"))
+    with pytest.raises(DigestMismatch, match="twice, with different contents"):
+        await fetch()
+
+
+async def test_a_pattern_in_vain_is_said_while_the_fetch_goes_on(origin: Origin, fetch: Fetcher) -> None:
+    origin.add_repo("org/model", {"config.json": b"{}", "Q4/m.gguf": b"GGUF"})
+    artifact = await fetch(include=("*.json", "m.gguf"))
+    assert contents(artifact.path) == {"config.json": b"{}"}
+    (said,) = [event.message for event in fetch.events if isinstance(event, Warned)]
+    assert said == "--include 'm.gguf' matches no file: a pattern is compared with the whole path, write '*/m.gguf'"

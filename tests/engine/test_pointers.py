@@ -1,0 +1,97 @@
+"""A Git LFS pointer in the place of a file is never a silent success. Parts without their siblings are said."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from fetcher.artifact import Digest
+from fetcher.errors import LfsPointer
+from fetcher.events import Warned
+from fetcher.planning.sets import SplitSet, incomplete_sets
+from fetcher.testing.origin import Origin
+from tests.engine.conftest import Fetcher, contents
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"1" * 64 + b"\nsize 5000000000\n"
+DIGEST = Digest("sha256", hashlib.sha256(POINTER).hexdigest())
+
+
+@pytest.fixture(params=["http", "file", "a directory", "pvc", "hard link"])
+def given(request: pytest.FixtureRequest, origin: Origin, tmp_path: Path) -> tuple[str, dict[str, object]]:
+    """A URI behind which `model.safetensors` is a pointer, and the options it needs."""
+    path = tmp_path / "claim" / "model.safetensors"
+    path.parent.mkdir()
+    path.write_bytes(POINTER)
+    options: dict[str, tuple[str, dict[str, object]]] = {
+        "http": (origin.add_file("/model.safetensors", POINTER), {}),
+        "file": (path.as_uri(), {}),
+        "a directory": (str(path.parent), {}),
+        "pvc": ("pvc://claim", {"pvc_mounts": {"claim": path.parent}}),
+        "hard link": (str(path.parent), {"hard_link": True}),
+    }
+    return options[request.param]
+
+
+async def test_it_is_refused_by_its_name(fetch: Fetcher, given: tuple[str, dict[str, object]]) -> None:
+    uri, options = given
+    with pytest.raises(LfsPointer, match=r"model\.safetensors is a Git LFS pointer.*git lfs pull") as caught:
+        await fetch(uri, **options)
+    assert (caught.value.path, caught.value.exit_code, fetch.visible()) == ("model.safetensors", 65, [])
+
+
+async def test_a_pin_says_that_it_is_wanted(fetch: Fetcher, given: tuple[str, dict[str, object]]) -> None:
+    uri, options = given
+    artifact = await fetch(uri, expect={"model.safetensors": DIGEST}, **options)
+    assert contents(artifact.path) == {"model.safetensors": POINTER}
+
+
+async def test_the_file_itself_is_fetched_afterwards(fetch: Fetcher, tmp_path: Path) -> None:
+    path = tmp_path / "model.bin"
+    path.write_bytes(POINTER)
+    with pytest.raises(LfsPointer):
+        await fetch(str(path))
+    path.write_bytes(b"weights")
+    artifact = await fetch(str(path))
+    assert contents(artifact.path) == {"model.bin": b"weights"}
+
+
+@pytest.mark.parametrize("content", [POINTER + b"#" * 1024, b"\n" + POINTER, b"version 1\n", b""])
+async def test_what_only_looks_like_one_is_a_file(fetch: Fetcher, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    artifact = await fetch(str(path))
+    assert contents(artifact.path) == {"notes.txt": content}
+
+
+class TestSets:
+    @pytest.mark.parametrize(
+        ("paths", "found"),
+        [
+            (["m-00001-of-00003.gguf"], (SplitSet("m-00001-of-00003.gguf", 1, 3),)),
+            (["m-00001-of-00003.gguf", "m-00003-of-00003.gguf"], (SplitSet("m-00001-of-00003.gguf", 2, 3),)),
+            (["Q4/m-00001-of-00002.gguf", "Q8/m-00002-of-00002.gguf"],
+             (SplitSet("Q4/m-00001-of-00002.gguf", 1, 2), SplitSet("Q8/m-00002-of-00002.gguf", 1, 2))),
+            (["m-00001-of-00002.fp16.safetensors", "m-00002-of-00002.safetensors"],
+             (SplitSet("m-00001-of-00002.fp16.safetensors", 1, 2), SplitSet("m-00002-of-00002.safetensors", 1, 2))),
+            (["m-00001-of-00002.bin", "m-00002-of-00002.bin"], ()),
+            (["m-00000-of-00002.bin", "m-00001-of-00002.bin"], ()),
+            (["m-00001-of-00001.bin", "one-of-them.bin", "2-of-2", "x/README.md"], ()),
+        ],
+    )  # fmt: skip
+    def test_those_of_which_a_part_is_missing(self, paths: list[str], found: tuple[SplitSet, ...]) -> None:
+        assert incomplete_sets(paths) == found
+
+    async def test_a_part_alone_is_said(self, origin: Origin, fetch: Fetcher) -> None:
+        await fetch(origin.add_file("/m-00001-of-00003.gguf", b"GGUF"))
+        said = [event.message for event in fetch.events if isinstance(event, Warned)]
+        assert said == ["m-00001-of-00003.gguf is one of 3 parts; fetched of them: 1"]
+
+    async def test_a_selection_that_leaves_a_part_out_is_said(self, origin: Origin, fetch: Fetcher) -> None:
+        origin.add_repo("org/model", {f"m-{number:05}-of-00002.gguf": b"GGUF" for number in (1, 2)})
+        await fetch(include=("*00002-of*",))
+        assert [event.reason for event in fetch.events if isinstance(event, Warned)] == ["IncompleteSet"]
+        fetch.events.clear()
+        await fetch()
+        assert not [event for event in fetch.events if isinstance(event, Warned)]

@@ -1,0 +1,46 @@
+"""Servers that cut ranges short, or do not say which part they send. Their parts are used, or the whole file is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from fetcher.testing.checkpoint import random_bytes
+from fetcher.testing.effects import Header, Slices
+from fetcher.testing.faults import Effect, Fault
+from fetcher.testing.origin import Origin
+from tests.engine.conftest import Fetcher, MiB, contents
+
+CONTENT = {"model.safetensors": random_bytes("slices", 20 * MiB + 7)}
+Publish = Callable[[Origin], str]
+
+
+def on_the_hub(origin: Origin) -> str:
+    origin.add_repo("org/model", CONTENT)
+    return "hf://org/model"
+
+
+def on_the_web(origin: Origin) -> str:
+    return origin.add_file("/model.safetensors", CONTENT["model.safetensors"])
+
+
+@pytest.mark.parametrize("publish", [on_the_hub, on_the_web])
+@pytest.mark.parametrize("size", [64 * 1024, MiB + 1, 16 * MiB])
+async def test_slices_are_used_for_what_they_are(origin: Origin, fetch: Fetcher, publish: Publish, size: int) -> None:
+    uri = publish(origin)
+    origin.faults.add(Fault(Slices(size), origin="cdn"))
+    artifact = await fetch(uri, retry_for=0.0)
+    assert contents(artifact.path) == CONTENT
+    assert artifact.bytes_fetched == artifact.bytes
+
+
+@pytest.mark.parametrize("publish", [on_the_hub, on_the_web])
+@pytest.mark.parametrize("effect", [Slices(1), Slices(64 * 1024 - 1), Header("Content-Range", None)])
+async def test_parts_of_no_use_are_given_up_at_once_for_the_whole_file(
+    origin: Origin, fetch: Fetcher, publish: Publish, effect: Effect
+) -> None:
+    uri = publish(origin)
+    origin.faults.add(Fault(effect, origin="cdn", ranged=True))
+    artifact = await fetch(uri, retry_for=0.0)
+    assert contents(artifact.path) == CONTENT
