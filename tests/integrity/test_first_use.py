@@ -5,9 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import pytest
-
 from fetcher.integrity.lanes import available
+from tests.lab.availability import missing
 
 MANY_AT_ONCE = """
 import hashlib, sys, threading, time
@@ -39,7 +38,8 @@ sys.exit(len(wrong))
 """
 
 
-@pytest.mark.skipif(not available(), reason="the extension is not built")
 def test_threads_that_hash_while_others_choose_the_lanes_get_right_digests() -> None:
+    if not available():
+        missing("SHA-256 extension", "install gcc and python3-dev, remove .venv and run make setup")
     done = subprocess.run([sys.executable, "-c", MANY_AT_ONCE], capture_output=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, b"")

@@ -66,10 +66,20 @@ class TestExtras:
 
     def made(self, checkout: Path, *arguments: str) -> str:
         command = ["make", "--dry-run", "--no-print-directory", *arguments]
-        return subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True, timeout=60).stdout
+        # These tests may run below a make that was given extras and hands them down.
+        environ = {
+            name: value for name, value in os.environ.items() if name != "EXTRAS" and not name.startswith(("MAKE", "MFLAGS"))
+        }
+        done = subprocess.run(command, cwd=checkout, env=environ, capture_output=True, text=True, check=True, timeout=60)
+        return done.stdout
 
     def test_more_of_them_are_installed(self, checkout: Path) -> None:
         assert "-e '.[dev,torch]'" in self.made(checkout, "test", "EXTRAS=dev,torch")
+
+    def test_what_an_outer_make_was_given_does_not_count(self, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MAKEFLAGS", " -- EXTRAS=dev,torch")
+        monkeypatch.setenv("EXTRAS", "dev,torch")
+        assert "pip install" not in self.made(checkout, "test")
 
     def test_what_is_there_is_not_installed_again(self, checkout: Path) -> None:
         assert "pip install" not in self.made(checkout, "test")
