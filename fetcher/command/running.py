@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from fetcher.command.signals import Interrupted, raise_on_signals
 from fetcher.command.termination import write_message
@@ -127,6 +127,21 @@ def _failure(error: BaseException, interrupted: str) -> tuple[int, dict[str, Any
 
 
 def _flush() -> None:
+    """What cannot be written is dropped: the interpreter would try it again at its end, and exit with 120 where that
+    fails (seen with Python 3.11.2)."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError, AttributeError):
+        try:
             stream.flush()
+        except OSError:
+            _drop(stream)
+        except (ValueError, AttributeError):
+            pass  # closed, or a stand-in
+
+
+def _drop(stream: TextIO) -> None:
+    """Let the rest of its buffer go to the null device."""
+    with suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+        stream.flush()
