@@ -84,10 +84,10 @@ def both(theirs: tuple[str, ...], origin: Origin, tmp_path: Path) -> Callable[[M
     def run(make: Make) -> tuple[Outcome, Outcome]:
         """Theirs, then ours."""
         situation = make(origin, tmp_path)
-        return tuple(
-            outcome(command, situation, tmp_path / name)
-            for name, command in (("theirs", theirs), ("ours", STORAGE_INITIALIZER))
-        )  # type: ignore[return-value]  # two
+        their = outcome(theirs, situation, tmp_path / "theirs")
+        if "unexpected keyword argument 'filter'" in their.log:
+            pytest.skip("kserve-storage unpacks archives with Python 3.11.4 or later only, and this one is older")
+        return their, outcome(STORAGE_INITIALIZER, situation, tmp_path / "ours")
 
     return run
 
