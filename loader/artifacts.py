@@ -46,6 +46,10 @@ class Item:
         return ByteRange(index * self.chunk_size, min((index + 1) * self.chunk_size, self.size))
 
 
+Names = tuple[Item, ...]
+"""The items that are names of one file."""
+
+
 @dataclass(frozen=True, slots=True)
 class Artifact:
     root: Path
@@ -53,8 +57,17 @@ class Artifact:
     manifest: Manifest | None
 
     @property
+    def contents(self) -> tuple[Names, ...]:
+        """The items by file. A Hub cache has one blob under many names: in `blobs`, and in each snapshot."""
+        found: dict[tuple[object, ...], list[Item]] = {}
+        for item in self.items:
+            found.setdefault((item.identity, item.digests), []).append(item)
+        return tuple(map(tuple, found.values()))
+
+    @property
     def size(self) -> int:
-        return sum(item.size for item in self.items)
+        """Bytes, of a file with several names once."""
+        return sum(names[0].size for names in self.contents)
 
 
 def read_artifact(root: Path) -> Artifact:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections import deque
@@ -19,10 +20,13 @@ from loader.artifacts import Artifact, Item
 from loader.crew import OwnBuffer
 from loader.errors import FileReplaced, from_os_error
 
-_PIECE = 512 * 1024
+PIECE = 512 * 1024
 """Bytes read, hashed and written at a time: it stays in a processor's cache between the three. Of 0.6 processor seconds a GiB
 tmpfs takes 0.4 to find its pages, the hash 0.08. Hashing the source where it is mapped would save 0.03, and a source that is
 cut off meanwhile would be SIGBUS; reading into the mapped copy takes 0.3 more."""
+
+_NO_LINKS = frozenset({errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV})
+"""Answers of filesystems without hard links (exFAT, some FUSE), or with as many as a file may have."""
 
 
 def in_turns(items: Iterable[Item], *, files: int) -> Iterator[tuple[Item, int]]:
@@ -50,7 +54,7 @@ class ChunkCopier:
         self._cloned: set[str] = set()
         self._missing: dict[str, int] = {}
         self._one_at_a_time = threading.Lock()
-        self._buffer = OwnBuffer(_PIECE)
+        self._buffer = OwnBuffer(PIECE)
 
     def begin(self, item: Item) -> None:
         """Make the file: a clone of its source where the filesystem can (nothing is copied, all is checked), else empty, with
@@ -71,6 +75,21 @@ class ChunkCopier:
                     self._finish(item, descriptor)
             finally:
                 os.close(descriptor)
+
+    def link(self, item: Item, other: Item) -> bool:
+        """Give the copy of `item` the name of `other` too, which is the same file in the source; False where there are no hard
+        links. Raises FileReplaced when it no longer is."""
+        with self._opened(other):
+            path = self._data / other.path
+        with storing("make the copy", str(path)):
+            make_directory(path.parent)
+            try:
+                os.link(self._data / item.path, path, follow_symlinks=False)
+            except OSError as error:
+                if error.errno in _NO_LINKS:
+                    return False
+                raise
+        return True
 
     def copy_chunk(self, piece: tuple[Item, int]) -> None:
         item, index = piece

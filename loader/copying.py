@@ -4,35 +4,23 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fetcher.errors import CannotWrite, OutOfSpace, UsageError
+from fetcher.errors import CannotWrite, UsageError
 from fetcher.events import LoadPlanned, Subscriber, Warned
-from fetcher.filesystem import (
-    existing_parent,
-    file_mode,
-    free_bytes,
-    free_inodes,
-    make_directory,
-    storing,
-    sync_directory,
-    write_durably,
-)
-from fetcher.host.memory import memory_left
+from fetcher.filesystem import file_mode, make_directory, storing, sync_directory, write_durably
 from fetcher.host.mounts import mount_of
 from fetcher.manifest import RELATIVE_PATH, Manifest
-from fetcher.quantities import size
-from fetcher.telemetry.wording import counted
-from loader.artifacts import Artifact, read_artifact
+from loader.artifacts import Artifact, Item, read_artifact
 from loader.chunks import ChunkCopier, in_turns
+from loader.copy_record import RECORD, CopyRecord
 from loader.crew import each
-from loader.errors import TooLarge
 from loader.filesystems import filesystem_of
+from loader.reuse import reuse
+from loader.shortage import naming_what_is_abandoned, refuse_lack_of_space
 from loader.staging import put_in_place, staged, sweep
-from loader.windows import room_for
-
-_BLOCK = 4096
 
 _FILES_A_THREAD = 2
 """The kernel lets one thread at a time write to a file. Two threads that copied a warm checkpoint to tmpfs shard by shard
@@ -96,12 +84,15 @@ def _refuse_nonsense(source: Path, target: Path) -> None:
 
 
 def _is_complete(artifact: Artifact, target: Path) -> bool:
-    """With a manifest, the same one and every file in its size; without, every file in its size and of the same time."""
+    """With a manifest, the same one and every file in its size; without, the same names, every file in its size and of the
+    same time."""
     manifest = artifact.manifest
     if manifest is not None:
         present = Manifest.read(target / RELATIVE_PATH)
         if present is None or (present.files, present.fingerprint) != (manifest.files, manifest.fingerprint):
             return False
+    elif (record := CopyRecord.read(target)) is None or record.files.keys() != {item.path for item in artifact.items}:
+        return False
     for item in artifact.items:
         try:
             status = os.stat(target / item.path)
@@ -115,38 +106,35 @@ def _is_complete(artifact: Artifact, target: Path) -> bool:
 def _copy_all(artifact: Artifact, data: Path, target: Path, *, threads: int, on_event: Subscriber) -> None:
     in_memory = filesystem_of(data).memory
     _refuse_foreign(target)
-    _refuse_lack_of_space(artifact, data, in_memory=in_memory)
-    on_event(LoadPlanned("copying", len(artifact.items), artifact.size, 0))
-    work = ChunkCopier(artifact, data, on_event, durable=not in_memory)
-    for item in artifact.items:
-        work.begin(item)
-    each(in_turns(artifact.items, files=_FILES_A_THREAD * threads), work.copy_chunk, threads=threads)
+    held = reuse(artifact, target, data, threads=threads)
+    new = [names[0] for names in artifact.contents if names[0].path not in held]
+    with naming_what_is_abandoned(target):
+        refuse_lack_of_space(new, len(artifact.items), data, in_memory=in_memory)
+        total = artifact.size
+        on_event(LoadPlanned("copying", len(artifact.items), total, total - sum(item.size for item in new)))
+        _copy_new(artifact, new, ChunkCopier(artifact, data, on_event, durable=not in_memory), threads)
     with storing("publish the copy", str(target)):
         _seal(artifact, data, durable=not in_memory)
         put_in_place(data, target, durable=not in_memory)
 
 
+def _copy_new(artifact: Artifact, new: Sequence[Item], work: ChunkCopier, threads: int) -> None:
+    """Bring in `new`; all else is another name of what was brought in, or is there already."""
+    for item in new:
+        work.begin(item)
+    each(in_turns(new, files=_FILES_A_THREAD * threads), work.copy_chunk, threads=threads)
+    unlinked = [name for first, *others in artifact.contents for name in others if not work.link(first, name)]
+    for item in unlinked:
+        work.begin(item)
+    each(in_turns(unlinked, files=_FILES_A_THREAD * threads), work.copy_chunk, threads=threads)
+
+
 def _refuse_foreign(target: Path) -> None:
-    """What is replaced must be a former copy, which its manifest tells."""
+    """What is replaced must be a former copy, which its manifest tells, or its record."""
     with storing("look at what is there", str(target)):
         occupied = target.exists() and (not target.is_dir() or any(target.iterdir()))
-    if occupied and Manifest.read(target / RELATIVE_PATH) is None:
+    if occupied and Manifest.read(target / RELATIVE_PATH) is None and CopyRecord.read(target) is None:
         raise CannotWrite(f"{target} holds something that is no copy of an artifact; remove it, or name another place")
-
-
-def _refuse_lack_of_space(artifact: Artifact, data: Path, *, in_memory: bool) -> None:
-    needed = sum(-(-item.size // _BLOCK) * _BLOCK for item in artifact.items)
-    with storing("look at the free space", str(data)):
-        free, inodes = free_bytes(existing_parent(data)), free_inodes(existing_parent(data))
-    if free is not None and needed > free:
-        raise OutOfSpace(f"the copy takes {size(needed)}, and {size(free)} are free at {data.parent.parent}")
-    if inodes is not None and len(artifact.items) >= inodes:
-        raise OutOfSpace(
-            f"the copy takes {counted(len(artifact.items), 'file')}, and {data.parent.parent} has room for {inodes}"
-        )
-    left = memory_left().anonymous
-    if in_memory and room_for(needed) > left.bytes:
-        raise TooLarge(f"the copy takes {size(needed)} of memory, and {size(left.bytes)} are left ({left.reason})")
 
 
 def _seal(artifact: Artifact, data: Path, *, durable: bool) -> None:
@@ -154,9 +142,10 @@ def _seal(artifact: Artifact, data: Path, *, durable: bool) -> None:
     if durable:
         for directory, _, _ in os.walk(data, topdown=False):
             sync_directory(Path(directory))
+    record, manifest = data / RECORD, data / RELATIVE_PATH
+    make_directory(record.parent)
+    write_durably(record, CopyRecord.of(artifact.items).to_bytes(), mode=file_mode(record.parent))
     if artifact.manifest is not None:
-        path = data / RELATIVE_PATH
-        make_directory(path.parent)
-        write_durably(path, artifact.manifest.to_bytes(), mode=file_mode(path.parent))
-        if durable:
-            sync_directory(data)
+        write_durably(manifest, artifact.manifest.to_bytes(), mode=file_mode(manifest.parent))
+    if durable:
+        sync_directory(data)

@@ -58,6 +58,26 @@ def sweep(target: Path) -> None:
             os.close(descriptor)
 
 
+def abandoned(target: Path) -> Iterator[Path]:
+    """What killed copies to other names left beside `target`. Only those are named that this user may remove."""
+    try:
+        beside = sorted(target.parent.glob(".*.copying"))
+    except OSError:
+        return
+    for stage in beside:
+        with suppress(OSError):
+            if stage != stage_of(target) and _is_abandoned(stage):
+                yield stage
+
+
+def _is_abandoned(stage: Path) -> bool:
+    descriptor = os.open(stage, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        return os.geteuid() in (0, os.fstat(descriptor).st_uid) and _acquired(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def put_in_place(data: Path, target: Path, *, durable: bool) -> None:
     """`data` becomes `target`, where nothing is, or an empty directory, or a former copy, which then is where `data` was.
 

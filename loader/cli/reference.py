@@ -106,13 +106,17 @@ loader copy /models/5df9d7cea3b612c3 /dev/shm/model
 /dev/shm/model
 ```
 
-DST itself becomes the copy, by one rename of what was staged beside it (`.model.copying`); a former copy is replaced, anything
-else that is there is not. The files are those of SRC's manifest (also of a Hub cache's snapshot that `fetcher` made), and each
-chunk is compared with it while it is copied: a damaged one is an error that names file and chunk, and nothing becomes visible.
-Without a manifest all but hidden files are copied, only sizes are compared, and it says `not verified`. A DST that is complete
-is a hit. Space, inodes and, for tmpfs, the memory left are compared before the first byte. Two copies to one DST wait for each
-other; a killed one leaves its staging, which the next one removes. On xfs and btrfs blocks are shared and checked. On tmpfs the
-memory is charged to the one who copies: in a pod, an `emptyDir` of medium Memory counts against its limit.""",
+DST itself becomes the copy, by one rename of what was staged beside it (`.model.copying`); a former copy is replaced,
+anything else that is there is not. The files are those of SRC's manifest (also of a Hub cache's snapshot that `fetcher`
+made), and each chunk is compared with it while it is copied: a damaged one is an error that names file and chunk, and
+nothing becomes visible. Without a manifest all but hidden files are copied, only sizes are compared, and it says `not
+verified`. A DST that is complete is a hit. A file of a former copy that is still right is linked into the new one: it is
+not copied, and takes no space. The manifest's chunks tell, else `.fetcher/copy.json`, which each copy has: the source's
+device, inode, size and time of each file. A file with several names, such as a blob of a Hub cache, is copied once. Space,
+inodes and, for tmpfs, the memory left are compared before the first byte. Two copies to one DST wait for each other; a
+killed one leaves its staging, which the next one to that DST removes; where space is short, the error names what was left
+beside DST. On xfs and btrfs blocks are shared and checked. On tmpfs the memory is charged to the one who copies: in a pod,
+an `emptyDir` of medium Memory counts against its limit.""",
 }
 
 

@@ -21,7 +21,7 @@ from fetcher.events import Event, silent
 from fetcher.host.memory import Bound, MemoryLeft
 from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.testing.checkpoint import make_checkpoint
-from loader import copying
+from loader import copying, shortage
 from loader.artifacts import Item, read_artifact
 from loader.chunks import ChunkCopier, in_turns
 from loader.cli import main
@@ -62,7 +62,7 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(directory)): path.read_bytes()
         for path in directory.rglob("*")
-        if path.is_file() and path.name != "manifest.json"
+        if path.is_file() and ".fetcher" not in path.parts
     }
 
 
@@ -250,7 +250,7 @@ class TestSpace:
         self, source: Path, small_filesystem: MakeFilesystem, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         bound = Bound(5 * MiB, "cgroup /pod")
-        monkeypatch.setattr(copying, "memory_left", lambda: MemoryLeft(bound, bound))
+        monkeypatch.setattr(shortage, "memory_left", lambda: MemoryLeft(bound, bound))
         place = small_filesystem("tmpfs", size=64 * MiB).path
         with pytest.raises(TooLarge, match=r"8\.0 MiB of memory, and 5\.0 MiB are left \(cgroup /pod\)"):
             copied(source, place / "model")
@@ -258,7 +258,7 @@ class TestSpace:
     def test_space_that_somebody_else_took_meanwhile(
         self, source: Path, small_filesystem: MakeFilesystem, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(copying, "_refuse_lack_of_space", lambda *_, **__: None)
+        monkeypatch.setattr(copying, "refuse_lack_of_space", lambda *_, **__: None)
         place = small_filesystem("tmpfs", size=4 * MiB).path
         with pytest.raises(OutOfSpace):
             copied(source, place / "model")
