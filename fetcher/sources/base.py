@@ -109,9 +109,10 @@ class Source(Protocol):
         """The bytes of `byte_range` of `file`; the whole file when it is None.
 
         Before the first byte is handed out, status, Content-Range and total size were compared with what was asked for, and
-        the validator of a part where the file has no digest. The body ends after exactly `len(byte_range)` bytes (of the whole
-        file: after its size, or at the sender's proper end when the size is unknown) or raises: a short body, extra bytes, a
-        stall never pass as an end. Closing early is allowed at any time, costs at most the connection, and never waits for the
+        the validator of a part where the file has no digest. The body ends after `len(byte_range)` bytes (of the whole file:
+        after its size, or at the sender's proper end when the size is unknown) or raises: a body that breaks off, extra bytes,
+        a stall never pass as an end. A server that announces a shorter part, from the same start, ends it there, and the
+        engine asks for the rest. Closing early is allowed at any time, costs at most the connection, and never waits for the
         sender. May be called concurrently for any files and ranges.
 
         Raises RangesUnsupported when the server sends the whole file instead of a part, ContentChanged when it serves

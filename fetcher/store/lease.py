@@ -234,7 +234,10 @@ def observe(directory: Path) -> Observation | None:
         return None
     owner = next((name.removeprefix("data.") for name in names if name.startswith("data.")), None)
     if owner is None:
-        return Observation(None, b"\0".join(sorted(os.fsencode(name) for name in names)))
+        # Left by an interrupted removal, whose owner's sign may show that it is dead, or by hand.
+        owners = {name.partition(".")[2] for name in names if name.startswith(("lease.", "journal."))}
+        dead = bool(owners) and all(_dead(each, directory / f"lease.{each}") for each in owners)
+        return Observation(None, b"\0".join(sorted(os.fsencode(name) for name in names)), abandoned=dead)
     path = directory / f"lease.{owner}"
     sign = read_sign(path)
     fields = parse_sign(sign)

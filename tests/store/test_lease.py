@@ -15,6 +15,8 @@ import pytest
 from fetcher.errors import LeaseLost
 from fetcher.store.lease import Lease, Watch, acquire, observe, take_over
 from fetcher.store.owner import Owner
+from tests.lab.filesystems import MiB
+from tests.lab.fixtures import MakeFilesystem
 
 STALE = 60.0
 
@@ -173,6 +175,24 @@ class TestTakingOver:
         assert (seen.owner, seen.abandoned) == (None, False)
         assert take_over(tmp_path / "key", seen, stale=STALE) is None
         acquired(tmp_path)
+
+    def test_what_a_kill_in_the_middle_of_a_removal_left_is_not_waited_for(self, tmp_path: Path) -> None:
+        lease = acquired(tmp_path)
+        with subprocess.Popen([sys.executable, "-c", ""]) as process:
+            owner = replace(Owner.new(), pid=process.pid, started=1)
+        owned_by(lease, owner)
+        (lease.directory / f"data.{owner}").rmdir()
+        seen = observe(tmp_path / "key")
+        assert seen is not None
+        assert (seen.owner, seen.abandoned) == (None, True)
+        assert take_over(tmp_path / "key", seen, stale=STALE) is None
+        acquired(tmp_path)
+
+    def test_a_full_volume_leaves_no_draft_and_no_lease(self, small_filesystem: MakeFilesystem) -> None:
+        volume = small_filesystem("tmpfs", size=MiB, inodes=4)  # its root, staging, the draft, data: none is left for the sign
+        with pytest.raises(OSError, match="No space left"):
+            acquire(volume.path / "staging", "key", stale=STALE)
+        assert list((volume.path / "staging").iterdir()) == []
 
 
 class TestSignsOfLife:
