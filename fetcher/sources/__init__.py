@@ -6,18 +6,28 @@ import os
 from collections.abc import Mapping
 
 from fetcher.artifact import ArtifactRef
-from fetcher.settings import Settings
-from fetcher.sources.addresses import hub_address, scheme_of
+from fetcher.settings import Settings, hub_cache_dir
+from fetcher.sources.addresses import hub_address, is_offline, scheme_of
 from fetcher.sources.base import Source
 
 
 def open_source(ref: ArtifactRef, settings: Settings, environ: Mapping[str, str] = os.environ) -> Source:
-    """The source that `ref.uri` names; asks nothing yet. Raises UsageError, UnsupportedScheme, ConfigurationError."""
+    """The source that `ref.uri` names; asks nothing yet. Raises UsageError, UnsupportedScheme, ConfigurationError.
+
+    Without a network (`HF_HUB_OFFLINE`) the Hub's cache is the source of what is the Hub's: Offline where it is not there.
+    """
     scheme = scheme_of(ref.uri)
     if scheme in ("file", "pvc"):
         from fetcher.sources import local
 
         return local.open_local(ref) if scheme == "file" else local.open_claim(ref, settings)
+    address = hub_address(ref, environ)
+    if address is not None and is_offline(environ):
+        from fetcher.sources.local import LocalSource
+        from fetcher.sources.snapshots import find_snapshot
+
+        found = find_snapshot(address, hub_cache_dir(environ))
+        return LocalSource(found.directory, listing=found.listing)
     from fetcher.planning.memory import READ_BUFFER
     from fetcher.transport.client import HttpTransport
 
@@ -27,7 +37,7 @@ def open_source(ref: ArtifactRef, settings: Settings, environ: Mapping[str, str]
         read_buffer=READ_BUFFER,
         environ=environ,
     )
-    if (address := hub_address(ref, environ)) is not None:
+    if address is not None:
         from fetcher.sources.hub import HubSource
 
         return HubSource(address, transport, environ)

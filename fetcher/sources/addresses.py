@@ -83,6 +83,12 @@ def _given_endpoint(environ: Mapping[str, str]) -> str:
     return environ.get("HF_ENDPOINT", "").strip() or DEFAULT_ENDPOINT
 
 
+def is_offline(environ: Mapping[str, str]) -> bool:
+    """Whether the user forbids the network, by the variables that huggingface_hub reads."""
+    given = (environ.get(name, "").strip().upper() for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+    return any(value in ("1", "TRUE", "YES", "ON") for value in given)
+
+
 def pins_of(fragment: str) -> tuple[Digest, ...]:
     """What a web address pins its file to: `sha256=HEX`, or nothing. Raises UsageError."""
     if not fragment:

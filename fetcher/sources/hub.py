@@ -30,7 +30,6 @@ from fetcher.errors import (
     ConfigurationError,
     ContentChanged,
     NotFound,
-    Offline,
     Transient,
     Unauthorized,
     UsageError,
@@ -81,7 +80,6 @@ class HubSource:
 
     async def resolve(self) -> str | None:
         """The commit; asked for only when the revision is not one already."""
-        self._refuse_offline()
         revision = self._address.revision
         if re.fullmatch(r"[0-9a-f]{40}", revision):
             return revision
@@ -93,7 +91,6 @@ class HubSource:
         return commit
 
     async def list(self, revision: str | None, ask: Asking = once) -> Listing:
-        self._refuse_offline()
         self._commit = revision
         # A listing made anew means that what was known may be outdated.
         self._locations.clear()
@@ -199,7 +196,6 @@ class HubSource:
 
     async def _resolved(self, file: RemoteFile) -> Location:
         """Where its bytes are. A redirect that fails for a moment is asked again by itself, not the whole chain of them."""
-        self._refuse_offline()
         began = url = self._reached.pop(file.path, None) or self._resolve_address(file)
         for _ in range(_HOPS):
             try:
@@ -234,10 +230,6 @@ class HubSource:
             del self._locations[file.path]
 
     # Who asks
-
-    def _refuse_offline(self) -> None:
-        if self._environ.get("HF_HUB_OFFLINE", "").strip().upper() in ("1", "TRUE", "YES", "ON"):
-            raise Offline("HF_HUB_OFFLINE is set and the artifact is not complete here; unset it to fetch")
 
     async def _token(self) -> Credentials | None:
         """Looked up once, on a thread of its own: an OAuth token may be refreshed over the network."""

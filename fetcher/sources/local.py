@@ -36,9 +36,11 @@ from fetcher.uncancelled import run_uncancelled
 class LocalSource:
     """A file, or all regular files below a directory; symlinks to files are followed, as Hub caches are made of them."""
 
-    def __init__(self, path: Path, *, in_place: bool = False) -> None:
+    def __init__(self, path: Path, *, in_place: bool = False, listing: Listing | None = None) -> None:
+        """`listing`: of the files and digests that should be there, where something better than looking tells them."""
         self._path = path
         self._in_place = in_place
+        self._listing = listing
 
     @property
     def capabilities(self) -> Capabilities:
@@ -53,11 +55,15 @@ class LocalSource:
 
     async def resolve(self) -> str | None:
         """A digest of all paths, sizes and modification times."""
+        if self._listing is not None:
+            return self._listing.revision
         files = await self._listed()
         text = "\n".join(f"{file.path} {file.validator}" for file in files)
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:40]
 
     async def list(self, revision: str | None, ask: Asking = once) -> Listing:
+        if self._listing is not None:
+            return self._listing
         files = await ask(self._listed)
         known = await run_uncancelled(self._manifest)
         return Listing(revision, tuple(files), authenticated=known is not None and known.authenticated)
@@ -66,13 +72,13 @@ class LocalSource:
     async def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AsyncIterator[Body]:
         path = self.local_path(file)
         if path is None:
-            raise NotFound(f"{file.path} is not there", path=file.path)
+            raise NotFound(f"{file.path} is not in {self._path}", path=file.path)
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise _classified(error, path) from error
         try:
-            if _mark(os.fstat(descriptor)) != file.validator:
+            if file.validator is not None and _mark(os.fstat(descriptor)) != file.validator:
                 raise ContentChanged(f"{file.path} changed since it was listed", path=file.path)
             yield LocalBody(descriptor, file, byte_range or ByteRange(0, file.size or 0))
         finally:

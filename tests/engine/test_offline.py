@@ -1,0 +1,112 @@
+"""`HF_HUB_OFFLINE`: the Hub's own cache, as its real client filled it, is the source, and nothing is asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from huggingface_hub import hf_hub_download, snapshot_download
+
+from fetcher.artifact import ArtifactRef
+from fetcher.errors import DigestMismatch, NotFound, Offline
+from fetcher.testing.origin import Origin
+from tests.engine.conftest import FILES, Fetcher, contents
+
+SHARD = "model-00001-of-00002.safetensors"
+
+
+@pytest.fixture
+def hub(origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty Hub cache; the origin counts who asks."""
+    origin.add_repo("org/model", FILES)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+@pytest.fixture
+def filled(hub: Path, origin: Origin, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory of the snapshot that the client fetched; the network is forbidden from now on."""
+    snapshot = Path(snapshot_download("org/model", cache_dir=hub, endpoint=origin.endpoint))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    origin.clear_requests()
+    return snapshot
+
+
+def forget_listings(hub: Path) -> None:
+    """As a client leaves the cache that writes none."""
+    for tree in hub.rglob("trees/*"):
+        tree.unlink()
+
+
+def list_below(directory: Path) -> list[Path]:
+    return list(directory.rglob("*"))
+
+
+@pytest.mark.parametrize("uri", ["hf://org/model", "hf://org/model@main"])
+async def test_a_complete_snapshot_is_fetched_verified_and_nobody_is_asked(
+    filled: Path, fetch: Fetcher, origin: Origin, uri: str
+) -> None:
+    artifact = await fetch(uri)
+    assert contents(artifact.path) == FILES
+    assert (artifact.revision, artifact.verified) == (filled.name, True)
+    assert not origin.requests
+
+
+async def test_a_selection_a_commit_and_an_address_of_one_file_work_too(filled: Path, fetch: Fetcher, origin: Origin) -> None:
+    assert set(contents((await fetch(include=("*.json",))).path)) == {name for name in FILES if name.endswith(".json")}
+    assert contents((await fetch(revision=filled.name)).path) == FILES
+    one = await fetch(f"{origin.endpoint}/org/model/resolve/main/config.json")
+    assert contents(one.path) == {"config.json": FILES["config.json"]}
+    assert not origin.requests
+
+
+async def test_a_partial_snapshot_serves_what_it_has_and_names_what_it_lacks(
+    hub: Path, fetch: Fetcher, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot_download("org/model", cache_dir=hub, endpoint=origin.endpoint, allow_patterns=["*.json"])
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    await fetch(include=("config.json",))
+    with pytest.raises(NotFound, match=r"model-0000\d-of-00002.safetensors is not in .*snapshots"):
+        await fetch()
+    assert not (fetch.cache_dir / ArtifactRef("hf://org/model").key).exists()
+
+
+async def test_a_damaged_blob_is_never_published(filled: Path, fetch: Fetcher) -> None:
+    blob = (filled / SHARD).resolve()
+    content = bytearray(blob.read_bytes())
+    content[1000] ^= 1
+    blob.write_bytes(content)
+    with pytest.raises(DigestMismatch, match=SHARD):
+        await fetch()
+    assert fetch.visible() == []
+
+
+async def test_without_a_listing_nobody_can_tell_that_it_is_complete(
+    hub: Path, fetch: Fetcher, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hf_hub_download("org/model", "config.json", cache_dir=hub, endpoint=origin.endpoint)
+    forget_listings(hub)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(Offline, match="whether the model is complete there is not known"):
+        await fetch()
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"[]", b'{"format_version": 2, "files": {}}', b'{"format_version": 1, "files": {"a": 5}}']
+)
+async def test_a_listing_that_is_none_is_said(filled: Path, fetch: Fetcher, damage: bytes) -> None:
+    (tree,) = filled.parents[1].glob("trees/*.json")
+    tree.write_bytes(damage)
+    with pytest.raises(Offline, match="is no listing that this version reads"):
+        await fetch()
+
+
+@pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
+async def test_an_empty_cache_is_said_with_what_to_do(
+    hub: Path, fetch: Fetcher, origin: Origin, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "1")
+    with pytest.raises(Offline, match="unset HF_HUB_OFFLINE"):
+        await fetch()
+    assert not origin.requests
+    assert not list_below(hub)
