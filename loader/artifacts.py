@@ -11,6 +11,7 @@ from pathlib import Path
 from fetcher.artifact import ByteRange
 from fetcher.errors import DigestMismatch, NotFound, UsageError
 from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
+from loader.addresses import absent
 from loader.errors import MalformedCheckpoint, from_os_error, shown
 from loader.files import FileIdentity
 from loader.impostors import LARGEST_POINTER, refuse_pointer
@@ -76,7 +77,7 @@ def read_artifact(root: Path) -> Artifact:
     if not root.is_dir():
         if root.exists():
             raise UsageError(f"{root} is no directory; name the one that holds the artifact")
-        raise NotFound(f"there is no {root}", path=str(root))
+        raise absent(str(root))
     manifest = _manifest(root)
     if manifest is None:
         items = tuple(Item(path, _sound(root, path), UNVERIFIED_CHUNK, ()) for path in _names(root))

@@ -20,7 +20,8 @@ import errno
 import os
 import reprlib
 
-from fetcher.errors import FetchError, LocalIOError, NotFound
+from fetcher.errors import FetchError, LocalIOError
+from loader.addresses import absent
 
 
 class LoadError(FetchError):
@@ -76,7 +77,7 @@ def from_os_error(error: OSError, *, doing: str, path: str) -> FetchError:
     """Classify an OSError met while reading `path`; `doing` completes "cannot ...", e.g. "read the header"."""
     text = (error.strerror or str(error)).lower()
     if error.errno in _MISSING:
-        return NotFound(f"there is no {path}{dangling(path)}", path=path)
+        return absent(path, dangling(path))
     if error.errno in _FORBIDDEN:
         problem = f"cannot {doing} of {path} as UID {os.geteuid()}: {text}; check its ownership and mode, and fsGroup"
         return NotReadable(problem, path=path)

@@ -1,0 +1,52 @@
+"""An address in the place of a path: every command says what to do instead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import loader
+from fetcher.artifact import ArtifactRef
+from fetcher.errors import NotFound
+from fetcher.testing.origin import Origin
+from tests.cli.conftest import last_line
+from tests.lab.command import run_fetcher, run_loader
+
+COMMANDS = [("warm",), ("status",), ("evict",), ("load",), ("pin",), ("copy", "/nonexistent/target")]
+ADDRESSES = ["hf://org/model", "https://weights.invalid/model.bin", "s3://bucket/model", "pvc://claim/model"]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda words: str(words[0]))
+@pytest.mark.parametrize("uri", ADDRESSES)
+def test_every_command_names_the_one_that_fetches_it(command: tuple[str, ...], uri: str) -> None:
+    done = run_loader(command[0], uri, *command[1:])
+    assert done.returncode == 66
+    expected = (
+        f"NotFound: {uri} is an address, and loader reads files; fetch it first, and name the path that `fetcher fetch` prints"
+    )
+    assert last_line(done.stderr) == expected
+
+
+def test_in_python_too() -> None:
+    with pytest.raises(NotFound, match="hf://org/model is an address"):
+        loader.open("hf://org/model")
+
+
+def test_what_is_in_the_cache_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Origin() as origin:
+        origin.add_repo("org/model", {"config.json": b"{}"})
+        monkeypatch.setenv("HF_ENDPOINT", origin.endpoint)
+        monkeypatch.setenv("FETCHER_CACHE_DIR", str(tmp_path))
+        assert run_fetcher("fetch", "hf://org/model").returncode == 0
+    done = run_loader("warm", "hf://org/model")
+    assert f"it was fetched to {tmp_path / ArtifactRef('hf://org/model').key}: name that directory" in last_line(done.stderr)
+
+
+def test_a_signature_is_not_shown() -> None:
+    done = run_loader("load", "https://weights.invalid/model.safetensors?X-Amz-Signature=secret")
+    assert "secret" not in done.stdout + done.stderr
+
+
+def test_a_path_that_is_not_there_is_no_address(tmp_path: Path) -> None:
+    assert last_line(run_loader("warm", str(tmp_path / "a:b")).stderr).startswith(f"NotFound: there is no {tmp_path}/a:b")
