@@ -17,7 +17,7 @@ from tests.lab.filesystems import is_mounted
 from tests.lab.waiting import wait_until
 
 if TYPE_CHECKING:
-    from tests.lab.faultfs import Rule
+    from tests.lab.faultfs import Pages, Rule
 
 _PROJECT = Path(__file__).parents[2]
 
@@ -38,8 +38,9 @@ class FaultFilesystem:
 
 
 @contextmanager
-def fault_filesystem(workspace: Path) -> Iterator[FaultFilesystem]:
-    """Mounted in `workspace`, without any fault to begin with; unmounted whatever happens."""
+def fault_filesystem(workspace: Path, pages: Pages = "uncached") -> Iterator[FaultFilesystem]:
+    """Mounted in `workspace`, without any fault to begin with; unmounted whatever happens. `pages`: what the mount does to the
+    page cache."""
     require_root("mount a FUSE filesystem")
     program("fusermount3", package="fuse3")
     if not os.path.exists("/dev/fuse"):
@@ -48,7 +49,7 @@ def fault_filesystem(workspace: Path) -> Iterator[FaultFilesystem]:
     filesystem.path.mkdir(parents=True)
     filesystem.source.mkdir()
     filesystem.obey()
-    process = _started(filesystem)
+    process = _started(filesystem, pages)
     try:
         wait_until(lambda: process.poll() is not None or is_mounted(filesystem.path), "the FUSE mount appears")
         if process.poll() is not None:
@@ -58,11 +59,11 @@ def fault_filesystem(workspace: Path) -> Iterator[FaultFilesystem]:
         _stop(process, filesystem.path)
 
 
-def _started(filesystem: FaultFilesystem) -> subprocess.Popen[bytes]:
+def _started(filesystem: FaultFilesystem, pages: Pages) -> subprocess.Popen[bytes]:
     paths = map(str, (filesystem.source, filesystem.path, filesystem.rules))
     with (filesystem.rules.parent / "log").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "tests.lab.faultfs", *paths],
+            [sys.executable, "-m", "tests.lab.faultfs", *paths, pages],
             cwd=_PROJECT,
             stdin=subprocess.DEVNULL,
             stdout=log,
