@@ -8,6 +8,7 @@
         ├── NotReadable          66  it is there, and this user may not read it
         ├── TooLarge             73  more than the memory it should go to holds
         ├── NotResident          75  read, and taken away again
+        ├── PagesDropped         78  the mount gives a file's pages up whenever it is opened
         └── FileReplaced         75  it changed while it was read
 
 What is missing is `fetcher.errors.NotFound` (66), what the disk refuses `LocalIOError` (74), a wrong argument
@@ -59,6 +60,13 @@ class NotResident(LoadError):
     reason = "NotResident"
     exit_code = 75
     retryable = True
+
+
+class PagesDropped(LoadError):
+    """Final: nothing but another mount, or another place, changes it."""
+
+    reason = "PagesDropped"
+    exit_code = 78
 
 
 class FileReplaced(LoadError):

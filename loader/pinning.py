@@ -6,7 +6,7 @@ Pages go without memory pressure too (DAMON took a quarter in ten minutes), and 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from fetcher.errors import FetchError
 from fetcher.events import Pinned, Subscriber, Warned, silent
 from fetcher.host.memory import memory_left
 from fetcher.quantities import size
+from loader.allowance import Allowance
 from loader.contents import Member, members
 from loader.errors import NotResident, from_os_error
 from loader.files import FileIdentity
@@ -21,12 +22,15 @@ from loader.filesystems import filesystem_of
 from loader.locking import lockable, raise_lock_limit
 from loader.paging import Stretch
 from loader.residency import Residency
-from loader.warming import bytes_in, residency_of, warm, what_fits
+from loader.warming import PASSES, bytes_in, known_to_lack, residency_of, warm, what_fits
 from loader.windows import Window, windows
 
 _LEAST_PAUSE = 19
 """Times the processor time of looking: 15 ms a GiB for one's own files, 100 for others'. So looking takes 5 % of a processor
 at most, however much there is to look at."""
+
+_TIMES_AN_HOUR = 4
+"""So often the whole may be read again. DAMON took a quarter of it in ten minutes, which is 1.5 times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,7 @@ class _Held:
     roots: list[FileIdentity]
     members: tuple[Member, ...]
     plan: tuple[Window, ...]
+    allowance: Allowance
     locks: dict[Window, Stretch] = field(default_factory=dict)
     warm_once: bool = False
     told: set[str] = field(default_factory=set)
@@ -78,6 +83,12 @@ class _Held:
             _identity(member.path) == member.identity for member in self.members
         )
 
+    def release_broken(self) -> None:
+        """Let go of locks that keep nothing any more, so that their windows are read and locked anew."""
+        for window in [*self.locks]:
+            if known_to_lack(self.members[window.number].residency(window.part, closely=True)):
+                self.locks.pop(window).close()
+
     def release(self) -> None:
         for stretch in self.locks.values():
             stretch.close()
@@ -87,10 +98,13 @@ class _Held:
 class Pin:
     """`check` again and again, and `close`. Used by one thread."""
 
-    def __init__(self, paths: Sequence[str], *, threads: int, on_event: Subscriber) -> None:
+    def __init__(
+        self, paths: Sequence[str], *, threads: int, on_event: Subscriber, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._paths = tuple(paths)
         self._threads = threads
         self._on_event = on_event
+        self._clock = clock
         self._held: _Held | None = None
         self._read_something = False
         self._looking = 0.0
@@ -139,19 +153,19 @@ class Pin:
         plan = tuple(windows([member.size for member in chosen]))
         if not all(filesystem_of(Path(member.path)).memory for member in chosen):  # which needs no more of it
             what_fits(plan, memory_left().pages, partial=False)
-        self._held = _Held(roots, chosen, plan)
+        self._held = _Held(roots, chosen, plan, Allowance(_TIMES_AN_HOUR * bytes_in(plan), self._clock))
         self.state = replace(self.state, files=len(chosen), total=bytes_in(plan), resident=0)
         return self._held
 
     def _keep(self, held: _Held) -> None:
+        seen = self._look(held)
         failure: NotResident | None = None
-        seen: Residency | None = None
-        try:
-            seen = self._bring_in(held)
-        except NotResident as error:  # locking may still hold it
-            failure = error
-        if self._lock(held) or seen is None:
-            seen = residency_of(held.members, held.loose, threads=self._threads)
+        if not seen.complete:
+            if not self._may_read(held, seen):
+                return
+            failure = self._read(held, seen.missing)
+        if self._lock(held) or not seen.complete:
+            seen = residency_of(held.members, held.plan, threads=self._threads)
         self._see(held, seen)
         self.state = replace(self.state, problem=None)
         if failure is not None and not seen.complete:
@@ -159,20 +173,45 @@ class Pin:
         if seen.method in ("sampled", "unknown"):
             self._warn(held, "Unknown", "whether all is in memory can't be told here, so this is never called ready")
 
-    def _see(self, held: _Held, loose: Residency) -> None:
-        resident = None if loose.resident is None else held.locked + loose.resident
-        self.state = replace(self.state, resident=resident, locked=held.locked)
+    def _look(self, held: _Held) -> Residency:
+        """At all of it: a lock keeps nothing that the filesystem itself gives up. While something is read again, nobody is told
+        that it is there."""
+        seen = residency_of(held.members, held.plan, threads=self._threads)
+        if known_to_lack(seen):
+            held.release_broken()
+        self._read_something = False
+        self._see(held, seen)
+        return seen
 
-    def _bring_in(self, held: _Held) -> Residency:
-        again, held.warm_once = held.warm_once, True
-        before = residency_of(held.members, held.loose, threads=self._threads)
-        self._read_something = not before.complete
-        self._see(held, before)  # while it is read again, nobody is told that it is there
-        if before.complete:
-            return before
-        if again and before.resident is not None:
-            self.state = replace(self.state, rewarmed=self.state.rewarmed + before.missing)
-        return warm(held.members, held.loose, threads=self._threads, on_event=silent if again else self._on_event).after
+    def _see(self, held: _Held, seen: Residency) -> None:
+        self.state = replace(self.state, resident=seen.resident, locked=held.locked)
+
+    def _may_read(self, held: _Held, seen: Residency) -> bool:
+        """The first time always, again within the allowance. A storage that is read for ever serves nobody else."""
+        if not held.warm_once or held.allowance.has(seen.missing):
+            return True
+        problem = (
+            f"what is read is reclaimed at once: {_TIMES_AN_HOUR} times the model was read again within an hour, so it is read "
+            "less often from now on; raise the memory limit, allow locking (CAP_IPC_LOCK), or use `loader copy`"
+        )
+        self._warn(held, NotResident.reason, problem)
+        self.state = replace(self.state, problem=f"{NotResident.reason}: {problem}")
+        return False
+
+    def _read(self, held: _Held, missing: int) -> NotResident | None:
+        """Bring in what is not locked. An error that it did not stay is returned: locking may still hold it."""
+        again, held.warm_once, self._read_something = held.warm_once, True, True
+        if again:
+            held.allowance.spend(missing)
+            if self.state.resident is not None:
+                self.state = replace(self.state, rewarmed=self.state.rewarmed + missing)
+        try:
+            warm(held.members, held.loose, threads=self._threads, on_event=silent if again else self._on_event)
+        except NotResident as error:
+            if again:
+                held.allowance.spend(missing * (PASSES - 1))
+            return error
+        return None
 
     def _lock(self, held: _Held) -> int:
         """As much as may be locked, from the beginning on; how many windows that was."""

@@ -18,6 +18,7 @@ from fetcher.host.memory import Bound
 from fetcher.quantities import size
 from loader.contents import Member
 from loader.crew import OwnBuffer, each
+from loader.dropping import refuse_dropped_pages
 from loader.errors import NotResident, TooLarge, from_os_error
 from loader.filesystems import filesystem_of
 from loader.kernel import PAGE, cache_counts, tells_truth
@@ -28,7 +29,7 @@ from loader.windows import Window, fitting, joined
 Means = Literal["preadv", "populate"]
 """`preadv`: into a scratch buffer. `populate`: MADV_POPULATE_READ, which copies nothing."""
 
-_PASSES = 3
+PASSES = 3
 """Where memory is tight the kernel may take early pages for late ones; what is missing is then read again, so often."""
 
 _PIECE = 8 * 1024 * 1024
@@ -69,24 +70,27 @@ def what_fits(plan: Sequence[Window], left: Bound, *, partial: bool) -> tuple[Wi
 def warm(chosen: Sequence[Member], plan: Sequence[Window], *, threads: int, on_event: Subscriber) -> Warmed:
     """Bring in the windows of `plan`, which are parts of the files `chosen`, and wait until they are there.
 
-    Raises NotResident when they are known not to stay, and NotFound, NotReadable, LocalIOError, FileReplaced.
+    Raises NotResident when they are known not to stay, PagesDropped when that is the mount's doing, and NotFound, NotReadable,
+    LocalIOError, FileReplaced.
     """
     began, files = time.monotonic(), len({window.number for window in plan})
     before = residency_of(chosen, plan, threads=threads, closely=False)
     after = residency_of(chosen, plan, threads=threads) if before.complete else before
     work = _Warming(chosen, on_event)
     on_event(LoadPlanned("warming", files, before.total, before.total if after.complete else 0))
-    for attempt in range(_PASSES):
+    for attempt in range(PASSES):
         if after.complete:
             break
         each(plan, work.insist if attempt else work.bring_in, threads=threads)
         after = residency_of(chosen, plan, threads=threads)
-        if after.method not in _SURE:
+        if not known_to_lack(after):
             break
     on_event(LoadEnded())
-    if after.method in _SURE and not after.complete:
+    if not after.complete:
+        refuse_dropped_pages(chosen[number] for number in {window.number for window in plan})
+    if known_to_lack(after):
         raise NotResident(
-            f"{size(after.missing)} of {size(after.total)} did not stay in memory, though read {_PASSES} times: something "
+            f"{size(after.missing)} of {size(after.total)} did not stay in memory, though read {PASSES} times: something "
             "takes them away as they come, such as a memory limit or a DAMON scheme; `loader pin` locks them"
         )
     return Warmed(files, before.total, work.read, time.monotonic() - began, before, after, tuple(sorted(work.means)))
@@ -106,6 +110,11 @@ def residency_of(chosen: Sequence[Member], plan: Sequence[Window], *, threads: i
 
     each(joined(plan), look, threads=threads)
     return together(seen)
+
+
+def known_to_lack(seen: Residency) -> bool:
+    """Whether something is missing for sure."""
+    return seen.method in _SURE and not seen.complete
 
 
 def bytes_in(plan: Sequence[Window]) -> int:

@@ -32,7 +32,7 @@ begins with a reason word.
 | 73 | `TooLarge`, `OutOfSpace`, `CannotWrite`: more than memory or disk holds, told before the first byte |
 | 74 | `IOError`: what the disk refuses |
 | 75 | `NotResident`, `FileReplaced`: another try may help |
-| 78 | `Configuration`: a variable, or a port that can't be had |
+| 78 | `Configuration`: a variable, or a port that can't be had; `PagesDropped`: the mount gives pages up at each open |
 | 128+n | signal n |"""
 
 _METRICS = """

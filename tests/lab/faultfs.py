@@ -1,12 +1,12 @@
 """A filesystem that fails on demand: passes everything through to a directory, but for what its rules say.
 
-The program, `python -m tests.lab.faultfs SOURCE MOUNT RULES [fold]`, runs in the foreground until unmounted. RULES is a JSON
-file (a list of `Rule`); replacing it by a rename takes effect with the next operation and starts all counts anew.
+The program, `python -m tests.lab.faultfs SOURCE MOUNT RULES PAGES [fold]`, runs in the foreground until unmounted. RULES is a
+JSON file (a list of `Rule`); replacing it by a rename takes effect with the next operation and starts all counts anew.
 `tests.lab.faults` starts it and writes the rules.
 
-Mounted with direct_io, so that a failing or short read and write reaches the caller as it is, and not as the page cache
-makes of it. With `fold`, names that differ only in case or in Unicode form are one name, as on vfat, CIFS and ext4 with
-casefold. `renameat2` flags are refused with EINVAL, as on a network filesystem.
+PAGES is one of `PAGES`. By default it is mounted with direct_io, so that a failing or short read and write reaches the caller
+as it is, and not as the page cache makes of it. With `fold`, names that differ only in case or in Unicode form are one name, as
+on vfat, CIFS and ext4 with casefold. `renameat2` flags are refused with EINVAL, as on a network filesystem.
 """
 
 from __future__ import annotations
@@ -25,6 +25,14 @@ from typing import Any, Literal
 import mfusepy
 
 Operation = Literal["open", "create", "read", "write", "fallocate", "fsync", "rename", "unlink", "mkdir"]
+
+Pages = Literal["uncached", "dropped at each open", "kept"]
+PAGES: dict[Pages, dict[str, bool]] = {
+    "uncached": {"direct_io": True},
+    "dropped at each open": {},
+    "kept": {"kernel_cache": True},
+}
+"""What becomes of a file's pages, by the mount's options."""
 
 _STAT_FIELDS = ("st_mode", "st_ino", "st_nlink", "st_uid", "st_gid", "st_size", "st_blocks")
 
@@ -211,11 +219,12 @@ class _Fuse(mfusepy.FUSE):
 
 def main(arguments: Sequence[str]) -> None:
     source, mount, rules = map(Path, arguments[:3])
-    operations = Folding if arguments[3:] == ["fold"] else Passthrough
+    options: dict[str, Any] = next(options for pages, options in PAGES.items() if pages == arguments[3])
+    operations = Folding if arguments[4:] == ["fold"] else Passthrough
     os.umask(0)  # the kernel has applied the caller's already
     _Fuse(
         operations(source, Rules(rules)), str(mount), foreground=True, nothreads=True, fsname="faultfs", use_ino=True,
-        direct_io=True, attr_timeout=0, entry_timeout=0,
+        attr_timeout=0, entry_timeout=0, **options,
     )  # fmt: skip
 
 

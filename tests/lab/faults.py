@@ -17,7 +17,7 @@ from tests.lab.filesystems import is_mounted
 from tests.lab.waiting import wait_until
 
 if TYPE_CHECKING:
-    from tests.lab.faultfs import Rule
+    from tests.lab.faultfs import Pages, Rule
 
 _PROJECT = Path(__file__).parents[2]
 
@@ -38,9 +38,9 @@ class FaultFilesystem:
 
 
 @contextmanager
-def fault_filesystem(workspace: Path, *, fold: bool = False) -> Iterator[FaultFilesystem]:
-    """Mounted in `workspace`, without any fault to begin with; unmounted whatever happens. `fold`: case and Unicode form of a
-    name mean nothing."""
+def fault_filesystem(workspace: Path, *, pages: Pages = "uncached", fold: bool = False) -> Iterator[FaultFilesystem]:
+    """Mounted in `workspace`, without any fault to begin with; unmounted whatever happens. `pages`: what the mount does to the
+    page cache. `fold`: case and Unicode form of a name mean nothing."""
     require_root("mount a FUSE filesystem")
     program("fusermount3", package="fuse3")
     if not os.path.exists("/dev/fuse"):
@@ -49,7 +49,7 @@ def fault_filesystem(workspace: Path, *, fold: bool = False) -> Iterator[FaultFi
     filesystem.path.mkdir(parents=True)
     filesystem.source.mkdir()
     filesystem.obey()
-    process = _started(filesystem, *(["fold"] if fold else []))
+    process = _started(filesystem, pages, *(["fold"] if fold else []))
     try:
         wait_until(lambda: process.poll() is not None or is_mounted(filesystem.path), "the FUSE mount appears")
         if process.poll() is not None:

@@ -8,9 +8,9 @@ import pytest
 
 from fetcher.errors import FetchError
 from loader import errors
-from loader.errors import FileReplaced, LoadError, MalformedCheckpoint, NotReadable, NotResident, TooLarge
+from loader.errors import FileReplaced, LoadError, MalformedCheckpoint, NotReadable, NotResident, PagesDropped, TooLarge
 
-RAISED: list[type[LoadError]] = [MalformedCheckpoint, NotReadable, TooLarge, NotResident, FileReplaced]
+RAISED: list[type[LoadError]] = [MalformedCheckpoint, NotReadable, TooLarge, NotResident, PagesDropped, FileReplaced]
 
 
 def test_the_tree_that_is_drawn_is_the_tree_that_is() -> None:

@@ -197,7 +197,7 @@ class TestWhatGoesWrongMeanwhile:
     def test_what_never_stays_is_said_and_not_called_warm(
         self, model: Path, evicting: Callable[[Event], None], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(warming, "_PASSES", 1)
+        monkeypatch.setattr(warming, "PASSES", 1)
         chosen, plan = planned(model)
         with pytest.raises(NotResident, match=r"did not stay in memory") as caught:
             warm(chosen, plan, threads=2, on_event=evicting)

@@ -1,0 +1,112 @@
+"""A mount that gives up a file's pages whenever it is opened: nothing is called warm there, and nothing is read for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fetcher.events import silent
+from loader.allowance import Allowance
+from loader.errors import PagesDropped
+from loader.pinning import Pin
+from tests.cli.conftest import last_line
+from tests.lab.command import run_loader
+from tests.lab.faultfs import Pages
+from tests.lab.faults import fault_filesystem
+from tests.loader.conftest import MiB, written
+
+SIZE = 4 * MiB
+
+
+@pytest.fixture
+def mounted(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A directory of weights, seen through FUSE with the page cache as the parameter says."""
+    pages: Pages = request.param
+    with fault_filesystem(tmp_path / "fuse", pages=pages) as filesystem:
+        (filesystem.source / "model").mkdir()
+        written(filesystem.source / "model" / "weights.gguf.part", SIZE).rename(filesystem.source / "model" / "weights.bin")
+        yield filesystem.path / "model"
+
+
+dropped = pytest.mark.parametrize("mounted", ["dropped at each open"], indirect=True)
+kept = pytest.mark.parametrize("mounted", ["kept"], indirect=True)
+
+
+@dropped
+class TestDropped:
+    def test_warm_ends_with_a_final_code_and_what_to_do(self, mounted: Path) -> None:
+        done = run_loader("warm", str(mounted))
+        assert done.returncode == 78
+        assert last_line(done.stderr).startswith("PagesDropped: ")
+        assert "mount it with keep-cache" in last_line(done.stderr)
+        assert "`loader copy`" in last_line(done.stderr)
+
+    def test_pin_never_says_ready_and_ends_with_the_same(self, mounted: Path) -> None:
+        pin = Pin([str(mounted)], threads=1, on_event=silent)
+        try:
+            with pytest.raises(PagesDropped):
+                pin.check()
+            assert not pin.state.ready
+        finally:
+            pin.close()
+        done = run_loader("pin", str(mounted))
+        assert (done.returncode, last_line(done.stderr).partition(":")[0]) == (78, "PagesDropped")
+
+    def test_a_copy_elsewhere_works(self, mounted: Path, tmp_path: Path) -> None:
+        assert run_loader("copy", str(mounted), str(tmp_path / "copy")).returncode == 0
+        assert run_loader("warm", str(tmp_path / "copy")).returncode == 0
+
+
+@kept
+class TestKept:
+    def test_warm_and_pin_work(self, mounted: Path) -> None:
+        assert run_loader("warm", str(mounted)).returncode == 0
+        pin = Pin([str(mounted)], threads=1, on_event=silent)
+        try:
+            pin.check()
+            assert pin.state.ready
+        finally:
+            pin.close()
+
+
+@pytest.mark.parametrize("mounted", ["uncached"], indirect=True)
+def test_a_mount_without_a_page_cache_is_never_called_warm(mounted: Path) -> None:
+    done = run_loader("warm", str(mounted))
+    assert (done.returncode == 78) == ("PagesDropped" in done.stderr)
+    pin = Pin([str(mounted)], threads=1, on_event=silent)
+    try:
+        pin.check()
+        assert not pin.state.ready
+    finally:
+        pin.close()
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class TestAllowance:
+    def test_what_is_spent_comes_back_within_an_hour(self) -> None:
+        clock = Clock()
+        allowance = Allowance(100, clock)
+        assert allowance.has(100)
+        allowance.spend(100)
+        assert not allowance.has(1)
+        clock.now += 1800
+        assert (allowance.has(50), allowance.has(51)) == (True, False)
+        clock.now += 36_000
+        assert (allowance.has(100), allowance.has(101)) == (True, False)
+
+    def test_more_than_was_left_is_owed(self) -> None:
+        clock = Clock()
+        allowance = Allowance(100, clock)
+        allowance.spend(300)
+        clock.now += 3600
+        assert not allowance.has(1)
+        clock.now += 3600 + 36
+        assert allowance.has(1)
