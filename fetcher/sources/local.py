@@ -32,6 +32,9 @@ from fetcher.sources.addresses import meant_repository
 from fetcher.sources.base import Asking, Body, Capabilities, DirectBody, once
 from fetcher.uncancelled import run_uncancelled
 
+MOST_FILES = 1_000_000
+"""Files of one directory tree: ten times the largest repositories of the Hub. `/` in the place of a model has more."""
+
 
 class LocalSource:
     """A file, or all regular files below a directory; symlinks to files are followed, as Hub caches are made of them."""
@@ -108,6 +111,8 @@ class LocalSource:
         for path, status in _regular_files(self._path):
             if stopping.is_set():
                 break  # nobody receives the result
+            if len(files) == MOST_FILES:
+                raise UsageError(f"{self._path} holds more than {MOST_FILES:,} files; name the model's own directory")
             relative = path.relative_to(self._path).as_posix()
             digests: tuple[Digest, ...] = ()
             if known and (entry := known.file(relative)) and entry.size == status.st_size:
