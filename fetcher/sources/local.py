@@ -107,7 +107,7 @@ class LocalSource:
 
     def _tree(self, stopping: threading.Event) -> Sequence[RemoteFile]:
         known = self._manifest()
-        files = []
+        files: list[RemoteFile] = []
         for path, status in _regular_files(self._path):
             if stopping.is_set():
                 break  # nobody receives the result
