@@ -152,7 +152,7 @@ def _bounded(path: str | os.PathLike[str]) -> bytes:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST:
             raise ValueError(f"{os.fspath(path)} is no manifest")
-        return stream.read(LARGEST)
+        return stream.read(status.st_size)
 
 
 def _checked(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ that comes from the network is.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -76,7 +77,7 @@ def _file(path: str, entry: Mapping[str, Any]) -> RemoteFile:
 def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as stream:
-            return stream.read(LARGEST)
+            return stream.read(min(LARGEST, os.fstat(stream.fileno()).st_size))
     except OSError:
         raise Offline(
             f"HF_HUB_OFFLINE is set and the Hub's cache has no {path}, so whether the model is complete there is not known; "

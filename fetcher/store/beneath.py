@@ -50,10 +50,11 @@ def read_beneath(base: Path, path: Path, *, limit: int) -> bytes:
     """The first `limit` bytes of a regular file. Raises OSError, also for what is no regular file."""
     descriptor = open_beneath(base, path, os.O_RDONLY)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         with os.fdopen(os.dup(descriptor), "rb") as stream:
-            return stream.read(limit)
+            return stream.read(min(limit, status.st_size))  # which allocates as much as it is asked for
     finally:
         os.close(descriptor)
 

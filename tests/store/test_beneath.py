@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fetcher.store import beneath
-from fetcher.store.beneath import Fence
+from fetcher.store.beneath import Fence, read_beneath
 
 
 @pytest.fixture(
@@ -178,3 +178,9 @@ def test_nothing_that_was_published_changes_once_the_lease_was_taken(
         return
     assert sorted(path.relative_to(final).as_posix() for path in final.rglob("*")) == ["file", "sub", "sub/file"]
     assert (base / "published" / "file").read_bytes() == b"first"
+
+
+def test_a_record_takes_the_memory_of_its_size_whatever_the_limit(tmp_path: Path) -> None:
+    (tmp_path / "record").write_bytes(b"short")
+    assert read_beneath(tmp_path, tmp_path / "record", limit=1 << 60) == b"short"
+    assert read_beneath(tmp_path, tmp_path / "record", limit=3) == b"sho"

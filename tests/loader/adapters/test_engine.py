@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -124,28 +125,40 @@ class TestSeveralOnAHost:
             wait_until(lambda: all(map(is_there, part)), "its part is in memory")
 
     def test_together_they_read_storage_once(self, model: Path) -> None:
+        """What one brings in the others find, unless they come to it at the same moment: that only adds reading, so one of a
+        few runs must show it. Each for itself would read three times as much, always."""
         amount = sum(os.stat(path).st_size for path in files(model))
-        ranks = [
-            subprocess.Popen(
-                [sys.executable, "-m", "tests.loader.adapters.rank", str(rank), "3", *files(model)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for rank in range(3)
-        ]
-        try:
-            for process in ranks:
-                assert process.stdout is not None
-                assert process.stdout.readline() == "ready\n"
-            results = [json.loads(process.communicate("go\n")[0]) for process in _begun(ranks)]
-        finally:
-            for process in ranks:
-                process.kill()
-                process.wait()
-        assert [result["tensors"] for result in results] == [16] * 3
-        assert len({result["sum"] for result in results}) == 1
-        assert amount <= sum(result["read_bytes"] for result in results) < 1.2 * amount
+        read: list[int] = []
+        while len(read) < 5 and (not read or read[-1] >= 1.2 * amount):
+            cool(model)
+            results = _read_by_three(model)
+            assert [result["tensors"] for result in results] == [16] * 3
+            assert len({result["sum"] for result in results}) == 1
+            read.append(sum(result["read_bytes"] for result in results))
+            assert read[-1] >= amount
+        assert read[-1] < 1.2 * amount, read
+
+
+def _read_by_three(model: Path) -> list[dict[str, Any]]:
+    """What each of three processes that begin together tells."""
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.loader.adapters.rank", str(rank), "3", *files(model)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(3)
+    ]
+    try:
+        for process in ranks:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        return [json.loads(process.communicate("go\n")[0]) for process in _begun(ranks)]
+    finally:
+        for process in ranks:
+            process.kill()
+            process.wait()
 
 
 def _begun(ranks: list[subprocess.Popen[str]]) -> list[subprocess.Popen[str]]:
