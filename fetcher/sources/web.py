@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from fetcher.artifact import CHUNK_SIZE, ArtifactRef, ByteRange, Listing, RemoteFile
-from fetcher.errors import BadResponse, ContentChanged, Unauthorized, UsageError
+from fetcher.errors import BadResponse, ContentChanged, RangesUnsupported, Unauthorized, UsageError
 from fetcher.sources.addresses import pins_of
 from fetcher.sources.base import Asking, Body, Capabilities, DirectBody, once
 from fetcher.sources.locations import Location, expiry, is_signed
@@ -27,7 +27,7 @@ from fetcher.transport.ranges import (
     parts_differ,
     range_header,
     refuse_encoded,
-    useful,
+    sent_part,
     validator,
 )
 from fetcher.transport.urls import basic, normal, origin_of
@@ -126,14 +126,12 @@ class WebSource:
             return RemoteFile(self._name, content_length(headers), self._digests, mark, ranges=False), None
         if wanted is None:
             raise BadResponse(f"the server answers a plain request for {self._name} with a part of it")
-        sent, total = parse_content_range(headers.get("Content-Range", "bytes */*"))
-        if "Content-Range" not in headers or (total and sent and sent.start == 0 and not useful(sent, _first(wanted, total))):
-            return RemoteFile(self._name, total, self._digests, mark, ranges=False), None
-        if sent is None or total is None or not useful(sent, _first(wanted, total)):
-            raise BadResponse(f"a Content-Range that does not fit the first range: {headers.get('Content-Range', '')[:80]!r}")
-        length = content_length(headers)
-        if length is not None and length != len(sent):
-            raise BadResponse(f"the server announces {length:,} bytes for a range of {len(sent):,}")
+        try:
+            sent, total = sent_part(headers, wanted=wanted)
+        except RangesUnsupported:
+            sent, total = wanted, None
+        if total is None:
+            return RemoteFile(self._name, None, self._digests, mark, ranges=False), None
         return RemoteFile(self._name, total, self._digests, mark), sent
 
     async def _refuse_error(self, answer: Answer, what: str) -> None:
@@ -233,11 +231,6 @@ class Beginning:
         count = await self.body.readinto(buffer[: self._left]) if self._left else 0
         self._left -= count
         return count
-
-
-def _first(wanted: ByteRange, total: int) -> ByteRange:
-    """What of `wanted` a file of `total` bytes has."""
-    return ByteRange(0, min(wanted.stop, total))
 
 
 def _file_name(path: str) -> str:

@@ -64,37 +64,47 @@ def refuse_encoded(headers: Mapping[str, str]) -> None:
         raise BadResponse(f"the server sends Content-Encoding {encoding[:20]} although identity was asked for")
 
 
-def useful(sent: ByteRange, wanted: ByteRange) -> bool:
-    """Whether the part `sent` is `wanted`, or a beginning of it that is worth a request: some servers cut every range short."""
-    return sent.start == wanted.start and sent.stop <= wanted.stop and len(sent) >= min(LEAST_SLICE, len(wanted))
+def sent_part(headers: Mapping[str, str], *, wanted: ByteRange) -> tuple[ByteRange, int | None]:
+    """The part of `wanted` that comes, from its first byte on, and the file's size when the head tells it.
+
+    Some servers cut every range short: what comes is used as far as it goes. Raises RangesUnsupported where asking once more
+    would bring the same useless part, BadResponse for the bytes of another place.
+    """
+    if headers.get("Content-Type", "").lower().startswith("multipart/byteranges"):
+        raise RangesUnsupported("the server answers one range with several parts")
+    try:
+        said, total = parse_content_range(headers.get("Content-Range", ""))
+    except BadResponse:
+        said, total = None, None
+    if said is None:
+        raise RangesUnsupported("the server sends a part without saying which one")
+    if said.start != wanted.start:
+        raise BadResponse(f"the server sends another range than was asked for: {headers.get('Content-Range', '')[:80]!r}")
+    length = content_length(headers)
+    if length is not None and length > len(said):
+        raise BadResponse(f"the server announces {length:,} bytes for a range of {len(said):,}")
+    end = wanted.stop if total is None else min(wanted.stop, total)
+    part = ByteRange(said.start, said.stop if length is None else said.start + length)
+    if part.stop > end or len(part) < min(LEAST_SLICE, end - wanted.start):
+        raise RangesUnsupported(f"the server sends {len(part):,} bytes for a range of {len(wanted):,}")
+    return part, total
 
 
 def check_part(status: int, headers: Mapping[str, str], *, wanted: ByteRange, size: int | None) -> int:
     """The head of an answer to a range request. Returns how many bytes come, which may be fewer than `wanted`.
 
-    Raises RangesUnsupported for the whole file and for a part that does not say where it lies, or is too short to be of use;
-    ContentChanged for another size; BadResponse for anything else.
+    Raises RangesUnsupported for the whole file and for a part that is of no use, ContentChanged for another size, BadResponse
+    for anything else.
     """
     refuse_encoded(headers)
     if status == 200:
         raise RangesUnsupported("the server ignores Range and sends the whole file")
     if status != 206:
         raise BadResponse(f"the server answers a range with status {status}")
-    if headers.get("Content-Type", "").lower().startswith("multipart/byteranges"):
-        raise BadResponse("the server answers one range with several parts")
-    if "Content-Range" not in headers:
-        raise RangesUnsupported("the server sends a part without saying which one")
-    sent, total = parse_content_range(headers.get("Content-Range", ""))
+    part, total = sent_part(headers, wanted=wanted)
     if size is not None and total is not None and total != size:
         raise ContentChanged(f"the file has {total:,} bytes now, not {size:,}")
-    if sent is None or sent.start != wanted.start or sent.stop > wanted.stop:
-        raise BadResponse(f"the server sends another range than was asked for: {headers.get('Content-Range', '')[:80]!r}")
-    length = content_length(headers)
-    if length is not None and length != len(sent):
-        raise BadResponse(f"the server announces {length:,} bytes for a range of {len(sent):,}")
-    if not useful(sent, wanted):
-        raise RangesUnsupported(f"the server sends {len(sent):,} bytes of a range of {len(wanted):,}")
-    return len(sent)
+    return len(part)
 
 
 def check_whole(status: int, headers: Mapping[str, str], *, size: int | None) -> int | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from fetcher.testing.checkpoint import random_bytes
-from fetcher.testing.effects import Header, Slices
+from fetcher.testing.effects import Header, ShortBody, Slices
 from fetcher.testing.faults import Effect, Fault
 from fetcher.testing.origin import Origin
 from tests.engine.conftest import Fetcher, MiB, contents
@@ -36,7 +36,29 @@ async def test_slices_are_used_for_what_they_are(origin: Origin, fetch: Fetcher,
 
 
 @pytest.mark.parametrize("publish", [on_the_hub, on_the_web])
-@pytest.mark.parametrize("effect", [Slices(1), Slices(64 * 1024 - 1), Header("Content-Range", None)])
+async def test_a_body_that_announces_less_than_its_content_range_is_used_as_far_as_it_goes(
+    origin: Origin, fetch: Fetcher, publish: Publish
+) -> None:
+    uri = publish(origin)
+    origin.faults.add(Fault(ShortBody(missing=100_000), origin="cdn", ranged=True, times=1))
+    artifact = await fetch(uri, retry_for=0.0)
+    assert contents(artifact.path) == CONTENT
+    assert artifact.bytes_fetched == artifact.bytes
+
+
+USELESS = {
+    "one byte": Slices(1),
+    "less than a request is worth": Slices(64 * 1024 - 1),
+    "no Content-Range": Header("Content-Range", None),
+    "a Content-Range without a size": Header("Content-Range", "bytes 0-99"),
+    "a Content-Range without a place": Header("Content-Range", "bytes */20971527"),
+    "a Content-Range in other words": Header("Content-Range", "0-20971526/20971527"),
+    "several parts": Header("Content-Type", "multipart/byteranges; boundary=x"),
+}
+
+
+@pytest.mark.parametrize("publish", [on_the_hub, on_the_web])
+@pytest.mark.parametrize("effect", USELESS.values(), ids=USELESS)
 async def test_parts_of_no_use_are_given_up_at_once_for_the_whole_file(
     origin: Origin, fetch: Fetcher, publish: Publish, effect: Effect
 ) -> None:
