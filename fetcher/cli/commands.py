@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -90,13 +91,18 @@ def print_plan(shown: Preview, *, as_json: bool) -> None:
     for file in shown.files:
         digest = file.digests[0][:19] + "..." if file.digests else "no digest"
         known = size(file.size) if file.size is not None else "unknown"
-        print_result(f"{file.state:8} {known:>10}  {digest:22}  {file.path}")
+        print_result(f"{file.state:8} {known:>10}  {digest:22}  {_on_one_line(file.path)}")
     print_result(
         f"uri       {shown.uri}\nrevision  {shown.revision or '-'}\nkey       {shown.cache_key}\npath      {shown.path}"
     )
     free = f", {size(shown.free_bytes)} free" if shown.free_bytes is not None else ""
     state = "already complete" if shown.cached else f"{size(shown.bytes_to_fetch)} to fetch"
     print_result(f"total     {size(shown.bytes_total)}, {state}{free}")
+
+
+def _on_one_line(path: str) -> str:
+    """What the selection leaves out was not judged: its path may hold what a terminal obeys, or can't show."""
+    return "".join(ascii(each)[1:-1] if unicodedata.category(each) in ("Cc", "Cs") else each for each in path)
 
 
 def key(given: argparse.Namespace, environ: Mapping[str, str]) -> None:

@@ -167,6 +167,8 @@ class Pipeline:
             total = total_size(files)
             if names := look_alikes(file.path for file in files):
                 await run_uncancelled(refuse_taken_for_one, names, lease.data)
+            # Those of a local source before minutes are spent on copying the rest.
+            await run_uncancelled(_refuse_pointers, files, self.source.local_path)
             with closing(self._journal(lease)) as journal:
                 if listing.authenticated:
                     journal.authenticated()
@@ -175,7 +177,7 @@ class Pipeline:
                 prepared = await run_uncancelled(prepare, files, preparation, stop=stopping.set)
                 transfer = self._transfer(prepared, lease, journal, files, patience)
                 entries = prepared.settled | await transfer.run()
-                await run_uncancelled(_refuse_pointers, files, lease.data)
+                await run_uncancelled(_refuse_pointers, files, lambda file: lease.data / file.path)
         manifest = Manifest.for_request(
             self.ref,
             revision=listing.revision,
@@ -338,12 +340,13 @@ def warn_of_selection(listing: Listing, files: Iterable[RemoteFile], ref: Artifa
         emit(Warned("IncompleteSet", f"{each.example} is one of {each.total} parts; fetched of them: {each.present}"))
 
 
-def _refuse_pointers(files: Iterable[RemoteFile], data: Path) -> None:
-    """Raises LfsPointer for a staged file that no digest vouches for; what was reused from the version before is judged too."""
+def _refuse_pointers(files: Iterable[RemoteFile], place: Callable[[RemoteFile], Path | None]) -> None:
+    """Raises LfsPointer for a file that no digest vouches for. It lies where `place` says; what is not there is not judged."""
     for file in files:
-        path = data / file.path
-        if not file.digests and path.is_file() and path.stat().st_size < LONGEST:
-            refuse_pointer(file.path, path.read_bytes())
+        path = None if file.digests or (file.size or 0) >= LONGEST else place(file)
+        if path is not None and path.is_file() and path.stat().st_size < LONGEST:
+            with storing("read the file", file.path):
+                refuse_pointer(file.path, path.read_bytes())
 
 
 async def run(

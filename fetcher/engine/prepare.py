@@ -25,6 +25,7 @@ from fetcher.planning.ranges import chunk_count, chunk_range
 from fetcher.store.ingest import StagedFile, link_staged
 from fetcher.store.journal import Journal, JournalledChunk, JournalledFile
 from fetcher.store.lease import Lease
+from fetcher.store.names import naming
 from fetcher.store.placement import Placement
 from fetcher.store.salvage import clear_strangers, continue_file, forget_what_was_left, left_behind
 
@@ -76,7 +77,7 @@ def prepare(files: Iterable[RemoteFile], preparation: Preparation) -> Prepared:
             raise Stopped
         _refuse_without_space([file for file in fresh if not _linkable(file, preparation)], prepared.staged, placement.anchor)
         for file in fresh:
-            with storing("create the staged file", file.path):
+            with storing("create the staged file", file.path), naming(file.path, lease.data):
                 prepared.staged.append(_create(file, preparation))
         if preparation.stopped():
             raise Stopped
@@ -113,7 +114,7 @@ def _find(file: RemoteFile, known: Mapping[str, JournalledFile], preparation: Pr
     if preparation.stopped():
         return None
     placement, lease = preparation.placement, preparation.lease
-    with storing("look at what is already here", file.path):
+    with storing("look at what is already here", file.path), naming(file.path, lease.data):
         previous = preparation.previous.file(file.path) if preparation.previous else None
         if previous and file.identity and previous.identity == file.identity and placement.reuse(file, previous, lease):
             return previous

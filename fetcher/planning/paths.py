@@ -50,7 +50,8 @@ def refuse_hostile_paths(paths: Iterable[str]) -> None:
 
 
 def look_alikes(paths: Iterable[str]) -> tuple[tuple[str, ...], ...]:
-    """Groups of names of one directory that some filesystem takes for one: they differ only in case or in Unicode form."""
+    """Groups of names of one directory that some filesystem takes for one. They differ only in case, in Unicode form, in
+    characters that show nothing, or in dots and spaces at their end."""
     groups: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
     for path in paths:
         for entry in (path, *_parents(path)):
@@ -76,8 +77,8 @@ def _problem(path: str) -> str | None:
         return "a path with a backslash, which some programs read as a separator of directories"
     if any(unicodedata.category(character) == "Cc" for character in path):
         return "a path with control characters"
-    if any(part in ("", ".", "..") for part in parts):
-        return "a path that leaves its directory"
+    if any(not part.strip(". ") for part in parts):
+        return "a path that leaves its directory"  # also `.. `, which is `..` where spaces at the end do not count
     if any(_folded(part) == RESERVED for part in parts):
         return f"a path under the reserved name {RESERVED}"
     if len(encoded) > _MAX_PATH or any(len(part.encode()) > _MAX_COMPONENT for part in parts):
@@ -85,8 +86,11 @@ def _problem(path: str) -> str | None:
     return None
 
 
-def _folded(path: str) -> str:
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFKD", path).casefold())
+def _folded(name: str) -> str:
+    """Equal for names that vfat, CIFS (no dots and spaces at the end) or ext4 with casefold (no characters of format) take for
+    one."""
+    plain = unicodedata.normalize("NFC", unicodedata.normalize("NFKD", name).casefold())
+    return "".join(each for each in plain if unicodedata.category(each) != "Cf").rstrip(". ")
 
 
 def shown(path: str) -> str:

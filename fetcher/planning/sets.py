@@ -1,4 +1,5 @@
-"""Sets that are split into parts, such as `model-00001-of-00003.gguf`. A part's name says how many belong together."""
+"""Sets that are split into parts, such as `model-00001-of-00003.gguf` or `model.gguf.part1of3`. A part's name says how
+many belong together."""
 
 from __future__ import annotations
 
@@ -7,7 +8,11 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-_PART = re.compile(r"(?P<set>.+?)(?P<number>\d{1,6})-of-(?P<total>\d{1,6})(?P<suffix>\.[^/]+)", re.DOTALL)
+_NUMBERS = (
+    r"(?P<set>.+?)(?P<number>\d{1,6})-of-(?P<total>\d{1,6})(?P<suffix>\.[^/]+)",
+    r"(?P<set>.+\.(?i:part[-_]?))(?P<number>\d{1,6})of(?P<total>\d{1,6})(?P<suffix>)",
+)
+_PARTS = tuple(re.compile(pattern, re.DOTALL) for pattern in _NUMBERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +28,7 @@ def incomplete_sets(paths: Iterable[str]) -> tuple[SplitSet, ...]:
     """The sets of which some part is among `paths` and another one is not."""
     parts: dict[tuple[str, int, str], dict[int, str]] = defaultdict(dict)
     for path in paths:
-        if match := _PART.fullmatch(path):
+        if match := next(filter(None, (pattern.fullmatch(path) for pattern in _PARTS)), None):
             parts[match["set"], int(match["total"]), match["suffix"]][int(match["number"])] = path
     found = (SplitSet(next(iter(those.values())), len(those), total) for (_, total, _), those in parts.items())
     return tuple(each for each in found if each.present < each.total)

@@ -12,6 +12,7 @@ from fetcher.cli.parser import COMMANDS
 from fetcher.cli.reference import reference
 from fetcher.testing.effects import FlipBit, Status, rate_limited
 from fetcher.testing.faults import Fault
+from fetcher.testing.listings import extra_files
 from fetcher.testing.origin import Origin
 from tests.cli.conftest import FILES, URI, last_line
 from tests.lab.command import run_fetcher
@@ -108,6 +109,13 @@ class TestOtherCommands:
         assert plan["bytes_to_fetch"] == sum(map(len, FILES.values()))
         assert not list(tmp_path.iterdir())
         assert "model.safetensors" in run_fetcher("plan", URI, "--cache-dir", tmp_path).stdout
+
+    def test_a_plan_shows_what_is_left_out_without_obeying_it(self, origin: Origin, tmp_path: Path) -> None:
+        origin.faults.add(Fault(extra_files("../\x1b[2J", "\ud800"), path="/tree/"))
+        done = run_fetcher("plan", URI, "--cache-dir", tmp_path, "--include", "*.json")
+        assert done.returncode == 0, done.stderr
+        skipped = [line.split()[-1] for line in done.stdout.splitlines() if line.startswith("skipped")]
+        assert skipped == ["model.safetensors", r"../\x1b[2J", r"\ud800"]
 
     def test_list_and_show(self, origin: Origin, tmp_path: Path) -> None:
         run_fetcher("fetch", URI, "--cache-dir", tmp_path)

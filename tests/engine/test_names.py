@@ -23,6 +23,8 @@ ALIKE = {
     "a file beside a directory": {"Notes": b"one", "notes/b.txt": b"two"},
     "composed beside decomposed": {"caf\u00e9.txt": b"one", "cafe\u0301.txt": b"two"},
     "sharp s": {"stra\u00dfe": b"one", "STRASSE": b"two"},
+    "a dot at the end": {"model": b"one", "model.": b"two"},
+    "a space at the end": {"data/a": b"one", "data /b": b"two"},
 }
 
 
@@ -57,6 +59,17 @@ async def test_where_they_are_one_the_rest_can_be_had_without_the_other(
     kept, other = files
     artifact = await fetch(cache_dir=folding, exclude=(other,))
     assert (artifact.path / kept).read_bytes() == files[kept]
+
+
+@pytest.mark.parametrize("path", ["a:b.json", "a:b/config.json"])
+async def test_a_name_that_the_filesystem_can_not_hold_is_final_and_named(
+    origin: Origin, fetch: Fetcher, folding: Path, path: str
+) -> None:
+    origin.add_repo("org/model", {"config.json": b"{}", path: b"{}"})
+    with pytest.raises(CannotWrite, match="--exclude") as caught:
+        await fetch(cache_dir=folding)
+    assert ascii(path) in caught.value.message
+    assert contents((await fetch(cache_dir=folding, exclude=("a:*",))).path) == {"config.json": b"{}"}
 
 
 @pytest.mark.parametrize("path", ["../escape", "back\\slash", "config.json/x", ".fetcher/manifest.json", "\udcff"])

@@ -9,7 +9,7 @@ import pytest
 
 from fetcher.artifact import Digest
 from fetcher.errors import LfsPointer
-from fetcher.events import Warned
+from fetcher.events import BytesReceived, Planned, Warned
 from fetcher.planning.sets import SplitSet, incomplete_sets
 from fetcher.testing.origin import Origin
 from tests.engine.conftest import Fetcher, contents
@@ -39,6 +39,15 @@ async def test_it_is_refused_by_its_name(fetch: Fetcher, given: tuple[str, dict[
     with pytest.raises(LfsPointer, match=r"model\.safetensors is a Git LFS pointer.*git lfs pull") as caught:
         await fetch(uri, **options)
     assert (caught.value.path, caught.value.exit_code, fetch.visible()) == ("model.safetensors", 65, [])
+
+
+async def test_one_of_a_directory_is_refused_before_anything_is_copied(fetch: Fetcher, tmp_path: Path) -> None:
+    (tmp_path / "clone").mkdir()
+    (tmp_path / "clone" / "a.safetensors").write_bytes(b"weights" * 1000)
+    (tmp_path / "clone" / "b.safetensors").write_bytes(POINTER)
+    with pytest.raises(LfsPointer, match=r"b\.safetensors"):
+        await fetch(str(tmp_path / "clone"))
+    assert not [event for event in fetch.events if isinstance(event, Planned | BytesReceived)]
 
 
 async def test_a_pin_says_that_it_is_wanted(fetch: Fetcher, given: tuple[str, dict[str, object]]) -> None:
@@ -75,6 +84,8 @@ class TestSets:
              (SplitSet("Q4/m-00001-of-00002.gguf", 1, 2), SplitSet("Q8/m-00002-of-00002.gguf", 1, 2))),
             (["m-00001-of-00002.fp16.safetensors", "m-00002-of-00002.safetensors"],
              (SplitSet("m-00001-of-00002.fp16.safetensors", 1, 2), SplitSet("m-00002-of-00002.safetensors", 1, 2))),
+            (["m.Q8_0.gguf.part1of2"], (SplitSet("m.Q8_0.gguf.part1of2", 1, 2),)),
+            (["m.gguf.part1of2", "m.gguf.part2of2"], ()),
             (["m-00001-of-00002.bin", "m-00002-of-00002.bin"], ()),
             (["m-00000-of-00002.bin", "m-00001-of-00002.bin"], ()),
             (["m-00001-of-00001.bin", "one-of-them.bin", "2-of-2", "x/README.md"], ()),

@@ -5,8 +5,9 @@ JSON file (a list of `Rule`); replacing it by a rename takes effect with the nex
 `tests.lab.faults` starts it and writes the rules.
 
 PAGES is one of `PAGES`. By default it is mounted with direct_io, so that a failing or short read and write reaches the caller
-as it is, and not as the page cache makes of it. With `fold`, names that differ only in case or in Unicode form are one name, as
-on vfat, CIFS and ext4 with casefold. `renameat2` flags are refused with EINVAL, as on a network filesystem.
+as it is, and not as the page cache makes of it. With `fold`, names that differ only in case, in Unicode form or in dots at
+their end are one name, and no name has a colon, as on vfat and CIFS. `renameat2` flags are refused with EINVAL, as on a network
+filesystem.
 """
 
 from __future__ import annotations
@@ -205,10 +206,14 @@ class Passthrough(mfusepy.Operations):
 
 
 class Folding(Passthrough):
-    """Keeps every name in lower case and in Unicode's composed form, whatever it is called by."""
+    """Keeps every name in lower case, in Unicode's composed form, and without dots and spaces at its end, whatever it is called
+    by. Like vfat, it has no names with a colon."""
 
     def _at(self, path: str) -> str:
-        return self._source + unicodedata.normalize("NFC", path.casefold())
+        if ":" in path:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        names = unicodedata.normalize("NFC", path.casefold()).split("/")
+        return self._source + "/".join(name.rstrip(". ") for name in names)
 
 
 class _Fuse(mfusepy.FUSE):

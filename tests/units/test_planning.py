@@ -28,7 +28,8 @@ class TestPaths:
         "path",
         [
             "", "/etc/passwd", "../up", "a/../b", "a/./b", "a//b", "a/", "back\\slash", "nul\0", "line\nbreak",
-            ".fetcher/x", "a/.FETCHER/x", "\udcff", "x" * 256, "/".join(["d" * 200] * 11),
+            ".fetcher/x", "a/.FETCHER/x", ".fetcher. /x", ".fet\u200dcher/x", "a/.. /b", "...", " ", "\udcff", "x" * 256,
+            "/".join(["d" * 200] * 11),
         ],
     )  # fmt: skip
     def test_one_that_leaves_its_directory_is_refused(self, path: str) -> None:
@@ -48,6 +49,9 @@ class TestPaths:
             (["caf\u00e9", "cafe\u0301"], ("caf\u00e9", "cafe\u0301")),
             (["Data/a", "data/b"], ("Data", "data")),
             (["A", "a/b"], ("A", "a")),
+            (["model", "model."], ("model", "model.")),
+            (["data/a", "data /b"], ("data", "data ")),
+            (["a\u200db", "ab"], ("a\u200db", "ab")),
             (["x/y/K/1", "x/y/\u212a/2", "x/y/k/3"], ("K", "\u212a", "k")),
         ],
     )
