@@ -142,17 +142,21 @@ def sync_descriptor(directory: int) -> None:
             raise
 
 
+def fill(descriptor: int, data: bytes, *, mode: int) -> None:
+    """Write, sync and close a new file. Raises OSError; it is closed in any case."""
+    try:
+        write_all(descriptor, data)
+        allow(descriptor, mode)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write_durably(path: Path, data: bytes, *, mode: int) -> None:
     """Replace the small file `path` in one step: written beside it, synced, renamed, the directory synced."""
     draft = path.with_name(f".{uuid.uuid4().hex}.draft")  # pods share process ids, and nobody may guess the name
     try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-        try:
-            write_all(descriptor, data)
-            allow(descriptor, mode)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        fill(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode), data, mode=mode)
         os.rename(draft, path)
     except BaseException:
         with suppress(OSError):

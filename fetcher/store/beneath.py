@@ -23,7 +23,7 @@ from pathlib import Path, PurePath
 
 import xxhash
 
-from fetcher.filesystem import allow, libc, sync_descriptor, write_all
+from fetcher.filesystem import allow, fill, libc, sync_descriptor
 
 _OPENAT2 = {"x86_64": 437, "aarch64": 437}.get(platform.machine())
 _NO_SYMLINKS, _BENEATH = 0x04, 0x08
@@ -105,13 +105,7 @@ def replace_file(base: Path, path: Path, data: bytes, *, mode: int) -> None:
 
 def write_new(base: Path, path: Path, data: bytes, *, mode: int) -> None:
     """A new file, synced; FileExistsError when anything has that name."""
-    descriptor = open_beneath(base, path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    try:
-        write_all(descriptor, data)
-        allow(descriptor, mode)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    fill(open_beneath(base, path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), data, mode=mode)
 
 
 def sync(base: Path, directory: Path) -> None:
@@ -197,13 +191,7 @@ class Fence:
     def replace_file(self, base: Path, target: Path, data: bytes, *, mode: int) -> None:
         """Replace the small file `target` below `base`, from a draft in `data`."""
         draft = self._data / _draft()
-        descriptor = self.create(draft, mode)
-        try:
-            write_all(descriptor, data)
-            allow(descriptor, mode)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        fill(self.create(draft, mode), data, mode=mode)
         self.place(draft, base, target)
         sync(base, target.parent)
 
