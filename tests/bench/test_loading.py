@@ -21,6 +21,8 @@ from benchmarks.measuring import Cost, Failed
 from benchmarks.surroundings import Setting
 from loader.filesystems import filesystem_of
 
+pytestmark = pytest.mark.page_cache
+
 SHARDS, SIZE = 2, 1024 * 1024
 COLD = Scenario("cold", "cold, to tensors", (LOADER, STREAMED, ONE_FILE), "cold")
 WARMED = Scenario("warm", "warm, to tensors", (BUFFERED, FIRST), "warm")

@@ -13,6 +13,8 @@ from fetcher.testing.origin import Origin
 from tests.engine.conftest import Fetcher, contents
 from tests.lab.fixtures import MakeFilesystem
 
+pytestmark = pytest.mark.page_cache
+
 MiB = 1024 * 1024
 FILES = {"model-1.safetensors": random_bytes("one", 20 * MiB), "model-2.safetensors": random_bytes("two", 17 * MiB)}
 

@@ -1,6 +1,9 @@
 """For tests that ask what is in the page cache, on a kernel that takes pages away as it likes (DAMON, memory pressure).
 
-A failure counts only if the kernel took no file's page while the test ran; otherwise it runs again.
+A failure of a test marked `page_cache` counts only if the kernel took no page of a file while the test ran. Otherwise the test
+runs again. DAMON does not count what it pages out: on Linux 6.18 it took pages of a file of 8 MiB within a second of their
+reading in 49 of 636 tries, and no counter of /proc/vmstat told. Where DAMON pages out, a marked test fails only if it fails
+each time.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 TRIES = 4
+DAMON = Path("/sys/kernel/mm/damon/admin/kdamonds")
 
 
 def reclaimed(vmstat: Path = Path("/proc/vmstat")) -> int:
@@ -20,20 +24,28 @@ def reclaimed(vmstat: Path = Path("/proc/vmstat")) -> int:
     return int(found[1]) if found else 0
 
 
+def reclaims_uncounted(kdamonds: Path = DAMON) -> bool:
+    """Whether DAMON pages out memory that nobody used for some seconds."""
+    running = [path.parent for path in kdamonds.glob("*/state") if path.read_text().strip() == "on"]
+    return any(path.read_text().strip() == "pageout" for each in running for path in each.glob("contexts/*/schemes/*/action"))
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    if item.get_closest_marker("page_cache") is None:
+        return None
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    for report in _told(item, nextitem):
+    for report in _reports(item, nextitem):
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
 
 
-def _told(item: pytest.Item, nextitem: pytest.Item | None) -> list[pytest.TestReport]:
+def _reports(item: pytest.Item, nextitem: pytest.Item | None) -> list[pytest.TestReport]:
     for _ in range(TRIES - 1):
         before = reclaimed()
         reports = runtestprotocol(item, nextitem=nextitem, log=False)
-        if not any(report.failed for report in reports) or reclaimed() == before:
+        if not any(report.failed for report in reports) or (reclaimed() == before and not reclaims_uncounted()):
             return reports
         item._initrequest()  # type: ignore[attr-defined]  # noqa: SLF001  fixtures are made anew
     return runtestprotocol(item, nextitem=nextitem, log=False)

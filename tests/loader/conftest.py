@@ -31,7 +31,6 @@ from loader.residency import measure, together
 from tests.lab.availability import require_root
 from tests.lab.filesystems import SmallFilesystem
 from tests.lab.fixtures import MakeFilesystem
-from tests.lab.reclaim import pytest_runtest_protocol as pytest_runtest_protocol
 
 MiB = 1024 * 1024
 NOBODY = 65532

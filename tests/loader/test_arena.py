@@ -21,6 +21,8 @@ from loader.errors import TooLarge
 from loader.kernel import PAGE
 from tests.lab.availability import missing
 
+pytestmark = pytest.mark.page_cache
+
 Keep = Callable[[memoryview], object]
 KEEPERS: dict[str, Keep] = {
     "the view": lambda view: view,

@@ -35,6 +35,8 @@ from tests.lab.command import end, run_fetcher, run_loader, started_loader
 from tests.lab.fixtures import MakeFilesystem
 from tests.loader.conftest import NOBODY, MiB, add_manifest, in_child, run_loader_as_nobody
 
+pytestmark = pytest.mark.page_cache
+
 SHARD = "model-00002-of-00002.safetensors"
 
 

@@ -24,6 +24,8 @@ from tests.lab.fixtures import MakeFilesystem
 from tests.loader.conftest import MiB, add_manifest
 from tests.loader.test_copy import contents, damage
 
+pytestmark = pytest.mark.page_cache
+
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 
 

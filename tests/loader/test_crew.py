@@ -8,6 +8,8 @@ import pytest
 
 from loader.crew import default_threads, each
 
+pytestmark = pytest.mark.page_cache
+
 
 def test_every_piece_is_worked_on_once() -> None:
     done: list[int] = []

@@ -17,6 +17,8 @@ from tests.lab.faultfs import Pages
 from tests.lab.faults import fault_filesystem
 from tests.loader.conftest import MiB, written
 
+pytestmark = pytest.mark.page_cache
+
 SIZE = 4 * MiB
 
 

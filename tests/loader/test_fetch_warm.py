@@ -16,6 +16,8 @@ from tests.lab.cgroups import in_group
 from tests.lab.command import FETCHER, run_command, run_fetcher
 from tests.loader.conftest import MiB, cool, resident
 
+pytestmark = pytest.mark.page_cache
+
 URI = "hf://org/sharded"
 
 

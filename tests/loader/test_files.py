@@ -17,6 +17,8 @@ from tests.lab.faultfs import Rule
 from tests.lab.faults import FaultFilesystem
 from tests.loader.making import shard, write_index
 
+pytestmark = pytest.mark.page_cache
+
 
 @pytest.mark.parametrize(
     ("code", "error"),

@@ -30,6 +30,8 @@ from tests.lab.filesystems import Kind, SmallFilesystem
 from tests.lab.fixtures import MakeFilesystem
 from tests.loader.conftest import MiB
 
+pytestmark = pytest.mark.page_cache
+
 GiB = 1024 * MiB
 MakeMount = Callable[..., Path]
 

@@ -14,6 +14,8 @@ from loader.arena import Arena
 from loader.arrays import Array
 from tests.loader.conftest import in_child
 
+pytestmark = pytest.mark.page_cache
+
 WAYS = ["buffered", "direct", "mmap"]
 Way = pytest.mark.parametrize("way", WAYS)
 

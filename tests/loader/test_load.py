@@ -13,6 +13,8 @@ from tests.lab.command import run_loader
 from tests.loader.conftest import MiB, make_warm, resident
 from tests.loader.making import shard
 
+pytestmark = pytest.mark.page_cache
+
 
 def told(*words: str | Path, **how: Any) -> dict[str, Any]:
     done = run_loader("load", *words, "--json", **how)

@@ -7,9 +7,13 @@ import mmap
 import resource
 from pathlib import Path
 
+import pytest
+
 from fetcher.host.memory import Bound
 from loader.locking import UNLIMITED, lockable, raise_lock_limit
 from tests.loader.conftest import MiB, as_nobody
+
+pytestmark = pytest.mark.page_cache
 
 
 class TestLocking:

@@ -33,6 +33,8 @@ from tests.lab.metrics import samples_in
 from tests.lab.waiting import wait_until
 from tests.loader.conftest import MiB, as_nobody, cool, make_cold, resident
 
+pytestmark = pytest.mark.page_cache
+
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 LITTLE_LOCKED = (
     "setpriv",

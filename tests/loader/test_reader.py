@@ -26,7 +26,7 @@ from tests.loader.conftest import MiB, make_cold, open_shards, readers, written
 from tests.loader.sources import Plain, expected
 
 MODES: tuple[Strategy, ...] = ("buffered", "direct", "mmap")
-pytestmark = pytest.mark.usefixtures("nothing_left_behind")
+pytestmark = [pytest.mark.page_cache, pytest.mark.usefixtures("nothing_left_behind")]
 every_mode = pytest.mark.parametrize("mode", MODES)
 SIZE = 3 * PIECE + 12_345
 

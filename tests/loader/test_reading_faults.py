@@ -25,7 +25,7 @@ from tests.loader.conftest import MiB, make_cold, written
 from tests.loader.sources import Plain, expected
 from tests.loader.test_reader import every_mode
 
-pytestmark = pytest.mark.usefixtures("nothing_left_behind")
+pytestmark = [pytest.mark.page_cache, pytest.mark.usefixtures("nothing_left_behind")]
 SIZE = 4 * MiB + 777
 
 

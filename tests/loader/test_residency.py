@@ -23,6 +23,8 @@ from tests.lab.filesystems import SmallFilesystem
 from tests.lab.fixtures import MakeFilesystem
 from tests.loader.conftest import MiB, as_nobody, make_cold, make_warm, opened, written
 
+pytestmark = pytest.mark.page_cache
+
 PAGES = 2048
 SIZE = PAGES * PAGE
 Mount = Callable[..., Path]

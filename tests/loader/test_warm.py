@@ -24,6 +24,8 @@ from tests.lab.command import run_loader
 from tests.lab.fixtures import MakeFilesystem
 from tests.loader.conftest import NOBODY, MiB, add_manifest, cool, make_cold, make_warm, opened, resident, run_loader_as_nobody
 
+pytestmark = pytest.mark.page_cache
+
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 
 

@@ -27,7 +27,7 @@ from loader.weights import Weights, part_of
 from tests.loader.conftest import MiB, make_warm, resident
 from tests.loader.making import content, entry, read_by_the_package
 
-pytestmark = pytest.mark.usefixtures("nothing_left_behind")
+pytestmark = [pytest.mark.page_cache, pytest.mark.usefixtures("nothing_left_behind")]
 every_strategy = pytest.mark.parametrize("strategy", ["buffered", "direct", "mmap"])
 
 DRAWN = np.random.default_rng(7)

@@ -30,7 +30,7 @@ from tests.lab.waiting import wait_until
 from tests.loader.adapters.test_torch import assert_alike, by_the_package, write
 from tests.loader.conftest import MiB, cool, opened
 
-pytestmark = pytest.mark.usefixtures("nothing_left_behind")
+pytestmark = [pytest.mark.page_cache, pytest.mark.usefixtures("nothing_left_behind")]
 
 
 def checkpoint(directory: Path, shards: int, tensors: int, elements: int) -> Path:
