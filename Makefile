@@ -14,7 +14,7 @@ LOAD_ARGS ?= --scale=1/16 --rounds=3 --report=-
 DIST ?= dist
 ENGINE ?= podman
 BASE_IMAGE ?= python:3.13-slim-trixie
-VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' fetcher/__init__.py)
+VERSION := $(shell sed -n 's/^VERSION = "\(.*\)"/\1/p' fetcher/version.py)
 IMAGE ?= weightlift:$(VERSION)
 SUITE ?= bookworm
 

@@ -37,7 +37,7 @@ def test_scheduling_2000_files(benchmark: Any) -> None:
         queue, taken = Schedule(), 0
         for number in range(2000):
             queue.add(f"file-{number}", [ByteRange(0, 1000)], size=1000)
-        while assignment := queue.take():
+        while assignment := queue.assign():
             queue.finish(assignment)
             taken += 1
         return taken

@@ -12,8 +12,8 @@ from typing import Any, get_args
 
 from fetcher.artifact import ArtifactRef, Digest
 from fetcher.engine import Artifact as Artifact
+from fetcher.engine import bring, find_cached, recovered
 from fetcher.engine import fetch as _fetch
-from fetcher.engine import lookup
 from fetcher.errors import UsageError
 from fetcher.events import Subscriber, silent
 from fetcher.settings import (
@@ -64,18 +64,19 @@ def fetch(
     """`fetch_async` on an event loop of its own (uvloop)."""
     _refuse_inside_a_loop()
     ref, made = _request(uri, cache_dir, dest, revision, include, exclude, expect, settings)
-    if (artifact := lookup(ref, made, on_event)) is not None:
+    request = recovered(ref, made)
+    if (artifact := find_cached(request, on_event)) is not None:
         return artifact
-    import asyncio  # late, as a hit needs no event loop
+    import asyncio  # late, as a cached artifact needs no event loop
 
     from fetcher.transport.tls import Loop
 
     with asyncio.Runner(loop_factory=Loop) as runner:
-        return runner.run(_fetch(ref, made, on_event))
+        return runner.run(bring(request, on_event))
 
 
 def _refuse_inside_a_loop() -> None:
-    """Also for a hit, or the mistake would show only on the day the cache is empty."""
+    """Also where the artifact is cached, or the mistake would show only on the day the cache is empty."""
     if "asyncio" not in sys.modules:
         return
     import asyncio

@@ -18,6 +18,7 @@ from typing import Any
 
 from fetcher.artifact import CHUNK_SIZE, ArtifactRef, Digest, RemoteFile, redact
 from fetcher.errors import UsageError
+from fetcher.quantities import ceil_div
 from fetcher.records import check_format, unknown_fields
 
 FORMAT_VERSION = 1
@@ -184,7 +185,7 @@ def _file_from_json(entry: Mapping[str, Any], chunk_size: int) -> ManifestFile:
     if path.startswith("/") or ".." in path.split("/"):
         raise ValueError(f"a path that leaves its directory: {path!r}")
     chunks = tuple(_text(digest) for digest in entry["xxh3_128"])
-    if len(chunks) != -(-size // chunk_size):
+    if len(chunks) != ceil_div(size, chunk_size):
         raise ValueError(f"{len(chunks)} chunks for {size} bytes of {path!r}")
     return ManifestFile(
         path=path,

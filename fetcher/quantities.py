@@ -1,4 +1,4 @@
-"""Sizes, rates and times as people write them, in a flag or in the environment; and a size as they read it."""
+"""Sizes, rates and times as people write them, in a flag or in the environment; a size as they read it; division rounded up."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from fetcher.errors import ConfigurationError
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def ceil_div(dividend: int, divisor: int) -> int:
+    """The quotient, rounded up to a whole number."""
+    return -(-dividend // divisor)
 
 
 def parse_size(text: str) -> int:

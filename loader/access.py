@@ -9,6 +9,7 @@ import errno
 import mmap
 import os
 
+from fetcher.quantities import ceil_div
 from loader.arena import Arena, address_of
 from loader.blocks import Block, Source
 from loader.errors import FileReplaced, from_os_error
@@ -74,7 +75,7 @@ class Direct(Buffered):
         self._direct = direct
 
     def fill(self, memory: memoryview, origin: int, start: int, stop: int) -> None:
-        position, end = start // PAGE * PAGE, -(-stop // PAGE) * PAGE
+        position, end = start // PAGE * PAGE, ceil_div(stop, PAGE) * PAGE
         while position < stop:
             if self.fallback:
                 super().fill(memory, origin, position, stop)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fetcher.quantities import ceil_div
 from loader.blocks import HUGE
 from loader.errors import TooLarge
 
@@ -59,7 +60,7 @@ class Arena:
         """`size` bytes that begin on a page, of any content. Raises TooLarge."""
         if size == 0:
             return memoryview(bytearray())
-        wanted = -(-size // HUGE) * HUGE
+        wanted = ceil_div(size, HUGE) * HUGE
         with self._lock:
             self._collect()
             region = self._fitting(wanted)

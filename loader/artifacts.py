@@ -11,6 +11,7 @@ from pathlib import Path
 from fetcher.artifact import ByteRange
 from fetcher.errors import DigestMismatch, NotFound, UsageError
 from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
+from fetcher.quantities import ceil_div
 from loader.addresses import absent
 from loader.errors import MalformedCheckpoint, from_os_error, shown
 from loader.files import FileIdentity
@@ -41,7 +42,7 @@ class Item:
 
     @property
     def chunks(self) -> int:
-        return -(-self.size // self.chunk_size)
+        return ceil_div(self.size, self.chunk_size)
 
     def chunk(self, index: int) -> ByteRange:
         return ByteRange(index * self.chunk_size, min((index + 1) * self.chunk_size, self.size))

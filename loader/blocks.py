@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from fetcher.quantities import ceil_div
 from loader.kernel import PAGE
 
 HUGE = 2 * 1024 * 1024
@@ -64,12 +65,12 @@ class Block:
     @property
     def span(self) -> int:
         """Bytes of memory it needs: whole pages, so that reads past the page cache may begin early and end late."""
-        return -(-self.stop // PAGE) * PAGE - self.origin if self.stop > self.start else 0
+        return ceil_div(self.stop, PAGE) * PAGE - self.origin if self.stop > self.start else 0
 
     @property
     def footprint(self) -> int:
         """Bytes of memory it takes: whole huge pages."""
-        return -(-self.span // HUGE) * HUGE
+        return ceil_div(self.span, HUGE) * HUGE
 
     def pieces(self) -> Iterator[tuple[int, int]]:
         """Start and stop of what is read at a time, cut at multiples of `PIECE` of the file."""

@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fetcher import __version__
 from fetcher.errors import FetchError
 from fetcher.records import check_format
+from fetcher.version import VERSION
 from loader.artifacts import Item
 from loader.files import FileIdentity, open_file, read_bytes
 
@@ -38,7 +38,7 @@ class CopyRecord:
 
     def to_bytes(self) -> bytes:
         files = [{"path": path, **asdict(identity)} for path, identity in self.files.items()]
-        document = {"format_version": FORMAT_VERSION, "version": __version__, "files": files}
+        document = {"format_version": FORMAT_VERSION, "version": VERSION, "files": files}
         return json.dumps(document, indent=1, ensure_ascii=False).encode("utf-8", "surrogateescape")
 
     @classmethod

@@ -17,6 +17,7 @@ import os
 import struct
 from dataclasses import dataclass
 
+from fetcher.quantities import ceil_div
 from loader.errors import MalformedCheckpoint, shown
 from loader.files import FileIdentity, open_file, read_bytes
 from loader.impostors import impostor, read_head
@@ -85,7 +86,7 @@ def _least_size(descriptor: int, size: int, path: str) -> int:
     header = _Header(descriptor, size, path)
     alignment = _pass_over_pairs(header, header.pairs)
     ends = [_read_end(header) for _ in range(header.tensors)]
-    start = -(-header.position // alignment) * alignment
+    start = ceil_div(header.position, alignment) * alignment
     return start + max(ends) if ends else header.position
 
 
@@ -133,7 +134,7 @@ def _read_end(header: _Header) -> int:
     for _ in range(dimensions):
         count *= header.u64()
     elements, size = _BLOCKS.get(header.u32(), (1, 0))
-    end = header.u64() + -(-count // elements) * size
+    end = header.u64() + ceil_div(count, elements) * size
     if count > _U64 or end > _U64:
         header.refuse(f"tensor {shown(name.decode(errors='replace'))} is larger than any file")
     return end

@@ -19,6 +19,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from fetcher.quantities import ceil_div
+
 PAGE = mmap.PAGESIZE
 _CACHESTAT = 451  # on x86-64 and arm64 alike
 _MADV_RANDOM = 1
@@ -78,7 +80,7 @@ class Mapped:
     def __init__(self, address: int, length: int) -> None:
         self._address = address
         self._length = length
-        self._told = (ctypes.c_ubyte * -(-length // PAGE))()
+        self._told = (ctypes.c_ubyte * ceil_div(length, PAGE))()
 
     def resident_pages(self) -> int | None:
         """mincore(2), 15 ms a GiB: pages that are up to date. Every page, where the kernel won't tell (see `tells_truth`)."""

@@ -17,6 +17,7 @@ from itertools import pairwise
 from typing import Literal
 
 from fetcher.artifact import ByteRange
+from fetcher.quantities import ceil_div
 from loader.kernel import PAGE, always_in_memory, cache_counts, counts_waiting, mapped, read_at_once, reopened, tells_truth
 
 Method = Literal["memory", "mincore", "faults", "cachestat", "sampled", "unknown"]
@@ -131,7 +132,7 @@ class _Pages:
 
     @property
     def count(self) -> int:
-        return -(-self.stop // PAGE) - self.first if self.total else 0
+        return ceil_div(self.stop, PAGE) - self.first if self.total else 0
 
     def windows(self, width: int) -> Iterator[tuple[int, int]]:
         """Offset and length of what is mapped at a time, so that a file of any size takes little memory to look at."""

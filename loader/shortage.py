@@ -12,7 +12,7 @@ from pathlib import Path
 from fetcher.errors import OutOfSpace
 from fetcher.filesystem import existing_parent, free_bytes, free_inodes, storing
 from fetcher.host.memory import memory_left
-from fetcher.quantities import size
+from fetcher.quantities import ceil_div, size
 from fetcher.telemetry.wording import counted
 from loader.artifacts import Item
 from loader.errors import TooLarge
@@ -27,7 +27,7 @@ _MOST_COUNTED = 10_000
 
 def refuse_lack_of_space(items: Sequence[Item], names: int, data: Path, *, in_memory: bool) -> None:
     """Raises OutOfSpace and TooLarge, unless `items` fit in `data`, where the copy has `names` names."""
-    needed = sum(-(-item.size // _BLOCK) * _BLOCK for item in items)
+    needed = sum(ceil_div(item.size, _BLOCK) * _BLOCK for item in items)
     with storing("look at the free space", str(data)):
         free, inodes = free_bytes(existing_parent(data)), free_inodes(existing_parent(data))
     if free is not None and needed > free:

@@ -47,12 +47,11 @@ def reference(given: argparse.Namespace, found: Mapping[str, Any]) -> ArtifactRe
 
 
 def fetch(ref: ArtifactRef, settings: Settings, on_event: Subscriber) -> dict[str, Any]:
-    """The result's fields. A hit is answered without an event loop."""
+    """The result's fields. A cached artifact needs no event loop."""
     from fetcher import engine
 
-    artifact = engine.lookup(ref, settings, on_event)
-    if artifact is None:
-        artifact = run_interruptibly(engine.fetch(ref, settings, on_event))
+    request = engine.recovered(ref, settings)
+    artifact = engine.find_cached(request, on_event) or run_interruptibly(engine.bring(request, on_event))
     return asdict(artifact) | {"path": str(artifact.path)}
 
 
@@ -173,9 +172,9 @@ def print_reports(reports: Sequence[VerifyReport], *, as_json: bool) -> None:
 
 def _named(what: str, found: Mapping[str, Any], environ: Mapping[str, str]) -> Entry:
     """A directory needs no cache to be found in: a container that has one mounted may have neither a cache nor a HOME."""
-    from fetcher.store.catalog import find, standing
+    from fetcher.store.catalog import entry_at, find
 
-    return standing(Path(what)) or find(_root(found, environ), what)
+    return entry_at(Path(what)) or find(_root(found, environ), what)
 
 
 def _all(root: Path) -> list[Entry]:

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from fetcher import __version__
 from fetcher.command.options import Option, add_options
 from fetcher.command.results import print_result
 from fetcher.errors import UsageError
+from fetcher.version import VERSION
 
 if TYPE_CHECKING:
     from fetcher.telemetry.exposition import Metric
@@ -42,7 +42,7 @@ def parser_of(
 ) -> Parser:
     """A program's whole command line; `add_positional` knows what each command wants besides options."""
     parser = Parser(prog=program, description=description)
-    parser.add_argument("--version", action="version", version=f"{program} {__version__}")
+    parser.add_argument("--version", action="version", version=f"{program} {VERSION}")
     found = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (help_text, options) in commands.items():
         command = found.add_parser(name, help=help_text, description=help_text[:1].upper() + help_text[1:] + ".")

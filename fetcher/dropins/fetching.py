@@ -63,32 +63,33 @@ def fetched(orders: Sequence[Order], found: Mapping[str, Any], report: Report) -
     """The artifacts, in order; complete ones without an event loop. Raises FetchError: the others stay resumable."""
     with _told(orders, found) as subscribers:
         told = [report.counting(subscriber) for subscriber in _measured(subscribers, found, report)]
-        here = [engine.lookup(order.ref, order.settings, tell) for order, tell in zip(orders, told, strict=True)]
+        requests = [engine.recovered(order.ref, order.settings) for order in orders]
+        here = [engine.find_cached(request, tell) for request, tell in zip(requests, told, strict=True)]
         missing = [index for index, artifact in enumerate(here) if artifact is None]
         if missing:
-            brought = run_interruptibly(_together([(orders[index], told[index]) for index in missing]))
+            brought = run_interruptibly(_together([(requests[index], orders[index].through, told[index]) for index in missing]))
             for index, artifact in zip(missing, brought, strict=True):
                 here[index] = artifact
     return [artifact for artifact in here if artifact is not None]
 
 
-async def _together(orders: Sequence[tuple[Order, Subscriber]]) -> list[engine.Artifact]:
-    import asyncio  # here, since a hit needs none
+async def _together(missing: Sequence[tuple[engine.Request, Through | None, Subscriber]]) -> list[engine.Artifact]:
+    import asyncio  # here, since cached artifacts need none
 
     from fetcher.engine.failure import one_error
 
     turns = asyncio.Semaphore(_AT_ONCE)
 
-    async def bring(order: Order, on_event: Subscriber) -> engine.Artifact:
+    async def bring(request: engine.Request, through: Through | None, on_event: Subscriber) -> engine.Artifact:
         async with turns:
-            if order.through is None:
-                return await engine.fetch(order.ref, order.settings, on_event)
-            source, step = order.through(on_event)
-            return await engine.fetch(order.ref, order.settings, on_event, source=source, step=step)
+            if through is None:
+                return await engine.bring(request, on_event)
+            source, step = through(on_event)
+            return await engine.bring(request, on_event, source=source, step=step)
 
     with one_error():
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(bring(*order)) for order in orders]
+            tasks = [group.create_task(bring(*each)) for each in missing]
     return [task.result() for task in tasks]
 
 

@@ -19,7 +19,7 @@ class BufferPool:
         self._free: list[memoryview] = []
         self._given = asyncio.Event()
 
-    async def take(self) -> memoryview:
+    async def borrow(self) -> memoryview:
         """A whole buffer, when there is one. What is in it is somebody else's leftovers."""
         while not self._free and not self._unmade:
             self._given.clear()
@@ -29,7 +29,7 @@ class BufferPool:
         self._unmade -= 1
         return pages(self.size)
 
-    def give(self, buffer: memoryview) -> None:
+    def give_back(self, buffer: memoryview) -> None:
         """`buffer`, as `take` returned it, is no longer used by anyone."""
         self._free.append(buffer)
         self._given.set()

@@ -16,6 +16,7 @@ from fetcher.host.allocation import pages
 from fetcher.integrity.frontier import Stretch, advance_together
 from fetcher.integrity.lanes import MOST, available
 from fetcher.planning.memory import HASH_BUFFER
+from fetcher.quantities import ceil_div
 
 LEAST = 4
 """Files that are not shared out further: two threads with two files each take longer than one with four."""
@@ -42,7 +43,7 @@ class Hashing(Generic[J]):
         self._done = done
         self._ready: deque[J] = deque()
         self._changed = threading.Condition()
-        self._taken_out = 0
+        self._claimed = 0
         self._at_hand = 0
         self._receiving = True
         self._closed = False
@@ -70,7 +71,7 @@ class Hashing(Generic[J]):
     def work(self) -> None:
         """Hash until `close`. Raises OSError, EOFError; see `advance_together`."""
         buffer = pages(HASH_BUFFER)
-        while jobs := self._taken():
+        while jobs := self._claim():
             try:
                 advance_together([job.stretch for job in jobs], buffer)
             except BaseException:
@@ -78,26 +79,26 @@ class Hashing(Generic[J]):
                 raise
             self._put_back(jobs)
 
-    def _taken(self) -> list[J]:
+    def _claim(self) -> list[J]:
         with self._changed:
             while not self._closed and not self._worth_it():
                 self._changed.wait()
             if self._closed:
                 return []
-            taken = [self._ready.popleft() for _ in range(min(len(self._ready), self._share()))]
-            self._taken_out += len(taken)
-            return taken
+            claimed = [self._ready.popleft() for _ in range(min(len(self._ready), self._share()))]
+            self._claimed += len(claimed)
+            return claimed
 
     def _share(self) -> int:
         if self._receiving:
             return MOST
-        return min(MOST, max(LEAST, -(-(len(self._ready) + self._taken_out) // self._threads)))
+        return min(MOST, max(LEAST, ceil_div(len(self._ready) + self._claimed, self._threads)))
 
     def _put_back(self, jobs: Sequence[J]) -> None:
         # Told apart before the others are anyone's again: another thread may finish those at once.
         finished = [job for job in jobs if not job.stretch.left]
         with self._changed:
-            self._taken_out -= len(jobs)
+            self._claimed -= len(jobs)
             # First in line: each is mapped, which holds a descriptor, so no more are begun than threads work on.
             self._ready.extendleft(reversed([job for job in jobs if job.stretch.left]))
             if self._closed:

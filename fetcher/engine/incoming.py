@@ -11,9 +11,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from fetcher.artifact import CHUNK_SIZE, ByteRange, Digest
+from fetcher.engine.states import Change, State, after
 from fetcher.errors import DigestUnavailable
 from fetcher.integrity.digests import Hasher, new_chunk_hasher
 from fetcher.integrity.frontier import Frontier, Stretch, chunk_digest
+from fetcher.manifest import ManifestFile
 from fetcher.planning.ranges import chunk_count, chunk_range, missing_ranges
 from fetcher.store.ingest import StagedFile
 from fetcher.store.journal import JournalledChunk, JournalledPart
@@ -51,14 +53,13 @@ class Incoming:
         if self.frontier is not None and staged.state[0]:
             with suppress(DigestUnavailable):  # this machine has no extension: from the beginning, then
                 self.frontier.restore(*staged.state)
-        self.hashing = False
+        self.state = State.OPEN
+        self.entry: ManifestFile | None = None
         self.refetches = 0
         self.restarts = 0
         self.brought = self._furthest = staged.held
         self._hashed_furthest = 0
         self.sync_failures = 0
-        self.restart_wanted = False
-        self.sealing = False
         self._partial = {
             index: Cursor(index * CHUNK_SIZE + length, hasher) for index, (length, hasher) in self.staged.parts.items()
         }
@@ -71,6 +72,22 @@ class Incoming:
     @property
     def size(self) -> int | None:
         return self.staged.size
+
+    @property
+    def restarts_soon(self) -> bool:
+        """It begins anew as soon as nobody is at it: what is received until then is thrown away."""
+        return self.state in (State.STOPPING, State.RESTARTING)
+
+    @property
+    def sealed(self) -> ManifestFile:
+        """What the manifest says of it, once it is sealed."""
+        if self.state is not State.SEALED or self.entry is None:
+            raise ValueError(f"{self.path} is {self.state.name}, not sealed")
+        return self.entry
+
+    def change(self, change: Change) -> None:
+        """Go to the state that follows. Raises ValueError, see `states.after`."""
+        self.state = after(self.state, change)
 
     @property
     def lag(self) -> int:
@@ -219,7 +236,8 @@ class Incoming:
         held, self.brought = max(self.staged.held, self.brought), 0
         self.staged.file = self.file
         self.staged.restart()
-        self.restart_wanted = False
+        self.change(Change.RESTARTED)
+        self.entry = None
         self._partial.clear()
         self._rewind()
         return held

@@ -39,7 +39,7 @@ class RateLimit:
         """How many bytes to receive at once into a buffer of `size`: a tenth of a second's worth, so that it does not jerk."""
         return size if self._rate is None else max(1, min(size, int(self._rate / 10)))
 
-    async def take(self, count: int) -> None:
+    async def spend(self, count: int) -> None:
         """Wait until `count` more bytes are within the limit."""
         if self._rate is None:
             return

@@ -16,15 +16,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 
-from fetcher import __version__
 from fetcher.artifact import ArtifactRef, Listing, RemoteFile, redact, total_size
-from fetcher.engine import Artifact, described
+from fetcher.engine.choosing import chosen, in_one_piece, refuse_pointers, warn_of_selection, with_pins
 from fetcher.engine.failure import one_error
 from fetcher.engine.hashing import hash_threads
 from fetcher.engine.holding import LeaseTimes, kept_alive, let_go, obtain
@@ -32,9 +30,11 @@ from fetcher.engine.incoming import Incoming
 from fetcher.engine.pace import RateLimit
 from fetcher.engine.prepare import Preparation, Prepared, prepare
 from fetcher.engine.receiving import write_threads
+from fetcher.engine.request import Request
+from fetcher.engine.result import Artifact, described
 from fetcher.engine.retry import Asker, Patience
 from fetcher.engine.transfer import Limits, Transfer
-from fetcher.errors import ContentChanged, DigestUnavailable, NotFound, SourceError
+from fetcher.errors import ContentChanged, SourceError
 from fetcher.events import Committing, Planned, Resolved, Resolving, Subscriber, Warned
 from fetcher.filesystem import file_mode, make_directory, storing
 from fetcher.host.descriptors import free_descriptors
@@ -43,10 +43,7 @@ from fetcher.host.processors import cpu_count
 from fetcher.manifest import Manifest
 from fetcher.planning.descriptors import plan_descriptors
 from fetcher.planning.memory import plan_memory
-from fetcher.planning.paths import each_once, look_alikes, refuse_hostile_paths
-from fetcher.planning.pointers import LONGEST, refuse_pointer
-from fetcher.planning.selection import in_vain, select
-from fetcher.planning.sets import incomplete_sets
+from fetcher.planning.paths import look_alikes
 from fetcher.settings import Settings
 from fetcher.sources.base import Source
 from fetcher.store.journal import Journal
@@ -55,8 +52,9 @@ from fetcher.store.layout import Root
 from fetcher.store.lease import Lease
 from fetcher.store.names import refuse_taken_for_one
 from fetcher.store.placement import Placement, Step, seal
-from fetcher.store.selector import contradiction, hit, recover
+from fetcher.store.selector import matching_manifest, recover
 from fetcher.uncancelled import run_uncancelled
+from fetcher.version import VERSION
 
 ASK_FOR = 15.0
 """Seconds to spend on asking whether there is something newer, when a good copy is here: a pod's start waits for it."""
@@ -111,7 +109,7 @@ class Pipeline:
     # What is already here
 
     def _hit(self) -> Manifest | None:
-        return hit(self.placement, self.ref, self.settings)
+        return matching_manifest(self.placement, self.ref, self.settings)
 
     def _published(self, before: Manifest | None) -> Manifest | None:
         manifest = self._hit()
@@ -168,7 +166,7 @@ class Pipeline:
             if names := look_alikes(file.path for file in files):
                 await run_uncancelled(refuse_taken_for_one, names, lease.data)
             # Those of a local source before minutes are spent on copying the rest.
-            await run_uncancelled(_refuse_pointers, files, self.source.local_path)
+            await run_uncancelled(refuse_pointers, files, self.source.local_path)
             with closing(self._journal(lease)) as journal:
                 if listing.authenticated:
                     journal.authenticated()
@@ -177,16 +175,16 @@ class Pipeline:
                 prepared = await run_uncancelled(prepare, files, preparation, stop=stopping.set)
                 transfer = self._transfer(prepared, lease, journal, files, patience)
                 entries = prepared.settled | await transfer.run()
-                await run_uncancelled(_refuse_pointers, files, lambda file: lease.data / file.path)
+                await run_uncancelled(refuse_pointers, files, lambda file: lease.data / file.path)
         manifest = Manifest.for_request(
             self.ref,
             revision=listing.revision,
             files=entries.values(),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            version=__version__,
+            version=VERSION,
             authenticated=listing.authenticated or prepared.authenticated,
         )
-        return Gathered(manifest, replace(listing, files=_with_pins(listing.files, files)), transfer.bytes_fetched)
+        return Gathered(manifest, replace(listing, files=with_pins(listing.files, files)), transfer.bytes_fetched)
 
     async def _list(self, patience: Patience) -> Listing:
         self.emit(Resolving(redact(self.ref.uri)))
@@ -201,7 +199,7 @@ class Pipeline:
 
     def _journal(self, lease: Lease) -> Journal:
         with storing("open the journal"):
-            return Journal(lease.journal_path, mode=file_mode(lease.directory), version=__version__)
+            return Journal(lease.journal_path, mode=file_mode(lease.directory), version=VERSION)
 
     def _preparation(self, lease: Lease, journal: Journal, stopped: Callable[[], bool]) -> Preparation:
         return Preparation(
@@ -279,82 +277,11 @@ class Pipeline:
         )
 
 
-def in_one_piece(listing: Listing, pins: Container[str]) -> Listing:
-    """`listing` for a source whose answers contradict each other: a file without digest or pin is to come in one answer.
-
-    One answer of one server is one content, whatever the validators say. None of them is recorded then, and no revision that
-    is made of them: what another server says later must not pass for this content.
-    """
-    files = tuple(
-        file if file.digests or file.path in pins else replace(file, ranges=False, validator=None) for file in listing.files
-    )
-    disputed = any(before.validator != after.validator for before, after in zip(listing.files, files, strict=True))
-    return replace(listing, files=files, revision=None if disputed else listing.revision)
-
-
-def chosen(listing: Listing, ref: ArtifactRef, settings: Settings) -> tuple[RemoteFile, ...]:
-    """What is to be fetched, with the user's pins. What the selection leaves out is not judged.
-
-    Raises NotFound, HostilePath, DigestMismatch, DigestUnavailable.
-    """
-    files = each_once(select(listing.files, include=ref.include, exclude=ref.exclude))
-    refuse_hostile_paths(file.path for file in files)
-    return pinned(files, settings)
-
-
-def pinned(files: Iterable[RemoteFile], settings: Settings) -> tuple[RemoteFile, ...]:
-    """`files` with the user's pins among their digests. Raises DigestMismatch, DigestUnavailable, NotFound."""
-    by_path = {file.path: file for file in files}
-    for path, expected in settings.expect.items():
-        if path not in by_path:
-            raise NotFound(f"--expect names {path}, which is not among the artifact's files; see `fetcher plan`", path=path)
-        listed = by_path[path].digests
-        if expected not in listed:
-            by_path[path] = replace(by_path[path], digests=(*listed, expected))
-    for file in by_path.values():
-        listed_of = {digest.algorithm: digest for digest in reversed(file.digests)}
-        for digest in file.digests:
-            if digest != listed_of[digest.algorithm]:
-                raise contradiction(file.path, digest, listed_of[digest.algorithm])
-    if settings.require_digests:
-        for file in by_path.values():
-            if not file.digests:
-                raise DigestUnavailable(
-                    f"{file.path}: --require-digests is set, but the source publishes none; pin it with "
-                    f"--expect {file.path}=sha256:...",
-                    path=file.path,
-                )
-    return tuple(by_path.values())
-
-
-def _with_pins(listed: Iterable[RemoteFile], chosen: Iterable[RemoteFile]) -> tuple[RemoteFile, ...]:
-    pinned = {file.path: file for file in chosen}
-    return tuple(pinned.get(file.path, file) for file in listed)
-
-
-def warn_of_selection(listing: Listing, files: Iterable[RemoteFile], ref: ArtifactRef, emit: Subscriber) -> None:
-    """What may be a mistake, or meant: a pattern in vain (of a list for many models), a part alone (for each node its own)."""
-    for sentence in in_vain(listing.files, include=ref.include, exclude=ref.exclude):
-        emit(Warned("NoMatch", sentence))
-    for each in incomplete_sets(file.path for file in files):
-        emit(Warned("IncompleteSet", f"{each.example} is one of {each.total} parts; fetched of them: {each.present}"))
-
-
-def _refuse_pointers(files: Iterable[RemoteFile], place: Callable[[RemoteFile], Path | None]) -> None:
-    """Raises LfsPointer for a file that no digest vouches for. It lies where `place` says; what is not there is not judged."""
-    for file in files:
-        path = None if file.digests or (file.size or 0) >= LONGEST else place(file)
-        if path is not None and path.is_file() and path.stat().st_size < LONGEST:
-            with storing("read the file", file.path):
-                refuse_pointer(file.path, path.read_bytes())
-
-
-async def run(
-    ref: ArtifactRef, settings: Settings, *, source: Source, placement: Placement, on_event: Subscriber, step: Step
-) -> Artifact:
-    """One fetch through `source` into `placement`. Raises FetchError."""
+async def run(request: Request, *, source: Source, on_event: Subscriber, step: Step) -> Artifact:
+    """One fetch through `source`. Raises FetchError."""
+    placement = request.placed
     with storing("make the directory"):
         make_directory(placement.anchor)
     began = time.monotonic()
     with storing("use the local filesystem"):
-        return await Pipeline(ref, settings, source, placement, on_event, step, began).run()
+        return await Pipeline(request.ref, request.settings, source, placement, on_event, step, began).run()

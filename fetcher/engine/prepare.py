@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fetcher.artifact import ByteRange, RemoteFile
+from fetcher.artifact import CHUNK_SIZE, ByteRange, RemoteFile
 from fetcher.errors import OutOfSpace
 from fetcher.events import Rechecked, Subscriber
 from fetcher.filesystem import clone, free_bytes, free_inodes, storing
@@ -118,7 +118,7 @@ def _find(file: RemoteFile, known: Mapping[str, JournalledFile], preparation: Pr
         previous = preparation.previous.file(file.path) if preparation.previous else None
         if previous and file.identity and previous.identity == file.identity and placement.reuse(file, previous, lease):
             return previous
-        if (standing := placement.standing(file)) and (entry := _compared(file, standing, known.get(file.path))):
+        if (existing := placement.existing(file)) and (entry := _compared(file, existing, known.get(file.path))):
             preparation.on_event(Rechecked(file.path, entry.size, entry.size))
             return entry
         if file.path not in known:
@@ -133,7 +133,7 @@ def _find(file: RemoteFile, known: Mapping[str, JournalledFile], preparation: Pr
         )
         if staged is not None:
             said = len(known[file.path].chunks)
-            preparation.on_event(Rechecked(file.path, min(said * (16 << 20), file.size or 0), staged.held))
+            preparation.on_event(Rechecked(file.path, min(said * CHUNK_SIZE, file.size or 0), staged.held))
         return staged
 
 

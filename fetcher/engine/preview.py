@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fetcher.artifact import ArtifactRef, RemoteFile, redact, total_size
-from fetcher.engine import placement_of
-from fetcher.engine.pipeline import chosen, warn_of_selection
+from fetcher.engine.choosing import chosen, warn_of_selection
+from fetcher.engine.request import choose_placement
 from fetcher.engine.retry import Asker, Patience
 from fetcher.events import Resolving, Subscriber, silent
 from fetcher.filesystem import existing_parent, free_bytes
 from fetcher.manifest import Manifest
 from fetcher.settings import Settings
 from fetcher.sources import open_source
-from fetcher.store.selector import hit
+from fetcher.store.selector import matching_manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ async def preview(ref: ArtifactRef, settings: Settings, on_event: Subscriber = s
         await source.aclose()
     wanted = {each.path: each for each in chosen(listing, ref, settings)}
     warn_of_selection(listing, wanted.values(), ref, on_event)
-    placement = placement_of(ref, settings)
+    placement = choose_placement(ref, settings)
     present = placement.present()
     listed = {file.path: file for file in listing.files}
     files = tuple(_planned(file, wanted.get(file.path), present) for file in listed.values())
@@ -65,7 +65,7 @@ async def preview(ref: ArtifactRef, settings: Settings, on_event: Subscriber = s
         bytes_total=total_size(wanted.values()),
         bytes_to_fetch=sum(file.size or 0 for file in files if file.state == "fetch"),
         free_bytes=free_bytes(existing_parent(placement.anchor)),
-        cached=hit(placement, ref, settings) is not None,
+        cached=matching_manifest(placement, ref, settings) is not None,
     )
 
 

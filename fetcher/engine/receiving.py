@@ -64,16 +64,16 @@ class Receiver:
         self._received = received
         self._written = written
         self._scratch: list[memoryview] = []
-        self.threads = ThreadPoolExecutor(threads, "write", initializer=_step_back)
+        self.threads = ThreadPoolExecutor(threads, "write", initializer=_lower_priority)
 
     async def receive(self, body: Body, incoming: Incoming, cursor: Cursor, pull: Pull) -> None:
         """All of `body` that belongs to the pull. Raises as the body does, and StoreError for what the disk refuses."""
         if (direct := body.direct) is not None:
-            await self._take(direct, incoming, cursor, pull)
+            await self._receive_directly(direct, incoming, cursor, pull)
         else:
-            await self._accept(body, incoming, cursor, pull)
+            await self._receive_buffered(body, incoming, cursor, pull)
 
-    async def _take(self, body: DirectBody, incoming: Incoming, cursor: Cursor, pull: Pull) -> None:
+    async def _receive_directly(self, body: DirectBody, incoming: Incoming, cursor: Cursor, pull: Pull) -> None:
         def write(room: int) -> Written:
             # As many buffers as threads, made when first needed; the one given back last is still in a CPU's cache.
             buffer = self._scratch.pop() if self._scratch else pages(THREAD_BUFFER)
@@ -107,14 +107,14 @@ class Receiver:
             if count:
                 pull.came(count)
             self._received(count)
-            await self._rate.take(count)
+            await self._rate.spend(count)
 
-    async def _accept(self, body: Body, incoming: Incoming, cursor: Cursor, pull: Pull) -> None:
+    async def _receive_buffered(self, body: Body, incoming: Incoming, cursor: Cursor, pull: Pull) -> None:
         buffer: memoryview | None = None
         writing: asyncio.Future[Written] | None = None
         try:
             while True:
-                buffer = await self._pool.take()
+                buffer = await self._pool.borrow()
                 count = 0
                 if room := pull.left(self._rate.piece(len(buffer))):
                     count = pull.left(await body.readinto(buffer[:room]))
@@ -122,13 +122,13 @@ class Receiver:
                     break
                 pull.came(count)
                 self._received(count)
-                await self._rate.take(count)
+                await self._rate.spend(count)
                 if writing is not None:
                     await ended(writing)
                 writing, buffer = self._write(incoming, cursor, buffer, count), None
         finally:
             if buffer is not None:
-                self._pool.give(buffer)
+                self._pool.give_back(buffer)
             if writing is not None:
                 await ended(writing)  # its buffer and its descriptor are in use until then
 
@@ -138,7 +138,7 @@ class Receiver:
             return Written(count, _stored(incoming, cursor, buffer[:count]))
 
         writing = self._on_thread(write, incoming)
-        writing.add_done_callback(lambda _: self._pool.give(buffer))
+        writing.add_done_callback(lambda _: self._pool.give_back(buffer))
         return writing
 
     def _on_thread(self, write: Callable[[], Written], incoming: Incoming) -> asyncio.Future[Written]:
@@ -157,7 +157,7 @@ def _stored(incoming: Incoming, cursor: Cursor, data: memoryview) -> int:
         return incoming.write(cursor, data)
 
 
-def _step_back() -> None:
+def _lower_priority() -> None:
     """Behind the threads that hash, which the end waits for; bytes can wait in the kernel. Of the thread that calls this."""
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

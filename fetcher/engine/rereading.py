@@ -26,6 +26,7 @@ from fetcher.integrity.lanes import MOST
 from fetcher.planning.descriptors import hash_threads_within
 from fetcher.planning.memory import HASH_BUFFER
 from fetcher.planning.ranges import chunk_count, chunk_range
+from fetcher.quantities import ceil_div
 
 PART = 8
 """Chunks (128 MiB) that one thread reads at a time: one file is read by all of them."""
@@ -38,7 +39,7 @@ Wrong = tuple[Digest, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class FileOnDisk:
     """A file of `size` bytes at `path`. Names are unique."""
 
     name: str
@@ -47,11 +48,11 @@ class Standing:
     digests: tuple[Digest, ...] = ()
 
 
-def chunk_digests(files: Sequence[Standing], on_chunk: Callable[[str, int], None]) -> list[tuple[str, ...] | Unread]:
+def chunk_digests(files: Sequence[FileOnDisk], on_chunk: Callable[[str, int], None]) -> list[tuple[str, ...] | Unread]:
     """Of each file the XXH3-128 of its chunks, "" for one that is cut short. `on_chunk` is called by one thread at a time."""
     one_at_a_time = threading.Lock()
 
-    def read(part: tuple[Standing, range]) -> list[str] | Unread:
+    def read(part: tuple[FileOnDisk, range]) -> list[str] | Unread:
         file, indexes = part
         digests = []
         try:
@@ -73,21 +74,21 @@ def chunk_digests(files: Sequence[Standing], on_chunk: Callable[[str, int], None
     return [digests if isinstance(digests, Unread) else tuple(digests) for digests in found.values()]
 
 
-def wrong_digests(files: Sequence[Standing], stopped: Callable[[], bool] = lambda: False) -> list[Wrong | Unread | None]:
+def wrong_digests(files: Sequence[FileOnDisk], stopped: Callable[[], bool] = lambda: False) -> list[Wrong | Unread | None]:
     """Of each file the first of its digests that its bytes do not have; None where all agree. Ends early, with results that say
     nothing, once `stopped()`."""
     found: dict[str, Wrong | Unread | None] = {}
     threads = hash_threads_within(free_descriptors(), hash_threads(cpu_count()))
     # Those of one size are done at one time, so that no lane runs empty.
     order = sorted(files, key=lambda file: file.size, reverse=True)
-    width = min(MOST, max(LEAST, -(-len(order) // threads)))
+    width = min(MOST, max(LEAST, ceil_div(len(order), threads)))
     groups = [order[start : start + width] for start in range(0, len(order), width)]
     for results in _on_threads(threads, lambda group: _compared(group, stopped), groups):
         found |= results
     return [found[file.name] for file in files]
 
 
-def _compared(group: Sequence[Standing], stopped: Callable[[], bool]) -> dict[str, Wrong | Unread | None]:
+def _compared(group: Sequence[FileOnDisk], stopped: Callable[[], bool]) -> dict[str, Wrong | Unread | None]:
     """One thread's work: up to 16 files side by side."""
     found: dict[str, Wrong | Unread | None] = {}
     buffer = pages(HASH_BUFFER)
@@ -132,7 +133,7 @@ def _parts(chunks: int) -> Iterator[range]:
 
 
 @contextmanager
-def _opened(file: Standing) -> Iterator[int]:
+def _opened(file: FileOnDisk) -> Iterator[int]:
     descriptor = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         yield descriptor

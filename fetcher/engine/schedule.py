@@ -3,7 +3,7 @@
 Up to 16 files are open at once, as many as are hashed together; larger ones are opened first. They take turns, the one with
 fewest active ranges first, and each is handed out front to back, so that its hash frontier does not lag. While too much is
 written but not yet hashed, only a file on which nothing is active gets a range: its frontier needs exactly that range, so the
-rule can't lock up. When nothing is left to hand out, an idle connection takes over the later part of the range that would last
+rule can't lock up. When nothing is left to hand out, an idle connection steals the later part of the range that would last
 longest.
 """
 
@@ -16,16 +16,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fetcher.artifact import CHUNK_SIZE, ByteRange
+from fetcher.quantities import ceil_div
 
 OPEN = 16
 """Files: the lanes of the widest vector unit (`integrity.lanes.MOST`)."""
 WORTH = 2.0
-"""Seconds. What ends sooner by itself is not taken over: it costs the connection that was at it, and a request."""
+"""Seconds. What ends sooner by itself is not stolen: it costs the connection that was at it, and a request."""
 
 
 @dataclass(slots=True, eq=False)
 class Assignment:
-    """Pull file `path` from `start` to `stop`; `stop` may come nearer meanwhile, when another connection takes over the rest.
+    """Pull file `path` from `start` to `stop`; `stop` may come nearer meanwhile, when another connection steals the rest.
 
     None means all of it, from a source that can't send parts.
     """
@@ -77,7 +78,7 @@ class Schedule:
         elif not known:
             heapq.heappush(self._unopened, (-size, path))
 
-    def take(self, *, longest: int = sys.maxsize, lagging: bool = False, begin: bool = True) -> Assignment | None:
+    def assign(self, *, longest: int = sys.maxsize, lagging: bool = False, begin: bool = True) -> Assignment | None:
         """The next range, of whole chunks up to `longest` bytes, now active; None when there is nothing at present.
         Without `begin` it is one of a file that was begun before."""
         self._open_more()
@@ -93,7 +94,7 @@ class Schedule:
         self._begun.add(path)
         return self._activated(path, byte_range)
 
-    def take_over(self, active: Iterable[Progress]) -> Assignment | None:
+    def steal(self, active: Iterable[Progress]) -> Assignment | None:
         """The later half, from a chunk's border on, of the range that would last longest; its own assignment is cut short."""
         for slowest in sorted(active, key=lambda each: each.seconds_left, reverse=True):
             assignment = slowest.assignment
@@ -162,7 +163,7 @@ def _start(byte_range: ByteRange | None) -> int:
 
 
 def _next_border(position: int) -> int:
-    return -(-position // CHUNK_SIZE) * CHUNK_SIZE
+    return ceil_div(position, CHUNK_SIZE) * CHUNK_SIZE
 
 
 def _last_border(stop: int) -> int:

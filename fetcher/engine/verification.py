@@ -6,7 +6,7 @@ import os
 import time
 from dataclasses import dataclass
 
-from fetcher.engine.rereading import Standing, Unread, chunk_digests, wrong_digests
+from fetcher.engine.rereading import FileOnDisk, Unread, chunk_digests, wrong_digests
 from fetcher.events import BytesHashed, FileVerified, Planned, Subscriber
 from fetcher.manifest import ManifestFile
 from fetcher.planning.ranges import chunk_range
@@ -37,19 +37,17 @@ def verify(entry: Entry, *, full: bool, on_event: Subscriber) -> VerifyReport:
     on_event(Planned(len(files), total, 0, 0))
 
     problems: dict[str, str] = {}
-    standing = [there for file in files if (there := _found(entry, file, problems)) is not None]
+    present = [there for file in files if (there := _found(entry, file, problems)) is not None]
     known = {file.path: file for file in files}
-    for file, chunks in zip(
-        standing, chunk_digests(standing, lambda name, size: on_event(BytesHashed(name, size))), strict=True
-    ):
+    for file, chunks in zip(present, chunk_digests(present, lambda name, size: on_event(BytesHashed(name, size))), strict=True):
         if problem := _wrong_chunk(known[file.name], chunks):
             problems[file.name] = problem
     if full:
-        whole = [file for file in standing if file.name not in problems and file.digests]
+        whole = [file for file in present if file.name not in problems and file.digests]
         for file, wrong in zip(whole, wrong_digests(whole), strict=True):
             if wrong is not None:
                 problems[file.name] = _unread(wrong) if isinstance(wrong, Unread) else f"has {wrong[1]} instead of {wrong[0]}"
-    for file in standing:
+    for file in present:
         if file.name not in problems:
             on_event(FileVerified(file.name, file.size, full and bool(file.digests)))
     return VerifyReport(
@@ -63,7 +61,7 @@ def verify(entry: Entry, *, full: bool, on_event: Subscriber) -> VerifyReport:
     )
 
 
-def _found(entry: Entry, file: ManifestFile, problems: dict[str, str]) -> Standing | None:
+def _found(entry: Entry, file: ManifestFile, problems: dict[str, str]) -> FileOnDisk | None:
     """The file as it is to be, if it is there at all."""
     path = entry.path / file.path
     try:
@@ -74,7 +72,7 @@ def _found(entry: Entry, file: ManifestFile, problems: dict[str, str]) -> Standi
     if size != file.size:
         problems[file.path] = f"has {size:,} bytes instead of {file.size:,}"
         return None
-    return Standing(file.path, path, size, file.digests)
+    return FileOnDisk(file.path, path, size, file.digests)
 
 
 def _wrong_chunk(file: ManifestFile, chunks: tuple[str, ...] | Unread) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from fetcher.artifact import CHUNK_SIZE, ByteRange
+from fetcher.quantities import ceil_div
 
 LONGEST_RANGE = 16 * CHUNK_SIZE
 """256 MiB: two seconds of a connection at 1 Gbit/s. What a lost connection had received of it is not lost."""
@@ -12,7 +13,7 @@ LONGEST_RANGE = 16 * CHUNK_SIZE
 
 def chunk_count(size: int) -> int:
     """How many chunks a file of `size` bytes has; an empty file has none."""
-    return -(-size // CHUNK_SIZE)
+    return ceil_div(size, CHUNK_SIZE)
 
 
 def chunk_range(index: int, size: int) -> ByteRange:

@@ -38,7 +38,7 @@ def entries(cache_dir: Path, *, on_newer: Callable[[NewerFormat], None]) -> list
     return found
 
 
-def standing(directory: Path) -> Entry | None:
+def entry_at(directory: Path) -> Entry | None:
     """The artifact that is at that very directory, wherever it lies. Raises NewerFormat."""
     manifest = Manifest.read(directory / RELATIVE_PATH)
     return Entry(manifest.fingerprint[:16], directory, manifest) if manifest is not None else None

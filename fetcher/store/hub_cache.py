@@ -64,13 +64,13 @@ class HubCache:
     def location(self, manifest: Manifest) -> Path:
         return self._repository / "snapshots" / PurePosixPath(manifest.revision or "").name
 
-    def standing(self, file: RemoteFile) -> Path | None:
+    def existing(self, file: RemoteFile) -> Path | None:
         blob = self._blob(file)
         return blob if blob is not None and blob.is_file() and not blob.is_symlink() else None
 
     def reuse(self, file: RemoteFile, previous: ManifestFile, lease: Lease) -> bool:
-        standing = self.standing(file)
-        return standing is not None and standing.stat().st_size == previous.size
+        existing = self.existing(file)
+        return existing is not None and existing.stat().st_size == previous.size
 
     def place(self, lease: Lease, manifest: Manifest, listing: Listing, step: Step) -> Path:
         with lease.fenced():

@@ -83,14 +83,14 @@ class InPlace:
     def location(self, manifest: Manifest) -> Path:
         return self._directory
 
-    def standing(self, file: RemoteFile) -> Path | None:
+    def existing(self, file: RemoteFile) -> Path | None:
         # A file that announces the model is withdrawn before weights change, so it is fetched again: it is small.
         path = self._directory / file.path
         return path if rank(file.path) < 2 and path.is_file() and not path.is_symlink() else None
 
     def reuse(self, file: RemoteFile, previous: ManifestFile, lease: Lease) -> bool:
-        standing = self.standing(file)
-        return standing is not None and standing.stat().st_size == previous.size
+        existing = self.existing(file)
+        return existing is not None and existing.stat().st_size == previous.size
 
     def place(self, lease: Lease, manifest: Manifest, listing: Listing, step: Step) -> Path:
         lease.check()

@@ -53,7 +53,7 @@ class Keyed:
     def location(self, manifest: Manifest) -> Path:
         return self._final
 
-    def standing(self, file: RemoteFile) -> Path | None:
+    def existing(self, file: RemoteFile) -> Path | None:
         return None
 
     def reuse(self, file: RemoteFile, previous: ManifestFile, lease: Lease) -> bool:

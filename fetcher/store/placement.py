@@ -39,7 +39,7 @@ class Placement(Protocol):
         """The directory that holds the files of `manifest`: what is printed."""
         ...
 
-    def standing(self, file: RemoteFile) -> Path | None:
+    def existing(self, file: RemoteFile) -> Path | None:
         """A file already at its final place that might be `file`; it stays there if it is."""
         ...
 

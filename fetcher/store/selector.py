@@ -1,4 +1,4 @@
-"""Which placement a request gets, and the answer to a hit. Looks at the filesystem, never at a network."""
+"""Which placement a request gets, and whether what is published there answers it. Asks no network."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def placement_for(ref: ArtifactRef, settings: Settings, *, repository: str | Non
     return InPlace(final) if _must_stay(final) else Keyed(settings.cache_dir, ref.key)
 
 
-def hit(placement: Placement, ref: ArtifactRef, settings: Settings) -> Manifest | None:
+def matching_manifest(placement: Placement, ref: ArtifactRef, settings: Settings) -> Manifest | None:
     """The manifest of a complete artifact that answers the request as it is; None where a pin or a digest asked for was not
     verified when it came."""
     manifest = placement.present()

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fetcher import __version__
 from fetcher.errors import BadResponse, LocalIOError, RateLimited, Stalled, Unreachable
 from fetcher.events import (
     BytesDiscarded,
@@ -24,6 +23,7 @@ from fetcher.events import (
 )
 from fetcher.telemetry.exposition import Metric, Sample
 from fetcher.telemetry.tally import Phase, Tally
+from fetcher.version import VERSION
 
 _RETRIED = sorted({kind.reason for kind in (BadResponse, LocalIOError, RateLimited, Stalled, Unreachable)})
 """What is tried again. Told from the beginning on: of a counter that begins at 1, Prometheus does not see the first step."""
@@ -98,7 +98,7 @@ class Account:
         seconds = result.seconds if result else self._clock() - self._began
         ended = [Sample(1, {"reason": result.reason, "retryable": str(result.retryable).lower()})] if result else None
         return [
-            self._gauge("build_info", "1, labelled with the version.", [Sample(1, {"version": __version__})]),
+            self._gauge("build_info", "1, labelled with the version.", [Sample(1, {"version": VERSION})]),
             self._gauge("phase", "1 for what goes on now, 0 for the rest.", self._each_phase()),
             self._gauge("started_timestamp_seconds", "When it began.", round(self._started, 3)),
             self._gauge("progress_timestamp_seconds", "When it last got any further.", round(self._moved, 3)),

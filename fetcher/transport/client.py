@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import aiohttp
 import yarl
 
-from fetcher import __version__
 from fetcher.errors import (
     BadResponse,
     ConfigurationError,
@@ -34,6 +33,7 @@ from fetcher.transport.proxies import Proxy, proxy_for
 from fetcher.transport.statuses import Refusal, error_for, passes_by
 from fetcher.transport.trust import tls_context
 from fetcher.transport.urls import address_from, host_of, normal, origin_of
+from fetcher.version import VERSION
 
 REDIRECTS = 10
 """The Hub needs one or two, a mirror one more."""
@@ -259,7 +259,7 @@ class HttpTransport:
                 read_bufsize=self._read_buffer,
                 max_line_size=_HEAD_LIMIT,
                 max_field_size=_HEAD_LIMIT,
-                headers={"User-Agent": f"weightlift/{__version__}", "Accept-Encoding": "identity"},
+                headers={"User-Agent": f"weightlift/{VERSION}", "Accept-Encoding": "identity"},
             )
         return self._session
 

@@ -64,7 +64,7 @@ def _become(user: int, group: int) -> None:
     for name in (
         "encodings.idna",
         "fetcher.engine.pipeline",
-        "fetcher.engine.standing",
+        "fetcher.engine.in_place_check",
         "fetcher.sources.hub",
         "fetcher.transport.client",
         "huggingface_hub.utils",

@@ -63,7 +63,7 @@ class Simulation:
             pauses = [until for until in pauses if until > self.now]
             while len(active) + len(pauses) < control.connections:
                 longest = control.range_length(int(missing), shortest=CHUNK_SIZE, longest=LONGEST_RANGE)
-                assignment = schedule.take(longest=longest) or schedule.take_over(self.progress(active))
+                assignment = schedule.assign(longest=longest) or schedule.steal(self.progress(active))
                 if assignment is None:
                     break
                 refused = len(active) >= self.link.allowed

@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import HfApi, snapshot_download
 
 from fetcher.artifact import ArtifactRef, Digest
-from fetcher.engine import lookup
+from fetcher.engine import find_cached, recovered
 from fetcher.engine.verification import verify
 from fetcher.errors import (
     ConfigurationError,
@@ -53,7 +53,7 @@ class TestHits:
         origin.add_repo("org/model", FILES)
         artifact = await fetch()
         (artifact.path / RELATIVE_PATH).unlink()
-        assert lookup(ArtifactRef("hf://org/model"), Settings(cache_dir=fetch.cache_dir)) is None
+        assert find_cached(recovered(ArtifactRef("hf://org/model"), Settings(cache_dir=fetch.cache_dir))) is None
 
     async def test_with_a_file_cut_short_it_is_none_and_is_repaired_in_a_new_inode(
         self, origin: Origin, fetch: Fetcher

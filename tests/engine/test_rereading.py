@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fetcher.artifact import CHUNK_SIZE, Digest
 from fetcher.engine.incoming import STRETCH
-from fetcher.engine.rereading import Standing, chunk_digests, wrong_digests
+from fetcher.engine.rereading import FileOnDisk, chunk_digests, wrong_digests
 from fetcher.testing.checkpoint import random_bytes
 from tests.lab.faultfs import Rule
 from tests.lab.faults import FaultFilesystem
@@ -30,14 +30,14 @@ def git(content: bytes) -> Digest:
     return Digest("git-sha1", hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest())
 
 
-def standing(directory: Path, name: str, content: bytes, *digests: Digest) -> Standing:
+def on_disk(directory: Path, name: str, content: bytes, *digests: Digest) -> FileOnDisk:
     (directory / name).write_bytes(content)
-    return Standing(name, directory / name, len(content), digests or (sha256(content),))
+    return FileOnDisk(name, directory / name, len(content), digests or (sha256(content),))
 
 
 def test_chunks_are_those_of_the_content_in_order(tmp_path: Path) -> None:
     told: list[int] = []
-    files = [standing(tmp_path, "large", LARGE), standing(tmp_path, "empty", b""), standing(tmp_path, "small", b"x")]
+    files = [on_disk(tmp_path, "large", LARGE), on_disk(tmp_path, "empty", b""), on_disk(tmp_path, "small", b"x")]
     found = chunk_digests(files, lambda _, size: told.append(size))
     pieces = [LARGE[start : start + CHUNK_SIZE] for start in range(0, len(LARGE), CHUNK_SIZE)]
     assert found == [tuple(map(xxhash.xxh3_128_hexdigest, pieces)), (), (xxhash.xxh3_128_hexdigest(b"x"),)]
@@ -55,19 +55,19 @@ def test_of_many_files_just_the_wrong_ones_are_named(
     for number, size in enumerate(sizes):
         content = random_bytes(str(number), size)
         kind = sha256 if number % 3 else git
-        files.append(standing(directory, str(number), content, kind(content + b"!") if number in wrong else kind(content)))
+        files.append(on_disk(directory, str(number), content, kind(content + b"!") if number in wrong else kind(content)))
         expected.append((kind(content + b"!"), str(kind(content))) if number in wrong else None)
     assert wrong_digests(files) == expected
 
 
 def test_a_file_longer_than_what_is_mapped_at_a_time(tmp_path: Path) -> None:
     content = random_bytes("stretches", STRETCH + 5000)
-    files = [standing(tmp_path, "long", content), standing(tmp_path, "short", b"s")]
+    files = [on_disk(tmp_path, "long", content), on_disk(tmp_path, "short", b"s")]
     assert wrong_digests(files) == [None, None]
 
 
 def test_what_is_gone_cut_short_or_forbidden_does_not_keep_others_from_being_read(tmp_path: Path) -> None:
-    files = [standing(tmp_path, name, LARGE) for name in ("gone", "cut", "whole")]
+    files = [on_disk(tmp_path, name, LARGE) for name in ("gone", "cut", "whole")]
     os.unlink(tmp_path / "gone")
     os.truncate(tmp_path / "cut", CHUNK_SIZE + 5)
     gone, cut, whole = chunk_digests(files, lambda *_: None)
@@ -83,7 +83,7 @@ def test_what_is_gone_cut_short_or_forbidden_does_not_keep_others_from_being_rea
 
 
 def test_a_disk_error_is_that_files_alone(faulty: FaultFilesystem) -> None:
-    files = [standing(faulty.path, name, LARGE) for name in ("bad", "good")]
+    files = [on_disk(faulty.path, name, LARGE) for name in ("bad", "good")]
     faulty.obey(Rule("read", match="bad", error=errno.EIO, after=1024 * 1024))
     bad, good = wrong_digests(files)
     assert isinstance(bad, OSError)

@@ -27,7 +27,7 @@ def scheduled(**files: int) -> Schedule:
 
 
 def taken(schedule: Schedule, count: int) -> list[Assignment]:
-    return [assignment for _ in range(count) if (assignment := schedule.take())]
+    return [assignment for _ in range(count) if (assignment := schedule.assign())]
 
 
 class TestTurns:
@@ -64,9 +64,9 @@ class TestTurns:
     def test_what_was_cleared_is_handed_out_only_if_added_again(self) -> None:
         schedule = scheduled(a=3)
         schedule.clear("a")
-        assert schedule.take() is None
+        assert schedule.assign() is None
         schedule.add("a", chunks(1), size=CHUNK_SIZE)
-        assert schedule.take() is not None
+        assert schedule.assign() is not None
 
     @given(st.dictionaries(st.text("abcdef", min_size=1, max_size=3), CHUNKS, max_size=30))
     def test_everything_is_handed_out_once(self, files: dict[str, int]) -> None:
@@ -77,7 +77,7 @@ class TestTurns:
     def test_it_knows_how_many_bytes_are_still_to_be_handed_out(self) -> None:
         schedule = scheduled(a=3, b=2)
         assert schedule.missing == 5 * CHUNK_SIZE
-        assignment = schedule.take(longest=CHUNK_SIZE)
+        assignment = schedule.assign(longest=CHUNK_SIZE)
         assert assignment is not None
         assert schedule.missing == 4 * CHUNK_SIZE
         schedule.finish(assignment)
@@ -94,7 +94,7 @@ class TestLength:
         schedule, position = Schedule(), min(start, size - 1)
         schedule.add("a", [ByteRange(position, size)], size=size)
         for length in [*lengths, *[size] * 2]:
-            assignment = schedule.take(longest=length)
+            assignment = schedule.assign(longest=length)
             if assignment is None:
                 break
             stop = assignment.stop or 0
@@ -108,18 +108,18 @@ class TestLength:
 class TestLagging:
     def test_only_a_file_on_which_nothing_is_active_gets_a_range(self) -> None:
         schedule = scheduled(a=3, b=3)
-        first = schedule.take()
+        first = schedule.assign()
         assert first is not None
-        second = schedule.take(lagging=True)
+        second = schedule.assign(lagging=True)
         assert second is not None
         assert second.path != first.path
-        assert schedule.take(lagging=True) is None
+        assert schedule.assign(lagging=True) is None
 
     @given(st.dictionaries(st.text("abc", min_size=1, max_size=2), CHUNKS, min_size=1), st.integers(1, 8))
     def test_it_never_locks_up(self, files: dict[str, int], connections: int) -> None:
         schedule, active, handed_out = scheduled(**files), list[Assignment](), 0
         while True:
-            while len(active) < connections and (assignment := schedule.take(lagging=True)):
+            while len(active) < connections and (assignment := schedule.assign(lagging=True)):
                 active.append(assignment)
                 handed_out += 1
             if not active:
@@ -131,14 +131,14 @@ class TestLagging:
 class TestTakingOver:
     def assigned(self, schedule: Schedule, length: int) -> Assignment:
         schedule.add("a", [ByteRange(0, length)], size=length)
-        assignment = schedule.take()
+        assignment = schedule.assign()
         assert assignment is not None
         return assignment
 
     def test_the_later_half_goes_to_the_idle_one_from_a_chunks_border_on(self) -> None:
         schedule = Schedule()
         first = self.assigned(schedule, 8 * CHUNK_SIZE)
-        second = schedule.take_over([Progress(first, 2 * CHUNK_SIZE + 17, rate=1e6)])
+        second = schedule.steal([Progress(first, 2 * CHUNK_SIZE + 17, rate=1e6)])
         assert second is not None
         assert (first.stop, second.start, second.stop) == (6 * CHUNK_SIZE, 6 * CHUNK_SIZE, 8 * CHUNK_SIZE)
         assert schedule.active("a") == 2
@@ -146,34 +146,34 @@ class TestTakingOver:
     def test_of_several_the_one_that_would_last_longest_is_relieved(self) -> None:
         schedule = scheduled(a=1, b=1)
         fast, slow = Assignment("a", 0, 40 * CHUNK_SIZE), Assignment("b", 0, 10 * CHUNK_SIZE)
-        second = schedule.take_over([Progress(fast, 0, rate=100e6), Progress(slow, 0, rate=1e6)])
+        second = schedule.steal([Progress(fast, 0, rate=100e6), Progress(slow, 0, rate=1e6)])
         assert second is not None
         assert second.path == "b"
 
     def test_what_ends_soon_is_left_alone(self) -> None:
         schedule = Schedule()
         first = self.assigned(schedule, 8 * CHUNK_SIZE)
-        assert schedule.take_over([Progress(first, 0, rate=8 * CHUNK_SIZE / WORTH * 1.01)]) is None
+        assert schedule.steal([Progress(first, 0, rate=8 * CHUNK_SIZE / WORTH * 1.01)]) is None
         assert first.stop == 8 * CHUNK_SIZE
 
     def test_a_single_chunk_is_never_shared(self) -> None:
         schedule = Schedule()
         first = self.assigned(schedule, CHUNK_SIZE)
-        assert schedule.take_over([Progress(first, 5, rate=1.0)]) is None
+        assert schedule.steal([Progress(first, 5, rate=1.0)]) is None
 
     def test_all_of_a_source_without_ranges_can_not_be_shared(self) -> None:
         schedule = Schedule()
         schedule.add("a", [None], size=0)
-        first = schedule.take()
+        first = schedule.assign()
         assert first is not None
-        assert schedule.take_over([Progress(first, 5, rate=1.0)]) is None
+        assert schedule.steal([Progress(first, 5, rate=1.0)]) is None
 
     @given(st.integers(1, 100 * CHUNK_SIZE), st.data())
     def test_both_parts_together_are_the_whole(self, length: int, data: st.DataObject) -> None:
         schedule = Schedule()
         first = self.assigned(schedule, length)
         position = data.draw(st.integers(0, length - 1))
-        second = schedule.take_over([Progress(first, position, rate=1.0)])
+        second = schedule.steal([Progress(first, position, rate=1.0)])
         if second is None:
             assert first.stop == length
             assert position // CHUNK_SIZE == (length - 1) // CHUNK_SIZE or length - position < WORTH

@@ -12,6 +12,7 @@ import xxhash
 
 from fetcher.artifact import CHUNK_SIZE, ByteRange, Digest, RemoteFile
 from fetcher.engine.incoming import PART_SIZE, STRETCH, Cursor, Incoming
+from fetcher.engine.states import Change
 from fetcher.integrity.frontier import advance_together
 from fetcher.store.ingest import StagedFile
 from fetcher.store.journal import Journal, JournalledChunk, JournalledFile, JournalledPart, read_journals
@@ -223,6 +224,7 @@ class TestWrongContent:
         receive(incoming, SECOND)
         incoming.park(receive(incoming, ByteRange(0, 1000)))
         former = (staging.directory / WHOLE.path).open("rb")
+        incoming.change(Change.RESTART)
         assert incoming.restart() == CHUNK_SIZE
         assert os.fstat(former.fileno()).st_ino != os.stat(incoming.staged.path).st_ino
         former.close()

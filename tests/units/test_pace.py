@@ -44,7 +44,7 @@ class TestRateLimit:
             for pause, count in moves:
                 time.now += pause
                 idle += pause
-                await limit.take(count)
+                await limit.spend(count)
                 total += count
                 assert total / rate <= time.now - began + BURST + 1e-6
 
@@ -56,9 +56,9 @@ class TestRateLimit:
         limit = RateLimit(1000.0, clock=time, sleep=time.sleep)
         time.now += 3600
         began = time.now
-        await limit.take(250)
+        await limit.spend(250)
         assert time.now == began
-        await limit.take(500)
+        await limit.spend(500)
         assert time.now == began + 0.5
 
     async def test_all_connections_share_it(self) -> None:
@@ -68,13 +68,13 @@ class TestRateLimit:
             waits.append(seconds)
 
         limit = RateLimit(1000.0, clock=Time(), sleep=note)
-        await asyncio.gather(*(limit.take(1000) for _ in range(3)))
+        await asyncio.gather(*(limit.spend(1000) for _ in range(3)))
         assert waits == [1.0, 2.0, 3.0]
 
     async def test_without_a_limit_nobody_waits(self) -> None:
         time = Time()
         limit = RateLimit(None, clock=time, sleep=time.sleep)
-        await limit.take(1 << 60)
+        await limit.spend(1 << 60)
         assert time.now == 1000.0
         assert not limit.limited
         assert limit.piece(4096) == 4096

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fetcher.artifact import Digest, RemoteFile
-from fetcher.engine.pipeline import pinned
+from fetcher.engine.choosing import pinned
 from fetcher.errors import DigestMismatch, DigestUnavailable, NotFound
 from fetcher.settings import Settings
 

@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from fetcher.artifact import ArtifactRef, RemoteFile, total_size
-from fetcher.engine import Artifact, described
-from fetcher.engine.pipeline import pinned, warn_of_selection
+from fetcher.engine.choosing import pinned, warn_of_selection
 from fetcher.engine.prepare import Stopped
-from fetcher.engine.rereading import Standing, Unread, Wrong, chunk_digests, wrong_digests
+from fetcher.engine.rereading import FileOnDisk, Unread, Wrong, chunk_digests, wrong_digests
+from fetcher.engine.result import Artifact, described
 from fetcher.errors import DigestMismatch, FetchError, LocalIOError, NotFound, from_os_error
 from fetcher.events import BytesHashed, FileVerified, Planned, Resolved, Subscriber
 from fetcher.filesystem import storing
@@ -60,20 +60,20 @@ def _refuse_missing(known: Manifest, present: set[str]) -> None:
 def _checked(
     files: Sequence[RemoteFile], source: Source, known: Manifest | None, on_event: Subscriber, stopped: Callable[[], bool]
 ) -> list[ManifestFile]:
-    standing = [_standing(file, source.local_path(file)) for file in files]
+    present = [_on_disk(file, source.local_path(file)) for file in files]
 
     def hashed(name: str, size: int) -> None:
         if stopped():
             raise Stopped
         on_event(BytesHashed(name, size))
 
-    found = chunk_digests(standing, hashed)
-    entries = [_entry(file, each.size, chunks, known) for file, each, chunks in zip(files, standing, found, strict=True)]
+    found = chunk_digests(present, hashed)
+    entries = [_entry(file, each.size, chunks, known) for file, each, chunks in zip(files, present, found, strict=True)]
     # Those digests that the manifest's chunks do not stand for already.
     proven = {file.path: file.digests for file in known.files} if known else {}
     open_ones = [
         replace(each, digests=left)
-        for each in standing
+        for each in present
         if (left := tuple(digest for digest in each.digests if digest not in proven.get(each.name, ())))
     ]
     for each, wrong in zip(open_ones, wrong_digests(open_ones, stopped), strict=True):
@@ -83,14 +83,14 @@ def _checked(
     return entries
 
 
-def _standing(file: RemoteFile, path: Path | None) -> Standing:
+def _on_disk(file: RemoteFile, path: Path | None) -> FileOnDisk:
     if path is None:
         raise NotFound(f"{file.path} is not there", path=file.path)
     with storing("read the file", file.path):
         size = os.stat(path).st_size
         if size < LONGEST and not file.digests:
             refuse_pointer(file.path, path.read_bytes())
-        return Standing(file.path, path, size, file.digests)
+        return FileOnDisk(file.path, path, size, file.digests)
 
 
 def _entry(file: RemoteFile, size: int, chunks: tuple[str, ...] | Unread, known: Manifest | None) -> ManifestFile:

@@ -1,0 +1,202 @@
+"""Which connection pulls what, and how many connections there are: ranges handed out, taken back, and moved from slow hands.
+
+Everything here runs on the event loop and decides at once; `schedule`, `concurrency` and `pace` hold the rules.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from fetcher.artifact import CHUNK_SIZE, ByteRange
+from fetcher.engine.concurrency import Concurrency
+from fetcher.engine.incoming import Cursor, Incoming
+from fetcher.engine.pace import TrickleJudge
+from fetcher.engine.pull import Pull
+from fetcher.engine.schedule import Assignment, Progress, Schedule
+from fetcher.events import ConnectionsActive, Subscriber
+from fetcher.planning.ranges import LONGEST_RANGE
+from fetcher.quantities import ceil_div
+
+AHEAD = 512 * 1024 * 1024
+"""Bytes that could be hashed, from which on no range is begun: receiving would only take processor time from what the end waits
+for. Of 12.9 s for one file of 3 GiB the hashing thread ran 8.8 and waited 3.6 for a processor. A second's work or more, so that
+a link that brings less for a moment is not waited for."""
+
+
+class Handout:
+    """Ranges of `files` for at most `connections`, of at most `open_files` at a time that are not sealed yet. `hash_lag`: bytes
+    that may wait to be hashed. `changed` is called when a file is begun or a pull begins or ends."""
+
+    def __init__(
+        self,
+        files: Mapping[str, Incoming],
+        *,
+        connections: int,
+        open_files: int,
+        hash_lag: int,
+        judge: TrickleJudge,
+        on_event: Subscriber,
+        changed: Callable[[], None],
+    ) -> None:
+        self._files = files
+        self._open_files = open_files
+        self._hash_lag = hash_lag
+        self._emit = on_event
+        self._changed = changed
+        self._schedule = Schedule()
+        self._concurrency = Concurrency(connections, clock=time.monotonic)
+        self._judge = judge
+        self._unsealed = len(files)
+        self._out = 0
+        self._wake = asyncio.Event()
+        self.begun: dict[str, Incoming] = {}
+        self.pulls: set[Pull] = set()
+
+    # What to pull
+
+    def refill(self, incoming: Incoming) -> None:
+        """All that `incoming` lacks may be pulled."""
+        self.clear(incoming)
+        self._schedule.add(incoming.path, incoming.missing(), size=incoming.size or 0)
+        self.wake()
+
+    def clear(self, incoming: Incoming) -> None:
+        """Nothing more of it is handed out."""
+        self._schedule.clear(incoming.path)
+
+    def wake(self) -> None:
+        """Connections that found nothing to pull look again."""
+        self._wake.set()
+
+    async def claim(self) -> Assignment | None:
+        """The next assignment, waiting for one while files are unsealed; None when all are sealed."""
+        while self._unsealed:
+            if self._out < self._concurrency.connections and (assignment := self._next()):
+                self._out += 1
+                self.begun[assignment.path] = incoming = self._files[assignment.path]
+                incoming.staged.keep_open()
+                return assignment
+            self._wake.clear()
+            await self._wake.wait()
+        self.wake()
+        return None
+
+    def _next(self) -> Assignment | None:
+        if sum(each.ready for each in self.begun.values()) > min(AHEAD, self._hash_lag):
+            return None  # the next bytes that are hashed wake us
+        # Several connections on one file leave gaps as long as their ranges, at which its hash frontier waits.
+        crowd = ceil_div(self._concurrency.connections, max(1, self._schedule.open_files))
+        longest = self._concurrency.range_length(self._schedule.missing, shortest=CHUNK_SIZE, longest=LONGEST_RANGE // crowd)
+        lagging = sum(each.lag for each in self.begun.values()) > self._hash_lag
+        begin = len(self.begun) < self._open_files
+        return self._schedule.assign(longest=longest, lagging=lagging, begin=begin) or self._schedule.steal(self._progress())
+
+    def _progress(self) -> Iterator[Progress]:
+        """Of all pulls that another connection may steal from."""
+        for pull in self.pulls:
+            rate = pull.received / max(pull.body_seconds, 1e-3) if pull.received else self._judge.typical
+            if not self._files[pull.path].restarts_soon:
+                yield Progress(pull.assignment, pull.position + pull.promised, rate)
+
+    def give_back(self, assignment: Assignment) -> None:
+        """Its connection is free again."""
+        self._schedule.finish(assignment)
+        self._out -= 1
+
+    def return_rest(self, assignment: Assignment, incoming: Incoming, cursor: Cursor) -> None:
+        """What a range lacks is for another connection."""
+        if assignment.stop is not None and cursor.position < assignment.stop:
+            incoming.park(cursor)
+            rest = ByteRange(cursor.position, assignment.stop)
+            self._schedule.add(incoming.path, [rest], size=incoming.size or 0)
+
+    def active(self, incoming: Incoming) -> bool:
+        """Whether a connection is at work on it."""
+        return self._schedule.active(incoming.path) > 0
+
+    def sealed(self, incoming: Incoming) -> None:
+        """It is complete: nothing of it will be pulled again."""
+        self._unsealed -= 1
+        self.begun.pop(incoming.path, None)
+        self._judge.sealed(incoming.path)
+        self._changed()
+
+    # How many connections
+
+    def answered(self, pull: Pull) -> None:
+        """The source has answered it."""
+        self._concurrency.answered(time.monotonic() - pull.asked_at)
+
+    def received(self, count: int) -> None:
+        """So many bytes came."""
+        before = self._concurrency.connections
+        self._concurrency.received(count)
+        if self._concurrency.connections > before:
+            self.wake()
+
+    def refused(self) -> None:
+        """The server wants fewer connections."""
+        self._concurrency.refused()
+
+    def failed(self) -> None:
+        """A connection broke."""
+        self._concurrency.failed()
+
+    # Connections that are too slow
+
+    @contextmanager
+    def pulling(self, pull: Pull) -> Iterator[None]:
+        """Counts the pull among the active ones while the block lasts."""
+        self.pulls.add(pull)
+        self._changed()
+        self._emit(ConnectionsActive(len(self.pulls)))
+        try:
+            yield
+        finally:
+            self.pulls.discard(pull)
+            self._changed()
+            self._emit(ConnectionsActive(len(self.pulls)))
+
+    def finished(self, pull: Pull) -> None:
+        """It brought all that it was to bring: a measure for the others."""
+        if pull.received:
+            self._judge.finished(pull.path, pull.received / max(pull.body_seconds, 1e-3))
+
+    def replaced(self, pull: Pull) -> None:
+        """It was abandoned for its slowness; the next one of its file is given longer."""
+        self._judge.replaced(pull.path)
+
+    def abandon(self, incoming: Incoming, why: str) -> None:
+        """End all pulls of one file; `why` completes "a connection ..."."""
+        for pull in self.pulls:
+            if pull.path == incoming.path:
+                pull.abandon(why)
+
+    async def replace_tricklers(self) -> None:
+        """Abandon connections that are far slower than the others, or as good as silent; another one takes what is missing."""
+        while True:
+            await asyncio.sleep(self._judge.window / 4)
+            self._compare()
+            for pull in self.pulls:
+                self._measure(pull)
+            self.wake()  # an idle connection may steal from what lasts long by now
+
+    def _compare(self) -> None:
+        window, judge = self._judge.window, self._judge
+        rates = {pull: pull.since_compared.rate for pull in self.pulls if pull.since_compared.seconds >= window / 8}
+        due = [pull for pull in rates if pull.since_compared.seconds >= window * judge.grace(pull.path)]
+        for pull in due:
+            siblings = [rate for other, rate in rates.items() if other is not pull]
+            if judge.slow(rates[pull], [*siblings, *judge.alike(pull.path)]):
+                pull.abandon("far slower than the others was replaced")
+            pull.compared()
+
+    def _measure(self, pull: Pull) -> None:
+        since = pull.since_measured
+        if self._judge.dead(since.count, since.seconds, pull.path):
+            pull.abandon(f"that brought only {since.count:,} bytes in {since.seconds:.0f} s was replaced (--timeout-stall)")
+        elif since.seconds >= self._judge.patience * self._judge.grace(pull.path):
+            pull.measured()

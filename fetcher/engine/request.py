@@ -1,0 +1,45 @@
+"""What is asked for, how, and where it goes: decided once, before anything is looked up or fetched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fetcher.artifact import ArtifactRef
+from fetcher.settings import Settings
+from fetcher.sources.addresses import hub_folder
+from fetcher.store.placement import Placement
+from fetcher.store.selector import placement_for, recover
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One artifact and its place. `placement` is None for `pvc://`, which is checked where it lies and never written."""
+
+    ref: ArtifactRef
+    settings: Settings
+    placement: Placement | None
+
+    @property
+    def placed(self) -> Placement:
+        """The placement of a request that has one."""
+        if self.placement is None:
+            raise ValueError(f"{self.ref.uri} has no placement")
+        return self.placement
+
+
+def request_for(ref: ArtifactRef, settings: Settings) -> Request:
+    """The request, with its placement. Writes nothing. Raises UsageError, CannotWrite."""
+    return Request(ref, settings, None if ref.uri.startswith("pvc://") else choose_placement(ref, settings))
+
+
+def choose_placement(ref: ArtifactRef, settings: Settings) -> Placement:
+    """Where `ref` goes. Raises UsageError, CannotWrite."""
+    folder, revision = hub_folder(ref)
+    return placement_for(ref, settings, repository=folder, revision=revision)
+
+
+def recovered(ref: ArtifactRef, settings: Settings) -> Request:
+    """`request_for`, after what a killed command began at that place was finished. Raises FetchError."""
+    if not ref.uri.startswith("pvc://"):
+        recover(settings)
+    return request_for(ref, settings)

@@ -1,0 +1,75 @@
+"""What a fetch returns, and the event that ends it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fetcher.artifact import ArtifactRef, redact
+from fetcher.events import Finished
+from fetcher.manifest import Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A complete artifact at `path`. Sizes in bytes: of all files, of what came from the source, of what was already here.
+
+    `verified`: every file was compared with a published or pinned digest. `cached`: nothing had to be done. `stale`: the
+    source could not be asked whether there is something newer.
+    """
+
+    path: Path
+    cache_key: str
+    uri: str
+    revision: str | None
+    files: int
+    bytes: int
+    bytes_fetched: int
+    bytes_reused: int
+    seconds: float
+    verified: bool
+    cached: bool
+    stale: bool
+
+
+def described(
+    ref: ArtifactRef,
+    manifest: Manifest,
+    *,
+    path: Path,
+    fetched: int,
+    seconds: float,
+    cached: bool = False,
+    stale: bool = False,
+) -> Artifact:
+    """The artifact of `manifest` at `path`, for those who asked for `ref`. `fetched` bytes came from the source."""
+    return Artifact(
+        path=path,
+        cache_key=ref.key,
+        uri=redact(ref.uri),
+        revision=manifest.revision,
+        files=len(manifest.files),
+        bytes=manifest.size,
+        bytes_fetched=fetched,
+        bytes_reused=max(0, manifest.size - fetched),
+        seconds=round(seconds, 3),
+        verified=manifest.verified,
+        cached=cached,
+        stale=stale,
+    )
+
+
+def finished(artifact: Artifact) -> Finished:
+    """The last event of a fetch that returned `artifact`."""
+    return Finished(
+        path=str(artifact.path),
+        revision=artifact.revision,
+        files=artifact.files,
+        bytes=artifact.bytes,
+        bytes_fetched=artifact.bytes_fetched,
+        bytes_reused=artifact.bytes_reused,
+        seconds=artifact.seconds,
+        cached=artifact.cached,
+        verified=artifact.verified,
+        stale=artifact.stale,
+    )
