@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from fetcher.artifact import CHUNK_SIZE, ByteRange, Digest
 from fetcher.engine.states import Change, State, after
 from fetcher.errors import DigestUnavailable
-from fetcher.integrity.digests import Hasher, new_chunk_hasher
+from fetcher.integrity.digests import new_chunk_hasher
 from fetcher.integrity.frontier import Frontier, Stretch, chunk_digest
+from fetcher.integrity.hasher import Hasher
 from fetcher.manifest import ManifestFile
 from fetcher.planning.ranges import chunk_count, chunk_range, missing_ranges
 from fetcher.store.ingest import StagedFile

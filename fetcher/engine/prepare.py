@@ -28,6 +28,7 @@ from fetcher.store.lease import Lease
 from fetcher.store.names import naming
 from fetcher.store.placement import Placement
 from fetcher.store.salvage import clear_strangers, continue_file, forget_what_was_left, left_behind
+from fetcher.uncancelled import Stopped
 
 
 @dataclass(slots=True)
@@ -57,10 +58,6 @@ class Preparation:
     threads: int
     stopped: Callable[[], bool]
     on_event: Subscriber
-
-
-class Stopped(Exception):
-    """The fetch is being cancelled: nothing more is prepared, and nothing of former owners is forgotten."""
 
 
 def prepare(files: Iterable[RemoteFile], preparation: Preparation) -> Prepared:

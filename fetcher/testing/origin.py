@@ -8,14 +8,13 @@ It speaks the Hub's protocol as the official client knows it, logs what it was a
         ...  # point a client at origin.endpoint
         assert [request.path for request in origin.requests if request.origin == "hub"] == [...]
 
-It runs on a thread of its own. `python -m fetcher.testing.origin DIR` serves a directory from a process of its own, so
+It runs on a thread of its own. `python -m fetcher.testing DIR` serves a directory from a process of its own, so
 that a client measured beside it need not share the interpreter with it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
 import time
 from collections.abc import Collection, Iterable
@@ -218,9 +217,3 @@ class Origin:
             total=total,
             tls=context,
         )
-
-
-if __name__ == "__main__":
-    from fetcher.testing.serving import main
-
-    sys.exit(main(sys.argv[1:]))

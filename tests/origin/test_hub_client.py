@@ -143,7 +143,7 @@ class TestProcess:
     def test_a_directory_is_served_by_a_process_until_it_is_told_to_end(self, tmp_path: Path) -> None:
         (tmp_path / "repo").mkdir()
         (tmp_path / "repo" / "model.safetensors").write_bytes(FILES["model.safetensors"])
-        command = [sys.executable, "-m", "fetcher.testing.origin", str(tmp_path / "repo"), "--port", "0"]
+        command = [sys.executable, "-m", "fetcher.testing", str(tmp_path / "repo"), "--port", "0"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             said = json.loads(process.stdout.readline())
