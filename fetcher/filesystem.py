@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
-import functools
 import os
 import platform
 import stat
@@ -16,9 +15,9 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from fetcher.errors import CannotWrite, from_os_error
+from fetcher.host.libc import TMPFS, filesystem_type, libc
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -41,14 +40,7 @@ _NETWORK_MAGIC = {
     0x01161970: "gfs2",
     0x6A656A63: "virtiofs",
 }
-_TMPFS = 0x01021994
-_OF_THIS_KERNEL = {0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, _TMPFS, 0x794C7630}
-
-
-@functools.cache
-def libc() -> Any:
-    """The C library, for calls that Python does not have."""
-    return ctypes.CDLL(None, use_errno=True)
+_OF_THIS_KERNEL = {0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, TMPFS, 0x794C7630}
 
 
 def _checked(result: int, path: str) -> None:
@@ -100,11 +92,9 @@ def reserve(descriptor: int, size: int) -> bool:
     """
     if size == 0:
         return True
-    if _magic(descriptor) == _TMPFS:
+    if filesystem_type(descriptor) == TMPFS:
         return False
-    call = libc().fallocate
-    call.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
-    while call(descriptor, _FALLOC_FL_KEEP_SIZE, 0, size) != 0:
+    while libc().fallocate(descriptor, _FALLOC_FL_KEEP_SIZE, 0, size) != 0:
         code = ctypes.get_errno()
         if code in _UNSUPPORTED:
             return False
@@ -226,7 +216,7 @@ def network_filesystem(path: Path) -> str | None:
     """The kind of network filesystem `path` lies on; None on a local one."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return _NETWORK_MAGIC.get(_magic(descriptor))
+        return _NETWORK_MAGIC.get(filesystem_type(descriptor))
     finally:
         os.close(descriptor)
 
@@ -234,15 +224,7 @@ def network_filesystem(path: Path) -> str | None:
 def of_this_kernel(descriptor: int) -> bool:
     """Whether no other machine, and no process behind FUSE, has a say in what happens to a file: ext2 to 4, xfs, btrfs, f2fs,
     tmpfs, overlay."""
-    return _magic(descriptor) in _OF_THIS_KERNEL
-
-
-def _magic(descriptor: int) -> int:
-    """The kind of filesystem, statfs(2)'s f_type; 0 where it does not say."""
-    buffer = (ctypes.c_long * 32)()
-    if libc().fstatfs(descriptor, ctypes.byref(buffer)) != 0:
-        return 0
-    return buffer[0] & 0xFFFFFFFF
+    return filesystem_type(descriptor) in _OF_THIS_KERNEL
 
 
 def free_bytes(path: Path) -> int | None:

@@ -23,7 +23,8 @@ from pathlib import Path, PurePath
 
 import xxhash
 
-from fetcher.filesystem import allow, fill, libc, sync_descriptor
+from fetcher.filesystem import allow, fill, sync_descriptor
+from fetcher.host.libc import libc
 
 _OPENAT2 = {"x86_64": 437, "aarch64": 437}.get(platform.machine())
 _NO_SYMLINKS, _BENEATH = 0x04, 0x08
