@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from fetcher.artifact import ByteRange
 from fetcher.errors import NotFound
+from loader.errors import from_os_error
 from loader.files import FileIdentity
 from loader.gguf import EXTENSION as GGUF
 from loader.gguf import check_gguf
@@ -46,9 +47,16 @@ class Member:
     def size(self) -> int:
         return self.identity.size
 
-    def opened(self) -> AbstractContextManager[int]:
-        """A descriptor of that very file. Raises FileReplaced, and what `open_file` raises."""
-        return self.identity.opened(self.path)
+    @contextmanager
+    def opened(self) -> Iterator[int]:
+        """A descriptor of that very file. An OSError of the block is raised as the error that it means.
+
+        Raises FileReplaced, and what `open_file` raises."""
+        with self.identity.opened(self.path) as descriptor:
+            try:
+                yield descriptor
+            except OSError as error:
+                raise from_os_error(error, doing="read the content", path=self.path) from error
 
     def residency(self, part: ByteRange | None = None, *, closely: bool) -> Residency:
         """How much of it is in memory: `measure`, or only a `glance`."""
@@ -66,6 +74,29 @@ def members(paths: Sequence[str]) -> tuple[Member, ...]:
     NotFound, NotReadable, LocalIOError, FileReplaced, MalformedCheckpoint.
     """
     return _once(member for path in paths for member in _behind(path))
+
+
+Layout = tuple[FileIdentity | tuple[str, tuple[str, ...]], ...]
+"""Of each path: the file itself, or every directory that is looked at, with its names."""
+
+
+def layout(paths: Sequence[str]) -> Layout:
+    """What `members` chooses from. It chooses the same as long as this and the files that it chose stay equal.
+
+    Names, not times: many network filesystems never change the time of a directory. A link that leads nowhere is no name.
+    Raises UsageError, NotFound, NotReadable, LocalIOError.
+    """
+    return tuple(place for path in paths for place in _layout(path))
+
+
+def _layout(path: str) -> Layout:
+    if not is_directory(path):
+        return (FileIdentity.at(path),)
+    return tuple((directory, _names(directory)) for directory in _directories(path))
+
+
+def _names(directory: str) -> tuple[str, ...]:
+    return tuple(sorted(name for name in visible_names(directory) if os.path.exists(os.path.join(directory, name))))
 
 
 def present(paths: Sequence[str]) -> tuple[Member, ...]:
@@ -117,11 +148,14 @@ def _with_siblings(path: str) -> list[str]:
 
 def _in_tree(root: str) -> Iterator[Member]:
     """Where a directory has weights, its subdirectories are other models, or the same weights again (`original/`)."""
-    directories = [root, *below(root)] if _is_tree(root) else [root]
-    found = [member for directory in directories for member in _in_directory(directory)]
+    found = [member for directory in _directories(root) for member in _in_directory(directory)]
     if not any(is_weight(member.path) for member in found):
         raise NotFound(f"no weights are in {root} or below it; name the directory that has some", path=root)
     yield from found
+
+
+def _directories(root: str) -> list[str]:
+    return [root, *below(root)] if _is_tree(root) else [root]
 
 
 def _is_tree(root: str) -> bool:

@@ -30,9 +30,9 @@ begins with a reason word.
 | 65 | `MalformedCheckpoint`, `DigestMismatch`: what is in a file can't be trusted |
 | 66 | `NotFound`, `NotReadable`: a file is not there, or this user may not read it |
 | 73 | `TooLarge`, `OutOfSpace`, `CannotWrite`: more than memory or disk holds, told before the first byte |
-| 74 | `IOError`: what the disk refuses |
+| 74 | `IOError`: what the disk refuses, or a mount whose server is gone |
 | 75 | `NotResident`, `FileReplaced`: another try may help |
-| 78 | `Configuration`: a variable, or a port that can't be had; `PagesDropped`: the mount gives pages up at each open |
+| 78 | `Configuration`: a variable, or a port that can't be had; `PagesDropped`: the mount gives pages up at each open, or keeps none |
 | 128+n | signal n |"""
 
 _METRICS = """
