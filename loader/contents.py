@@ -13,7 +13,7 @@ from fetcher.errors import NotFound
 from loader.errors import from_os_error
 from loader.files import FileIdentity
 from loader.gguf import EXTENSION as GGUF
-from loader.gguf import check_gguf
+from loader.gguf import Split, read_gguf
 from loader.impostors import LARGEST_POINTER, refuse_misplaced, refuse_pointer
 from loader.index import read_shard
 from loader.locations import (
@@ -30,6 +30,7 @@ from loader.locations import (
 )
 from loader.residency import Residency, glance, measure, together
 from loader.selection import is_index, siblings
+from loader.splits import parts_behind, refuse_misnamed, refuse_missing
 from loader.trees import below
 
 _PIPELINE = "model_index.json"
@@ -37,11 +38,13 @@ _PIPELINE = "model_index.json"
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One file, as it was when it was looked at; `shard`: its safetensors header was read and is sound."""
+    """One file, as it was when it was looked at; `shard`: its safetensors header was read and is sound. `split`: which part of
+    a split GGUF it is."""
 
     path: str
     identity: FileIdentity
     shard: bool
+    split: Split | None = None
 
     @property
     def size(self) -> int:
@@ -138,9 +141,11 @@ def _behind(path: str) -> Iterator[Member]:
 
 def _with_siblings(path: str) -> list[str]:
     directory, name = os.path.split(path)
-    names = siblings(name) if name.endswith(GGUF) else (name,)
-    if len(names) == 1:
+    if not name.endswith(GGUF):
         return [path]
+    names = siblings(name)
+    if len(names) == 1:
+        return parts_behind(path)
     places = {sibling: os.path.join(directory, sibling) for sibling in names}
     refuse_missing_parts((sibling for sibling, place in places.items() if os.path.exists(place)), directory)
     return list(places.values())
@@ -182,13 +187,18 @@ def _in_directory(directory: str) -> Iterator[Member]:
     if shards or any(is_index(name, "safetensors") for name in names):
         yield from map(_member, in_directory(directory).paths)
     else:
-        yield from map(_member, _complete(names, others, directory))
+        yield from _with_all_parts([_member(path) for path in _complete(names, others, directory)])
 
 
 def _complete(names: Sequence[str], weights: set[str], directory: str) -> list[str]:
     """The weights that are no safetensors, all of them. Raises NotFound for what an index or the name of a part announces."""
     refuse_incomplete(directory, names)
     return [os.path.join(directory, name) for name in sorted(weights, key=natural)]
+
+
+def _with_all_parts(found: list[Member]) -> list[Member]:
+    refuse_missing({member.path: member.split for member in found if member.split})
+    return found
 
 
 def _present(path: str) -> Iterator[Member]:
@@ -221,7 +231,9 @@ def _member(path: str) -> Member:
     if path.endswith(EXTENSION):
         return Member(path, read_shard(path).identity, shard=True)
     if path.endswith(GGUF):
-        return Member(path, check_gguf(path), shard=False)
+        read = read_gguf(path)
+        refuse_misnamed(path, read.split)
+        return Member(path, read.identity, shard=False, split=read.split)
     if path.endswith(OTHER_WEIGHTS):
         refuse_misplaced(path)
     return _plain(path)
