@@ -18,7 +18,8 @@ PATH is a directory with a checkpoint (`fetcher fetch` prints it), an index file
 shards comes first, as engines read config and tokenizer first. The same weights in other formats (`.bin`, `.gguf`), variants
 (`model.fp16.safetensors`) beside the weights without one, and subdirectories are left alone. A directory without weights of
 its own, a pipeline with `model_index.json`, and a Hub cache are the directories below, up to 8 levels deep. The first part of a
-split GGUF brings the others. A missing part, a truncated file or a Git LFS pointer is an error, except for `evict`.
+split GGUF brings the others, by name or, if it was renamed, by the header. A missing part, a truncated file or a Git LFS
+pointer is an error, except for `evict`.
 
 Results go to stdout, everything else to stderr, whose last line on failure is one sentence that
 begins with a reason word.
@@ -30,9 +31,9 @@ begins with a reason word.
 | 65 | `MalformedCheckpoint`, `DigestMismatch`: what is in a file can't be trusted |
 | 66 | `NotFound`, `NotReadable`: a file is not there, or this user may not read it |
 | 73 | `TooLarge`, `OutOfSpace`, `CannotWrite`: more than memory or disk holds, told before the first byte |
-| 74 | `IOError`: what the disk refuses |
+| 74 | `IOError`: what the disk refuses, or a mount whose server is gone |
 | 75 | `NotResident`, `FileReplaced`: another try may help |
-| 78 | `Configuration`: a variable, or a port that can't be had; `PagesDropped`: the mount gives pages up at each open |
+| 78 | `Configuration`: a variable, or a port that can't be had; `PagesDropped`: the mount keeps no pages |
 | 128+n | signal n |"""
 
 _METRICS = """

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +31,24 @@ class FaultFilesystem:
     path: Path
     source: Path
     rules: Path
+    server: int = 0
+    """The PID of the process that answers."""
+
+    def lose_server(self) -> None:
+        """From now on everything there is ENOTCONN, until it is unmounted."""
+        os.kill(self.server, signal.SIGKILL)
+        wait_until(self._is_lost, "the mount notices")
+
+    def unmount(self) -> None:
+        """What is open stays open; the directory below shows again, empty."""
+        subprocess.run(["umount", "--lazy", str(self.path)], check=True, capture_output=True)
+
+    def _is_lost(self) -> bool:
+        try:
+            os.listdir(self.path)
+        except OSError as error:
+            return error.errno == errno.ENOTCONN
+        return False
 
     def obey(self, *rules: Rule) -> None:
         """From the next operation on, these rules and no others. Counts start anew."""
@@ -54,7 +74,7 @@ def fault_filesystem(workspace: Path, *, pages: Pages = "uncached", fold: bool =
         wait_until(lambda: process.poll() is not None or is_mounted(filesystem.path), "the FUSE mount appears")
         if process.poll() is not None:
             missing("working FUSE", f"the mount failed: {(workspace / 'log').read_text().strip()}")
-        yield filesystem
+        yield replace(filesystem, server=process.pid)
     finally:
         _stop(process, filesystem.path)
 
