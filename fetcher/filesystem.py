@@ -166,18 +166,27 @@ def write_durably(path: Path, data: bytes, *, mode: int) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Replace the small file `path` in one step, readable to everybody. Not synced: after a power loss it says nothing true
-    anyway."""
+    """Replace the small file `path` in one step, in UTF-8, readable to everybody. Raises OSError.
+
+    It is not synced: after a power loss it says nothing true anyway. Half a surrogate pair is written as an escape.
+    """
     draft = path.with_name(f".{uuid.uuid4().hex}.draft")
     try:
-        with draft.open("x") as stream:
-            stream.write(text)
+        with draft.open("xb") as stream:
+            stream.write(text.encode(errors="backslashreplace"))
             allow(stream.fileno(), 0o644)
         draft.replace(path)
-    except OSError as error:
+    except BaseException as error:
         with suppress(OSError):
             draft.unlink()
-        raise OSError(error.errno, error.strerror, str(path)) from error  # nobody knows the draft
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(path)) from error  # nobody knows the draft
+        raise
+
+
+def mark(status: os.stat_result) -> str:
+    """Says which file this is, and in which state: equal for an open file and its names until somebody writes or replaces it."""
+    return f"{status.st_dev}-{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
 
 
 def write_all(descriptor: int, data: bytes) -> None:

@@ -49,9 +49,10 @@ from fetcher.planning.selection import in_vain, select
 from fetcher.planning.sets import incomplete_sets
 from fetcher.settings import Settings
 from fetcher.sources.base import Source
+from fetcher.store.beneath import make_directories
 from fetcher.store.journal import Journal
 from fetcher.store.keyed import sweep_old
-from fetcher.store.layout import Root
+from fetcher.store.layout import Root, base_of_destination
 from fetcher.store.lease import Lease
 from fetcher.store.names import refuse_taken_for_one
 from fetcher.store.placement import Placement, Step, seal
@@ -354,7 +355,9 @@ async def run(
 ) -> Artifact:
     """One fetch through `source` into `placement`. Raises FetchError."""
     with storing("make the directory"):
-        make_directory(placement.anchor)
+        base = base_of_destination(placement.anchor)
+        make_directory(base)
+        make_directories(base, placement.anchor)
     began = time.monotonic()
     with storing("use the local filesystem"):
         return await Pipeline(ref, settings, source, placement, on_event, step, began).run()

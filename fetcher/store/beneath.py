@@ -72,6 +72,28 @@ def rename(source_base: Path, source: Path, target_base: Path, target: Path) -> 
         os.rename(name, new, src_dir_fd=above, dst_dir_fd=other)
 
 
+def link(base: Path, source: Path, target: Path) -> None:
+    """Make `target` another name of `source`, both below `base`. A link at `source` itself is not followed. Raises OSError."""
+    with parent(base, source) as (above, name), parent(base, target) as (other, new):
+        os.link(name, new, src_dir_fd=above, dst_dir_fd=other, follow_symlinks=False)
+
+
+def symlink(base: Path, path: Path, text: str) -> None:
+    """A symbolic link at `path`, which leads to `text`. Only another symbolic link is replaced, in one step.
+
+    Raises FileExistsError where anything else has that name, and OSError.
+    """
+    with parent(base, path) as (above, name):
+        with suppress(FileExistsError):
+            os.symlink(text, name, dir_fd=above)
+            return
+        if not stat.S_ISLNK(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        draft = _draft()
+        os.symlink(text, draft, dir_fd=above)
+        os.rename(draft, name, src_dir_fd=above, dst_dir_fd=above)
+
+
 def remove(base: Path, path: Path) -> None:
     """Remove a file or a link, if there is one. Raises OSError."""
     with suppress(FileNotFoundError), parent(base, path) as (above, name):

@@ -25,7 +25,7 @@ from fetcher.artifact import Listing, RemoteFile
 from fetcher.filesystem import file_mode
 from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
 from fetcher.store.beneath import Fence, make_directories, remove_directory, sync
-from fetcher.store.layout import Root
+from fetcher.store.layout import Root, base_of_destination
 from fetcher.store.lease import Lease
 from fetcher.store.placement import Step
 
@@ -60,6 +60,7 @@ class InPlace:
         """`beside`: the key under which its manifest lies beside those of other artifacts in the directory; without one the
         directory is the artifact's own."""
         self._directory = directory
+        self._base = base_of_destination(directory)
         self._root = staged_in or Root(directory)
         self._manifest = Root(directory).manifests / f"{beside}.json" if beside else directory / RELATIVE_PATH
         self._record = self._manifest.with_suffix(_RECORD)
@@ -95,7 +96,7 @@ class InPlace:
     def place(self, lease: Lease, manifest: Manifest, listing: Listing, step: Step) -> Path:
         lease.check()
         step("sealed")
-        fence = Fence(self._root.path, lease.data)
+        fence = Fence(base_of_destination(self._root.path), lease.data)
         with lease.fenced():
             known = self._withdraw(manifest, lease, fence, step)
             for group in range(4):
@@ -104,14 +105,14 @@ class InPlace:
             self._delete(fence, known - listed)
             step("former files deleted")
             lease.prepare_to_place()
-            make_directories(self._directory, self._manifest.parent)
-            fence.place(lease.data / RELATIVE_PATH, self._directory, self._manifest)
-            sync(self._directory, self._manifest.parent)
+            make_directories(self._base, self._manifest.parent)
+            fence.place(lease.data / RELATIVE_PATH, self._base, self._manifest)
+            sync(self._base, self._manifest.parent)
             step("manifest placed")
-            fence.doom(self._directory, self._record)
+            fence.doom(self._base, self._record)
         lease.dissolve()
         with suppress(OSError):
-            remove_directory(self._root.path, self._root.staging)
+            remove_directory(base_of_destination(self._root.path), self._root.staging)
         return self._directory
 
     def _withdraw(self, manifest: Manifest, lease: Lease, fence: Fence, step: Step) -> set[str]:
@@ -119,25 +120,25 @@ class InPlace:
 
         The record of those paths outlives a kill, so that a later run of whatever revision can still remove them.
         """
-        make_directories(self._directory, self._record.parent)
+        make_directories(self._base, self._record.parent)
         manifests = (Manifest.read(self._record), self.present(), manifest)
         known = {file.path: file for each in manifests if each for file in each.files}
         whole = replace(manifest, files=tuple(known.values()))
-        fence.replace_file(self._directory, self._record, whole.to_bytes(), mode=file_mode(self._record.parent))
+        fence.replace_file(self._base, self._record, whole.to_bytes(), mode=file_mode(self._record.parent))
         step("former files noted")
         lease.check()
-        fence.doom(self._directory, self._manifest)
+        fence.doom(self._base, self._manifest)
         for place, other in self._others().items():
             if _contradict(manifest, other):
                 record = place.with_suffix(_RECORD)
-                fence.replace_file(self._directory, record, other.to_bytes(), mode=file_mode(place.parent))
-                fence.doom(self._directory, place)
-                sync(self._directory, place.parent)
-        sync(self._directory, self._record.parent)
+                fence.replace_file(self._base, record, other.to_bytes(), mode=file_mode(place.parent))
+                fence.doom(self._base, place)
+                sync(self._base, place.parent)
+        sync(self._base, self._record.parent)
         step("manifest withdrawn")
         for path in sorted(path for path in known if rank(path) >= 2):
             lease.check()
-            _doom(fence, self._directory, path)
+            _doom(fence, self._base, self._directory / path)
         self._sync(known)
         step("announcements withdrawn")
         return set(known)
@@ -154,17 +155,17 @@ class InPlace:
             lease.keep()
             staged = lease.data / path
             if staged.exists():
-                make_directories(self._directory, (self._directory / path).parent)
-                fence.place(staged, self._directory, self._directory / path)
+                make_directories(self._base, (self._directory / path).parent)
+                fence.place(staged, self._base, self._directory / path)
                 step(f"placed {path}")
         self._sync(paths)
 
     def _delete(self, fence: Fence, paths: Iterable[str]) -> None:
         for path in paths:
-            _doom(fence, self._directory, path)
+            _doom(fence, self._base, self._directory / path)
             if (parent := (self._directory / path).parent) != self._directory:
                 with suppress(OSError):  # not empty
-                    remove_directory(self._directory, parent)
+                    remove_directory(self._base, parent)
 
     def _sync(self, paths: Iterable[str]) -> None:
         """Every directory that holds one of `paths`, deepest first, and all above it."""
@@ -173,13 +174,13 @@ class InPlace:
             directories.update(self._directory / parent for parent in PurePosixPath(path).parents)
         for directory in sorted(directories, key=lambda each: len(each.parts), reverse=True):
             if directory.is_dir():
-                sync(self._directory, directory)
+                sync(self._base, directory)
 
 
-def _doom(fence: Fence, directory: Path, path: str) -> None:
+def _doom(fence: Fence, base: Path, path: Path) -> None:
     """Remove what we placed at `path`. Where a link or a file is in the place of one of its directories, it is not ours."""
     try:
-        fence.doom(directory, directory / path)
+        fence.doom(base, path)
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENOTDIR, errno.EISDIR):
             raise
