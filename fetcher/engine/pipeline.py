@@ -261,7 +261,8 @@ class Pipeline:
         with storing("publish the artifact"):
             lease.renew()
             self.step("sealing")
-            seal(lease.data, manifest, mode=file_mode(lease.data))
+            with lease.fenced():
+                seal(lease.data, manifest, mode=file_mode(lease.data))
             self.placement.place(lease, manifest, listing, self.step)
             root = self.settings.dest or self.settings.cache_dir
             sweep_old(root)

@@ -23,7 +23,7 @@ from pathlib import Path, PurePath
 
 import xxhash
 
-from fetcher.filesystem import allow, fill, libc, sync_descriptor
+from fetcher.filesystem import allow, fill, first_names, libc, sync_descriptor
 
 _OPENAT2 = {"x86_64": 437, "aarch64": 437}.get(platform.machine())
 _NO_SYMLINKS, _BENEATH = 0x04, 0x08
@@ -108,7 +108,7 @@ def remove_directory(base: Path, path: Path) -> None:
 
 def remove_tree(base: Path, path: Path) -> None:
     """Best effort. Links are removed, not followed."""
-    with suppress(OSError), parent(base, path) as (above, name):
+    with suppress(OSError, RecursionError), parent(base, path) as (above, name):
         shutil.rmtree(name, ignore_errors=True, dir_fd=above)
 
 
@@ -202,10 +202,11 @@ class Fence:
 
     def restore(self, paths: Iterable[Path]) -> None:
         """Put those of the staged `paths` back that a kill left on their way to their places."""
-        present = {name for name in os.listdir(self._data) if name.startswith(_PLACING)}
-        for path in paths if present else ():
-            if (flat := self._placing(path)) in present:
-                rename(self._base, self._data / flat, self._base, path)
+        if not first_names(self._data, _PLACING, limit=1):
+            return
+        for path in paths:
+            with suppress(FileNotFoundError):
+                rename(self._base, self._data / self._placing(path), self._base, path)
 
     def _placing(self, path: Path) -> str:
         return _PLACING + xxhash.xxh3_128_hexdigest(os.fsencode(path.relative_to(self._data)))
