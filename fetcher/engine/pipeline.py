@@ -168,6 +168,8 @@ class Pipeline:
             total = total_size(files)
             if names := look_alikes(file.path for file in files):
                 await run_uncancelled(refuse_taken_for_one, names, lease.data)
+            with storing("look at what stands there"):
+                await run_uncancelled(self.placement.survey, [file.path for file in files])
             # Those of a local source before minutes are spent on copying the rest.
             await run_uncancelled(_refuse_pointers, files, self.source.local_path)
             with closing(self._journal(lease)) as journal:

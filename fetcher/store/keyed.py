@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -52,6 +53,9 @@ class Keyed:
 
     def location(self, manifest: Manifest) -> Path:
         return self._final
+
+    def survey(self, paths: Collection[str]) -> None:
+        """It is built in a directory of its own: nobody else's file is in the way."""
 
     def standing(self, file: RemoteFile) -> Path | None:
         return None
