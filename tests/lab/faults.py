@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tests.lab.availability import missing, program, require_root
 from tests.lab.filesystems import is_mounted
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from tests.lab.faultfs import Pages, Rule
 
 _PROJECT = Path(__file__).parents[2]
+
+
+Names = Literal["exact", "fold", "preserve"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +61,9 @@ class FaultFilesystem:
 
 
 @contextmanager
-def fault_filesystem(workspace: Path, *, pages: Pages = "uncached", fold: bool = False) -> Iterator[FaultFilesystem]:
+def fault_filesystem(workspace: Path, *, pages: Pages = "uncached", names: Names = "exact") -> Iterator[FaultFilesystem]:
     """Mounted in `workspace`, without any fault to begin with; unmounted whatever happens. `pages`: what the mount does to the
-    page cache. `fold`: case and Unicode form of a name mean nothing."""
+    page cache. `names`: whether case and Unicode form of a name mean nothing, and are kept (preserve) or not (fold)."""
     require_root("mount a FUSE filesystem")
     program("fusermount3", package="fuse3")
     if not os.path.exists("/dev/fuse"):
@@ -69,7 +72,7 @@ def fault_filesystem(workspace: Path, *, pages: Pages = "uncached", fold: bool =
     filesystem.path.mkdir(parents=True)
     filesystem.source.mkdir()
     filesystem.obey()
-    process = _started(filesystem, pages, *(["fold"] if fold else []))
+    process = _started(filesystem, pages, *([] if names == "exact" else [names]))
     try:
         wait_until(lambda: process.poll() is not None or is_mounted(filesystem.path), "the FUSE mount appears")
         if process.poll() is not None:

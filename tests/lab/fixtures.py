@@ -85,7 +85,21 @@ def faulty(tmp_path: Path) -> Iterator[FaultFilesystem]:
 @pytest.fixture
 def folding(tmp_path: Path) -> Iterator[Path]:
     """A directory on a filesystem that takes names for one which differ only in case or in Unicode form."""
-    with fault_filesystem(tmp_path / "folding", fold=True) as filesystem:
+    with fault_filesystem(tmp_path / "folding", names="fold") as filesystem:
+        yield filesystem.path
+
+
+@pytest.fixture
+def preserving(tmp_path: Path) -> Iterator[Path]:
+    """As `folding`, where every name keeps the spelling that it was given first."""
+    with fault_filesystem(tmp_path / "preserving", names="preserve") as filesystem:
+        yield filesystem.path
+
+
+@pytest.fixture(params=["fold", "preserve"])
+def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """As `folding` and as `preserving`."""
+    with fault_filesystem(tmp_path / "destination", names=request.param) as filesystem:
         yield filesystem.path
 
 
