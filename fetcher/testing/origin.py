@@ -28,7 +28,7 @@ from fetcher.testing.certificates import Certificates
 from fetcher.testing.content import Content, content_of
 from fetcher.testing.exchange import OriginName, Request
 from fetcher.testing.faults import Faults
-from fetcher.testing.hub import Hub
+from fetcher.testing.hub import Addresses, Hub
 from fetcher.testing.listener import Listener, Rates
 from fetcher.testing.repository import Files, Repository, RepositoryKind, make_commit
 from fetcher.testing.signing import Signer
@@ -43,7 +43,8 @@ class Origin:
     `page_size` is in entries, `lfs_threshold` in bytes: files from there on lie on the CDN. `signature_lifetime` is in
     seconds, `signature_uses` in requests for each signed address. `resolve_cache` makes the Hub send clients from its
     resolve addresses to a relative one. `tls` names the origins that speak https, with certificates of `ca_file`;
-    `cdn_host` is the CDN's name in addresses. Methods may be called from any thread.
+    `cdn_host` is the CDN's name in addresses. `prefix` is the path below which the Hub lies, such as `/artifactory/hub`;
+    `addresses` is how it writes addresses of its own. Methods may be called from any thread.
     """
 
     def __init__(
@@ -58,6 +59,8 @@ class Origin:
         resolve_cache: bool = False,
         tls: Collection[OriginName] = (),
         cdn_host: Literal["127.0.0.1", "localhost"] = "127.0.0.1",
+        prefix: str = "",
+        addresses: Addresses | None = None,
         port: int = 0,
         cdn_port: int = 0,
     ) -> None:
@@ -78,6 +81,8 @@ class Origin:
             resolve_cache=resolve_cache,
             endpoint=lambda: self.endpoint,
             cdn_endpoint=lambda: self.cdn_endpoint,
+            prefix=prefix,
+            addresses=addresses,
         )
         self._cdn = Cdn(signer=self.signer, blobs=self._hub.blobs)
         self._thread: threading.Thread | None = None
@@ -85,7 +90,7 @@ class Origin:
     @property
     def endpoint(self) -> str:
         """The Hub's address, without a slash at the end: what HF_ENDPOINT takes."""
-        return self._address("hub")
+        return self._address("hub") + self._hub.prefix
 
     @property
     def cdn_endpoint(self) -> str:
