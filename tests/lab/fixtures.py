@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import count
@@ -13,6 +15,7 @@ from typing import Protocol
 import pytest
 import trustme
 
+from fetcher.command.signals import SIGNALS
 from tests.lab.cgroups import made_cgroup
 from tests.lab.chaos import Chaos, chaos_from
 from tests.lab.command import end, started_fetcher
@@ -44,6 +47,18 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HOME", str(home))
     return home
+
+
+@pytest.fixture(autouse=True)
+def signals_of_the_session() -> Iterator[None]:
+    """A command that a test runs in this process ignores signals at its end; processes that are started later must not."""
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    hook = sys.unraisablehook
+    yield
+    sys.unraisablehook = hook
+    for number, handler in handlers.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
 
 
 @pytest.fixture
