@@ -16,16 +16,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from loader.arrays import Raw as Raw
     from loader.errors import LoadError as LoadError
-    from loader.weights import Weights as Weights
-    from loader.weights import open_weights as open
+    from loader.tensors.arrays import Raw as Raw
+    from loader.tensors.weights import Weights as Weights
+    from loader.tensors.weights import open_weights as open
 
 _HOMES = {
     "LoadError": ("loader.errors", "LoadError"),
-    "Raw": ("loader.arrays", "Raw"),
-    "Weights": ("loader.weights", "Weights"),
-    "open": ("loader.weights", "open_weights"),
+    "Raw": ("loader.tensors.arrays", "Raw"),
+    "Weights": ("loader.tensors.weights", "Weights"),
+    "open": ("loader.tensors.weights", "open_weights"),
 }
 
 __all__ = ["LoadError", "Raw", "Weights", "open"]

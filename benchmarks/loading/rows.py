@@ -20,7 +20,7 @@ from benchmarks.loading.contenders import (
 )
 from benchmarks.measuring import Cost
 from benchmarks.ratios import Row, fastest_of, longer, of, scaled
-from loader.reader import WINDOW
+from loader.reading.reader import WINDOW
 
 
 def first(cost: Cost) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from benchmarks.measuring import Failed, MiB
-from loader.residency import Residency, evict, measure, together
+from loader.residency.page_cache import Residency, evict, measure, together
 
 TRIES = 3
 """Pages that are just being read or written, by whoever ran before, stay at the first try."""

@@ -54,7 +54,7 @@ def _tour(uri: str, scratch: Path, environ: Any) -> int:
     _run("fetcher", ["verify", first["cache_key"], "--cache-dir", str(cache)], environ)
     _run("fetcher", ["verify", first["cache_key"], "--cache-dir", str(cache), "--full"], environ)
     _say("Warm: into the page cache, before an engine asks")
-    _run("loader", ["evict", str(path)], environ)
+    _run("loader", ["drop", str(path)], environ)
     _run("loader", ["warm", str(path)], environ)
     _say("Load: every tensor, as an engine reads them")
     _run("loader", ["load", str(path)], environ)

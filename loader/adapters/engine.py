@@ -22,15 +22,15 @@ from fetcher.host.memory import memory_left
 from fetcher.quantities import parse_size, size
 from fetcher.telemetry.wording import counted
 from loader.adapters.torch import tensors
-from loader.contents import Member
-from loader.crew import MOST_THREADS
-from loader.filesystems import Strategy
-from loader.index import Checkpoint
-from loader.locations import natural
-from loader.reader import WINDOW
-from loader.warming import bring_in
-from loader.weights import open_weights
-from loader.windows import fitting, share, width_for, windows
+from loader.checkpoint.index import Checkpoint
+from loader.checkpoint.locations import natural
+from loader.reading.reader import WINDOW
+from loader.reading.strategy import Strategy
+from loader.residency.model_files import ModelFile
+from loader.residency.warming import bring_in
+from loader.residency.windows import fitting, share, width_for, windows
+from loader.tensors.weights import open_weights
+from loader.workers import MOST_THREADS
 
 LOAD_FORMAT = "weightlift"
 """What users write behind `--load-format`."""
@@ -106,7 +106,7 @@ def sharing(checkpoint: Checkpoint, host: Host, *, threads: int) -> Iterator[Non
     The ranks' parts are windows in turn, so that together they advance through the files in the order of reading. What can't
     be brought in is left to whoever reads it, who will say what is wrong.
     """
-    members = [Member(shard.path, shard.identity, shard=True) for shard in checkpoint.shards]
+    members = [ModelFile(shard.path, shard.identity, shard=True) for shard in checkpoint.shards]
     plan = tuple(windows([member.size for member in members], width=width_for(checkpoint.size, host.ranks)))
     part = share(fitting(plan, memory_left().pages.bytes), rank=host.rank, ranks=host.ranks)
     stopped = threading.Event()

@@ -9,7 +9,7 @@
     state = load("/models/5df9d7cea3b612c3")
 
 The safetensors package is the reference, dtype by dtype; `tests/loader/adapters/test_torch.py` compares every bit. Memory is
-used again when the last tensor that looks at it is gone (see `loader.arena`): who keeps one small tensor of many clones it.
+reused when the last tensor that views it is gone (`loader.reading.arena`). Clone a small tensor that you keep for long.
 
 Tested with torch 2.13. Older ones have fewer dtypes (U16 to U64 since 2.3, F8_E8M0 since 2.7, F4 since 2.8).
 """
@@ -23,10 +23,10 @@ from typing import Any
 import torch
 
 from fetcher.errors import UsageError
+from loader.checkpoint.header import TensorInfo
+from loader.checkpoint.index import PathLike
 from loader.errors import MalformedCheckpoint, shown
-from loader.header import TensorInfo
-from loader.index import PathLike
-from loader.weights import Order, Weights, open_weights
+from loader.tensors.weights import Order, Weights, open_weights
 
 _NAMES = {
     "BOOL": "bool",

@@ -14,13 +14,14 @@ from fetcher.host.memory import memory_left
 from fetcher.quantities import size
 from fetcher.telemetry.wording import counted, duration, rate, share
 from loader.cli.options import threads_for
-from loader.contents import Member, look, members, present, total
-from loader.filesystems import choose_strategy, filesystem_of, read_ahead_advice, read_ahead_kib
-from loader.holders import holders
-from loader.residency import Residency, evict, together
-from loader.warming import bytes_in, warm, what_fits
-from loader.windows import share as part_of
-from loader.windows import width_for, windows
+from loader.filesystems import filesystem_of, read_ahead_advice, read_ahead_kib
+from loader.reading.strategy import choose_strategy
+from loader.residency.holders import holders
+from loader.residency.model_files import ModelFile, look, model_files, present, total
+from loader.residency.page_cache import Residency, evict, together
+from loader.residency.warming import bytes_in, warm, what_fits
+from loader.residency.windows import share as part_of
+from loader.residency.windows import width_for, windows
 
 
 def warmed(paths: Sequence[str], found: Mapping[str, Any], on_event: Subscriber) -> dict[str, Any]:
@@ -28,7 +29,7 @@ def warmed(paths: Sequence[str], found: Mapping[str, Any], on_event: Subscriber)
     rank, ranks = found.get("rank", 0), found.get("world_size", 1)
     if rank >= ranks:
         raise UsageError(f"--rank {rank} is none of --world-size {ranks}: ranks count from 0")
-    chosen = members(paths)
+    chosen = model_files(paths)
     plan = tuple(windows([member.size for member in chosen], width=width_for(total(chosen), ranks)))
     fits = plan
     if not together(look(chosen, closely=False)).complete:
@@ -70,7 +71,7 @@ def print_warmed(fields: Mapping[str, Any], *, as_json: bool) -> None:
 
 def status(paths: Sequence[str]) -> dict[str, Any]:
     """Everything that is known, file by file."""
-    chosen = members(paths)
+    chosen = model_files(paths)
     seen = look(chosen, closely=True)
     whole = together(seen)
     place = filesystem_of(Path(_main(chosen).path))
@@ -106,7 +107,7 @@ def print_status(fields: Mapping[str, Any], *, as_json: bool) -> None:
     print_result(f"room        {size(fields['memory_left'])} ({fields['memory_left_reason']})")
 
 
-def evicted(paths: Sequence[str]) -> dict[str, Any]:
+def dropped(paths: Sequence[str]) -> dict[str, Any]:
     """What went, and of what stayed, why."""
     chosen = present(paths)
     before = look(chosen, closely=False)
@@ -125,7 +126,7 @@ def evicted(paths: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def print_evicted(fields: Mapping[str, Any], *, as_json: bool) -> None:
+def print_dropped(fields: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_result(json.dumps(fields))
         return
@@ -135,12 +136,12 @@ def print_evicted(fields: Mapping[str, Any], *, as_json: bool) -> None:
     print_result(f"{counted(fields['files'], 'file')}: {now}; told by {fields['after']['method']}")
 
 
-def _evict(member: Member) -> Residency:
+def _evict(member: ModelFile) -> Residency:
     with member.opened() as descriptor:
         return evict(descriptor)
 
 
-def _why(member: Member, told: Residency) -> str:
+def _why(member: ModelFile, told: Residency) -> str:
     if told.method == "memory":
         return "its filesystem is memory; remove the file to free it"
     if told.resident is None:
@@ -152,7 +153,7 @@ def _why(member: Member, told: Residency) -> str:
     return "nobody seen from here maps it; a process of another container may, or it is being read"
 
 
-def _main(chosen: Sequence[Member]) -> Member:
+def _main(chosen: Sequence[ModelFile]) -> ModelFile:
     return next((member for member in chosen if member.shard), chosen[0])
 
 

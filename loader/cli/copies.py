@@ -12,7 +12,7 @@ from typing import Any
 from fetcher.command.results import print_result
 from fetcher.events import Copied, Subscriber
 from loader.cli.options import threads_for
-from loader.copying import copy
+from loader.copying.copy import copy
 
 
 def copied(source: str, target: str, found: Mapping[str, Any], on_event: Subscriber) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from fetcher.command.results import print_result
 from fetcher.events import BytesLoaded, LoadEnded, LoadPlanned, Subscriber, Warned
 from fetcher.quantities import size
 from fetcher.telemetry.wording import counted, duration, rate
-from loader.weights import open_weights
+from loader.tensors.weights import open_weights
 
 _SETTINGS = ("strategy", "threads", "window", "rank", "world_size")
 

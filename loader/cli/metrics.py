@@ -12,7 +12,7 @@ from fetcher.events import Subscriber
 from fetcher.telemetry.account import Account
 from fetcher.telemetry.exposition import Metric
 from fetcher.telemetry.tally import Phase
-from loader.pinning import State
+from loader.residency.holding import State
 
 PHASES: tuple[Phase, ...] = ("starting", "warming", "loading", "copying", "done")
 
@@ -47,7 +47,7 @@ def load_metrics(account: Account) -> list[Metric]:
     ]
 
 
-def pin_metrics(state: State) -> list[Metric]:
+def hold_metrics(state: State) -> list[Metric]:
     return [
         Metric("loader_ready", "gauge", "1 while everything is known to be in memory.", state.ready),
         Metric("loader_total_bytes", "gauge", "Bytes of all files that are kept.", state.total),

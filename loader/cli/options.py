@@ -10,8 +10,8 @@ from fetcher.command import common_options
 from fetcher.command.options import Option
 from fetcher.errors import ConfigurationError
 from fetcher.quantities import parse_number, parse_seconds, parse_size
-from loader.crew import MOST_THREADS, default_threads
 from loader.filesystems import filesystem_of
+from loader.workers import MOST_THREADS, default_threads
 
 MOST_RANKS = 4096
 LEAST_WINDOW = 16 * 1024 * 1024

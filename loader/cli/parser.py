@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from fetcher.command.options import Option
 from fetcher.command.parser import Parser, parser_of
@@ -15,12 +16,22 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...]]] = {
     ),
     "load": ("read every tensor as an engine would, and say how fast", (JSON, *READING, THREADS, *RANKS, *METRICS, *ENDING)),
     "status": ("show how much is in memory, and how it is best read", (JSON,)),
-    "evict": ("drop weights from the page cache, and say what stayed and why", (JSON,)),
-    "pin": ("keep weights in memory until told to stop", (READY_FILE, INTERVAL, THREADS, *METRICS, *ENDING)),
+    "drop": ("drop weights from the page cache, and say what stayed and why", (JSON,)),
+    "hold": ("keep weights in memory until told to stop", (READY_FILE, INTERVAL, THREADS, *METRICS, *ENDING)),
     "copy": ("copy an artifact into RAM or to a local disk, verified, all or nothing", (JSON, THREADS, *METRICS, *ENDING)),
 }
 
-POSITIONAL = {"warm": "PATH...", "load": "PATH", "status": "PATH...", "evict": "PATH...", "pin": "PATH...", "copy": "SRC DST"}
+POSITIONAL = {"warm": "PATH...", "load": "PATH", "status": "PATH...", "drop": "PATH...", "hold": "PATH...", "copy": "SRC DST"}
+
+
+RENAMED = {"evict": "drop", "pin": "hold"}
+"""Old word → command. The old words work until the first release, and no help shows them."""
+
+
+def with_new_words(words: Sequence[str]) -> list[str]:
+    """`words` with the command's present name."""
+    place = next((index for index, word in enumerate(words) if not word.startswith("-")), None)
+    return [RENAMED.get(word, word) if index == place else word for index, word in enumerate(words)]
 
 
 def build_parser() -> Parser:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 from fetcher.command.parser import metrics_table, section
-from loader.cli.metrics import all_load_metrics, pin_metrics
+from loader.cli.metrics import all_load_metrics, hold_metrics
 from loader.cli.parser import COMMANDS, POSITIONAL
-from loader.pinning import State
+from loader.residency.holding import State
 
 _INTRODUCTION = """\
 # `loader` on the command line
@@ -19,7 +19,7 @@ shards comes first, as engines read config and tokenizer first. The same weights
 (`model.fp16.safetensors`) beside the weights without one, and subdirectories are left alone. A directory without weights of
 its own, a pipeline with `model_index.json`, and a Hub cache are the directories below, up to 8 levels deep. The first part of a
 split GGUF brings the others, by name or, if it was renamed, by the header. A missing part, a truncated file or a Git LFS
-pointer is an error, except for `evict`.
+pointer is an error, except for `drop`.
 
 Results go to stdout, everything else to stderr, whose last line on failure is one sentence that
 begins with a reason word.
@@ -40,8 +40,8 @@ _METRICS = """
 ## Metrics
 
 `warm`, `load` and `copy` publish those of the first table: at `/metrics` while they run, as Prometheus text or OpenMetrics,
-whichever is asked for, and in a file that stays and says how they ended. `pin` publishes those of the second one, as long as it
-runs. Several commands whose files one node_exporter collects need a `--metrics-label` each.
+whichever is asked for, and in a file that stays and says how they ended. `hold` publishes those of the second while it runs.
+Several commands whose files one node_exporter collects need a `--metrics-label` each.
 """
 
 _NOTES = {
@@ -78,18 +78,18 @@ loader status /models/5df9d7cea3b612c3
 ...
 strategy    buffered: 82 % is in the page cache, which O_DIRECT would not use
 ```""",
-    "evict": """\
+    "drop": """\
 ```
-loader evict /models/5df9d7cea3b612c3
+loader drop /models/5df9d7cea3b612c3
 stayed: 100 % of /models/5df9d7cea3b612c3/config.json: mapped by python3 (PID 4711)
 7 files: 0.1 % of 15.0 GiB in memory (was 100 %); told by mincore
 ```
 
 What is dirty is written back first. Pages that a process has mapped or locked stay; that is no failure.""",
-    "pin": """\
+    "hold": """\
 ```
-loader pin /models/5df9d7cea3b612c3 --metrics-port 9090        # readinessProbe: httpGet {path: /ready, port: 9090}
-loader pin /models/5df9d7cea3b612c3 --ready-file /run/ready    # readinessProbe: exec {command: [cat, /run/ready]}
+loader hold /models/5df9d7cea3b612c3 --metrics-port 9090        # readinessProbe: httpGet {path: /ready, port: 9090}
+loader hold /models/5df9d7cea3b612c3 --ready-file /run/ready    # readinessProbe: exec {command: [cat, /run/ready]}
 ```
 
 Warms, then locks (mlock), which needs CAP_IPC_LOCK or RLIMIT_MEMLOCK and memory within the cgroup's limit. What may not be
@@ -126,7 +126,7 @@ def reference() -> str:
     lines = [_INTRODUCTION]
     for name, (help_text, options) in COMMANDS.items():
         lines += [*section(f"loader {name} {POSITIONAL[name]}", help_text, options), "", _NOTES[name]]
-    tables = [*metrics_table(all_load_metrics()), "", *metrics_table(pin_metrics(State()))]
+    tables = [*metrics_table(all_load_metrics()), "", *metrics_table(hold_metrics(State()))]
     return "\n".join([*lines, _METRICS, *tables]) + "\n"
 
 

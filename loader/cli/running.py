@@ -15,9 +15,9 @@ from fetcher.command.termination import destination, destination_of_words
 from fetcher.errors import ConfigurationError, UsageError
 from fetcher.events import Subscriber
 from loader.cli.options import TERMINATION_LOG
-from loader.cli.parser import COMMANDS, build_parser
+from loader.cli.parser import COMMANDS, build_parser, with_new_words
 
-_STARTED_FOR = ("warm", "load", "copy", "pin")
+_STARTED_FOR = ("warm", "load", "copy", "hold")
 """What a container is started for, and so may speak in its termination message."""
 
 _LEFT_BEHIND = "what is in memory stays; a copy that was not finished is removed by the next one"
@@ -25,7 +25,7 @@ _LEFT_BEHIND = "what is in memory stays; a copy that was not finished is removed
 
 def run(argv: Sequence[str] | None) -> int:
     """Exit codes as in `fetcher.errors` and `loader.errors`; 128+n on signal n, 70 for what nobody expected."""
-    words = sys.argv[1:] if argv is None else list(argv)
+    words = with_new_words(sys.argv[1:] if argv is None else argv)
     return carried_out(
         lambda report: _dispatch(build_parser().parse_args(words), report),
         log=destination_of_words(words, started_for=_STARTED_FOR, variable=TERMINATION_LOG.variable),
@@ -46,14 +46,14 @@ def _dispatch(given: argparse.Namespace, report: Report) -> dict[str, Any]:
             return _load(given, found, report)
         case "copy":
             return _copy(given, found, report)
-        case "pin":
-            return _pin(given, found, report)
+        case "hold":
+            return _hold(given, found, report)
     from loader.cli import commands
 
     if given.command == "status":
         commands.print_status(commands.status(given.paths), as_json=as_json)
     else:
-        commands.print_evicted(commands.evicted(given.paths), as_json=as_json)
+        commands.print_dropped(commands.dropped(given.paths), as_json=as_json)
     return {}
 
 
@@ -90,10 +90,10 @@ def _copy(given: argparse.Namespace, found: dict[str, Any], report: Report) -> d
     return {name: fields[name] for name in ("path", "revision", "cached", "bytes")}
 
 
-def _pin(given: argparse.Namespace, found: dict[str, Any], report: Report) -> dict[str, Any]:
-    from loader.cli.keeping import pin  # http.server, which nobody else needs, takes as long as all the rest
+def _hold(given: argparse.Namespace, found: dict[str, Any], report: Report) -> dict[str, Any]:
+    from loader.cli.holding import hold  # http.server, which nobody else needs, takes as long as all the rest
 
-    state = with_progress(found.get("progress", "auto"), lambda on_event: pin(given.paths, found, report.counting(on_event)))
+    state = with_progress(found.get("progress", "auto"), lambda on_event: hold(given.paths, found, report.counting(on_event)))
     return {"path": given.paths[0], "bytes": state.total, "resident": state.resident, "message": "stopped by a signal"}
 
 

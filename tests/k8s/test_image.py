@@ -123,7 +123,7 @@ class TestStart:
 
     def test_no_start_has_to_compile_anything(self, podman: Podman, image: str) -> None:
         """On a read-only root filesystem it would do so each time: a second of work for what speaks to a network."""
-        modules = "fetcher.cli.running, fetcher.engine.pipeline, fetcher.transport.client, fetcher.telemetry.bar, loader.reader"
+        modules = "fetcher.cli.running, fetcher.engine.pipeline, fetcher.transport.client, loader.reading.reader"
         done = podman.run(image, "python", "-v", "-c", f"import {modules}")
         assert done.returncode == 0, done.stderr
         assert "matches" in done.stderr

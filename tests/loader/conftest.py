@@ -27,7 +27,7 @@ from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
 from fetcher.testing.checkpoint import make_checkpoint
 from loader.cli import main
 from loader.kernel import PAGE
-from loader.residency import measure, together
+from loader.residency.page_cache import measure, together
 from tests.lab.availability import require_root
 from tests.lab.filesystems import SmallFilesystem
 from tests.lab.fixtures import MakeFilesystem
@@ -85,7 +85,7 @@ def run_loader_as_nobody(*words: str | Path) -> subprocess.CompletedProcess[str]
     """`loader` to its end as UID 65532. In a child of ours, as the interpreter may lie where only its owner gets in; so what is
     imported late must be imported before."""
     importlib.import_module("fetcher.telemetry.log")
-    importlib.import_module("loader.cli.keeping")
+    importlib.import_module("loader.cli.holding")
     with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
 
         def look() -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from loader.dtypes import DTYPES
+from loader.checkpoint.dtypes import DTYPES
 from tests.loader.making import content
 
 Header = dict[str, Any]

@@ -1,4 +1,4 @@
-"""Files to read from, as their headers were seen: what `loader.index.Shard` is to the reader."""
+"""Files to read from, as their headers were seen: what `loader.checkpoint.index.Shard` is to the reader."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from loader.blocks import Job
-from loader.files import FileIdentity, open_file
+from loader.checkpoint.files import FileIdentity, open_file
+from loader.reading.blocks import Job
 
 
 @dataclass(slots=True, eq=False)

@@ -13,7 +13,7 @@ from fetcher.testing.origin import Origin
 from tests.cli.conftest import last_line
 from tests.lab.command import run_fetcher, run_loader
 
-COMMANDS = [("warm",), ("status",), ("evict",), ("load",), ("pin",), ("copy", "/nonexistent/target")]
+COMMANDS = [("warm",), ("status",), ("drop",), ("load",), ("hold",), ("copy", "/nonexistent/target")]
 ADDRESSES = ["hf://org/model", "https://weights.invalid/model.bin", "s3://bucket/model", "pvc://claim/model"]
 
 

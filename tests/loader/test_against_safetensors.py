@@ -16,9 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from safetensors import SafetensorError, safe_open
 
-from loader.dtypes import DTYPES
+from loader.checkpoint.dtypes import DTYPES
+from loader.checkpoint.index import read_checkpoint, read_shard
 from loader.errors import MalformedCheckpoint
-from loader.index import read_checkpoint, read_shard
 from tests.loader import fuzz
 from tests.loader.corpus import Refused, Stricter, each_read, each_refused, each_stricter
 from tests.loader.making import content, entry, read_by_the_package, shard

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader.arena import Arena
-from loader.blocks import HUGE
 from loader.errors import TooLarge
 from loader.kernel import PAGE
+from loader.reading.arena import Arena
+from loader.reading.blocks import HUGE
 from tests.lab.availability import missing
 
 pytestmark = pytest.mark.page_cache

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader.blocks import HUGE, PIECE, Block, Job, Source, blocks
 from loader.kernel import PAGE
+from loader.reading.blocks import HUGE, PIECE, Block, Job, Source, blocks
 
 KiB = 1024
 SIZE = 256 * KiB

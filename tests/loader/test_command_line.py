@@ -97,10 +97,20 @@ def test_no_command_at_all_is_a_matter_of_usage() -> None:
 
 def test_a_question_leaves_a_pods_message_alone(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    for words in (["status", "/nothing"], ["evict", "/nothing"], ["status"]):
+    for words in (["status", "/nothing"], ["drop", "/nothing"], ["status"]):
         run_loader(*words, env={"LOADER_TERMINATION_LOG": str(log)})
     assert not log.exists()
 
 
 def test_the_reference_is_up_to_date() -> None:
     assert (Path(__file__).parents[2] / "docs" / "loader.md").read_text() == reference()
+
+
+@pytest.mark.parametrize(("old", "new"), [("evict", "drop"), ("pin", "hold")])
+def test_the_old_words_still_work_and_no_help_shows_them(old: str, new: str, tmp_path: Path) -> None:
+    before, after = run_loader(old, tmp_path / "nothing"), run_loader(new, tmp_path / "nothing")
+    assert (before.returncode, before.stderr) == (after.returncode, after.stderr)
+    assert after.returncode == 66
+    shown = run_loader("--help").stdout.split()
+    assert new in shown
+    assert old not in shown

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from fetcher.errors import NotFound
-from loader.contents import members
 from loader.errors import FileReplaced, MalformedCheckpoint
+from loader.residency.model_files import model_files
 from tests.loader.making import gguf, shard
 
 SHARD = shard({"a": bytes(10)})
@@ -35,7 +35,7 @@ def directory(tmp_path: Path) -> Path:
 
 
 def names(paths: list[Path]) -> list[str]:
-    return [os.path.basename(member.path) for member in members(list(map(str, paths)))]
+    return [os.path.basename(member.path) for member in model_files(list(map(str, paths)))]
 
 
 BESIDE = ["config.json", "tokenizer.json"]
@@ -77,13 +77,13 @@ def test_links_of_a_hub_cache_are_followed_and_one_that_leads_nowhere_is_left_ou
 def test_what_is_no_checkpoint_is_refused(directory: Path) -> None:
     (directory / SHARDS[0]).write_bytes(b"\xff" * 100)
     with pytest.raises(MalformedCheckpoint, match="header length"):
-        members([str(directory)])
+        model_files([str(directory)])
     with pytest.raises(NotFound):
-        members([str(directory / "nothing")])
+        model_files([str(directory / "nothing")])
 
 
 def test_a_file_that_was_replaced_is_not_taken_for_the_one_that_was_looked_at(directory: Path) -> None:
-    member = members([str(directory / SHARDS[0])])[0]
+    member = model_files([str(directory / SHARDS[0])])[0]
     (directory / "new").write_bytes(SHARD)
     os.rename(directory / "new", directory / SHARDS[0])
     with pytest.raises(FileReplaced), member.opened():

@@ -21,14 +21,15 @@ from fetcher.events import Event, silent
 from fetcher.host.memory import Bound, MemoryLeft
 from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.testing.checkpoint import make_checkpoint
-from loader import copying, shortage
-from loader.artifacts import Item, read_artifact
-from loader.chunks import ChunkCopier, in_turns
+from loader.checkpoint.files import FileIdentity
 from loader.cli import main
-from loader.copying import Copy, copy
+from loader.copying import copy as copying
+from loader.copying import shortage
+from loader.copying.artifacts import Item, read_artifact
+from loader.copying.chunks import ChunkCopier, in_turns
+from loader.copying.copy import Copy, copy
+from loader.copying.staging import stage_of, staged
 from loader.errors import FileReplaced, MalformedCheckpoint, TooLarge
-from loader.files import FileIdentity
-from loader.staging import stage_of, staged
 from tests.cli.conftest import last_line
 from tests.lab.availability import require_root
 from tests.lab.command import end, run_fetcher, run_loader, started_loader

@@ -14,10 +14,10 @@ import pytest
 from fetcher.errors import CannotWrite, NewerFormat, OutOfSpace
 from fetcher.events import BytesLoaded, Event, LoadPlanned
 from fetcher.testing.checkpoint import make_checkpoint
-from loader.copy_record import RECORD, CopyRecord
-from loader.copying import Copy, copy
+from loader.copying.copy import Copy, copy
+from loader.copying.record import RECORD, CopyRecord
+from loader.copying.staging import staged
 from loader.errors import TooLarge
-from loader.staging import staged
 from tests.lab.cgroups import in_group
 from tests.lab.command import run_loader
 from tests.lab.fixtures import MakeFilesystem
@@ -288,7 +288,7 @@ class TestWhatKilledCopiesLeft:
     def test_also_where_the_space_ran_out_meanwhile(
         self, plain: Path, small_filesystem: MakeFilesystem, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("loader.copying.refuse_lack_of_space", lambda *_, **__: None)
+        monkeypatch.setattr("loader.copying.copy.refuse_lack_of_space", lambda *_, **__: None)
         place = small_filesystem("tmpfs", size=6 * MiB).path
         abandon(place / ".other.copying", MiB)
         with pytest.raises(OutOfSpace, match=r"left 1\.0 MiB there: rm -r "):

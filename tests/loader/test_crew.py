@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from loader.crew import default_threads, each
+from loader.workers import default_threads, each
 
 pytestmark = pytest.mark.page_cache
 

@@ -9,9 +9,9 @@ import pytest
 
 from fetcher.events import silent
 from fetcher.testing.checkpoint import make_checkpoint
-from loader.allowance import Allowance
 from loader.errors import PagesDropped
-from loader.pinning import Pin
+from loader.residency.allowance import Allowance
+from loader.residency.holding import Hold
 from tests.cli.conftest import last_line
 from tests.lab.command import run_loader
 from tests.lab.faultfs import Pages
@@ -47,14 +47,14 @@ class TestDropped:
         assert "`loader copy`" in last_line(done.stderr)
 
     def test_pin_never_says_ready_and_ends_with_the_same(self, mounted: Path) -> None:
-        pin = Pin([str(mounted)], threads=1, on_event=silent)
+        pin = Hold([str(mounted)], threads=1, on_event=silent)
         try:
             with pytest.raises(PagesDropped):
                 pin.check()
             assert not pin.state.ready
         finally:
             pin.close()
-        done = run_loader("pin", str(mounted))
+        done = run_loader("hold", str(mounted))
         assert (done.returncode, last_line(done.stderr).partition(":")[0]) == (78, "PagesDropped")
 
     def test_a_copy_elsewhere_works(self, mounted: Path, tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ class TestDropped:
 class TestKept:
     def test_warm_and_pin_work(self, mounted: Path) -> None:
         assert run_loader("warm", str(mounted)).returncode == 0
-        pin = Pin([str(mounted)], threads=1, on_event=silent)
+        pin = Hold([str(mounted)], threads=1, on_event=silent)
         try:
             pin.check()
             assert pin.state.ready
@@ -79,7 +79,7 @@ class TestNoPages:
     """FUSE with direct_io: mmap is ENODEV."""
 
     def test_warm_and_pin_end_with_a_final_code_and_what_to_do(self, mounted: Path) -> None:
-        for command in ("warm", "pin"):
+        for command in ("warm", "hold"):
             done = run_loader(command, str(mounted))
             assert (done.returncode, last_line(done.stderr).partition(":")[0]) == (78, "PagesDropped")
             assert "its files can't be mapped" in last_line(done.stderr)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors import SafetensorError
 
-from loader.dtypes import DTYPES, Dtype
+from loader.checkpoint.dtypes import DTYPES, Dtype
 from tests.loader.making import content, entry, read_by_the_package
 
 each = pytest.mark.parametrize("dtype", DTYPES.values(), ids=str)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from fetcher.errors import FetchError, LocalIOError, NotFound
+from loader.checkpoint.files import FileIdentity, open_file, read_bytes
+from loader.checkpoint.index import read_checkpoint, read_shard
 from loader.errors import FileReplaced, MalformedCheckpoint, NotReadable, from_os_error
-from loader.files import FileIdentity, open_file, read_bytes
-from loader.index import read_checkpoint, read_shard
 from tests.lab.faultfs import Rule
 from tests.lab.faults import FaultFilesystem
 from tests.loader.making import shard, write_index

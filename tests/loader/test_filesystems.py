@@ -14,17 +14,9 @@ from hypothesis import strategies as st
 from fetcher.errors import NotFound
 from fetcher.host.memory import Bound
 from fetcher.host.mounts import Mount, mount_of
-from loader.filesystems import (
-    Filesystem,
-    Strategy,
-    choose_strategy,
-    filesystem_of,
-    is_network,
-    layers,
-    read_ahead_advice,
-    read_ahead_kib,
-)
-from loader.residency import Residency
+from loader.filesystems import Filesystem, filesystem_of, is_network, layers, read_ahead_advice, read_ahead_kib
+from loader.reading.strategy import Strategy, choose_strategy
+from loader.residency.page_cache import Residency
 from tests.host.machines import mounted
 from tests.lab.availability import program
 from tests.lab.filesystems import Kind, SmallFilesystem

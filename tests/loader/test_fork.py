@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import loader
-from loader.arena import Arena
-from loader.arrays import Array
+from loader.reading.arena import Arena
+from loader.tensors.arrays import Array
 from tests.loader.conftest import in_child
 
 pytestmark = pytest.mark.page_cache

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from loader.checkpoint.gguf import Split, read_gguf
 from loader.errors import MalformedCheckpoint
-from loader.gguf import Split, read_gguf
 from tests.loader.making import gguf, gguf_part
 
 SIZES = {"a": 100, "b": 4000}

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from loader.dtypes import DTYPES
+from loader.checkpoint.dtypes import DTYPES
+from loader.checkpoint.header import Header, TensorInfo, read_header
+from loader.checkpoint.index import read_checkpoint
 from loader.errors import MalformedCheckpoint
-from loader.header import Header, TensorInfo, read_header
-from loader.index import read_checkpoint
 from tests.loader.corpus import DATA, READ, Refused, each_refused
 from tests.loader.making import content, entry
 

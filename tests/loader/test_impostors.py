@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from loader.artifacts import read_artifact
-from loader.contents import members
+from loader.checkpoint.index import read_checkpoint
+from loader.copying.artifacts import read_artifact
 from loader.errors import MalformedCheckpoint
-from loader.index import read_checkpoint
+from loader.residency.model_files import model_files
 from tests.loader.making import gguf, shard
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 4976698672\n"
@@ -46,7 +46,7 @@ def archive() -> bytes:
 def test_a_shard_that_is_something_else(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
-    for refuse in (read_checkpoint, lambda place: members([str(place)])):
+    for refuse in (read_checkpoint, lambda place: model_files([str(place)])):
         for place in (path, tmp_path):
             with pytest.raises(MalformedCheckpoint, match=words) as caught:
                 refuse(place)
@@ -59,7 +59,7 @@ def test_a_pointer_is_no_success_for_any_file(tmp_path: Path, name: str) -> None
     if not name.endswith((".gguf", ".bin")):
         (tmp_path / "model.safetensors").write_bytes(shard({"x": b"1"}))
     with pytest.raises(MalformedCheckpoint, match="a Git LFS pointer"):
-        members([str(tmp_path)])
+        model_files([str(tmp_path)])
     with pytest.raises(MalformedCheckpoint, match="a Git LFS pointer"):
         read_artifact(tmp_path)
 
@@ -67,13 +67,13 @@ def test_a_pointer_is_no_success_for_any_file(tmp_path: Path, name: str) -> None
 def test_a_page_is_no_pytorch_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"<html>" + bytes(5000))
     with pytest.raises(MalformedCheckpoint, match="a web page"):
-        members([str(tmp_path)])
+        model_files([str(tmp_path)])
 
 
 def test_a_page_beside_weights_is_what_it_is(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(shard({"x": b"1"}))
     (tmp_path / "README.html").write_bytes(b"<html>")
-    assert len(members([str(tmp_path)])) == 2
+    assert len(model_files([str(tmp_path)])) == 2
 
 
 def test_a_shard_that_is_merely_damaged_keeps_its_own_words(tmp_path: Path) -> None:

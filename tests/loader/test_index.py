@@ -13,9 +13,9 @@ import pytest
 
 from fetcher.errors import NotFound, UsageError
 from fetcher.testing.checkpoint import make_checkpoint
+from loader.checkpoint.index import Checkpoint, read_checkpoint
+from loader.checkpoint.locations import natural
 from loader.errors import FileReplaced, MalformedCheckpoint
-from loader.index import Checkpoint, read_checkpoint
-from loader.locations import natural
 from tests.loader.making import shard, write_index
 
 INDEX = "model.safetensors.index.json"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fetcher.host.memory import Bound
-from loader.locking import UNLIMITED, lockable, raise_lock_limit
+from loader.residency.locking import UNLIMITED, lockable, raise_lock_limit
 from tests.loader.conftest import MiB, as_nobody
 
 pytestmark = pytest.mark.page_cache

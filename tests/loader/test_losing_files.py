@@ -12,12 +12,12 @@ import pytest
 from fetcher.errors import FetchError, LocalIOError
 from fetcher.events import BytesLoaded, Event, LoadPlanned, Pinned
 from fetcher.testing.checkpoint import make_checkpoint
-from loader.contents import members
 from loader.errors import FileReplaced
-from loader.pinning import Pin
-from loader.reader import read
-from loader.warming import warm
-from loader.windows import windows
+from loader.reading.reader import read
+from loader.residency.holding import Hold
+from loader.residency.model_files import model_files
+from loader.residency.warming import warm
+from loader.residency.windows import windows
 from tests.cli.conftest import last_line
 from tests.lab.command import end, run_loader, started_loader
 from tests.lab.faults import FaultFilesystem, fault_filesystem
@@ -55,7 +55,7 @@ class TestTruncated:
     @pytest.mark.parametrize("length", [0, 1, 4097, 3 * MiB])
     @pytest.mark.parametrize("kind", [LoadPlanned, BytesLoaded])
     def test_while_it_is_warmed(self, model: Path, kind: type[Event], length: int) -> None:
-        chosen = members([str(model)])
+        chosen = model_files([str(model)])
         plan = tuple(windows([member.size for member in chosen]))
         subscriber = at_the_first(kind, lambda: os.truncate(model / SECOND, length))
         with pytest.raises(FileReplaced, match=SECOND):
@@ -64,7 +64,7 @@ class TestTruncated:
     @pytest.mark.parametrize("kind", [LoadPlanned, BytesLoaded])
     def test_while_it_is_pinned_the_first_time_it_is_waited_for(self, model: Path, kind: type[Event]) -> None:
         whole = (model / SECOND).read_bytes()
-        keeper = Pin([str(model)], threads=1, on_event=at_the_first(kind, lambda: os.truncate(model / SECOND, 5000)))
+        keeper = Hold([str(model)], threads=1, on_event=at_the_first(kind, lambda: os.truncate(model / SECOND, 5000)))
         try:
             state = keeper.check()
             assert (state.ready, (state.problem or "").partition(":")[0]) == (False, "FileReplaced")
@@ -75,7 +75,7 @@ class TestTruncated:
 
     def test_between_looking_at_it_and_being_ready(self, model: Path) -> None:
         """The lock is there, and the pages are gone."""
-        keeper = Pin([str(model)], threads=1, on_event=at_the_first(Pinned, lambda: os.truncate(model / SECOND, 0)))
+        keeper = Hold([str(model)], threads=1, on_event=at_the_first(Pinned, lambda: os.truncate(model / SECOND, 0)))
         try:
             keeper.check()
             assert not keeper.check().ready
@@ -87,7 +87,7 @@ class TestTruncated:
         self, model: Path, tmp_path: Path, length: int
     ) -> None:
         ready, whole = tmp_path / "ready", (model / SECOND).read_bytes()
-        pinning = started_loader("pin", model, "--interval", "50ms", "--ready-file", ready)
+        pinning = started_loader("hold", model, "--interval", "50ms", "--ready-file", ready)
         try:
             wait_until(ready.exists, "it is ready")
             os.truncate(model / SECOND, length)
@@ -101,13 +101,13 @@ class TestTruncated:
 
     def test_before_the_start_it_is_what_is_wrong(self, model: Path) -> None:
         os.truncate(model / SECOND, 4097)
-        for command in ("warm", "load", "pin"):
+        for command in ("warm", "load", "hold"):
             done = run_loader(command, model)
             assert (done.returncode, last_line(done.stderr).partition(":")[0]) == (65, "MalformedCheckpoint")
 
 
 class TestServerGone:
-    @pytest.mark.parametrize("command", ["warm", "load", "status", "evict", "copy"])
+    @pytest.mark.parametrize("command", ["warm", "load", "status", "drop", "copy"])
     def test_before_the_start(self, fuse: FaultFilesystem, tmp_path: Path, command: str) -> None:
         fuse.lose_server()
         done = run_loader(command, fuse.path / "model", *([tmp_path / "copy"] if command == "copy" else []))
@@ -126,7 +126,7 @@ class TestServerGone:
         assert caught.value.exit_code == 74
 
     def test_while_it_is_warmed(self, fuse: FaultFilesystem) -> None:
-        chosen = members([str(fuse.path / "model")])
+        chosen = model_files([str(fuse.path / "model")])
         plan = tuple(windows([member.size for member in chosen]))
         with pytest.raises(FetchError) as caught:
             warm(chosen, plan, threads=1, on_event=at_the_first(LoadPlanned, fuse.lose_server))
@@ -134,7 +134,7 @@ class TestServerGone:
 
     def test_under_a_pin_that_goes_on_with_what_is_mounted_next(self, fuse: FaultFilesystem, tmp_path: Path) -> None:
         ready = tmp_path / "ready"
-        pinning = started_loader("pin", fuse.path / "model", "--interval", "50ms", "--ready-file", ready, "--progress", "log")
+        pinning = started_loader("hold", fuse.path / "model", "--interval", "50ms", "--ready-file", ready, "--progress", "log")
         try:
             wait_until(ready.exists, "it is ready")
             fuse.lose_server()
@@ -151,7 +151,7 @@ class TestServerGone:
 
     def test_a_pin_that_begins_before_its_mount_works_waits(self, fuse: FaultFilesystem) -> None:
         fuse.lose_server()
-        keeper = Pin([str(fuse.path / "model")], threads=1, on_event=lambda _: None)
+        keeper = Hold([str(fuse.path / "model")], threads=1, on_event=lambda _: None)
         assert "the server of this mount is gone" in (keeper.check().problem or "")
         fuse.unmount()
         make_checkpoint(fuse.path / "model", shards=1, shard_size=MiB)

@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fetcher.errors import NotFound
-from loader.arena import Arena
-from loader.blocks import HUGE, PIECE, Job
-from loader.filesystems import Strategy
 from loader.kernel import PAGE
-from loader.reader import Reading, read, read_all
+from loader.reading.arena import Arena
+from loader.reading.blocks import HUGE, PIECE, Job
+from loader.reading.reader import Reading, read, read_all
+from loader.reading.strategy import Strategy
 from tests.lab.fixtures import MakeFilesystem
 from tests.lab.waiting import wait_until
 from tests.loader.conftest import MiB, make_cold, open_shards, readers, written

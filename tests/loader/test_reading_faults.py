@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from fetcher.errors import LocalIOError
-from loader import access
-from loader.blocks import HUGE, Job
 from loader.errors import FileReplaced
-from loader.filesystems import Strategy
 from loader.kernel import PAGE
-from loader.reader import read
-from loader.residency import measure
+from loader.reading import access
+from loader.reading.blocks import HUGE, Job
+from loader.reading.reader import read
+from loader.reading.strategy import Strategy
+from loader.residency.page_cache import measure
 from tests.lab.faultfs import Rule
 from tests.lab.faults import FaultFilesystem
 from tests.lab.filesystems import SmallFilesystem

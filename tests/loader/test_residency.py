@@ -16,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fetcher.artifact import ByteRange
-from loader import kernel, residency
+from loader import kernel
 from loader.kernel import PAGE, mapped, tells_truth
-from loader.residency import Method, Residency, evict, glance, measure, together
+from loader.residency import page_cache as residency
+from loader.residency.page_cache import Method, Residency, evict, glance, measure, together
 from tests.lab.filesystems import SmallFilesystem
 from tests.lab.fixtures import MakeFilesystem
 from tests.loader.conftest import MiB, as_nobody, make_cold, make_warm, opened, written

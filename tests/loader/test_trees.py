@@ -9,10 +9,10 @@ from typing import ClassVar
 import pytest
 
 from fetcher.errors import NotFound, UsageError
-from loader import trees
-from loader.artifacts import read_artifact
-from loader.contents import members, present
+from loader.checkpoint import trees
+from loader.copying.artifacts import read_artifact
 from loader.errors import MalformedCheckpoint
+from loader.residency.model_files import model_files, present
 from tests.loader.making import gguf, gguf_part, shard, write_index
 
 SHARD = shard({"x": b"1"})
@@ -31,7 +31,7 @@ def write(root: Path, files: Mapping[str, bytes | Mapping[str, str]]) -> Path:
 
 
 def found(*paths: Path, root: Path) -> list[str]:
-    return [str(Path(member.path).relative_to(root)) for member in members([str(path) for path in paths])]
+    return [str(Path(member.path).relative_to(root)) for member in model_files([str(path) for path in paths])]
 
 
 class TestTrees:
@@ -67,12 +67,12 @@ class TestTrees:
         index = "unet/diffusion_pytorch_model.safetensors.index.fp16.json"
         write(tmp_path, {"model_index.json": b"{}", "vae/model.safetensors": SHARD, index: {"x": "gone.safetensors"}})
         with pytest.raises(NotFound, match=r"unet/gone\.safetensors, which .*index\.fp16\.json names"):
-            members([str(tmp_path)])
+            model_files([str(tmp_path)])
 
     def test_a_directory_without_weights_is_refused(self, tmp_path: Path) -> None:
         write(tmp_path, {"config.json": b"{}", "sub/config.json": b"{}"})
         with pytest.raises(NotFound, match="no weights are in"):
-            members([str(tmp_path)])
+            model_files([str(tmp_path)])
 
     def test_a_link_that_leads_out_or_back_is_not_followed(self, tmp_path: Path) -> None:
         write(tmp_path, {"elsewhere/secret.gguf": GGUF, "root/Q4/a.gguf": GGUF})
@@ -83,13 +83,13 @@ class TestTrees:
     def test_a_tree_too_deep_is_refused(self, tmp_path: Path) -> None:
         write(tmp_path, {"/".join("abcdefghij") + "/a.gguf": GGUF})
         with pytest.raises(UsageError, match="levels deep"):
-            members([str(tmp_path)])
+            model_files([str(tmp_path)])
 
     def test_a_tree_too_wide_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write(tmp_path, {f"{number}/a.gguf": GGUF for number in range(5)})
         monkeypatch.setattr(trees, "_MOST", 4)
         with pytest.raises(UsageError, match="more than 4 directories"):
-            members([str(tmp_path)])
+            model_files([str(tmp_path)])
 
 
 class TestHubCaches:
@@ -138,7 +138,7 @@ class TestIncomplete:
     )
     def test_what_is_missing_is_named(self, tmp_path: Path, files: Mapping[str, bytes], missing: str) -> None:
         write(tmp_path, files)
-        for refuse in (lambda: members([str(tmp_path)]), lambda: read_artifact(tmp_path)):
+        for refuse in (lambda: model_files([str(tmp_path)]), lambda: read_artifact(tmp_path)):
             with pytest.raises(NotFound, match=missing) as caught:
                 refuse()
             for name in files:
@@ -153,7 +153,7 @@ class TestIncomplete:
     def test_a_gguf_cut_off_is_refused(self, tmp_path: Path) -> None:
         write(tmp_path, {"Q8/m.gguf": gguf({"a": 5000})[:-100]})
         with pytest.raises(MalformedCheckpoint, match="cut off"):
-            members([str(tmp_path)])
+            model_files([str(tmp_path)])
 
     def test_the_first_part_of_a_split_gguf_brings_the_others(self, tmp_path: Path) -> None:
         parts = [f"m-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
@@ -162,7 +162,7 @@ class TestIncomplete:
         assert found(tmp_path / parts[1], root=tmp_path) == parts[1:2]
         (tmp_path / parts[1]).unlink()
         with pytest.raises(NotFound, match=parts[1]):
-            members([str(tmp_path / parts[0])])
+            model_files([str(tmp_path / parts[0])])
 
 
 class TestSplitByHeader:
@@ -184,17 +184,17 @@ class TestSplitByHeader:
         write(tmp_path, self.PARTS)
         (tmp_path / "a.gguf").unlink()
         with pytest.raises(NotFound, match=r"gguf is part \d of 3 by its header, and no file beside it is part 2; fetch it"):
-            members([str(tmp_path / name)])
+            model_files([str(tmp_path / name)])
 
     def test_two_files_that_are_the_same_part_are_ambiguous(self, tmp_path: Path) -> None:
         write(tmp_path, {**self.PARTS, "again.gguf": gguf_part(2, 3)})
         with pytest.raises(UsageError, match=r"a\.gguf.* and .*again\.gguf.* are part 2 of 3, by their headers; name"):
-            members([str(tmp_path / "c.gguf")])
+            model_files([str(tmp_path / "c.gguf")])
 
     def test_a_name_with_the_number_of_another_part_is_refused(self, tmp_path: Path) -> None:
         write(tmp_path, {"m-00001-of-00002.gguf": gguf_part(2, 2), "m-00002-of-00002.gguf": gguf_part(1, 2)})
         with pytest.raises(MalformedCheckpoint, match="its name says part 1 of 2, and its header part 2 of 2; rename it"):
-            members([str(tmp_path)])
+            model_files([str(tmp_path)])
 
     def test_a_set_that_kept_its_names_is_found_by_them(self, tmp_path: Path) -> None:
         parts = {f"m-0000{number}-of-00002.gguf": gguf_part(number, 2) for number in (1, 2)}

@@ -13,11 +13,11 @@ import pytest
 
 from fetcher.events import BytesLoaded, Event, silent
 from fetcher.testing.checkpoint import make_checkpoint
-from loader import warming
-from loader.contents import Member, members
 from loader.errors import FileReplaced, NotResident
-from loader.warming import warm
-from loader.windows import Window, windows
+from loader.residency import warming
+from loader.residency.model_files import ModelFile, model_files
+from loader.residency.warming import warm
+from loader.residency.windows import Window, windows
 from tests.cli.conftest import last_line
 from tests.lab.cgroups import in_group
 from tests.lab.command import run_loader
@@ -42,8 +42,8 @@ def size(path: Path) -> int:
     return sum(each.stat().st_size for each in ([path] if path.is_file() else path.iterdir()))
 
 
-def planned(directory: Path) -> tuple[tuple[Member, ...], tuple[Window, ...]]:
-    chosen = members([str(directory)])
+def planned(directory: Path) -> tuple[tuple[ModelFile, ...], tuple[Window, ...]]:
+    chosen = model_files([str(directory)])
     return chosen, tuple(windows([member.size for member in chosen], width=MiB))
 
 
@@ -244,24 +244,24 @@ class TestStatus:
 class TestEvict:
     def test_it_goes(self, model: Path) -> None:
         run_loader("warm", model)
-        result = told("evict", model)
+        result = told("drop", model)
         assert result["before"]["fraction"] > 0.9  # the kernel may have taken a page back meanwhile
         assert (result["after"]["fraction"], result["stayed"]) == (0, [])
         assert resident(model) == 0
 
     def test_what_is_locked_stays_and_by_whom_is_said(self, model: Path) -> None:
-        from loader.paging import Stretch
+        from loader.residency.paging import MappedRange
 
-        with opened(model / FIRST) as fd, Stretch(fd, 0, (model / FIRST).stat().st_size) as stretch:
+        with opened(model / FIRST) as fd, MappedRange(fd, 0, (model / FIRST).stat().st_size) as stretch:
             stretch.lock()
-            (entry,) = told("evict", model)["stayed"]
+            (entry,) = told("drop", model)["stayed"]
             assert (entry["path"], entry["fraction"]) == (str(model / FIRST), 1)
             assert f"(PID {os.getpid()})" in entry["why"]
             assert entry["why"].startswith("locked by ")
-            assert f"locked by {Path('/proc/self/comm').read_text().strip()}" in run_loader("evict", model).stdout
-        assert told("evict", model)["stayed"] == []
+            assert f"locked by {Path('/proc/self/comm').read_text().strip()}" in run_loader("drop", model).stdout
+        assert told("drop", model)["stayed"] == []
 
     def test_on_tmpfs_it_says_that_there_is_no_other_place(self, small_filesystem: MakeFilesystem) -> None:
         place = small_filesystem("tmpfs", size=16 * MiB).path / "model"
         make_checkpoint(place, shards=1, shard_size=4 * MiB)
-        assert "its filesystem is memory" in run_loader("evict", place).stdout
+        assert "its filesystem is memory" in run_loader("drop", place).stdout

@@ -16,14 +16,14 @@ from safetensors.numpy import save_file
 import loader
 from fetcher.errors import NotFound, UsageError
 from fetcher.host.memory import Bound, MemoryLeft
-from loader import weights as module
-from loader.arrays import Array, Raw
-from loader.crew import default_threads
-from loader.dtypes import DTYPES
+from loader.checkpoint.dtypes import DTYPES
+from loader.checkpoint.header import TensorInfo
 from loader.errors import FileReplaced, MalformedCheckpoint, TooLarge
-from loader.filesystems import Strategy
-from loader.header import TensorInfo
-from loader.weights import Weights, part_of
+from loader.reading.strategy import Strategy
+from loader.tensors import weights as module
+from loader.tensors.arrays import Array, Raw
+from loader.tensors.weights import Weights, part_of
+from loader.workers import default_threads
 from tests.loader.conftest import MiB, make_warm, resident
 from tests.loader.making import content, entry, read_by_the_package
 

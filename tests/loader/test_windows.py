@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from fetcher.host.memory import Bound
 from loader.errors import TooLarge
 from loader.kernel import PAGE
-from loader.warming import bytes_in, what_fits
-from loader.windows import WIDEST, Window, fitting, joined, room_for, share, width_for, windows
+from loader.residency.warming import bytes_in, what_fits
+from loader.residency.windows import WIDEST, Window, fitting, joined, room_for, share, width_for, windows
 
 sizes = st.lists(st.integers(0, 40 * PAGE), max_size=8)
 widths = st.integers(1, 8).map(lambda pages: pages * PAGE)

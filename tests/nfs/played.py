@@ -21,7 +21,7 @@ import loader
 from fetcher.errors import FetchError
 from fetcher.testing.checkpoint import make_checkpoint, random_bytes
 from fetcher.testing.origin import Origin
-from loader.arrays import Raw
+from loader.tensors.arrays import Raw
 from tests.lab.command import FETCHER, run_fetcher, run_loader
 
 MiB = 1024 * 1024
@@ -115,7 +115,7 @@ def in_place() -> Seen:
 def residency() -> Seen:
     model = NFS / "published"
     told: Seen = {}
-    for step, words in {"cold": ["evict"], "warm": ["warm"], "status": ["status"], "evicted": ["evict"]}.items():
+    for step, words in {"cold": ["drop"], "warm": ["warm"], "status": ["status"], "evicted": ["drop"]}.items():
         told[step] = json.loads(run_loader(*words, model, "--json", timeout=_PATIENT).stdout)
     return told
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from fetcher.cli.metrics import all_metrics
-from loader.cli.metrics import all_load_metrics, pin_metrics
-from loader.pinning import State
+from loader.cli.metrics import all_load_metrics, hold_metrics
+from loader.residency.holding import State
 from tests.lab.prometheus import promtool
 from tests.observability.dashboard import DASHBOARD, DIRECTORY, expressions
 
 RULES = DIRECTORY / "weightlift.rules.yml"
 RULE_TESTS = DIRECTORY / "weightlift.rules.test.yml"
-METRICS = {metric.name: metric for metric in (*all_metrics(), *all_load_metrics(), *pin_metrics(State()))}
+METRICS = {metric.name: metric for metric in (*all_metrics(), *all_load_metrics(), *hold_metrics(State()))}
 
 
 def named_in(text: str) -> set[str]:

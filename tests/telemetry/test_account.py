@@ -28,7 +28,7 @@ from fetcher.telemetry.account import Account
 from fetcher.telemetry.exposition import Metric
 from fetcher.telemetry.tally import Phase
 from loader.cli import metrics as loader_metrics
-from loader.pinning import State
+from loader.residency.holding import State
 from tests.telemetry.conftest import Clock
 
 UNREACHABLE = Retrying("Unreachable", "connection refused", "a", 1, 0.5)
@@ -161,7 +161,7 @@ class TestTimes:
         assert numbers(account)["fetcher_progress_timestamp_seconds"] == began + 5
 
 
-EVERY = [*all_metrics(), *loader_metrics.all_load_metrics(), *loader_metrics.pin_metrics(State())]
+EVERY = [*all_metrics(), *loader_metrics.all_load_metrics(), *loader_metrics.hold_metrics(State())]
 
 
 @pytest.mark.parametrize("metric", EVERY, ids=lambda metric: metric.name)

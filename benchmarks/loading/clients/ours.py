@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.loading.clients.timed import timed, touch
-from loader.arrays import Array, Raw
-from loader.weights import open_weights
+from loader.tensors.arrays import Array, Raw
+from loader.tensors.weights import open_weights
 
 
 def main() -> None:

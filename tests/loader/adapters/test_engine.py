@@ -22,10 +22,10 @@ import torch
 
 from fetcher.errors import ConfigurationError
 from loader.adapters.engine import LOAD_FORMAT, Host, Settings, read_tensors, sharing
-from loader.index import read_checkpoint
-from loader.reader import WINDOW
-from loader.residency import measure
-from loader.windows import Window, share, width_for, windows
+from loader.checkpoint.index import read_checkpoint
+from loader.reading.reader import WINDOW
+from loader.residency.page_cache import measure
+from loader.residency.windows import Window, share, width_for, windows
 from tests.lab.waiting import wait_until
 from tests.loader.adapters.test_torch import assert_alike, by_the_package, write
 from tests.loader.conftest import MiB, cool, opened
@@ -184,7 +184,7 @@ class TestRegistration:
 
     def test_nobody_imports_torch_or_an_engine_who_did_not_ask_for_it(self) -> None:
         program = (
-            "import sys, loader, loader.weights, loader.cli, fetcher; print({'torch', 'vllm', 'sglang'} & set(sys.modules))"
+            "import sys, loader.tensors.weights, loader.cli, fetcher; print({'torch', 'vllm', 'sglang'} & set(sys.modules))"
         )
         assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "set()\n"
 

@@ -21,10 +21,10 @@ from safetensors import safe_open
 
 from fetcher.errors import UsageError
 from loader.adapters.torch import load, tensor, tensors
-from loader.dtypes import DTYPES, Dtype
+from loader.checkpoint.dtypes import DTYPES, Dtype
+from loader.checkpoint.header import TensorInfo
 from loader.errors import LoadError, MalformedCheckpoint
-from loader.header import TensorInfo
-from loader.weights import open_weights
+from loader.tensors.weights import open_weights
 from tests.loader.making import content, entry
 
 SHAPES = [(2, 8), (8,), (3, 1, 16), (0,), (4, 0, 2)]

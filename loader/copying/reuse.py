@@ -1,0 +1,97 @@
+"""Files of a former copy that are still right: linked into the new one, so that they take neither time nor space.
+
+A file is linked first and judged where it is staged. Nobody can exchange it between the judgement and its use.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+import xxhash
+
+from fetcher.artifact import ByteRange
+from fetcher.filesystem import file_mode, make_directory, storing
+from loader.copying.artifacts import Artifact, Item, Names
+from loader.copying.chunks import PIECE, in_turns
+from loader.copying.record import CopyRecord
+from loader.workers import OwnBuffer, each
+
+
+def reuse(artifact: Artifact, former: Path, data: Path, *, threads: int) -> frozenset[str]:
+    """Link what is right of the copy `former` into `data`, for the first name of each content; the names that are there now.
+
+    With a manifest every chunk is compared with it. Without, the record must say that the file was copied from the very file
+    that the source has now, and nobody may have written to it since. Raises StoreError.
+    """
+    record = CopyRecord.read(former)
+    linked = [names[0] for names in artifact.contents if _linked(names, former, data, record)]
+    comparison = _Comparison(data)
+    vouched = [item for item in linked if item.digests]
+    each(in_turns(vouched, files=2 * threads), comparison.compare, threads=threads)
+    for path in comparison.different:
+        with storing("stage the copy", str(data / path)):
+            os.unlink(data / path)
+    return frozenset(item.path for item in linked) - comparison.different
+
+
+def _linked(names: Names, former: Path, data: Path, record: CopyRecord | None) -> bool:
+    """Whether the file that one of the names has in the former copy is now staged, and may be right."""
+    staged = data / names[0].path
+    for item in names:
+        if not (former / item.path).is_file():
+            continue
+        with storing("stage the copy", str(staged)):
+            make_directory(staged.parent)
+        with suppress(OSError):  # without hard links everything is copied
+            os.link(former / item.path, staged, follow_symlinks=False)
+            if _may_be_right(item, staged, record):
+                return True
+            os.unlink(staged)
+    return False
+
+
+def _may_be_right(item: Item, staged: Path, record: CopyRecord | None) -> bool:
+    """A file that others may write to could change once it was compared."""
+    status = os.lstat(staged)
+    if not stat.S_ISREG(status.st_mode) or status.st_size != item.size or status.st_uid != os.geteuid():
+        return False
+    if status.st_mode & 0o022 & ~file_mode(staged.parent):
+        return False
+    if item.digests or not item.size:
+        return True
+    copied_from = record.files.get(item.path) if record is not None else None
+    return copied_from == item.identity and status.st_mtime_ns == item.identity.mtime_ns
+
+
+class _Comparison:
+    """`compare` each chunk, from any thread; `different` has the files of which one does not agree."""
+
+    def __init__(self, data: Path) -> None:
+        self._data = data
+        self._buffer = OwnBuffer(PIECE)
+        self.different: set[str] = set()
+
+    def compare(self, piece: tuple[Item, int]) -> None:
+        item, index = piece
+        if item.path not in self.different and self._digest(item, index) != item.digests[index]:
+            self.different.add(item.path)
+
+    def _digest(self, item: Item, index: int) -> str | None:
+        """None where it can't be read: then it is copied anew."""
+        with suppress(OSError):
+            descriptor = os.open(self._data / item.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                return self._hashed(descriptor, item.chunk(index))
+            finally:
+                os.close(descriptor)
+        return None
+
+    def _hashed(self, descriptor: int, part: ByteRange) -> str:
+        hasher, buffer, position = xxhash.xxh3_128(), self._buffer.mine, part.start
+        while position < part.stop and (count := os.preadv(descriptor, [buffer[: part.stop - position]], position)):
+            hasher.update(buffer[:count])
+            position += count
+        return hasher.hexdigest()
