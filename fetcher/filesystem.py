@@ -29,7 +29,7 @@ _FICLONE = 0x40049409
 _RENAMEAT2 = {"x86_64": 316, "aarch64": 276}.get(platform.machine())
 _UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EXDEV, errno.ENOTTY, errno.EPERM, errno.ETXTBSY}
 
-# statfs(2) f_type of filesystems that several hosts see: their sign of life may arrive late.
+# statfs(2) f_type of filesystems that several hosts see: their heartbeat may arrive late.
 _NETWORK_MAGIC = {
     0x6969: "nfs",
     0xFF534D42: "cifs",

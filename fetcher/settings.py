@@ -52,7 +52,7 @@ class Settings:
     retry_for: float = 300.0
     lease_wait: float | None = None
     lease_stale: float | None = None
-    """Seconds without a sign of life after which an owner is replaced; None: 60 on a local filesystem, 180 on a network's."""
+    """Seconds without a heartbeat after which an owner is replaced; None: 60 on a local filesystem, 180 on a network's."""
 
 
 def default_cache_dir(environ: Mapping[str, str] = os.environ) -> Path:

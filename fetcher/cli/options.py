@@ -76,7 +76,7 @@ FETCH = (
     Option("lease_wait", "wait at most so long for another process that fetches the same", parse_duration, "DURATION"),
     Option(
         "lease_stale",
-        "replace an owner that gave no sign of life for so long (default 60s, 180s on a network filesystem)",
+        "take over from an owner without a heartbeat for this long (default 60s, 180s on a network filesystem)",
         parse_seconds,
         "DURATION",
     ),

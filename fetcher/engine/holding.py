@@ -75,14 +75,14 @@ def _try(placement: Placement, watch: Watch, stale: float, on_event: Subscriber)
         lease = take_over(directory, seen, stale=stale)
         if lease is not None:
             try:
-                on_event(TakenOver(seen.owner or "unknown", lease.trusted))
+                on_event(TakenOver(seen.owner or "unknown", lease.inodes_reusable))
             except BaseException:
-                let_go(lease)
+                give_up(lease)
                 raise
         return lease
 
 
-def let_go(lease: Lease) -> None:
+def give_up(lease: Lease) -> None:
     """Give the lease up. If nothing is staged, nothing stays behind; otherwise the next owner may continue at once."""
     try:
         empty = not any(path.is_file() for path in lease.data.rglob("*"))
@@ -96,7 +96,7 @@ def let_go(lease: Lease) -> None:
 
 def _give_back(tried: Lease | Observation | None) -> None:
     if isinstance(tried, Lease):
-        let_go(tried)
+        give_up(tried)
 
 
 @asynccontextmanager

@@ -25,7 +25,7 @@ from fetcher.artifact import ArtifactRef, Listing, RemoteFile, redact, total_siz
 from fetcher.engine.choosing import chosen, in_one_piece, refuse_pointers, warn_of_selection, with_pins
 from fetcher.engine.failure import one_error
 from fetcher.engine.hashing import hash_threads
-from fetcher.engine.holding import LeaseTimes, kept_alive, let_go, obtain
+from fetcher.engine.holding import LeaseTimes, give_up, kept_alive, obtain
 from fetcher.engine.incoming import Incoming
 from fetcher.engine.pace import RateLimit
 from fetcher.engine.prepare import Preparation, Prepared, prepare
@@ -104,7 +104,7 @@ class Pipeline:
         try:
             return await self._build(lease)
         except BaseException:
-            await run_uncancelled(let_go, lease)
+            await run_uncancelled(give_up, lease)
             raise
 
     # What is already here

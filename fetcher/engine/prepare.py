@@ -127,7 +127,7 @@ def _find(file: RemoteFile, known: Mapping[str, JournalledFile], preparation: Pr
             lease.data / file.path,
             preparation.journal,
             known[file.path],
-            trusted=lease.trusted,
+            inodes_reusable=lease.inodes_reusable,
             stopped=preparation.stopped,
         )
         if staged is not None:

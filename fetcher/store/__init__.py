@@ -2,7 +2,7 @@
 
 ::
 
-    lease       one owner a key builds in staging; its sign of life is a counter
+    lease       one owner a key builds in staging; its heartbeat is a counter
     ingest      each file is written at offsets into its own new inode; a journal tells which chunks are there
     seal        data synced, directories synced bottom-up, manifest written and synced inside staging
     place       one rename (keyed), or file by file with the manifest last (in place, hf-cache)

@@ -31,7 +31,7 @@ def entries(cache_dir: Path, *, on_newer: Callable[[NewerFormat], None]) -> list
     keyed = _manifests(cache_dir.glob(f"*/{RELATIVE_PATH}"), on_newer)
     found = [Entry(path.parents[1].name, path.parents[1], manifest) for path, manifest in keyed]
     for path in sorted(cache_dir.glob("*/.fetcher/manifests")):
-        found += _beside_each_other(path.parents[1], on_newer)
+        found += _sharing(path.parents[1], on_newer)
     for path, manifest in _manifests(Root(cache_dir).manifests.glob("*.json"), on_newer):
         if manifest.snapshot:
             found.append(Entry(path.stem, cache_dir / manifest.snapshot, manifest))
@@ -48,7 +48,7 @@ def find(cache_dir: Path, what: str) -> Entry:
     """The artifact with that key or of that URI. Raises NotFound, NewerFormat."""
     key, uri = ArtifactRef(what).key, redact(what)
     newer: list[NewerFormat] = []
-    candidates = _beside_each_other(Path(what), newer.append)
+    candidates = _sharing(Path(what), newer.append)
     listed = candidates or entries(cache_dir, on_newer=newer.append)
     candidates = candidates or [entry for entry in listed if entry.key in (what, key)]
     candidates = candidates or [entry for entry in listed if entry.manifest.uri == uri]
@@ -63,7 +63,7 @@ def find(cache_dir: Path, what: str) -> Entry:
     return candidates[0]
 
 
-def _beside_each_other(directory: Path, on_newer: Callable[[NewerFormat], None]) -> list[Entry]:
+def _sharing(directory: Path, on_newer: Callable[[NewerFormat], None]) -> list[Entry]:
     """The artifacts that share `directory`, each with a manifest of its own."""
     return [
         Entry(path.stem, directory, manifest)

@@ -58,15 +58,15 @@ def _contradict(manifest: Manifest, other: Manifest) -> bool:
 class InPlace:
     LEASE = "in-place"
 
-    def __init__(self, directory: Path, *, staged_in: Root | None = None, beside: str | None = None) -> None:
-        """`beside`: the key under which its manifest lies beside those of other artifacts in the directory; without one the
+    def __init__(self, directory: Path, *, staged_in: Root | None = None, shared_key: str | None = None) -> None:
+        """`shared_key`: the key under which its manifest lies beside those of other artifacts in the directory; without one the
         directory is the artifact's own."""
         self._directory = directory
         self._base = base_of_destination(directory)
         self._respelled: frozenset[str] = frozenset()
         self._making_way: set[str] = set()
         self._root = staged_in or Root(directory)
-        self._manifest = Root(directory).manifests / f"{beside}.json" if beside else directory / RELATIVE_PATH
+        self._manifest = Root(directory).manifests / f"{shared_key}.json" if shared_key else directory / RELATIVE_PATH
         self._record = self._manifest.with_suffix(_RECORD)
 
     @property

@@ -132,7 +132,7 @@ class StagedFile:
             self._journal.state(self.file.path, position, state)
 
     def drop_chunk(self, index: int) -> None:
-        """Chunk `index` turned out wrong. Its record is outdone by the one that follows a new write."""
+        """Chunk `index` turned out wrong. The record that follows a new write supersedes its record."""
         with self._counting:
             self._held -= self._length(index) if self.chunks.pop(index, None) is not None else 0
 

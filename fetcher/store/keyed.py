@@ -163,7 +163,7 @@ def _finish_exchange(layout: Root, key: str) -> None:
     directory = layout.staging / key
     names = first_names(directory, limit=2)
     if len(names) != 1 or not names[0].startswith("data."):
-        return  # with a journal or a sign it is still being built
+        return  # with a journal or a heartbeat it is still being built
     (name,) = names
     staged, published = directory / name / RELATIVE_PATH, layout.path / key / RELATIVE_PATH
     if os.lstat(staged).st_mtime_ns >= os.lstat(published).st_mtime_ns:

@@ -4,16 +4,16 @@
 
     staging/<name>/
         data.<owner>/       what is being built; whoever's name it bears owns the lease
-        lease.<owner>       its sign: a counter that its owner raises every few seconds, and its progress
+        lease.<owner>       its heartbeat: a counter that its owner raises every few seconds, and its progress
         journal.<owner>     which chunks are written
 
 Acquire: build the directory aside and rename it onto `staging/<name>`, which fails unless that is absent or empty. Take over:
 rename `data.<old>` to `data.<new>`, which one contender wins. Both are atomic on NFS too. No right rests on a lock: `flock`
-does nothing, or is refused, on many of the volumes this runs on (what one can prove, `sign` explains).
+does nothing, or is refused, on many of the volumes this runs on (what one can prove, `heartbeat` explains).
 
 What is *not* safe: the rename fences look-ups by path only. A paused owner's open descriptors go on writing into the same
-inodes. Hence `Lease.trusted`: only what owners that are proven dead (or said that they closed everything) left behind is
-continued in place; `salvage` gives everything else new inodes.
+inodes. Hence `Lease.inodes_reusable`: only the files of owners that are proven dead, or said that they closed everything, are
+continued in place; `salvage` gives all others new inodes.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from typing import Any, NoReturn
 from fetcher.errors import LeaseLost
 from fetcher.filesystem import MOST_NAMES, first_names, network_filesystem, sync_directory
 from fetcher.store.beneath import make_directories, remove, remove_directory, remove_tree, rename
+from fetcher.store.heartbeat import Heartbeat, check_heartbeat, given_up, parse_heartbeat, read_heartbeat
 from fetcher.store.layout import base_of
 from fetcher.store.owner import Owner
-from fetcher.store.sign import Sign, check_sign, given_up, parse_sign, read_sign
 
 RENEW_EVERY = 2.0
 """Seconds. Well below half of the shortest patience below, so that a few lost renewals are harmless."""
@@ -60,7 +60,7 @@ class Observation:
     """What a waiter sees: whose lease it is (None: nobody's), its file's bytes, and what they say."""
 
     owner: str | None
-    sign: bytes
+    heartbeat: bytes
     fetched: int | None = None
     total: int | None = None
     abandoned: bool = False
@@ -68,7 +68,7 @@ class Observation:
 
 
 class Watch:
-    """How long an owner has shown no sign of life, by the waiter's own clock; clocks of two nodes are never compared."""
+    """How long an owner's heartbeat has stood still, by the waiter's own clock; clocks of two nodes are never compared."""
 
     def __init__(self) -> None:
         self._seen: tuple[str | None, bytes] | None = None
@@ -76,7 +76,7 @@ class Watch:
 
     def silence(self, observation: Observation, now: float) -> float:
         """Seconds since `observation` last changed."""
-        current = (observation.owner, observation.sign)
+        current = (observation.owner, observation.heartbeat)
         if current != self._seen:
             self._seen, self._since = current, now
         return now - self._since
@@ -89,11 +89,11 @@ class Lease:
         self,
         directory: Path,
         owner: Owner,
-        sign: Sign,
+        heartbeat: Heartbeat,
         *,
         stale: float,
-        formers: tuple[str, ...] = (),
-        trusted: bool = True,
+        previous_owners: tuple[str, ...] = (),
+        inodes_reusable: bool = True,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self.directory = directory
@@ -101,9 +101,9 @@ class Lease:
         self.owner = str(owner)
         self.data = directory / f"data.{owner}"
         self.journal_path = directory / f"journal.{owner}"
-        self.formers = formers
-        self.trusted = trusted
-        self._sign = sign
+        self.previous_owners = previous_owners
+        self.inodes_reusable = inodes_reusable
+        self._heartbeat = heartbeat
         self.stale = stale
         self._clock = clock
         self._counter = 0
@@ -115,11 +115,11 @@ class Lease:
         """Show life. Raises LeaseLost when somebody took over, or when this comes too late to be safe."""
         self.check()
         if self._placing:
-            # The sign is gone already; `check` ends this in time.
+            # The heartbeat is gone already; `check` ends this in time.
             self._still_mine()
             return
         self._counter += 1
-        self._write_sign({"counter": self._counter, "fetched": fetched, "total": total})
+        self._beat({"counter": self._counter, "fetched": fetched, "total": total})
         self._still_mine()
         self._renewed = self._clock()
 
@@ -128,7 +128,7 @@ class Lease:
         if self._lost:
             self._lose("the lease is lost")
         if self._clock() - self._renewed > self.stale / 2:
-            self._lose(f"no sign of life could be given for {self.stale / 2:.0f} s (was the process stopped?)")
+            self._lose(f"the heartbeat could not be written for {self.stale / 2:.0f} s (was the process stopped?)")
 
     def keep(self) -> None:
         """Show life if the last time is a while ago: for loops of many small steps. Raises LeaseLost."""
@@ -141,22 +141,22 @@ class Lease:
         _HELD.discard(self.owner)
         with suppress(OSError, LeaseLost):
             if not self._lost and self.data.is_dir():
-                self._write_sign({"counter": self._counter + 1, "released": True})
-        self._sign.close()
+                self._beat({"counter": self._counter + 1, "released": True})
+        self._heartbeat.close()
 
-    def forget_formers(self) -> None:
-        """What former owners left beside `data` is no longer needed."""
-        for former in self.formers:
+    def forget_previous_owners(self) -> None:
+        """What previous owners left beside `data` is no longer needed."""
+        for previous in self.previous_owners:
             for prefix in ("lease", "journal"):
-                remove(self._base, self.directory / f"{prefix}.{former}")
+                remove(self._base, self.directory / f"{prefix}.{previous}")
         # Every inode that is left is one's own, or of owners that are proven dead.
-        self.formers, self.trusted = (), True
+        self.previous_owners, self.inodes_reusable = (), True
 
     def prepare_to_place(self) -> None:
-        """The manifest is sealed in `data`: drop journal and sign, so that nothing but `data` is left to be moved away."""
+        """The manifest is sealed in `data`: drop journal and heartbeat, so that nothing but `data` is left to be moved away."""
         self.check()
         remove(self._base, self.journal_path)
-        self._sign.remove()
+        self._heartbeat.remove()
         self._placing = True
         self._still_mine()
 
@@ -166,11 +166,11 @@ class Lease:
         if not self._lost:
             remove_tree(self._base, self.data)
             with suppress(OSError):
-                self.forget_formers()
+                self.forget_previous_owners()
                 remove(self._base, self.journal_path)
-                self._sign.remove()
+                self._heartbeat.remove()
                 remove_directory(self._base, self.directory)
-        self._sign.close()
+        self._heartbeat.close()
 
     @contextmanager
     def fenced(self) -> Iterator[None]:
@@ -189,9 +189,9 @@ class Lease:
         self._lost = True
         raise LeaseLost(f"{why}; nothing was published by this process, run the same command again")
 
-    def _write_sign(self, fields: dict[str, object]) -> None:
+    def _beat(self, fields: dict[str, object]) -> None:
         try:
-            self._sign.write(fields)
+            self._heartbeat.write(fields)
         except FileNotFoundError:
             self._still_mine()
             self._lose(f"lease.{self.owner} was removed or replaced, by which this process shows life")
@@ -203,7 +203,7 @@ def acquire(staging: Path, name: str, *, stale: float, clock: Callable[[], float
     draft, base = staging / f"tmp.{uuid.uuid4().hex}", base_of(directory)
     try:
         make_directories(base_of(staging), draft / f"data.{owner}")
-        sign = Sign.create(draft / f"lease.{owner}")
+        heartbeat = Heartbeat.create(draft / f"lease.{owner}")
     except BaseException:
         remove_tree(base, draft)
         _HELD.discard(str(owner))
@@ -214,15 +214,15 @@ def acquire(staging: Path, name: str, *, stale: float, clock: Callable[[], float
         # On NFS a rename that succeeded can report an error, when the reply was lost: look for one's own name.
         if not (directory / f"data.{owner}").is_dir():
             remove_tree(base, draft)
-            sign.close()
+            heartbeat.close()
             _HELD.discard(str(owner))
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 return None
             raise
-    sign.moved(directory / f"lease.{owner}")
+    heartbeat.moved(directory / f"lease.{owner}")
     sync_directory(staging)
     _clear_drafts(staging)
-    return Lease(directory, owner, sign, stale=stale, clock=clock)
+    return Lease(directory, owner, heartbeat, stale=stale, clock=clock)
 
 
 def observe(directory: Path) -> Observation | None:
@@ -237,13 +237,13 @@ def observe(directory: Path) -> Observation | None:
     if owner is None:
         return _observe_shell(directory, names)
     path = directory / f"lease.{owner}"
-    sign = read_sign(path)
-    fields = parse_sign(sign)
-    return Observation(owner, sign, fields.get("fetched"), fields.get("total"), abandoned=_closed(owner, path, fields))
+    heartbeat = read_heartbeat(path)
+    fields = parse_heartbeat(heartbeat)
+    return Observation(owner, heartbeat, fields.get("fetched"), fields.get("total"), abandoned=_closed(owner, path, fields))
 
 
 def _observe_shell(directory: Path, names: Iterable[str]) -> Observation:
-    """Left by an interrupted removal, whose owner's sign may show that it is dead, or by hand."""
+    """Left by an interrupted removal, whose owner's heartbeat may show that it is dead, or by hand."""
     owners = {name.partition(".")[2] for name in names if name.startswith(("lease.", "journal."))}
     dead = bool(owners) and all(_dead(each, directory / f"lease.{each}") for each in owners)
     return Observation(None, b"\0".join(sorted(os.fsencode(name) for name in names)), abandoned=dead)
@@ -255,7 +255,7 @@ def take_over(directory: Path, seen: Observation, *, stale: float, clock: Callab
     if seen.owner is None:
         _clear_shell(directory)
         return None
-    check_sign(seen.sign, what=str(directory / f"lease.{seen.owner}"))
+    check_heartbeat(seen.heartbeat, what=str(directory / f"lease.{seen.owner}"))
     owner = _new_owner()
     mine = directory / f"data.{owner}"
     try:
@@ -264,16 +264,20 @@ def take_over(directory: Path, seen: Observation, *, stale: float, clock: Callab
         if not mine.is_dir():
             _HELD.discard(str(owner))
             return None
-    formers = _formers(directory, seen.owner, str(owner))
-    signs = {former: directory / f"lease.{former}" for former in formers}
-    known = len(formers) < MOST_NAMES  # else there may be more
-    trusted = known and all(_closed(former, path, parse_sign(read_sign(path))) for former, path in signs.items())
+    previous_owners = _previous_owners(directory, seen.owner, str(owner))
+    heartbeats = {former: directory / f"lease.{former}" for former in previous_owners}
+    known = len(previous_owners) < MOST_NAMES  # else there may be more
+    inodes_reusable = known and all(
+        _closed(former, path, parse_heartbeat(read_heartbeat(path))) for former, path in heartbeats.items()
+    )
     try:
-        sign = Sign.create(directory / f"lease.{owner}")
+        heartbeat = Heartbeat.create(directory / f"lease.{owner}")
     except BaseException:
         _HELD.discard(str(owner))  # what was taken over can be taken over again
         raise
-    return Lease(directory, owner, sign, stale=stale, formers=formers, trusted=trusted, clock=clock)
+    return Lease(
+        directory, owner, heartbeat, stale=stale, previous_owners=previous_owners, inodes_reusable=inodes_reusable, clock=clock
+    )
 
 
 def _new_owner() -> Owner:
@@ -282,25 +286,25 @@ def _new_owner() -> Owner:
     return owner
 
 
-def _formers(directory: Path, last: str, mine: str) -> tuple[str, ...]:
-    # A takeover that was itself cut short leaves the signs of those before it: all of them must be trusted.
+def _previous_owners(directory: Path, last: str, mine: str) -> tuple[str, ...]:
+    # A takeover that was itself cut short leaves the heartbeats of those before it: all of them must be inodes_reusable.
     names = {last}
     names |= {name.partition(".")[2] for name in first_names(directory, "lease.", "journal.")}
     return tuple(sorted(names - {mine}))
 
 
-def _closed(former: str, sign: Path, fields: Mapping[str, Any]) -> bool:
-    """`fields`: what its sign says."""
-    return bool(fields.get("released")) or _dead(former, sign)
+def _closed(former: str, heartbeat: Path, fields: Mapping[str, Any]) -> bool:
+    """`fields`: what its heartbeat says."""
+    return bool(fields.get("released")) or _dead(former, heartbeat)
 
 
-def _dead(name: str, sign: Path) -> bool:
+def _dead(name: str, heartbeat: Path) -> bool:
     owner = Owner.parse(name)
     if owner is None:
         return False
     if owner.is_this_process:
         return name not in _HELD
-    return owner.proven_dead() or (owner.of_this_boot and given_up(sign))
+    return owner.proven_dead() or (owner.of_this_boot and given_up(heartbeat))
 
 
 def _clear_shell(directory: Path) -> None:
@@ -312,7 +316,7 @@ def _clear_shell(directory: Path) -> None:
 
 
 def _clear_drafts(staging: Path) -> None:
-    """Drafts of those who died in the middle of `acquire`. Empty but for a sign; best effort."""
+    """Drafts of those who died in the middle of `acquire`. Empty but for a heartbeat; best effort."""
     with suppress(OSError):
         for draft in first_names(staging, "tmp."):
             with suppress(FileNotFoundError):  # its owner has just renamed or removed it

@@ -1,6 +1,6 @@
-"""What a former owner left in staging, continued: each chunk that is said to be there is read and compared.
+"""What a previous owner left in staging, continued: each chunk that is said to be there is read and compared.
 
-Where every former owner is proven dead, its inodes are used as they are. Otherwise a paused owner may still hold descriptors
+Where every previous owner is proven dead, its inodes are used as they are. Otherwise a paused owner may still hold descriptors
 and write at any time, so the good chunks move into a new inode (cloned, else copied) and the old one is let go.
 """
 
@@ -27,8 +27,8 @@ from fetcher.store.lease import Lease
 
 
 def left_behind(lease: Lease) -> Journalled:
-    """What the former owners' journals, and a manifest that was sealed but not yet placed, say. Raises NewerFormat."""
-    journals = [lease.directory / f"journal.{former}" for former in lease.formers]
+    """What the previous owners' journals, and a manifest that was sealed but not yet placed, say. Raises NewerFormat."""
+    journals = [lease.directory / f"journal.{owner}" for owner in lease.previous_owners]
     # One's own comes last: it speaks of what was already continued, when a listing is made anew.
     found = read_journals([*journals, lease.journal_path])
     fence = Fence(base_of(lease.data), lease.data)
@@ -57,11 +57,11 @@ def clear_strangers(lease: Lease, files: Iterable[RemoteFile]) -> None:
 
 
 def forget_what_was_left(lease: Lease, journal: Journal) -> None:
-    """All that can be continued is in `journal`: the former owners' records and manifest are no longer needed."""
+    """All that can be continued is in `journal`: the previous owners' records and manifest are no longer needed."""
     journal.sync()
     sync_directory(lease.directory)
     remove_tree(base_of(lease.data), lease.data / RELATIVE_PATH.parent)
-    lease.forget_formers()
+    lease.forget_previous_owners()
 
 
 def continue_file(
@@ -70,7 +70,7 @@ def continue_file(
     journal: Journal,
     known: JournalledFile,
     *,
-    trusted: bool,
+    inodes_reusable: bool,
     stopped: Callable[[], bool],
 ) -> StagedFile | None:
     """`path` with those chunks of it that are as `known` says; None when nothing can be used, or when `stopped()`.
@@ -80,7 +80,7 @@ def continue_file(
     if known.identity != file.identity or file.size is None or not path.is_file():
         return None
     chunks = {index: chunk for index, chunk in sorted(known.chunks.items()) if 0 <= index < chunk_count(file.size)}
-    staged = StagedFile.reopen(file, path, journal) if trusted else None
+    staged = StagedFile.reopen(file, path, journal) if inodes_reusable else None
     if staged is None:
         staged = _moved(file, path, journal, chunks, size=file.size, stopped=stopped)
         if staged is not None:

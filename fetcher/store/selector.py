@@ -23,7 +23,7 @@ def placement_for(ref: ArtifactRef, settings: Settings, *, repository: str | Non
         return HubCache(settings.cache_dir, ref.key, repository=repository, revision=revision or "main")
     if settings.dest is not None:
         _refuse_file(settings.dest)
-        return InPlace(settings.dest, beside=ref.key if settings.shared_dest else None)
+        return InPlace(settings.dest, shared_key=ref.key if settings.shared_dest else None)
     final = settings.cache_dir / ref.key
     _refuse_file(final)
     return InPlace(final) if _must_stay(final) else Keyed(settings.cache_dir, ref.key)

@@ -124,7 +124,7 @@ class Tap:
         if self._attached:
             self._attached = False
             self._transport.abort()
-        self._let_go()
+        self._abandon()
         self._response.close()
 
     async def _wait(self, amount: int) -> None:
@@ -167,12 +167,12 @@ class Tap:
             self._error = BadResponse(f"the server sends more than the {self._length:,} bytes it announced for {self._what}")
             raise self._error
         self._attached = False
-        self._let_go()
+        self._abandon()
         self._response.content.feed_eof()
         if not self._transport.is_closing():
             self._transport.resume_reading()
 
-    def _let_go(self) -> None:
+    def _abandon(self) -> None:
         if self._wire is not None:
             with suppress(OSError):
                 self._wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from fetcher.events import BytesReceived, Event
+from fetcher.store.heartbeat import parse_heartbeat, read_heartbeat
 from fetcher.store.lease import Lease
-from fetcher.store.sign import parse_sign, read_sign
 from fetcher.testing.checkpoint import random_bytes
 from fetcher.testing.origin import Origin
 from tests.engine.conftest import Fetcher, MiB, contents
@@ -83,7 +83,7 @@ def unreleased(cache_dir: Path) -> list[Path]:
     return [
         data
         for data in cache_dir.rglob("data.*")
-        if not parse_sign(read_sign(data.with_name(data.name.replace("data.", "lease.", 1)))).get("released")
+        if not parse_heartbeat(read_heartbeat(data.with_name(data.name.replace("data.", "lease.", 1)))).get("released")
     ]
 
 

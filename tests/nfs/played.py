@@ -73,7 +73,7 @@ def a_dead_owner_of_this_host() -> Seen:
 
 
 def a_dead_owner_elsewhere() -> Seen:
-    """As from another node, nothing proves its death: its sign of life must stand still, and no file that it may hold open is
+    """As from another node, nothing proves its death: its heartbeat must stand still, and no file that it may hold open is
     published."""
     root = NFS / "elsewhere"
     inode = _killed(root, within=("unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", '"$@"; true', "sh"))

@@ -134,7 +134,7 @@ class TestTakingOver:
         assert seen is not None
         assert seen.abandoned
         successor = taken_over(tmp_path)
-        assert successor.trusted
+        assert successor.inodes_reusable
         assert (successor.data / "file").read_bytes() == b"staged"
 
     def test_a_living_owner_is_not_abandoned(self, tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ class TestTakingOver:
         seen = observe(tmp_path / "key")
         assert seen is not None
         assert seen.abandoned
-        assert taken_over(tmp_path).trusted
+        assert taken_over(tmp_path).inodes_reusable
 
     def test_a_pid_that_was_given_to_another_process_proves_the_former_one_dead(self) -> None:
         assert replace(Owner.new(), started=1).proven_dead()
@@ -159,7 +159,7 @@ class TestTakingOver:
         seen = observe(tmp_path / "key")
         assert seen is not None
         assert not seen.abandoned
-        assert not taken_over(tmp_path).trusted
+        assert not taken_over(tmp_path).inodes_reusable
 
     def test_distrust_outlives_a_takeover_that_was_cut_short(self, tmp_path: Path) -> None:
         """An owner that may still write wrote two owners ago; the one between them never got to copying its files."""
@@ -167,10 +167,10 @@ class TestTakingOver:
         between = taken_over(tmp_path)
         between.release()
         successor = taken_over(tmp_path)
-        assert not successor.trusted
-        successor.forget_formers()
+        assert not successor.inodes_reusable
+        successor.forget_previous_owners()
         successor.release()
-        assert taken_over(tmp_path).trusted
+        assert taken_over(tmp_path).inodes_reusable
 
     def test_a_shell_without_data_can_be_had_again(self, tmp_path: Path) -> None:
         lease = acquired(tmp_path)
@@ -194,14 +194,14 @@ class TestTakingOver:
         acquired(tmp_path)
 
     def test_a_full_volume_leaves_no_draft_and_no_lease(self, small_filesystem: MakeFilesystem) -> None:
-        volume = small_filesystem("tmpfs", size=MiB, inodes=4)  # its root, staging, the draft, data: none is left for the sign
+        volume = small_filesystem("tmpfs", size=MiB, inodes=4)  # its root, staging, the draft, data: none for the heartbeat
         with pytest.raises(OSError, match="No space left"):
             acquire(volume.path / "staging", "key", stale=STALE)
         assert list((volume.path / "staging").iterdir()) == []
 
 
 class TestOtherVersions:
-    """A sign of a later format: its owner may be waited for, and not be taken over from."""
+    """A heartbeat of a later format: its owner may be waited for, and not be taken over from."""
 
     def of_later_version(self, lease: Lease, counter: int) -> None:
         fields = {"format_version": 2, "version": "9.0", "counter": counter}
@@ -259,8 +259,8 @@ class TestManyNames:
         lease.release()
         successors: list[Lease] = []
         assert self.peak(lambda: successors.append(taken_over(tmp_path))) < 4 * MiB
-        assert len(successors[0].formers) <= MOST_NAMES + 1
-        assert not successors[0].trusted
+        assert len(successors[0].previous_owners) <= MOST_NAMES + 1
+        assert not successors[0].inodes_reusable
 
     def test_beside_the_leases(self, tmp_path: Path) -> None:
         staging = tmp_path / ".fetcher" / "staging"
@@ -278,7 +278,7 @@ class TestSignsOfLife:
         after = observe(tmp_path / "key")
         assert before is not None
         assert after is not None
-        assert before.sign != after.sign
+        assert before.heartbeat != after.heartbeat
         assert (after.fetched, after.total) == (5, 10)
 
     def test_silence_is_measured_by_the_waiters_own_clock(self, tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ class TestSignsOfLife:
         if not lost:
             lease.renew()
             return
-        with pytest.raises(LeaseLost, match="no sign of life"):
+        with pytest.raises(LeaseLost, match="the heartbeat could not be written"):
             lease.renew()
         clock.now -= late
         with pytest.raises(LeaseLost):
@@ -332,13 +332,13 @@ class TestSignsOfLife:
 
     def test_it_does_not_bring_its_sign_back(self, tmp_path: Path) -> None:
         lease = acquired(tmp_path)
-        taken_over(tmp_path).forget_formers()
+        taken_over(tmp_path).forget_previous_owners()
         with pytest.raises(LeaseLost):
             lease.renew()
         assert not (tmp_path / "key" / f"lease.{lease.owner}").exists()
 
     def test_placing_file_by_file_may_take_half_the_patience_without_a_sign(self, tmp_path: Path, clock: Clock) -> None:
-        """The sign goes before a directory is renamed; if that can't be, its files are, one by one."""
+        """The heartbeat goes before a directory is renamed; if that can't be, its files are, one by one."""
         lease = acquired(tmp_path, clock)
         lease.prepare_to_place()
         clock.now += STALE / 2

@@ -13,14 +13,14 @@ import xxhash
 
 from fetcher.errors import FetchError
 from fetcher.filesystem import storing, write_durably
-from fetcher.store import sign as module
+from fetcher.store import heartbeat as module
+from fetcher.store.heartbeat import Heartbeat, given_up, parse_heartbeat, read_heartbeat
 from fetcher.store.journal import JournalledFile, read_journals
 from fetcher.store.keyed import sweep_old
 from fetcher.store.layout import Root
 from fetcher.store.lease import acquire
 from fetcher.store.owner import Owner
 from fetcher.store.salvage import clear_strangers
-from fetcher.store.sign import Sign, given_up, parse_sign, read_sign
 
 RENAMED = """
 import ctypes, sys
@@ -37,7 +37,7 @@ def test_a_pid_that_no_process_can_have_is_no_owners(pid: int) -> None:
 
 @pytest.mark.parametrize("content", [b"[" * 200_000, b'{"a":' * 200_000, b"\xff", b"9" * 5000])
 def test_a_malformed_sign_says_nothing(content: bytes) -> None:
-    assert parse_sign(content) == {}
+    assert parse_heartbeat(content) == {}
 
 
 def test_a_sign_that_is_no_regular_file_says_nothing_and_does_not_block(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_a_sign_that_is_no_regular_file_says_nothing_and_does_not_block(tmp_path
     (tmp_path / "lease.directory").mkdir()
     (tmp_path / "lease.link").symlink_to("/dev/zero")
     for path in tmp_path.iterdir():
-        assert read_sign(path) == b""
+        assert read_heartbeat(path) == b""
         assert not given_up(path)
 
 
@@ -55,7 +55,7 @@ def test_a_sign_that_could_not_be_written_leaves_no_file(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(module, "write_all", full)
     with pytest.raises(OSError, match="No space left"):
-        Sign.create(tmp_path / "lease.owner")
+        Heartbeat.create(tmp_path / "lease.owner")
     assert not list(tmp_path.iterdir())
 
 

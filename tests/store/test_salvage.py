@@ -59,7 +59,7 @@ def continued(staging: Path, *, former: Lease) -> tuple[Lease, StagedFile | None
     known = left_behind(lease).files[FILE.path]
     journal = Journal(lease.journal_path, mode=0o644, version="1")
     path = lease.data / FILE.path
-    found = continue_file(FILE, path, journal, known, trusted=lease.trusted, stopped=lambda: False)
+    found = continue_file(FILE, path, journal, known, inodes_reusable=lease.inodes_reusable, stopped=lambda: False)
     journal.close()
     return lease, found
 

@@ -1,4 +1,4 @@
-"""An owner whose sign of life is taken away in the middle notices it: of two writers, one publishes at most."""
+"""An owner whose heartbeat is taken away in the middle notices it: of two writers, one publishes at most."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from tests.crash.conftest import NEW, OLD, WEIGHTS, Successor, assert_verified, 
 REF = ArtifactRef("hf://org/model")
 
 
-def removed(sign: Path) -> None:
-    sign.unlink()
+def removed(heartbeat: Path) -> None:
+    heartbeat.unlink()
 
 
-def replaced_by_a_copy(sign: Path) -> None:
-    copy = sign.with_name("copy")
-    copy.write_bytes(sign.read_bytes())
-    copy.rename(sign)
+def replaced_by_a_copy(heartbeat: Path) -> None:
+    copy = heartbeat.with_name("copy")
+    copy.write_bytes(heartbeat.read_bytes())
+    copy.rename(heartbeat)
 
 
-def replaced_by_nothing(sign: Path) -> None:
-    sign.unlink()
-    sign.touch()
+def replaced_by_nothing(heartbeat: Path) -> None:
+    heartbeat.unlink()
+    heartbeat.touch()
 
 
-def replaced_by_a_link(sign: Path) -> None:
-    sign.rename(sign.with_name("moved"))
-    sign.symlink_to("moved")
+def replaced_by_a_link(heartbeat: Path) -> None:
+    heartbeat.rename(heartbeat.with_name("moved"))
+    heartbeat.symlink_to("moved")
 
 
-def gone_with_all_of_staging(sign: Path) -> None:
-    shutil.rmtree(sign.parents[1])
+def gone_with_all_of_staging(heartbeat: Path) -> None:
+    shutil.rmtree(heartbeat.parents[1])
 
 
 WAYS = [removed, replaced_by_a_copy, replaced_by_nothing, replaced_by_a_link, gone_with_all_of_staging]
@@ -92,9 +92,9 @@ def test_nobody_takes_its_silence_for_a_death(lose: Callable[[Path], None], orig
 
     def listen(event: Event) -> None:
         if isinstance(event, FileVerified) and not seen:
-            sign = sign_below(tmp_path)
-            lose(sign)
-            seen.append(observe(sign.parent))
+            heartbeat = sign_below(tmp_path)
+            lose(heartbeat)
+            seen.append(observe(heartbeat.parent))
 
     with pytest.raises(LeaseLost):
         asyncio.run(fetch(REF, Settings(cache_dir=tmp_path), listen))
@@ -109,7 +109,7 @@ def test_nobody_takes_its_silence_for_a_death(lose: Callable[[Path], None], orig
 def test_one_that_was_taken_over_in_the_middle_of_its_commit_publishes_nothing_more(
     place: str, moment: str, origin: Origin, finish: Successor, tmp_path: Path
 ) -> None:
-    """Its sign was removed, another one lost patience and took over: the first is fenced off by the name of its directory."""
+    """Its heartbeat was removed and another owner took over: the name of the directory fences the first one off."""
     origin.add_repo("org/model", OLD)
     given = PLACES[place](tmp_path)
 
@@ -136,7 +136,7 @@ def test_one_that_was_taken_over_in_the_middle_of_its_commit_publishes_nothing_m
 def test_a_directory_that_was_taken_over_is_not_renamed_into_place(
     place: str, exchange: bool, origin: Origin, finish: Successor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sign is gone before the one rename that publishes."""
+    """The heartbeat is gone before the one rename that publishes."""
     if not exchange:
         monkeypatch.setattr(keyed, "exchange", lambda *_: False)
     repository = origin.add_repo("org/model", OLD)

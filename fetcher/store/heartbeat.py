@@ -1,14 +1,14 @@
-"""An owner's sign of life: a file that it rewrites, and keeps locked where a lock proves something.
+"""An owner's heartbeat: a file that it rewrites, and keeps locked where a lock proves something.
 
 What the lock proves is a death, never a right: where the file lies on a filesystem of this very kernel, an owner that had
 locked it and holds the lock no longer has no descriptor left, whichever PID namespace it was in. So a container that was killed
 and is started again goes on at once. On a network, or FUSE, no lock is trusted, nor missed.
 
-The lock is on an inode, and names can change. So a sign says which inode it is: a copy that was put in its place proves
+The lock is on an inode, and names can change. So a heartbeat says which inode it is: a copy that was put in its place proves
 nothing, and its owner notices that it no longer writes to the file it had locked.
 
 Signs have a format number. A waiter only compares bytes, so it waits for an owner of any version; it does not take over from a
-later one whose sign it can't read. Signs without a number are of format 1.
+later one whose heartbeat it can't read. Heartbeats without a number are of format 1.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from fetcher.store.layout import base_of
 
 FORMAT_VERSION = 1
 _LARGEST = 4096
-"""Bytes of a sign that are read: ours have 257."""
+"""Bytes of a heartbeat that are read: ours have 257."""
 _LENGTH = 256
-"""Bytes that a sign is filled up to, with room for numbers of 20 digits: a shorter text must not leave the end of a longer."""
+"""Bytes that a heartbeat is padded to, so that a shorter text leaves no end of a longer one. Numbers have up to 20 digits."""
 
 
-class Sign:
+class Heartbeat:
     """At `path`, made by `create`. Its lock lasts until `close`, or until the process is gone."""
 
     def __init__(self, path: Path, descriptor: int, *, locked: bool) -> None:
@@ -46,23 +46,23 @@ class Sign:
         self._locked = locked
 
     @classmethod
-    def create(cls, path: Path) -> Sign:
+    def create(cls, path: Path) -> Heartbeat:
         """Raises OSError."""
         mode = file_mode(path.parent)
         base = base_of(path)
         descriptor = open_beneath(base, path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         try:
             allow(descriptor, mode)
-            sign = cls(path, descriptor, locked=_lock(descriptor, fcntl.LOCK_EX))
-            write_all(descriptor, sign._text({"counter": 0}))
+            heartbeat = cls(path, descriptor, locked=_lock(descriptor, fcntl.LOCK_EX))
+            write_all(descriptor, heartbeat._text({"counter": 0}))
         except BaseException:
             os.close(descriptor)
             with suppress(OSError):
                 remove(base, path)
             raise
-        if not sign._locked:
-            sign.close()  # on NFS a file that is removed while it is open stays in the directory under another name
-        return sign
+        if not heartbeat._locked:
+            heartbeat.close()  # on NFS a file that is removed while it is open stays in the directory under another name
+        return heartbeat
 
     def moved(self, path: Path) -> None:
         """The directory it was made in has another name now."""
@@ -70,7 +70,7 @@ class Sign:
 
     def write(self, fields: Mapping[str, object]) -> None:
         """Raises FileNotFoundError when somebody removed or replaced it: a former owner must not bring its file back."""
-        replaced = FileNotFoundError(errno.ENOENT, "another file is in the place of the sign", str(self._path))
+        replaced = FileNotFoundError(errno.ENOENT, "another file is in the place of the heartbeat", str(self._path))
         try:
             descriptor = open_beneath(base_of(self._path), self._path, os.O_WRONLY)
         except OSError as error:
@@ -98,7 +98,7 @@ class Sign:
         return json.dumps({**document, "inode": self._status.st_ino}).encode().ljust(_LENGTH) + b"\n"
 
 
-def read_sign(path: Path) -> bytes:
+def read_heartbeat(path: Path) -> bytes:
     """Its first 4 KiB; empty when there is none, or it can't be read."""
     try:
         return read_beneath(base_of(path), path, limit=_LARGEST)
@@ -106,32 +106,32 @@ def read_sign(path: Path) -> bytes:
         return b""
 
 
-def parse_sign(sign: bytes) -> dict[str, Any]:
+def parse_heartbeat(heartbeat: bytes) -> dict[str, Any]:
     """What it says; nothing where it is damaged, or of a later version."""
     try:
-        check_sign(sign, what="")
+        check_heartbeat(heartbeat, what="")
     except NewerFormat:
         return {}
-    return _fields(sign)
+    return _fields(heartbeat)
 
 
-def check_sign(sign: bytes, *, what: str) -> None:
-    """Raises NewerFormat for the sign of a later version. `what` is its path."""
+def check_heartbeat(heartbeat: bytes, *, what: str) -> None:
+    """Raises NewerFormat for the heartbeat of a later version. `what` is its path."""
     with suppress(ValueError):  # a damaged one is nobody's
-        check_format({"format_version": 1, **_fields(sign)}, newest=FORMAT_VERSION, what=what)
+        check_format({"format_version": 1, **_fields(heartbeat)}, newest=FORMAT_VERSION, what=what)
 
 
-def _fields(sign: bytes) -> dict[str, Any]:
+def _fields(heartbeat: bytes) -> dict[str, Any]:
     try:
-        fields = json.loads(sign)
+        fields = json.loads(heartbeat)
     except (ValueError, RecursionError):
         return {}
     return fields if isinstance(fields, dict) else {}
 
 
 def given_up(path: Path) -> bool:
-    """Whether the owner, a process of this kernel, had locked its sign and has closed everything since."""
-    fields = parse_sign(read_sign(path))
+    """Whether the owner, a process of this kernel, had locked its heartbeat and has closed everything since."""
+    fields = parse_heartbeat(read_heartbeat(path))
     if not fields.get("locked"):
         return False
     with suppress(OSError):
