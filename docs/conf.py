@@ -6,13 +6,13 @@ import re
 from typing import Any
 
 project = "weightlift"
-copyright = "the weightlift authors"
 extensions = ["myst_parser"]
 html_theme = "furo"
 html_title = "weightlift"
 myst_heading_anchors = 4
 exclude_patterns = ["generator"]
-html_show_sourcelink = False
+html_copy_source = False
+html_show_copyright = False
 
 CHAPTERS = {
     "Start": ["getting-started", "layouts"],

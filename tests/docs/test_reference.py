@@ -14,6 +14,8 @@ import loader.cli.parser
 from docs.generator import DOCS, PAGES
 from docs.generator.exits import words
 from docs.generator.tables import NOTICE
+from fetcher.errors import Unauthorized
+from fetcher.transport.statuses import Refusal, error_for
 from tests.docs.pages import REPOSITORY
 
 OPTIONS = {
@@ -86,3 +88,27 @@ class TestTroubleshooting:
     def test_a_section_says_whether_a_later_run_may_succeed(self) -> None:
         promised = {word for word, text in self.sections().items() if "A later run may" in text or "continues" in text}
         assert promised == {word for word, (_, again) in words().items() if again == "yes"} - {"Completed"}
+
+
+class TestStatuses:
+    """The table of HTTP statuses: each row names statuses, or all from one on with exceptions."""
+
+    def documented(self) -> dict[int, tuple[str, str]]:
+        """Status → reason word, and whether to run again. A status that is named wins over `500 and above` and `any other`."""
+        table = (DOCS / "errors.md").read_text().partition("## What an HTTP status means")[2]
+        rows = re.findall(r"^\| (.*\d.*) \| `(\w+)`.* \| (yes|no) \|$", table, re.MULTILINE)
+        (others,) = [(word, again) for named, word, again in rows if "any other" in named]
+        (above,) = [(word, again) for named, word, again in rows if "500 and above" in named]
+        found = {status: above if status >= 500 else others for status in range(400, 600)}
+        for named, word, again in rows:
+            # Of `500 and above, except 501` the exceptions are named in rows of their own.
+            plain = re.sub("500 and above.*|and any other.*", "", named)
+            found |= {int(status): (word, again) for status in re.findall(r"\d{3}", plain)}
+        return found
+
+    def test_each_status_has_the_documented_meaning(self) -> None:
+        errors = {status: error_for(Refusal(status, {}), what="a file") for status in range(400, 600)}
+        assert self.documented() == {
+            status: (error.reason, "yes" if error.retryable else "no") for status, error in errors.items()
+        }
+        assert isinstance(errors[401], Unauthorized)
