@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypedDict, Unpack, get_args
 
 from fetcher.artifact import ArtifactRef, Digest
 from fetcher.engine import Artifact as Artifact
@@ -28,43 +28,48 @@ from fetcher.settings import (
 )
 
 
-async def fetch_async(
-    uri: str,
-    *,
-    cache_dir: str | os.PathLike[str] | None = None,
-    dest: str | os.PathLike[str] | None = None,
-    revision: str | None = None,
-    include: Iterable[str] = (),
-    exclude: Iterable[str] = (),
-    expect: Mapping[str, str] | None = None,
-    on_event: Subscriber = silent,
-    **settings: Any,
-) -> Artifact:
+class Options(TypedDict, total=False):
+    """How to fetch and where to; each may be left out. Sizes in bytes, rates in bytes a second, times in seconds.
+
+    `expect` maps paths to `sha256:HEX`. The last group are fields of `fetcher.settings.Settings`, which says their defaults.
+    """
+
+    cache_dir: str | os.PathLike[str] | None
+    dest: str | os.PathLike[str] | None
+    revision: str | None
+    include: Iterable[str]
+    exclude: Iterable[str]
+    expect: Mapping[str, str] | None
+
+    shared_dest: bool
+    layout: Layout
+    refresh: Refresh
+    require_digests: bool
+    hard_link: bool
+    pvc_mounts: Mapping[str, Path]
+    max_concurrency: int
+    limit_rate: float | None
+    memory_limit: int
+    page_cache: PageCache
+    timeout_stall: float
+    retry_for: float
+    lease_wait: float | None
+    lease_stale: float | None
+
+
+async def fetch_async(uri: str, *, on_event: Subscriber = silent, **options: Unpack[Options]) -> Artifact:
     """Bring `uri` to `cache_dir`/<cache key>, or to `dest`, verified and complete.
 
-    `expect` maps paths to `sha256:HEX`. `settings` are the other fields of `fetcher.settings.Settings` (sizes in bytes, times
-    in seconds). `on_event` is called on the event loop with `fetcher.events`. Raises `fetcher.FetchError`.
+    `options` are those of `Options`. `on_event` is called on the event loop with `fetcher.events`. Raises
+    `fetcher.FetchError`.
     """
-    ref, made = _request(uri, cache_dir, dest, revision, include, exclude, expect, settings)
-    return await _fetch(ref, made, on_event)
+    return await _fetch(*_read(uri, options), on_event)
 
 
-def fetch(
-    uri: str,
-    *,
-    cache_dir: str | os.PathLike[str] | None = None,
-    dest: str | os.PathLike[str] | None = None,
-    revision: str | None = None,
-    include: Iterable[str] = (),
-    exclude: Iterable[str] = (),
-    expect: Mapping[str, str] | None = None,
-    on_event: Subscriber = silent,
-    **settings: Any,
-) -> Artifact:
+def fetch(uri: str, *, on_event: Subscriber = silent, **options: Unpack[Options]) -> Artifact:
     """`fetch_async` on an event loop of its own (uvloop)."""
     _refuse_inside_a_loop()
-    ref, made = _request(uri, cache_dir, dest, revision, include, exclude, expect, settings)
-    request = recovered(ref, made)
+    request = recovered(*_read(uri, options))
     if (artifact := find_cached(request, on_event)) is not None:
         return artifact
     import asyncio  # late, as a cached artifact needs no event loop
@@ -86,16 +91,11 @@ def _refuse_inside_a_loop() -> None:
         raise UsageError("fetcher.fetch was called inside a running event loop; await fetcher.fetch_async instead")
 
 
-def _request(
-    uri: str,
-    cache_dir: str | os.PathLike[str] | None,
-    dest: str | os.PathLike[str] | None,
-    revision: str | None,
-    include: Iterable[str],
-    exclude: Iterable[str],
-    expect: Mapping[str, str] | None,
-    settings: Mapping[str, Any],
-) -> tuple[ArtifactRef, Settings]:
+def _read(uri: str, options: Options) -> tuple[ArtifactRef, Settings]:
+    settings: dict[str, Any] = dict(options)
+    cache_dir, dest, revision = (settings.pop(name, None) for name in ("cache_dir", "dest", "revision"))
+    include, exclude = (settings.pop(name, ()) for name in ("include", "exclude"))
+    expect: Mapping[str, str] = settings.pop("expect", None) or {}
     _refuse_empty(cache_dir=cache_dir, dest=dest, revision=revision)
     if isinstance(include, str) or isinstance(exclude, str):
         raise UsageError("include and exclude are lists of patterns, not one text, whose letters would be the patterns")
@@ -104,7 +104,7 @@ def _request(
         made = Settings(
             cache_dir=root.absolute(),
             dest=Path(dest).absolute() if dest is not None else None,
-            expect={path: Digest.parse(text) for path, text in (expect or {}).items()},
+            expect={path: Digest.parse(text) for path, text in expect.items()},
             **settings,
         )
     except TypeError as error:

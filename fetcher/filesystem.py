@@ -8,18 +8,20 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
-import functools
 import os
 import platform
 import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from fetcher.errors import CannotWrite, from_os_error
+from fetcher.errors import CannotWrite, LocalIOError, from_os_error
+from fetcher.host.libc import TMPFS, filesystem_type, libc
 
+MOST_NAMES = 1000
+"""Names of a directory that are looked at where we leave a few: a lease has 3, and one more for each owner that was killed."""
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _FALLOC_FL_KEEP_SIZE = 1
@@ -41,14 +43,7 @@ _NETWORK_MAGIC = {
     0x01161970: "gfs2",
     0x6A656A63: "virtiofs",
 }
-_TMPFS = 0x01021994
-_OF_THIS_KERNEL = {0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, _TMPFS, 0x794C7630}
-
-
-@functools.cache
-def libc() -> Any:
-    """The C library, for calls that Python does not have."""
-    return ctypes.CDLL(None, use_errno=True)
+_OF_THIS_KERNEL = {0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, TMPFS, 0x794C7630}
 
 
 def _checked(result: int, path: str) -> None:
@@ -59,11 +54,16 @@ def _checked(result: int, path: str) -> None:
 
 @contextmanager
 def storing(doing: str, path: str | None = None) -> Iterator[None]:
-    """Turn an OSError into the StoreError that says it; `doing` completes "cannot ..."."""
+    """Turn an OSError into the StoreError that says it; `doing` completes "cannot ...".
+
+    A RecursionError comes from `os.walk` and `shutil.rmtree`, at directories that are nested a thousand deep.
+    """
     try:
         yield
     except OSError as error:
         raise from_os_error(error, doing=doing, path=path) from error
+    except RecursionError as error:
+        raise LocalIOError(f"cannot {doing}: directories are nested too deep there; remove them", path=path) from error
     except UnicodeEncodeError as error:
         name = ascii(error.object)
         raise CannotWrite(f"cannot {doing}: this locale has no way to write {name}; set PYTHONUTF8=1", path=path) from error
@@ -100,11 +100,9 @@ def reserve(descriptor: int, size: int) -> bool:
     """
     if size == 0:
         return True
-    if _magic(descriptor) == _TMPFS:
+    if filesystem_type(descriptor) == TMPFS:
         return False
-    call = libc().fallocate
-    call.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
-    while call(descriptor, _FALLOC_FL_KEEP_SIZE, 0, size) != 0:
+    while libc().fallocate(descriptor, _FALLOC_FL_KEEP_SIZE, 0, size) != 0:
         code = ctypes.get_errno()
         if code in _UNSUPPORTED:
             return False
@@ -166,18 +164,27 @@ def write_durably(path: Path, data: bytes, *, mode: int) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Replace the small file `path` in one step, readable to everybody. Not synced: after a power loss it says nothing true
-    anyway."""
+    """Replace the small file `path` in one step, in UTF-8, readable to everybody. Raises OSError.
+
+    It is not synced: after a power loss it says nothing true anyway. Half a surrogate pair is written as an escape.
+    """
     draft = path.with_name(f".{uuid.uuid4().hex}.draft")
     try:
-        with draft.open("x") as stream:
-            stream.write(text)
+        with draft.open("xb") as stream:
+            stream.write(text.encode(errors="backslashreplace"))
             allow(stream.fileno(), 0o644)
         draft.replace(path)
-    except OSError as error:
+    except BaseException as error:
         with suppress(OSError):
             draft.unlink()
-        raise OSError(error.errno, error.strerror, str(path)) from error  # nobody knows the draft
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(path)) from error  # nobody knows the draft
+        raise
+
+
+def mark(status: os.stat_result) -> str:
+    """Which file this is, and in which state: equal for an open file and its names until somebody writes or replaces it."""
+    return f"{status.st_dev}-{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
 
 
 def write_all(descriptor: int, data: bytes) -> None:
@@ -226,7 +233,7 @@ def network_filesystem(path: Path) -> str | None:
     """The kind of network filesystem `path` lies on; None on a local one."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return _NETWORK_MAGIC.get(_magic(descriptor))
+        return _NETWORK_MAGIC.get(filesystem_type(descriptor))
     finally:
         os.close(descriptor)
 
@@ -234,15 +241,7 @@ def network_filesystem(path: Path) -> str | None:
 def of_this_kernel(descriptor: int) -> bool:
     """Whether no other machine, and no process behind FUSE, has a say in what happens to a file: ext2 to 4, xfs, btrfs, f2fs,
     tmpfs, overlay."""
-    return _magic(descriptor) in _OF_THIS_KERNEL
-
-
-def _magic(descriptor: int) -> int:
-    """The kind of filesystem, statfs(2)'s f_type; 0 where it does not say."""
-    buffer = (ctypes.c_long * 32)()
-    if libc().fstatfs(descriptor, ctypes.byref(buffer)) != 0:
-        return 0
-    return buffer[0] & 0xFFFFFFFF
+    return filesystem_type(descriptor) in _OF_THIS_KERNEL
 
 
 def free_bytes(path: Path) -> int | None:
@@ -255,6 +254,15 @@ def free_inodes(path: Path) -> int | None:
     """How many files may still be made there; None where there is no fixed number (btrfs, NFS)."""
     status = os.statvfs(path)
     return status.f_favail if status.f_files else None
+
+
+def first_names(directory: Path, *beginnings: str, limit: int = MOST_NAMES) -> list[str]:
+    """The first names in `directory` that begin with one of `beginnings` (any name without one), in no order. Raises OSError.
+
+    Others may write there too: however many names they leave, no more than `limit` are held.
+    """
+    with os.scandir(directory) as entries:
+        return list(islice((entry.name for entry in entries if entry.name.startswith(beginnings or "")), limit))
 
 
 def existing_parent(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Rules that let a record on a shared volume grow: manifests, journals.
+"""Rules that let a record on a shared volume grow: manifests, journals, signs of life.
 
 A volume is read by several versions at once. So a reader ignores fields it does not know and keeps them when it writes the
 record again. Only a change that an older reader would misunderstand raises the format's number, and a release writes the

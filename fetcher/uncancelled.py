@@ -13,6 +13,10 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
+class Stopped(Exception):
+    """Raised by work on a thread that was asked to end early, because its waiter was cancelled. Nobody receives it."""
+
+
 async def run_uncancelled(
     call: Callable[..., T],
     *arguments: object,

@@ -61,8 +61,14 @@ class Buffered:
         return from_os_error(error, doing=f"read {count} bytes at offset {offset}", path=self._source.path)
 
     def _shorter(self) -> FileReplaced:
-        path, size = self._source.path, os.fstat(self._descriptor).st_size
+        path, size = self._source.path, self._size()
         return FileReplaced(f"{path} became shorter while it was read: it ends at byte {size}; try again", path=path)
+
+    def _size(self) -> int:
+        try:
+            return os.fstat(self._descriptor).st_size
+        except OSError as error:
+            raise from_os_error(error, doing="look at the size", path=self._source.path) from error
 
 
 class Direct(Buffered):
@@ -122,7 +128,7 @@ class Mapped(Buffered):
         first = start // PAGE * PAGE
         refused = bring_in(self._address + first, stop - first)
         if refused == errno.EFAULT:
-            if os.fstat(self._descriptor).st_size < stop:
+            if self._size() < stop:
                 raise self._shorter()
             refused = errno.EIO
         if refused:

@@ -12,11 +12,10 @@ from fetcher.artifact import ByteRange
 from fetcher.errors import DigestMismatch, NotFound, UsageError
 from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
 from fetcher.quantities import ceil_div
-from loader.addresses import absent
 from loader.errors import MalformedCheckpoint, from_os_error, shown
 from loader.files import FileIdentity
 from loader.impostors import LARGEST_POINTER, refuse_pointer
-from loader.locations import refuse_incomplete
+from loader.locations import is_directory, refuse_incomplete
 
 _HUB_MANIFESTS = Path(".fetcher") / "manifests"
 _ABOVE_A_SNAPSHOT = 3
@@ -75,10 +74,8 @@ class Artifact:
 def read_artifact(root: Path) -> Artifact:
     """Raises UsageError, NotFound, NotReadable, LocalIOError, MalformedCheckpoint, and DigestMismatch for a file that does not
     have the size that its manifest says."""
-    if not root.is_dir():
-        if root.exists():
-            raise UsageError(f"{root} is no directory; name the one that holds the artifact")
-        raise absent(str(root))
+    if not is_directory(str(root)):
+        raise UsageError(f"{root} is no directory; name the one that holds the artifact")
     manifest = _manifest(root)
     if manifest is None:
         items = tuple(Item(path, _sound(root, path), UNVERIFIED_CHUNK, ()) for path in _names(root))

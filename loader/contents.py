@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from fetcher.artifact import ByteRange
 from fetcher.errors import NotFound
+from loader.errors import from_os_error
 from loader.files import FileIdentity
 from loader.gguf import EXTENSION as GGUF
-from loader.gguf import check_gguf
+from loader.gguf import Split, read_gguf
 from loader.impostors import LARGEST_POINTER, refuse_misplaced, refuse_pointer
 from loader.index import read_shard
 from loader.locations import (
@@ -29,6 +30,7 @@ from loader.locations import (
 )
 from loader.residency import Residency, glance, measure, together
 from loader.selection import is_index, siblings
+from loader.splits import parts_behind, refuse_misnamed, refuse_missing
 from loader.trees import below
 
 _PIPELINE = "model_index.json"
@@ -36,19 +38,28 @@ _PIPELINE = "model_index.json"
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One file, as it was when it was looked at; `shard`: its safetensors header was read and is sound."""
+    """One file, as it was when it was looked at; `shard`: its safetensors header was read and is sound. `split`: which part of
+    a split GGUF it is."""
 
     path: str
     identity: FileIdentity
     shard: bool
+    split: Split | None = None
 
     @property
     def size(self) -> int:
         return self.identity.size
 
-    def opened(self) -> AbstractContextManager[int]:
-        """A descriptor of that very file. Raises FileReplaced, and what `open_file` raises."""
-        return self.identity.opened(self.path)
+    @contextmanager
+    def opened(self) -> Iterator[int]:
+        """A descriptor of that very file. An OSError of the block is raised as the error that it means.
+
+        Raises FileReplaced, and what `open_file` raises."""
+        with self.identity.opened(self.path) as descriptor:
+            try:
+                yield descriptor
+            except OSError as error:
+                raise from_os_error(error, doing="read the content", path=self.path) from error
 
     def residency(self, part: ByteRange | None = None, *, closely: bool) -> Residency:
         """How much of it is in memory: `measure`, or only a `glance`."""
@@ -66,6 +77,29 @@ def members(paths: Sequence[str]) -> tuple[Member, ...]:
     NotFound, NotReadable, LocalIOError, FileReplaced, MalformedCheckpoint.
     """
     return _once(member for path in paths for member in _behind(path))
+
+
+Layout = tuple[FileIdentity | tuple[str, tuple[str, ...]], ...]
+"""Of each path: the file itself, or every directory that is looked at, with its names."""
+
+
+def layout(paths: Sequence[str]) -> Layout:
+    """What `members` chooses from. It chooses the same as long as this and the files that it chose stay equal.
+
+    Names, not times: many network filesystems never change the time of a directory. A link that leads nowhere is no name.
+    Raises UsageError, NotFound, NotReadable, LocalIOError.
+    """
+    return tuple(place for path in paths for place in _layout(path))
+
+
+def _layout(path: str) -> Layout:
+    if not is_directory(path):
+        return (FileIdentity.at(path),)
+    return tuple((directory, _names(directory)) for directory in _directories(path))
+
+
+def _names(directory: str) -> tuple[str, ...]:
+    return tuple(sorted(name for name in visible_names(directory) if os.path.exists(os.path.join(directory, name))))
 
 
 def present(paths: Sequence[str]) -> tuple[Member, ...]:
@@ -107,9 +141,11 @@ def _behind(path: str) -> Iterator[Member]:
 
 def _with_siblings(path: str) -> list[str]:
     directory, name = os.path.split(path)
-    names = siblings(name) if name.endswith(GGUF) else (name,)
-    if len(names) == 1:
+    if not name.endswith(GGUF):
         return [path]
+    names = siblings(name)
+    if len(names) == 1:
+        return parts_behind(path)
     places = {sibling: os.path.join(directory, sibling) for sibling in names}
     refuse_missing_parts((sibling for sibling, place in places.items() if os.path.exists(place)), directory)
     return list(places.values())
@@ -117,11 +153,14 @@ def _with_siblings(path: str) -> list[str]:
 
 def _in_tree(root: str) -> Iterator[Member]:
     """Where a directory has weights, its subdirectories are other models, or the same weights again (`original/`)."""
-    directories = [root, *below(root)] if _is_tree(root) else [root]
-    found = [member for directory in directories for member in _in_directory(directory)]
+    found = [member for directory in _directories(root) for member in _in_directory(directory)]
     if not any(is_weight(member.path) for member in found):
         raise NotFound(f"no weights are in {root} or below it; name the directory that has some", path=root)
     yield from found
+
+
+def _directories(root: str) -> list[str]:
+    return [root, *below(root)] if _is_tree(root) else [root]
 
 
 def _is_tree(root: str) -> bool:
@@ -148,13 +187,18 @@ def _in_directory(directory: str) -> Iterator[Member]:
     if shards or any(is_index(name, "safetensors") for name in names):
         yield from map(_member, in_directory(directory).paths)
     else:
-        yield from map(_member, _complete(names, others, directory))
+        yield from _with_all_parts([_member(path) for path in _complete(names, others, directory)])
 
 
 def _complete(names: Sequence[str], weights: set[str], directory: str) -> list[str]:
     """The weights that are no safetensors, all of them. Raises NotFound for what an index or the name of a part announces."""
     refuse_incomplete(directory, names)
     return [os.path.join(directory, name) for name in sorted(weights, key=natural)]
+
+
+def _with_all_parts(found: list[Member]) -> list[Member]:
+    refuse_missing({member.path: member.split for member in found if member.split})
+    return found
 
 
 def _present(path: str) -> Iterator[Member]:
@@ -187,7 +231,9 @@ def _member(path: str) -> Member:
     if path.endswith(EXTENSION):
         return Member(path, read_shard(path).identity, shard=True)
     if path.endswith(GGUF):
-        return Member(path, check_gguf(path), shard=False)
+        read = read_gguf(path)
+        refuse_misnamed(path, read.split)
+        return Member(path, read.identity, shard=False, split=read.split)
     if path.endswith(OTHER_WEIGHTS):
         refuse_misplaced(path)
     return _plain(path)

@@ -1,16 +1,18 @@
-"""Whether a mount gives up the pages of a file when the file is opened again.
+"""Whether a mount keeps the pages of a file for whoever opens it next.
 
-FUSE does without keep-cache: whatever is warmed, or even locked, is gone when an engine opens the file.
+FUSE does not without keep-cache: whatever is warmed, or even locked, is gone when an engine opens the file. FUSE with direct_io
+has no pages at all. Its files can't be mapped, as those of any filesystem without a page cache.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 
 from loader.contents import Member
 from loader.errors import PagesDropped
-from loader.kernel import PAGE, counts_waiting, mapped, tells_truth
+from loader.kernel import PAGE, counts_waiting, map_shared, mapped, tells_truth, unmap
 
 _TRIES = 3
 """So often a page must be gone at once before the mount is blamed: memory may be short for a moment."""
@@ -19,12 +21,28 @@ _TRIES = 3
 def refuse_dropped_pages(members: Iterable[Member]) -> None:
     """Try one file of each mount. Raises PagesDropped, and what opening raises."""
     for member in {member.identity.device: member for member in members if member.size}.values():
+        if _has_no_pages(member):
+            raise PagesDropped(
+                f"the mount of {member.path} keeps no pages in memory: its files can't be mapped, as with FUSE's direct_io; "
+                "mount it without that, or bring the model to tmpfs or a local disk with `loader copy`",
+                path=member.path,
+            )
         if all(_drops(member) for _ in range(_TRIES)):
             raise PagesDropped(
                 f"the mount of {member.path} does not keep a file's pages for who opens it next, so nothing can be kept in "
                 "memory there; mount it with keep-cache, or bring the model to tmpfs or a local disk with `loader copy`",
                 path=member.path,
             )
+
+
+def _has_no_pages(member: Member) -> bool:
+    """mmap(2) says ENODEV where the filesystem has nothing to map."""
+    with member.opened() as descriptor:
+        try:
+            unmap(map_shared(descriptor, 0, PAGE), PAGE)
+        except OSError as error:
+            return error.errno == errno.ENODEV
+        return False
 
 
 def _drops(member: Member) -> bool:

@@ -8,7 +8,7 @@
         ├── NotReadable          66  it is there, and this user may not read it
         ├── TooLarge             73  more than the memory it should go to holds
         ├── NotResident          75  read, and taken away again
-        ├── PagesDropped         78  the mount gives a file's pages up whenever it is opened
+        ├── PagesDropped         78  the mount gives a file's pages up whenever it is opened, or keeps none
         └── FileReplaced         75  it changed while it was read
 
 What is missing is `fetcher.errors.NotFound` (66), what the disk refuses `LocalIOError` (74), a wrong argument
@@ -79,6 +79,8 @@ class FileReplaced(LoadError):
 
 _MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM}
+_ABANDONED = {errno.ENOTCONN, errno.ECONNABORTED, errno.ESHUTDOWN, errno.EHOSTDOWN}
+"""What a mount answers whose server is gone: FUSE (ENOTCONN, and ECONNABORTED for what was under way), CIFS (EHOSTDOWN)."""
 
 
 def from_os_error(error: OSError, *, doing: str, path: str) -> FetchError:
@@ -91,6 +93,9 @@ def from_os_error(error: OSError, *, doing: str, path: str) -> FetchError:
         return NotReadable(problem, path=path)
     if error.errno == errno.ESTALE:
         return FileReplaced(f"cannot {doing} of {path}: it was replaced or removed on the NFS server; try again", path=path)
+    if error.errno in _ABANDONED:
+        remedy = "the server of this mount is gone; mount it again, and restart the pods that have the old mount"
+        return LocalIOError(f"cannot {doing} of {path}: {text}; {remedy}", path=path)
     return LocalIOError(f"cannot {doing} of {path}: {text}; check the node's disk and the volume", path=path)
 
 

@@ -17,6 +17,7 @@ from typing import Literal
 from fetcher import quantities
 from fetcher.host.memory import Bound
 from fetcher.host.mounts import Mount, mount_of
+from loader.errors import from_os_error
 from loader.residency import Residency
 
 Strategy = Literal["buffered", "direct", "mmap"]
@@ -80,8 +81,11 @@ def is_network(kind: str) -> bool:
 
 
 def filesystem_of(path: Path) -> Filesystem:
-    """What `path` lies on; of kind `unknown` where the kernel does not say. Raises OSError where there is no such path."""
-    mount = mount_of(path)
+    """What `path` lies on; of kind `unknown` where the kernel does not say. Raises NotFound, NotReadable, LocalIOError."""
+    try:
+        mount = mount_of(path)
+    except OSError as error:
+        raise from_os_error(error, doing="look at the filesystem", path=str(path)) from error
     if mount is None:
         return Filesystem("unknown", "/", "", "0:0")
     return Filesystem(mount.kind, mount.point, mount.source, mount.device, tuple(_kinds_below(mount)))

@@ -37,6 +37,10 @@ class Shard:
         """Bytes of its tensors."""
         return self.size - self.data_start
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """A view of a dict can't be pickled; the dict can."""
+        return _shard, (self.path, self.identity, self.tensors, dict(self.metadata), self.data_start)
+
     def open(self) -> int:
         """A descriptor of the very file whose header was read; the caller closes it, after `check`.
 
@@ -57,6 +61,9 @@ class Checkpoint:
     tensors: Mapping[str, TensorInfo]
     warnings: tuple[str, ...] = ()
     """What its files say in two ways, and which way was taken."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _checkpoint, (self.shards, dict(self.tensors), self.warnings)
 
     @property
     def size(self) -> int:
@@ -92,6 +99,16 @@ def read_shard(path: str) -> Shard:
     finally:
         os.close(descriptor)
     return Shard(path, identity, header.tensors, header.metadata, header.data_start)
+
+
+def _shard(
+    path: str, identity: FileIdentity, tensors: tuple[TensorInfo, ...], metadata: dict[str, str], data_start: int
+) -> Shard:
+    return Shard(path, identity, tensors, MappingProxyType(metadata), data_start)
+
+
+def _checkpoint(shards: tuple[Shard, ...], tensors: dict[str, TensorInfo], warnings: tuple[str, ...]) -> Checkpoint:
+    return Checkpoint(shards, MappingProxyType(tensors), warnings)
 
 
 def _merge(shards: Sequence[Shard], weights: Weights) -> tuple[dict[str, TensorInfo], tuple[str, ...]]:

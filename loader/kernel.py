@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
+from fetcher.host.libc import TMPFS, filesystem_type, libc
 from fetcher.quantities import ceil_div
 
 PAGE = mmap.PAGESIZE
@@ -38,20 +38,7 @@ _WAITING_IS_COUNTED = {
     *(0x6969, 0x00C36400, 0x0BD00BD0, 0x65735546, 0x6A656A63, 0x01021997, 0xFF534D42, 0xFE534D42, 0x794C7630, 0xEF53),
     *(0x58465342, 0x9123683E, 0xF2F52010, 0xE0F5E1E2, 0x73717368, 0x2FC12FC1, 0x01021994, 0x00C0FFEE),
 }
-_MEMORY = {0x01021994, 0x858458F6, 0x958458F6}  # tmpfs, ramfs, hugetlbfs
-
-
-@functools.cache
-def _libc() -> Any:
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.mmap.restype = ctypes.c_void_p
-    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64]
-    libc.munmap.argtypes = libc.mlock.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-    libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
-    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    libc.writev.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int]
-    libc.writev.restype = ctypes.c_ssize_t
-    return libc
+_MEMORY = {TMPFS, 0x858458F6, 0x958458F6}  # tmpfs, ramfs, hugetlbfs
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +54,9 @@ def cache_counts(fd: int, start: int, length: int) -> CacheCounts | None:
     (EPERM, lately), and where a zero only means that another file holds the pages."""
     asked = (ctypes.c_uint64 * 2)(start, length)
     told = (ctypes.c_uint64 * 5)()
-    if _libc().syscall(ctypes.c_long(_CACHESTAT), ctypes.c_uint(fd), asked, told, ctypes.c_uint(0)) != 0:
+    if libc().syscall(ctypes.c_long(_CACHESTAT), ctypes.c_uint(fd), asked, told, ctypes.c_uint(0)) != 0:
         return None
-    if told[0] == 0 and _filesystem_type(fd) in _PAGES_ELSEWHERE:
+    if told[0] == 0 and filesystem_type(fd) in _PAGES_ELSEWHERE:
         return None
     return CacheCounts(cached=told[0], unwritten=told[1] + told[2])
 
@@ -84,7 +71,7 @@ class Mapped:
 
     def resident_pages(self) -> int | None:
         """mincore(2), 15 ms a GiB: pages that are up to date. Every page, where the kernel won't tell (see `tells_truth`)."""
-        if _libc().mincore(self._address, self._length, self._told) != 0:
+        if libc().mincore(self._address, self._length, self._told) != 0:
             return None
         return bytes(self._told).translate(_LOW_BIT).count(1)
 
@@ -98,7 +85,7 @@ class Mapped:
         would be simpler, but Linux 6.1 does not count its waiting.
         """
         if alone:
-            _libc().madvise(self._address, self._length, _MADV_RANDOM)
+            libc().madvise(self._address, self._length, _MADV_RANDOM)
         before = resource.getrusage(resource.RUSAGE_THREAD).ru_majflt
         readable = self._touch()
         waited = resource.getrusage(resource.RUSAGE_THREAD).ru_majflt - before
@@ -109,7 +96,7 @@ class Mapped:
         try:
             for start in range(0, len(self._told), _IOV_MAX):
                 count = min(_IOV_MAX, len(self._told) - start)
-                if _libc().writev(sender, _a_byte_of_each(self._address + start * PAGE), count) != count:
+                if libc().writev(sender, _a_byte_of_each(self._address + start * PAGE), count) != count:
                     return False
                 os.read(receiver, count)
             return True
@@ -128,7 +115,7 @@ def _a_byte_of_each(address: int) -> ctypes.Array[ctypes.c_uint64]:
 def counts_waiting(fd: int) -> bool:
     """Whether `Mapped.faults` is to be believed of this file: not in a sandbox that counts no faults (gVisor), nor on a
     filesystem whose faults are its own business (GPFS)."""
-    return _filesystem_type(fd) in _WAITING_IS_COUNTED and _faults_are_counted()
+    return filesystem_type(fd) in _WAITING_IS_COUNTED and _faults_are_counted()
 
 
 @functools.cache
@@ -155,7 +142,7 @@ def mapped(fd: int, start: int, length: int) -> Iterator[Mapped | None]:
 
 def map_shared(fd: int, start: int, length: int) -> int:
     """The address of a part of a file that begins on a page, to be read there. Raises OSError."""
-    address: int = _libc().mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, fd, start)
+    address: int = libc().mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, fd, start)
     if address == _MAP_FAILED:
         raise os_error(ctypes.get_errno())
     return address
@@ -163,13 +150,13 @@ def map_shared(fd: int, start: int, length: int) -> int:
 
 def unmap(address: int, length: int) -> None:
     """Unlocks too."""
-    _libc().munmap(address, length)
+    libc().munmap(address, length)
 
 
 def lock(address: int, length: int) -> int:
     """mlock(2): `bring_in`, and keep. Returns an errno: ENOMEM or EPERM past the limit of locking, EAGAIN or ENOMEM for a page
     that can't be had."""
-    return ctypes.get_errno() if _libc().mlock(address, length) != 0 else 0
+    return ctypes.get_errno() if libc().mlock(address, length) != 0 else 0
 
 
 def os_error(number: int) -> OSError:
@@ -182,7 +169,7 @@ def bring_in(address: int, length: int) -> int:
     EFAULT: a page can't be had, be it behind the end of the file or on a broken disk; touching it would be SIGBUS. EINVAL:
     before Linux 5.14.
     """
-    return ctypes.get_errno() if _libc().madvise(address, length, _MADV_POPULATE_READ) != 0 else 0
+    return ctypes.get_errno() if libc().madvise(address, length, _MADV_POPULATE_READ) != 0 else 0
 
 
 @functools.cache
@@ -232,7 +219,7 @@ def reopened(fd: int) -> Iterator[int | None]:
 
 def always_in_memory(fd: int, swaps: Path = Path("/proc/swaps")) -> bool:
     """A file of tmpfs or the like, on a machine without swap: it has no other place to be."""
-    return _filesystem_type(fd) in _MEMORY and not _any_swap(swaps)
+    return filesystem_type(fd) in _MEMORY and not _any_swap(swaps)
 
 
 def _any_swap(swaps: Path) -> bool:
@@ -240,8 +227,3 @@ def _any_swap(swaps: Path) -> bool:
         return len(swaps.read_text().splitlines()) > 1
     except OSError:
         return True
-
-
-def _filesystem_type(fd: int) -> int:
-    told = (ctypes.c_long * 32)()
-    return told[0] & 0xFFFFFFFF if _libc().fstatfs(fd, told) == 0 else 0

@@ -3,6 +3,12 @@
 vLLM and SGLang take every `*.safetensors` of the directory (subdirectories are other models or other parts of a pipeline),
 drop those that `model.safetensors.index.json` does not name, and read the rest in natural order. Variants (`model.fp16`) are
 left out where the weights are there without one, as transformers and diffusers leave them out.
+
+Compared with transformers 5.24 on seventeen trees. It reads `model.safetensors`, else `model.safetensors.index.json`, else
+`pytorch_model.bin`, and knows no other names. The choice is the same but for these trees: of a whole `model.safetensors` beside
+a whole indexed set, engines take the set and transformers takes the one file. Engines read other safetensors beside
+`model.safetensors` too (`adapter_model`, states of training); transformers does not. It refuses `consolidated`, an adapter or a
+variant alone, and parts without an index.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from fetcher.events import Pinned, Subscriber, Warned, silent
 from fetcher.host.memory import memory_left
 from fetcher.quantities import size
 from loader.allowance import Allowance
-from loader.contents import Member, members
+from loader.contents import Layout, Member, layout, members
 from loader.errors import NotResident, from_os_error
 from loader.files import FileIdentity
 from loader.filesystems import filesystem_of
@@ -60,7 +60,7 @@ class State:
 class _Held:
     """The files as they were found, and which of their windows are locked, by what."""
 
-    roots: list[FileIdentity]
+    layout: Layout
     members: tuple[Member, ...]
     plan: tuple[Window, ...]
     allowance: Allowance
@@ -79,9 +79,7 @@ class _Held:
     def stands(self, paths: Sequence[str]) -> bool:
         """Whether the very same files are there. Looked at each time, so without reading headers, which takes half a second of
         90,000 tensors."""
-        return self.roots == [_identity(path) for path in paths] and all(
-            _identity(member.path) == member.identity for member in self.members
-        )
+        return self.layout == layout(paths) and all(_identity(member.path) == member.identity for member in self.members)
 
     def release_broken(self) -> None:
         """Let go of locks that keep nothing any more, so that their windows are read and locked anew."""
@@ -141,10 +139,9 @@ class Pin:
         held = self._held
         if held is not None and held.stands(self._paths):
             return held
-        roots = [_identity(path) for path in self._paths]
-        chosen = members(self._paths)
+        seen, chosen = layout(self._paths), members(self._paths)
         if held is not None and held.members == chosen:  # another name came or went beside them
-            held.roots = roots
+            held.layout = seen
             return held
         if held is not None:
             held.release()
@@ -153,7 +150,7 @@ class Pin:
         plan = tuple(windows([member.size for member in chosen]))
         if not all(filesystem_of(Path(member.path)).memory for member in chosen):  # which needs no more of it
             what_fits(plan, memory_left().pages, partial=False)
-        self._held = _Held(roots, chosen, plan, Allowance(_TIMES_AN_HOUR * bytes_in(plan), self._clock))
+        self._held = _Held(seen, chosen, plan, Allowance(_TIMES_AN_HOUR * bytes_in(plan), self._clock))
         self.state = replace(self.state, files=len(chosen), total=bytes_in(plan), resident=0)
         return self._held
 
@@ -252,7 +249,8 @@ class Pin:
 
 
 def _locked(member: Member, window: Window) -> Stretch:
-    with member.opened() as descriptor:
+    """Raises OSError where it can't be mapped or locked."""
+    with member.identity.opened(member.path) as descriptor:
         stretch = Stretch(descriptor, window.part.start, window.size)
     try:
         stretch.lock()

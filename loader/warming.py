@@ -19,7 +19,7 @@ from fetcher.quantities import size
 from loader.contents import Member
 from loader.crew import OwnBuffer, each
 from loader.dropping import refuse_dropped_pages
-from loader.errors import NotResident, TooLarge, from_os_error
+from loader.errors import NotResident, TooLarge
 from loader.filesystems import filesystem_of
 from loader.kernel import PAGE, cache_counts, tells_truth
 from loader.paging import Stretch
@@ -146,12 +146,9 @@ class _Warming:
     def _unless(self, window: Window, there: Callable[[int, Window], bool]) -> None:
         member = self._chosen[window.number]
         with member.opened() as descriptor:
-            try:
-                if there(descriptor, window):
-                    return
-                means = self._populate(descriptor, window, member) or self._read(descriptor, window)
-            except OSError as error:
-                raise from_os_error(error, doing="read the content", path=member.path) from error
+            if there(descriptor, window):
+                return
+            means = self._populate(descriptor, window, member) or self._read(descriptor, window)
             member.identity.check(descriptor, path=member.path)
         with self._one_at_a_time:
             self.read += window.size

@@ -100,6 +100,11 @@ class Weights:
         """Files that were read in another way than `way.strategy` in the last reading, and why."""
         self._arena = Arena()
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Another process gets what to read and how, and memory of its own. Whoever has it in a child, forked or spawned,
+        begins a reading there: an iterator stays with the process that began it."""
+        return Weights, (self.checkpoint, self.way, self.part)
+
     def tensors(self, order: Order = "file") -> Iterator[tuple[str, Array]]:
         """Name and array of each, while later ones are being read: at most `way.window` ahead.
 

@@ -3,6 +3,7 @@ at once."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Coroutine
 from typing import Any
 
@@ -14,9 +15,13 @@ _TIDYING = 1.5
 
 def run_interruptibly(work: Coroutine[Any, Any, Any]) -> Any:
     """Run `work` on an event loop of its own. Raises Interrupted, then without waiting for threads that hang."""
-    import asyncio  # with uvloop a third of a hit's time, and a hit needs neither
+    try:
+        import asyncio  # with uvloop a third of a hit's time, and a hit needs neither
 
-    from fetcher.transport.tls import Loop
+        from fetcher.transport.tls import Loop
+    except BaseException:
+        work.close()  # or Python warns of it behind the last line
+        raise
 
     caught: list[int] = []
 
@@ -36,6 +41,7 @@ def run_interruptibly(work: Coroutine[Any, Any, Any]) -> Any:
                 loop.add_signal_handler(number, stop, number)
         return await work
 
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     runner = asyncio.Runner(loop_factory=Loop)
     try:
         return runner.run(guarded())
@@ -44,3 +50,5 @@ def run_interruptibly(work: Coroutine[Any, Any, Any]) -> Any:
         if caught:
             raise Interrupted(caught[0])
         runner.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)  # a closed loop's handler does nothing, and the command may go on

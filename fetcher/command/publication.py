@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from fetcher.command.running import Report
@@ -72,7 +72,8 @@ class _Publication:
         self._stack.close()
         self._account.end(outcome["reason"], retryable=outcome["retryable"])
         if self._textfile is not None:
-            self._writer.join(timeout=1.0)
+            with suppress(RuntimeError):  # a signal came before it was started
+                self._writer.join(timeout=1.0)
             if not self._writer.is_alive():  # else its disk hangs
                 self._textfile.write()
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fetcher.command.signals import Interrupted, raise_on_signals
+from fetcher.command.signals import Interrupted, ignore_signals, raise_on_signals
 from fetcher.command.termination import write_message
 from fetcher.errors import FetchError, from_os_error
 from fetcher.events import BytesLoaded, BytesReceived, Event, Subscriber
@@ -52,16 +52,19 @@ def carried_out(work: Callable[[Report], Mapping[str, Any]], *, log: Path | None
     began = time.monotonic()
     _in_utf8()
     _prepare_streams()
-    raise_on_signals()
+    arrival = raise_on_signals()
     raise_descriptor_limit()
     report = Report(log)
     try:
-        outcome = {"reason": "Completed", "message": "complete", "retryable": False, **work(report)}
-        code = 0
+        try:
+            outcome = {"reason": "Completed", "message": "complete", "retryable": False, **work(report)}
+            code = 0
+        finally:
+            ignore_signals()  # the end is decided; a signal until here is caught below
     except SystemExit as ended:  # --help, --version
         return int(ended.code or 0)
     except BaseException as error:  # noqa: BLE001 - every end has an exit code and a last line
-        code, outcome = _failure(error, interrupted)
+        code, outcome = _failure(error if arrival.number is None else Interrupted(arrival.number), interrupted)
         outcome["bytes"] = report.received
     outcome["seconds"] = round(time.monotonic() - began, 3)
     write_message(report.log, outcome, plain=plain)

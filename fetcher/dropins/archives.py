@@ -10,13 +10,13 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import os
 import posixpath
 import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -24,6 +24,8 @@ from fetcher.dropins.members import PIECE, Members
 from fetcher.dropins.streams import BoundedFile, ForwardStream, Readable, XzStream
 from fetcher.errors import MalformedArchive
 from fetcher.filesystem import storing
+from fetcher.store.beneath import open_beneath
+from fetcher.store.layout import base_of
 
 MEMBERS = 20_000
 """The most an archive may hold: a model has some hundreds, and tarfile keeps a kilobyte of each in memory."""
@@ -37,23 +39,15 @@ _BROKEN = (
 not know; IndexError too, for a member without a name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """How many files were unpacked, and their bytes together."""
-
-    files: int
-    bytes: int
-
-
-def unpack(archive: Path, directory: Path, *, stopped: Callable[[], bool]) -> Contents:
-    """Blocks. `directory` must be there, and empty.
+def unpack(archive: Path, directory: Path, *, stopped: Callable[[], bool]) -> Mapping[str, int]:
+    """The sizes in bytes of the files that were unpacked, by their paths. Blocks. `directory` must be there, and empty.
 
     Raises MalformedArchive, HostilePath, OutOfSpace, StoreError; Stopped soon after `stopped()`.
     """
     into = Members(directory, stopped=stopped)
-    with storing("unpack the archive", archive.name):
+    with storing("unpack the archive", archive.name), _opened(archive) as file:
         try:
-            (_unzip if _begins(archive, b"PK") else _untar)(archive, into)
+            (_unzip if _begins(file, b"PK") else _untar)(file, archive.name, into)
         except _BROKEN as error:
             raise _malformed(archive, error) from error
         except OSError as error:
@@ -63,13 +57,18 @@ def unpack(archive: Path, directory: Path, *, stopped: Callable[[], bool]) -> Co
         into.link()
     if not into.files:
         raise MalformedArchive(f"{archive.name} holds no files")
-    return Contents(len(into.files), sum(into.files.values()))
+    return into.files
 
 
-def _begins(archive: Path, beginning: bytes) -> bool:
+def _opened(archive: Path) -> IO[bytes]:
+    return open(open_beneath(base_of(archive), archive, os.O_RDONLY), "rb")
+
+
+def _begins(file: IO[bytes], beginning: bytes) -> bool:
     """How a file begins tells what it is; names lie."""
-    with archive.open("rb") as file:
-        return file.read(len(beginning)) == beginning
+    found = file.read(len(beginning))
+    file.seek(0)
+    return found == beginning
 
 
 def _malformed(archive: Path, error: Exception) -> MalformedArchive:
@@ -82,8 +81,8 @@ def _refuse_more(count: int) -> None:
         raise MalformedArchive(f"the archive has more than {MEMBERS:,} members")
 
 
-def _unzip(archive: Path, into: Members) -> None:
-    with archive.open("rb") as file, zipfile.ZipFile(BoundedFile(file)) as opened:
+def _unzip(file: IO[bytes], _: str, into: Members) -> None:
+    with zipfile.ZipFile(BoundedFile(file)) as opened:
         _refuse_more(len(opened.infolist()))
         for member in opened.infolist():
             if not member.is_dir():
@@ -91,21 +90,20 @@ def _unzip(archive: Path, into: Members) -> None:
                     into.add(member.filename, member.file_size, content)
 
 
-def _untar(archive: Path, into: Members) -> None:
-    with archive.open("rb") as file:
-        stream = ForwardStream(_decompressed(file))
-        with tarfile.open(fileobj=stream, mode="r:") as opened:
-            for count, member in enumerate(opened, 1):
-                _refuse_more(count)
-                _take(member, opened, into)
-        if stream.last != bytes(tarfile.BLOCKSIZE):
-            # tarfile takes a header that it can't read, and the end of the file, for the end of the archive.
-            raise MalformedArchive(f"{archive.name} ends without the mark of its end: it is damaged, or cut short")
-        # To the end, where a compressed stream has its checksum.
-        for _ in range(_PADDING // PIECE):
-            if not stream.read(PIECE):
-                return
-    raise MalformedArchive(f"{archive.name} goes on behind its end")
+def _untar(file: IO[bytes], name: str, into: Members) -> None:
+    stream = ForwardStream(_decompressed(file))
+    with tarfile.open(fileobj=stream, mode="r:") as opened:
+        for count, member in enumerate(opened, 1):
+            _refuse_more(count)
+            _take(member, opened, into)
+    if stream.last != bytes(tarfile.BLOCKSIZE):
+        # tarfile takes a header that it can't read, and the end of the file, for the end of the archive.
+        raise MalformedArchive(f"{name} ends without the mark of its end: it is damaged, or cut short")
+    # To the end, where a compressed stream has its checksum.
+    for _ in range(_PADDING // PIECE):
+        if not stream.read(PIECE):
+            return
+    raise MalformedArchive(f"{name} goes on behind its end")
 
 
 def _take(member: tarfile.TarInfo, opened: tarfile.TarFile, into: Members) -> None:

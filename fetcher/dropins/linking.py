@@ -6,13 +6,13 @@ KServe's webhook mounts a claim at a place of its own and has the initializer li
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fetcher.errors import CannotWrite, DigestMismatch, NotFound, Unauthorized
 from fetcher.filesystem import make_directory, storing
 from fetcher.manifest import RELATIVE_PATH, Manifest
+from fetcher.store.beneath import symlink
 from fetcher.store.placement import intact
 
 
@@ -48,10 +48,8 @@ def _link(source: Path, place: Path) -> None:
     target = os.path.abspath(source)
     if place.is_symlink() and os.readlink(place) == target:
         return
-    if not place.is_symlink() and place.exists():
-        if place.samefile(source):
-            return
-        raise CannotWrite(f"{place} is there already and is not {source}; remove it, or choose another directory")
-    draft = place.with_name(f".{uuid.uuid4().hex}.link")
-    os.symlink(target, draft)
-    os.rename(draft, place)
+    try:
+        symlink(place.parent, place, target)
+    except FileExistsError:
+        if not os.path.samestat(os.lstat(place), os.stat(source)):
+            raise CannotWrite(f"{place} is there already and is not {source}; remove it, or choose another directory") from None

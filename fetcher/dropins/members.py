@@ -1,6 +1,7 @@
 """What an archive's members may become: plain files below one directory, under names that were checked, within the free space.
 
 No link is ever made for a stranger: one that means another member becomes a further name of that file, any other is refused.
+No link is followed either, below the root that the directory lies in: another user of the volume can plant one at any time.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from typing import IO
 
 from fetcher.dropins.streams import Readable
 from fetcher.errors import MalformedArchive, OutOfSpace
-from fetcher.filesystem import allow, file_mode, free_bytes, make_directory
+from fetcher.filesystem import allow, file_mode, free_bytes
 from fetcher.planning.paths import refuse_hostile_paths
+from fetcher.store.beneath import link, make_directories, open_beneath
+from fetcher.store.layout import base_of
 
 PIECE = 1024 * 1024
 """Bytes that are read and written at a time."""
@@ -34,6 +37,7 @@ class Members:
         self.stopped = stopped
         self._links: dict[str, str] = {}
         self._directory = directory
+        self._base = base_of(directory)
         self._left = free_bytes(directory)
         self._mode = file_mode(directory)
 
@@ -62,12 +66,12 @@ class Members:
         for path in self._links:
             target = self._meant(path)
             source, new = self._directory / target, self._directory / path
-            make_directory(new.parent)
+            self._make_room_for(path)
             try:
-                os.link(source, new)
+                link(self._base, source, new)
             except OSError:
                 self._reserve(path, self.files[target])
-                with source.open("rb") as reader, self._created(path) as writer:
+                with open(open_beneath(self._base, source, os.O_RDONLY), "rb") as reader, self._created(path) as writer:
                     shutil.copyfileobj(reader, writer, PIECE)
             self.files[path] = self.files[target]
 
@@ -99,14 +103,28 @@ class Members:
             )
 
     def _created(self, path: str) -> IO[bytes]:
-        target = self._directory / path
+        self._make_room_for(path)
         try:
-            make_directory(target.parent)
-            file = target.open("xb")
-        except (FileExistsError, NotADirectoryError) as error:
-            raise MalformedArchive(f"the archive holds {path} twice, or a file in the place of its directory") from error
-        allow(target, self._mode)
-        return file
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+            descriptor = open_beneath(self._base, self._directory / path, flags, self._mode)
+        except FileExistsError as error:
+            raise _occupied(path) from error
+        allow(descriptor, self._mode)
+        return open(descriptor, "wb")
+
+    def _make_room_for(self, path: str) -> None:
+        """The directories that `path` needs."""
+        try:
+            make_directories(self._base, (self._directory / path).parent)
+        except NotADirectoryError as error:
+            raise _occupied(path) from error
+
+
+def _occupied(path: str) -> MalformedArchive:
+    return MalformedArchive(
+        f"{path} of the archive can't be made: the archive holds it twice, or a file in the place of its directory, or another "
+        "process wrote there"
+    )
 
 
 def _plain(name: str) -> str:

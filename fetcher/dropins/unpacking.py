@@ -7,24 +7,27 @@ happens under the destination's lease, so two processes with one volume unpack o
 
 from __future__ import annotations
 
-import shutil
+import os
+import stat
 import threading
 import uuid
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from fetcher import engine
 from fetcher.artifact import ArtifactRef, ByteRange, Listing, RemoteFile
-from fetcher.dropins.archives import Contents, unpack
+from fetcher.dropins.archives import unpack
 from fetcher.errors import LocalIOError
 from fetcher.events import Event, Finished, Subscriber, Unpacked
-from fetcher.filesystem import make_directory, storing
+from fetcher.filesystem import mark, storing
 from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.settings import Settings
 from fetcher.sources import open_source
 from fetcher.sources.base import Asking, Body, Capabilities, once
-from fetcher.sources.local import LocalSource
+from fetcher.sources.local import LocalBody
+from fetcher.store.beneath import make_directories, open_beneath, remove_tree
 from fetcher.store.layout import Root
 from fetcher.uncancelled import run_uncancelled
 
@@ -36,20 +39,27 @@ class ArchiveSource:
         self._ref = ref
         self._settings = settings
         self._on_event = on_event
-        self._scratch = Root(settings.dest or settings.cache_dir).archive
-        self._unpacked: LocalSource | None = None
+        self._root = settings.dest or settings.cache_dir
+        self._scratch = Root(self._root).archive
+        self._directory: Path | None = None
 
     @property
     def capabilities(self) -> Capabilities:
         return Capabilities(local=True)
 
     def local_path(self, file: RemoteFile) -> Path | None:
-        return self._unpacked.local_path(file) if self._unpacked else None
+        return self._directory / file.path if self._directory else None
 
-    def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AbstractAsyncContextManager[Body]:
-        if self._unpacked is None:
+    @asynccontextmanager
+    async def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AsyncIterator[Body]:
+        if self._directory is None:
             raise AssertionError("nothing is opened before it was listed")
-        return self._unpacked.open(file, byte_range)
+        with storing("read what was unpacked", file.path):
+            descriptor = open_beneath(self._root, self._directory / file.path, os.O_RDONLY)
+        try:
+            yield LocalBody(descriptor, file, byte_range or ByteRange(0, file.size or 0))
+        finally:
+            os.close(descriptor)
 
     async def aclose(self) -> None:
         """Nothing is kept open; what was fetched stays, for the next run."""
@@ -68,28 +78,40 @@ class ArchiveSource:
         archive = await engine.fetch(self._ref, settings, self._without_the_end)
         manifest = _manifest_of_one(archive.path)
         path = archive.path / manifest.files[0].path
-        directory, contents = await self._unpack(path)
-        self._on_event(Unpacked(path.name, contents.files, contents.bytes))
-        self._unpacked = LocalSource(directory)
-        listing = await self._unpacked.list(None)
-        return replace(listing, revision=archive.revision, authenticated=manifest.authenticated)
+        files = await self._unpack(path)
+        self._on_event(Unpacked(path.name, len(files), sum(file.size or 0 for file in files)))
+        return Listing(archive.revision, files, authenticated=manifest.authenticated)
 
     def clean_up(self) -> None:
         """The files are placed: remove the archive, and what is left of its directory."""
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        remove_tree(self._root, self._scratch)
 
-    async def _unpack(self, archive: Path) -> tuple[Path, Contents]:
+    async def _unpack(self, archive: Path) -> tuple[RemoteFile, ...]:
         stopping = threading.Event()
         return await run_uncancelled(self._unpack_anew, archive, stopping, stop=stopping.set)
 
-    def _unpack_anew(self, archive: Path, stopping: threading.Event) -> tuple[Path, Contents]:
+    def _unpack_anew(self, archive: Path, stopping: threading.Event) -> tuple[RemoteFile, ...]:
         """Into a new directory: a process that was stopped and lost its lease may still write into an old one."""
         parent = self._scratch / "unpacked"
         directory = parent / uuid.uuid4().hex
         with storing("make room for what is unpacked"):
-            shutil.rmtree(parent, ignore_errors=True)
-            make_directory(directory)
-        return directory, unpack(archive, directory, stopped=stopping.is_set)
+            remove_tree(self._root, parent)
+            make_directories(self._root, directory)
+        sizes = unpack(archive, directory, stopped=stopping.is_set)
+        self._directory = directory
+        with storing("look at what was unpacked"):
+            return tuple(self._listed(directory, path, size) for path, size in sorted(sizes.items()))
+
+    def _listed(self, directory: Path, path: str, size: int) -> RemoteFile:
+        """Only what was unpacked is listed, whatever else lies there. The mark says if another file is in its place later."""
+        descriptor = open_beneath(self._root, directory / path, os.O_RDONLY)
+        try:
+            status = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size != size:
+            raise LocalIOError(f"{path} of the archive was changed while it was unpacked; run the same command again")
+        return RemoteFile(path, size, validator=mark(status))
 
     def _without_the_end(self, event: Event) -> None:
         """That the archive is here is not the end."""

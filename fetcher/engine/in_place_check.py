@@ -11,7 +11,6 @@ from pathlib import Path
 
 from fetcher.artifact import ArtifactRef, RemoteFile, total_size
 from fetcher.engine.choosing import pinned, warn_of_selection
-from fetcher.engine.prepare import Stopped
 from fetcher.engine.rereading import FileOnDisk, Unread, Wrong, chunk_digests, wrong_digests
 from fetcher.engine.result import Artifact, described
 from fetcher.errors import DigestMismatch, FetchError, LocalIOError, NotFound, from_os_error
@@ -22,7 +21,7 @@ from fetcher.planning.pointers import LONGEST, refuse_pointer
 from fetcher.planning.selection import select
 from fetcher.settings import Settings
 from fetcher.sources.base import Source
-from fetcher.uncancelled import run_uncancelled
+from fetcher.uncancelled import Stopped, run_uncancelled
 
 
 async def check(ref: ArtifactRef, settings: Settings, *, source: Source, on_event: Subscriber) -> Artifact:

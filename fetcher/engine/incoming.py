@@ -11,10 +11,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from fetcher.artifact import CHUNK_SIZE, ByteRange, Digest
+from fetcher.engine.retry import Violations
 from fetcher.engine.states import Change, State, after
 from fetcher.errors import DigestUnavailable
-from fetcher.integrity.digests import Hasher, new_chunk_hasher
+from fetcher.integrity.digests import new_chunk_hasher
 from fetcher.integrity.frontier import Frontier, Stretch, chunk_digest
+from fetcher.integrity.hasher import Hasher
 from fetcher.manifest import ManifestFile
 from fetcher.planning.ranges import chunk_count, chunk_range, missing_ranges
 from fetcher.store.ingest import StagedFile
@@ -57,6 +59,7 @@ class Incoming:
         self.entry: ManifestFile | None = None
         self.refetches = 0
         self.restarts = 0
+        self.violations = Violations()
         self.brought = self._furthest = staged.held
         self._hashed_furthest = 0
         self.sync_failures = 0

@@ -46,9 +46,10 @@ from fetcher.planning.memory import plan_memory
 from fetcher.planning.paths import look_alikes
 from fetcher.settings import Settings
 from fetcher.sources.base import Source
+from fetcher.store.beneath import make_directories
 from fetcher.store.journal import Journal
 from fetcher.store.keyed import sweep_old
-from fetcher.store.layout import Root
+from fetcher.store.layout import Root, base_of_destination
 from fetcher.store.lease import Lease
 from fetcher.store.names import refuse_taken_for_one
 from fetcher.store.placement import Placement, Step, seal
@@ -165,6 +166,8 @@ class Pipeline:
             total = total_size(files)
             if names := look_alikes(file.path for file in files):
                 await run_uncancelled(refuse_taken_for_one, names, lease.data)
+            with storing("look at what stands there"):
+                await run_uncancelled(self.placement.survey, [file.path for file in files])
             # Those of a local source before minutes are spent on copying the rest.
             await run_uncancelled(refuse_pointers, files, self.source.local_path)
             with closing(self._journal(lease)) as journal:
@@ -258,7 +261,8 @@ class Pipeline:
         with storing("publish the artifact"):
             lease.renew()
             self.step("sealing")
-            seal(lease.data, manifest, mode=file_mode(lease.data))
+            with lease.fenced():
+                seal(lease.data, manifest, mode=file_mode(lease.data))
             self.placement.place(lease, manifest, listing, self.step)
             root = self.settings.dest or self.settings.cache_dir
             sweep_old(root)
@@ -281,7 +285,9 @@ async def run(request: Request, *, source: Source, on_event: Subscriber, step: S
     """One fetch through `source`. Raises FetchError."""
     placement = request.placed
     with storing("make the directory"):
-        make_directory(placement.anchor)
+        base = base_of_destination(placement.anchor)
+        make_directory(base)
+        make_directories(base, placement.anchor)
     began = time.monotonic()
     with storing("use the local filesystem"):
         return await Pipeline(request.ref, request.settings, source, placement, on_event, step, began).run()

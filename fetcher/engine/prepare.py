@@ -17,17 +17,20 @@ from pathlib import Path
 from fetcher.artifact import CHUNK_SIZE, ByteRange, RemoteFile
 from fetcher.errors import OutOfSpace
 from fetcher.events import Rechecked, Subscriber
-from fetcher.filesystem import clone, free_bytes, free_inodes, storing
+from fetcher.filesystem import clone, free_bytes, free_inodes, mark, storing
 from fetcher.integrity.digests import DigestCheck
 from fetcher.integrity.frontier import chunk_digest, read_pieces
 from fetcher.manifest import Manifest, ManifestFile
 from fetcher.planning.ranges import chunk_count, chunk_range
+from fetcher.store.beneath import remove
 from fetcher.store.ingest import StagedFile, link_staged
 from fetcher.store.journal import Journal, JournalledChunk, JournalledFile
+from fetcher.store.layout import base_of
 from fetcher.store.lease import Lease
 from fetcher.store.names import naming
 from fetcher.store.placement import Placement
 from fetcher.store.salvage import clear_strangers, continue_file, forget_what_was_left, left_behind
+from fetcher.uncancelled import Stopped
 
 
 @dataclass(slots=True)
@@ -57,10 +60,6 @@ class Preparation:
     threads: int
     stopped: Callable[[], bool]
     on_event: Subscriber
-
-
-class Stopped(Exception):
-    """The fetch is being cancelled: nothing more is prepared, and nothing of former owners is forgotten."""
 
 
 def prepare(files: Iterable[RemoteFile], preparation: Preparation) -> Prepared:
@@ -171,7 +170,7 @@ def _create(file: RemoteFile, preparation: Preparation) -> StagedFile:
     staged = StagedFile.create(file, path, preparation.journal)
     if local is not None:
         with suppress(FileNotFoundError), local.open("rb") as source, staged.opened() as descriptor:
-            if clone(source.fileno(), descriptor):
+            if _is_listed(file, source.fileno()) and clone(source.fileno(), descriptor):
                 _take_as_it_is(staged)
     return staged
 
@@ -192,8 +191,22 @@ def _linked(file: RemoteFile, local: Path, path: Path, journal: Journal) -> Stag
     except OSError:
         return None
     staged = StagedFile(file, path, journal, borrowed=True)
+    with staged.opened() as descriptor:
+        listed = _is_listed(file, descriptor)
+    if not listed:
+        staged.close()
+        remove(base_of(path), path)
+        return None
     _take_as_it_is(staged)
     return staged
+
+
+def _is_listed(file: RemoteFile, descriptor: int) -> bool:
+    """Whether the local source's file that is open is the one that was listed. Its path may lead elsewhere by now.
+
+    A file without a validator is compared with its digest later.
+    """
+    return bool(file.digests) if file.validator is None else file.validator == mark(os.fstat(descriptor))
 
 
 def _take_as_it_is(staged: StagedFile) -> None:

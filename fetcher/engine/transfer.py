@@ -169,6 +169,7 @@ class Transfer:
                 await self._pull(assignment, incoming, cursor)
                 failures = 0
             except SourceError as error:
+                error.path = error.path or incoming.path
                 failures += 1
                 delay = self._failed(error, assignment, incoming, failures)
             except StoreError as error:
@@ -220,7 +221,10 @@ class Transfer:
 
     def _written(self, incoming: Incoming, written: Written) -> None:
         self.bytes_fetched += written.count
-        if self._gain.add(incoming.advanced(written.count)):
+        further = incoming.advanced(written.count)
+        if further:
+            incoming.violations.answered()
+        if self._gain.add(further):
             self._patience.progressed()
         self._emit(BytesReceived(incoming.path, written.count))
         if written.chunks:
@@ -238,6 +242,7 @@ class Transfer:
                 self._begin_anew(incoming)
                 return 0.0
             case Transient():
+                incoming.violations.failed(error)
                 self._count_restart(error, assignment, incoming)
                 delay = self._patience.delay(error, failures)
                 if isinstance(error, RateLimited):

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import Protocol
 
 import xxhash
 
 from fetcher.artifact import Digest, DigestAlgorithm
 from fetcher.errors import DigestUnavailable
 from fetcher.integrity import lanes
-
-
-class Hasher(Protocol):
-    def update(self, data: bytes | bytearray | memoryview, /) -> object: ...
-    def hexdigest(self) -> str: ...
+from fetcher.integrity.hasher import Hasher
 
 
 def new_hasher(algorithm: DigestAlgorithm, *, size: int | None, streams: int = 1) -> Hasher:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 
 from fetcher.artifact import ByteRange, Digest, RemoteFile
-from fetcher.integrity.digests import DigestCheck, Hasher, new_chunk_hasher
+from fetcher.integrity.digests import DigestCheck, new_chunk_hasher
+from fetcher.integrity.hasher import Hasher
 from fetcher.integrity.lanes import advance
 
 _MADV_POPULATE_READ = 22

@@ -13,12 +13,9 @@ import functools
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from fetcher.errors import DigestUnavailable
-
-if TYPE_CHECKING:
-    from fetcher.integrity.digests import Hasher
+from fetcher.integrity.hasher import Hasher
 
 try:
     from fetcher.integrity import _sha256

@@ -60,6 +60,11 @@ def look_alikes(paths: Iterable[str]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(names) for names in groups.values() if len(names) > 1)
 
 
+def folded(path: str) -> str:
+    """Equal for two paths that some filesystem may take for one."""
+    return "/".join(_folded(name) for name in path.split("/"))
+
+
 def _parents(path: str) -> Iterable[str]:
     while path := path.rpartition("/")[0]:
         yield path

@@ -29,6 +29,7 @@ from fetcher.errors import (
     BadResponse,
     ConfigurationError,
     ContentChanged,
+    FetchError,
     NotFound,
     Transient,
     Unauthorized,
@@ -251,8 +252,9 @@ async def _authorization(environ: Mapping[str, str]) -> tuple[dict[str, str], li
     if own := hub_credentials(environ):
         return {"Authorization": own}, ["HF_ENDPOINT"]
     token = await _on_daemon_thread(_find_token)
-    if authorization := _bearer(token):
-        return {"Authorization": authorization}, [token_origin(token)]
+    given_by = token_origin(token)
+    if authorization := _bearer(token, given_by):
+        return {"Authorization": authorization}, [given_by]
     return {}, []
 
 
@@ -301,19 +303,19 @@ def refuse_other_content(headers: Mapping[str, str], file: RemoteFile, commit: s
         raise ContentChanged(f"{file.path}: the Hub lists {file.size:,} bytes and links {int(size):,}", path=file.path)
 
 
-def _bearer(token: str) -> str | None:
+def _bearer(token: str, given_by: str) -> str | None:
     """The value of Authorization; None without a token. Raises ConfigurationError, which does not show it.
 
-    Quotes around it and a `Bearer` before it, as they get into secrets and .env files, are no part of it.
+    Quotes around it, a byte order mark or a `Bearer` before it, as they get into secrets and .env files, are no part of it.
     """
-    token = token.strip()
+    token = token.strip("\ufeff \t\r\n")
     while len(token) > 1 and token[0] == token[-1] and token[0] in "\"'":
         token = token[1:-1].strip()
     token = re.sub(r"^bearer(\s+|$)", "", token, flags=re.IGNORECASE)
     if not token:
         return None
     if not re.fullmatch(r"[!#-&(-~]+", token):
-        raise ConfigurationError("the Hub's token (HF_TOKEN or the token file) holds characters no token has")
+        raise ConfigurationError(f"the Hub's token (from {given_by}) holds characters that no token has; write it again")
     return f"Bearer {token}"
 
 
@@ -330,15 +332,19 @@ def _find_token() -> str:
         return (huggingface_hub.get_token() or "").strip()
     except PermissionError:
         if "HF_TOKEN_PATH" in os.environ:
-            raise
+            raise ConfigurationError(f"{token_origin('')} may not be read; check its owner and mode") from None
         # HOME is another user's, such as an image's /root for a pod with runAsUser: no token meant for this one is there.
         return ""
+    except IsADirectoryError:
+        raise ConfigurationError(f"{token_origin('')} is a directory; HF_TOKEN_PATH names the file in it") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{token_origin('')} is no UTF-8 text; write it again, e.g. by hf auth login") from None
 
 
 def token_origin(token: str) -> str:
     """Where `token`, which `_find_token` found, was given: the name of a variable, or the path of the token file."""
     for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        if os.environ.get(variable, "").strip() == token:
+        if token and os.environ.get(variable, "").strip() == token:
             return variable
     if "HF_OIDC_RESOURCE" in os.environ:
         return "HF_OIDC_RESOURCE"
@@ -365,6 +371,8 @@ async def _on_daemon_thread(call: Any) -> Any:
     def work() -> None:
         try:
             result, error = call(), None
+        except FetchError as caught:
+            result, error = None, caught
         except Exception as caught:  # noqa: BLE001 - it goes to the one who waits
             result, error = None, Unauthorized(f"the Hub's token can't be had: {type(caught).__name__}")
         loop.call_soon_threadsafe(settle, result, error)

@@ -26,6 +26,7 @@ from fetcher.errors import (
     UsageError,
     out_of_descriptors,
 )
+from fetcher.filesystem import mark
 from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.settings import Settings
 from fetcher.sources.addresses import meant_repository
@@ -81,7 +82,7 @@ class LocalSource:
         except OSError as error:
             raise _classified(error, path) from error
         try:
-            if file.validator is not None and _mark(os.fstat(descriptor)) != file.validator:
+            if file.validator is not None and mark(os.fstat(descriptor)) != file.validator:
                 raise ContentChanged(f"{file.path} changed since it was listed", path=file.path)
             yield LocalBody(descriptor, file, byte_range or ByteRange(0, file.size or 0))
         finally:
@@ -95,7 +96,7 @@ class LocalSource:
         try:
             status = self._path.stat()
             if stat.S_ISREG(status.st_mode):
-                return [RemoteFile(self._path.name, status.st_size, validator=_mark(status))]
+                return [RemoteFile(self._path.name, status.st_size, validator=mark(status))]
             if not stat.S_ISDIR(status.st_mode):
                 raise NotFound(f"{self._path} is neither a file nor a directory")
             return self._tree(stopping)
@@ -117,7 +118,7 @@ class LocalSource:
             digests: tuple[Digest, ...] = ()
             if known and (entry := known.file(relative)) and entry.size == status.st_size:
                 digests = entry.digests
-            files.append(RemoteFile(relative, status.st_size, digests, _mark(status)))
+            files.append(RemoteFile(relative, status.st_size, digests, mark(status)))
         if not files:
             raise NotFound(f"{self._path} holds no files")
         return files
@@ -136,7 +137,7 @@ class LocalBody:
 
     async def readinto(self, buffer: memoryview) -> int:
         if self._position == self._stop:
-            if _mark(os.fstat(self._descriptor)) != self._file.validator:
+            if mark(os.fstat(self._descriptor)) != self._file.validator:
                 raise ContentChanged(f"{self._file.path} changed while it was read", path=self._file.path)
             return 0
         count = await self._read(buffer[: self._stop - self._position])
@@ -200,10 +201,6 @@ def _regular_files(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
 
 def _raise(error: OSError) -> None:
     raise error
-
-
-def _mark(status: os.stat_result) -> str:
-    return f"{status.st_dev}-{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
 
 
 def _classified(error: OSError, path: Path) -> FetchError:

@@ -71,12 +71,14 @@ def _file(path: str, entry: Mapping[str, Any]) -> RemoteFile:
     if "lfs_sha256" in entry:
         facts["lfs_size"] = str(int(entry["lfs_size"]))
         digest = Digest("sha256", entry["lfs_sha256"])
+    if "xet_hash" in entry:
+        facts["xet_hash"] = str(entry["xet_hash"])
     return RemoteFile(path, int(entry["size"]), (digest,), facts=facts)
 
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as stream:
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as stream:  # a FIFO blocks nobody
             return stream.read(min(LARGEST, os.fstat(stream.fileno()).st_size))
     except OSError:
         raise Offline(

@@ -122,10 +122,9 @@ class WebSource:
             raise BadResponse(f"the server answers with status {answer.status} for {self._name}")
         refuse_encoded(headers)
         self._refuse_page(headers)
-        if answer.status == 200:
+        if answer.status == 200 or wanted is None:
+            check_whole(answer.status, headers, size=None)
             return RemoteFile(self._name, content_length(headers), self._digests, mark, ranges=False), None
-        if wanted is None:
-            raise BadResponse(f"the server answers a plain request for {self._name} with a part of it")
         try:
             sent, total = sent_part(headers, wanted=wanted)
         except RangesUnsupported:

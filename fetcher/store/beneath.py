@@ -23,7 +23,8 @@ from pathlib import Path, PurePath
 
 import xxhash
 
-from fetcher.filesystem import allow, fill, libc, sync_descriptor
+from fetcher.filesystem import allow, fill, first_names, sync_descriptor
+from fetcher.host.libc import libc
 
 _OPENAT2 = {"x86_64": 437, "aarch64": 437}.get(platform.machine())
 _NO_SYMLINKS, _BENEATH = 0x04, 0x08
@@ -72,6 +73,28 @@ def rename(source_base: Path, source: Path, target_base: Path, target: Path) -> 
         os.rename(name, new, src_dir_fd=above, dst_dir_fd=other)
 
 
+def link(base: Path, source: Path, target: Path) -> None:
+    """Make `target` another name of `source`, both below `base`. A link at `source` itself is not followed. Raises OSError."""
+    with parent(base, source) as (above, name), parent(base, target) as (other, new):
+        os.link(name, new, src_dir_fd=above, dst_dir_fd=other, follow_symlinks=False)
+
+
+def symlink(base: Path, path: Path, text: str) -> None:
+    """A symbolic link at `path`, which leads to `text`. Only another symbolic link is replaced, in one step.
+
+    Raises FileExistsError where anything else has that name, and OSError.
+    """
+    with parent(base, path) as (above, name):
+        with suppress(FileExistsError):
+            os.symlink(text, name, dir_fd=above)
+            return
+        if not stat.S_ISLNK(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        draft = _draft()
+        os.symlink(text, draft, dir_fd=above)
+        os.rename(draft, name, src_dir_fd=above, dst_dir_fd=above)
+
+
 def remove(base: Path, path: Path) -> None:
     """Remove a file or a link, if there is one. Raises OSError."""
     with suppress(FileNotFoundError), parent(base, path) as (above, name):
@@ -86,7 +109,7 @@ def remove_directory(base: Path, path: Path) -> None:
 
 def remove_tree(base: Path, path: Path) -> None:
     """Best effort. Links are removed, not followed."""
-    with suppress(OSError), parent(base, path) as (above, name):
+    with suppress(OSError, RecursionError), parent(base, path) as (above, name):
         shutil.rmtree(name, ignore_errors=True, dir_fd=above)
 
 
@@ -180,10 +203,11 @@ class Fence:
 
     def restore(self, paths: Iterable[Path]) -> None:
         """Put those of the staged `paths` back that a kill left on their way to their places."""
-        present = {name for name in os.listdir(self._data) if name.startswith(_PLACING)}
-        for path in paths if present else ():
-            if (flat := self._placing(path)) in present:
-                rename(self._base, self._data / flat, self._base, path)
+        if not first_names(self._data, _PLACING, limit=1):
+            return
+        for path in paths:
+            with suppress(FileNotFoundError):
+                rename(self._base, self._data / self._placing(path), self._base, path)
 
     def _placing(self, path: Path) -> str:
         return _PLACING + xxhash.xxh3_128_hexdigest(os.fsencode(path.relative_to(self._data)))

@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -63,6 +64,9 @@ class HubCache:
 
     def location(self, manifest: Manifest) -> Path:
         return self._repository / "snapshots" / PurePosixPath(manifest.revision or "").name
+
+    def survey(self, paths: Collection[str]) -> None:
+        """A commit names its files, and blobs have their digests for names: nobody else's file is in the way."""
 
     def existing(self, file: RemoteFile) -> Path | None:
         blob = self._blob(file)

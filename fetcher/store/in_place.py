@@ -9,14 +9,15 @@
     5  the manifest is renamed into place, and the directory synced
 
 So every visible file is verified, and no config.json, index or manifest is visible unless all weights of its revision are.
-Foreign files are never deleted, nor those that another artifact's manifest in the same directory lists. Killed in between,
+Foreign files are never deleted, nor those that another artifact's manifest in the same directory lists; nor are they replaced
+by a file whose name the filesystem takes for theirs. Killed in between,
 the sealed manifest in staging says which files are already in place.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -25,9 +26,10 @@ from fetcher.artifact import Listing, RemoteFile
 from fetcher.filesystem import file_mode
 from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
 from fetcher.store.beneath import Fence, make_directories, remove_directory, sync
-from fetcher.store.layout import Root
+from fetcher.store.layout import Root, base_of_destination
 from fetcher.store.lease import Lease
 from fetcher.store.placement import Step
+from fetcher.store.spelling import in_the_way, refuse_somebody_elses, same_entries, spelled_otherwise
 
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".ckpt", ".onnx", ".msgpack", ".h5", ".npz", ".tensors")
 _ANNOUNCEMENTS = ("config.json", "model_index.json", "params.json")
@@ -60,6 +62,9 @@ class InPlace:
         """`beside`: the key under which its manifest lies beside those of other artifacts in the directory; without one the
         directory is the artifact's own."""
         self._directory = directory
+        self._base = base_of_destination(directory)
+        self._respelled: frozenset[str] = frozenset()
+        self._making_way: set[str] = set()
         self._root = staged_in or Root(directory)
         self._manifest = Root(directory).manifests / f"{beside}.json" if beside else directory / RELATIVE_PATH
         self._record = self._manifest.with_suffix(_RECORD)
@@ -83,9 +88,22 @@ class InPlace:
     def location(self, manifest: Manifest) -> Path:
         return self._directory
 
+    def survey(self, paths: Collection[str]) -> None:
+        """What we placed here under another spelling makes way, everything else of another spelling is not ours."""
+        former = {file.path for each in self._manifests() for file in each.files}
+        others = {file.path for manifest in self._others().values() for file in manifest.files}
+        found = spelled_otherwise(self._base, self._directory, paths)
+        refuse_somebody_elses(found, self._directory, placed=former | others, former=former)
+        gone = former.difference(paths, others)
+        same = same_entries(self._directory, gone, paths)
+        self._respelled = frozenset(same)
+        self._making_way = {*same.values(), *in_the_way(gone, paths)}
+
     def existing(self, file: RemoteFile) -> Path | None:
         # A file that announces the model is withdrawn before weights change, so it is fetched again: it is small.
         path = self._directory / file.path
+        if file.path in self._respelled:
+            return None  # it has to get its new name
         return path if rank(file.path) < 2 and path.is_file() and not path.is_symlink() else None
 
     def reuse(self, file: RemoteFile, previous: ManifestFile, lease: Lease) -> bool:
@@ -95,8 +113,9 @@ class InPlace:
     def place(self, lease: Lease, manifest: Manifest, listing: Listing, step: Step) -> Path:
         lease.check()
         step("sealed")
-        fence = Fence(self._root.path, lease.data)
+        fence = Fence(base_of_destination(self._root.path), lease.data)
         with lease.fenced():
+            self.survey([file.path for file in manifest.files])
             known = self._withdraw(manifest, lease, fence, step)
             for group in range(4):
                 self._move(lease, fence, [file.path for file in manifest.files if rank(file.path) == group], step)
@@ -104,14 +123,14 @@ class InPlace:
             self._delete(fence, known - listed)
             step("former files deleted")
             lease.prepare_to_place()
-            make_directories(self._directory, self._manifest.parent)
-            fence.place(lease.data / RELATIVE_PATH, self._directory, self._manifest)
-            sync(self._directory, self._manifest.parent)
+            make_directories(self._base, self._manifest.parent)
+            fence.place(lease.data / RELATIVE_PATH, self._base, self._manifest)
+            sync(self._base, self._manifest.parent)
             step("manifest placed")
-            fence.doom(self._directory, self._record)
+            fence.doom(self._base, self._record)
         lease.dissolve()
         with suppress(OSError):
-            remove_directory(self._root.path, self._root.staging)
+            remove_directory(base_of_destination(self._root.path), self._root.staging)
         return self._directory
 
     def _withdraw(self, manifest: Manifest, lease: Lease, fence: Fence, step: Step) -> set[str]:
@@ -119,28 +138,34 @@ class InPlace:
 
         The record of those paths outlives a kill, so that a later run of whatever revision can still remove them.
         """
-        make_directories(self._directory, self._record.parent)
-        manifests = (Manifest.read(self._record), self.present(), manifest)
-        known = {file.path: file for each in manifests if each for file in each.files}
+        make_directories(self._base, self._record.parent)
+        known = {file.path: file for each in (*self._manifests(), manifest) for file in each.files}
         whole = replace(manifest, files=tuple(known.values()))
-        fence.replace_file(self._directory, self._record, whole.to_bytes(), mode=file_mode(self._record.parent))
+        fence.replace_file(self._base, self._record, whole.to_bytes(), mode=file_mode(self._record.parent))
         step("former files noted")
         lease.check()
-        fence.doom(self._directory, self._manifest)
+        fence.doom(self._base, self._manifest)
         for place, other in self._others().items():
             if _contradict(manifest, other):
                 record = place.with_suffix(_RECORD)
-                fence.replace_file(self._directory, record, other.to_bytes(), mode=file_mode(place.parent))
-                fence.doom(self._directory, place)
-                sync(self._directory, place.parent)
-        sync(self._directory, self._record.parent)
+                fence.replace_file(self._base, record, other.to_bytes(), mode=file_mode(place.parent))
+                fence.doom(self._base, place)
+                sync(self._base, place.parent)
+        sync(self._base, self._record.parent)
         step("manifest withdrawn")
         for path in sorted(path for path in known if rank(path) >= 2):
             lease.check()
-            _doom(fence, self._directory, path)
+            _doom(fence, self._base, self._directory / path)
+        # A file has to go before a directory of its name can come, and what is placed under a new spelling would be deleted
+        # with the former one.
+        self._delete(fence, self._making_way)
         self._sync(known)
         step("announcements withdrawn")
-        return set(known)
+        return set(known) - self._making_way
+
+    def _manifests(self) -> list[Manifest]:
+        """Of what may be ours here: the record of former files, and the present manifest."""
+        return [each for each in (Manifest.read(self._record), self.present()) if each is not None]
 
     def _others(self) -> dict[Path, Manifest]:
         """The manifests of other artifacts in this directory, by their paths."""
@@ -154,17 +179,17 @@ class InPlace:
             lease.keep()
             staged = lease.data / path
             if staged.exists():
-                make_directories(self._directory, (self._directory / path).parent)
-                fence.place(staged, self._directory, self._directory / path)
+                make_directories(self._base, (self._directory / path).parent)
+                fence.place(staged, self._base, self._directory / path)
                 step(f"placed {path}")
         self._sync(paths)
 
     def _delete(self, fence: Fence, paths: Iterable[str]) -> None:
         for path in paths:
-            _doom(fence, self._directory, path)
-            if (parent := (self._directory / path).parent) != self._directory:
-                with suppress(OSError):  # not empty
-                    remove_directory(self._directory, parent)
+            _doom(fence, self._base, self._directory / path)
+            with suppress(OSError):  # not empty
+                for above in PurePosixPath(path).parents[:-1]:
+                    remove_directory(self._base, self._directory / above)
 
     def _sync(self, paths: Iterable[str]) -> None:
         """Every directory that holds one of `paths`, deepest first, and all above it."""
@@ -173,13 +198,13 @@ class InPlace:
             directories.update(self._directory / parent for parent in PurePosixPath(path).parents)
         for directory in sorted(directories, key=lambda each: len(each.parts), reverse=True):
             if directory.is_dir():
-                sync(self._directory, directory)
+                sync(self._base, directory)
 
 
-def _doom(fence: Fence, directory: Path, path: str) -> None:
+def _doom(fence: Fence, base: Path, path: Path) -> None:
     """Remove what we placed at `path`. Where a link or a file is in the place of one of its directories, it is not ours."""
     try:
-        fence.doom(directory, directory / path)
+        fence.doom(base, path)
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENOTDIR, errno.EISDIR):
             raise

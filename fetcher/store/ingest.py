@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fetcher.artifact import CHUNK_SIZE, ByteRange, RemoteFile
 from fetcher.filesystem import allow, file_mode, reserve
-from fetcher.integrity.digests import Hasher
+from fetcher.integrity.hasher import Hasher
 from fetcher.manifest import ManifestFile
 from fetcher.planning.ranges import chunk_count, chunk_range
 from fetcher.store.beneath import open_beneath, parent, remove

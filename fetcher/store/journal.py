@@ -170,8 +170,11 @@ def _encode(record: list[Any]) -> bytes:
 
 
 def _decode(line: bytes) -> Any:
-    """The record; None for a line that is torn or damaged."""
+    """The record; None for a line that is torn, damaged, or no journal's although its checksum is right."""
     checksum, _, text = line.partition(b" ")
     if not text or xxhash.xxh3_64_hexdigest(text).encode() != checksum:
         return None
-    return json.loads(text)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

@@ -7,12 +7,13 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
 from fetcher.artifact import Listing, RemoteFile
 from fetcher.errors import NewerFormat
-from fetcher.filesystem import clone, exchange, file_mode, sync_directory
+from fetcher.filesystem import clone, exchange, file_mode, first_names, sync_directory
 from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
 from fetcher.store.beneath import make_directories, remove_directory, remove_tree, rename
 from fetcher.store.in_place import InPlace
@@ -53,6 +54,9 @@ class Keyed:
     def location(self, manifest: Manifest) -> Path:
         return self._final
 
+    def survey(self, paths: Collection[str]) -> None:
+        """It is built in a directory of its own: nobody else's file is in the way."""
+
     def existing(self, file: RemoteFile) -> Path | None:
         return None
 
@@ -78,7 +82,8 @@ class Keyed:
             self._swap(lease, replaced, step)
             return self._final
         try:
-            rename(self._root.path, lease.data, self._root.path, self._final)
+            with lease.fenced():
+                rename(self._root.path, lease.data, self._root.path, self._final)
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY, errno.EXDEV):
                 # Somebody filled it meanwhile, with files that are not ours to remove.
@@ -91,7 +96,9 @@ class Keyed:
         return self._final
 
     def _exchange(self, lease: Lease, replaced: Manifest, step: Step) -> bool:
-        if not exchange(lease.data, self._final):
+        with lease.fenced():
+            exchanged = exchange(lease.data, self._final)
+        if not exchanged:
             return False
         step("exchanged")
         sync_directory(self._root.path)
@@ -104,7 +111,8 @@ class Keyed:
         """Two renames, announced by a name under `ready`, by which any later command completes them (`finish_swaps`)."""
         name = self._root.old_name(self._key, replaced.revision).name
         make_directories(self._root.path, self._root.ready)
-        rename(self._root.path, lease.data, self._root.path, self._root.ready / name)
+        with lease.fenced():
+            rename(self._root.path, lease.data, self._root.path, self._root.ready / name)
         sync_directory(self._root.ready)
         step("ready")
         _swap_in(self._root, name, step)
@@ -115,7 +123,7 @@ def finish_swaps(root: Path) -> None:
     """Complete swaps that a killed process began. Cheap when there are none; safe to race."""
     layout = Root(root)
     with suppress(OSError):
-        for name in sorted(os.listdir(layout.ready)):
+        for name in sorted(first_names(layout.ready)):
             with suppress(NewerFormat):  # the swap of a later version is for that one to finish
                 if Manifest.read(layout.ready / name / RELATIVE_PATH) is not None:
                     _swap_in(layout, name, lambda _: None)
@@ -145,16 +153,24 @@ def finish_exchanges(root: Path) -> None:
     manifest that is newer than the one in place was sealed and not placed yet; whoever takes the lease over continues it.
     """
     layout = Root(root)
-    for place in layout.staging.glob("*/data.*"):
-        with suppress(OSError, NewerFormat):
-            if set(os.listdir(place.parent)) != {place.name}:
-                continue  # with a journal or a sign it is still being built
-            staged, published = place / RELATIVE_PATH, layout.path / place.parent.name / RELATIVE_PATH
-            if os.lstat(staged).st_mtime_ns >= os.lstat(published).st_mtime_ns:
-                continue
-            if (replaced := Manifest.read(staged)) is not None:
-                _move_away(layout, place.parent.name, place, replaced)
-                remove_directory(layout.path, place.parent)
+    with suppress(OSError):
+        for key in first_names(layout.staging):
+            with suppress(OSError, NewerFormat):
+                _finish_exchange(layout, key)
+
+
+def _finish_exchange(layout: Root, key: str) -> None:
+    directory = layout.staging / key
+    names = first_names(directory, limit=2)
+    if len(names) != 1 or not names[0].startswith("data."):
+        return  # with a journal or a sign it is still being built
+    (name,) = names
+    staged, published = directory / name / RELATIVE_PATH, layout.path / key / RELATIVE_PATH
+    if os.lstat(staged).st_mtime_ns >= os.lstat(published).st_mtime_ns:
+        return
+    if (replaced := Manifest.read(staged)) is not None:
+        _move_away(layout, key, directory / name, replaced)
+        remove_directory(layout.path, directory)
 
 
 def _move_away(layout: Root, key: str, replaced: Path, manifest: Manifest) -> None:

@@ -25,6 +25,7 @@ from fetcher.filesystem import allow, file_mode
 from fetcher.store.beneath import Fence, make_directories, open_beneath
 
 PRIVATE = ".fetcher"
+_STAGING, _ARCHIVE = (PRIVATE, "staging"), (PRIVATE, "archive")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +80,32 @@ class Root:
 
 def fence_of(staged: Path) -> Fence:
     """The fence of the lease whose data directory holds the file `staged`. Outside of a root's staging, of its directory."""
-    base = base_of(staged)
-    if base == staged.parent:
-        return Fence(base.parent, base)
-    data = staged.relative_to(base).parts[:4]  # .fetcher/staging/<key>/data.<owner>
-    return Fence(base, base.joinpath(*data))
+    base, parts = base_of(staged), staged.parts
+    # The last one: the root may lie in the private directory of another.
+    for index in reversed(range(len(parts) - 4)):
+        if parts[index : index + 2] == _STAGING:
+            return Fence(base, Path(*parts[: index + 4]))  # .fetcher/staging/<key>/data.<owner>
+    return Fence(base.parent, base)
 
 
 def base_of(path: Path) -> Path:
-    """The directory below which no link on the way to `path` is followed: the root whose staging `path` lies in.
+    """The directory below which no link on the way to `path` is followed: the root whose staging or archive `path` lies in.
 
-    A path that lies in no root's staging has its own directory for a base.
+    A path that lies in neither has its own directory for a base.
     """
+    return _root_around(path) or path.parent
+
+
+def base_of_destination(directory: Path) -> Path:
+    """The directory below which no link is followed when an artifact is placed in `directory`: itself, unless it lies in the
+    staging or the archive of another root."""
+    return _root_around(directory) or directory
+
+
+def _root_around(path: Path) -> Path | None:
+    """The outermost root that holds `path` in a directory of its own."""
     parts = path.parts
     for index in range(len(parts) - 1):
-        if parts[index : index + 2] == (PRIVATE, "staging"):
+        if parts[index : index + 2] in (_STAGING, _ARCHIVE):
             return Path(*parts[:index])
-    return path.parent
+    return None

@@ -4,7 +4,7 @@
 
     staging/<name>/
         data.<owner>/       what is being built; whoever's name it bears owns the lease
-        lease.<owner>       a counter that its owner raises every few seconds, and its progress
+        lease.<owner>       its sign: a counter that its owner raises every few seconds, and its progress
         journal.<owner>     which chunks are written
 
 Acquire: build the directory aside and rename it onto `staging/<name>`, which fails unless that is absent or empty. Take over:
@@ -22,18 +22,18 @@ import errno
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from fetcher.errors import LeaseLost
-from fetcher.filesystem import network_filesystem, sync_directory
+from fetcher.filesystem import MOST_NAMES, first_names, network_filesystem, sync_directory
 from fetcher.store.beneath import make_directories, remove, remove_directory, remove_tree, rename
 from fetcher.store.layout import base_of
 from fetcher.store.owner import Owner
-from fetcher.store.sign import Sign, given_up, parse_sign, read_sign
+from fetcher.store.sign import Sign, check_sign, given_up, parse_sign, read_sign
 
 RENEW_EVERY = 2.0
 """Seconds. Well below half of the shortest patience below, so that a few lost renewals are harmless."""
@@ -193,7 +193,8 @@ class Lease:
         try:
             self._sign.write(fields)
         except FileNotFoundError:
-            self._lose("another process took over the lease")
+            self._still_mine()
+            self._lose(f"lease.{self.owner} was removed or replaced, by which this process shows life")
 
 
 def acquire(staging: Path, name: str, *, stale: float, clock: Callable[[], float] = monotonic) -> Lease | None:
@@ -227,28 +228,34 @@ def acquire(staging: Path, name: str, *, stale: float, clock: Callable[[], float
 def observe(directory: Path) -> Observation | None:
     """Who holds the lease now; None when it is free."""
     try:
-        names = os.listdir(directory)
+        names = first_names(directory, "data.", limit=1) or first_names(directory)
     except FileNotFoundError:
         return None
     if not names:
         return None
     owner = next((name.removeprefix("data.") for name in names if name.startswith("data.")), None)
     if owner is None:
-        # Left by an interrupted removal, whose owner's sign may show that it is dead, or by hand.
-        owners = {name.partition(".")[2] for name in names if name.startswith(("lease.", "journal."))}
-        dead = bool(owners) and all(_dead(each, directory / f"lease.{each}") for each in owners)
-        return Observation(None, b"\0".join(sorted(os.fsencode(name) for name in names)), abandoned=dead)
+        return _observe_shell(directory, names)
     path = directory / f"lease.{owner}"
     sign = read_sign(path)
     fields = parse_sign(sign)
     return Observation(owner, sign, fields.get("fetched"), fields.get("total"), abandoned=_closed(owner, path, fields))
 
 
+def _observe_shell(directory: Path, names: Iterable[str]) -> Observation:
+    """Left by an interrupted removal, whose owner's sign may show that it is dead, or by hand."""
+    owners = {name.partition(".")[2] for name in names if name.startswith(("lease.", "journal."))}
+    dead = bool(owners) and all(_dead(each, directory / f"lease.{each}") for each in owners)
+    return Observation(None, b"\0".join(sorted(os.fsencode(name) for name in names)), abandoned=dead)
+
+
 def take_over(directory: Path, seen: Observation, *, stale: float, clock: Callable[[], float] = monotonic) -> Lease | None:
-    """Continue what `seen.owner` left; None when somebody else was faster. Raises OSError."""
+    """Continue what `seen.owner` left; None when somebody else was faster. Raises OSError, and NewerFormat for what a later
+    version left: it is for that one to continue."""
     if seen.owner is None:
         _clear_shell(directory)
         return None
+    check_sign(seen.sign, what=str(directory / f"lease.{seen.owner}"))
     owner = _new_owner()
     mine = directory / f"data.{owner}"
     try:
@@ -259,7 +266,8 @@ def take_over(directory: Path, seen: Observation, *, stale: float, clock: Callab
             return None
     formers = _formers(directory, seen.owner, str(owner))
     signs = {former: directory / f"lease.{former}" for former in formers}
-    trusted = all(_closed(former, path, parse_sign(read_sign(path))) for former, path in signs.items())
+    known = len(formers) < MOST_NAMES  # else there may be more
+    trusted = known and all(_closed(former, path, parse_sign(read_sign(path))) for former, path in signs.items())
     try:
         sign = Sign.create(directory / f"lease.{owner}")
     except BaseException:
@@ -277,11 +285,8 @@ def _new_owner() -> Owner:
 def _formers(directory: Path, last: str, mine: str) -> tuple[str, ...]:
     # A takeover that was itself cut short leaves the signs of those before it: all of them must be trusted.
     names = {last}
-    for name in os.listdir(directory):
-        kind, _, owner = name.partition(".")
-        if kind in ("lease", "journal") and owner != mine:
-            names.add(owner)
-    return tuple(sorted(names))
+    names |= {name.partition(".")[2] for name in first_names(directory, "lease.", "journal.")}
+    return tuple(sorted(names - {mine}))
 
 
 def _closed(former: str, sign: Path, fields: Mapping[str, Any]) -> bool:
@@ -300,9 +305,8 @@ def _dead(name: str, sign: Path) -> bool:
 
 def _clear_shell(directory: Path) -> None:
     """A directory without `data.*`, left by hand or by an interrupted removal: make it acquirable."""
-    for name in os.listdir(directory):
-        if name.startswith(("lease.", "journal.")):
-            remove(base_of(directory), directory / name)
+    for name in first_names(directory, "lease.", "journal."):
+        remove(base_of(directory), directory / name)
     with suppress(OSError):
         remove_directory(base_of(directory), directory)
 
@@ -310,9 +314,8 @@ def _clear_shell(directory: Path) -> None:
 def _clear_drafts(staging: Path) -> None:
     """Drafts of those who died in the middle of `acquire`. Empty but for a sign; best effort."""
     with suppress(OSError):
-        for draft in [name for name in os.listdir(staging) if name.startswith("tmp.")]:
+        for draft in first_names(staging, "tmp."):
             with suppress(FileNotFoundError):  # its owner has just renamed or removed it
-                names = os.listdir(staging / draft)
-                owners = [name.removeprefix("data.") for name in names if name.startswith("data.")]
+                owners = [name.removeprefix("data.") for name in first_names(staging / draft, "data.")]
                 if owners and all(_dead(owner, staging / draft / f"lease.{owner}") for owner in owners):
                     remove_tree(base_of(staging / draft), staging / draft)

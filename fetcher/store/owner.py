@@ -74,11 +74,11 @@ _LARGEST_PID = 1 << 22
 def _start_time(pid: int) -> int | None:
     """Clock ticks since boot at which `pid` started; `_GONE` for a zombie; None when /proc won't tell (hidepid)."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        line = Path(f"/proc/{pid}/stat").read_bytes()  # a process may give itself a name in any encoding, or in none
     except OSError:
         return None
-    fields = text.rpartition(")")[2].split()
-    return _GONE if fields[0] in ("Z", "X") else int(fields[19])
+    fields = line.rpartition(b")")[2].split()
+    return _GONE if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
 @cache

@@ -9,12 +9,11 @@ Errors are not raised here: the same error is reported to fsync (errseq, Linux 4
 
 from __future__ import annotations
 
-import ctypes
 import os
 from contextlib import suppress
 
 from fetcher.artifact import ByteRange
-from fetcher.filesystem import libc
+from fetcher.host.libc import libc
 
 _WAIT_BEFORE, _WRITE, _WAIT_AFTER = 1, 2, 4
 
@@ -36,6 +35,4 @@ def drop(descriptor: int, part: ByteRange) -> None:
 
 
 def _sync_file_range(descriptor: int, part: ByteRange, flags: int) -> None:
-    call = libc().sync_file_range
-    call.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
-    call(descriptor, part.start, len(part), flags)
+    libc().sync_file_range(descriptor, part.start, len(part), flags)

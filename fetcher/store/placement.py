@@ -7,7 +7,7 @@ in an order such that a kill between any two steps leaves nothing unverified vis
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Protocol
 
@@ -37,6 +37,11 @@ class Placement(Protocol):
 
     def location(self, manifest: Manifest) -> Path:
         """The directory that holds the files of `manifest`: what is printed."""
+        ...
+
+    def survey(self, paths: Collection[str]) -> None:
+        """Look at what stands where `paths` will. Raises CannotWrite for somebody else's file of which the filesystem takes the
+        name for one of them, so that it would be replaced; and OSError."""
         ...
 
     def existing(self, file: RemoteFile) -> Path | None:

@@ -3,10 +3,17 @@
 What the lock proves is a death, never a right: where the file lies on a filesystem of this very kernel, an owner that had
 locked it and holds the lock no longer has no descriptor left, whichever PID namespace it was in. So a container that was killed
 and is started again goes on at once. On a network, or FUSE, no lock is trusted, nor missed.
+
+The lock is on an inode, and names can change. So a sign says which inode it is: a copy that was put in its place proves
+nothing, and its owner notices that it no longer writes to the file it had locked.
+
+Signs have a format number. A waiter only compares bytes, so it waits for an owner of any version; it does not take over from a
+later one whose sign it can't read. Signs without a number are of format 1.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -15,12 +22,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from fetcher import __version__
+from fetcher.errors import NewerFormat
 from fetcher.filesystem import allow, file_mode, of_this_kernel, write_all
+from fetcher.records import check_format
 from fetcher.store.beneath import open_beneath, read_beneath, remove
 from fetcher.store.layout import base_of
 
+FORMAT_VERSION = 1
 _LARGEST = 4096
-"""Bytes of a sign that are read: ours have 161."""
+"""Bytes of a sign that are read: ours have 257."""
+_LENGTH = 256
+"""Bytes that a sign is filled up to, with room for numbers of 20 digits: a shorter text must not leave the end of a longer."""
 
 
 class Sign:
@@ -28,6 +41,7 @@ class Sign:
 
     def __init__(self, path: Path, descriptor: int, *, locked: bool) -> None:
         self._path = path
+        self._status = os.fstat(descriptor)
         self._descriptor: int | None = descriptor
         self._locked = locked
 
@@ -55,9 +69,17 @@ class Sign:
         self._path = path
 
     def write(self, fields: Mapping[str, object]) -> None:
-        """Raises FileNotFoundError when somebody removed it: a former owner must not bring its file back."""
-        descriptor = open_beneath(base_of(self._path), self._path, os.O_WRONLY)
+        """Raises FileNotFoundError when somebody removed or replaced it: a former owner must not bring its file back."""
+        replaced = FileNotFoundError(errno.ENOENT, "another file is in the place of the sign", str(self._path))
         try:
+            descriptor = open_beneath(base_of(self._path), self._path, os.O_WRONLY)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise replaced from error
+            raise
+        try:
+            if self._locked and not os.path.samestat(self._status, os.fstat(descriptor)):
+                raise replaced
             os.pwrite(descriptor, self._text(fields), 0)
         finally:
             os.close(descriptor)
@@ -72,7 +94,8 @@ class Sign:
             self._descriptor = None
 
     def _text(self, fields: Mapping[str, object]) -> bytes:
-        return json.dumps({**fields, "locked": self._locked}).encode().ljust(160) + b"\n"
+        document = {"format_version": FORMAT_VERSION, "version": __version__, **fields, "locked": self._locked}
+        return json.dumps({**document, "inode": self._status.st_ino}).encode().ljust(_LENGTH) + b"\n"
 
 
 def read_sign(path: Path) -> bytes:
@@ -84,6 +107,21 @@ def read_sign(path: Path) -> bytes:
 
 
 def parse_sign(sign: bytes) -> dict[str, Any]:
+    """What it says; nothing where it is damaged, or of a later version."""
+    try:
+        check_sign(sign, what="")
+    except NewerFormat:
+        return {}
+    return _fields(sign)
+
+
+def check_sign(sign: bytes, *, what: str) -> None:
+    """Raises NewerFormat for the sign of a later version. `what` is its path."""
+    with suppress(ValueError):  # a damaged one is nobody's
+        check_format({"format_version": 1, **_fields(sign)}, newest=FORMAT_VERSION, what=what)
+
+
+def _fields(sign: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(sign)
     except (ValueError, RecursionError):
@@ -93,12 +131,14 @@ def parse_sign(sign: bytes) -> dict[str, Any]:
 
 def given_up(path: Path) -> bool:
     """Whether the owner, a process of this kernel, had locked its sign and has closed everything since."""
-    if not parse_sign(read_sign(path)).get("locked"):
+    fields = parse_sign(read_sign(path))
+    if not fields.get("locked"):
         return False
     with suppress(OSError):
         descriptor = open_beneath(base_of(path), path, os.O_RDONLY)
         try:
-            return _lock(descriptor, fcntl.LOCK_SH)
+            inode = os.fstat(descriptor).st_ino
+            return fields.get("inode", inode) == inode and _lock(descriptor, fcntl.LOCK_SH)
         finally:
             os.close(descriptor)
     return False

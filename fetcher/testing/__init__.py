@@ -2,7 +2,7 @@
 
 ::
 
-    origin          Origin: a Hub and a CDN on loopback; also `python -m fetcher.testing.origin DIR`
+    origin          Origin: a Hub and a CDN on loopback; also `python -m fetcher.testing DIR`
     faults          Fault and Faults: which requests go wrong
     effects         ... by another response: status, redirect, lying heads, wrong bytes
     listings        ... by a hostile listing

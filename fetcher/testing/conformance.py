@@ -30,11 +30,11 @@ from typing import ClassVar, TypeVar
 import pytest
 
 from fetcher.artifact import ByteRange, Digest, Listing, RemoteFile
-from fetcher.errors import ContentChanged, FetchError, NotFound, Refused, SourceError, Transient
+from fetcher.errors import BadResponse, ContentChanged, FetchError, NotFound, Refused, SourceError, Transient
 from fetcher.sources.base import Source
 from fetcher.testing.checkpoint import random_bytes
-from fetcher.testing.effects import Header, Status
-from fetcher.testing.faults import Fault, Faults
+from fetcher.testing.effects import Header, LongBody, Status, WrongContentRange
+from fetcher.testing.faults import Effect, Fault, Faults
 from fetcher.testing.interruptions import Stall
 
 T = TypeVar("T")
@@ -291,6 +291,17 @@ class SourceConformance:
             _faults_of(faults).add(Fault(Status(status), every=2))
             listing = await source.list(await again_at_once(source.resolve), again_at_once)
         assert sorted(file.path for file in listing.files) == sorted(self.files)
+
+    @pytest.mark.parametrize("effect", [WrongContentRange(shift=7), LongBody(100)], ids=["another range", "a longer body"])
+    async def test_an_answer_that_breaks_the_protocol_is_said_to_do_so(
+        self, make_source: MakeSource, faults: Faults | None, effect: Effect
+    ) -> None:
+        """As BadResponse, which the engine gives up within seconds, with what was asked for."""
+        async with aclosing(make_source(self.files)) as source:
+            file = self.file_in(await listing_of(source))
+            _faults_of(faults).add(Fault(effect))
+            with pytest.raises(BadResponse, match="bytes=1000-1999 was asked for"):
+                await read(source, file, ByteRange(1000, 2000))
 
     async def test_what_the_server_says_of_its_error_is_said(self, make_source: MakeSource, faults: Faults | None) -> None:
         async with aclosing(make_source(self.files)) as source:

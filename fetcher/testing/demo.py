@@ -72,7 +72,7 @@ def _served(scratch: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """A generated checkpoint, served by an origin on loopback until the block ends."""
     _say(f"Origin: a Hub on loopback that serves {SHARDS} shards of {size(SHARD_SIZE)}")
     published = make_checkpoint(scratch / "published", shards=SHARDS, shard_size=SHARD_SIZE)
-    command = [sys.executable, "-m", "fetcher.testing.origin", str(published), "--repo", "demo/model"]
+    command = [sys.executable, "-m", "fetcher.testing", str(published), "--repo", "demo/model"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as origin:  # noqa: S603 - our own module
         try:
             said = json.loads(origin.stdout.readline() if origin.stdout else "")

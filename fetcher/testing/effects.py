@@ -132,6 +132,28 @@ class WrongContentRange(PartEffect):
 
 
 @dataclass(frozen=True, slots=True)
+class LongBody(PartEffect):
+    """`extra` bytes more than asked for, under a Content-Length that says so and a Content-Range that does not."""
+
+    extra: int
+
+    def alter(self, request: Request, response: Response) -> Response:
+        return replace(response, body=body_of(response.body.read() + bytes(self.extra)))
+
+
+@dataclass(frozen=True, slots=True)
+class UnaskedPart(ContentEffect):
+    """206 for what was asked for as a whole; Content-Range names all of it."""
+
+    def applies(self, request: Request, response: Response) -> bool:
+        return ContentEffect.applies(self, request, response) and response.status == 200
+
+    def alter(self, request: Request, response: Response) -> Response:
+        size = response.body.content.size
+        return replace(response, status=206).with_header("Content-Range", f"bytes 0-{size - 1}/{size}")
+
+
+@dataclass(frozen=True, slots=True)
 class WrongBody(PartEffect):
     """The right head with bytes that lie `shift` bytes further on in the file, as far as it goes."""
 

@@ -7,13 +7,16 @@
     GET /api/{models,datasets}/{repo}/tree/{rev}[/{path}]    the listing, page by page
     GET|HEAD [/datasets]/{repo}/resolve/{rev}/{path}         a plain file, or a redirect to the CDN
     GET|HEAD /api/resolve-cache{...}                         plain files again, with `resolve_cache`
+
+All of it lies below `prefix`, as at a mirror within a repository manager.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from fetcher.testing.content import Content, body_of
@@ -21,12 +24,19 @@ from fetcher.testing.exchange import Request, Response, serve_content
 from fetcher.testing.repository import Commit, Repository
 from fetcher.testing.signing import Signer
 
+UPSTREAM = "https://huggingface.co"
+Addresses = Literal["absolute", "relative", "upstream", "without prefix"]
+"""How a mirror writes addresses of its own: with its host; as a path; as its upstream sent them; as a path, its prefix
+forgotten."""
 _ACTIONS = ("revision", "refs", "tree", "resolve")
 
 
 @dataclass(slots=True)
 class Hub:
-    """Both endpoints are known only once the servers listen. `blobs` are what the CDN serves, by SHA-256."""
+    """Both endpoints are known only once the servers listen. `blobs` are what the CDN serves, by SHA-256.
+
+    `addresses` None: pages by absolute addresses, the resolve cache by relative ones, as the Hub does.
+    """
 
     signer: Signer
     tokens: set[str]
@@ -35,10 +45,17 @@ class Hub:
     resolve_cache: bool
     endpoint: Callable[[], str]
     cdn_endpoint: Callable[[], str]
+    prefix: str = ""
+    addresses: Addresses | None = None
     blobs: dict[str, Content] = field(default_factory=dict)
     repositories: dict[tuple[str, str], Repository] = field(default_factory=dict)
 
     def answer(self, request: Request) -> Response:
+        if not request.target.startswith(f"{self.prefix}/"):
+            return _error(404, None, "There is no repository manager's page here.")
+        return self._answer(replace(request, target=request.target.removeprefix(self.prefix)))
+
+    def _answer(self, request: Request) -> Response:
         segments = [unquote(segment) for segment in urlsplit(request.target).path.split("/")[1:]]
         cached = segments[:2] == ["api", "resolve-cache"]
         api = segments[0] == "api" and not cached
@@ -82,7 +99,9 @@ class Hub:
         if stop >= len(entries):
             return response
         query = urlencode({**request.query, "cursor": stop})
-        return response.with_header("Link", f'<{self.endpoint()}{_raw_path(request)}?{query}>; rel="next"')
+        return response.with_header(
+            "Link", f'<{self._own(f"{_raw_path(request)}?{query}", self.addresses or "absolute")}>; rel="next"'
+        )
 
     def _resolve(self, request: Request, repository: Repository, commit: Commit, path: str, *, cached: bool) -> Response:
         if repository.gated and request.token not in repository.readers:
@@ -100,8 +119,20 @@ class Hub:
         if self.resolve_cache and not cached:
             kind = "/models" if repository.kind == "model" else ""
             place = f"/api/resolve-cache{kind}{repository.prefix}/resolve/{commit.id}/{quote(path)}"
-            return _redirect(307, f"{place}?etag={quote(etag, safe='')}", (*facts, ("ETag", etag)))
+            own = self._own(f"{place}?etag={quote(etag, safe='')}", self.addresses or "relative")
+            return _redirect(307, own, (*facts, ("ETag", etag)))
         return serve_content(request, content, {"ETag": etag, "X-Repo-Commit": commit.id})
+
+    def _own(self, place: str, addresses: Addresses) -> str:
+        """The address of `place`, a path and query below the prefix."""
+        match addresses:
+            case "absolute":
+                return self.endpoint() + place
+            case "relative":
+                return self.prefix + place
+            case "upstream":
+                return UPSTREAM + place
+        return place
 
 
 def _raw_path(request: Request) -> str:

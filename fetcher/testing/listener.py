@@ -16,6 +16,8 @@ from fetcher.testing.throttle import Throttle
 
 _HEAD_LIMIT = 256 * 1024
 """Bytes of a request's head. A signed address has a few thousand; more is a client gone wrong."""
+_TURNS = 5
+"""Turns of the event loop that it needs for a connection it has just accepted, or aborted: until then nobody else holds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +40,12 @@ class Listener:
     total: Throttle
     tls: ssl.SSLContext | None
     _server: asyncio.Server | None = None
-    _connections: set[asyncio.Task[None]] = field(default_factory=set)
+    _connections: dict[asyncio.Task[None], asyncio.StreamWriter] = field(default_factory=dict)
 
     async def listen(self, port: int) -> int:
         """Binds 127.0.0.1 and returns the port; 0 picks a free one. Raises OSError."""
         self._server = await asyncio.start_server(
-            self._connected, "127.0.0.1", port, ssl=self.tls, limit=_HEAD_LIMIT, backlog=512
+            self._accepted, "127.0.0.1", port, ssl=self.tls, limit=_HEAD_LIMIT, backlog=512
         )
         number: int = self._server.sockets[0].getsockname()[1]
         return number
@@ -52,14 +54,22 @@ class Listener:
         """Stops listening and breaks every connection."""
         if self._server:
             self._server.close()
-        for connection in self._connections:
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+        for connection, writer in self._connections.items():
             connection.cancel()
+            writer.transport.abort()
         await asyncio.gather(*self._connections, return_exceptions=True)
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Known before its task takes a first step: one that is cancelled before that closes nothing.
+        task = asyncio.get_running_loop().create_task(self._connected(reader, writer))
+        self._connections[task] = writer
+        task.add_done_callback(self._connections.pop)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if task := asyncio.current_task():
-            self._connections.add(task)
-            task.add_done_callback(self._connections.discard)
         # Nothing is left in this process's buffers after a drain, so that "after N bytes" means N bytes on the wire.
         # On TLS asyncio takes a limit of 0 for reached when nothing waits, and a drain would never end.
         writer.transport.set_write_buffer_limits(high=1 if self.tls else 0, low=0)
@@ -70,6 +80,8 @@ class Listener:
             writer.transport.abort()
         finally:
             writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()  # what is not sent yet holds it open; `close` breaks that off
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         own = Throttle(None)

@@ -8,14 +8,13 @@ It speaks the Hub's protocol as the official client knows it, logs what it was a
         ...  # point a client at origin.endpoint
         assert [request.path for request in origin.requests if request.origin == "hub"] == [...]
 
-It runs on a thread of its own. `python -m fetcher.testing.origin DIR` serves a directory from a process of its own, so
+It runs on a thread of its own. `python -m fetcher.testing DIR` serves a directory from a process of its own, so
 that a client measured beside it need not share the interpreter with it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
 import time
 from collections.abc import Collection, Iterable
@@ -29,7 +28,7 @@ from fetcher.testing.certificates import Certificates
 from fetcher.testing.content import Content, content_of
 from fetcher.testing.exchange import OriginName, Request
 from fetcher.testing.faults import Faults
-from fetcher.testing.hub import Hub
+from fetcher.testing.hub import Addresses, Hub
 from fetcher.testing.listener import Listener, Rates
 from fetcher.testing.repository import Files, Repository, RepositoryKind, make_commit
 from fetcher.testing.signing import Signer
@@ -44,7 +43,8 @@ class Origin:
     `page_size` is in entries, `lfs_threshold` in bytes: files from there on lie on the CDN. `signature_lifetime` is in
     seconds, `signature_uses` in requests for each signed address. `resolve_cache` makes the Hub send clients from its
     resolve addresses to a relative one. `tls` names the origins that speak https, with certificates of `ca_file`;
-    `cdn_host` is the CDN's name in addresses. Methods may be called from any thread.
+    `cdn_host` is the CDN's name in addresses. `prefix` is the path below which the Hub lies, such as `/artifactory/hub`;
+    `addresses` is how it writes addresses of its own. Methods may be called from any thread.
     """
 
     def __init__(
@@ -59,6 +59,8 @@ class Origin:
         resolve_cache: bool = False,
         tls: Collection[OriginName] = (),
         cdn_host: Literal["127.0.0.1", "localhost"] = "127.0.0.1",
+        prefix: str = "",
+        addresses: Addresses | None = None,
         port: int = 0,
         cdn_port: int = 0,
     ) -> None:
@@ -79,6 +81,8 @@ class Origin:
             resolve_cache=resolve_cache,
             endpoint=lambda: self.endpoint,
             cdn_endpoint=lambda: self.cdn_endpoint,
+            prefix=prefix,
+            addresses=addresses,
         )
         self._cdn = Cdn(signer=self.signer, blobs=self._hub.blobs)
         self._thread: threading.Thread | None = None
@@ -86,7 +90,7 @@ class Origin:
     @property
     def endpoint(self) -> str:
         """The Hub's address, without a slash at the end: what HF_ENDPOINT takes."""
-        return self._address("hub")
+        return self._address("hub") + self._hub.prefix
 
     @property
     def cdn_endpoint(self) -> str:
@@ -218,9 +222,3 @@ class Origin:
             total=total,
             tls=context,
         )
-
-
-if __name__ == "__main__":
-    from fetcher.testing.serving import main
-
-    sys.exit(main(sys.argv[1:]))

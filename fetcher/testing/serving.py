@@ -41,7 +41,7 @@ def read_directory(directory: Path) -> dict[str, Content]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("fetcher.testing.origin", description="Serve a directory as a Hub repository.")
+    parser = argparse.ArgumentParser("python -m fetcher.testing", description="Serve a directory as a Hub repository.")
     parser.add_argument("directory", type=Path, help="the repository's files")
     parser.add_argument("--repo", default="demo/checkpoint", help="its name")
     parser.add_argument("--port", type=int, default=0, help="of the Hub; 0 picks a free one")

@@ -58,14 +58,14 @@ class Credentials:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """All that a message must not repeat: values, the token in one, the password in one."""
+        """All that a message must not repeat: values, the token in one, user and password in one (a token may be either)."""
         words = [word for value in self.headers.values() for word in (value, value.rpartition(" ")[2])]
         for value in self.headers.values():
             scheme, _, encoded = value.partition(" ")
             if scheme.lower() == "basic":
                 with suppress(ValueError):
                     pair = base64.b64decode(encoded).decode("utf-8", "replace")
-                    words += [pair, pair.partition(":")[2]]
+                    words += [pair, *pair.split(":", 1)]
         return tuple(sorted({word for word in words if word}, key=len, reverse=True))
 
     def __repr__(self) -> str:

@@ -79,10 +79,13 @@ def sent_part(headers: Mapping[str, str], *, wanted: ByteRange) -> tuple[ByteRan
     if said is None:
         raise RangesUnsupported("the server sends a part without saying which one")
     if said.start != wanted.start:
-        raise BadResponse(f"the server sends another range than was asked for: {headers.get('Content-Range', '')[:80]!r}")
+        raise BadResponse(f"{_asked(wanted)}, and the server sends Content-Range {headers.get('Content-Range', '')[:80]!r}")
     length = content_length(headers)
     if length is not None and length > len(said):
-        raise BadResponse(f"the server announces {length:,} bytes for a range of {len(said):,}")
+        raise BadResponse(
+            f"{_asked(wanted)}, and the server announces {length:,} bytes under Content-Range "
+            f"{headers.get('Content-Range', '')[:80]!r}"
+        )
     end = wanted.stop if total is None else min(wanted.stop, total)
     part = ByteRange(said.start, said.stop if length is None else said.start + length)
     if part.stop > end or len(part) < min(LEAST_SLICE, end - wanted.start):
@@ -100,7 +103,7 @@ def check_part(status: int, headers: Mapping[str, str], *, wanted: ByteRange, si
     if status == 200:
         raise RangesUnsupported("the server ignores Range and sends the whole file")
     if status != 206:
-        raise BadResponse(f"the server answers a range with status {status}")
+        raise BadResponse(f"{_asked(wanted)}, and the server answers with status {status}")
     part, total = sent_part(headers, wanted=wanted)
     if size is not None and total is not None and total != size:
         raise ContentChanged(f"the file has {total:,} bytes now, not {size:,}")
@@ -111,8 +114,17 @@ def check_whole(status: int, headers: Mapping[str, str], *, size: int | None) ->
     """The head of an answer to a request without a range. Returns the size it tells. Raises as `check_part`."""
     refuse_encoded(headers)
     if status != 200:
-        raise BadResponse(f"the server answers a plain request with status {status}")
+        raise BadResponse(f"the whole file was asked for, and the server answers with status {status}{_place(headers)}")
     length = content_length(headers)
     if size is not None and length is not None and length != size:
         raise ContentChanged(f"the file has {length:,} bytes now, not {size:,}")
     return length
+
+
+def _asked(wanted: ByteRange) -> str:
+    return f"{range_header(wanted)} was asked for"
+
+
+def _place(headers: Mapping[str, str]) -> str:
+    said = headers.get("Content-Range", "")
+    return f" and Content-Range {said[:80]!r}" if said else ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,8 @@ from huggingface_hub import hf_hub_download, snapshot_download
 
 from fetcher.artifact import ArtifactRef
 from fetcher.errors import DigestMismatch, NotFound, Offline
+from fetcher.sources.addresses import HubAddress
+from fetcher.sources.snapshots import find_snapshot
 from fetcher.testing.origin import Origin
 from tests.engine.conftest import FILES, Fetcher, contents
 
@@ -89,6 +93,25 @@ async def test_without_a_listing_nobody_can_tell_that_it_is_complete(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(Offline, match="whether the model is complete there is not known"):
         await fetch()
+
+
+def test_what_the_listing_says_of_each_file_is_kept(filled: Path) -> None:
+    """A cache that is filled from this one has the client's own listing then, Xet's hashes too."""
+    (tree,) = filled.parents[1].glob("trees/*.json")
+    document = json.loads(tree.read_text())
+    document["files"][SHARD]["xet_hash"] = "d" * 64
+    tree.write_text(json.dumps(document))
+    listing = find_snapshot(HubAddress("models", "org/model", filled.name), filled.parents[2]).listing
+    (shard,) = (file for file in listing.files if file.path == SHARD)
+    assert shard.facts["xet_hash"] == "d" * 64
+
+
+def test_a_pipe_in_the_place_of_a_listing_blocks_nobody(filled: Path) -> None:
+    (tree,) = filled.parents[1].glob("trees/*.json")
+    tree.unlink()
+    os.mkfifo(tree)
+    with pytest.raises(Offline):
+        find_snapshot(HubAddress("models", "org/model", filled.name), filled.parents[2])
 
 
 @pytest.mark.parametrize(

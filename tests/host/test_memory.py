@@ -6,6 +6,7 @@ import mmap
 import os
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -138,6 +139,7 @@ class TestThisMachine:
         assert 0 < left.anonymous.bytes <= left.pages.bytes
         assert left.pages.bytes < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
+    @pytest.mark.page_cache
     def test_in_a_small_cgroup_pages_are_free_and_allocations_are_not(self, cgroup: Path, tmp_path: Path) -> None:
         path = written(tmp_path / "model", 24 * MiB)
         make_cold(path)

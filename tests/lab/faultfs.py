@@ -1,13 +1,13 @@
 """A filesystem that fails on demand: passes everything through to a directory, but for what its rules say.
 
-The program, `python -m tests.lab.faultfs SOURCE MOUNT RULES PAGES [fold]`, runs in the foreground until unmounted. RULES is a
-JSON file (a list of `Rule`); replacing it by a rename takes effect with the next operation and starts all counts anew.
-`tests.lab.faults` starts it and writes the rules.
+The program, `python -m tests.lab.faultfs SOURCE MOUNT RULES PAGES [fold|preserve]`, runs in the foreground until unmounted.
+RULES is a JSON file (a list of `Rule`); replacing it by a rename takes effect with the next operation and starts all counts
+anew. `tests.lab.faults` starts it and writes the rules.
 
 PAGES is one of `PAGES`. By default it is mounted with direct_io, so that a failing or short read and write reaches the caller
-as it is, and not as the page cache makes of it. With `fold`, names that differ only in case, in Unicode form or in dots at
-their end are one name, and no name has a colon, as on vfat and CIFS. `renameat2` flags are refused with EINVAL, as on a network
-filesystem.
+as it is, and not as the page cache makes of it. With `fold` and `preserve`, names that differ only in case, in Unicode form or
+in dots at their end are one name, and no name has a colon, as on vfat and CIFS. `renameat2` flags are refused with EINVAL, as
+on a network filesystem.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import sys
 import time
 import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -216,6 +217,25 @@ class Folding(Passthrough):
         return self._source + "/".join(name.rstrip(". ") for name in names)
 
 
+class Preserving(Folding):
+    """Keeps every name as it was first written, and finds it by any other spelling, as ext4 with casefold, vfat and CIFS do."""
+
+    def _at(self, path: str) -> str:
+        wanted = super()._at(path)[len(self._source) :].split("/")[1:]
+        written = path.split("/")[1:]
+        found = self._source
+        for name, spelling in zip(wanted, written, strict=True):
+            found += "/" + self._spelled(found, name, spelling)
+        return found.rstrip("/")
+
+    def _spelled(self, directory: str, name: str, spelling: str) -> str:
+        with suppress(OSError):
+            for entry in os.listdir(directory):
+                if unicodedata.normalize("NFC", entry.casefold()).rstrip(". ") == name:
+                    return entry
+        return spelling
+
+
 class _Fuse(mfusepy.FUSE):
     def rename_fuse_3(self, old: bytes, new: bytes, flags: int) -> int:
         """The binding drops the flags, which would make a plain rename of RENAME_EXCHANGE and RENAME_NOREPLACE."""
@@ -225,7 +245,7 @@ class _Fuse(mfusepy.FUSE):
 def main(arguments: Sequence[str]) -> None:
     source, mount, rules = map(Path, arguments[:3])
     options: dict[str, Any] = next(options for pages, options in PAGES.items() if pages == arguments[3])
-    operations = Folding if arguments[4:] == ["fold"] else Passthrough
+    operations = {"fold": Folding, "preserve": Preserving}.get("".join(arguments[4:]), Passthrough)
     os.umask(0)  # the kernel has applied the caller's already
     _Fuse(
         operations(source, Rules(rules)), str(mount), foreground=True, nothreads=True, fsname="faultfs", use_ino=True,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tests.lab.availability import missing, program, require_root
 from tests.lab.filesystems import is_mounted
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 _PROJECT = Path(__file__).parents[2]
 
 
+Names = Literal["exact", "fold", "preserve"]
+
+
 @dataclass(frozen=True, slots=True)
 class FaultFilesystem:
     """`path` is where faults happen; `source` is the same directory without them, to look at what really arrived."""
@@ -29,6 +34,24 @@ class FaultFilesystem:
     path: Path
     source: Path
     rules: Path
+    server: int = 0
+    """The PID of the process that answers."""
+
+    def lose_server(self) -> None:
+        """From now on everything there is ENOTCONN, until it is unmounted."""
+        os.kill(self.server, signal.SIGKILL)
+        wait_until(self._is_lost, "the mount notices")
+
+    def unmount(self) -> None:
+        """What is open stays open; the directory below shows again, empty."""
+        subprocess.run(["umount", "--lazy", str(self.path)], check=True, capture_output=True)
+
+    def _is_lost(self) -> bool:
+        try:
+            os.listdir(self.path)
+        except OSError as error:
+            return error.errno == errno.ENOTCONN
+        return False
 
     def obey(self, *rules: Rule) -> None:
         """From the next operation on, these rules and no others. Counts start anew."""
@@ -38,9 +61,9 @@ class FaultFilesystem:
 
 
 @contextmanager
-def fault_filesystem(workspace: Path, *, pages: Pages = "uncached", fold: bool = False) -> Iterator[FaultFilesystem]:
+def fault_filesystem(workspace: Path, *, pages: Pages = "uncached", names: Names = "exact") -> Iterator[FaultFilesystem]:
     """Mounted in `workspace`, without any fault to begin with; unmounted whatever happens. `pages`: what the mount does to the
-    page cache. `fold`: case and Unicode form of a name mean nothing."""
+    page cache. `names`: whether case and Unicode form of a name mean nothing, and are kept (preserve) or not (fold)."""
     require_root("mount a FUSE filesystem")
     program("fusermount3", package="fuse3")
     if not os.path.exists("/dev/fuse"):
@@ -49,12 +72,12 @@ def fault_filesystem(workspace: Path, *, pages: Pages = "uncached", fold: bool =
     filesystem.path.mkdir(parents=True)
     filesystem.source.mkdir()
     filesystem.obey()
-    process = _started(filesystem, pages, *(["fold"] if fold else []))
+    process = _started(filesystem, pages, *([] if names == "exact" else [names]))
     try:
         wait_until(lambda: process.poll() is not None or is_mounted(filesystem.path), "the FUSE mount appears")
         if process.poll() is not None:
             missing("working FUSE", f"the mount failed: {(workspace / 'log').read_text().strip()}")
-        yield filesystem
+        yield replace(filesystem, server=process.pid)
     finally:
         _stop(process, filesystem.path)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import count
@@ -13,6 +15,7 @@ from typing import Protocol
 import pytest
 import trustme
 
+from fetcher.command.signals import SIGNALS
 from tests.lab.cgroups import made_cgroup
 from tests.lab.chaos import Chaos, chaos_from
 from tests.lab.command import end, started_fetcher
@@ -44,6 +47,18 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HOME", str(home))
     return home
+
+
+@pytest.fixture(autouse=True)
+def signals_of_the_session() -> Iterator[None]:
+    """A command that a test runs in this process ignores signals at its end; processes that are started later must not."""
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    hook = sys.unraisablehook
+    yield
+    sys.unraisablehook = hook
+    for number, handler in handlers.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -85,7 +100,21 @@ def faulty(tmp_path: Path) -> Iterator[FaultFilesystem]:
 @pytest.fixture
 def folding(tmp_path: Path) -> Iterator[Path]:
     """A directory on a filesystem that takes names for one which differ only in case or in Unicode form."""
-    with fault_filesystem(tmp_path / "folding", fold=True) as filesystem:
+    with fault_filesystem(tmp_path / "folding", names="fold") as filesystem:
+        yield filesystem.path
+
+
+@pytest.fixture
+def preserving(tmp_path: Path) -> Iterator[Path]:
+    """As `folding`, where every name keeps the spelling that it was given first."""
+    with fault_filesystem(tmp_path / "preserving", names="preserve") as filesystem:
+        yield filesystem.path
+
+
+@pytest.fixture(params=["fold", "preserve"])
+def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """As `folding` and as `preserving`."""
+    with fault_filesystem(tmp_path / "destination", names=request.param) as filesystem:
         yield filesystem.path
 
 

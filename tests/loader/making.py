@@ -56,3 +56,13 @@ def gguf(sizes: Mapping[str, int], *, version: int = 3, order: str = "<", pairs:
         offset += -(-size // 32) * 32
     header = b"GGUF" + struct.pack(f"{order}IQQ", version, len(sizes), pair_count) + pairs + infos
     return header + bytes(-len(header) % 32) + bytes(offset)
+
+
+def gguf_part(number: int, count: int, *, kind: int = 2, order: str = "<") -> bytes:
+    """Part `number`, from 1, of `count`, as its header says in integers of type `kind` (by default u16, as gguf-split does)."""
+    form = {2: "H", 4: "I", 5: "i", 10: "Q"}[kind]
+
+    def pair(key: str, value: int) -> bytes:
+        return struct.pack(f"{order}Q", len(key)) + key.encode() + struct.pack(f"{order}I{form}", kind, value)
+
+    return gguf({"a": 100 * number}, order=order, pairs=pair("split.no", number - 1) + pair("split.count", count), pair_count=2)

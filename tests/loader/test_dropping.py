@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fetcher.events import silent
+from fetcher.testing.checkpoint import make_checkpoint
 from loader.allowance import Allowance
 from loader.errors import PagesDropped
 from loader.pinning import Pin
@@ -74,15 +75,21 @@ class TestKept:
 
 
 @pytest.mark.parametrize("mounted", ["uncached"], indirect=True)
-def test_a_mount_without_a_page_cache_is_never_called_warm(mounted: Path) -> None:
-    done = run_loader("warm", str(mounted))
-    assert (done.returncode == 78) == ("PagesDropped" in done.stderr)
-    pin = Pin([str(mounted)], threads=1, on_event=silent)
-    try:
-        pin.check()
-        assert not pin.state.ready
-    finally:
-        pin.close()
+class TestNoPages:
+    """FUSE with direct_io: mmap is ENODEV."""
+
+    def test_warm_and_pin_end_with_a_final_code_and_what_to_do(self, mounted: Path) -> None:
+        for command in ("warm", "pin"):
+            done = run_loader(command, str(mounted))
+            assert (done.returncode, last_line(done.stderr).partition(":")[0]) == (78, "PagesDropped")
+            assert "its files can't be mapped" in last_line(done.stderr)
+            assert "`loader copy`" in last_line(done.stderr)
+
+    @pytest.mark.parametrize("strategy", ["auto", "mmap", "direct"])
+    def test_tensors_are_read_all_the_same(self, mounted: Path, strategy: str) -> None:
+        (mounted / "weights.bin").unlink()
+        make_checkpoint(mounted, shards=1, shard_size=MiB)
+        assert run_loader("load", str(mounted), "--strategy", strategy).returncode == 0
 
 
 class Clock:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fetcher.errors import NotFound
 from fetcher.host.memory import Bound
 from fetcher.host.mounts import Mount, mount_of
 from loader.filesystems import (
@@ -90,7 +91,7 @@ class TestRealMounts:
         assert (found.kind, found.below, found.network) == ("overlay", ("ext4", "tmpfs"), False)
 
     def test_a_path_that_is_not_there(self, tmp_path: Path) -> None:
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(NotFound, match="nothing"):
             filesystem_of(tmp_path / "nothing")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -80,6 +81,35 @@ def test_a_process_that_has_read_forks_without_a_thread_left(model: Path) -> Non
     assert threading.active_count() == before
     with multiprocessing.get_context("fork").Pool(2) as pool:
         assert pool.map(_count, [str(model)] * 2) == [len(weights.checkpoint.tensors)] * 2
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_open_weights_go_to_a_process_that_was_not_forked(model: Path, method: str) -> None:
+    weights = loader.open(model, strategy="buffered", threads=2)
+    with multiprocessing.get_context(method).Pool(1) as pool:
+        assert pool.map(names, [weights]) == [sorted(weights.checkpoint.tensors)]
+
+
+def test_pickled_weights_are_the_same_and_as_immutable(model: Path) -> None:
+    weights = loader.open(model, strategy="buffered", threads=2)
+    again = pickle.loads(pickle.dumps(weights))  # noqa: S301  our own
+    assert (again.checkpoint, again.way, again.part) == (weights.checkpoint, weights.way, weights.part)
+    with pytest.raises(TypeError):
+        again.checkpoint.tensors["new"] = None
+
+
+@pytest.mark.parametrize("end", ["read to its end", "closed", "abandoned"])
+def test_a_reading_that_ended_leaves_no_thread_for_a_fork_to_warn_of(model: Path, end: str) -> None:
+    """Python 3.12 warns of a fork beside threads, and `-W error` makes an error of that."""
+    before = threading.active_count()
+    tensors = loader.open(model, threads=2).stream()
+    next(tensors)
+    if end == "read to its end":
+        list(tensors)
+    elif end == "closed":
+        tensors.close()
+    del tensors
+    assert threading.active_count() == before
 
 
 def _count(path: str) -> int:

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from loader.errors import MalformedCheckpoint
-from loader.gguf import check_gguf
-from tests.loader.making import gguf
+from loader.gguf import Split, read_gguf
+from tests.loader.making import gguf, gguf_part
 
 SIZES = {"a": 100, "b": 4000}
 
 
 def check(path: Path, content: bytes) -> int:
     path.write_bytes(content)
-    return check_gguf(str(path)).size
+    return read_gguf(str(path)).identity.size
 
 
 @pytest.fixture
@@ -49,6 +49,43 @@ def test_the_alignment_counts(path: Path) -> None:
     content = gguf(SIZES, pairs=pair("general.alignment", 4, struct.pack("<I", 1 << 20)), pair_count=1)
     with pytest.raises(MalformedCheckpoint, match="announces 10"):
         check(path, content)
+
+
+@pytest.mark.parametrize("kind", [2, 4, 5, 10])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_part_says_which_one_it_is(path: Path, kind: int, order: str) -> None:
+    path.write_bytes(gguf_part(2, 3, kind=kind, order=order))
+    assert read_gguf(str(path)).split == Split(1, 3)
+
+
+def test_one_part_alone_is_no_split(path: Path) -> None:
+    path.write_bytes(gguf_part(1, 1))
+    assert read_gguf(str(path)).split is None
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (gguf_part(4, 3), "split.no 3 of split.count 3"),
+        (gguf_part(1, 2**40, kind=10), "split.no 0 of split.count 1099511627776"),
+        (gguf_part(1, -1, kind=5), "split.no 0 of split.count -1"),
+        (gguf({}, pairs=pair("split.count", 6, bytes(4)), pair_count=1), "split.count is no whole number"),
+    ],
+)
+def test_a_part_of_a_set_that_cannot_be_is_refused(path: Path, content: bytes, words: str) -> None:
+    with pytest.raises(MalformedCheckpoint, match=words):
+        check(path, content)
+
+
+@pytest.mark.parametrize(("kind", "elements", "size"), [(12, 256, 144), (39, 32, 17), (40, 64, 36), (41, 128, 18)])
+def test_blocks_have_the_sizes_of_their_type(path: Path, kind: int, elements: int, size: int) -> None:
+    """Q4_K, MXFP4, NVFP4, Q1_0: ten blocks, and the file ends with the last one."""
+    info = struct.pack("<Q", 1) + b"a" + struct.pack("<IQIQ", 1, 10 * elements, kind, 0)
+    header = b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + info
+    whole = header + bytes(-len(header) % 32) + bytes(10 * size)
+    assert check(path, whole) == len(whole)
+    with pytest.raises(MalformedCheckpoint, match="the file is cut off"):
+        check(path, whole[:-1])
 
 
 def test_a_part_without_tensors_is_one(path: Path) -> None:

@@ -32,6 +32,7 @@ from tests.lab.fixtures import MakeFilesystem
 from tests.lab.metrics import samples_in
 from tests.lab.waiting import wait_until
 from tests.loader.conftest import MiB, as_nobody, cool, make_cold, resident
+from tests.loader.making import gguf, shard
 
 pytestmark = pytest.mark.page_cache
 
@@ -241,6 +242,73 @@ class TestRounds:
         monkeypatch.setattr(State, "ready", property(lambda _: True))
         assert keeping.pin([str(model)], {}, silent).files == 7
         assert capsys.readouterr().out.startswith("ready: ")
+
+
+class TestTrees:
+    """What comes, goes or changes anywhere in a tree is followed as at its top."""
+
+    @pytest.fixture
+    def tree(self, model: Path) -> Path:
+        """A directory without weights of its own."""
+        root = model.parent / "tree"
+        (root / "a").mkdir(parents=True)
+        model.rename(root / "a" / "b")
+        return root
+
+    @pytest.fixture
+    def keeper(self, tree: Path) -> Iterator[Pin]:
+        keeper = Pin([str(tree)], threads=2, on_event=silent)
+        yield keeper
+        keeper.close()
+
+    @pytest.mark.parametrize(
+        "name", ["new.json", "a/new.json", "a/b/new.json", "a/c/new.json", "a/b/c/new.safetensors", "z/y/new.gguf"]
+    )
+    def test_a_new_file_is_kept_too(self, tree: Path, keeper: Pin, name: str) -> None:
+        files = keeper.check().files
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_bytes(gguf({"a": 10}) if name.endswith("gguf") else shard({"a": b"1"}))
+        state = keeper.check()
+        assert (state.files, state.changes, state.ready) == (files + 1, 1, True)
+
+    def test_also_where_directories_have_no_times(self, tree: Path, keeper: Pin) -> None:
+        """As on many mounts of object storage."""
+        old = os.stat(tree / "a/b")
+        files = keeper.check().files
+        (tree / "a/b/new.json").write_text("{}")
+        os.utime(tree / "a/b", ns=(old.st_atime_ns, old.st_mtime_ns))
+        assert keeper.check().files == files + 1
+
+    def test_a_file_that_goes_is_let_go(self, tree: Path, keeper: Pin) -> None:
+        files = keeper.check().files
+        (tree / "a/b/config.json").unlink()
+        assert (keeper.check().files, keeper.state.changes) == (files - 1, 1)
+
+    def test_a_link_whose_content_comes_later(self, tree: Path, keeper: Pin) -> None:
+        (tree / "a/b/later.json").symlink_to(tree / ".blob")
+        files = keeper.check().files
+        (tree / ".blob").write_text("{}")
+        assert keeper.check().files == files + 1
+
+    def test_another_revision_of_a_hub_cache(self, tree: Path) -> None:
+        repository = tree / "models--org--m"
+        for revision in ("one", "two"):
+            make_checkpoint(repository / "snapshots" / revision, shards=1, shard_size=MiB, seed=len(revision))
+        (repository / "refs").mkdir()
+        (repository / "refs/main").write_text("one")
+        (repository / "blobs").mkdir()
+        keeper = Pin([str(repository)], threads=2, on_event=silent)
+        keeper.check()
+        (repository / "refs/main").write_text("two")
+        assert (keeper.check().changes, keeper.state.ready) == (1, True)
+        keeper.close()
+
+    def test_what_is_hidden_or_not_read_changes_nothing(self, tree: Path, keeper: Pin) -> None:
+        keeper.check()
+        (tree / "a/b/.new").touch()
+        (tree / "a/.cache").mkdir()
+        (tree / "a/b/pytorch_model.bin").write_bytes(b"x")
+        assert (keeper.check().changes, keeper.state.ready) == (0, True)
 
 
 READY = State(files=2, total=100, resident=100, locked=100, rewarmed=7, changes=1, checked=1.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -12,7 +13,7 @@ from loader import trees
 from loader.artifacts import read_artifact
 from loader.contents import members, present
 from loader.errors import MalformedCheckpoint
-from tests.loader.making import gguf, shard, write_index
+from tests.loader.making import gguf, gguf_part, shard, write_index
 
 SHARD = shard({"x": b"1"})
 GGUF = gguf({"a": 100})
@@ -162,6 +163,43 @@ class TestIncomplete:
         (tmp_path / parts[1]).unlink()
         with pytest.raises(NotFound, match=parts[1]):
             members([str(tmp_path / parts[0])])
+
+
+class TestSplitByHeader:
+    """Parts of a GGUF that were renamed."""
+
+    PARTS: ClassVar = {"c.gguf": gguf_part(1, 3), "a.gguf": gguf_part(2, 3), "b.gguf": gguf_part(3, 3)}
+
+    def test_the_first_part_brings_the_others_in_order(self, tmp_path: Path) -> None:
+        write(tmp_path, {**self.PARTS, "other.gguf": GGUF, "broken.gguf": b"?", "of-two.gguf": gguf_part(2, 2)})
+        assert found(tmp_path / "c.gguf", root=tmp_path) == ["c.gguf", "a.gguf", "b.gguf"]
+        assert found(tmp_path / "a.gguf", root=tmp_path) == ["a.gguf"]
+
+    def test_a_directory_is_all_of_them(self, tmp_path: Path) -> None:
+        write(tmp_path, self.PARTS)
+        assert sorted(found(tmp_path, root=tmp_path)) == ["a.gguf", "b.gguf", "c.gguf"]
+
+    @pytest.mark.parametrize("name", ["", "c.gguf"])
+    def test_a_missing_part_is_named_by_its_number(self, tmp_path: Path, name: str) -> None:
+        write(tmp_path, self.PARTS)
+        (tmp_path / "a.gguf").unlink()
+        with pytest.raises(NotFound, match=r"gguf is part \d of 3 by its header, and no file beside it is part 2; fetch it"):
+            members([str(tmp_path / name)])
+
+    def test_two_files_that_are_the_same_part_are_ambiguous(self, tmp_path: Path) -> None:
+        write(tmp_path, {**self.PARTS, "again.gguf": gguf_part(2, 3)})
+        with pytest.raises(UsageError, match=r"a\.gguf.* and .*again\.gguf.* are part 2 of 3, by their headers; name"):
+            members([str(tmp_path / "c.gguf")])
+
+    def test_a_name_with_the_number_of_another_part_is_refused(self, tmp_path: Path) -> None:
+        write(tmp_path, {"m-00001-of-00002.gguf": gguf_part(2, 2), "m-00002-of-00002.gguf": gguf_part(1, 2)})
+        with pytest.raises(MalformedCheckpoint, match="its name says part 1 of 2, and its header part 2 of 2; rename it"):
+            members([str(tmp_path)])
+
+    def test_a_set_that_kept_its_names_is_found_by_them(self, tmp_path: Path) -> None:
+        parts = {f"m-0000{number}-of-00002.gguf": gguf_part(number, 2) for number in (1, 2)}
+        write(tmp_path, {**parts, "n-00001-of-00002.gguf": gguf_part(1, 2)})
+        assert found(tmp_path / "m-00001-of-00002.gguf", root=tmp_path) == list(parts)
 
 
 class TestPageCacheCommands:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import shutil
@@ -15,8 +16,10 @@ import pytest
 import xxhash
 
 import fetcher
+from fetcher.api import Options
 from fetcher.errors import NotFound, Untrusted, UsageError
 from fetcher.events import BytesReceived, Event, Retrying
+from fetcher.settings import Settings
 from fetcher.testing.checkpoint import random_bytes
 from tests.lab.availability import missing
 from tests.lab.command import run_fetcher
@@ -198,9 +201,12 @@ class TestPython:
         with pytest.raises(UsageError, match=r"inside a running event loop; await fetcher\.fetch_async"):
             fetcher.fetch("hf://org/model", cache_dir=tmp_path)
 
+    def test_every_setting_can_be_given(self) -> None:
+        assert {field.name for field in dataclasses.fields(Settings)} <= set(Options.__annotations__)
+
     def test_a_setting_that_is_none_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="max_conections"):
-            fetcher.fetch("hf://org/model", cache_dir=tmp_path, max_conections=3)
+            fetcher.fetch("hf://org/model", cache_dir=tmp_path, max_conections=3)  # type: ignore[call-arg]
 
     def test_errors_come_from_one_tree(self, nginx: StartNginx, directory: Path, tmp_path: Path) -> None:
         with pytest.raises(fetcher.FetchError) as caught:

@@ -19,6 +19,7 @@ from huggingface_hub.errors import (
 )
 
 from fetcher.testing.checkpoint import random_bytes
+from fetcher.testing.hub import Addresses
 from fetcher.testing.origin import Origin
 
 FILES = {
@@ -38,6 +39,13 @@ class TestDownloads:
     @pytest.mark.parametrize("resolve_cache", [False, True], ids=["served at once", "by a relative redirect"])
     def test_a_snapshot_arrives_bit_for_bit(self, tmp_path: Path, resolve_cache: bool) -> None:
         with Origin(resolve_cache=resolve_cache) as origin:
+            origin.add_repo("org/model", FILES)
+            snapshot = snapshot_download("org/model", endpoint=origin.endpoint, cache_dir=tmp_path)
+        assert content_below(snapshot) == FILES
+
+    @pytest.mark.parametrize("addresses", [None, "absolute"])
+    def test_a_mirror_below_a_path_is_one_too(self, tmp_path: Path, addresses: Addresses | None) -> None:
+        with Origin(prefix="/artifactory/api/huggingfaceml", addresses=addresses, page_size=2) as origin:
             origin.add_repo("org/model", FILES)
             snapshot = snapshot_download("org/model", endpoint=origin.endpoint, cache_dir=tmp_path)
         assert content_below(snapshot) == FILES
@@ -143,7 +151,7 @@ class TestProcess:
     def test_a_directory_is_served_by_a_process_until_it_is_told_to_end(self, tmp_path: Path) -> None:
         (tmp_path / "repo").mkdir()
         (tmp_path / "repo" / "model.safetensors").write_bytes(FILES["model.safetensors"])
-        command = [sys.executable, "-m", "fetcher.testing.origin", str(tmp_path / "repo"), "--port", "0"]
+        command = [sys.executable, "-m", "fetcher.testing", str(tmp_path / "repo"), "--port", "0"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             said = json.loads(process.stdout.readline())

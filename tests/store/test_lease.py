@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import tracemalloc
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +15,9 @@ from threading import Barrier
 
 import pytest
 
-from fetcher.errors import LeaseLost
+from fetcher.errors import LeaseLost, NewerFormat
+from fetcher.filesystem import MOST_NAMES
+from fetcher.store.keyed import finish_exchanges
 from fetcher.store.lease import Lease, Watch, acquire, observe, take_over
 from fetcher.store.owner import Owner
 from tests.lab.filesystems import MiB
@@ -193,6 +198,76 @@ class TestTakingOver:
         with pytest.raises(OSError, match="No space left"):
             acquire(volume.path / "staging", "key", stale=STALE)
         assert list((volume.path / "staging").iterdir()) == []
+
+
+class TestOtherVersions:
+    """A sign of a later format: its owner may be waited for, and not be taken over from."""
+
+    def of_later_version(self, lease: Lease, counter: int) -> None:
+        fields = {"format_version": 2, "version": "9.0", "counter": counter}
+        (lease.directory / f"lease.{lease.owner}").write_text(json.dumps(fields))
+
+    def test_its_life_is_seen(self, tmp_path: Path) -> None:
+        lease, watch = acquired(tmp_path), Watch()
+        for counter, now in enumerate((0.0, 59.0, 118.0)):
+            self.of_later_version(lease, counter)
+            seen = observe(tmp_path / "key")
+            assert seen is not None
+            assert not seen.abandoned
+            assert watch.silence(seen, now) == 0.0
+
+    def test_its_death_leaves_everything_as_it_is(self, tmp_path: Path) -> None:
+        lease = acquired(tmp_path)
+        self.of_later_version(lease, 1)
+        seen = observe(tmp_path / "key")
+        assert seen is not None
+        with pytest.raises(NewerFormat, match=r"weightlift 9\.0"):
+            take_over(tmp_path / "key", seen, stale=STALE)
+        assert lease.data.is_dir()
+
+
+class TestManyNames:
+    """A directory on a shared volume holds many thousand names that are not ours: none but a few are held in memory."""
+
+    COUNT = 30_000
+
+    def crowd(self, directory: Path, beginning: str) -> None:
+        for number in range(self.COUNT):
+            os.close(os.open(directory / f"{beginning}{number}", os.O_CREAT, 0o644))
+
+    def peak(self, action: Callable[[], object]) -> int:
+        """Bytes that Python allocated at most meanwhile."""
+        tracemalloc.start()
+        try:
+            action()
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    def test_in_a_lease(self, tmp_path: Path) -> None:
+        lease = acquired(tmp_path)
+        self.crowd(lease.directory, "theirs.")
+        seen = []
+        assert self.peak(lambda: seen.append(observe(lease.directory))) < MiB
+        assert [each.owner for each in seen if each] == [lease.owner]
+        lease.release()
+        assert self.peak(lambda: taken_over(tmp_path)) < MiB
+
+    def test_that_look_like_former_owners_are_distrusted(self, tmp_path: Path) -> None:
+        lease = acquired(tmp_path)
+        self.crowd(lease.directory, "journal.")
+        lease.release()
+        successors: list[Lease] = []
+        assert self.peak(lambda: successors.append(taken_over(tmp_path))) < 4 * MiB
+        assert len(successors[0].formers) <= MOST_NAMES + 1
+        assert not successors[0].trusted
+
+    def test_beside_the_leases(self, tmp_path: Path) -> None:
+        staging = tmp_path / ".fetcher" / "staging"
+        staging.mkdir(parents=True)
+        self.crowd(staging, "tmp.")
+        assert self.peak(lambda: acquired(staging)) < MiB
+        assert self.peak(lambda: finish_exchanges(tmp_path)) < MiB
 
 
 class TestSignsOfLife:

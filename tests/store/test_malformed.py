@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import xxhash
 
-from fetcher.filesystem import write_durably
+from fetcher.errors import FetchError
+from fetcher.filesystem import storing, write_durably
 from fetcher.store import sign as module
+from fetcher.store.journal import JournalledFile, read_journals
 from fetcher.store.keyed import sweep_old
 from fetcher.store.layout import Root
+from fetcher.store.lease import acquire
 from fetcher.store.owner import Owner
+from fetcher.store.salvage import clear_strangers
 from fetcher.store.sign import Sign, given_up, parse_sign, read_sign
+
+RENAMED = """
+import ctypes, sys
+ctypes.CDLL(None).prctl(15, bytes.fromhex(sys.argv[1]), 0, 0, 0)  # PR_SET_NAME
+print("renamed", flush=True)
+sys.stdin.read()
+"""
 
 
 @pytest.mark.parametrize("pid", [10**20, 1 << 31, (1 << 22) + 1, 0, -1])
@@ -43,6 +57,56 @@ def test_a_sign_that_could_not_be_written_leaves_no_file(tmp_path: Path, monkeyp
     with pytest.raises(OSError, match="No space left"):
         Sign.create(tmp_path / "lease.owner")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_process_may_have_a_name_in_no_encoding() -> None:
+    """A pid that was given to it is looked up by whoever finds a former owner's lease."""
+    name = b"\xff) Z \xfe"
+    with subprocess.Popen(
+        [sys.executable, "-c", RENAMED, name.hex()], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"renamed\n"
+        assert replace(Owner.new(), pid=process.pid, started=1).proven_dead()
+        process.communicate()
+
+
+@pytest.mark.parametrize("record", [b"[" * 200_000, b"nonsense", b"\xff", b"9" * 5000])
+def test_a_record_of_a_journal_may_be_anything_under_a_right_checksum(tmp_path: Path, record: bytes) -> None:
+    lines = (b'["file","a",{"identity":"one"}]', record)
+    text = b"".join(b"%s %s\n" % (xxhash.xxh3_64_hexdigest(line).encode(), line) for line in lines)
+    (tmp_path / "journal.owner").write_bytes(text)
+    assert read_journals([tmp_path / "journal.owner"]).files == {"a": JournalledFile("one")}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # os.walk leaves its scandir open then
+def test_directories_that_are_nested_too_deep_are_said(tmp_path: Path) -> None:
+    """Somebody nests them in what is staged; walking there takes a frame of Python's stack for each."""
+    lease = acquire(tmp_path / ".fetcher" / "staging", "key", stale=60.0)
+    assert lease is not None
+    descriptor = os.open(lease.data, os.O_RDONLY)
+    for _ in range(1900):
+        os.mkdir("d", dir_fd=descriptor)
+        inner = os.open("d", os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = inner
+    os.close(descriptor)
+    try:
+        with pytest.raises(FetchError), storing("continue what is staged"):
+            clear_strangers(lease, ())
+        lease.dissolve()
+    finally:
+        subprocess.run(["rm", "-rf", tmp_path / ".fetcher"], check=True)
+
+
+@pytest.mark.parametrize("text", ["plain\n", "caf\u00e9\n", "\udcff\n"])
+def test_a_small_file_is_utf_8_in_every_locale(tmp_path: Path, text: str) -> None:
+    script = "import sys; from pathlib import Path; from fetcher.filesystem import write_whole\n"
+    script += f"write_whole(Path(sys.argv[1]), {text!a})"
+    env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-c", script, tmp_path / "file"], env=env, check=True)
+    assert (tmp_path / "file").read_bytes() == text.encode(errors="backslashreplace")
+    assert os.listdir(tmp_path) == ["file"]
 
 
 def test_names_in_old_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:

@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 FETCHER = Path(__file__).parents[2] / "fetcher"
-MODULES = [path for room in ("store", "engine") for path in sorted((FETCHER / room).glob("*.py")) if path.name != "beneath.py"]
+MODULES = [
+    path
+    for room in ("store", "engine", "dropins")
+    for path in sorted((FETCHER / room).glob("*.py"))
+    if path.name != "beneath.py"
+]
 
 OF_OS = {"rename", "replace", "unlink", "remove", "mkdir", "makedirs", "rmdir", "symlink", "link", "chmod", "chown", "truncate"}
 OF_SHUTIL = {"rmtree", "move", "copy", "copy2", "copyfile", "copytree"}

@@ -55,6 +55,10 @@ class Outside:
         for name in ("theirs", "model.safetensors", "notes.txt", "deeper/notes.txt"):
             (path / name).write_text("theirs")
             (path / name).chmod(0o600)
+        self.look_again()
+
+    def look_again(self) -> None:
+        """What is there now is how it must stay."""
         self._before = self._seen()
 
     def assert_untouched(self) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from fetcher.errors import NewerFormat
 from fetcher.store import sign as module
-from fetcher.store.sign import Sign, given_up, parse_sign, read_sign
+from fetcher.store.sign import Sign, check_sign, given_up, parse_sign, read_sign
 
 HOLD = """
 import sys
@@ -30,10 +31,61 @@ def path(tmp_path: Path) -> Path:
 
 def test_what_is_written_is_read(path: Path) -> None:
     sign = Sign.create(path)
-    assert parse_sign(read_sign(path)) == {"counter": 0, "locked": True}
+    assert parse_sign(read_sign(path)).items() >= {"counter": 0, "locked": True, "format_version": 1}.items()
     sign.write({"counter": 7, "fetched": 5})
-    assert parse_sign(read_sign(path)) == {"counter": 7, "fetched": 5, "locked": True}
+    assert parse_sign(read_sign(path)).items() >= {"counter": 7, "fetched": 5, "locked": True}.items()
     sign.close()
+
+
+def test_it_is_of_one_length_however_large_its_numbers_are(path: Path) -> None:
+    sign = Sign.create(path)
+    length = len(read_sign(path))
+    sign.write({"counter": 10**15, "fetched": 10**15, "total": 10**15})
+    assert len(read_sign(path)) == length
+    sign.close()
+
+
+def test_an_owner_whose_sign_is_replaced_notices_it_and_leaves_the_other_file_alone(path: Path) -> None:
+    sign = Sign.create(path)
+    copied(path)
+    before = read_sign(path)
+    with pytest.raises(FileNotFoundError, match="another file"):
+        sign.write({"counter": 1})
+    assert read_sign(path) == before
+    sign.close()
+
+
+def test_a_copy_in_the_place_of_a_sign_proves_no_death(path: Path) -> None:
+    """Nobody holds a lock on the copy, while the owner is at work."""
+    sign = Sign.create(path)
+    copied(path)
+    assert not given_up(path)
+    sign.close()
+
+
+def copied(path: Path) -> None:
+    """As a backup that is restored, or `sed -i`, leaves it."""
+    copy = path.with_name("copy")
+    copy.write_bytes(path.read_bytes())
+    copy.rename(path)
+
+
+class TestFormats:
+    def test_a_sign_of_an_older_version_has_no_number_and_is_read(self, path: Path) -> None:
+        path.write_text(json.dumps({"counter": 3, "released": True, "locked": True}))
+        check_sign(read_sign(path), what=str(path))
+        assert parse_sign(read_sign(path))["released"]
+
+    def test_a_sign_of_a_later_version_says_nothing_but_what_it_is(self, path: Path) -> None:
+        path.write_text(json.dumps({"format_version": 2, "version": "9.0", "released": True, "locked": True}))
+        assert parse_sign(read_sign(path)) == {}
+        assert not given_up(path)
+        with pytest.raises(NewerFormat, match=r"weightlift 9\.0 in format 2; this version reads up to format 1"):
+            check_sign(read_sign(path), what=str(path))
+
+    @pytest.mark.parametrize("number", ["one", 0, -1, True, None, 1.5])
+    def test_a_number_that_is_none_is_no_later_version(self, number: object) -> None:
+        check_sign(json.dumps({"format_version": number}).encode(), what="lease")
 
 
 def test_a_former_owner_does_not_bring_its_file_back(path: Path) -> None:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fetcher.engine.retry import FIRST_DELAY, LONGEST_DELAY, Asker, Patience
-from fetcher.errors import NotFound, RateLimited, Stalled, Transient, Unreachable
+from fetcher.engine.retry import FIRST_DELAY, LONGEST_DELAY, VIOLATED_FOR, VIOLATIONS, Asker, Patience, Violations
+from fetcher.errors import BadResponse, NotFound, RateLimited, Stalled, Transient, Unreachable
 from fetcher.events import Event, Retrying, silent
 
 
@@ -91,6 +91,62 @@ class TestDelays:
         time.now += 300.0
         with pytest.raises(RateLimited, match="gave up after 300 s without progress"):
             patience.delay(RateLimited("too many requests", retry_after=5.0), 60)
+
+
+class TestViolations:
+    """A server that breaks the protocol for longer than a moment is given up, however patient one is."""
+
+    WRONG = BadResponse("bytes 5-9 for bytes=0-4", path="a.bin")
+
+    def test_the_same_wrong_answer_is_given_up_after_some_tries_and_seconds(self) -> None:
+        time = Time()
+        violations = Violations(time)
+        for _ in range(VIOLATIONS - 1):
+            violations.failed(self.WRONG)
+            time.now += VIOLATED_FOR
+        with pytest.raises(
+            BadResponse, match="bytes 5-9 for bytes=0-4; 5 answers in a row were wrong; check HF_ENDPOINT"
+        ) as caught:
+            violations.failed(self.WRONG)
+        assert caught.value.path == "a.bin"
+
+    def test_many_connections_that_meet_it_at_once_do_not_use_up_its_tries(self) -> None:
+        violations = Violations(Time())
+        for _ in range(100):
+            violations.failed(self.WRONG)
+
+    @pytest.mark.parametrize("between", [None, Unreachable("down")], ids=["a right answer", "another error"])
+    def test_anything_else_between_begins_the_row_anew(self, between: Transient | None) -> None:
+        time = Time()
+        violations = Violations(time)
+        for _ in range(10 * VIOLATIONS):
+            time.now += VIOLATED_FOR / 2
+            violations.failed(self.WRONG)
+            violations.answered() if between is None else violations.failed(between)
+
+    def test_what_is_no_violation_is_never_counted(self) -> None:
+        time = Time()
+        violations = Violations(time)
+        for _ in range(10 * VIOLATIONS):
+            time.now += VIOLATED_FOR
+            violations.failed(Stalled("silent"))
+
+    def test_patience_that_ends_before_says_what_to_do_as_well(self) -> None:
+        with pytest.raises(BadResponse, match=r"without progress.*check HF_ENDPOINT and the proxy"):
+            Patience(0.0, clock=Time()).delay(self.WRONG, 1)
+
+    async def test_each_request_of_a_sequence_is_given_up_by_itself(self) -> None:
+        time, tries = Time(), 0
+
+        async def call() -> None:
+            nonlocal tries
+            tries += 1
+            time.now += VIOLATED_FOR
+            raise BadResponse("the answer is no JSON")
+
+        with pytest.raises(BadResponse, match="in a row"):
+            await Asker(Patience(1e9, clock=time, uniform=none_at_all), silent)(call)
+        assert tries == VIOLATIONS
 
 
 class TestAsker:

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from fetcher.testing.origin import Origin
+from tests.lab.command import run_fetcher
+
 FIND = "import sys; from fetcher.sources.hub import _find_token; print(_find_token(), 'huggingface_hub' in sys.modules)"
 THEIRS = "import huggingface_hub; print(huggingface_hub.get_token() or '')"
 
@@ -44,3 +47,59 @@ def test_it_is_theirs(variables: dict[str, str], files: dict[str, str], imported
         (tmp_path / name).write_text(content)
     token = found(THEIRS, tmp_path, variables)
     assert found(FIND, tmp_path, variables) == f"{token} {imported}".strip()
+
+
+WRITTEN = {
+    "as it is": b"hf_stored",
+    "a newline behind it": b"hf_stored\n",
+    "a newline of Windows": b"hf_stored\r\n",
+    "double quotes": b'"hf_stored"\n',
+    "single quotes": b"'hf_stored'",
+    "quotes and a space": b'" hf_stored " \n',
+    "a byte order mark": b"\xef\xbb\xbfhf_stored\n",
+    "a byte order mark and quotes": b'\xef\xbb\xbf"hf_stored"\n',
+    "the header's word": b"Bearer hf_stored\n",
+}
+
+
+@pytest.fixture
+def token_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "token"
+    monkeypatch.setenv("HF_TOKEN_PATH", str(path))
+    return path
+
+
+def fetched(origin: Origin, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    origin.add_repo("org/private", {"config.json": b"{}"}, private=True, readers=["hf_stored"])
+    return run_fetcher("fetch", "hf://org/private", "--cache-dir", tmp_path / "cache", env={"HF_ENDPOINT": origin.endpoint})
+
+
+@pytest.mark.parametrize("written", WRITTEN.values(), ids=WRITTEN)
+def test_what_surrounds_it_in_its_file_is_no_part_of_it(token_file: Path, tmp_path: Path, written: bytes) -> None:
+    token_file.write_bytes(written)
+    with Origin() as origin:
+        done = fetched(origin, tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert {request.token for request in origin.requests} == {"hf_stored"}
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["hf_stored".encode("utf-16"), b"hf_\xffstored", b"hf_\0stored", b"hf_st\x1bored", "hf_stor\u00e9d".encode(), b"hf stored"],
+)
+def test_what_is_no_token_is_refused_and_its_file_named(token_file: Path, tmp_path: Path, written: bytes) -> None:
+    token_file.write_bytes(written)
+    with Origin() as origin:
+        done = fetched(origin, tmp_path)
+        assert origin.requests == ()
+    assert done.returncode == 78, done.stderr
+    assert str(token_file) in done.stderr
+    assert "stored" not in done.stderr.replace(str(token_file), "")
+
+
+def test_a_directory_in_its_place_is_named(token_file: Path, tmp_path: Path) -> None:
+    token_file.mkdir()
+    with Origin() as origin:
+        done = fetched(origin, tmp_path)
+    assert done.returncode == 78, done.stderr
+    assert f"the token file {token_file} is a directory" in done.stderr

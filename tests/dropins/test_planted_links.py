@@ -1,0 +1,182 @@
+"""A member of the volume's group plants links where an archive is unpacked or a link is made: nothing below it follows them."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fetcher.dropins import storage_initializer
+from fetcher.dropins.archives import unpack
+from fetcher.dropins.linking import link
+from fetcher.dropins.members import Members
+from fetcher.dropins.streams import Readable
+from fetcher.errors import CannotWrite, FetchError
+from fetcher.store import beneath
+from fetcher.store.layout import Root
+from fetcher.testing.origin import Origin
+from tests.dropins.archives import FORMATS, regular, special, tar, tar_of
+from tests.dropins.conftest import FILES, tree
+from tests.store.test_planted_links import Outside
+
+PLACES = [
+    ".fetcher", ".fetcher/staging", ".fetcher/archive", ".fetcher/archive/fetched", ".fetcher/archive/unpacked",
+    ".fetcher/archive/fetched/.fetcher", ".fetcher/archive/fetched/.fetcher/staging",
+    ".fetcher/archive/fetched/.fetcher/manifests",
+]  # fmt: skip
+
+
+@pytest.fixture(params=["openat2", "ENOSYS"], autouse=True)
+def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param != "openat2":
+        monkeypatch.setattr(beneath, "_OPENAT2", None)
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Outside:
+    return Outside(tmp_path / "outside")
+
+
+@pytest.fixture
+def planting(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Path], None]], None]:
+    """Has somebody change the directory that is unpacked into, after its first member."""
+
+    def during(change: Callable[[Path], None]) -> None:
+        unchanged = Members.add
+
+        def add(self: Members, name: str, size: int, content: Readable) -> None:
+            unchanged(self, name, size, content)
+            if len(self.files) == 1:
+                change(self._directory)
+
+        monkeypatch.setattr(Members, "add", add)
+
+    return during
+
+
+def initialized(*words: str | Path) -> int:
+    return storage_initializer.main([str(word) for word in words])
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_before_an_archive_is_fetched(place: str, origin: Origin, outside: Outside, tmp_path: Path) -> None:
+    planted = tmp_path / "models" / place
+    planted.parent.mkdir(parents=True)
+    planted.symlink_to(outside.path)
+    address = origin.add_file("/model.tgz", FORMATS["model.tgz"](FILES))
+    if initialized(address, tmp_path / "models") == 0:
+        assert tree(tmp_path / "models") == FILES
+    outside.assert_untouched()
+
+
+@pytest.mark.parametrize("place", ["archive", "archive/fetched", "archive/unpacked"])
+def test_while_an_archive_is_unpacked(
+    place: str, origin: Origin, outside: Outside, planting: Callable[[Callable[[Path], None]], None], tmp_path: Path
+) -> None:
+    """The files that come next, and what is removed at the end, would go through the link."""
+    models = tmp_path / "models"
+
+    def plant(directory: Path) -> None:
+        (outside.path / directory.name).mkdir(exist_ok=True)
+        planted = models / ".fetcher" / place
+        planted.rename(models / ".fetcher" / "moved")
+        planted.symlink_to(outside.path)
+        outside.look_again()
+
+    planting(plant)
+    initialized(origin.add_file("/model.tgz", FORMATS["model.tgz"](FILES)), models)
+    outside.assert_untouched()
+
+
+def test_in_the_place_of_a_directory_of_the_archive(
+    outside: Outside, planting: Callable[[Callable[[Path], None]], None], tmp_path: Path
+) -> None:
+    planting(lambda directory: (directory / "deep").symlink_to(outside.path))
+    archive, directory = tmp_path / "archive", tmp_path / "in"
+    directory.mkdir()
+    links = special("deep/link", tarfile.LNKTYPE, "first")
+    for members in ([regular("first", b"1"), regular("deep/new", b"2")], [regular("first", b"1"), links]):
+        archive.write_bytes(tar_of(members))
+        with pytest.raises(FetchError):
+            unpack(archive, directory, stopped=lambda: False)
+        outside.assert_untouched()
+        for path in directory.iterdir():
+            path.unlink()
+
+
+@pytest.mark.parametrize("name", ["later", "first"])
+def test_a_file_outside_is_never_published(
+    name: str, origin: Origin, outside: Outside, planting: Callable[[Callable[[Path], None]], None], tmp_path: Path
+) -> None:
+    """Whoever plants a link may be unable to read what it leads to; the fetching user may read it."""
+
+    def plant(directory: Path) -> None:
+        (directory / name).unlink(missing_ok=True)
+        (directory / name).symlink_to(outside.path / "theirs")
+
+    planting(plant)
+    archive = tar({"first": b"1", "second": b"2"})
+    assert initialized(origin.add_file("/model.tar", archive), tmp_path / "models") == (0 if name == "later" else 73)
+    assert "theirs" not in tree(tmp_path / "models").values()
+    outside.assert_untouched()
+
+
+def test_an_archive_that_is_a_link_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(tar(FILES))
+    (tmp_path / "archive").symlink_to(tmp_path / "secret")
+    (tmp_path / "in").mkdir()
+    with pytest.raises(FetchError):
+        unpack(tmp_path / "archive", tmp_path / "in", stopped=lambda: False)
+    assert tree(tmp_path / "in") == {}
+
+
+class TestLinking:
+    @pytest.fixture
+    def source(self, tmp_path: Path) -> Path:
+        (tmp_path / "claim").mkdir()
+        (tmp_path / "claim" / "theirs").write_text("weights")
+        return tmp_path / "claim" / "theirs"
+
+    def test_a_link_to_elsewhere_is_replaced_and_what_it_led_to_stays(
+        self, source: Path, outside: Outside, tmp_path: Path
+    ) -> None:
+        (tmp_path / "models").mkdir()
+        (tmp_path / "models" / "theirs").symlink_to(outside.path / "theirs")
+        link([source], tmp_path / "models")
+        assert tree(tmp_path / "models") == {"theirs": f"-> {source}"}
+        outside.assert_untouched()
+
+    def test_a_link_to_a_directory_is_replaced_and_not_entered(self, source: Path, outside: Outside, tmp_path: Path) -> None:
+        (tmp_path / "models").mkdir()
+        (tmp_path / "models" / "theirs").symlink_to(outside.path)
+        link([source], tmp_path / "models")
+        assert tree(tmp_path / "models") == {"theirs": f"-> {source}"}
+        outside.assert_untouched()
+
+    @pytest.mark.parametrize("occupy", [Path.mkdir, Path.touch, os.mkfifo])
+    def test_nothing_else_is_replaced(self, occupy: Callable[[Path], None], source: Path, tmp_path: Path) -> None:
+        (tmp_path / "models").mkdir()
+        occupy(tmp_path / "models" / "theirs")
+        before = (tmp_path / "models" / "theirs").lstat().st_ino
+        with pytest.raises(CannotWrite, match="is there already"):
+            link([source], tmp_path / "models")
+        assert (tmp_path / "models" / "theirs").lstat().st_ino == before
+        assert os.listdir(tmp_path / "models") == ["theirs"]
+
+    def test_a_directory_that_is_a_link_is_the_users_own(self, source: Path, tmp_path: Path) -> None:
+        (tmp_path / "real").mkdir()
+        (tmp_path / "models").symlink_to(tmp_path / "real")
+        link([source], tmp_path / "models")
+        assert tree(tmp_path / "real") == {"theirs": f"-> {source}"}
+
+
+def test_the_places_are_those_that_a_fetch_makes(
+    origin: Origin, planting: Callable[[Callable[[Path], None]], None], tmp_path: Path
+) -> None:
+    seen: list[Path] = []
+    planting(seen.append)
+    initialized(origin.add_file("/model.tgz", FORMATS["model.tgz"](FILES)), tmp_path / "models")
+    assert [path.parent for path in seen] == [Root(tmp_path / "models").archive / "unpacked"]

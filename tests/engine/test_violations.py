@@ -1,0 +1,103 @@
+"""A server that breaks HTTP the same way each time is given up soon; one that does it now and then is tried again."""
+
+from __future__ import annotations
+
+import pytest
+
+from fetcher.engine.retry import VIOLATIONS
+from fetcher.errors import BadResponse, ContentChanged
+from fetcher.events import Retrying
+from fetcher.testing.checkpoint import random_bytes
+from fetcher.testing.effects import Body, Header, LongBody, Redirect, Slices, Status, UnaskedPart, WrongContentRange
+from fetcher.testing.faults import Fault
+from fetcher.testing.origin import Origin
+from tests.engine.conftest import Fetcher, MiB, contents
+
+CONTENT = {"config.json": b"{}", "model.safetensors": random_bytes("violations", 18 * MiB)}
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The seconds that a user waits are not waited here; the number of answers decides."""
+    monkeypatch.setattr("fetcher.engine.retry.VIOLATED_FOR", 0.0)
+    monkeypatch.setattr("fetcher.engine.retry.FIRST_DELAY", 0.01)
+
+
+SHIFTED = [Fault(WrongContentRange(shift=7), origin="cdn")]
+WHOLE_AS_PART = [Fault(Slices(1), origin="cdn"), Fault(UnaskedPart(), origin="cdn", ranged=False)]
+VIOLATING: dict[str, tuple[list[Fault], str]] = {
+    "a shifted Content-Range": (SHIFTED, r"bytes=\d+-\d+ was asked for, and the server sends Content-Range 'bytes \d+-\d+/"),
+    "a part that nobody asked for": (WHOLE_AS_PART, r"the whole file was asked for, .* status 206 and Content-Range 'bytes 0-"),
+    "several parts that nobody asked for": (
+        [*WHOLE_AS_PART, Fault(Header("Content-Type", "multipart/byteranges; boundary=x"), origin="cdn")],
+        "the whole file was asked for, .* status 206",
+    ),
+    "more bytes than the range has": ([Fault(LongBody(100), origin="cdn")], r"was asked for, .* announces [\d,]+ bytes under"),
+    "another status of success": ([Fault(Status(202), origin="cdn")], r"bytes=\d+-\d+ was asked for, .* with status 202"),
+    "a coding that nobody asked for": (
+        [Fault(Header("Content-Encoding", "gzip"), origin="cdn")],
+        "Content-Encoding gzip although identity",
+    ),
+    "redirects in circles": ([Fault(Redirect("{target}"), origin="cdn")], "redirects"),
+}
+
+
+@pytest.mark.parametrize("connections", [1, 8])
+@pytest.mark.parametrize(("faults", "said"), VIOLATING.values(), ids=VIOLATING)
+async def test_the_same_violation_each_time_is_given_up_however_patient_one_is(
+    origin: Origin, fetch: Fetcher, faults: list[Fault], said: str, connections: int
+) -> None:
+    origin.add_repo("org/model", CONTENT)
+    for fault in faults:
+        origin.faults.add(fault)
+    with pytest.raises(BadResponse, match=said) as caught:
+        await fetch(retry_for=3600.0, max_concurrency=connections)
+    sentence = caught.value.sentence()
+    assert "model.safetensors" in sentence
+    assert "answers in a row were wrong; check HF_ENDPOINT and the proxy, or use another mirror" in sentence
+    assert len([event for event in fetch.events if isinstance(event, Retrying)]) == VIOLATIONS - 1
+
+
+@pytest.mark.parametrize("place", ["/tree/", "/revision/"])
+async def test_a_listing_is_no_exception(origin: Origin, fetch: Fetcher, place: str) -> None:
+    origin.add_repo("org/model", CONTENT)
+    login = origin.faults.add(Fault(Body(b"<html>Log in</html>"), path=place))
+    with pytest.raises(BadResponse, match="org/model is no JSON; 5 answers in a row were wrong"):
+        await fetch(retry_for=3600.0)
+    assert origin.faults.fired(login) == VIOLATIONS
+
+
+@pytest.mark.parametrize("effect", [WrongContentRange(shift=7), LongBody(100), Status(202)])
+async def test_an_address_is_no_exception(
+    origin: Origin, fetch: Fetcher, effect: WrongContentRange | LongBody | Status
+) -> None:
+    address = origin.add_file("/model.bin", CONTENT["model.safetensors"])
+    wrong = origin.faults.add(Fault(effect))
+    with pytest.raises(BadResponse, match="5 answers in a row were wrong"):
+        await fetch(address, retry_for=3600.0)
+    assert origin.faults.fired(wrong) == VIOLATIONS
+
+
+@pytest.mark.parametrize("effect", [WrongContentRange(shift=7), LongBody(100), Status(202)])
+async def test_one_wrong_answer_of_a_proxy_on_the_way_is_cured(
+    origin: Origin, fetch: Fetcher, effect: WrongContentRange | LongBody | Status
+) -> None:
+    origin.add_repo("org/model", CONTENT)
+    origin.faults.add(Fault(effect, origin="cdn", times=VIOLATIONS - 1))
+    assert contents((await fetch(retry_for=60.0, max_concurrency=1)).path) == CONTENT
+
+
+async def test_one_bad_replica_of_two_costs_tries_and_not_the_fetch(origin: Origin, fetch: Fetcher) -> None:
+    content = {"model.safetensors": random_bytes("replicas", 80 * MiB)}
+    origin.add_repo("org/model", content)
+    origin.faults.add(Fault(WrongContentRange(shift=7), origin="cdn", every=2))
+    assert contents((await fetch(retry_for=60.0)).path) == content
+
+
+async def test_another_total_is_another_file_and_not_waited_for(origin: Origin, fetch: Fetcher) -> None:
+    origin.add_repo("org/model", CONTENT)
+    origin.faults.add(Fault(WrongContentRange(total=len(CONTENT["model.safetensors"]) + 1), origin="cdn"))
+    with pytest.raises(ContentChanged, match="bytes now, not") as caught:
+        await fetch(retry_for=3600.0, max_concurrency=1)
+    assert "model.safetensors" in caught.value.sentence()
+    assert not [event for event in fetch.events if isinstance(event, Retrying)]
