@@ -98,6 +98,10 @@ bench: $(READY) ## measure for some minutes: the pieces, then fetching and loadi
 	$(BIN)/python -m benchmarks fetch $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks load $(LOAD_ARGS)
 
+docs: $(READY) ## write the reference pages from the code and build the site: build/site
+	$(BIN)/python -m docs.generator
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/site
+
 format: $(READY) ## rewrite the sources in the house style
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
@@ -114,4 +118,4 @@ clean: ## remove .venv and everything generated
 	rm -rf $(VENV) .engines .bench build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup demo test lint types contracts pytest engines dist image base coldstart lock bench format upgrade clean
+.PHONY: help setup demo test lint types contracts pytest engines dist image base coldstart lock bench docs format upgrade clean

@@ -12,7 +12,7 @@ from fetcher import errors
 from fetcher.errors import FetchError, LeaseError, SourceError, StoreError, Transient
 from loader.errors import LoadError
 
-DOCUMENTED = Path(__file__).parents[2] / "docs" / "errors.md"
+DOCUMENTED = Path(__file__).parents[2] / "docs" / "exit-codes.md"
 ABSTRACT = {FetchError, SourceError, Transient, StoreError, LeaseError, LoadError}
 """Never raised themselves."""
 

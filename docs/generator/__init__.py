@@ -1,0 +1,26 @@
+"""The reference pages, made from the code: `python -m docs.generator` writes them. A test says that they are current."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from docs.generator.environment import environment
+from docs.generator.events import events
+from docs.generator.exits import exit_codes
+from docs.generator.manifest import manifest
+from docs.generator.metrics import metrics
+from fetcher.cli.reference import reference as fetcher_reference
+from loader.cli.reference import reference as loader_reference
+
+DOCS = Path(__file__).parents[1]
+PAGES: Mapping[str, Callable[[], str]] = {
+    "cli.md": fetcher_reference,
+    "loader.md": loader_reference,
+    "environment.md": environment,
+    "exit-codes.md": exit_codes,
+    "events.md": events,
+    "metrics.md": metrics,
+    "manifest.md": manifest,
+}
+"""The name of a page in docs/, and the function that returns its text."""

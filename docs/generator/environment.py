@@ -1,0 +1,85 @@
+"""docs/environment.md: every variable that a command reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from docs.generator.tables import NOTICE, table
+from fetcher.cli.parser import COMMANDS as FETCHER
+from fetcher.command.parser import Commands
+from loader.cli.parser import COMMANDS as LOADER
+
+_INTRODUCTION = """\
+# Environment variables
+
+Each option of a command has a variable. A flag wins over its variable. An empty variable counts as absent. A switch
+takes `1`, `true`, `yes` or `on`, and `0`, `false`, `no` or `off`. A variable for an option that may be repeated holds
+several values, separated by commas or line breaks. A value that cannot be read ends the command with 78
+`Configuration`."""
+
+_HUB = (
+    ("`HF_TOKEN`", "The Hub's token. It goes to the Hub's own origin only. The older `HUGGING_FACE_HUB_TOKEN` works too."),
+    ("`HF_TOKEN_PATH`", "A file that holds the token. Default: `token` in `HF_HOME`."),
+    ("`HF_OIDC_RESOURCE`", "huggingface_hub exchanges the workload's identity for a token."),
+    ("`HF_ENDPOINT`", "A mirror of the Hub. It may hold a user, a password and a path."),
+    ("`HF_HUB_OFFLINE`, `TRANSFORMERS_OFFLINE`", "`1` forbids the network. The Hub's own cache is the source then."),
+    (
+        "`HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`",
+        "The Hub's cache: the source when offline, and the root of `--layout hf-cache`.",
+    ),
+    ("`HF_HOME`", "The parent of the Hub's cache and of the token file. Default: `huggingface` in `XDG_CACHE_HOME`."),
+    ("`XDG_CACHE_HOME`", "The parent of the default caches. Default: `~/.cache`, by `HOME`."),
+)
+_NETWORK = (
+    ("`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`", "Proxies that speak `http://`. The name in lower case wins."),
+    ("`NO_PROXY`", "Names, addresses, networks and `*` that are reached directly."),
+    (
+        "`SSL_CERT_FILE`, `REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE`, `AWS_CA_BUNDLE`",
+        "Certificate authorities, added to those of the system: a file or a directory.",
+    ),
+    (
+        "`<hostname>-headers`",
+        "A JSON object of request headers for that host. They go to the origin of the address as written.",
+    ),
+)
+_KSERVE = (
+    ("`STORAGE_ALLOW_PATTERNS`, `STORAGE_IGNORE_PATTERNS`", "Patterns of files, as a JSON list or separated by commas."),
+    (
+        "`CA_BUNDLE_CONFIGMAP_NAME`, `CA_BUNDLE_VOLUME_MOUNT_POINT`",
+        "If the first is set, `cabundle.crt` in the second is trusted. `REQUESTS_CA_BUNDLE` wins over both.",
+    ),
+)
+_LLMKUBE = (
+    ("`MODEL_SOURCE`", "The source, as in [its table](dropins.md#model-downloader-for-llmkube). Required."),
+    ("`CACHE_DIR`", "The directory of the source's key."),
+    ("`MODEL_PATH`", "The one file that is wanted, under its name in this container."),
+    ("`MODEL_FILES`", "Paths within the repository, one a line."),
+    ("`MODEL_SHA256`", "The digest of `MODEL_PATH`, or of the only file."),
+    ("`MODEL_REFRESH_POLICY`", "`IfNotPresent` or `OnChange`."),
+)
+
+
+def environment() -> str:
+    """The page, in Markdown."""
+    lines = [_INTRODUCTION, "", NOTICE]
+    for program, commands in (("fetcher", FETCHER), ("loader", LOADER)):
+        lines += ["", f"## Options of `{program}`", "", *table(("variable", "commands", "meaning"), _options(commands))]
+    for title, rows in (
+        ("The Hub and its caches", _HUB),
+        ("Proxies, certificates, headers", _NETWORK),
+        ("`storage-initializer`", _KSERVE),
+        ("`model-downloader`", _LLMKUBE),
+    ):
+        lines += ["", f"## {title}", "", *table(("variable", "meaning"), rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _options(commands: Commands) -> Iterable[tuple[str, str, str]]:
+    """Each option once, with the commands that take it."""
+    takers: dict[str, list[str]] = {}
+    meanings: dict[str, str] = {}
+    for name, (_, options) in commands.items():
+        for option in options:
+            takers.setdefault(option.variable, []).append(f"`{name}`")
+            meanings[option.variable] = option.help
+    return ((f"`{variable}`", ", ".join(names), meanings[variable]) for variable, names in takers.items())
