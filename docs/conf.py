@@ -7,7 +7,8 @@ from typing import Any
 
 project = "weightlift"
 extensions = ["myst_parser"]
-html_theme = "furo"
+html_theme = "alabaster"
+html_theme_options = {"fixed_sidebar": True, "page_width": "72em", "description": "model weights for inference engines"}
 html_title = "weightlift"
 myst_heading_anchors = 4
 exclude_patterns = ["generator"]

@@ -1,0 +1,30 @@
+"""All error messages lie side by side in messages.txt, so that somebody reads them as a whole."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.messages.collecting import error_names, messages
+
+LISTED = Path(__file__).with_name("messages.txt")
+
+
+def test_the_list_is_up_to_date() -> None:
+    assert messages() == LISTED.read_text().splitlines(), "run python -m tests.messages.collecting > tests/messages/messages.txt"
+
+
+def test_the_list_has_messages_of_most_errors() -> None:
+    assert len(error_names()) > 30
+    assert len({line.split()[0] for line in messages()}) > 25
+
+
+@pytest.mark.parametrize("word", ["mend", "whoever", "let off", "found out", "so many", "please", "invalid", "oops"])
+def test_no_message_needs_to_be_read_twice(word: str) -> None:
+    assert not [line for line in messages() if re.search(rf"\b{word}\b", line, re.IGNORECASE)]
+
+
+def test_no_message_ends_with_a_full_stop_or_an_exclamation_mark() -> None:
+    assert not [line for line in messages() if line.endswith((".", "!")) and not line.endswith("..")]
