@@ -66,7 +66,7 @@ def machine_bound(meminfo: Mapping[str, int]) -> Bound:
 def commit_bound(meminfo: Mapping[str, int]) -> Bound:
     """Return the memory that the kernel can still commit in its strict mode (vm.overcommit_memory=2)."""
     limit, used = meminfo.get("CommitLimit", 0), meminfo.get("Committed_AS", 0)
-    return Bound(max(0, limit - used), f"vm.overcommit_memory=2: limit {size(limit)}, {size(used)} promised")
+    return Bound(max(0, limit - used), f"vm.overcommit_memory=2: limit {size(limit)}, {size(used)} committed")
 
 
 _CGROUP_FILES = (

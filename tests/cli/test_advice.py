@@ -44,12 +44,12 @@ def texts(path: Path) -> Iterator[tuple[int, str]]:
 
 def unknown_names(text: str) -> list[str]:
     """Return the flags, commands and pages that `text` names and that do not exist."""
-    found = [flag for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+[a-z]", text) if flag not in OURS | OTHERS]
+    unknown = [flag for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+[a-z]", text) if flag not in OURS | OTHERS]
     for program, command in re.findall(r"`(fetcher|loader) ([a-z]+)", text):
         if command not in TABLES[program]:
-            found.append(f"{program} {command}")
-    found += [page for page in re.findall(r"docs/[a-z-]+\.md", text) if not (REPOSITORY / page).exists()]
-    return found
+            unknown.append(f"{program} {command}")
+    unknown += [page for page in re.findall(r"docs/[a-z-]+\.md", text) if not (REPOSITORY / page).exists()]
+    return unknown
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(REPOSITORY).as_posix())

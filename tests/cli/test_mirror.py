@@ -28,8 +28,8 @@ def mirror(addresses: Addresses | None) -> Origin:
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    found = (path for path in directory.rglob("*") if path.is_file() and ".fetcher" not in path.parts)
-    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in found}
+    files = (path for path in directory.rglob("*") if path.is_file() and ".fetcher" not in path.parts)
+    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
 
 
 @pytest.mark.parametrize("addresses", [None, "absolute", "relative", "upstream", "without prefix"])
@@ -83,8 +83,8 @@ class TestPasswords:
 
     def check(self, tmp_path: Path, *texts: str) -> None:
         paths = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".safetensors"]
-        told = "\n".join([*texts, *map(str, paths), *(path.read_bytes().decode("latin-1") for path in paths)])
-        assert not [secret for secret in self.SECRETS if secret in told], told
+        text = "\n".join([*texts, *map(str, paths), *(path.read_bytes().decode("latin-1") for path in paths)])
+        assert not [secret for secret in self.SECRETS if secret in text], text
 
     def endpoint(self, origin: Origin) -> str:
         return origin.endpoint.replace("://", "://us3rname:pa55w0rd@")
@@ -98,13 +98,13 @@ class TestPasswords:
             done = run_fetcher("fetch", "hf://org/model", *place, *words, env=env)
             assert done.returncode == 0, done.stderr
             assert json.loads(done.stdout)["revision"]
-            said = [done.stdout, done.stderr]
+            output = [done.stdout, done.stderr]
             for command in (["plan", "hf://org/model"], ["list"], ["show", "hf://org/model"]):
                 later = run_fetcher(*command, *place, "--json", env=env)
-                said += [later.stdout, later.stderr]
+                output += [later.stdout, later.stderr]
             sent = {request.origin for request in origin.requests if "authorization" in request.headers}
         assert sent == {"hub"}
-        self.check(tmp_path, *said)
+        self.check(tmp_path, *output)
 
     @pytest.mark.parametrize(
         ("answer", "code"),

@@ -120,9 +120,9 @@ class TestFromPython:
 
     @pytest.mark.parametrize("name", ["include", "exclude"])
     def test_a_string_instead_of_a_list_of_patterns_is_refused(self, source: Path, tmp_path: Path, name: str) -> None:
-        given: dict[str, Any] = {name: "*.json"}
+        arguments: dict[str, Any] = {name: "*.json"}
         with pytest.raises(UsageError, match="take a list of patterns"):
-            fetcher.fetch(str(source), cache_dir=tmp_path / "cache", **given)
+            fetcher.fetch(str(source), cache_dir=tmp_path / "cache", **arguments)
 
     async def test_fetch_inside_a_running_event_loop_is_refused_even_for_a_hit(self, source: Path, tmp_path: Path) -> None:
         await fetcher.fetch_async(str(source), cache_dir=tmp_path / "cache")

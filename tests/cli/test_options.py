@@ -109,8 +109,8 @@ def test_an_empty_variable_counts_as_unset() -> None:
 def test_a_variable_holds_several_values_and_the_flag_replaces_all() -> None:
     environ = {"FETCHER_INCLUDE": "*.json, *.safetensors\ntokenizer*\n"}
     assert values(ALL, no_flags(), environ) == {"include": ("*.json", "*.safetensors", "tokenizer*")}
-    given = build_parser().parse_args(["fetch", "hf://org/model", "--include", "a,b", "--include", "c"])
-    assert values(ALL, given, environ) == {"include": ("a,b", "c")}
+    arguments = build_parser().parse_args(["fetch", "hf://org/model", "--include", "a,b", "--include", "c"])
+    assert values(ALL, arguments, environ) == {"include": ("a,b", "c")}
 
 
 @pytest.mark.parametrize("text", ["=llama", "no name=x", "__internal=x", "reason=x", "phase=x", "3=x", "n" * 64 + "=x"])
@@ -120,8 +120,8 @@ def test_an_invalid_or_reserved_label_is_refused(text: str) -> None:
 
 
 def test_the_path_of_an_expected_digest_can_contain_an_equals_sign() -> None:
-    found = values(ALL, no_flags(), {"FETCHER_EXPECT": f"a=b.safetensors={DIGEST}"})
-    assert {path: str(digest) for path, digest in settings_from({**found, "cache_dir": Path("/c")}, {}).expect.items()} == {
+    options = values(ALL, no_flags(), {"FETCHER_EXPECT": f"a=b.safetensors={DIGEST}"})
+    assert {path: str(digest) for path, digest in settings_from({**options, "cache_dir": Path("/c")}, {}).expect.items()} == {
         "a=b.safetensors": DIGEST
     }
 

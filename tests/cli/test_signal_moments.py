@@ -49,7 +49,7 @@ def work(report):
     except BaseException as error:
         raise RuntimeError("Error calling __set_name__") from error
 """,
-    "what comes after an event loop has ended": """
+    "a signal after an event loop has ended": """
 def work(report):
     run_interruptibly(asyncio.sleep(0))
     send_signal()

@@ -86,7 +86,7 @@ class TestRecordedMachines:
         root = machine(tmp_path, membership="0::/\n", mounts=V2_MOUNTS, groups={}, overcommit="2\n")
         left = memory_left(root)
         assert left.pages.bytes == 24012372 * KiB
-        assert left.anonymous == Bound(12000000 * KiB, "vm.overcommit_memory=2: limit 11.8 GiB, 334.0 MiB promised")
+        assert left.anonymous == Bound(12000000 * KiB, "vm.overcommit_memory=2: limit 11.8 GiB, 334.0 MiB committed")
 
     def test_without_readable_files_nothing_is_left(self, tmp_path: Path) -> None:
         assert memory_left(tmp_path).pages.bytes == 0
