@@ -1,4 +1,4 @@
-"""fetcher: brings model weights from where they are published to a verified, complete directory.
+"""fetcher: fetches model weights into a verified, complete directory.
 
 ::
 
@@ -6,8 +6,7 @@
     artifact = fetcher.fetch("hf://org/model", cache_dir="/models")
     print(artifact.path)
 
-Errors come from one tree, `fetcher.errors.FetchError`. Importing this package costs next to nothing: what speaks to a network
-is imported when it is needed.
+All errors derive from `fetcher.errors.FetchError`. Importing this package is cheap: network code is imported when it is needed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The Python interface: `fetch`, and `fetch_async` for those who have an event loop. Both own the defaults."""
+"""The Python interface: `fetch`, and `fetch_async` for callers with an event loop. Both own the defaults."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from fetcher.settings import (
 
 
 class Options(TypedDict, total=False):
-    """How to fetch and where to; each may be left out. Sizes in bytes, rates in bytes a second, times in seconds.
+    """The optional settings of a fetch. Sizes in bytes, rates in bytes per second, times in seconds.
 
-    `expect` maps paths to `sha256:HEX`. The last group are fields of `fetcher.settings.Settings`, which says their defaults.
+    `expect` maps paths to `sha256:HEX`. The last group are fields of `fetcher.settings.Settings`, which gives their defaults.
     """
 
     cache_dir: str | os.PathLike[str] | None
@@ -58,21 +58,21 @@ class Options(TypedDict, total=False):
 
 
 async def fetch_async(uri: str, *, on_event: Subscriber = silent, **options: Unpack[Options]) -> Artifact:
-    """Bring `uri` to `cache_dir`/<cache key>, or to `dest`, verified and complete.
+    """Fetch `uri` into `cache_dir`/<cache key>, or into `dest`, verified and complete; return the artifact.
 
-    `options` are those of `Options`. `on_event` is called on the event loop with `fetcher.events`. Raises
-    `fetcher.FetchError`.
+    `options` are described in `Options`. `on_event` is called on the event loop with each event of `fetcher.events`.
+    Raises `fetcher.FetchError`.
     """
     return await _fetch(*_read(uri, options), on_event)
 
 
 def fetch(uri: str, *, on_event: Subscriber = silent, **options: Unpack[Options]) -> Artifact:
-    """`fetch_async` on an event loop of its own (uvloop)."""
+    """Run `fetch_async` on a new event loop (uvloop) and return the artifact. Raises `fetcher.FetchError`."""
     _refuse_inside_a_loop()
     request = recovered(*_read(uri, options))
     if (artifact := find_cached(request, on_event)) is not None:
         return artifact
-    import asyncio  # late, as a cached artifact needs no event loop
+    import asyncio  # late: a cached artifact needs no event loop
 
     from fetcher.transport.tls import Loop
 
@@ -81,7 +81,7 @@ def fetch(uri: str, *, on_event: Subscriber = silent, **options: Unpack[Options]
 
 
 def _refuse_inside_a_loop() -> None:
-    """Also where the artifact is cached, or the mistake would show only on the day the cache is empty."""
+    """Raise UsageError even if the artifact is cached: otherwise the mistake appears only when the cache is empty."""
     if "asyncio" not in sys.modules:
         return
     import asyncio
@@ -98,19 +98,19 @@ def _read(uri: str, options: Options) -> tuple[ArtifactRef, Settings]:
     expect: Mapping[str, str] = settings.pop("expect", None) or {}
     _refuse_empty(cache_dir=cache_dir, dest=dest, revision=revision)
     if isinstance(include, str) or isinstance(exclude, str):
-        raise UsageError("include and exclude are lists of patterns, not one text, whose letters would be the patterns")
+        raise UsageError("include and exclude take a list of patterns, not a string; write ['*.safetensors']")
     root = Path(cache_dir or dest or _default_root(settings))
     try:
-        made = Settings(
+        result = Settings(
             cache_dir=root.absolute(),
             dest=Path(dest).absolute() if dest is not None else None,
             expect={path: Digest.parse(text) for path, text in expect.items()},
             **settings,
         )
     except TypeError as error:
-        raise UsageError(f"an unknown setting: {error}") from error
-    _refuse_nonsense(made)
-    return ArtifactRef(uri, revision, tuple(include), tuple(exclude)), made
+        raise UsageError(f"unknown option: {error}") from error
+    _refuse_nonsense(result)
+    return ArtifactRef(uri, revision, tuple(include), tuple(exclude)), result
 
 
 def _default_root(settings: Mapping[str, Any]) -> Path:
@@ -118,19 +118,19 @@ def _default_root(settings: Mapping[str, Any]) -> Path:
     return hub or default_cache_dir()
 
 
-def _refuse_empty(**given: str | os.PathLike[str] | None) -> None:
-    for name, value in given.items():
+def _refuse_empty(**values: str | os.PathLike[str] | None) -> None:
+    for name, value in values.items():
         if value is not None and not os.fspath(value):
             raise UsageError(f"{name} is empty; give it a value or leave it out")
 
 
-def _refuse_nonsense(made: Settings) -> None:
-    """What the command line refuses while it reads text, a caller in Python can pass as it is."""
+def _refuse_nonsense(result: Settings) -> None:
+    """Check the values: the command line checks them as it parses text, a caller in Python can pass anything."""
     for name, choices in (("layout", Layout), ("refresh", Refresh), ("page_cache", PageCache)):
-        if getattr(made, name) not in get_args(choices):
-            raise UsageError(f"{name} is {getattr(made, name)!r}; it can be {', '.join(get_args(choices))}")
+        if getattr(result, name) not in get_args(choices):
+            raise UsageError(f"{name} is {getattr(result, name)!r}; choose from {', '.join(get_args(choices))}")
     for name, (least, most) in _BOUNDS.items():
-        value = getattr(made, name)
+        value = getattr(result, name)
         if value is None and name in _UNLIMITED:
             continue
         kind = int if isinstance(least, int) else int | float
@@ -139,7 +139,7 @@ def _refuse_nonsense(made: Settings) -> None:
 
 
 _LONGEST = 1e9
-"""Seconds, thirty years. Every wait has an end; what may be without one is None, never infinite."""
+"""Seconds, thirty years. Every wait is finite; an unlimited one is None, never infinity."""
 _BOUNDS: dict[str, tuple[float, float]] = {
     "max_concurrency": (1, MOST_CONNECTIONS),
     "memory_limit": (LEAST_MEMORY, math.inf),
@@ -149,6 +149,6 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "lease_wait": (0.0, _LONGEST),
     "lease_stale": (0.001, _LONGEST),
 }
-"""Name → least and most; where the least is an int, so must the value be."""
+"""Name → minimum and maximum; if the minimum is an int, the value must be an int."""
 _UNLIMITED = ("limit_rate", "lease_wait", "lease_stale")
-"""Those that may be None."""
+"""Settings that can be None, for no limit or the default."""

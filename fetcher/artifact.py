@@ -1,6 +1,6 @@
-"""The nouns everything else speaks of: what is asked for, what a source publishes, and byte ranges of it.
+"""The basic values: the reference to an artifact, the files that a source publishes, their digests and byte ranges.
 
-Pure values, importing nothing but errors, so that `loader` and outsiders may use them too.
+Pure values that import only errors, so that `loader` and other packages can use them too.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from fetcher.errors import UsageError
 
 CHUNK_SIZE = 16 * 1024 * 1024
 """Bytes. The grid of journal, manifest and `verify`: XXH3-128 of each 16 MiB is 48 bytes of text per chunk, 2.4 MB of
-manifest for 800 GB; a flipped bit costs one chunk to fetch again, and a kill at most one chunk a connection."""
+manifest for 800 GB. After a flipped bit one chunk is fetched again, after a kill at most one chunk per connection."""
 
 DigestAlgorithm = Literal["sha256", "git-sha1"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class ByteRange:
-    """Half-open: byte `start` is in it, byte `stop` is not. Only the HTTP transport knows that HTTP's are inclusive."""
+    """A half-open range: it contains byte `start` but not byte `stop`. Only the HTTP transport uses HTTP's inclusive ranges."""
 
     start: int
     stop: int
@@ -40,7 +40,7 @@ class ByteRange:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Digest:
-    """A content digest as published or pinned: `sha256`, or `git-sha1` (`sha1("blob <size>\\0" + content)`)."""
+    """A content digest, published or pinned: `sha256`, or `git-sha1` (`sha1("blob <size>\\0" + content)`)."""
 
     algorithm: DigestAlgorithm
     hex: str
@@ -48,11 +48,11 @@ class Digest:
     def __post_init__(self) -> None:
         length = {"sha256": 64, "git-sha1": 40}.get(self.algorithm)
         if length is None or not re.fullmatch(rf"[0-9a-f]{{{length}}}", self.hex):
-            raise UsageError(f"not a digest: {self.algorithm}:{self.hex}; expected sha256:<64 hex digits>")
+            raise UsageError(f"{self.algorithm}:{self.hex} is not a digest; write sha256:<64 hex digits>")
 
     @classmethod
     def parse(cls, text: str) -> Digest:
-        """`sha256:HEX`, any case. Raises UsageError."""
+        """Parse `sha256:HEX`, in any case. Raises UsageError."""
         algorithm, _, value = text.strip().partition(":")
         return cls(algorithm.lower(), value.lower())  # type: ignore[arg-type]  # __post_init__ checks it
 
@@ -64,9 +64,9 @@ class Digest:
 class RemoteFile:
     """One file of an artifact, as its source lists it.
 
-    `size` in bytes, None when the source won't say before the end. `digests` are all to be checked. `validator`
-    identifies the content where no digest does (an HTTP ETag, a local file's inode and mtime). `ranges` is False when
-    the source can only send it whole. `facts` are things a layout wants to keep (the Hub's `blob_id`, `xet_hash`).
+    `size` is in bytes, None if the source does not give it before the end. All `digests` are checked. `validator`
+    identifies the content of a file without a digest (an HTTP ETag, a local file's inode and mtime). `ranges` is False if
+    the source can only send the whole file. `facts` are details that a layout keeps (the Hub's `blob_id`, `xet_hash`).
     """
 
     path: str
@@ -78,16 +78,16 @@ class RemoteFile:
 
     @property
     def identity(self) -> str | None:
-        """Equal for equal content at two moments; None when nothing vouches for it, so nothing may be resumed."""
+        """A text that is equal as long as the content is unchanged; None without digest or validator: no resume is possible."""
         mark = ",".join(str(digest) for digest in sorted(self.digests)) or self.validator
         return f"{self.size}:{mark}" if mark else None
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """All files of an artifact at `revision` (the resolved one: a commit, an ETag), before any selection.
+    """All files of an artifact at the resolved `revision` (a commit, an ETag), before any selection.
 
-    `authenticated`: a credential was used to get it, so others may have no right to read the files.
+    `authenticated` is True if a credential was used to get it: other users may have no right to read the files.
     """
 
     revision: str | None
@@ -97,7 +97,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class ArtifactRef:
-    """What the user asked for: a URI exactly as written, and the selection given beside it."""
+    """The user's request: a URI exactly as written, a revision, and the patterns that select files."""
 
     uri: str
     revision: str | None = None
@@ -106,7 +106,7 @@ class ArtifactRef:
 
     @property
     def key_text(self) -> str:
-        """What the cache key is the hash of: the bare URI (KServe's and LLMKube's key) unless something is selected."""
+        """The text whose hash is the cache key: without a selection the bare URI, which is KServe's and LLMKube's key."""
         if self.revision is None and not self.include and not self.exclude:
             return self.uri
         selection = {"exclude": sorted(self.exclude), "include": sorted(self.include), "revision": self.revision}
@@ -114,7 +114,7 @@ class ArtifactRef:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of `key_text`, 64 hex digits: what a manifest compares, since its own URI has secrets removed."""
+        """SHA-256 of `key_text`, 64 hex digits. A manifest compares it, since secrets are removed from the manifest's URI."""
         return hashlib.sha256(self.key_text.encode("utf-8", "surrogateescape")).hexdigest()
 
     @property
@@ -124,13 +124,13 @@ class ArtifactRef:
 
 
 def redact(uri: str) -> str:
-    """`uri` without userinfo and query values, fit for logs and manifests. Signed addresses carry secrets in both.
+    """Return `uri` without userinfo and query values, for logs and manifests. Signed URLs carry secrets in both.
 
-    The pin in the fragment stays: it is no secret, and a person wants to see it.
+    The pinned digest in the fragment stays: it is not secret.
     """
     try:
         parts = urlsplit(uri)
-    except ValueError:  # a host that can't be read; where its secrets begin and end can't be told either
+    except ValueError:  # the host is malformed, so the position of its secrets is unknown
         return f"{uri.partition(':')[0]}:..."
     if parts.scheme not in ("http", "https", "hf"):
         return uri
@@ -142,17 +142,17 @@ def redact(uri: str) -> str:
 
 
 def _port_is_readable(parts: SplitResult) -> bool:
-    """A password with a raw / or # in it ends the host early, and its beginning stands where a port would."""
+    """Whether the port is a number: a password with a raw / or # ends the host early, and its beginning looks like a port."""
     with suppress(ValueError):
         return parts.port is None or parts.port > 0
     return False
 
 
 def _pairs(query: str) -> Iterable[tuple[str, str, str]]:
-    """Name, equals sign and value; what has no sign may be a secret as a whole."""
+    """The name, equals sign and value of each pair; a pair without a sign may be a secret as a whole."""
     return (pair.partition("=") for pair in query.split("&") if pair)
 
 
 def total_size(files: Iterable[RemoteFile]) -> int:
-    """Bytes of all files whose size is known."""
+    """Return the bytes of all files whose size is known."""
     return sum(file.size or 0 for file in files)

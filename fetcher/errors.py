@@ -1,35 +1,35 @@
-"""Every way a fetch can fail, as one tree.
+"""The error tree of a fetch.
 
-Each class carries what a caller, a Job's ``podFailurePolicy`` and a person at 3 a.m. need: a stable `reason` word, the
-sysexits `exit_code`, and whether running the same command again can help (`retryable`). The text of an error says what
-failed, on which file, and what to do next; it never holds a credential.
+Each class has a stable `reason` word, a sysexits `exit_code`, and `retryable`: whether running the same command again can
+help. Callers, a Job's ``podFailurePolicy`` and people read these. The text of an error says what failed, on which file, and
+what to do next; it never contains a credential.
 
 ::
 
     FetchError
-    ├── UsageError               64  the command itself is wrong
+    ├── UsageError               64  the command line or a call is wrong
     │   └── UnsupportedScheme    64
-    ├── ConfigurationError       78  a setting or a token that can't be used
-    │   └── NewerFormat          78  a record that a later version wrote; it is never overwritten
-    ├── SourceError                  what a source says (see `sources.base`)
+    ├── ConfigurationError       78  a setting or a token cannot be used
+    │   └── NewerFormat          78  a later version wrote this record; it is never overwritten
+    ├── SourceError                  a source's answer (see `sources.base`)
     │   ├── NotFound             66
     │   ├── Unauthorized         77
     │   │   └── GatedRepo        77
-    │   ├── Refused              77  the server answers, but not this request (400, 405, 451, ...)
-    │   ├── HostilePath          65  a listing that would write outside the artifact
-    │   ├── Untrusted            69  TLS: the certificate does not verify
-    │   ├── Offline              69  the network is forbidden by HF_HUB_OFFLINE
-    │   ├── Transient                worth another try, after `retry_after`
+    │   ├── Refused              77  the server refuses this request (400, 405, 451, ...)
+    │   ├── HostilePath          65  a listed path would be written outside the artifact
+    │   ├── Untrusted            69  TLS: the certificate cannot be verified
+    │   ├── Offline              69  HF_HUB_OFFLINE forbids using the network
+    │   ├── Transient                a temporary error, retried after `retry_after`
     │   │   ├── Unreachable      69
     │   │   ├── Stalled          69
-    │   │   ├── BadResponse      69  a response that breaks the protocol
+    │   │   ├── BadResponse      69  a response violates the protocol
     │   │   └── RateLimited      75
     │   ├── RangesUnsupported    69  the server sent the whole file instead of a range
-    │   ├── ContentChanged       65  the source replaced the file while it was fetched
-    │   └── LfsPointer           65  a Git LFS pointer in the place of the file
+    │   ├── ContentChanged       65  the source replaced the file during the fetch
+    │   └── LfsPointer           65  the source has a Git LFS pointer instead of the file
     ├── DigestMismatch           65
     │   └── DigestUnavailable    65
-    ├── MalformedArchive         65  broken, or made to do harm
+    ├── MalformedArchive         65  the archive is damaged or malicious
     ├── StoreError
     │   ├── OutOfSpace           73
     │   ├── CannotWrite          73
@@ -47,7 +47,7 @@ from typing import ClassVar
 
 
 class FetchError(Exception):
-    """The root. `path` names the artifact's file concerned, when there is one."""
+    """The root of all errors. `path` is the affected file of the artifact, if there is one."""
 
     reason: ClassVar[str] = "Failed"
     exit_code: ClassVar[int] = 70
@@ -59,63 +59,77 @@ class FetchError(Exception):
         self.path = path
 
     def sentence(self) -> str:
-        """One line that begins with the reason word and names the file, for stderr and termination messages."""
+        """Return one line with reason word, file and message, for stderr and termination messages."""
         where = f"{self.path}: " if self.path and self.path not in self.message else ""
         return " ".join(f"{self.reason}: {where}{self.message}".split())
 
 
 class UsageError(FetchError):
+    """The command line, or a call from Python, is wrong."""
+
     reason = "Usage"
     exit_code = 64
 
 
 class UnsupportedScheme(UsageError):
+    """The URI has a scheme that no source handles."""
+
     reason = "UnsupportedScheme"
 
 
 class ConfigurationError(FetchError):
+    """A setting, an environment variable or a token cannot be used."""
+
     reason = "Configuration"
     exit_code = 78
 
 
 class NewerFormat(ConfigurationError):
-    """A manifest or journal that a later version wrote. This version cannot read it, so it neither uses nor replaces it."""
+    """A later version wrote this manifest or journal. This version cannot read it, so it neither uses nor replaces it."""
 
     reason = "NewerFormat"
 
 
 class SourceError(FetchError):
-    """A source's answer, classified. Sources raise only these; `engine.retry` alone decides what happens next."""
+    """A source's answer, classified. Sources raise only these errors; only `engine.retry` decides whether to try again."""
 
 
 class NotFound(SourceError):
+    """The repository, revision, file or cached artifact does not exist."""
+
     reason = "NotFound"
     exit_code = 66
 
 
 class Unauthorized(SourceError):
+    """The source requires a credential, or rejects the one it received."""
+
     reason = "Unauthorized"
     exit_code = 77
 
 
 class GatedRepo(Unauthorized):
+    """The Hub requires accepting the repository's conditions first."""
+
     reason = "GatedRepo"
 
 
 class Refused(SourceError):
-    """The server refuses this request, and the same request again would be refused the same way: 400, 402, 405, 451, 501."""
+    """The server refuses this request and would refuse it again: 400, 402, 405, 451, 501."""
 
     reason = "Refused"
     exit_code = 77
 
 
 class HostilePath(SourceError):
+    """The source lists a path that would be written outside the artifact."""
+
     reason = "HostilePath"
     exit_code = 65
 
 
 class Untrusted(SourceError):
-    """Trying again at once can't cure it; a Job that runs later, with the CA bundle in place, can."""
+    """The server's TLS certificate cannot be verified. A later run can succeed, once the CA bundle is in place."""
 
     reason = "Untrusted"
     exit_code = 69
@@ -123,13 +137,15 @@ class Untrusted(SourceError):
 
 
 class Offline(SourceError):
+    """HF_HUB_OFFLINE forbids using the network."""
+
     reason = "Unreachable"
     exit_code = 69
     retryable = True
 
 
 class Transient(SourceError):
-    """Worth another try. `retry_after` is the number of seconds the server asked for, if it did."""
+    """A temporary error, which is retried. `retry_after` is the wait in seconds that the server requested, if any."""
 
     reason = "Unreachable"
     exit_code = 69
@@ -141,24 +157,32 @@ class Transient(SourceError):
 
 
 class Unreachable(Transient):
+    """No connection to the server, or the connection was lost."""
+
     reason = "Unreachable"
 
 
 class Stalled(Transient):
+    """A connection delivered no data for `timeout_stall` seconds."""
+
     reason = "Stalled"
 
 
 class BadResponse(Transient):
+    """The server failed (5xx), or its response violates the protocol."""
+
     reason = "BadResponse"
 
 
 class RateLimited(Transient):
+    """The server limits the request rate (429)."""
+
     reason = "RateLimited"
     exit_code = 75
 
 
 class RangesUnsupported(SourceError):
-    """The server answered a range with the whole file. The engine asks again for the whole file on one connection."""
+    """The server answered a range request with the whole file. The engine requests the whole file on one connection."""
 
     reason = "BadResponse"
     exit_code = 69
@@ -166,20 +190,22 @@ class RangesUnsupported(SourceError):
 
 
 class ContentChanged(SourceError):
-    """What was already received belongs to other content than what the source serves now."""
+    """The source now serves other content than the part that was already received."""
 
     reason = "ContentChanged"
     exit_code = 65
 
 
 class LfsPointer(SourceError):
-    """The source holds a Git LFS pointer, a few lines of text, in the place of the file."""
+    """The source has a Git LFS pointer, a few lines of text, instead of the file."""
 
     reason = "LfsPointer"
     exit_code = 65
 
 
 class DigestMismatch(FetchError):
+    """The digest of a file is `actual`, not `expected`."""
+
     reason = "DigestMismatch"
     exit_code = 65
 
@@ -192,53 +218,67 @@ class DigestMismatch(FetchError):
 
 
 class DigestUnavailable(DigestMismatch):
-    """A digest was asked for (`--require-digests`) and neither the source nor the user gives one."""
+    """A digest is required (`--require-digests`), but neither the source nor the user gives one."""
 
     reason = "DigestUnavailable"
 
 
 class MalformedArchive(FetchError):
+    """The archive is damaged or malicious."""
+
     reason = "MalformedArchive"
     exit_code = 65
 
 
 class StoreError(FetchError):
-    pass
+    """A local file or directory cannot be read or written."""
 
 
 class OutOfSpace(StoreError):
+    """The volume or its quota is full, or too small for the artifact."""
+
     reason = "OutOfSpace"
     exit_code = 73
 
 
 class CannotWrite(StoreError):
+    """Permissions, a read-only volume or another file prevent writing."""
+
     reason = "CannotWrite"
     exit_code = 73
 
 
 class TooManyOpenFiles(StoreError):
-    """This process may open no more files or sockets: a setting, which another run meets again."""
+    """This process has reached its limit on open files and sockets (`ulimit -n`). Another run would reach it too."""
 
     reason = "TooManyOpenFiles"
     exit_code = 78
 
 
 class LocalIOError(StoreError):
+    """Reading or writing failed on the local disk or volume."""
+
     reason = "IOError"
     exit_code = 74
     retryable = True
 
 
 class LeaseError(FetchError):
+    """The lease on an artifact is held by another process."""
+
     exit_code = 75
     retryable = True
 
 
 class LeaseLost(LeaseError):
+    """Another process has taken over the lease of this one."""
+
     reason = "LeaseLost"
 
 
 class LeaseTimeout(LeaseError):
+    """Another process still held the lease after `lease_wait` seconds."""
+
     reason = "LeaseTimeout"
 
 
@@ -247,9 +287,9 @@ _NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.E
 
 
 def from_os_error(error: OSError, *, doing: str, path: str | None = None) -> StoreError:
-    """Classify a local OSError by its number; `doing` completes "cannot ...", e.g. "write the staged file".
+    """Return the StoreError for a local OSError, by its number; `doing` completes "cannot ...", e.g. "write the staged file".
 
-    The Python class says nothing here: pwrite(2) on NFS can raise TimeoutError, on FUSE even ConnectionResetError.
+    The Python class is not reliable: pwrite(2) can raise TimeoutError on NFS and even ConnectionResetError on FUSE.
     """
     where = error.filename if isinstance(error.filename, str) else path
     at = f" {where}" if where else ""
@@ -259,14 +299,14 @@ def from_os_error(error: OSError, *, doing: str, path: str | None = None) -> Sto
     if error.errno in _NO_SPACE:
         return OutOfSpace(f"no space left on device: cannot {doing}{at}; free space or use a larger volume", path=path)
     if error.errno == errno.ELOOP:
-        return CannotWrite(f"cannot {doing}{at}: a link is in the place of a file or directory; remove the link", path=path)
+        return CannotWrite(f"cannot {doing}{at}: a link is in the way; remove the link", path=path)
     if error.errno in _NO_PERMISSION:
         return CannotWrite(f"cannot {doing}{at}: {text}; check the volume's mount options, ownership and fsGroup", path=path)
     return LocalIOError(f"cannot {doing}{at}: {text}; check the node's disk and the volume", path=path)
 
 
 def out_of_descriptors(error: OSError, *, doing: str, path: str | None = None) -> StoreError | None:
-    """The error for EMFILE and ENFILE, which neither a disk nor a network is to blame for; None for any other."""
+    """Return the error for EMFILE or ENFILE, which say nothing about disk or network; None for any other number."""
     if error.errno == errno.EMFILE:
         advice = "raise the limit with ulimit -n, or lower --max-concurrency"
         return TooManyOpenFiles(f"too many open files: cannot {doing}; {advice}", path=path)

@@ -1,7 +1,7 @@
-"""What the engine and the loader say while they work: frozen facts, rendered by nobody here.
+"""Events of the engine and the loader, as frozen values.
 
-Console, log lines, JSON lines and metrics are equal subscribers (`telemetry`); the engine knows none of them. A subscriber
-is called on the event loop, or by one thread at a time, and must return at once.
+Progress bar, log lines, JSON lines and metrics are equal subscribers (`telemetry`); the engine imports none of them. A
+subscriber is called on the event loop, or by one thread at a time, and must return at once.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Resolving(Event):
-    """The source is being asked. `uri` is redacted."""
+    """The source is asked for its files. `uri` is redacted."""
 
     uri: str
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved(Event):
+    """The source has listed `files` files of `bytes` bytes in total at `revision`. `uri` is redacted."""
+
     uri: str
     revision: str | None
     files: int
@@ -33,7 +35,7 @@ class Resolved(Event):
 
 @dataclass(frozen=True, slots=True)
 class LeaseWaiting(Event):
-    """Another owner is fetching the same artifact. `fetched` of `total` bytes are done there, as far as it says."""
+    """`holder` is fetching the same artifact: `fetched` of `total` bytes, None if unknown. We have `waited` seconds."""
 
     holder: str
     waited: float
@@ -43,7 +45,7 @@ class LeaseWaiting(Event):
 
 @dataclass(frozen=True, slots=True)
 class TakenOver(Event):
-    """A former owner's staging is continued. `trusted`: it is proven dead, so its files are used as they are."""
+    """The unfinished fetch of a previous owner is continued. `trusted`: it is proven dead, so its files are used directly."""
 
     holder: str
     trusted: bool
@@ -51,7 +53,7 @@ class TakenOver(Event):
 
 @dataclass(frozen=True, slots=True)
 class Planned(Event):
-    """Of `total` bytes in `files` files, `held` are already here and checked."""
+    """The plan of the fetch: of `total` bytes in `files` files, `held` are already present and checked."""
 
     files: int
     total: int
@@ -61,7 +63,7 @@ class Planned(Event):
 
 @dataclass(frozen=True, slots=True)
 class Rechecked(Event):
-    """`bytes` of an earlier attempt, read and compared with the journal; `good` of them match."""
+    """`bytes` of an earlier attempt were read and compared with the journal; `good` of them match."""
 
     path: str
     bytes: int
@@ -70,7 +72,7 @@ class Rechecked(Event):
 
 @dataclass(frozen=True, slots=True)
 class BytesReceived(Event):
-    """`bytes` more of `path` are received and written."""
+    """`bytes` more of `path` were received and written."""
 
     path: str
     bytes: int
@@ -78,7 +80,7 @@ class BytesReceived(Event):
 
 @dataclass(frozen=True, slots=True)
 class BytesDiscarded(Event):
-    """`bytes` of `path` that had counted as received or held do so no longer: they will be fetched again."""
+    """`bytes` of `path` no longer count as received or held: they will be fetched again."""
 
     path: str
     bytes: int
@@ -86,18 +88,22 @@ class BytesDiscarded(Event):
 
 @dataclass(frozen=True, slots=True)
 class BytesHashed(Event):
+    """`bytes` more of `path` were hashed."""
+
     path: str
     bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionsActive(Event):
+    """The number of connections in use has changed to `active`."""
+
     active: int
 
 
 @dataclass(frozen=True, slots=True)
 class Retrying(Event):
-    """A try failed and another follows in `delay` seconds. `reason` is the error's word, `message` its text."""
+    """An attempt failed; the next one follows in `delay` seconds. `reason` is the error's word, `message` its text."""
 
     reason: str
     message: str
@@ -119,6 +125,8 @@ class Mismatched(Event):
 
 @dataclass(frozen=True, slots=True)
 class FileVerified(Event):
+    """`path` of `size` bytes is complete."""
+
     path: str
     size: int
     checked: bool
@@ -127,7 +135,7 @@ class FileVerified(Event):
 
 @dataclass(frozen=True, slots=True)
 class Unpacked(Event):
-    """`files` of `bytes` together were taken out of the archive `path`."""
+    """`files` files of `bytes` bytes in total were unpacked from the archive `path`."""
 
     path: str
     files: int
@@ -136,7 +144,7 @@ class Unpacked(Event):
 
 @dataclass(frozen=True, slots=True)
 class Linked(Event):
-    """`entries` of the local directory or file `source` have links in `path` now: nothing was copied or verified."""
+    """`path` now has links to `entries` entries of the local directory or file `source`. Nothing was copied or verified."""
 
     source: str
     path: str
@@ -145,12 +153,14 @@ class Linked(Event):
 
 @dataclass(frozen=True, slots=True)
 class Committing(Event):
+    """The verified files are being moved to `path`."""
+
     path: str
 
 
 @dataclass(frozen=True, slots=True)
 class Warned(Event):
-    """Something a person should know though the fetch goes on. `reason` is a stable word."""
+    """A problem that does not stop the command. `reason` is a stable word."""
 
     reason: str
     message: str
@@ -158,7 +168,7 @@ class Warned(Event):
 
 @dataclass(frozen=True, slots=True)
 class Finished(Event):
-    """The artifact is complete at `path`."""
+    """The artifact is complete at `path`. `cached`: it was before. `stale`: the source did not answer about a newer version."""
 
     path: str
     revision: str | None
@@ -174,7 +184,7 @@ class Finished(Event):
 
 @dataclass(frozen=True, slots=True)
 class LoadPlanned(Event):
-    """The loader brings `total` bytes in `files` files into memory, or to a place near it; `held` are there already."""
+    """The loader will warm, load or copy `total` bytes in `files` files; `held` are already in place."""
 
     doing: Literal["warming", "loading", "copying"]
     files: int
@@ -184,7 +194,7 @@ class LoadPlanned(Event):
 
 @dataclass(frozen=True, slots=True)
 class BytesLoaded(Event):
-    """`bytes` more of `path` are where they should be."""
+    """`bytes` more of `path` were warmed, loaded or copied."""
 
     path: str
     bytes: int
@@ -192,13 +202,12 @@ class BytesLoaded(Event):
 
 @dataclass(frozen=True, slots=True)
 class LoadEnded(Event):
-    """What `LoadPlanned` began is over; the result is told by whoever asked for it."""
+    """The work announced by `LoadPlanned` has ended. The caller reports the result."""
 
 
 @dataclass(frozen=True, slots=True)
 class Warmed(Event):
-    """What a fetch placed at `path` is in the page cache; `read` of its bytes had to be read. `resident`: None when nothing
-    tells."""
+    """The artifact at `path` was warmed: `read` bytes from storage; `resident` bytes are in the page cache, None if unknown."""
 
     path: str
     bytes: int
@@ -209,7 +218,7 @@ class Warmed(Event):
 
 @dataclass(frozen=True, slots=True)
 class Copied(Event):
-    """The copy is complete at `path`. `verified`: every chunk was compared with the manifest. `cached`: it was there before."""
+    """The copy at `path` is complete. `verified`: every chunk was compared with the manifest. `cached`: it already existed."""
 
     path: str
     files: int
@@ -221,7 +230,7 @@ class Copied(Event):
 
 @dataclass(frozen=True, slots=True)
 class Pinned(Event):
-    """How things stand with what is kept in memory; told when that changes. `resident`: None when nothing tells."""
+    """The state of the files kept in memory has changed. Sizes in bytes; `resident` is None if unknown."""
 
     ready: bool
     resident: int | None
@@ -232,7 +241,7 @@ class Pinned(Event):
 
 @dataclass(frozen=True, slots=True)
 class Listening(Event):
-    """Over HTTP, at `where` and these paths, numbers can be asked for."""
+    """Metrics are served over HTTP at the base URL `where`, under `paths`."""
 
     where: str
     paths: tuple[str, ...]
@@ -242,4 +251,4 @@ Subscriber = Callable[[Event], None]
 
 
 def silent(_: Event) -> None:
-    """The subscriber of those who do not listen."""
+    """Ignore the event: the default subscriber."""

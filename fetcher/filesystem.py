@@ -1,6 +1,6 @@
-"""The system calls the store rests on, each with what it promises and where it does not exist.
+"""The system calls that the store uses, each with its guarantee and the filesystems that lack it.
 
-All raise OSError; callers wrap what they do in `storing`, which says in words what failed.
+All raise OSError; callers wrap them in `storing`, which turns it into an error that says what failed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fetcher.errors import CannotWrite, LocalIOError, from_os_error
 from fetcher.host.libc import TMPFS, filesystem_type, libc
 
 MOST_NAMES = 1000
-"""Names of a directory that are looked at where we leave a few: a lease has 3, and one more for each owner that was killed."""
+"""Limit on the names that are read from a directory of ours: a lease has 3, and one more for each owner that was killed."""
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _FALLOC_FL_KEEP_SIZE = 1
@@ -29,7 +29,7 @@ _FICLONE = 0x40049409
 _RENAMEAT2 = {"x86_64": 316, "aarch64": 276}.get(platform.machine())
 _UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EXDEV, errno.ENOTTY, errno.EPERM, errno.ETXTBSY}
 
-# statfs(2) f_type of filesystems that several hosts see: their heartbeat may arrive late.
+# statfs(2) f_type of filesystems that several hosts share: a heartbeat may arrive late on them.
 _NETWORK_MAGIC = {
     0x6969: "nfs",
     0xFF534D42: "cifs",
@@ -54,23 +54,23 @@ def _checked(result: int, path: str) -> None:
 
 @contextmanager
 def storing(doing: str, path: str | None = None) -> Iterator[None]:
-    """Turn an OSError into the StoreError that says it; `doing` completes "cannot ...".
+    """Turn an OSError in the block into a StoreError; `doing` completes "cannot ...".
 
-    A RecursionError comes from `os.walk` and `shutil.rmtree`, at directories that are nested a thousand deep.
+    `os.walk` and `shutil.rmtree` raise RecursionError for directories that are nested a thousand deep.
     """
     try:
         yield
     except OSError as error:
         raise from_os_error(error, doing=doing, path=path) from error
     except RecursionError as error:
-        raise LocalIOError(f"cannot {doing}: directories are nested too deep there; remove them", path=path) from error
+        raise LocalIOError(f"cannot {doing}: directories are nested too deep; remove them", path=path) from error
     except UnicodeEncodeError as error:
         name = ascii(error.object)
-        raise CannotWrite(f"cannot {doing}: this locale has no way to write {name}; set PYTHONUTF8=1", path=path) from error
+        raise CannotWrite(f"cannot {doing}: this locale cannot represent {name}; set PYTHONUTF8=1", path=path) from error
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Swap two paths in one step (`renameat2(RENAME_EXCHANGE)`); False where the filesystem can't (NFS, older kernels)."""
+    """Swap two paths atomically (`renameat2(RENAME_EXCHANGE)`). Return False if this is not supported (NFS, older kernels)."""
     if _RENAMEAT2 is None:
         return False
     try:
@@ -93,10 +93,10 @@ def exchange(one: Path, other: Path) -> bool:
 
 
 def reserve(descriptor: int, size: int) -> bool:
-    """Reserve `size` bytes for a file without changing its length; False where the filesystem has no such thing.
+    """Reserve `size` bytes for a file without changing its length. Return False if the filesystem does not support this.
 
-    Raises ENOSPC at once instead of after hours. `posix_fallocate` would write zeros where this is not supported. On tmpfs it
-    is left out: there it fills every page with zeros that the write overwrites (0.4 s a GiB), and space was compared before.
+    Raises ENOSPC at once instead of after hours. `posix_fallocate` would write zeros on filesystems without support. tmpfs is
+    skipped: it would fill every page with zeros before the write (0.4 s a GiB), and free space is checked before.
     """
     if size == 0:
         return True
@@ -112,7 +112,7 @@ def reserve(descriptor: int, size: int) -> bool:
 
 
 def clone(source: int, target: int) -> bool:
-    """Make `target` share all of `source`'s blocks, copy on write (xfs, btrfs); False where that can't be."""
+    """Make `target` share all blocks of `source`, copy on write (xfs, btrfs). Return False if this is not supported."""
     try:
         fcntl.ioctl(target, _FICLONE, source)
     except OSError as error:
@@ -123,7 +123,7 @@ def clone(source: int, target: int) -> bool:
 
 
 def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable. A filesystem that has no such call (some FUSE, CIFS) is let off."""
+    """Make the names in a directory durable. Filesystems without this call (some FUSE, CIFS) are accepted."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         sync_descriptor(descriptor)
@@ -132,7 +132,7 @@ def sync_directory(path: Path) -> None:
 
 
 def sync_descriptor(directory: int) -> None:
-    """As `sync_directory`, of one that is open."""
+    """Make the names in an open directory durable, as `sync_directory` does."""
     try:
         os.fsync(directory)
     except OSError as error:
@@ -141,7 +141,7 @@ def sync_descriptor(directory: int) -> None:
 
 
 def fill(descriptor: int, data: bytes, *, mode: int) -> None:
-    """Write, sync and close a new file. Raises OSError; it is closed in any case."""
+    """Write, sync and close a new file. Raises OSError; the file is closed in any case."""
     try:
         write_all(descriptor, data)
         allow(descriptor, mode)
@@ -151,8 +151,8 @@ def fill(descriptor: int, data: bytes, *, mode: int) -> None:
 
 
 def write_durably(path: Path, data: bytes, *, mode: int) -> None:
-    """Replace the small file `path` in one step: written beside it, synced, renamed, the directory synced."""
-    draft = path.with_name(f".{uuid.uuid4().hex}.draft")  # pods share process ids, and nobody may guess the name
+    """Replace the small file `path` atomically and durably: write a draft, sync it, rename it, sync the directory."""
+    draft = path.with_name(f".{uuid.uuid4().hex}.draft")  # process ids repeat across pods, and the name must not be guessable
     try:
         fill(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode), data, mode=mode)
         os.rename(draft, path)
@@ -164,9 +164,9 @@ def write_durably(path: Path, data: bytes, *, mode: int) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Replace the small file `path` in one step, in UTF-8, readable to everybody. Raises OSError.
+    """Replace the small file `path` atomically, in UTF-8, readable by everybody. Raises OSError.
 
-    It is not synced: after a power loss it says nothing true anyway. Half a surrogate pair is written as an escape.
+    It is not synced, since its content is outdated after a power loss. A lone surrogate is written as an escape.
     """
     draft = path.with_name(f".{uuid.uuid4().hex}.draft")
     try:
@@ -178,35 +178,35 @@ def write_whole(path: Path, text: str) -> None:
         with suppress(OSError):
             draft.unlink()
         if isinstance(error, OSError):
-            raise OSError(error.errno, error.strerror, str(path)) from error  # nobody knows the draft
+            raise OSError(error.errno, error.strerror, str(path)) from error  # the user does not know the draft
         raise
 
 
 def mark(status: os.stat_result) -> str:
-    """Which file this is, and in which state: equal for an open file and its names until somebody writes or replaces it."""
+    """Return a text that identifies a file and its state: it changes when the file is written or replaced."""
     return f"{status.st_dev}-{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
 
 
 def write_all(descriptor: int, data: bytes) -> None:
-    """write(2) until everything is written."""
+    """Call write(2) until all of `data` is written."""
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
 
 
 def allow(target: int | Path, mode: int) -> None:
-    """chmod, whatever the umask; filesystems that refuse it (CIFS, some FUSE, another owner's file) are let off."""
+    """Set the mode regardless of the umask. A refusal is ignored (CIFS, some FUSE, another owner's file)."""
     with suppress(OSError):
         os.chmod(target, mode)
 
 
 def file_mode(parent: Path) -> int:
-    """0644, and group write where the parent directory is shared by a group (setgid or group-writable)."""
+    """Return 0644, with group write if a group shares the parent directory (setgid or group-writable)."""
     return 0o664 if _shared_by_group(parent) else 0o644
 
 
 def directory_mode(parent: Path) -> int:
-    """0755, and group write (with setgid kept) where the parent directory is shared by a group."""
+    """Return 0755, with group write and the parent's setgid bit if a group shares the parent directory."""
     if not _shared_by_group(parent):
         return 0o755
     return 0o775 | (os.stat(parent).st_mode & stat.S_ISGID)
@@ -217,7 +217,7 @@ def _shared_by_group(parent: Path) -> bool:
 
 
 def make_directory(path: Path) -> None:
-    """`path` and its missing parents, each with `directory_mode` of the one above it."""
+    """Create `path` and its missing parents, each with the `directory_mode` of its parent."""
     missing = []
     while not path.is_dir():
         missing.append(path)
@@ -230,7 +230,7 @@ def make_directory(path: Path) -> None:
 
 
 def network_filesystem(path: Path) -> str | None:
-    """The kind of network filesystem `path` lies on; None on a local one."""
+    """Return the kind of network filesystem of `path`; None for a local one."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return _NETWORK_MAGIC.get(filesystem_type(descriptor))
@@ -239,34 +239,34 @@ def network_filesystem(path: Path) -> str | None:
 
 
 def of_this_kernel(descriptor: int) -> bool:
-    """Whether no other machine, and no process behind FUSE, has a say in what happens to a file: ext2 to 4, xfs, btrfs, f2fs,
+    """Return whether only this kernel changes the file, and no other machine or FUSE process: ext2 to 4, xfs, btrfs, f2fs,
     tmpfs, overlay."""
     return filesystem_type(descriptor) in _OF_THIS_KERNEL
 
 
 def free_bytes(path: Path) -> int | None:
-    """What an ordinary user may still write on the filesystem of `path`; None where it does not say (some FUSE)."""
+    """Return the bytes that an ordinary user can still write on the filesystem of `path`; None if unknown (some FUSE)."""
     status = os.statvfs(path)
     return status.f_bavail * status.f_frsize if status.f_blocks else None
 
 
 def free_inodes(path: Path) -> int | None:
-    """How many files may still be made there; None where there is no fixed number (btrfs, NFS)."""
+    """Return how many files can still be created there; None if there is no fixed number (btrfs, NFS)."""
     status = os.statvfs(path)
     return status.f_favail if status.f_files else None
 
 
 def first_names(directory: Path, *beginnings: str, limit: int = MOST_NAMES) -> list[str]:
-    """The first names in `directory` that begin with one of `beginnings` (any name without one), in no order. Raises OSError.
+    """Return up to `limit` names in `directory` that begin with one of `beginnings`, in any order. Raises OSError.
 
-    Others may write there too: however many names they leave, no more than `limit` are held.
+    Without `beginnings` any name counts. The limit bounds memory: other users may create any number of names there.
     """
     with os.scandir(directory) as entries:
         return list(islice((entry.name for entry in entries if entry.name.startswith(beginnings or "")), limit))
 
 
 def existing_parent(path: Path) -> Path:
-    """The nearest directory at or above `path` that is there."""
+    """Return the nearest existing directory at or above `path`."""
     path = path.absolute()
     while not path.exists():
         path = path.parent

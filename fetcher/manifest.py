@@ -1,9 +1,8 @@
-"""The record of a complete artifact, `<artifact>/.fetcher/manifest.json`: written and synced last, so its presence is the
-proof that everything it lists was verified.
+"""The record of a complete artifact, `<artifact>/.fetcher/manifest.json`. It is written and synced last, so its presence
+proves that everything it lists was verified.
 
-It holds no credential: the URI is redacted, and `fingerprint` (SHA-256 of URI and selection as written) stands for the
-original when a request is compared. Readers outside `fetcher` (the loader) use `Manifest.read` and the XXH3 chunks.
-`docs/manifest.schema.json` describes the file for everybody else.
+It contains no credential: the URI is redacted, and requests are compared by `fingerprint` (SHA-256 of URI and selection as
+written). The loader uses `Manifest.read` and the XXH3 chunks. `docs/manifest.schema.json` describes the file for other readers.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ from fetcher.quantities import ceil_div
 from fetcher.records import check_format, unknown_fields
 
 FORMAT_VERSION = 1
-"""What is written, and the newest that is read. A later release first learns to read format 2 and still writes 1."""
+"""The format that is written, and the newest that is read. A later release will first read format 2 and still write 1."""
 RELATIVE_PATH = Path(".fetcher") / "manifest.json"
 LARGEST = 256 * 1024 * 1024
-"""Bytes of a manifest that are read. A file of 16 MiB takes 48 bytes for each chunk, so this is an artifact of 90 TB."""
+"""Bytes of the largest manifest that is read. Each 16 MiB chunk takes 48 bytes, so this is an artifact of 90 TB."""
 
 
 @dataclass(frozen=True, slots=True)
 class ManifestFile:
-    """One file: size in bytes, the digests that were checked, and XXH3-128 (32 hex digits) of each `chunk_size` bytes.
+    """One file: size in bytes, the checked digests, and the XXH3-128 (32 hex digits) of each `chunk_size` bytes.
 
     `unknown` holds the fields of a later version.
     """
@@ -44,12 +43,14 @@ class ManifestFile:
 
     @property
     def identity(self) -> str | None:
-        """As `RemoteFile.identity`: equal to a listed file's when the content is the same."""
+        """The identity as in `RemoteFile.identity`: equal to a listed file's if the content is the same."""
         return RemoteFile(self.path, self.size, self.digests, self.validator).identity
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
+    """The manifest of one artifact. Sizes are in bytes."""
+
     fingerprint: str
     uri: str
     requested_revision: str | None
@@ -58,16 +59,16 @@ class Manifest:
     revision: str | None
     files: tuple[ManifestFile, ...]
     created: str
-    """When, RFC 3339 in UTC."""
+    """The time of the fetch, RFC 3339 in UTC."""
     version: str
-    """The version of weightlift that wrote it."""
+    """The version of weightlift that wrote the manifest."""
     snapshot: str | None = None
-    """Where the files lie, relative to the cache root, in layouts that keep the manifest elsewhere (`hf-cache`)."""
+    """The directory of the files, relative to the cache root, in layouts that keep the manifest elsewhere (`hf-cache`)."""
     chunk_size: int = CHUNK_SIZE
     authenticated: bool = False
-    """Whether a credential was used to get any part of it: others may have no right to read it."""
+    """Whether a credential was used to fetch any part: other users may have no right to read it."""
     unknown: Mapping[str, Any] = field(default_factory=dict)
-    """The fields of a later version, written back as they are."""
+    """The fields of a later version, written back unchanged."""
     _by_path: Mapping[str, ManifestFile] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -86,7 +87,7 @@ class Manifest:
         return self._by_path.get(path)
 
     def answers(self, ref: ArtifactRef) -> bool:
-        """Whether this is the manifest of exactly that request: URI, requested revision and selection."""
+        """Return whether this is the manifest of exactly that request: URI, requested revision and selection."""
         return self.fingerprint == ref.fingerprint
 
     def to_bytes(self) -> bytes:
@@ -120,19 +121,20 @@ class Manifest:
 
     @classmethod
     def from_bytes(cls, data: bytes, *, where: str = "the manifest") -> Manifest:
-        """Raises ValueError when it is no manifest, NewerFormat when a later version wrote it. `where` names its file."""
+        """Parse a manifest; `where` names its file. Raises ValueError if it is malformed, NewerFormat if it is of a later
+        version."""
         try:
             document = json.loads(data.decode("utf-8", "surrogateescape"))
             check_format(document, newest=FORMAT_VERSION, what=where)
             return cls(**_checked(document))
         except (KeyError, TypeError, AttributeError, RecursionError, UsageError) as error:
-            raise ValueError(f"not a manifest: {error!r}") from error
+            raise ValueError(f"malformed manifest: {error!r}") from error
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Manifest | None:
-        """The manifest at `path`; None when there is none or it is damaged: a missing manifest is never a hit.
+        """Return the manifest at `path`, or None if it is missing or damaged: then the artifact is not a cache hit.
 
-        Raises NewerFormat when a later version wrote it: something is there, and it is not ours.
+        Raises NewerFormat if a later version wrote it: this version must not replace the artifact.
         """
         try:
             return cls.from_bytes(_bounded(path), where=os.fspath(path))
@@ -147,17 +149,17 @@ _TEXTS_OR_NULL = ("requested_revision", "revision", "snapshot")
 
 
 def _bounded(path: str | os.PathLike[str]) -> bytes:
-    """The content of a regular file. The directory may belong to others too, who could put a pipe there."""
+    """Read a regular file of at most `LARGEST` bytes. Other users may share the directory and could put a pipe there."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     with open(descriptor, "rb") as stream:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST:
-            raise ValueError(f"{os.fspath(path)} is no manifest")
+            raise ValueError(f"{os.fspath(path)} is not a manifest")
         return stream.read(status.st_size)
 
 
 def _checked(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `Manifest`. Raises ValueError, KeyError, TypeError."""
+    """Return the checked arguments of `Manifest`. Raises ValueError, KeyError, TypeError."""
     chunk_size = _number(document.get("chunk_size", CHUNK_SIZE), least=1)
     return {
         **{name: _text(document[name]) for name in _TEXTS},
@@ -181,9 +183,9 @@ def _file_to_json(file: ManifestFile) -> dict[str, Any]:
 
 def _file_from_json(entry: Mapping[str, Any], chunk_size: int) -> ManifestFile:
     path, size = _text(entry["path"]), _number(entry["size"])
-    # Former files are deleted by what a manifest says, and it lies where others may write too.
+    # Files of an older version are deleted by the paths in its manifest, and other users may be able to write the manifest.
     if path.startswith("/") or ".." in path.split("/"):
-        raise ValueError(f"a path that leaves its directory: {path!r}")
+        raise ValueError(f"the path {path!r} leaves its directory")
     chunks = tuple(_text(digest) for digest in entry["xxh3_128"])
     if len(chunks) != ceil_div(size, chunk_size):
         raise ValueError(f"{len(chunks)} chunks for {size} bytes of {path!r}")
@@ -199,11 +201,11 @@ def _file_from_json(entry: Mapping[str, Any], chunk_size: int) -> ManifestFile:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"not a text: {value!r}")
+        raise ValueError(f"{value!r} is not a string")
     return value
 
 
 def _number(value: object, *, least: int = 0) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"not a number of at least {least}: {value!r}")
+        raise ValueError(f"{value!r} is not an integer of at least {least}")
     return value

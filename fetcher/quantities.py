@@ -1,4 +1,4 @@
-"""Sizes, rates and times as people write them, in a flag or in the environment; a size as they read it; division rounded up."""
+"""Parsing of sizes, rates and durations in flags and environment variables; formatting of sizes; division rounded up."""
 
 from __future__ import annotations
 
@@ -11,52 +11,52 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def ceil_div(dividend: int, divisor: int) -> int:
-    """The quotient, rounded up to a whole number."""
+    """Return the quotient, rounded up to an integer."""
     return -(-dividend // divisor)
 
 
 def parse_size(text: str) -> int:
-    """`256Mi`, `1.5GiB`, `500MB`, `4096` → bytes, as Kubernetes writes quantities. Raises ConfigurationError."""
+    """Parse `256Mi`, `1.5GiB`, `500MB` or `4096` into bytes; units as in Kubernetes quantities. Raises ConfigurationError."""
     match = re.fullmatch(r"\s*([0-9]{1,18}(?:\.[0-9]+)?)\s*([kmgt]?i?)b?\s*", text, re.IGNORECASE)
     if not match or match[2].lower() not in _UNITS:
-        raise ConfigurationError(f"not a size: {text!r}; write 256Mi, 1.5Gi or 500M")
+        raise ConfigurationError(f"{text!r} is not a size; write 256Mi, 1.5Gi or 500M")
     return int(float(match[1]) * _UNITS[match[2].lower()])
 
 
 def parse_rate(text: str) -> float | None:
-    """`100M`, `100MB/s`, `1Gi` → bytes a second; `0` and `none` → no limit. Raises ConfigurationError."""
+    """Parse `100M`, `100MB/s` or `1Gi` into bytes per second; `0` and `none` mean no limit. Raises ConfigurationError."""
     if text.strip().lower() in ("", "none", "unlimited"):
         return None
     return float(parse_size(re.sub(r"/s(ec)?\s*$", "", text.strip(), flags=re.IGNORECASE))) or None
 
 
 def parse_duration(text: str) -> float:
-    """`30`, `30s`, `5m`, `1h30m`, `250ms` → seconds. Raises ConfigurationError."""
+    """Parse `30`, `30s`, `5m`, `1h30m` or `250ms` into seconds. Raises ConfigurationError."""
     text = text.strip().lower()
     if re.fullmatch(r"[0-9]{1,12}(\.[0-9]+)?", text):
         return float(text)
     parts = re.findall(r"([0-9]{1,12}(?:\.[0-9]+)?)(ms|[smhd])", text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ConfigurationError(f"not a duration: {text!r}; write 30s, 5m or 1h30m")
+        raise ConfigurationError(f"{text!r} is not a duration; write 30s, 5m or 1h30m")
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
 def parse_seconds(text: str) -> float:
-    """A duration above zero. Raises ConfigurationError."""
+    """Parse a duration above zero into seconds. Raises ConfigurationError."""
     if (seconds := parse_duration(text)) <= 0:
-        raise ConfigurationError(f"not a time above zero: {text!r}")
+        raise ConfigurationError(f"{text!r} is not a duration above zero; write 30s or 5m")
     return seconds
 
 
 def parse_number(least: int, most: int, text: str) -> int:
-    """A whole number from `least` to `most`. Raises ConfigurationError."""
+    """Parse an integer from `least` to `most`. Raises ConfigurationError."""
     if not re.fullmatch("[0-9]{1,9}", text.strip()) or not least <= int(text) <= most:
-        raise ConfigurationError(f"not a number from {least} to {most}: {text!r}")
+        raise ConfigurationError(f"{text!r} is not a number from {least} to {most}")
     return int(text)
 
 
 def size(count: float) -> str:
-    """Bytes, as a person says them: `1.5 GiB`."""
+    """Format a number of bytes: `1.5 GiB`."""
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if abs(count) < 1024 or unit == "TiB":
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -1,8 +1,8 @@
-"""Rules that let a record on a shared volume grow: manifests, journals, signs of life.
+"""Compatibility rules for records on a shared volume: manifests, journals, heartbeats.
 
-A volume is read by several versions at once. So a reader ignores fields it does not know and keeps them when it writes the
-record again. Only a change that an older reader would misunderstand raises the format's number, and a release writes the
-format that the release before it already reads.
+Several versions can use a volume at the same time. So a reader ignores unknown fields and keeps them when it writes the record
+again. The format number rises only for a change that an older reader would misunderstand, and a release writes the format
+that the previous release already reads.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from fetcher.errors import NewerFormat
 
 
 def unknown_fields(document: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
-    """The fields of `document` that this version does not know, to be written back as they are."""
+    """Return the fields of `document` that this version does not know, to be written back unchanged."""
     return {name: value for name, value in document.items() if name not in known}
 
 
 def check_format(document: Mapping[str, Any], *, newest: int, what: str) -> None:
-    """Compare `format_version` with the newest one that this version reads. `what` is the record's path.
+    """Check that this version, which reads formats up to `newest`, can read the record at path `what`.
 
-    Raises NewerFormat for a later one, ValueError for anything that is no format's number.
+    Raises NewerFormat for a later format, ValueError if `format_version` is not a positive integer.
     """
     number = document.get("format_version")
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
@@ -29,7 +29,7 @@ def check_format(document: Mapping[str, Any], *, newest: int, what: str) -> None
     if number > newest:
         raise NewerFormat(
             f"{what} was written by weightlift {_shown(document.get('version'))} in format {number}; this version reads up to "
-            f"format {newest} and leaves it as it is: use that version, or another directory",
+            f"format {newest} and does not change the file: use that version or another directory",
             path=what,
         )
 

@@ -1,7 +1,7 @@
-"""Every knob, in one frozen value, and how its text is read from a flag or from the environment.
+"""All settings of a fetch in one frozen value, and the parsing of some of them.
 
-The public entry points own the defaults; inner functions take what they need as required keywords. A flag `--limit-rate`
-is the field `limit_rate` and the variable `FETCHER_LIMIT_RATE`; a flag wins over the variable.
+The public entry points own the defaults; inner functions take required keywords. The field `limit_rate` is the flag
+`--limit-rate` and the variable `FETCHER_LIMIT_RATE`; the flag takes precedence.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ LEAST_MEMORY = 16 * MiB
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How to fetch and where to. Sizes in bytes, rates in bytes a second, times in seconds; None means no limit.
+    """The settings of a fetch. Sizes in bytes, rates in bytes per second, times in seconds; None means no limit.
 
-    Exactly one of `cache_dir` (a root holding one directory a cache key, or a Hub cache with layout `hf-cache`) and `dest`
-    (the artifact's own directory) is used; `dest` wins.
+    The artifact goes to `dest` if that is set, otherwise below `cache_dir`. That is a root with one directory for each cache
+    key or, with the layout `hf-cache`, a Hub cache.
     """
 
     cache_dir: Path
     dest: Path | None = None
     shared_dest: bool = False
-    """Whether `dest` may hold other artifacts too: each has a manifest of its own, and none deletes what another lists."""
+    """Whether `dest` can hold other artifacts too: each has its own manifest, and none deletes the files of another."""
     layout: Layout = "flat"
     refresh: Refresh = "if-not-present"
     expect: Mapping[str, Digest] = field(default_factory=dict)
@@ -52,21 +52,21 @@ class Settings:
     retry_for: float = 300.0
     lease_wait: float | None = None
     lease_stale: float | None = None
-    """Seconds without a heartbeat after which an owner is replaced; None: 60 on a local filesystem, 180 on a network's."""
+    """Seconds without a heartbeat after which an owner is replaced; None: 60, or 180 on a network filesystem."""
 
 
 def default_cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """`$XDG_CACHE_HOME/weightlift`, else `~/.cache/weightlift`. Raises ConfigurationError where there is no HOME."""
+    """Return `$XDG_CACHE_HOME/weightlift`, else `~/.cache/weightlift`. Raises ConfigurationError without a HOME."""
     base = environ.get("XDG_CACHE_HOME")
     if base and os.path.isabs(base):
         return Path(base) / "weightlift"
     if home := environ.get("HOME"):
         return Path(home) / ".cache" / "weightlift"
-    raise ConfigurationError("no --cache-dir, no FETCHER_CACHE_DIR and no HOME; say where to put the artifact")
+    raise ConfigurationError("cannot choose a cache directory: HOME is not set; give --cache-dir or set FETCHER_CACHE_DIR")
 
 
 def hub_cache_dir(environ: Mapping[str, str] = os.environ) -> Path | None:
-    """Where huggingface_hub keeps its cache: the variables it reads, in its order; None where there is no HOME either."""
+    """Return the cache directory of huggingface_hub, from the same variables in the same order; None without a HOME."""
     if directory := environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE"):
         return _expanded(directory)
     if home := environ.get("HF_HOME"):
@@ -81,16 +81,16 @@ def _expanded(path: str) -> Path:
 
 
 def parse_expect(text: str) -> tuple[str, Digest]:
-    """`PATH=sha256:HEX` → its two parts. Raises ConfigurationError."""
+    """Parse `PATH=sha256:HEX`. Raises ConfigurationError."""
     path, separator, digest = text.rpartition("=")
     if not separator or not path:
-        raise ConfigurationError(f"not PATH=sha256:HEX: {text!r}")
+        raise ConfigurationError(f"{text!r} does not have the form PATH=sha256:HEX")
     return path, Digest.parse(digest)
 
 
 def parse_mount(text: str) -> tuple[str, Path]:
-    """`CLAIM=DIR` → its two parts. Raises ConfigurationError."""
+    """Parse `CLAIM=DIR`. Raises ConfigurationError."""
     claim, separator, directory = text.partition("=")
     if not separator or not claim or not directory:
-        raise ConfigurationError(f"not CLAIM=DIR: {text!r}")
+        raise ConfigurationError(f"{text!r} does not have the form CLAIM=DIR")
     return claim, Path(directory)

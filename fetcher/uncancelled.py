@@ -1,7 +1,7 @@
-"""Waiting for work that cannot be cancelled: a thread uses a lease, a descriptor or a buffer until it ends.
+"""Work on threads that cancellation must wait for: a thread uses a lease, a descriptor or a buffer until it ends.
 
-A cancelled `asyncio.to_thread` returns at once and leaves its thread behind. Here the thread ends first, however often the
-waiter is cancelled, and the first cancellation is raised afterwards.
+A cancelled `asyncio.to_thread` returns at once while its thread still runs. `run_uncancelled` waits for the thread, however
+often it is cancelled, and raises the first cancellation afterwards.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Stopped(Exception):
-    """Raised by work on a thread that was asked to end early, because its waiter was cancelled. Nobody receives it."""
+    """Raised by work on a thread when `stop` asks it to end early. Only the thread sees it: the waiter is cancelled."""
 
 
 async def run_uncancelled(
@@ -23,12 +23,12 @@ async def run_uncancelled(
     stop: Callable[[], None] | None = None,
     undo: Callable[[T], None] | None = None,
 ) -> T:
-    """Run `call` on a thread and wait until it has ended. Raises what it raises, or CancelledError.
+    """Run `call` on a thread, wait until it has ended, and return its result. Raises its exception, or CancelledError.
 
-    At a cancellation `stop` asks `call` to end early, and `undo` takes back its result, which nobody will receive.
+    On cancellation `stop` asks `call` to end early, and `undo` reverses a result that the caller will not receive.
     """
     loop = asyncio.get_running_loop()
-    # A future of the executor, no task: asyncio.run cancels every task at its end, and would take one for finished.
+    # A future of the executor, not a task: asyncio.run cancels all tasks at its end and would consider this one finished.
     working = loop.run_in_executor(None, call, *arguments)
     try:
         return await ended(working, stop=stop)
@@ -39,7 +39,10 @@ async def run_uncancelled(
 
 
 async def ended(working: asyncio.Future[T], *, stop: Callable[[], None] | None = None) -> T:
-    """The result of `working`, a future of an executor, which is not cancelled. `stop` is called at the first cancellation."""
+    """Wait for `working`, a future of an executor, without cancelling it; return its result. Calls `stop` when cancelled.
+
+    Raises the first CancelledError after the work has ended.
+    """
     cancellation: asyncio.CancelledError | None = None
     while not working.done():
         try:
@@ -51,5 +54,5 @@ async def ended(working: asyncio.Future[T], *, stop: Callable[[], None] | None =
     if cancellation is None:
         return working.result()
     if not working.cancelled():
-        working.exception()  # seen: the cancellation is raised in its place
+        working.exception()  # mark it as retrieved: the cancellation is raised instead
     raise cancellation

@@ -1,4 +1,4 @@
-"""The version of both commands, which manifests, journals and requests name."""
+"""The version of both commands. Manifests, journals and HTTP requests contain it."""
 
 from __future__ import annotations
 

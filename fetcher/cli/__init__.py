@@ -1,4 +1,4 @@
-"""The `fetcher` command: words and exit codes around the engine. Every import that a cache hit does not need comes late."""
+"""The `fetcher` command: options, output and exit codes around the engine. Imports that a cache hit does not need come late."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code (sysexits, see `fetcher.errors`)."""
+    """Run one command and return its exit code (sysexits, see `fetcher.errors`)."""
     from fetcher.cli.running import run
 
     return run(argv)

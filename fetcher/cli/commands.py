@@ -1,4 +1,4 @@
-"""What each command does, between parsed options and an exit code. Results go to stdout, everything else to stderr."""
+"""The work of each command, between parsed options and an exit code. Results go to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ if TYPE_CHECKING:
     from fetcher.store.catalog import Entry
 
 
-def options_of(given: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, Any]:
-    """Name → value of the command's options. Raises UsageError, ConfigurationError."""
-    if getattr(given, "dest", None) is not None and given.cache_dir is not None:
-        raise UsageError("--cache-dir and --dest are two places for one artifact; give one of them")
-    found = values(COMMANDS[given.command][1], given, environ)
-    if found.get("warm"):
-        if found.get("page_cache") == "drop":
-            raise UsageError("--warm keeps in memory what --page-cache drop takes out of it; give one of them")
-        found["page_cache"] = "keep"
-    return found
+def options_of(arguments: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return the command's options, name → value. Raises UsageError, ConfigurationError."""
+    if getattr(arguments, "dest", None) is not None and arguments.cache_dir is not None:
+        raise UsageError("--cache-dir and --dest both say where the artifact goes; give one of them")
+    options = values(COMMANDS[arguments.command][1], arguments, environ)
+    if options.get("warm"):
+        if options.get("page_cache") == "drop":
+            raise UsageError("--warm keeps the files in memory, --page-cache drop removes them; give one of them")
+        options["page_cache"] = "keep"
+    return options
 
 
-def reference(given: argparse.Namespace, found: Mapping[str, Any]) -> ArtifactRef:
-    """What is asked for. Raises UsageError."""
-    if not given.uri.strip():
+def reference(arguments: argparse.Namespace, options: Mapping[str, Any]) -> ArtifactRef:
+    """Return the artifact that the command line names. Raises UsageError."""
+    if not arguments.uri.strip():
         raise UsageError("the URI is empty; give one such as hf://org/model")
-    return ArtifactRef(given.uri, found.get("revision"), found.get("include", ()), found.get("exclude", ()))
+    return ArtifactRef(arguments.uri, options.get("revision"), options.get("include", ()), options.get("exclude", ()))
 
 
 def fetch(ref: ArtifactRef, settings: Settings, on_event: Subscriber) -> dict[str, Any]:
-    """The result's fields. A cached artifact needs no event loop."""
+    """Fetch `ref` and return the fields of the result. A cached artifact needs no event loop."""
     from fetcher import engine
 
     request = engine.recovered(ref, settings)
@@ -56,15 +56,17 @@ def fetch(ref: ArtifactRef, settings: Settings, on_event: Subscriber) -> dict[st
 
 
 def warm(path: str, on_event: Subscriber) -> dict[str, Any]:
-    """`warm`: what `loader warm --json` tells of the artifact at `path`. Raises no error of warming: the artifact is complete
-    whatever memory holds. `warm` is None then, `warm_problem` says why, and so does a warning."""
+    """Read the artifact at `path` into memory; `warm` in the result is the output of `loader warm --json`.
+
+    A failure is a warning, not an error, since the artifact is complete: `warm` is None and `warm_problem` says why.
+    """
     from loader.cli.commands import warmed
 
     try:
         fields = warmed([path], {}, on_event)
     except (FetchError, OSError, ValueError, RuntimeError, MemoryError) as error:  # RuntimeError: no more threads
         reason = error.reason if isinstance(error, FetchError) else type(error).__name__
-        on_event(Warned(reason, f"the fetch is complete, and it was not warmed: {error}"))
+        on_event(Warned(reason, f"the fetch is complete, but the artifact was not warmed: {error}"))
         return {"warm": None, "warm_problem": f"{reason}: {error}"}
     on_event(Warmed(path, fields["bytes"], fields["bytes_read"], fields["after"]["resident"], fields["seconds"]))
     return {"warm": fields}
@@ -100,21 +102,21 @@ def print_plan(shown: Preview, *, as_json: bool) -> None:
 
 
 def _on_one_line(path: str) -> str:
-    """What the selection leaves out was not judged: its path may hold what a terminal obeys, or can't show."""
+    """Escape control characters: paths outside the selection were not checked, and a terminal would obey them."""
     return "".join(ascii(each)[1:-1] if unicodedata.category(each) in ("Cc", "Cs") else each for each in path)
 
 
-def key(given: argparse.Namespace, environ: Mapping[str, str]) -> None:
-    print_result(reference(given, values(SELECTION, given, environ)).key)
+def key(arguments: argparse.Namespace, environ: Mapping[str, str]) -> None:
+    print_result(reference(arguments, values(SELECTION, arguments, environ)).key)
 
 
-def list_(given: argparse.Namespace, environ: Mapping[str, str]) -> None:
+def list_(arguments: argparse.Namespace, environ: Mapping[str, str]) -> None:
     from fetcher.quantities import size
     from fetcher.store.catalog import entries
 
-    found = values(ROOT, given, environ)
-    listed = entries(_root(found, environ), on_newer=_say_newer)
-    if found.get("json"):
+    options = values(ROOT, arguments, environ)
+    listed = entries(_root(options, environ), on_newer=_print_newer)
+    if options.get("json"):
         print_result(json.dumps([_entry(entry) for entry in listed]))
         return
     for entry in listed:
@@ -123,12 +125,12 @@ def list_(given: argparse.Namespace, environ: Mapping[str, str]) -> None:
         print_result(f"{entry.key}  {size(manifest.size):>10}  {revision:12}  {manifest.created[:19]}  {manifest.uri}")
 
 
-def show(given: argparse.Namespace, environ: Mapping[str, str]) -> None:
+def show(arguments: argparse.Namespace, environ: Mapping[str, str]) -> None:
     from fetcher.quantities import size
 
-    found = values(ROOT, given, environ)
-    entry = _named(given.what, found, environ)
-    if found.get("json"):
+    options = values(ROOT, arguments, environ)
+    entry = _named(arguments.what, options, environ)
+    if options.get("json"):
         files = [
             {"path": each.path, "size": each.size, "digests": [str(d) for d in each.digests]} for each in entry.manifest.files
         ]
@@ -141,17 +143,17 @@ def show(given: argparse.Namespace, environ: Mapping[str, str]) -> None:
         print_result(f"{size(file.size):>10}  {file.path}  {digest}")
 
 
-def verify(given: argparse.Namespace, environ: Mapping[str, str], on_event: Subscriber) -> list[VerifyReport]:
-    """What was found, artifact by artifact. Raises NotFound."""
+def verify(arguments: argparse.Namespace, environ: Mapping[str, str], on_event: Subscriber) -> list[VerifyReport]:
+    """Verify one artifact, or all of the cache; one report for each. Raises NotFound."""
     from fetcher.engine.verification import verify as check
 
-    found = values((*ROOT, FULL), given, environ)
-    chosen = [_named(given.what, found, environ)] if given.what else _all(_root(found, environ))
-    return [check(entry, full=found.get("full", False), on_event=on_event) for entry in chosen]
+    options = values((*ROOT, FULL), arguments, environ)
+    chosen = [_named(arguments.what, options, environ)] if arguments.what else _all(_root(options, environ))
+    return [check(entry, full=options.get("full", False), on_event=on_event) for entry in chosen]
 
 
 def print_reports(reports: Sequence[VerifyReport], *, as_json: bool) -> None:
-    """Raises DigestMismatch, naming the first bad file, after all were shown."""
+    """Print all reports. Raises DigestMismatch for the first bad file afterwards."""
     from fetcher.quantities import size
     from fetcher.telemetry.wording import counted, duration
 
@@ -160,9 +162,9 @@ def print_reports(reports: Sequence[VerifyReport], *, as_json: bool) -> None:
     for report in reports:
         if not as_json:
             how = "digests and chunks" if report.full else "chunks"
-            state = f"{how} are as verified" if report.ok else counted(len(report.bad), "bad file")
-            found = f"{counted(report.files, 'file')}, {size(report.bytes)}, {duration(report.seconds)}"
-            print_result(f"{report.path}: {found}: {state}")
+            state = f"{how} match" if report.ok else counted(len(report.bad), "bad file")
+            extent = f"{counted(report.files, 'file')}, {size(report.bytes)}, {duration(report.seconds)}"
+            print_result(f"{report.path}: {extent}: {state}")
         for path, problem in report.bad:
             print(f"{report.path}/{path}: {problem}", file=sys.stderr)
     for report in reports:
@@ -170,22 +172,22 @@ def print_reports(reports: Sequence[VerifyReport], *, as_json: bool) -> None:
             raise DigestMismatch(f"{path} {problem}; remove {report.path} and fetch it again", path=path)
 
 
-def _named(what: str, found: Mapping[str, Any], environ: Mapping[str, str]) -> Entry:
-    """A directory needs no cache to be found in: a container that has one mounted may have neither a cache nor a HOME."""
+def _named(what: str, options: Mapping[str, Any], environ: Mapping[str, str]) -> Entry:
+    """The entry of a directory, key or URI. A directory is tried first: a container may have neither a cache nor a HOME."""
     from fetcher.store.catalog import entry_at, find
 
-    return entry_at(Path(what)) or find(_root(found, environ), what)
+    return entry_at(Path(what)) or find(_root(options, environ), what)
 
 
 def _all(root: Path) -> list[Entry]:
     from fetcher.store.catalog import entries
 
     if not root.is_dir():
-        raise NotFound(f"there is no cache {root}, so nothing was verified; name it with --cache-dir")
-    return entries(root, on_newer=_say_newer)
+        raise NotFound(f"cannot verify {root}: there is no such cache; name the cache with --cache-dir")
+    return entries(root, on_newer=_print_newer)
 
 
-def _say_newer(error: NewerFormat) -> None:
+def _print_newer(error: NewerFormat) -> None:
     print(error.sentence(), file=sys.stderr)
 
 
@@ -205,5 +207,5 @@ def _entry(entry: Any) -> dict[str, Any]:
     }
 
 
-def _root(found: Mapping[str, Any], environ: Mapping[str, str]) -> Any:
-    return found.get("cache_dir") or default_cache_dir(environ)
+def _root(options: Mapping[str, Any], environ: Mapping[str, str]) -> Any:
+    return options.get("cache_dir") or default_cache_dir(environ)

@@ -1,4 +1,4 @@
-"""The numbers that `fetcher fetch` publishes while it runs, and leaves in a file when it has ended."""
+"""The metrics of `fetcher fetch`, published while it runs and kept in a file after it ends."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def _account() -> Account:
     return Account("fetcher", PHASES, clock=time.monotonic, now=time.time)
 
 
-def publish(found: Mapping[str, Any], report: Report, on_event: Subscriber) -> Subscriber:
-    """As `published`, with the numbers of a fetch."""
+def publish(options: Mapping[str, Any], report: Report, on_event: Subscriber) -> Subscriber:
+    """Publish the metrics of a fetch, as `published` does for any command."""
     account = _account()
-    return published(account, lambda: metrics(account), found, report, on_event)
+    return published(account, lambda: metrics(account), options, report, on_event)
 
 
 def all_metrics() -> list[Metric]:
-    """Each one there is, for whoever wants their names: those of a fetch that has ended."""
+    """Return every metric of a fetch that has ended, for the reference and the tests."""
     account = _account()
     account.end("Completed", retryable=False)
     return metrics(account)
@@ -52,21 +52,21 @@ def _bytes(account: Account) -> list[Metric]:
     expected = finished.bytes if finished else tally.total or None
     reused = finished.bytes_reused if finished else tally.held
     return [
-        Metric("fetcher_expected_bytes", "gauge", "Bytes of the whole artifact; absent until they are known.", expected),
-        Metric("fetcher_received_bytes_total", "counter", "Bytes that came from the source.", account.received),
-        Metric("fetcher_reused_bytes", "gauge", "Bytes that were here already.", reused),
-        Metric("fetcher_hashed_bytes_total", "counter", "Bytes that went through a digest.", tally.checked.count),
-        Metric("fetcher_verified_bytes", "gauge", "Bytes of the files whose digest was found right.", account.verified_bytes),
-        Metric("fetcher_discarded_bytes_total", "counter", "Bytes thrown away, to be fetched again.", account.discarded),
+        Metric("fetcher_expected_bytes", "gauge", "Size of the whole artifact in bytes; absent until known.", expected),
+        Metric("fetcher_received_bytes_total", "counter", "Bytes received from the source.", account.received),
+        Metric("fetcher_reused_bytes", "gauge", "Bytes that were present before the fetch.", reused),
+        Metric("fetcher_hashed_bytes_total", "counter", "Bytes hashed to verify digests.", tally.checked.count),
+        Metric("fetcher_verified_bytes", "gauge", "Bytes of files whose digest matched.", account.verified_bytes),
+        Metric("fetcher_discarded_bytes_total", "counter", "Bytes discarded, to be fetched again.", account.discarded),
     ]
 
 
 def _files(account: Account) -> list[Metric]:
     files = account.finished.files if account.finished else account.tally.files or None
     return [
-        Metric("fetcher_files", "gauge", "Files of the artifact; absent until they are known.", files),
-        Metric("fetcher_verified_files", "gauge", "Files whose digest was found right.", account.verified_files),
-        Metric("fetcher_mismatches_total", "counter", "Times a digest was found wrong.", account.mismatches),
+        Metric("fetcher_files", "gauge", "Files of the artifact; absent until known.", files),
+        Metric("fetcher_verified_files", "gauge", "Files whose digest matched.", account.verified_files),
+        Metric("fetcher_mismatches_total", "counter", "Digests that did not match.", account.mismatches),
     ]
 
 
@@ -75,8 +75,8 @@ def _source(account: Account) -> list[Metric]:
     connections = tally.connections if account.phase == "fetching" else 0
     retries = [Sample(count, {"reason": reason}) for reason, count in account.retries.items()]
     return [
-        Metric("fetcher_connections", "gauge", "Connections on which something is received.", connections),
-        Metric("fetcher_retries_total", "counter", "Tries that failed and were followed by another one.", retries),
+        Metric("fetcher_connections", "gauge", "Connections in use.", connections),
+        Metric("fetcher_retries_total", "counter", "Failed attempts that were retried.", retries),
     ]
 
 
@@ -84,6 +84,6 @@ def _ending(account: Account) -> list[Metric]:
     finished = account.finished
     cached, stale = (finished.cached, finished.stale) if finished else (None, None)
     return [
-        Metric("fetcher_cached", "gauge", "1 if nothing had to be fetched; absent until it is done.", cached),
-        Metric("fetcher_stale", "gauge", "1 if the source could not be asked for something newer.", stale),
+        Metric("fetcher_cached", "gauge", "1 if nothing had to be fetched; absent until the fetch is done.", cached),
+        Metric("fetcher_stale", "gauge", "1 if the source did not answer whether there is a newer version.", stale),
     ]

@@ -1,4 +1,4 @@
-"""docs/cli.md, made from the options themselves: `python -m docs.generator` writes it."""
+"""The text of docs/cli.md, generated from the options; `python -m docs.generator` writes it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _POSITIONAL = {
 _INTRODUCTION = """\
 # `fetcher` on the command line
 
-A flag wins over its variable. A variable for an option that may be repeated holds several values, separated by commas
+A flag takes precedence over its variable. The variable of a repeatable option holds several values, separated by commas
 or line breaks.
 
 `fetcher fetch` prints the artifact's path as the only line on stdout. With `--json` it prints one JSON object: `path`,
@@ -27,7 +27,7 @@ This page is made from the code by `python -m docs.generator`. Do not edit it.""
 
 
 def reference() -> str:
-    """The whole page, in Markdown."""
+    """Return the whole page in Markdown."""
     lines = [_INTRODUCTION]
     for name, (help_text, options) in COMMANDS.items():
         lines += section(f"fetcher {name} {_POSITIONAL[name]}", help_text, options)

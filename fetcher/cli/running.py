@@ -1,4 +1,4 @@
-"""Which command the words mean, and what its end leaves behind."""
+"""Parse the command line, run the command, and report how it ended."""
 
 from __future__ import annotations
 
@@ -19,54 +19,54 @@ from fetcher.events import Subscriber
 
 
 def run(argv: Sequence[str] | None) -> int:
-    """Exit codes as in `fetcher.errors`; 128+n on signal n, 70 for what nobody expected."""
+    """Run the command `argv` and return its exit code: as in `fetcher.errors`, 128+n on signal n, 70 on a bug."""
     words = sys.argv[1:] if argv is None else list(argv)
     return carried_out(
         lambda report: _dispatch(build_parser().parse_args(words), report),
         log=destination_of_words(words, started_for=("fetch",), variable=TERMINATION_LOG.variable),
-        interrupted="staging is kept, run the same command to go on",
+        interrupted="staging is kept; run the same command to continue",
     )
 
 
-def _dispatch(given: argparse.Namespace, report: Report) -> dict[str, Any]:
+def _dispatch(arguments: argparse.Namespace, report: Report) -> dict[str, Any]:
     environ = os.environ
-    match given.command:
+    match arguments.command:
         case "fetch":
-            return _fetch(given, report)
+            return _fetch(arguments, report)
         case "plan":
-            _plan(given)
+            _plan(arguments)
         case "key":
-            commands.key(given, environ)
+            commands.key(arguments, environ)
         case "list":
-            commands.list_(given, environ)
+            commands.list_(arguments, environ)
         case "show":
-            commands.show(given, environ)
+            commands.show(arguments, environ)
         case "verify":
-            reports = with_progress("auto", lambda on_event: commands.verify(given, environ, on_event))
-            commands.print_reports(reports, as_json=values(ROOT, given, environ).get("json", False))
+            reports = with_progress("auto", lambda on_event: commands.verify(arguments, environ, on_event))
+            commands.print_reports(reports, as_json=values(ROOT, arguments, environ).get("json", False))
     return {}
 
 
-def _fetch(given: argparse.Namespace, report: Report) -> dict[str, Any]:
-    report.log = destination(values((TERMINATION_LOG,), given, os.environ).get("termination_log"))
-    found = commands.options_of(given, os.environ)
-    ref, settings = commands.reference(given, found), settings_from(found, os.environ)
+def _fetch(arguments: argparse.Namespace, report: Report) -> dict[str, Any]:
+    report.log = destination(values((TERMINATION_LOG,), arguments, os.environ).get("termination_log"))
+    options = commands.options_of(arguments, os.environ)
+    ref, settings = commands.reference(arguments, options), settings_from(options, os.environ)
 
     def work(on_event: Subscriber) -> dict[str, Any]:
-        if wants_metrics(found):
+        if wants_metrics(options):
             from fetcher.cli.metrics import publish
 
-            on_event = publish(found, report, on_event)
+            on_event = publish(options, report, on_event)
         fields = commands.fetch(ref, settings, report.counting(on_event))
-        return fields | (commands.warm(fields["path"], on_event) if found.get("warm") else {})
+        return fields | (commands.warm(fields["path"], on_event) if options.get("warm") else {})
 
-    fields = with_progress(found.get("progress", "auto"), work)
-    commands.print_fetched(fields, as_json=found.get("json", False))
+    fields = with_progress(options.get("progress", "auto"), work)
+    commands.print_fetched(fields, as_json=options.get("json", False))
     return {name: fields[name] for name in ("path", "revision", "cached", "bytes")}
 
 
-def _plan(given: argparse.Namespace) -> None:
-    found = commands.options_of(given, os.environ)
-    ref, settings = commands.reference(given, found), settings_from(found, os.environ)
-    shown = with_progress(found.get("progress", "auto"), lambda on_event: commands.plan(ref, settings, on_event))
-    commands.print_plan(shown, as_json=found.get("json", False))
+def _plan(arguments: argparse.Namespace) -> None:
+    options = commands.options_of(arguments, os.environ)
+    ref, settings = commands.reference(arguments, options), settings_from(options, os.environ)
+    shown = with_progress(options.get("progress", "auto"), lambda on_event: commands.plan(ref, settings, on_event))
+    commands.print_plan(shown, as_json=options.get("json", False))

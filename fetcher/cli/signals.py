@@ -1,5 +1,4 @@
-"""What a signal does to work on an event loop: the first one cancels and leaves staging resumable, the second one ends that
-at once."""
+"""Signals during work on an event loop: the first one cancels and leaves staging resumable, the second one ends at once."""
 
 from __future__ import annotations
 
@@ -9,18 +8,18 @@ from typing import Any
 
 from fetcher.command.signals import SIGNALS, Interrupted, is_ignored
 
-_TIDYING = 1.5
-"""Seconds. A disk that hangs must not keep the process past the two seconds promised; a kill leaves as much to resume."""
+_CLEANUP = 1.5
+"""Seconds for cleaning up. A hanging disk must not keep the process past the promised two seconds; a kill loses no more."""
 
 
 def run_interruptibly(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run `work` on an event loop of its own. Raises Interrupted, then without waiting for threads that hang."""
+    """Run `work` on a new event loop and return its result. Raises Interrupted, without waiting for hanging threads."""
     try:
-        import asyncio  # with uvloop a third of a hit's time, and a hit needs neither
+        import asyncio  # with uvloop a third of a hit's time; a hit needs neither
 
         from fetcher.transport.tls import Loop
     except BaseException:
-        work.close()  # or Python warns of it behind the last line
+        work.close()  # otherwise Python prints a warning after the last line
         raise
 
     caught: list[int] = []
@@ -30,9 +29,9 @@ def run_interruptibly(work: Coroutine[Any, Any, Any]) -> Any:
 
         def stop(number: int) -> None:
             if caught:
-                loop.stop()  # whoever asks twice does not wait for the tidying
+                loop.stop()  # the second signal does not wait for the cleanup
             caught.append(number)
-            loop.call_later(_TIDYING, loop.stop)
+            loop.call_later(_CLEANUP, loop.stop)
             if task is not None:
                 task.cancel()
 
@@ -46,9 +45,9 @@ def run_interruptibly(work: Coroutine[Any, Any, Any]) -> Any:
     try:
         return runner.run(guarded())
     finally:
-        # Closing waits for threads, and one of them may hang in a call of the disk or of a resolver.
+        # Closing waits for threads, and one of them may hang in a call to the disk or to a resolver.
         if caught:
             raise Interrupted(caught[0])
         runner.close()
         for number, handler in before.items():
-            signal.signal(number, handler)  # a closed loop's handler does nothing, and the command may go on
+            signal.signal(number, handler)  # a closed loop's handler does nothing, and the command may continue

@@ -1,2 +1,2 @@
-"""What a command of weightlift has, whatever it does: options and their variables, signals, a last line, an exit code, a
-termination message. `fetcher` and `loader` are both made of it, and so speak and end alike."""
+"""The parts that all commands of weightlift share: options and their variables, signals, the last line, exit codes and the
+termination message. `fetcher` and `loader` both use them, so their options and endings are alike."""

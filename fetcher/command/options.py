@@ -1,4 +1,4 @@
-"""An option: its flag, its variable, how its text is read. Parser, environment and reference are made from it."""
+"""An option: its flag, its variable and its parser. Command line, environment and reference are made from it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from fetcher.errors import ConfigurationError, FetchError, UsageError
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """`name` is the setting's; the flag is `--name-with-dashes`, the variable `PROGRAM_NAME`. A `repeated` one's variable
-    holds several values on lines of their own, or separated by commas."""
+    """The setting `name` has the flag `--name-with-dashes` and the variable `PROGRAM_NAME`.
+
+    The variable of a `repeated` option holds several values, separated by commas or line breaks.
+    """
 
     name: str
     help: str
@@ -25,7 +27,7 @@ class Option:
     program: str = "fetcher"
 
     def of(self, program: str) -> Option:
-        """The same option of another program."""
+        """Return the same option for another program."""
         return replace(self, program=program)
 
     @property
@@ -38,7 +40,7 @@ class Option:
 
 
 def add_options(parser: argparse.ArgumentParser, options: Sequence[Option]) -> None:
-    """Flags without defaults: what is absent is looked up in the environment by `values`."""
+    """Add the flags to `parser` without defaults: `values` looks up absent ones in the environment."""
     for option in options:
         described = f"{option.help} [{option.variable}]"
         if option.switch:
@@ -54,29 +56,29 @@ def add_options(parser: argparse.ArgumentParser, options: Sequence[Option]) -> N
         )
 
 
-def values(options: Sequence[Option], given: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, Any]:
-    """Name → value of every option that is given, by flag else by variable.
+def values(options: Sequence[Option], arguments: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return name → value of every option that is set by a flag or, without one, by a variable.
 
     Raises UsageError for a bad flag, ConfigurationError for a bad variable.
     """
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for option in options:
-        flag = getattr(given, option.name)
+        flag = getattr(arguments, option.name)
         text = environ.get(option.variable, "").strip()
         if flag is not None:
-            found[option.name] = _read(option, flag, option.flag, UsageError)
+            result[option.name] = _read(option, flag, option.flag, UsageError)
         elif text:
-            found[option.name] = _read(option, _from_variable(option, text), option.variable, ConfigurationError)
-    return found
+            result[option.name] = _read(option, _from_variable(option, text), option.variable, ConfigurationError)
+    return result
 
 
 def _from_variable(option: Option, text: str) -> Any:
     if option.switch:
         if text.lower() not in ("0", "1", "true", "false", "yes", "no", "on", "off"):
-            raise ConfigurationError(f"{option.variable} is neither true nor false: {text!r}")
+            raise ConfigurationError(f"{option.variable} is {text!r}; write true or false")
         return text.lower() in ("1", "true", "yes", "on")
     if option.choices and text not in option.choices:
-        raise ConfigurationError(f"{option.variable} is {text!r}; it can be {', '.join(option.choices)}")
+        raise ConfigurationError(f"{option.variable} is {text!r}; choose from {', '.join(option.choices)}")
     if option.repeated:
         return [part.strip() for part in text.replace("\n", ",").split(",") if part.strip()]
     return text
@@ -85,7 +87,7 @@ def _from_variable(option: Option, text: str) -> Any:
 def _read(option: Option, raw: Any, name: str, error: type[FetchError]) -> Any:
     if option.switch:
         return bool(raw)
-    # `--dest "$DIR"` with DIR unset would otherwise mean the current directory.
+    # `--dest "$DIR"` with DIR unset must not mean the current directory.
     if not all(each.strip() for each in (raw if option.repeated else [raw])):
         raise error(f"{name} is empty; give it a value or leave it out")
     try:

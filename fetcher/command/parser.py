@@ -1,4 +1,4 @@
-"""The words of a command line, and the reference in Markdown, both made from the commands and their options."""
+"""The command-line parser and the reference in Markdown, both made from the commands and their options."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from fetcher.telemetry.exposition import Metric
 
 Commands = Mapping[str, tuple[str, tuple[Option, ...]]]
-"""Name → what it does, and its options."""
+"""Name → help text and options."""
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with our exit code and last line for a wrong command."""
+    """argparse, with our exit code and last line for a usage error."""
 
-    def __init__(self, **words: Any) -> None:
-        # An abbreviation that works today would break a script on the day a second flag begins like it.
-        super().__init__(allow_abbrev=False, **words)
+    def __init__(self, **settings: Any) -> None:
+        # An abbreviation that works today breaks a script when a second flag with the same beginning is added.
+        super().__init__(allow_abbrev=False, **settings)
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        """As argparse does, which ignores that a device is full or that nobody reads: here --help then ends as results do."""
+        """Print --help as a result: argparse ignores a full device and a closed pipe."""
         if file is sys.stdout and message:
             print_result(message.rstrip("\n"))
         else:
@@ -40,19 +40,19 @@ class Parser(argparse.ArgumentParser):
 def parser_of(
     program: str, description: str, commands: Commands, add_positional: Callable[[argparse.ArgumentParser, str], None]
 ) -> Parser:
-    """A program's whole command line; `add_positional` knows what each command wants besides options."""
+    """Build a program's command line; `add_positional` adds the positional arguments of a command."""
     parser = Parser(prog=program, description=description)
     parser.add_argument("--version", action="version", version=f"{program} {VERSION}")
-    found = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (help_text, options) in commands.items():
-        command = found.add_parser(name, help=help_text, description=help_text[:1].upper() + help_text[1:] + ".")
+        command = subparsers.add_parser(name, help=help_text, description=help_text[:1].upper() + help_text[1:] + ".")
         add_positional(command, name)
         add_options(command, options)
     return parser
 
 
 def section(usage: str, help_text: str, options: tuple[Option, ...]) -> list[str]:
-    """A command's part of the reference, line by line."""
+    """Return a command's section of the reference as lines."""
     lines = ["", f"## `{usage.strip()}`", "", help_text[:1].upper() + help_text[1:] + ".", ""]
     lines += ["| flag | variable | meaning |", "|---|---|---|"]
     for option in options:
@@ -63,7 +63,7 @@ def section(usage: str, help_text: str, options: tuple[Option, ...]) -> list[str
 
 
 def metrics_table(metrics: Iterable[Metric]) -> list[str]:
-    """The part of the reference on what a command publishes, line by line."""
+    """Return the table of a command's metrics in the reference as lines."""
     lines = ["| metric | kind | labels | meaning |", "|---|---|---|---|"]
     for metric in metrics:
         labels = sorted({f"`{label}`" for sample in metric.samples for label in sample.labels})

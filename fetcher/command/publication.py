@@ -1,4 +1,4 @@
-"""Metrics of a command that has an end: over HTTP while it runs, and in a file that stays and says how it ended."""
+"""Metrics of a command: over HTTP while it runs, and in a file that stays and says how the command ended."""
 
 from __future__ import annotations
 
@@ -15,27 +15,30 @@ from fetcher.telemetry.exposition import Metric, labelled
 from fetcher.telemetry.textfile import Textfile
 
 EVERY = 5.0
-"""Seconds between two writings. Collectors come every 15 to 60."""
+"""Seconds between two writes. Collectors scrape every 15 to 60."""
 
 
 def published(
-    account: Account, metrics: Callable[[], list[Metric]], found: Mapping[str, Any], report: Report, on_event: Subscriber
+    account: Account, metrics: Callable[[], list[Metric]], options: Mapping[str, Any], report: Report, on_event: Subscriber
 ) -> Subscriber:
-    """A subscriber that keeps `account` and tells `on_event`; `metrics`, asked at any moment and by any thread, go where the
-    options in `found` say, until `report` is told the end. Raises ConfigurationError."""
-    told = with_labels(metrics, found)
-    textfile = Textfile(found["metrics_file"], told) if "metrics_file" in found else None
+    """Publish `metrics` to the file and port in `options` until the command ends; return the subscriber that feeds them.
+
+    The subscriber updates `account` and passes each event on to `on_event`. `metrics` is called by any thread at any time.
+    Raises ConfigurationError when the port cannot be opened.
+    """
+    labelled_metrics = with_labels(metrics, options)
+    textfile = Textfile(options["metrics_file"], labelled_metrics) if "metrics_file" in options else None
     publication = _Publication(account, textfile, on_event)
     report.at_end.append(publication.end)
     publication.begin()
-    if "metrics_port" in found:
-        publication.listen(found.get("metrics_address"), found["metrics_port"], told)
+    if "metrics_port" in options:
+        publication.listen(options.get("metrics_address"), options["metrics_port"], labelled_metrics)
     return publication
 
 
-def with_labels(metrics: Callable[[], list[Metric]], found: Mapping[str, Any]) -> Callable[[], list[Metric]]:
-    """`metrics`, each with the labels that were asked for."""
-    labels = dict(found.get("metrics_label", ()))
+def with_labels(metrics: Callable[[], list[Metric]], options: Mapping[str, Any]) -> Callable[[], list[Metric]]:
+    """Return `metrics` with the labels of --metrics-label added to each."""
+    labels = dict(options.get("metrics_label", ()))
     return lambda: labelled(metrics(), labels)
 
 
@@ -51,7 +54,7 @@ class _Publication:
 
     def __call__(self, event: Event) -> None:
         self._account(event)
-        while self._untold:  # said here, since a subscriber is called by one thread at a time
+        while self._untold:  # on this thread, since a subscriber is called by one thread at a time
             self._on_event(self._untold.popleft())
         self._on_event(event)
 
@@ -72,9 +75,9 @@ class _Publication:
         self._stack.close()
         self._account.end(outcome["reason"], retryable=outcome["retryable"])
         if self._textfile is not None:
-            with suppress(RuntimeError):  # a signal came before it was started
+            with suppress(RuntimeError):  # a signal arrived before the thread was started
                 self._writer.join(timeout=1.0)
-            if not self._writer.is_alive():  # else its disk hangs
+            if not self._writer.is_alive():  # otherwise its disk hangs
                 self._textfile.write()
 
     def _write_now_and_then(self) -> None:

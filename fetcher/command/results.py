@@ -1,4 +1,4 @@
-"""What a command prints: its result, as lines on stdout."""
+"""The result of a command, as lines on stdout."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fetcher.errors import LocalIOError
 
 
 def print_result(text: str) -> None:
-    """A line on stdout. Raises LocalIOError, and BrokenPipeError when nobody reads it."""
+    """Print a line on stdout. Raises LocalIOError, and BrokenPipeError when the reader has closed stdout."""
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()

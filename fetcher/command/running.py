@@ -1,4 +1,4 @@
-"""One command from its words to its exit code: errors become a last line, a signal ends it in order."""
+"""One command from start to exit code: an error becomes the last line, and a signal ends the command in order."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Report:
-    """What the termination message needs to know, also when the command fails half way. `log`: where it goes, if anywhere.
-    Those in `at_end` are told the same as it, in whatever way the command ends."""
+    """The data of the termination message, also when the command fails half way.
+
+    `log` is the file for the message, if any. `at_end` are called with the same fields, however the command ends.
+    """
 
     log: Path | None = None
     received: int = 0
@@ -44,13 +46,13 @@ class Report:
 
 
 def carried_out(work: Callable[[Report], Mapping[str, Any]], *, log: Path | None, interrupted: str, plain: bool = False) -> int:
-    """`work`'s exit code: as in `fetcher.errors`, 128+n on signal n, 70 for what nobody expected.
+    """Run `work` and return its exit code: as in `fetcher.errors`, 128+n on signal n, 70 on a bug.
 
-    `work` returns fields for the termination message and may say in the report that it goes elsewhere than to `log`.
-    `interrupted` says what a signal leaves behind. `plain`: the message is a sentence, for those who look for words in it.
+    `work` returns fields for the termination message and may change its file, `log`, in the report. `interrupted` says what
+    a signal leaves behind. `plain` makes the message a sentence, for programs that search it for words.
     """
     began = time.monotonic()
-    _in_utf8()
+    _restart_in_utf8()
     _prepare_streams()
     arrival = raise_on_signals()
     raise_descriptor_limit()
@@ -60,7 +62,7 @@ def carried_out(work: Callable[[Report], Mapping[str, Any]], *, log: Path | None
             outcome = {"reason": "Completed", "message": "complete", "retryable": False, **work(report)}
             code = 0
         finally:
-            ignore_signals()  # the end is decided; a signal until here is caught below
+            ignore_signals()  # the outcome is decided; an earlier signal is caught below
     except SystemExit as ended:  # --help, --version
         return int(ended.code or 0)
     except BaseException as error:  # noqa: BLE001 - every end has an exit code and a last line
@@ -72,40 +74,40 @@ def carried_out(work: Callable[[Report], Mapping[str, Any]], *, log: Path | None
         tell(outcome)
     _flush()
     if code >= 128:
-        # Threads that hang in a call of the disk or of a resolver are not waited for.
+        # Do not wait for threads that hang in a call to the disk or to a resolver.
         os._exit(code)
     return code
 
 
 def with_progress(kind: Kind, work: Callable[[Subscriber], T]) -> T:
-    """Results are printed after it has ended: a terminal that shows both must not mix them."""
+    """Run `work` with progress on stderr. The caller prints results afterwards, so that a terminal does not mix the two."""
     from fetcher.telemetry import subscribed
 
     with subscribed(kind, sys.stderr) as on_event:
         return work(on_event)
 
 
-def _in_utf8() -> None:
-    """Begin again in Python's UTF-8 mode where the locale is another one.
+def _restart_in_utf8() -> None:
+    """Restart in Python's UTF-8 mode if the locale uses another encoding.
 
-    Names of models and files are Unicode, and a volume is shared with pods of another locale: the bytes on it must not depend
-    on LC_ALL. Python decides this when it starts, and does so by itself in the C locale only (PEP 540).
+    Names of models and files are Unicode, and pods of another locale share the volume: the bytes on it must not depend on
+    LC_ALL. Python chooses its mode at start, and chooses UTF-8 by itself only in the C locale (PEP 540).
     """
     if sys.getfilesystemencoding() != "utf-8" and sys.executable:
-        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - this very program again
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - the same program
 
 
 def _prepare_streams() -> None:
-    """A closed stream (`>&-`) is as good as /dev/null; a path that is no text is printed as the bytes it is."""
+    """Treat a closed stream (`>&-`) as /dev/null, and print a path that is not valid UTF-8 as its own bytes."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - open as long as the process
-    with suppress(AttributeError):  # a stand-in that somebody captures with
+    with suppress(AttributeError):  # a test's or a host program's own stream object
         sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # just suppressed
 
 
 def _failure(error: BaseException, interrupted: str) -> tuple[int, dict[str, Any]]:
-    """Exit code and termination fields; says the last line on stderr."""
+    """Print the last line on stderr; return the exit code and the fields of the termination message."""
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
         error = from_os_error(error, doing="use the local filesystem")
     match error:
@@ -116,8 +118,8 @@ def _failure(error: BaseException, interrupted: str) -> tuple[int, dict[str, Any
             sentence = f"Interrupted: {signal.Signals(error.number).name} received; {interrupted}"
         case BrokenPipeError():
             code, retryable = 74, True
-            sentence = "IOError: nobody reads stdout any more"
-            sys.stdout = None  # or the interpreter complains when it flushes
+            sentence = "IOError: cannot write to stdout: its reader has closed it"
+            sys.stdout = None  # otherwise the interpreter fails to flush it at exit
         case _:
             traceback.print_exception(error)
             code, retryable = 70, False
@@ -134,4 +136,4 @@ def _flush() -> None:
         try:
             getattr(sys, name).flush()
         except (OSError, ValueError, AttributeError):
-            setattr(sys, name, None)  # the interpreter would flush it again at its end, fail, and make the exit code 120
+            setattr(sys, name, None)  # the interpreter would flush it again at exit, fail, and exit with 120

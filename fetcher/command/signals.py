@@ -1,6 +1,6 @@
-"""What a signal does to a command: it raises Interrupted in the main thread, once.
+"""Signal handling of a command: a signal raises Interrupted in the main thread, once.
 
-A handler stands from the start: pid 1 of a container does not even die of a SIGTERM that it has no handler for.
+Handlers are installed at the start: pid 1 of a container ignores a SIGTERM for which it has no handler.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_AGAIN = 0.01
-"""Seconds until a signal whose exception was lost is sent once more."""
+_RESEND_DELAY = 0.01
+"""Seconds until a signal is sent again because its exception was lost."""
 
 
 class Interrupted(BaseException):
-    """A signal came; `number` is which."""
+    """The signal `number` was received."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -29,10 +29,10 @@ class Interrupted(BaseException):
 
 @dataclass(slots=True)
 class Arrival:
-    """Raises Interrupted when a signal comes. `number` is which one came, None before.
+    """The signal that was received: `number`, or None before. Its handler raises Interrupted.
 
-    An import turns exceptions of some moments into a RuntimeError, hence `number`; and a weak reference's callback, which
-    every import has, can raise nothing at all: Python only reports what it raised, to `lost`.
+    Python can change or lose an exception that a handler raises. During an import it may become a RuntimeError, so `number`
+    keeps the signal. In a weak reference's callback, which every import has, Python only passes the exception to `lost`.
     """
 
     number: int | None = None
@@ -44,40 +44,40 @@ class Arrival:
         sys.unraisablehook = self.lost
 
     def lost(self, report: UnraisableHookArgs) -> None:
-        """Python's hook. What a signal raised is not reported: the signal is sent once more."""
+        """Send the signal again if its exception was lost; report other exceptions (`sys.unraisablehook`)."""
         if not isinstance(report.exc_value, Interrupted):
             sys.__unraisablehook__(report)
             return
         self._listen()
         number = report.exc_value.number
         signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(number))
-        signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+        signal.setitimer(signal.ITIMER_REAL, _RESEND_DELAY)
 
     def _listen(self) -> None:
         for number in self._heeded:
-            signal.signal(number, self._come)
+            signal.signal(number, self._interrupt)
 
-    def _come(self, number: int, _: FrameType | None) -> NoReturn:
-        # A second one would interrupt the tidying up: what follows takes moments, and ends by os._exit.
+    def _interrupt(self, number: int, _: FrameType | None) -> NoReturn:
+        # A second signal would interrupt the cleanup, which takes moments and ends with os._exit.
         ignore_signals()
         self.number = number
         raise Interrupted(number)
 
 
 def raise_on_signals() -> Arrival:
-    """From now on a signal raises Interrupted in the main thread, as SIGINT raises KeyboardInterrupt by itself."""
+    """Make signals raise Interrupted in the main thread from now on, as SIGINT raises KeyboardInterrupt by default."""
     arrival = Arrival()
     arrival.heed()
     return arrival
 
 
 def ignore_signals() -> None:
-    """From now on: the command has ended, or is about to."""
+    """Ignore signals from now on: the command has ended, or is about to."""
     signal.setitimer(signal.ITIMER_REAL, 0.0)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def is_ignored(number: signal.Signals) -> bool:
-    """As nohup has it."""
+    """Return whether the process ignores this signal, as under nohup."""
     return signal.getsignal(number) is signal.SIG_IGN

@@ -1,4 +1,4 @@
-"""The result for whoever runs the pod: one line in the container's termination message, as JSON or as a plain sentence."""
+"""The container's termination message: the result in one line, as JSON or as a plain sentence."""
 
 from __future__ import annotations
 
@@ -15,26 +15,31 @@ LIMIT = 3500
 
 
 def destination(asked: Path | None) -> Path | None:
-    """Where the message goes: the file that was asked for, else Kubernetes' if it is there already."""
+    """Return the file for the message: the requested one, or Kubernetes' file if that exists."""
     return asked or (KUBERNETES if KUBERNETES.exists() else None)
 
 
 def destination_of_words(words: Sequence[str], *, started_for: Collection[str], variable: str) -> Path | None:
-    """As `destination`, when the command line itself is wrong: nowhere, unless it begins with a command that containers are
-    started for."""
+    """Return the file for the message when the command line cannot be parsed.
+
+    It is None unless the first word is a command of `started_for`, the commands that containers are started for.
+    """
     if not words or words[0] not in started_for:
         return None
     return destination_of_variable(variable)
 
 
 def destination_of_variable(variable: str) -> Path | None:
-    """As `destination`; the file that was asked for is named by an environment variable."""
+    """Return the file for the message; an environment variable names the requested one."""
     named = os.environ.get(variable, "").strip()
     return destination(Path(named) if named else None)
 
 
 def write_message(path: Path | None, fields: Mapping[str, Any], *, plain: bool = False) -> None:
-    """`plain`: as a sentence. Failing to write changes nothing about the outcome; a FIFO nobody reads does not hang."""
+    """Write `fields` to `path`, as JSON or, if `plain`, as a sentence.
+
+    A failure is ignored, since it does not change the outcome. A FIFO without a reader does not block.
+    """
     if path is None:
         return
     flags = os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC | (0 if path == KUBERNETES else os.O_CREAT)
@@ -47,7 +52,7 @@ def write_message(path: Path | None, fields: Mapping[str, Any], *, plain: bool =
 
 
 def sentence(fields: Mapping[str, Any]) -> bytes:
-    """The plain sentence `REASON: MESSAGE`, for those who look for words in it; below `LIMIT` like the other."""
+    """Encode the plain sentence `REASON: MESSAGE` in less than `LIMIT` bytes."""
     line = f"{fields['reason']}: {fields['message']}".encode(errors="replace")
     if len(line) >= LIMIT:
         line = line[: LIMIT - len(b"...\n") - 1].decode(errors="ignore").encode() + b"..."
@@ -55,7 +60,7 @@ def sentence(fields: Mapping[str, Any]) -> bytes:
 
 
 def encode(fields: Mapping[str, Any]) -> bytes:
-    """One line below `LIMIT`; the message is shortened first, then the path."""
+    """Encode one line of JSON in less than `LIMIT` bytes; the message is shortened first, then the path."""
     for name in ("message", "path"):
         if len(_line(fields)) >= LIMIT and name in fields:
             spare = LIMIT - len(_line({**fields, name: ""})) - len("...") - 1
@@ -64,7 +69,7 @@ def encode(fields: Mapping[str, Any]) -> bytes:
 
 
 def _shortened(text: str, limit: int) -> str:
-    """The longest beginning of `text` that takes at most `limit` bytes of JSON."""
+    """The longest prefix of `text` that takes at most `limit` bytes of JSON."""
     length = 0
     for position, character in enumerate(text):
         length += len(json.dumps(character)) - len('""')

@@ -1,2 +1,4 @@
-"""What this process may use of the machine it runs on: processors and memory, as its cgroups leave them, and what is mounted
-where. Machines that were recorded are read alike: each function takes the directory in which /proc and /sys are."""
+"""The machine as this process may use it: processors and memory within its cgroups' limits, mounts, descriptors, libc.
+
+Functions that read /proc and /sys take the directory that holds them, so that tests can read recorded machines.
+"""

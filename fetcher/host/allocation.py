@@ -1,4 +1,4 @@
-"""Memory from the kernel itself."""
+"""Memory allocated directly from the kernel."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import mmap
 
 
 def pages(size: int) -> memoryview:
-    """Memory of its own, not the allocator's: what is resident is what was touched, and all of it goes at once."""
+    """Map `size` bytes outside the allocator's heap: only touched pages are resident, and all are freed together."""
     return memoryview(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))

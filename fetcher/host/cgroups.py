@@ -1,6 +1,6 @@
-"""Where the limits of this process are written: in its own cgroup and in each one above it (v1, v2, hybrid).
+"""The cgroups that limit this process: its own and each one above it (v1, v2, hybrid).
 
-What cannot be seen from inside a container: the limits of the pod above it, if it has a cgroup namespace of its own.
+A container with its own cgroup namespace cannot see the limits of its pod.
 """
 
 from __future__ import annotations
@@ -12,18 +12,20 @@ from fetcher.host.mounts import Mount, parse_mounts
 
 
 def cgroup_files(root: Path, controller: str, names: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Of each cgroup that limits this process, its own first, the directory and the files `names`: name → text, which is empty
-    where there is no such file. `root` is where /proc and /sys are."""
+    """Yield the directory and the files `names` of each cgroup that limits this process, its own first.
+
+    The files are name → text; a missing file has an empty text. `root` is the directory that holds /proc and /sys.
+    """
     membership = read(root / "proc/self/cgroup")
     for directory in cgroup_directories(membership, parse_mounts(read(root / "proc/self/mountinfo")), controller):
         yield directory, {name: read(root / directory.lstrip("/") / name) for name in names}
 
 
 def cgroup_directories(membership: str, mounts: tuple[Mount, ...], controller: str) -> Iterator[str]:
-    """The process's own cgroup, then each one above it that is mounted here.
+    """Yield the directory of the process's own cgroup, then of each mounted one above it.
 
-    `membership` is /proc/self/cgroup. A cgroup outside of what is mounted (a container sees its own, under the host's path) is
-    taken to be what is mounted.
+    `membership` is the text of /proc/self/cgroup. A container may see the host's path there and only its own cgroup mounted.
+    So a cgroup outside the mount counts as the root of the mount.
     """
     for line in membership.splitlines():
         _, controllers, path = line.split(":", 2)
@@ -36,7 +38,7 @@ def cgroup_directories(membership: str, mounts: tuple[Mount, ...], controller: s
 
 
 def read(path: Path) -> str:
-    """The text of a file of the kernel; empty where there is none, or it can't be read."""
+    """Return the text of a kernel file; empty if it does not exist or cannot be read."""
     try:
         return path.read_text(errors="surrogateescape")
     except OSError:

@@ -1,4 +1,4 @@
-"""File descriptors: how many a process may still open, and how a command may open more."""
+"""The limit on file descriptors: how many are left, and how a command raises it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from contextlib import suppress
 
 
 def free_descriptors() -> int:
-    """How many more this process may open now."""
+    """Return how many more descriptors this process can open now."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(0, soft - len(os.listdir("/proc/self/fd")))
 
 
 def raise_descriptor_limit() -> None:
-    """As far as the hard limit allows. For commands alone: a program that uses the library may pass its limit on to children
-    that loop over all descriptors, or that use select(2)."""
+    """Raise the soft limit to the hard limit. Only commands do this: a program that uses the library passes its limit on to
+    children, and these may loop over all descriptors or use select(2)."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

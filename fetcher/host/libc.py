@@ -1,4 +1,4 @@
-"""The C library's calls that Python does not have, with their types, declared once. `ctypes` releases the GIL."""
+"""Calls of the C library that Python lacks, with their types. `ctypes` releases the GIL."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TMPFS = 0x01021994
 
 @functools.cache
 def libc() -> Any:
-    """The C library. A failed call's errno is `ctypes.get_errno()`."""
+    """Return the C library. The errno of a failed call is `ctypes.get_errno()`."""
     library = ctypes.CDLL(None, use_errno=True)
     library.mmap.restype = ctypes.c_void_p
     library.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64]
@@ -27,6 +27,6 @@ def libc() -> Any:
 
 
 def filesystem_type(descriptor: int) -> int:
-    """The kind of filesystem a file is on, as statfs(2)'s f_type; 0 where the kernel does not say."""
+    """Return statfs(2)'s f_type of the filesystem of a file; 0 if the kernel does not say."""
     status = (ctypes.c_long * 32)()
     return status[0] & 0xFFFFFFFF if libc().fstatfs(descriptor, ctypes.byref(status)) == 0 else 0

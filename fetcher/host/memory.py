@@ -1,7 +1,7 @@
-"""How much memory is left: on the machine, and in every cgroup above this process.
+"""The memory left on the machine and in every cgroup above this process.
 
-Clean pages of files count as free, for the kernel gives them up before it refuses anything. So compare with *all* bytes that
-are to be warm at once, those already there included. Files on tmpfs are anonymous memory in this respect.
+Clean pages of files count as free, since the kernel reclaims them before it refuses an allocation. So compare with *all*
+bytes that are to be warm at once, including those already resident. Files on tmpfs count as anonymous memory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _COMMIT_STRICTLY = "2"
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """So many bytes, and what sets the bound, in words."""
+    """A number of bytes, and the reason for this bound in words."""
 
     bytes: int
     reason: str
@@ -27,14 +27,14 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class MemoryLeft:
-    """For pages of files, and for what a process allocates."""
+    """Memory left for pages of files, and for anonymous allocations of a process."""
 
     pages: Bound
     anonymous: Bound
 
 
 def memory_left(root: Path = Path("/")) -> MemoryLeft:
-    """The least of all bounds. `root` is where /proc and /sys are."""
+    """Return the lowest of all bounds. `root` is the directory that holds /proc and /sys."""
     numbers = fields(read(root / "proc/meminfo"))
     bounds = [machine_bound(numbers)]
     for directory, files in cgroup_files(root, "memory", _CGROUP_FILES):
@@ -47,26 +47,26 @@ def memory_left(root: Path = Path("/")) -> MemoryLeft:
 
 
 def fields(text: str) -> dict[str, int]:
-    """`MemFree:  12 kB`, `VmLck: 12 kB`, `inactive_file 4096` → bytes; what is no number is left out."""
-    found = {}
+    """Parse lines such as `MemFree:  12 kB` and `inactive_file 4096` into name → bytes; skip lines without a number."""
+    numbers = {}
     for line in text.splitlines():
         name, _, value = line.replace(":", " ", 1).partition(" ")
         words = value.split()
         if words and words[0].isdecimal():
-            found[name] = int(words[0]) * (1024 if words[1:] == ["kB"] else 1)
-    return found
+            numbers[name] = int(words[0]) * (1024 if words[1:] == ["kB"] else 1)
+    return numbers
 
 
 def machine_bound(meminfo: Mapping[str, int]) -> Bound:
-    """What the kernel thinks can be had without swapping."""
+    """Return the memory that the kernel estimates to be available without swapping."""
     available = meminfo.get("MemAvailable", meminfo.get("MemFree", 0))
     return Bound(available, f"machine: {size(available)} of {size(meminfo.get('MemTotal', 0))} available")
 
 
 def commit_bound(meminfo: Mapping[str, int]) -> Bound:
-    """Where the kernel promises no memory that it does not have."""
+    """Return the memory that the kernel can still commit in its strict mode (vm.overcommit_memory=2)."""
     limit, used = meminfo.get("CommitLimit", 0), meminfo.get("Committed_AS", 0)
-    return Bound(max(0, limit - used), f"vm.overcommit_memory=2: limit {size(limit)}, {size(used)} promised")
+    return Bound(max(0, limit - used), f"vm.overcommit_memory=2: limit {size(limit)}, {size(used)} committed")
 
 
 _CGROUP_FILES = (
@@ -80,13 +80,13 @@ _CGROUP_FILES = (
 
 
 def cgroup_bound(directory: str, files: Mapping[str, str]) -> Bound | None:
-    """What one cgroup leaves, by the texts of its files that are there; None where it sets no limit."""
+    """Return the memory left in one cgroup, from the texts of its files; None if it sets no limit."""
     stat = fields(files.get("memory.stat", ""))
     v1 = bool(files.get("memory.limit_in_bytes"))
     names = ("memory.limit_in_bytes",) if v1 else ("memory.max", "memory.high")
     limits = [int(text) for name in names if (text := files.get(name, "").strip()).isdecimal()]
     if v1:
-        limits.append(stat.get("hierarchical_memory_limit", _NO_LIMIT_V1))  # knows ancestors a container does not see
+        limits.append(stat.get("hierarchical_memory_limit", _NO_LIMIT_V1))  # covers ancestors that a container cannot see
     limit = min(limits, default=_NO_LIMIT_V1)
     used = files.get("memory.usage_in_bytes" if v1 else "memory.current", "").strip()
     if limit >= _NO_LIMIT_V1 or not used.isdecimal():

@@ -1,4 +1,4 @@
-"""/proc/self/mountinfo as values: what is mounted where, in this process's view."""
+"""The mounts in this process's namespace, parsed from /proc/self/mountinfo."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One line. `device` is `major:minor`; `root` is the directory of the filesystem that shows at `point` (bind mounts)."""
+    """One mount. `device` is `major:minor`; `root` is the directory of the filesystem that appears at `point` (bind mounts)."""
 
     number: int
     device: str
@@ -20,10 +20,10 @@ class Mount:
     kind: str
     source: str
     options: tuple[str, ...]
-    """Of the filesystem, not of this mount of it."""
+    """The options of the filesystem, not of this mount."""
 
     def option(self, name: str) -> str | None:
-        """The value of `name=value`; an empty one for a bare `name`."""
+        """Return the value of `name=value`, an empty string for a bare `name`, or None."""
         for option in self.options:
             key, _, value = option.partition("=")
             if key == name:
@@ -32,7 +32,7 @@ class Mount:
 
 
 def parse_mounts(text: str) -> tuple[Mount, ...]:
-    """In the order of the kernel; a line it does not explain is left out."""
+    """Return the mounts in the kernel's order; malformed lines are skipped."""
     return tuple(mount for line in text.split("\n") if (mount := _parse_line(line)))
 
 
@@ -47,15 +47,15 @@ def _parse_line(line: str) -> Mount | None:
 
 
 def decoded(text: str) -> str:
-    r"""`\040` → a space; the kernel writes space, tab, newline and backslash so."""
+    r"""Decode `\040` to a space. The kernel escapes space, tab, newline and backslash this way."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
 
 
 def mount_under(path: Path, mounts: Sequence[Mount], *, number: int | None, device: str) -> Mount | None:
-    """The mount that `path`, absolute and without symlinks, lies on.
+    """Return the mount of `path`, which is absolute and without symlinks; None if there is none.
 
-    `number` is what the kernel says of an open file, and settles it, overmounts and all. Where it says nothing (gVisor), the
-    longest mount point wins, the last of several there, preferably one of the same `device`.
+    `number` is the mount id that the kernel reports for the open file; it decides, also for overmounts. Without it (gVisor)
+    the longest mount point wins, preferably with the same `device`; of several at one point, the last.
     """
     named = next((mount for mount in mounts if mount.number == number), None)
     if named is not None:
@@ -66,7 +66,7 @@ def mount_under(path: Path, mounts: Sequence[Mount], *, number: int | None, devi
 
 
 def mount_of(path: Path, process: Path = Path("/proc/self")) -> Mount | None:
-    """The mount that `path` lies on. Raises OSError where there is no such path."""
+    """Return the mount of `path`, or None. Raises OSError if the path does not exist."""
     fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
         status = os.fstat(fd)
@@ -79,6 +79,6 @@ def mount_of(path: Path, process: Path = Path("/proc/self")) -> Mount | None:
 
 
 def mount_number(fdinfo: str) -> int | None:
-    """The mount that /proc/self/fdinfo/N names."""
+    """Return the mount id in the text of /proc/self/fdinfo/N, or None."""
     match = re.search(r"^mnt_id:\s*(\d+)$", fdinfo, re.MULTILINE)
     return int(match[1]) if match else None

@@ -1,4 +1,4 @@
-"""Renderers of events, equal to each other: a bar on a terminal, lines in a container's log, JSON lines, or nothing."""
+"""Renderers of events: a bar on a terminal, lines in a container's log, JSON lines, or nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Kind = Literal["auto", "bar", "log", "json", "none"]
 
 @contextmanager
 def subscribed(kind: Kind, stream: TextIO) -> Iterator[Subscriber]:
-    """A subscriber that renders to `stream` until the block ends. `auto` is a bar on a terminal and log lines elsewhere."""
+    """Provide a subscriber that renders to `stream` until the block ends. `auto`: a bar on a terminal, otherwise log lines."""
     if kind == "auto":
         kind = "bar" if stream.isatty() and os.environ.get("TERM") != "dumb" else "log"
     match kind:

@@ -1,6 +1,6 @@
-"""One run of a command in numbers: what its events add up to, and how it ended.
+"""One run of a command in numbers: the sums of its events and its outcome.
 
-These are the metrics of every command that has an end; what else it counts, each command adds.
+These metrics are common to all commands; each command adds its own.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from fetcher.telemetry.tally import Phase, Tally
 from fetcher.version import VERSION
 
 _RETRIED = sorted({kind.reason for kind in (BadResponse, LocalIOError, RateLimited, Stalled, Unreachable)})
-"""What is tried again. Told from the beginning on: of a counter that begins at 1, Prometheus does not see the first step."""
+"""Reasons for a retry. Each is exported as 0 from the start: Prometheus misses the first step of a counter that begins at 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How it ended: `Completed`, or the reason word of its error."""
+    """The outcome of a command: `reason` is `Completed` or the error's reason word, `seconds` the run time."""
 
     reason: str
     retryable: bool
@@ -39,10 +39,10 @@ class Result:
 
 
 class Account:
-    """A subscriber. Other threads look at it at any moment, so what it holds is replaced, never changed."""
+    """A subscriber that counts events. Other threads read it at any time, so its values are replaced, never mutated."""
 
     def __init__(self, program: str, phases: Sequence[Phase], *, clock: Callable[[], float], now: Callable[[], float]) -> None:
-        """`phases`: those the command may come through. `clock` is monotonic, `now` is the time of day, both in seconds."""
+        """`phases` are the possible ones of the command. `clock` is monotonic, `now` the time of day, both in seconds."""
         self._program = program
         self._phases = phases
         self._clock = clock
@@ -73,7 +73,7 @@ class Account:
                 self.discarded += event.bytes
             case Mismatched():
                 self.mismatches += 1
-            case Planned():  # perhaps for the second time, the source having changed
+            case Planned():  # again if the source has changed
                 self.verified_files = self.verified_bytes = 0
             case FileVerified() if event.checked:
                 self.verified_files += 1
@@ -87,23 +87,23 @@ class Account:
 
     @property
     def phase(self) -> str:
-        """`done` and `failed` are known only when the command has ended."""
+        """The present phase; `done` or `failed` after the command has ended."""
         if self.result is None:
             return self.tally.phase
         return "done" if self.result.reason == "Completed" else "failed"
 
     def metrics(self) -> list[Metric]:
-        """Those of any command, their names beginning with the program's."""
+        """Return the metrics common to all commands; each name begins with the program's name."""
         result = self.result
         seconds = result.seconds if result else self._clock() - self._began
         ended = [Sample(1, {"reason": result.reason, "retryable": str(result.retryable).lower()})] if result else None
         return [
-            self._gauge("build_info", "1, labelled with the version.", [Sample(1, {"version": VERSION})]),
-            self._gauge("phase", "1 for what goes on now, 0 for the rest.", self._each_phase()),
-            self._gauge("started_timestamp_seconds", "When it began.", round(self._started, 3)),
-            self._gauge("progress_timestamp_seconds", "When it last got any further.", round(self._moved, 3)),
-            self._gauge("duration_seconds", "Since it began, until it ended.", round(seconds, 3)),
-            self._gauge("result", "1, labelled with how it ended; absent until then.", ended),
+            self._gauge("build_info", "1, with the version as a label.", [Sample(1, {"version": VERSION})]),
+            self._gauge("phase", "1 for the present phase, 0 for the others.", self._each_phase()),
+            self._gauge("started_timestamp_seconds", "Unix time when the command began.", round(self._started, 3)),
+            self._gauge("progress_timestamp_seconds", "Unix time of the last progress.", round(self._moved, 3)),
+            self._gauge("duration_seconds", "Run time in seconds, up to the end of the command.", round(seconds, 3)),
+            self._gauge("result", "1, with the outcome as labels; absent until the command ends.", ended),
         ]
 
     def _each_phase(self) -> list[Sample]:

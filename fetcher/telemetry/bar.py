@@ -1,4 +1,4 @@
-"""A bar on a terminal, with rate and time left; notable events scroll by above it."""
+"""A progress bar on a terminal, with rate and time left; notable events scroll above it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fetcher.telemetry.wording import notable, progress, waiting
 
 
 class Now(ProgressColumn):
-    """What goes on, asked anew each time the bar is drawn: a rate must sink also while no event comes."""
+    """The present progress, computed each time the bar is drawn: the rate must sink also while no event arrives."""
 
     def __init__(self, *, clock: Callable[[], float]) -> None:
         super().__init__(table_column=Column(no_wrap=True, overflow="ellipsis"))
@@ -31,7 +31,7 @@ class Now(ProgressColumn):
 
 @contextmanager
 def bar(stream: TextIO) -> Iterator[Subscriber]:
-    """Drawn until the block ends, then removed: the summary and any error stand below what scrolled by."""
+    """Draw the bar until the block ends, then remove it and print the summary."""
     console = Console(file=stream, highlight=False)
     now = Now(clock=time.monotonic)
     with Progress(
@@ -40,7 +40,7 @@ def bar(stream: TextIO) -> Iterator[Subscriber]:
         console=console,
         refresh_per_second=8,
         transient=True,
-        # stdout is the result's alone: rich would otherwise route it through the console.
+        # stdout is for the result only: rich would otherwise route it through the console.
         redirect_stdout=False,
         redirect_stderr=False,
     ) as display:

@@ -1,6 +1,6 @@
-"""Metrics over HTTP while a command runs: /metrics, /healthz for a liveness probe, and what pages a command adds.
+"""Metrics over HTTP while a command runs: /metrics, /healthz for a liveness probe, and the pages that a command adds.
 
-It tells counts and nothing else, no path and no name, so it may listen where Prometheus and the kubelet reach it.
+The server shows counts only, no paths and no names, so it can listen where Prometheus and the kubelet reach it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from fetcher.errors import ConfigurationError
 from fetcher.telemetry.exposition import OPENMETRICS, TEXT, Metric, exposition
 
 _MOST_CLIENTS = 16
-_PATIENCE = 5.0
-"""Seconds for a client to say what it wants. With the number of clients it bounds what strangers can occupy."""
+_TIMEOUT = 5.0
+"""Seconds for a client to send its request. With the number of clients it bounds the resources that strangers can hold."""
 
 _PLAIN = "text/plain; charset=utf-8"
 _NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
@@ -28,7 +28,7 @@ _NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A status of HTTP, and a line for whoever looks at it."""
+    """An HTTP status code and a line of text."""
 
     code: int
     text: str
@@ -36,7 +36,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What there is to ask for. Both are called by threads of the server, at each request."""
+    """The content of the server. Both callables are called by its threads at each request."""
 
     metrics: Callable[[], Iterable[Metric]]
     pages: Mapping[str, Callable[[], Answer]]
@@ -48,12 +48,13 @@ class Site:
 
 @contextmanager
 def serving(address: str | None, port: int, site: Site) -> Iterator[str]:
-    """Answer until the block ends; gives the address. Raises ConfigurationError where it can't listen."""
+    """Serve `site` until the block ends; provides the base URL. Raises ConfigurationError if it cannot listen."""
     try:
         server = _listening(address, port, site)
     except OSError as error:
         problem = (error.strerror or str(error)).lower()
-        raise ConfigurationError(f"cannot listen on {address or 'any address'}, port {port}: {problem}") from error
+        where = f"{address or 'any address'}, port {port}"
+        raise ConfigurationError(f"cannot listen on {where}: {problem}; choose another address or port") from error
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True, name="endpoint")
     thread.start()
     try:
@@ -72,11 +73,11 @@ def _listening(address: str | None, port: int, site: Site) -> _Server:
     except OSError as error:
         if error.errno not in _NO_SUCH_FAMILY:
             raise
-        return _Server(socket.AF_INET, "0.0.0.0", port, site)  # noqa: S104 - probes come to the pod's address
+        return _Server(socket.AF_INET, "0.0.0.0", port, site)  # noqa: S104 - probes use the pod's address
 
 
 class _Server(ThreadingTCPServer):
-    """Not http.server's, which asks DNS for the name of this host."""
+    """A TCP server with a limit on clients. http.server's own class asks DNS for the name of this host."""
 
     allow_reuse_address = True
     daemon_threads = True
@@ -107,12 +108,12 @@ class _Server(ThreadingTCPServer):
             self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is no news."""
+        """Stay silent: a client may hang up at any time."""
 
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
-    timeout = _PATIENCE
+    timeout = _TIMEOUT
     server_version = "weightlift"
     sys_version = ""
 
@@ -133,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
             answer = site.pages[path]()
             self._send(answer.code, _PLAIN, answer.text + "\n")
         else:
-            self._send(404, _PLAIN, f"there are {', '.join(site.paths)}\n")
+            self._send(404, _PLAIN, f"not found; try {', '.join(site.paths)}\n")
 
     def _send(self, code: int, kind: str, text: str) -> None:
         body = text.encode()
@@ -145,4 +146,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """A probe every second is no news either."""
+        """Stay silent: probes come every second."""

@@ -1,4 +1,4 @@
-"""Numbers as Prometheus reads them: its text format, and OpenMetrics for whoever asks for that."""
+"""The exposition formats of Prometheus: its text format, and OpenMetrics on request."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One of several numbers under one name, told from the others by `labels`. Every value of a label is a series that somebody
-    stores, so a label has few of them, and none that is a name of a file."""
+    """One number of a metric, identified by `labels`.
+
+    Each label value is a series that Prometheus stores, so a label has few values and is never a file name.
+    """
 
     value: float
     labels: Mapping[str, str]
@@ -21,7 +23,10 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """`value` None: nobody knows it, and it is left out. A counter's name ends in `_total`."""
+    """A metric with its number, or one sample for each set of labels. `value` None means unknown: the metric is left out.
+
+    A counter's name ends in `_total`.
+    """
 
     name: str
     kind: Literal["gauge", "counter"]
@@ -36,7 +41,7 @@ class Metric:
 
 
 def labelled(metrics: Iterable[Metric], labels: Mapping[str, str]) -> list[Metric]:
-    """The same numbers, each with `labels` besides its own."""
+    """Return the metrics with `labels` added to each sample."""
     if not labels:
         return list(metrics)
     return [
@@ -46,7 +51,7 @@ def labelled(metrics: Iterable[Metric], labels: Mapping[str, str]) -> list[Metri
 
 
 def exposition(metrics: Iterable[Metric], *, openmetrics: bool = False) -> str:
-    """The two formats differ in what a counter's family is called, and in their end."""
+    """Return the metrics as text. The two formats differ in a counter's family name and in the last line."""
     lines: list[str] = []
     for metric in metrics:
         if not metric.samples:

@@ -1,4 +1,4 @@
-"""One JSON object a line for programs: `{"event": "Planned", "ts": ..., ...}`. Byte counts are gathered over half a second."""
+"""JSON lines for programs: `{"event": "Planned", "ts": ..., ...}`. Byte counts are summed over half a second."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fetcher.events import BytesDiscarded, BytesHashed, BytesLoaded, BytesReceiv
 from fetcher.telemetry.tally import Tally
 
 EVERY = 0.5
-"""Seconds between two lines on progress."""
+"""Seconds between two progress lines."""
 
 
 class JsonLines:

@@ -1,4 +1,4 @@
-"""Lines for a container's log: one for each notable event, one every few seconds on how far it is, also while nothing moves."""
+"""Lines for a container's log: one for each notable event, and a progress line every few seconds, also during a stall."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from fetcher.telemetry.tally import Tally
 from fetcher.telemetry.wording import notable, progress, waiting
 
 EVERY = 5.0
-"""Seconds between two lines. A quarter of an hour of fetching is 180 lines, which `kubectl logs` shows at a glance."""
+"""Seconds between two progress lines. Fifteen minutes of fetching are 180 lines, still readable with `kubectl logs`."""
 
 
 class LogLines:
-    """`tick` is called now and then; it prints when a line is due."""
+    """A subscriber that prints lines. `tick` must be called about twice a second; it prints a progress line when one is due."""
 
     def __init__(self, stream: TextIO, *, clock: Callable[[], float]) -> None:
         self._stream = stream
@@ -47,7 +47,7 @@ class LogLines:
             self._print(progress(self._tally))
 
     def _first_of_its_kind(self, event: Retrying) -> bool:
-        """Sixteen connections that meet one outage are one line every few seconds, not sixteen."""
+        """Whether this reason was not printed lately: sixteen connections in one outage print one line, not sixteen."""
         now, before = self._clock(), self._retries.get(event.reason)
         if before is not None and now - before < EVERY:
             return False
@@ -59,12 +59,12 @@ class LogLines:
             self._stream.write(f"{time.strftime('%H:%M:%S')} {line}\n")
             self._stream.flush()
         except (OSError, ValueError):
-            return  # nobody reads the log: no reason to stop
+            return  # a closed log does not stop the fetch
 
 
 @contextmanager
 def log_lines(stream: TextIO) -> Iterator[Subscriber]:
-    """A thread ticks, so that lines come also while the event loop waits."""
+    """Provide a subscriber that prints lines. A thread ticks, so that lines appear also while the event loop waits."""
     lines, ended = LogLines(stream, clock=time.monotonic), threading.Event()
 
     def ticking() -> None:

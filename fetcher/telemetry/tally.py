@@ -1,4 +1,4 @@
-"""All events so far, as a few numbers: what every renderer shows. Pure but for the clock that is passed in."""
+"""The numbers that every renderer shows, summed from events. Pure except for the clock that is passed in."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from fetcher.events import (
 )
 
 WINDOW = 10.0
-"""Seconds over which a rate is taken: long enough to be readable, short enough to show that something stopped."""
+"""Seconds over which a rate is measured: long enough to be readable, short enough to show a stall."""
 STILL = 3.0
-"""Seconds without a byte after which nothing moves: an estimate from the last rate would only grow."""
+"""Seconds without a byte that count as a stall: an estimate from the last rate would only grow."""
 LONGEST_ESTIMATE = 48 * 3600.0
-"""Seconds. A rate of ten seconds says nothing of days to come."""
+"""Seconds. A rate measured over ten seconds does not predict days."""
 
 Phase = Literal[
     "starting",
@@ -76,17 +76,17 @@ class Meter:
     def add(self, count: int) -> None:
         self.count += count
         now = self._last = self._clock()
-        # At most ten marks a second, so that a window is a hundred of them.
+        # At most ten marks a second, so a window holds a hundred.
         if not self._marks or now - self._marks[-1][0] >= 0.1:
             self._marks.append((now, self.count))
 
     @property
     def moving(self) -> bool:
-        """Whether something came within the last few seconds."""
+        """Whether bytes were counted within the last `STILL` seconds."""
         return self._clock() - self._last < STILL
 
     def rate(self) -> float:
-        """How much a second over the last `WINDOW` seconds."""
+        """Return the count per second over the last `WINDOW` seconds."""
         now = self._clock()
         while self._marks and self._marks[0][0] < now - WINDOW:
             self._marks.popleft()
@@ -98,9 +98,9 @@ class Meter:
 
 @dataclass(slots=True)
 class Tally:
-    """Bytes `done` of `total` are here (`held` before, or received), `hashed` of them checked; `phase` is what goes on now.
+    """Progress in bytes: `done` of `total` are present (`held` before the start, or received), and `hashed` are checked.
 
-    `total` is 0 while nobody knows it: before the plan, and for a file whose source does not tell its size.
+    `total` is 0 while unknown: before the plan, and for a file whose source does not give its size.
     """
 
     clock: Callable[[], float]
@@ -144,17 +144,17 @@ class Tally:
 
     @property
     def fetched(self) -> int:
-        """Bytes that came from the source."""
+        """Bytes received from the source."""
         return self.received.count
 
     @property
     def hashed(self) -> int:
-        """Bytes checked; what was fetched twice counts once."""
+        """Bytes checked; bytes fetched twice count once."""
         return min(self.checked.count, self.total) if self.total else self.checked.count
 
     @property
     def position(self) -> int:
-        """How much of `total` the present phase has behind it."""
+        """Bytes of `total` that the present phase has finished."""
         return self.hashed if self.phase == "verifying" else self.done
 
     @property
@@ -162,11 +162,11 @@ class Tally:
         return self.checked if self.phase == "verifying" else self.received
 
     def rate(self) -> float:
-        """Bytes a second that the present phase gets through."""
+        """Return the bytes per second of the present phase."""
         return self._meter.rate()
 
     def seconds_left(self) -> float | None:
-        """Of the present phase; None while nothing moves, nobody knows how much is to come, or it would be a guess."""
+        """Return the seconds left of the present phase; None during a stall, for an unknown total, or beyond two days."""
         rate, missing = self.rate(), self.total - self.position
         if rate <= 0 or missing < 0 or not self.total or not self._meter.moving:
             return None

@@ -1,4 +1,4 @@
-"""Metrics in a file, for node_exporter's textfile collector: the way to be seen of a command that ends between two scrapes."""
+"""Metrics in a file for node_exporter's textfile collector, which sees also commands that end between two scrapes."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from fetcher.telemetry.exposition import Metric, exposition
 
 
 class Textfile:
-    """Replaced as one piece at each `write`, by one thread at a time."""
+    """The file at `path`, replaced atomically by each `write`. Only one thread at a time may call it."""
 
     def __init__(self, path: Path, metrics: Callable[[], Iterable[Metric]]) -> None:
         self._path = path
         self._metrics = metrics
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
     def write(self) -> Warned | None:
-        """What is in the way, if that was not said before: numbers for a graph are no reason to end what they count."""
+        """Write the file. Return a warning for a new problem; metrics are no reason to stop the command."""
         try:
             write_whole(self._path, exposition(self._metrics()))
         except OSError as error:
             problem = from_os_error(error, doing="write the metrics", path=str(self._path))
-            if problem.message not in self._told:
-                self._told.add(problem.message)
+            if problem.message not in self._reported:
+                self._reported.add(problem.message)
                 return Warned(problem.reason, problem.message)
         return None

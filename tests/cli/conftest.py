@@ -1,4 +1,4 @@
-"""An origin with a small model, as the command meets it through HF_ENDPOINT."""
+"""An origin with a small and a slow model, which the command reaches through HF_ENDPOINT."""
 
 from __future__ import annotations
 

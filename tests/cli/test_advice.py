@@ -1,4 +1,4 @@
-"""What a message advises exists: each flag, command, variable and page that a text of ours names."""
+"""Each flag, command, variable and page that a message names exists."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ SOURCES = sorted(
 TABLES = {"fetcher": fetcher.cli.parser.COMMANDS, "loader": loader.cli.parser.COMMANDS}
 OURS = {option.flag for table in TABLES.values() for _, options in table.values() for option in options}
 OTHERS = {"--help", "--version", "--load-format"}
-"""argparse's, and vLLM's and SGLang's."""
+"""Flags of argparse, vLLM and SGLang."""
 
 
 def texts(path: Path) -> Iterator[tuple[int, str]]:
-    """Every string of a module but its docstrings; an f-string as it reads with its values left out."""
+    """Yield every string of a module except docstrings; an f-string has `{}` in place of its values."""
     tree = ast.parse(path.read_text())
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     docstrings = {
@@ -42,23 +42,23 @@ def texts(path: Path) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.value
 
 
-def missing(text: str) -> list[str]:
-    """What `text` names and we do not have."""
-    found = [flag for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+[a-z]", text) if flag not in OURS | OTHERS]
+def unknown_names(text: str) -> list[str]:
+    """Return the flags, commands and pages that `text` names and that do not exist."""
+    unknown = [flag for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+[a-z]", text) if flag not in OURS | OTHERS]
     for program, command in re.findall(r"`(fetcher|loader) ([a-z]+)", text):
         if command not in TABLES[program]:
-            found.append(f"{program} {command}")
-    found += [page for page in re.findall(r"docs/[a-z-]+\.md", text) if not (REPOSITORY / page).exists()]
-    return found
+            unknown.append(f"{program} {command}")
+    unknown += [page for page in re.findall(r"docs/[a-z-]+\.md", text) if not (REPOSITORY / page).exists()]
+    return unknown
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(REPOSITORY).as_posix())
-def test_a_message_names_nothing_that_does_not_exist(path: Path) -> None:
-    assert [(line, each) for line, text in texts(path) for each in missing(text)] == []
+def test_every_flag_command_and_page_in_a_message_exists(path: Path) -> None:
+    assert [(line, each) for line, text in texts(path) for each in unknown_names(text)] == []
 
 
-def test_flags_named_beside_a_command_belong_to_it() -> None:
-    """`loader warm --partial` is advice for `loader warm`."""
+def test_a_flag_named_with_a_command_belongs_to_it() -> None:
+    """`loader warm --partial` must be a flag of `loader warm`."""
     for path in SOURCES:
         for line, text in texts(path):
             for program, command, flag in re.findall(r"`(fetcher|loader) ([a-z]+) (--[a-z-]+)", text):
@@ -69,5 +69,5 @@ def test_flags_named_beside_a_command_belong_to_it() -> None:
 @pytest.mark.parametrize(
     "text", ["set --no-such-flag", "see `fetcher wash`", "`loader warm` and `loader dry`", "read docs/nothing.md"]
 )
-def test_a_text_that_did_would_be_found(text: str) -> None:
-    assert missing(text)
+def test_an_unknown_name_in_a_message_is_detected(text: str) -> None:
+    assert unknown_names(text)

@@ -1,4 +1,4 @@
-"""The command as its users see it: stdout, stderr, exit codes, one command after another."""
+"""Each command as its users see it: stdout, stderr and exit code."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class TestFetch:
         assert list(result) == FIELDS
         assert (result["verified"], result["cached"], result["bytes"]) == (True, False, sum(map(len, FILES.values())))
 
-    def test_every_flag_is_a_variable_and_the_flag_wins(self, origin: Origin, tmp_path: Path) -> None:
+    def test_every_flag_has_a_variable_and_the_flag_takes_precedence(self, origin: Origin, tmp_path: Path) -> None:
         env = {"FETCHER_CACHE_DIR": str(tmp_path / "variable"), "FETCHER_INCLUDE": "*.json", "FETCHER_JSON": "1"}
         result = json.loads(run_fetcher("fetch", URI, env=env).stdout)
         assert (result["path"].startswith(str(tmp_path / "variable")), result["files"]) == (True, 1)
@@ -72,7 +72,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize(("words", "fault", "code", "start"), FAILURES.values(), ids=FAILURES)
-def test_failures_end_in_their_code_and_one_sentence(
+def test_a_failure_has_its_exit_code_and_one_sentence(
     origin: Origin, tmp_path: Path, words: list[str], fault: Fault | None, code: int, start: str
 ) -> None:
     if fault is not None:
@@ -89,7 +89,7 @@ def test_failures_end_in_their_code_and_one_sentence(
 
 
 class TestTerminationMessage:
-    def test_on_success_it_names_the_result(self, origin: Origin, tmp_path: Path) -> None:
+    def test_on_success_it_describes_the_result(self, origin: Origin, tmp_path: Path) -> None:
         log = tmp_path / "log"
         run_fetcher("fetch", URI, "--cache-dir", tmp_path / "cache", "--termination-log", log)
         message = json.loads(log.read_text())
@@ -110,7 +110,7 @@ class TestOtherCommands:
         assert not list(tmp_path.iterdir())
         assert "model.safetensors" in run_fetcher("plan", URI, "--cache-dir", tmp_path).stdout
 
-    def test_a_plan_shows_what_is_left_out_without_obeying_it(self, origin: Origin, tmp_path: Path) -> None:
+    def test_a_plan_escapes_control_characters_in_skipped_paths(self, origin: Origin, tmp_path: Path) -> None:
         origin.faults.add(Fault(extra_files("../\x1b[2J", "\ud800"), path="/tree/"))
         done = run_fetcher("plan", URI, "--cache-dir", tmp_path, "--include", "*.json")
         assert done.returncode == 0, done.stderr
@@ -145,7 +145,7 @@ def test_the_reference_is_up_to_date() -> None:
     assert (Path(__file__).parents[2] / "docs" / "cli.md").read_text() == reference()
 
 
-def test_every_option_has_a_variable_and_says_what_it_does() -> None:
+def test_every_option_has_a_variable_and_a_help_text() -> None:
     for _, options in COMMANDS.values():
         for option in options:
             assert option.help

@@ -1,4 +1,4 @@
-"""Names are Unicode and the bytes on a volume are UTF-8, whatever the locale of the pod says."""
+"""File names on a volume are UTF-8, whatever the locale of the pod."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 
 NAME = "größe-模型.json"
 
-# Python switches to UTF-8 by itself in the C locale. PYTHONUTF8=0 forbids that, which leaves ASCII: what any locale without a
-# character is like, without installing one.
+# Python switches to UTF-8 by itself in the C locale. PYTHONUTF8=0 forbids that and leaves ASCII, which represents any locale
+# that lacks a character, without installing one.
 LOCALES = [{"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {"LC_ALL": "xx_XX.ISO-8859-1"}]
 
 
@@ -33,9 +33,7 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("locale", LOCALES, ids=["C", "ASCII", "one that is not installed"])
 class TestLocale:
-    def test_a_name_it_cannot_show_is_fetched_under_its_own_bytes(
-        self, source: Path, tmp_path: Path, locale: dict[str, str]
-    ) -> None:
+    def test_a_name_outside_the_locale_is_stored_as_utf_8(self, source: Path, tmp_path: Path, locale: dict[str, str]) -> None:
         done = run("fetcher", "fetch", str(source), "--cache-dir", str(tmp_path / "cäche"), locale=locale)
         assert done.returncode == 0, done.stderr
         artifact = Path(done.stdout.decode().rstrip("\n"))
@@ -43,7 +41,7 @@ class TestLocale:
         assert b"Traceback" not in done.stderr
 
     @pytest.mark.parametrize("command", [("plan",), ("fetch", "--json"), ("key",)])
-    def test_every_command_prints_it(
+    def test_every_command_prints_such_a_path(
         self, source: Path, tmp_path: Path, locale: dict[str, str], command: tuple[str, ...]
     ) -> None:
         where = () if command == ("key",) else ("--cache-dir", str(tmp_path / "cäche"))
@@ -55,7 +53,7 @@ class TestLocale:
     def test_the_key_is_the_same_in_every_locale(self, source: Path, locale: dict[str, str]) -> None:
         assert run("fetcher", "key", str(source), locale=locale).stdout == run("fetcher", "key", str(source), locale={}).stdout
 
-    def test_an_error_names_it_in_one_sentence(self, tmp_path: Path, locale: dict[str, str]) -> None:
+    def test_an_error_names_such_a_path_in_one_sentence(self, tmp_path: Path, locale: dict[str, str]) -> None:
         for module, command in (("fetcher", "show"), ("loader", "status")):
             done = run(module, command, str(tmp_path / "nöch-nicht"), locale=locale)
             assert done.returncode == 66, done.stderr

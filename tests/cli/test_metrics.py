@@ -1,4 +1,4 @@
-"""What `fetcher fetch` says of itself: to Prometheus while it runs, in a file when it has ended, whatever the end."""
+"""The metrics of `fetcher fetch`: for Prometheus while it runs, and in a file after it has ended in any way."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def place(tmp_path: Path) -> tuple[str | Path, ...]:
 
 
 class TestFile:
-    def test_it_stays_and_says_how_much_came_and_how_it_ended(
+    def test_the_file_stays_with_counts_and_outcome(
         self, origin: Origin, tmp_path: Path, place: tuple[str | Path, ...]
     ) -> None:
         done = run_fetcher("fetch", URI, *place)
@@ -44,14 +44,14 @@ class TestFile:
         assert (seen["fetcher_files"], seen["fetcher_verified_files"], seen["fetcher_reused_bytes"]) == (2, 2, 0)
         assert (seen["fetcher_cached"], seen["fetcher_stale"], seen["fetcher_connections"]) == (0, 0, 0)
 
-    def test_a_hit_says_that_it_is_one(self, origin: Origin, tmp_path: Path, place: tuple[str | Path, ...]) -> None:
+    def test_a_hit_is_marked_as_cached(self, origin: Origin, tmp_path: Path, place: tuple[str | Path, ...]) -> None:
         for _ in range(2):
             run_fetcher("fetch", URI, *place)
         seen = samples_in(tmp_path / TEXTFILE)
         assert (seen[COMPLETED], seen["fetcher_cached"]) == (1, 1)
         assert (seen["fetcher_reused_bytes"], seen["fetcher_received_bytes_total"]) == (TOTAL, 0)
 
-    def test_a_failure_leaves_its_reason_and_whether_to_try_again(
+    def test_a_failure_is_recorded_with_its_reason_and_whether_to_retry(
         self, origin: Origin, tmp_path: Path, place: tuple[str | Path, ...]
     ) -> None:
         origin.faults.add(Fault(FlipBit(7), origin="cdn"))
@@ -68,7 +68,7 @@ class TestFile:
         assert seen['fetcher_retries_total{reason="Unreachable"}'] >= 1
         assert seen['fetcher_result{reason="Unreachable",retryable="true"}'] == 1
 
-    def test_it_is_written_while_the_fetch_goes_on_and_a_signal_is_an_end_too(
+    def test_it_is_written_during_the_fetch_and_after_a_signal(
         self, origin: Origin, tmp_path: Path, place: tuple[str | Path, ...], start_fetcher: StartFetcher
     ) -> None:
         origin.faults.add(Fault(Stall(), origin="hub"))
@@ -79,21 +79,19 @@ class TestFile:
         assert fetching.wait(timeout=10) == 128 + signal.SIGTERM
         assert samples_in(tmp_path / TEXTFILE)['fetcher_result{reason="Interrupted",retryable="true"}'] == 1
 
-    def test_one_that_cannot_be_written_is_a_warning(self, origin: Origin, tmp_path: Path) -> None:
+    def test_a_file_that_cannot_be_written_is_a_warning(self, origin: Origin, tmp_path: Path) -> None:
         nowhere = tmp_path / "nowhere" / TEXTFILE
         done = run_fetcher("fetch", URI, "--cache-dir", tmp_path, "--metrics-file", nowhere, "--progress", "log")
         assert done.returncode == 0
         assert done.stderr.count(f"warning: IOError: cannot write the metrics {nowhere}") == 1
 
-    def test_each_number_bears_the_label_that_was_asked_for(
-        self, origin: Origin, tmp_path: Path, place: tuple[str | Path, ...]
-    ) -> None:
+    def test_every_series_has_the_requested_label(self, origin: Origin, tmp_path: Path, place: tuple[str | Path, ...]) -> None:
         run_fetcher("fetch", URI, *place, env={"FETCHER_METRICS_LABEL": "artifact=llama,node=a"})
         assert all('{artifact="llama",node="a"' in series for series in samples_in(tmp_path / TEXTFILE))
 
 
 class TestPort:
-    def test_the_numbers_move_while_it_fetches(self, origin: Origin, tmp_path: Path, start_fetcher: StartFetcher) -> None:
+    def test_the_numbers_grow_during_the_fetch(self, origin: Origin, tmp_path: Path, start_fetcher: StartFetcher) -> None:
         origin.throttle(total=4 * MiB)
         words = ("--metrics-port", "0", "--metrics-address", "127.0.0.1", "--progress", "log", "--max-concurrency", "2")
         where = listening_at(start_fetcher("fetch", SLOW, "--cache-dir", tmp_path, *words))
@@ -109,7 +107,7 @@ class TestPort:
         assert 0 < seen["fetcher_received_bytes_total"] < seen["fetcher_expected_bytes"] == len(SLOW_WEIGHTS)
         assert 1 <= seen["fetcher_connections"] <= 2
 
-    def test_one_that_cannot_be_had_ends_the_command_and_the_file_says_so(
+    def test_a_port_in_use_ends_the_command_and_the_file_records_it(
         self, origin: Origin, tmp_path: Path, place: tuple[str | Path, ...], start_fetcher: StartFetcher
     ) -> None:
         origin.faults.add(Fault(Stall(), origin="hub"))
@@ -122,7 +120,7 @@ class TestPort:
         assert samples_in(tmp_path / TEXTFILE)['fetcher_result{reason="Configuration",retryable="false"}'] == 1
 
 
-def test_no_number_names_a_uri_a_path_or_a_secret(origin: Origin, tmp_path: Path, place: tuple[str | Path, ...]) -> None:
+def test_no_metric_contains_a_uri_a_path_or_a_secret(origin: Origin, tmp_path: Path, place: tuple[str | Path, ...]) -> None:
     address = origin.add_file("/model.safetensors", FILES["model.safetensors"]).replace("://", "://user:pa55word@")
     assert run_fetcher("fetch", f"{address}?X-Amz-Signature=s3cret", *place).returncode == 0
     text = (tmp_path / TEXTFILE).read_text()
@@ -131,7 +129,7 @@ def test_no_number_names_a_uri_a_path_or_a_secret(origin: Origin, tmp_path: Path
 
 
 @pytest.mark.usefixtures("origin")
-def test_who_does_not_ask_for_metrics_imports_nothing_of_them(tmp_path: Path) -> None:
+def test_without_metrics_their_modules_are_not_imported(tmp_path: Path) -> None:
     probe = "import sys; from fetcher.cli import main; main(); print(*sys.modules)"
     words = ("fetch", URI, "--cache-dir", str(tmp_path))
     done = subprocess.run([sys.executable, "-c", probe, *words], capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""A mirror below a path of a repository manager, by the real commands: listings, redirects, retries, and what stays secret."""
+"""A mirror below a path of a repository manager: listings, redirects, retries and secrets, tested with the real commands."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def mirror(addresses: Addresses | None) -> Origin:
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    found = (path for path in directory.rglob("*") if path.is_file() and ".fetcher" not in path.parts)
-    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in found}
+    files = (path for path in directory.rglob("*") if path.is_file() and ".fetcher" not in path.parts)
+    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
 
 
 @pytest.mark.parametrize("addresses", [None, "absolute", "relative", "upstream", "without prefix"])
 @pytest.mark.parametrize("slash", ["", "/"])
-def test_all_of_it_is_asked_for_below_the_path(tmp_path: Path, addresses: Addresses | None, slash: str) -> None:
+def test_every_request_goes_below_the_path_of_the_mirror(tmp_path: Path, addresses: Addresses | None, slash: str) -> None:
     with mirror(addresses) as origin:
         origin.add_repo("org/model", FILES)
         done = run_fetcher(
@@ -48,7 +48,7 @@ def test_all_of_it_is_asked_for_below_the_path(tmp_path: Path, addresses: Addres
 
 
 @pytest.mark.parametrize("addresses", [None, "without prefix"])
-def test_each_request_is_tried_again_where_it_failed(tmp_path: Path, addresses: Addresses | None) -> None:
+def test_each_failed_request_is_retried_at_the_mirror(tmp_path: Path, addresses: Addresses | None) -> None:
     with mirror(addresses) as origin:
         origin.add_repo("org/model", FILES)
         origin.faults.add(Fault(Status(503, (("Retry-After", "0"),)), every=3, times=6))
@@ -59,7 +59,7 @@ def test_each_request_is_tried_again_where_it_failed(tmp_path: Path, addresses: 
 
 
 @pytest.mark.parametrize("words", [["plan"], ["fetch"]])
-def test_an_address_of_the_mirror_names_its_repository(tmp_path: Path, words: list[str]) -> None:
+def test_a_url_of_the_mirror_names_its_repository(tmp_path: Path, words: list[str]) -> None:
     with mirror(None) as origin:
         origin.add_repo("org/model", FILES)
         uri = f"{origin.endpoint}/org/model/resolve/main/model.safetensors"
@@ -68,7 +68,7 @@ def test_an_address_of_the_mirror_names_its_repository(tmp_path: Path, words: li
         assert any("/tree/" in request.path for request in origin.requests)
 
 
-def test_one_given_without_its_path_is_said_to_have_nothing(tmp_path: Path) -> None:
+def test_a_mirror_given_without_its_path_is_not_found(tmp_path: Path) -> None:
     with mirror(None) as origin:
         origin.add_repo("org/model", FILES)
         endpoint = origin.endpoint.removesuffix(PREFIX)
@@ -83,14 +83,14 @@ class TestPasswords:
 
     def check(self, tmp_path: Path, *texts: str) -> None:
         paths = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".safetensors"]
-        told = "\n".join([*texts, *map(str, paths), *(path.read_bytes().decode("latin-1") for path in paths)])
-        assert not [secret for secret in self.SECRETS if secret in told], told
+        text = "\n".join([*texts, *map(str, paths), *(path.read_bytes().decode("latin-1") for path in paths)])
+        assert not [secret for secret in self.SECRETS if secret in text], text
 
     def endpoint(self, origin: Origin) -> str:
         return origin.endpoint.replace("://", "://us3rname:pa55w0rd@")
 
     @pytest.mark.parametrize("progress", ["json", "log"])
-    def test_by_a_fetch_and_by_what_is_said_of_it_later(self, tmp_path: Path, progress: str) -> None:
+    def test_fetch_plan_list_and_show_write_no_password(self, tmp_path: Path, progress: str) -> None:
         with mirror(None) as origin:
             origin.add_repo("org/model", FILES)
             env, place = {"HF_ENDPOINT": self.endpoint(origin)}, ("--cache-dir", tmp_path / "cache")
@@ -98,13 +98,13 @@ class TestPasswords:
             done = run_fetcher("fetch", "hf://org/model", *place, *words, env=env)
             assert done.returncode == 0, done.stderr
             assert json.loads(done.stdout)["revision"]
-            said = [done.stdout, done.stderr]
+            output = [done.stdout, done.stderr]
             for command in (["plan", "hf://org/model"], ["list"], ["show", "hf://org/model"]):
                 later = run_fetcher(*command, *place, "--json", env=env)
-                said += [later.stdout, later.stderr]
+                output += [later.stdout, later.stderr]
             sent = {request.origin for request in origin.requests if "authorization" in request.headers}
         assert sent == {"hub"}
-        self.check(tmp_path, *said)
+        self.check(tmp_path, *output)
 
     @pytest.mark.parametrize(
         ("answer", "code"),
@@ -117,7 +117,7 @@ class TestPasswords:
         ],
         ids=["401", "403", "404", "503", "a redirect that repeats it"],
     )
-    def test_by_one_that_is_refused(self, tmp_path: Path, answer: Status, code: int) -> None:
+    def test_a_refused_request_shows_no_password(self, tmp_path: Path, answer: Status, code: int) -> None:
         with mirror(None) as origin:
             origin.faults.add(Fault(answer))
             words = (
@@ -134,7 +134,7 @@ class TestPasswords:
         assert done.returncode == code, done.stderr
         self.check(tmp_path, done.stdout, done.stderr)
 
-    def test_by_one_whose_user_is_a_token(self, tmp_path: Path) -> None:
+    def test_a_token_as_user_name_is_not_shown(self, tmp_path: Path) -> None:
         with mirror(None) as origin:
             origin.faults.add(Fault(Status(403, (("X-Error-Message", "us3rname is unknown"),))))
             env = {"HF_ENDPOINT": origin.endpoint.replace("://", "://us3rname@")}
@@ -146,7 +146,7 @@ class TestPasswords:
         "endpoint", ["https://us3rname:pa55w0rd@[half", "ftp://us3rname:pa55w0rd@mirror", "us3rname:pa55w0rd@m"]
     )
     @pytest.mark.parametrize("command", ["fetch", "plan"])
-    def test_by_one_whose_address_can_not_be_read(self, tmp_path: Path, endpoint: str, command: str) -> None:
+    def test_a_malformed_endpoint_is_reported_without_its_password(self, tmp_path: Path, endpoint: str, command: str) -> None:
         done = run_fetcher(command, "hf://org/model", "--cache-dir", tmp_path, env={"HF_ENDPOINT": endpoint})
         assert done.returncode == 78, done.stderr
         assert "HF_ENDPOINT" in done.stderr

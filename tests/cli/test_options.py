@@ -1,4 +1,4 @@
-"""Every setting has a flag and a variable, which mean the same; the flag wins; what is wrong is named."""
+"""Every setting has a flag and a variable with the same meaning; the flag takes precedence; an error names the wrong one."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "termination_log": ("/log", Path("/log")),
     "pvc_mount": ("claim=/mnt", (("claim", Path("/mnt")),)),
 }
-"""Name → text and what it means. `expect` is below, since its value is no simple one."""
+"""Name → text and its value. `expect` has its own test below."""
 
 BAD = {
     **dict.fromkeys(("json", "require_digests", "hard_link"), "perhaps"),
@@ -66,14 +66,14 @@ def by_flag(option: Option, text: str) -> dict[str, Any]:
 
 
 def by_variable(option: Option, text: str) -> dict[str, Any]:
-    return values(ALL, nothing_given(), {option.variable: text})
+    return values(ALL, no_flags(), {option.variable: text})
 
 
-def nothing_given() -> Namespace:
+def no_flags() -> Namespace:
     return build_parser().parse_args(["fetch", "hf://org/model"])
 
 
-def test_no_option_is_left_out_here() -> None:
+def test_this_file_covers_every_option() -> None:
     assert {option.name for option in ALL} == {*GOOD, "expect"}
 
 
@@ -92,56 +92,56 @@ def test_a_bad_variable_is_named(option: Option) -> None:
 @pytest.mark.parametrize(
     "option", [option for option in ALL if option.name in BAD and not option.switch], ids=lambda option: option.name
 )
-def test_a_bad_flag_is_named_and_a_matter_of_usage(option: Option) -> None:
+def test_a_bad_flag_is_named_in_a_usage_error(option: Option) -> None:
     with pytest.raises(UsageError, match=option.flag):
         by_flag(option, BAD[option.name])
 
 
 @pytest.mark.parametrize("text", ["0", "false", "No", "off"])
-def test_a_switch_can_be_switched_off_by_its_variable(text: str) -> None:
-    assert values(ALL, nothing_given(), {"FETCHER_REQUIRE_DIGESTS": text}) == {"require_digests": False}
+def test_a_variable_can_turn_a_switch_off(text: str) -> None:
+    assert values(ALL, no_flags(), {"FETCHER_REQUIRE_DIGESTS": text}) == {"require_digests": False}
 
 
-def test_an_empty_variable_is_as_good_as_none() -> None:
-    assert values(ALL, nothing_given(), {"FETCHER_MEMORY_LIMIT": " "}) == {}
+def test_an_empty_variable_counts_as_unset() -> None:
+    assert values(ALL, no_flags(), {"FETCHER_MEMORY_LIMIT": " "}) == {}
 
 
-def test_a_repeated_variable_holds_several_values_and_the_flag_replaces_them_all() -> None:
+def test_a_variable_holds_several_values_and_the_flag_replaces_all() -> None:
     environ = {"FETCHER_INCLUDE": "*.json, *.safetensors\ntokenizer*\n"}
-    assert values(ALL, nothing_given(), environ) == {"include": ("*.json", "*.safetensors", "tokenizer*")}
-    given = build_parser().parse_args(["fetch", "hf://org/model", "--include", "a,b", "--include", "c"])
-    assert values(ALL, given, environ) == {"include": ("a,b", "c")}
+    assert values(ALL, no_flags(), environ) == {"include": ("*.json", "*.safetensors", "tokenizer*")}
+    arguments = build_parser().parse_args(["fetch", "hf://org/model", "--include", "a,b", "--include", "c"])
+    assert values(ALL, arguments, environ) == {"include": ("a,b", "c")}
 
 
 @pytest.mark.parametrize("text", ["=llama", "no name=x", "__internal=x", "reason=x", "phase=x", "3=x", "n" * 64 + "=x"])
-def test_a_label_that_prometheus_or_our_own_metrics_would_not_bear_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="--metrics-label: not NAME=VALUE"):
+def test_an_invalid_or_reserved_label_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="is not a label; write NAME=VALUE"):
         values(ALL, build_parser().parse_args(["fetch", "hf://org/model", "--metrics-label", text]), {})
 
 
-def test_an_expected_digest_may_belong_to_a_path_with_an_equals_sign() -> None:
-    found = values(ALL, nothing_given(), {"FETCHER_EXPECT": f"a=b.safetensors={DIGEST}"})
-    assert {path: str(digest) for path, digest in settings_from({**found, "cache_dir": Path("/c")}, {}).expect.items()} == {
+def test_the_path_of_an_expected_digest_can_contain_an_equals_sign() -> None:
+    options = values(ALL, no_flags(), {"FETCHER_EXPECT": f"a=b.safetensors={DIGEST}"})
+    assert {path: str(digest) for path, digest in settings_from({**options, "cache_dir": Path("/c")}, {}).expect.items()} == {
         "a=b.safetensors": DIGEST
     }
 
 
-class TestWhereTo:
-    def test_without_any_word_it_is_the_users_cache(self) -> None:
+class TestPlace:
+    def test_the_default_is_the_users_cache(self) -> None:
         assert settings_from({}, {"HOME": "/home/a"}).cache_dir == Path("/home/a/.cache/weightlift")
 
     def test_a_destination_needs_neither_cache_nor_home(self) -> None:
         assert settings_from({"dest": Path("/model")}, {}).dest == Path("/model")
 
-    def test_nowhere_is_a_matter_of_configuration(self) -> None:
+    def test_without_home_the_error_names_the_variable(self) -> None:
         with pytest.raises(ConfigurationError, match="FETCHER_CACHE_DIR"):
             settings_from({}, {})
 
-    def test_the_hubs_layout_goes_where_the_hubs_variables_say(self) -> None:
+    def test_the_hubs_layout_uses_the_hubs_variables(self) -> None:
         assert settings_from({"layout": "hf-cache"}, {"HF_HUB_CACHE": "/hub"}).cache_dir == Path("/hub")
         assert settings_from({"layout": "hf-cache"}, {"HF_HOME": "/home"}).cache_dir == Path("/home/hub")
 
-    def test_a_relative_place_is_printed_absolute(self, tmp_path: Path) -> None:
+    def test_a_relative_directory_is_printed_as_absolute(self, tmp_path: Path) -> None:
         (tmp_path / "source").mkdir()
         (tmp_path / "source" / "config.json").write_text("{}")
         done = run_fetcher("fetch", tmp_path / "source", "--cache-dir", "cache", cwd=tmp_path)
@@ -162,16 +162,16 @@ class TestHelp:
         text = run_fetcher("--help").stdout
         assert [command for command in COMMANDS if f"    {command} " not in text] == []
 
-    def test_no_command_at_all_is_a_matter_of_usage(self) -> None:
+    def test_a_missing_command_is_a_usage_error(self) -> None:
         done = run_fetcher()
         assert (done.returncode, last_line(done.stderr).partition(" ")[0]) == (64, "Usage:")
 
-    def test_an_unsupported_scheme_names_those_that_work(self) -> None:
+    def test_the_error_for_an_unsupported_scheme_names_the_supported_ones(self) -> None:
         line = last_line(run_fetcher("fetch", "oci://registry/model").stderr)
         assert all(scheme in line for scheme in ("hf://", "https://", "file://", "pvc://"))
 
 
-def test_a_bad_variable_of_one_command_does_not_stop_another(tmp_path: Path) -> None:
+def test_a_bad_variable_affects_only_commands_that_use_it(tmp_path: Path) -> None:
     env = {"FETCHER_MEMORY_LIMIT": "nonsense"}
     assert run_fetcher("key", "hf://org/m", env=env).stdout == "5df9d7cea3b612c3\n"
     assert json.loads(run_fetcher("list", "--cache-dir", tmp_path, "--json", env=env).stdout) == []

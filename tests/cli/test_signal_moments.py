@@ -1,4 +1,4 @@
-"""A signal ends a command in order, also in the moments in which Python loses or changes what a handler raises."""
+"""A signal ends a command in order, also when Python loses or changes the exception that the handler raises."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fetcher.command.running import carried_out
 
 class Gone: pass
 
-def come(*_):
+def send_signal(*_):
     signal.raise_signal(signal.SIGTERM)
     for _ in range(1000): pass
 
@@ -29,7 +29,7 @@ LOSING = {
     "a callback whose exceptions Python drops": """
 def work(report):
     gone = Gone()
-    reference = weakref.ref(gone, come)
+    reference = weakref.ref(gone, send_signal)
     del gone
     time.sleep(30)
     return {}
@@ -37,28 +37,28 @@ def work(report):
     "a callback just before an event loop begins": """
 def work(report):
     gone = Gone()
-    reference = weakref.ref(gone, come)
+    reference = weakref.ref(gone, send_signal)
     del gone
     run_interruptibly(asyncio.sleep(30))
     return {}
 """,
-    "an import that makes another error of it": """
+    "an import that turns it into another error": """
 def work(report):
     try:
-        come()
+        send_signal()
     except BaseException as error:
         raise RuntimeError("Error calling __set_name__") from error
 """,
-    "what comes after an event loop has ended": """
+    "a signal after an event loop has ended": """
 def work(report):
     run_interruptibly(asyncio.sleep(0))
-    come()
+    send_signal()
     time.sleep(30)
     return {}
 """,
     "the start of the thread that writes metrics": """
 from fetcher.cli.metrics import publish
-threading.Thread.start = come
+threading.Thread.start = send_signal
 def work(report):
     publish({"metrics_file": pathlib.Path("metrics")}, report, print)
     return {}
@@ -66,24 +66,26 @@ def work(report):
 }
 
 
-def ended(moment: str, directory: Path) -> subprocess.CompletedProcess[str]:
+def run_probe(moment: str, directory: Path) -> subprocess.CompletedProcess[str]:
     probe = PROBE.replace("{moment}", moment)
     return subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=20, check=False, cwd=directory)
 
 
 @pytest.mark.parametrize("moment", LOSING.values(), ids=LOSING)
-def test_no_moment_loses_a_signal(moment: str, tmp_path: Path) -> None:
-    done = ended(moment, tmp_path)
+def test_a_signal_is_never_lost(moment: str, tmp_path: Path) -> None:
+    done = run_probe(moment, tmp_path)
     assert done.returncode == 128 + signal.SIGTERM, done.stderr
     assert done.stderr == "Interrupted: SIGTERM received; nothing is lost\n"
 
 
-def test_one_that_comes_while_the_last_words_are_written_changes_nothing(tmp_path: Path) -> None:
-    done = ended("def work(report): report.at_end.append(come); return {}", tmp_path)
+def test_a_signal_during_the_last_line_is_ignored(tmp_path: Path) -> None:
+    done = run_probe("def work(report): report.at_end.append(send_signal); return {}", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_other_errors_that_python_drops_are_reported_as_ever(tmp_path: Path) -> None:
-    done = ended("def work(report): gone = Gone(); kept = weakref.ref(gone, lambda _: 1 / 0); del gone; return {}", tmp_path)
+def test_other_unraisable_errors_are_still_reported(tmp_path: Path) -> None:
+    done = run_probe(
+        "def work(report): gone = Gone(); kept = weakref.ref(gone, lambda _: 1 / 0); del gone; return {}", tmp_path
+    )
     assert done.returncode == 0
     assert "ZeroDivisionError" in done.stderr

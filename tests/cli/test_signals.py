@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT, SIGHUP: staging stays, the end is quick, and the last line says so, whatever the process was at."""
+"""SIGTERM, SIGINT and SIGHUP end every command within two seconds, keep staging and print a last line."""
 
 from __future__ import annotations
 
@@ -27,9 +27,8 @@ every_signal = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT,
 
 
 @pytest.fixture(autouse=True)
-def heeding() -> Iterator[None]:
-    """What is started here heeds signals, also where these tests run in the background of a shell or under nohup, which makes
-    everybody ignore SIGINT and SIGHUP."""
+def default_signal_handlers() -> Iterator[None]:
+    """Let child processes receive signals: in a shell's background or under nohup they would ignore SIGINT and SIGHUP."""
     before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGINT)}
     for number, handler in before.items():
         if handler == signal.SIG_IGN:
@@ -39,9 +38,11 @@ def heeding() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def ended(process: subprocess.Popen[str], number: signal.Signals) -> str:
-    """Send the signal; stderr, after an end with the exit code that belongs to it, and within two seconds (twice that here,
-    for a machine that does other things meanwhile; a stall would take thirty)."""
+def stderr_after_signal(process: subprocess.Popen[str], number: signal.Signals) -> str:
+    """Send the signal, check exit code and time, and return stderr.
+
+    The limit is four seconds, twice the promised two, for a busy machine; a stall would take thirty.
+    """
     began = time.monotonic()
     process.send_signal(number)
     _, stderr = process.communicate(timeout=10)
@@ -51,12 +52,14 @@ def ended(process: subprocess.Popen[str], number: signal.Signals) -> str:
 
 
 @every_signal
-def test_in_the_middle_of_a_fetch(origin: Origin, start_fetcher: StartFetcher, tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_during_a_fetch_keeps_staging_and_the_next_fetch_resumes(
+    origin: Origin, start_fetcher: StartFetcher, tmp_path: Path, number: signal.Signals
+) -> None:
     origin.throttle(total=6 * MiB)
     cache, log = tmp_path / "cache", tmp_path / "log"
     fetching = start_fetcher("fetch", SLOW, "--cache-dir", cache, "--termination-log", log, "--max-concurrency", "2")
     wait_until(lambda: any(b'"part"' in path.read_bytes() for path in cache.rglob("journal.*")), "some data is journalled")
-    assert last_line(ended(fetching, number)).startswith(f"Interrupted: {number.name} received; staging is kept")
+    assert last_line(stderr_after_signal(fetching, number)).startswith(f"Interrupted: {number.name} received; staging is kept")
     message = json.loads(log.read_text())
     assert (message["reason"], message["retryable"]) == ("Interrupted", True)
     assert 0 < message["bytes"] < len(SLOW_WEIGHTS)
@@ -68,14 +71,18 @@ def test_in_the_middle_of_a_fetch(origin: Origin, start_fetcher: StartFetcher, t
     assert (Path(again["path"]) / "model.safetensors").read_bytes() == SLOW_WEIGHTS
 
 
-def test_while_the_source_does_not_answer(origin: Origin, start_fetcher: StartFetcher, tmp_path: Path) -> None:
+def test_a_signal_ends_a_fetch_whose_source_does_not_answer(
+    origin: Origin, start_fetcher: StartFetcher, tmp_path: Path
+) -> None:
     origin.faults.add(Fault(Stall(), origin="hub"))
     fetching = start_fetcher("fetch", SLOW, "--cache-dir", tmp_path)
     wait_until(lambda: bool(origin.requests), "the source is asked")
-    assert last_line(ended(fetching, signal.SIGTERM)).startswith("Interrupted: SIGTERM")
+    assert last_line(stderr_after_signal(fetching, signal.SIGTERM)).startswith("Interrupted: SIGTERM")
 
 
-def test_while_somebody_else_is_waited_for(origin: Origin, start_fetcher: StartFetcher, tmp_path: Path) -> None:
+def test_a_signal_ends_a_fetch_that_waits_for_another_process(
+    origin: Origin, start_fetcher: StartFetcher, tmp_path: Path
+) -> None:
     origin.throttle(total=MiB)
     start_fetcher("fetch", SLOW, "--cache-dir", tmp_path)
     wait_until(lambda: bool(list(tmp_path.rglob("lease.*"))), "the first one holds the lease")
@@ -84,19 +91,19 @@ def test_while_somebody_else_is_waited_for(origin: Origin, start_fetcher: StartF
     line = waiting.stderr.readline()
     while line and "waiting for" not in line:
         line = waiting.stderr.readline()
-    assert "which fetches the same artifact" in line
-    assert last_line(ended(waiting, signal.SIGTERM)).startswith("Interrupted: SIGTERM")
+    assert "which is fetching the same artifact" in line
+    assert last_line(stderr_after_signal(waiting, signal.SIGTERM)).startswith("Interrupted: SIGTERM")
 
 
-def test_while_what_is_here_is_verified(start_fetcher: StartFetcher, tmp_path: Path) -> None:
-    directory = pretended(tmp_path, size=4096 * MiB)
+def test_a_signal_ends_a_verification(start_fetcher: StartFetcher, tmp_path: Path) -> None:
+    directory = artifact_of_zeros(tmp_path, size=4096 * MiB)
     verifying = start_fetcher("verify", directory)
-    wait_until(lambda: reads(verifying.pid) > 64 * MiB, "it reads")
-    assert last_line(ended(verifying, signal.SIGTERM)).startswith("Interrupted: SIGTERM")
+    wait_until(lambda: bytes_read(verifying.pid) > 64 * MiB, "it reads")
+    assert last_line(stderr_after_signal(verifying, signal.SIGTERM)).startswith("Interrupted: SIGTERM")
 
 
-def pretended(tmp_path: Path, *, size: int) -> Path:
-    """An artifact of one file of zeros, with the manifest it would have: it takes seconds to read and nothing to store."""
+def artifact_of_zeros(tmp_path: Path, *, size: int) -> Path:
+    """Create an artifact of one sparse file with its manifest: it takes seconds to read and no disk space."""
     directory = tmp_path / "artifact"
     (directory / RELATIVE_PATH).parent.mkdir(parents=True)
     with (directory / "model.safetensors").open("wb") as file:
@@ -108,8 +115,8 @@ def pretended(tmp_path: Path, *, size: int) -> Path:
     return directory
 
 
-def reads(pid: int) -> int:
-    """Bytes that a process has read so far, by the kernel's account."""
+def bytes_read(pid: int) -> int:
+    """Return the bytes that a process has read so far, as counted by the kernel."""
     fields = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
     return int(fields["rchar"])
 

@@ -1,4 +1,4 @@
-"""A hit is what a pod's restart meets: it must cost next to nothing and need no network."""
+"""A restarted pod meets a cache hit, which must be fast and must not need the network."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from tests.cli.conftest import URI
 from tests.lab.command import FETCHER, run_fetcher
 
 NETWORK = {"aiohttp", "asyncio", "huggingface_hub", "rich", "ssl", "uvloop"}
-"""asyncio too: it imports ssl, and takes a third of the time that a hit without it takes."""
+"""Includes asyncio: it imports ssl, and takes a third of the time that a hit takes without it."""
 
 
 def hit(tmp_path: Path, origin: Origin) -> list[str]:
-    """The words of a fetch that is a hit, with the origin down."""
+    """Fetch the artifact, stop the origin, and return the arguments of a second fetch, which is a hit."""
     words = ["fetch", URI, "--cache-dir", str(tmp_path)]
     assert run_fetcher(*words).returncode == 0
     origin.stop()
     return words
 
 
-def test_a_hit_takes_well_under_half_a_second_of_cpu_time(origin: Origin, tmp_path: Path) -> None:
+def test_a_hit_takes_less_than_half_a_second_of_cpu_time(origin: Origin, tmp_path: Path) -> None:
     words = hit(tmp_path, origin)
     times = []
     for _ in range(3):
@@ -34,7 +34,7 @@ def test_a_hit_takes_well_under_half_a_second_of_cpu_time(origin: Origin, tmp_pa
     assert min(times) < 0.35, times
 
 
-def test_a_hit_imports_nothing_that_speaks_to_a_network_or_draws(origin: Origin, tmp_path: Path) -> None:
+def test_a_hit_imports_no_network_or_terminal_libraries(origin: Origin, tmp_path: Path) -> None:
     words = hit(tmp_path, origin)
     probe = "import sys; from fetcher.cli import main; code = main(); print(code, *sys.modules)"
     done = subprocess.run([sys.executable, "-c", probe, *words], capture_output=True, text=True, check=True)
@@ -50,7 +50,7 @@ def test_a_hit_on_a_read_only_volume_is_a_hit(origin: Origin, tmp_path: Path) ->
     for path in usage.iterdir():
         path.unlink()
     usage.rmdir()
-    usage.write_bytes(b"")  # nothing can be noted there any more
+    usage.write_bytes(b"")  # the usage can no longer be recorded
     assert run_fetcher(*words).returncode == 0
 
 

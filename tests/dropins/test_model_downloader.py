@@ -132,7 +132,7 @@ class TestMisuse:
             ({"MODEL_SOURCE": "s3://bucket/key", "CACHE_DIR": "/c"}, 64, "UnsupportedScheme: s3:// is reserved"),
             ({"MODEL_SOURCE": "pvc://claim/m", "CACHE_DIR": "/c"}, 78, "Configuration: MODEL_SOURCE is a pvc:// address"),
             ({"MODEL_SOURCE": SOURCE, "CACHE_DIR": "/c", "MODEL_SHA256": "0" * 64}, 78, "Configuration: MODEL_SHA256"),
-            ({"MODEL_SOURCE": SOURCE, "MODEL_PATH": "/c/m", "MODEL_SHA256": "short"}, 64, "Usage: not a digest"),
+            ({"MODEL_SOURCE": SOURCE, "MODEL_PATH": "/c/m", "MODEL_SHA256": "short"}, 64, "Usage: sha256:short is not"),
             ({"MODEL_SOURCE": SOURCE, "CACHE_DIR": "/c", "MODEL_REFRESH_POLICY": "Never"}, 78, "Configuration: MODEL_REFRESH"),
             ({"MODEL_SOURCE": "http://host/m", "CACHE_DIR": "/c", "MODEL_FILES": "a\nb"}, 78, "Configuration: MODEL_FILES"),
         ],
@@ -283,8 +283,8 @@ class TestTwoReplicas:
         assert tree(cache) == {}
         _, stderr = second.communicate(timeout=50)
         assert (second.returncode, tree(cache)) == (0, {"m.gguf": self.content}), stderr
-        assert "left unfinished" in stderr
-        assert "were here" in stderr, "what the first one had received was not fetched again"
+        assert "continuing the unfinished fetch" in stderr
+        assert " reused; " in stderr, "what the first one had received was not fetched again"
 
     def test_ended_in_order_leave_what_they_have(
         self, slow: dict[str, str], start: Callable[[Variables], subprocess.Popen[str]], cache: Path, log: Path

@@ -282,7 +282,7 @@ class TestArchives:
         assert tree(tmp_path / "models") == {}
         origin.faults.remove(stalling)
         done = run_command(STORAGE_INITIALIZER, address, tmp_path / "models")
-        assert (done.returncode, " are here already, checked" in done.stderr) == (0, True)
+        assert (done.returncode, " already present and checked" in done.stderr) == (0, True)
         assert {path: tree(tmp_path / "models")[path] for path in FILES} == FILES
 
     @pytest.mark.parametrize("members", [0, 1, len(FILES) - 1])

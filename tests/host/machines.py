@@ -1,4 +1,4 @@
-"""Machines that were recorded: what /proc and /sys said there of memory, processors and cgroups, v1 and v2."""
+"""Recorded machines: the files in /proc and /sys about memory, processors and cgroups, v1 and v2."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CommitLimit:    12342048 kB
 Committed_AS:     342048 kB
 """
 
-# Linux 6.1 in a virtual machine with cgroup v2 alone; 30 MiB of libraries were read and 8 MiB put on tmpfs.
+# Linux 6.1 in a virtual machine with cgroup v2 only; 30 MiB of libraries were read and 8 MiB written to tmpfs.
 V2_MOUNTS = """\
 16 1 0:15 / / ro,relatime - hostfs root ro,/
 18 16 0:16 / /proc rw,relatime - proc proc rw
@@ -46,7 +46,7 @@ V2_MAIN = {
     "memory.stat": V2_POD_STAT,
 }
 
-# Linux 6.18 with the controllers of v1, and a v2 hierarchy that has none.
+# Linux 6.18 with the controllers in v1, and a v2 hierarchy without controllers.
 HYBRID_MOUNTS = """\
 23 27 0:22 / /sys rw,relatime - sysfs sys rw
 31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
@@ -80,7 +80,7 @@ total_active_file 131153920
 """
 V1_UNLIMITED = "9223372036854771712\n"
 
-# A Kubernetes container under v1: it sees its own directory alone, under the path that the host knows.
+# A Kubernetes container under v1: it sees only its own directory, under the host's path.
 V1_CONTAINER = "/kubepods/burstable/pod0a3c6d0e-5f1c-4a53-9d5c-5d0a5f0e8f9b/2f6c8d1f"
 V1_POD_MEMBERSHIP = f"11:memory:{V1_CONTAINER}\n5:cpu,cpuacct:{V1_CONTAINER}\n1:name=systemd:{V1_CONTAINER}\n"
 V1_POD_MOUNTS = f"""\
@@ -90,7 +90,7 @@ V1_POD_MOUNTS = f"""\
 1387 1379 0:33 {V1_CONTAINER} /sys/fs/cgroup/memory ro,nosuid,nodev,noexec,relatime master:17 - cgroup cgroup rw,memory
 """
 
-# A Kubernetes container under v2, with the cgroup namespace of its own that container runtimes give it.
+# A Kubernetes container under v2, with its own cgroup namespace, as container runtimes create it.
 V2_POD_MOUNTS = """\
 1370 1361 0:98 / / ro,relatime - overlay overlay ro,lowerdir=/var/lib/containerd/a/fs
 1375 1374 0:27 / /sys/fs/cgroup ro,nosuid,nodev,noexec,relatime - cgroup2 cgroup rw,nsdelegate,memory_recursiveprot
@@ -98,7 +98,7 @@ V2_POD_MOUNTS = """\
 
 
 def machine(root: Path, *, membership: str, mounts: str, groups: dict[str, dict[str, str]], overcommit: str = "0") -> Path:
-    """A directory in which /proc and /sys are what some machine's are."""
+    """Create a directory with the /proc and /sys of a recorded machine."""
     files = {
         "proc/meminfo": MEMINFO,
         "proc/self/cgroup": membership,
@@ -112,7 +112,7 @@ def machine(root: Path, *, membership: str, mounts: str, groups: dict[str, dict[
     return root
 
 
-# A node with what volumes come on.
+# A node with the filesystems that volumes use.
 _NODE = r"""
 22 28 0:21 / /proc rw,relatime shared:12 - proc proc rw
 28 1 259:1 / / rw,relatime shared:1 - ext4 /dev/nvme0n1p1 rw,discard

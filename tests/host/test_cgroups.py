@@ -1,4 +1,4 @@
-"""The cgroups that limit a process, as kernels and containers name them."""
+"""The directories of the cgroups that limit a process, on hosts and in containers."""
 
 from __future__ import annotations
 
@@ -18,39 +18,41 @@ from tests.host.machines import (
 
 
 class TestCgroupDirectories:
-    def found(self, membership: str, mounts: str) -> list[str]:
+    def directories(self, membership: str, mounts: str) -> list[str]:
         return list(cgroup_directories(membership, parse_mounts(mounts), "memory"))
 
-    def test_v2_own_then_each_above(self) -> None:
-        assert self.found("0::/pod/main\n", V2_MOUNTS) == [
+    def test_v2_own_cgroup_then_each_ancestor(self) -> None:
+        assert self.directories("0::/pod/main\n", V2_MOUNTS) == [
             "/sys/fs/cgroup/pod/main",
             "/sys/fs/cgroup/pod",
             "/sys/fs/cgroup",
         ]
 
     def test_hybrid_both_hierarchies(self) -> None:
-        assert self.found(HYBRID_MEMBERSHIP, HYBRID_MOUNTS) == [
+        assert self.directories(HYBRID_MEMBERSHIP, HYBRID_MOUNTS) == [
             "/sys/fs/cgroup/memory/process_api/8b1b75c37269e9310ae36315a65ffefb",
             "/sys/fs/cgroup/memory/process_api",
             "/sys/fs/cgroup/memory",
             "/sys/fs/cgroup/unified",
         ]
 
-    def test_v1_what_a_container_sees_of_itself(self) -> None:
-        assert self.found(V1_POD_MEMBERSHIP, V1_POD_MOUNTS) == ["/sys/fs/cgroup/memory"]
-        assert self.found(f"11:memory:{V1_CONTAINER}/child\n", V1_POD_MOUNTS) == [
+    def test_v1_own_cgroup_in_a_container(self) -> None:
+        assert self.directories(V1_POD_MEMBERSHIP, V1_POD_MOUNTS) == ["/sys/fs/cgroup/memory"]
+        assert self.directories(f"11:memory:{V1_CONTAINER}/child\n", V1_POD_MOUNTS) == [
             "/sys/fs/cgroup/memory/child",
             "/sys/fs/cgroup/memory",
         ]
 
     @pytest.mark.parametrize("path", ["/../other", "/elsewhere"])
-    def test_a_cgroup_outside_of_what_is_mounted(self, path: str) -> None:
+    def test_a_cgroup_outside_the_mount_is_its_root(self, path: str) -> None:
         mounts = V2_POD_MOUNTS.replace("0:27 / /sys", "0:27 /kubepods /sys")
-        assert self.found(f"0::{path}\n", mounts) == ["/sys/fs/cgroup"]
+        assert self.directories(f"0::{path}\n", mounts) == ["/sys/fs/cgroup"]
 
     def test_a_mount_from_outside_the_namespace(self) -> None:
-        """Recorded after `unshare --cgroup` with the host's mount still there."""
-        assert self.found("0::/\n", "27 26 0:18 /../.. /sys/fs/cgroup rw,relatime - cgroup2 none rw\n") == ["/sys/fs/cgroup"]
+        """Recorded after `unshare --cgroup`, with the host's mount still present."""
+        assert self.directories("0::/\n", "27 26 0:18 /../.. /sys/fs/cgroup rw,relatime - cgroup2 none rw\n") == [
+            "/sys/fs/cgroup"
+        ]
 
-    def test_cgroups_that_are_not_mounted(self) -> None:
-        assert self.found(HYBRID_MEMBERSHIP, "23 27 0:22 / /sys rw - sysfs sys rw\n") == []
+    def test_without_a_mount_there_are_none(self) -> None:
+        assert self.directories(HYBRID_MEMBERSHIP, "23 27 0:22 / /sys rw - sysfs sys rw\n") == []

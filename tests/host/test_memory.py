@@ -1,4 +1,4 @@
-"""What memory is left is the least that machine and cgroups leave, as the kernels' own files say it."""
+"""The memory left is the minimum over the machine and all cgroups, read from recorded kernel files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ USAGE = ("memory.usage_in_bytes", "memory.current")
 
 
 class TestRecordedMachines:
-    def test_without_limits_it_is_what_the_machine_has_available(self, tmp_path: Path) -> None:
+    def test_without_limits_it_is_the_available_memory_of_the_machine(self, tmp_path: Path) -> None:
         root = machine(tmp_path, membership="0::/\n", mounts=V2_MOUNTS, groups={})
         available = Bound(24012372 * KiB, "machine: 22.9 GiB of 23.5 GiB available")
         assert memory_left(root) == MemoryLeft(available, available)
@@ -44,13 +44,13 @@ class TestRecordedMachines:
         bound = Bound(48 * MiB - used, "cgroup /sys/fs/cgroup/pod/main: limit 48.0 MiB, 8.3 MiB used")
         assert memory_left(root) == MemoryLeft(bound, bound)
 
-    def test_v2_an_ancestor_may_leave_less_than_the_own_cgroup(self, tmp_path: Path) -> None:
+    def test_v2_an_ancestor_can_leave_less_than_the_own_cgroup(self, tmp_path: Path) -> None:
         crowded = {**V2_POD, "memory.current": str(90 * MiB)}
         groups = {"/sys/fs/cgroup/pod": crowded, "/sys/fs/cgroup/pod/main": V2_MAIN}
         left = memory_left(machine(tmp_path, membership="0::/pod/main\n", mounts=V2_MOUNTS, groups=groups))
         assert left.pages == Bound(6 * MiB + 45056, "cgroup /sys/fs/cgroup/pod: limit 96.0 MiB, 90.0 MiB used")
 
-    def test_v2_in_a_container_the_root_of_what_it_sees_is_its_own(self, tmp_path: Path) -> None:
+    def test_v2_in_a_container_the_visible_root_is_the_own_cgroup(self, tmp_path: Path) -> None:
         groups = {"/sys/fs/cgroup": V2_MAIN}
         left = memory_left(machine(tmp_path, membership="0::/\n", mounts=V2_POD_MOUNTS, groups=groups))
         assert left.pages.reason == "cgroup /sys/fs/cgroup: limit 48.0 MiB, 8.3 MiB used"
@@ -71,7 +71,7 @@ class TestRecordedMachines:
         kept = usage - 232640512 - 131153920
         assert left.pages == Bound(GiB - kept, "cgroup /sys/fs/cgroup/memory/process_api: limit 1.0 GiB, 1.1 MiB used")
 
-    def test_v1_a_container_learns_of_a_limit_above_it_that_it_cannot_see(self, tmp_path: Path) -> None:
+    def test_v1_a_container_learns_the_limit_of_an_invisible_ancestor(self, tmp_path: Path) -> None:
         groups = {
             "/sys/fs/cgroup/memory": {
                 "memory.limit_in_bytes": V1_UNLIMITED,
@@ -82,21 +82,19 @@ class TestRecordedMachines:
         left = memory_left(machine(tmp_path, membership=V1_POD_MEMBERSHIP, mounts=V1_POD_MOUNTS, groups=groups))
         assert left.pages.reason == "cgroup /sys/fs/cgroup/memory: limit 512.0 MiB, 53.1 MiB used"
 
-    def test_where_memory_is_never_overcommitted_promises_count(self, tmp_path: Path) -> None:
+    def test_with_strict_overcommit_committed_memory_counts(self, tmp_path: Path) -> None:
         root = machine(tmp_path, membership="0::/\n", mounts=V2_MOUNTS, groups={}, overcommit="2\n")
         left = memory_left(root)
         assert left.pages.bytes == 24012372 * KiB
-        assert left.anonymous == Bound(12000000 * KiB, "vm.overcommit_memory=2: limit 11.8 GiB, 334.0 MiB promised")
+        assert left.anonymous == Bound(12000000 * KiB, "vm.overcommit_memory=2: limit 11.8 GiB, 334.0 MiB committed")
 
-    def test_nothing_readable_is_nothing_left(self, tmp_path: Path) -> None:
+    def test_without_readable_files_nothing_is_left(self, tmp_path: Path) -> None:
         assert memory_left(tmp_path).pages.bytes == 0
 
 
 class TestBounds:
     @given(st.integers(0, 1 << 50), st.integers(0, 1 << 50), st.integers(0, 1 << 50), st.integers(0, 1 << 50))
-    def test_a_cgroup_never_leaves_more_than_its_limit_nor_less_than_nothing(
-        self, limit: int, used: int, inactive: int, active: int
-    ) -> None:
+    def test_a_cgroup_leaves_between_zero_and_its_limit(self, limit: int, used: int, inactive: int, active: int) -> None:
         v2 = {
             "memory.max": str(limit),
             "memory.high": "max",
@@ -126,10 +124,10 @@ class TestBounds:
         assert fields("".join(f"{name}:   {number} kB\n" for name, number in numbers.items())) == inflated
 
     @given(st.text())
-    def test_any_text_is_read_without_complaint(self, text: str) -> None:
+    def test_any_text_is_parsed_without_an_error(self, text: str) -> None:
         assert all(number >= 0 for number in fields(text).values())
 
-    def test_a_kernel_without_an_estimate(self) -> None:
+    def test_without_an_estimate_of_the_kernel_free_memory_counts(self) -> None:
         assert machine_bound({"MemTotal": 2 * GiB, "MemFree": GiB}).bytes == GiB
 
 

@@ -1,4 +1,4 @@
-"""Threads are worth starting only for the processors that the cgroups grant."""
+"""The number of processors is limited by the cgroups' quotas."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ POD, MAIN = "/sys/fs/cgroup/pod", "/sys/fs/cgroup/pod/main"
 
 @pytest.fixture(autouse=True)
 def eight_processors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever this machine has."""
+    """Pretend that this machine has eight processors."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
 
 
@@ -42,20 +42,20 @@ class TestQuota:
             ({}, None),
         ],
     )
-    def test_as_the_kernel_writes_it(self, files: dict[str, str], quota: float | None) -> None:
+    def test_the_kernels_formats_are_parsed(self, files: dict[str, str], quota: float | None) -> None:
         assert cpu_quota(files) == quota
 
 
 class TestRecordedMachines:
-    def test_without_a_quota_it_is_what_the_process_may_run_on(self, tmp_path: Path) -> None:
+    def test_without_a_quota_it_is_the_affinity_of_the_process(self, tmp_path: Path) -> None:
         groups = {POD: {"cpu.max": "max 100000\n"}}
         assert cpu_count(machine(tmp_path, membership="0::/pod\n", mounts=V2_MOUNTS, groups=groups)) == 8
 
-    def test_v2_an_ancestor_may_grant_less_than_the_own_cgroup(self, tmp_path: Path) -> None:
+    def test_v2_an_ancestor_can_grant_less_than_the_own_cgroup(self, tmp_path: Path) -> None:
         groups = {POD: {"cpu.max": "200000 100000\n"}, MAIN: {"cpu.max": "400000 100000\n"}}
         assert cpu_count(machine(tmp_path, membership="0::/pod/main\n", mounts=V2_MOUNTS, groups=groups)) == 2
 
-    def test_v2_in_a_container_the_root_of_what_it_sees_is_its_own(self, tmp_path: Path) -> None:
+    def test_v2_in_a_container_the_visible_root_is_the_own_cgroup(self, tmp_path: Path) -> None:
         groups = {"/sys/fs/cgroup": {"cpu.max": "300000 100000\n"}}
         assert cpu_count(machine(tmp_path, membership="0::/\n", mounts=V2_POD_MOUNTS, groups=groups)) == 3
 
@@ -67,19 +67,19 @@ class TestRecordedMachines:
         groups = {"/sys/fs/cgroup/cpu": {"cpu.cfs_quota_us": "100000\n", "cpu.cfs_period_us": "100000\n"}}
         assert cpu_count(machine(tmp_path, membership=HYBRID_MEMBERSHIP, mounts=HYBRID_MOUNTS, groups=groups)) == 1
 
-    def test_less_than_one_is_one(self, tmp_path: Path) -> None:
+    def test_less_than_one_processor_counts_as_one(self, tmp_path: Path) -> None:
         groups = {POD: {"cpu.max": "10000 100000\n"}}
         assert cpu_count(machine(tmp_path, membership="0::/pod\n", mounts=V2_MOUNTS, groups=groups)) == 1
 
-    def test_more_than_the_processors_there_are_is_these(self, tmp_path: Path) -> None:
+    def test_a_quota_above_the_number_of_processors_is_capped(self, tmp_path: Path) -> None:
         groups = {POD: {"cpu.max": "6400000 100000\n"}}
         assert cpu_count(machine(tmp_path, membership="0::/pod\n", mounts=V2_MOUNTS, groups=groups)) == 8
 
-    def test_nothing_readable_is_no_quota(self, tmp_path: Path) -> None:
+    def test_without_readable_files_there_is_no_quota(self, tmp_path: Path) -> None:
         assert cpu_count(tmp_path) == 8
 
 
-def test_a_real_quota_is_seen() -> None:
+def test_a_real_quota_is_detected() -> None:
     quota = {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "300000"}
     with made_cgroup("cpu", v1=quota, v2={"cpu.max": "300000 100000"}) as group:
         assert in_child(lambda: (group / "cgroup.procs").write_text(str(os.getpid())), cpu_count) == 3

@@ -85,7 +85,7 @@ class TestWarm:
         done = run_fetcher("fetch", "hf://org/odd", "--cache-dir", root, "--warm", "--progress", "log")
         assert done.returncode == 0, done.stderr
         assert Path(done.stdout.strip()).is_dir()
-        assert f"warning: {reason}: the fetch is complete, and it was not warmed: " in done.stderr
+        assert f"warning: {reason}: the fetch is complete, but the artifact was not warmed: " in done.stderr
 
     def test_the_result_says_why_it_is_not_warm(self, root: Path, sharded: Origin) -> None:
         sharded.add_repo("org/odd", {"config.json": b"{}"})

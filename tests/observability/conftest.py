@@ -1,4 +1,4 @@
-"""The origin that the command is tried with elsewhere, too."""
+"""The origin of the command-line tests."""
 
 from __future__ import annotations
 

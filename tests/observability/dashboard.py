@@ -1,4 +1,4 @@
-"""The dashboard's queries as Grafana would send them, for all instances."""
+"""The dashboard's queries as Grafana sends them, for all instances."""
 
 from __future__ import annotations
 

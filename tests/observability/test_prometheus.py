@@ -1,4 +1,4 @@
-"""What the commands publish, as Prometheus and node_exporter take it from them."""
+"""The metrics of the commands, collected by the real Prometheus and node_exporter."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from tests.observability.dashboard import expressions
 
 
 def accepted(text: str) -> bool:
-    """By promtool, which also says what good names and kinds are."""
+    """Return whether promtool accepts the text; it also checks names and kinds."""
     done = promtool("check", "metrics", text=text)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     return True
 
 
 class TestPromtool:
-    def test_approves_of_a_fetch_that_ended(self, origin: Origin, tmp_path: Path) -> None:
+    def test_accepts_a_finished_fetch(self, origin: Origin, tmp_path: Path) -> None:
         file = tmp_path / "m.prom"
         run_fetcher("fetch", URI, "--cache-dir", tmp_path / "cache", "--metrics-file", file, "--metrics-label", "artifact=m")
         assert 'fetcher_result{artifact="m",reason="Completed"' in file.read_text()
         assert accepted(file.read_text())
 
-    def test_approves_of_a_warming_and_of_copies_that_ended(self, tmp_path: Path) -> None:
+    def test_accepts_a_finished_warming_and_finished_copies(self, tmp_path: Path) -> None:
         model, file = make_checkpoint(tmp_path / "model", shards=2, shard_size=4 * MiB), tmp_path / "m.prom"
         size = sum(path.stat().st_size for path in model.iterdir())
         copy: list[str | Path] = ["copy", model, tmp_path / "copy"]
@@ -48,7 +48,7 @@ class TestPromtool:
             assert seen["loader_loaded_bytes_total"] == size - reused
             assert accepted(file.read_text())
 
-    def test_approves_of_a_failure(self, tmp_path: Path) -> None:
+    def test_accepts_a_failure(self, tmp_path: Path) -> None:
         file = tmp_path / "m.prom"
         assert run_loader("warm", tmp_path / "nothing", "--metrics-file", file).returncode == 66
         assert 'loader_result{reason="NotFound",retryable="false"} 1' in file.read_text()
@@ -57,13 +57,13 @@ class TestPromtool:
 
 @contextmanager
 def served_as_text(directory: Path) -> Iterator[str]:
-    """The files of a directory as a server has them that knows the text format alone."""
+    """Serve the files of a directory over HTTP, in the text format only."""
 
     class Handler(SimpleHTTPRequestHandler):
         extensions_map = {"": TEXT}  # noqa: RUF012 - as its base has it
 
         def log_message(self, format: str, *arguments: object) -> None:
-            """Nobody reads it."""
+            """Print no access log."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(directory))) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
@@ -75,8 +75,8 @@ def served_as_text(directory: Path) -> Iterator[str]:
             thread.join()
 
 
-def test_prometheus_takes_a_fetch_in_either_format(origin: Origin, tmp_path: Path, start_fetcher: StartFetcher) -> None:
-    """OpenMetrics from the port, which is what it asks for, and the text format from the file."""
+def test_prometheus_scrapes_a_fetch_in_both_formats(origin: Origin, tmp_path: Path, start_fetcher: StartFetcher) -> None:
+    """Prometheus requests OpenMetrics from the port; the file has the text format."""
     origin.throttle(total=1 * MiB)
     (tmp_path / "textfiles").mkdir()
     words = ("--metrics-port", "0", "--metrics-address", "127.0.0.1", "--metrics-file", tmp_path / "textfiles" / "metrics")
@@ -100,7 +100,7 @@ def test_prometheus_takes_a_fetch_in_either_format(origin: Origin, tmp_path: Pat
 
 
 class TestNodeExporter:
-    def test_collects_several_commands_of_a_node_by_their_labels(self, origin: Origin, tmp_path: Path) -> None:
+    def test_distinguishes_several_commands_of_a_node_by_label(self, origin: Origin, tmp_path: Path) -> None:
         directory = tmp_path / "textfiles"
         directory.mkdir()
         for name in ("one", "two"):

@@ -1,4 +1,4 @@
-"""Metrics over HTTP, in the format that is asked for, to clients that mean well and to others."""
+"""Metrics over HTTP, in the requested format, to well-behaved and other clients."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def where(site: Site) -> Iterator[str]:
         yield where
 
 
-def test_numbers_come_in_the_format_that_is_asked_for(where: str) -> None:
+def test_metrics_are_served_in_the_requested_format(where: str) -> None:
     plain = asked(f"{where}/metrics")
     assert (plain.code, plain.kind.partition(";")[0]) == (200, "text/plain")
     assert "# TYPE loader_read_bytes_total counter\nloader_read_bytes_total 7\n" in plain.text
@@ -45,38 +45,38 @@ def test_numbers_come_in_the_format_that_is_asked_for(where: str) -> None:
     assert open_metrics.text.endswith("\n# EOF\n")
 
 
-def test_they_are_those_of_the_moment(where: str, metrics: list[Metric]) -> None:
+def test_metrics_are_read_at_each_request(where: str, metrics: list[Metric]) -> None:
     metrics[:] = [Metric("loader_read_bytes_total", "counter", "Read.", 8)]
     assert "loader_read_bytes_total 8\n" in asked(f"{where}/metrics").text
 
 
-def test_it_says_that_the_process_lives(where: str) -> None:
+def test_healthz_says_that_the_process_is_alive(where: str) -> None:
     assert asked(f"{where}/healthz").code == 200
 
 
-def test_a_page_of_the_command_answers_what_the_command_says(where: str) -> None:
+def test_a_command_can_add_a_page(where: str) -> None:
     answer = asked(f"{where}/ready")
     assert (answer.code, answer.text) == (503, "not yet\n")
 
 
-def test_nothing_else_is_there_and_what_is_there_is_named(where: str) -> None:
+def test_an_unknown_path_is_answered_with_the_known_ones(where: str) -> None:
     answer = asked(f"{where}/etc/passwd")
-    assert (answer.code, answer.text) == (404, "there are /metrics, /healthz, /ready\n")
+    assert (answer.code, answer.text) == (404, "not found; try /metrics, /healthz, /ready\n")
 
 
-def test_without_an_address_it_listens_everywhere(site: Site) -> None:
+def test_without_an_address_it_listens_on_all_addresses(site: Site) -> None:
     with serving(None, 0, site) as where:
         port = where.rpartition(":")[2]
         assert asked(f"http://127.0.0.1:{port}/healthz").code == 200
 
 
-def test_a_port_in_use_is_a_matter_of_configuration(where: str, site: Site) -> None:
+def test_a_port_in_use_is_a_configuration_error(where: str, site: Site) -> None:
     port = int(where.rpartition(":")[2])
     with pytest.raises(ConfigurationError, match=f"port {port}: address already in use"), serving("127.0.0.1", port, site):
         pass
 
 
-def test_clients_that_say_nothing_do_not_keep_others_out_for_long(monkeypatch: pytest.MonkeyPatch, site: Site) -> None:
+def test_silent_clients_do_not_block_others_for_long(monkeypatch: pytest.MonkeyPatch, site: Site) -> None:
     monkeypatch.setattr(endpoint._Handler, "timeout", 0.1)  # noqa: SLF001
     with serving("127.0.0.1", 0, site) as where, ExitStack() as stack:
         for _ in range(40):

@@ -1,4 +1,4 @@
-"""Numbers as Prometheus reads them, in both of its formats."""
+"""Metrics in both of Prometheus' formats."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ METRICS = [
 ]
 
 
-def test_the_text_format_names_a_counter_as_its_sample() -> None:
+def test_the_text_format_keeps_the_suffix_of_a_counter() -> None:
     assert exposition(METRICS).splitlines() == [
         "# HELP loader_ready Ready.",
         "# TYPE loader_ready gauge",
@@ -26,14 +26,14 @@ def test_the_text_format_names_a_counter_as_its_sample() -> None:
     ]
 
 
-def test_openmetrics_names_its_family_and_has_an_end() -> None:
+def test_openmetrics_drops_the_suffix_and_ends_with_eof() -> None:
     lines = exposition(METRICS, openmetrics=True).splitlines()
     assert "# TYPE loader_read_bytes counter" in lines
     assert "loader_read_bytes_total 1152921504606846976" in lines
     assert lines[-1] == "# EOF"
 
 
-def test_every_line_ends() -> None:
+def test_every_line_ends_with_a_newline() -> None:
     assert exposition(METRICS).endswith("\n")
     assert exposition([]) == ""
     assert exposition([], openmetrics=True) == "# EOF\n"
@@ -45,7 +45,7 @@ RETRIES = Metric(
 
 
 class TestLabels:
-    def test_a_family_is_named_once_before_its_numbers(self) -> None:
+    def test_a_family_is_described_once_before_its_samples(self) -> None:
         assert exposition([RETRIES]).splitlines() == [
             "# HELP fetcher_retries_total Retries.",
             "# TYPE fetcher_retries_total counter",
@@ -53,15 +53,15 @@ class TestLabels:
             'fetcher_retries_total{reason="IOError"} 0',
         ]
 
-    def test_a_family_without_a_number_is_left_out(self) -> None:
+    def test_a_family_without_samples_is_left_out(self) -> None:
         assert exposition([Metric("fetcher_result", "gauge", "Result.", [])]) == ""
 
-    def test_one_may_be_added_to_all(self) -> None:
+    def test_a_label_can_be_added_to_all_metrics(self) -> None:
         lines = exposition(labelled([METRICS[0], RETRIES], {"artifact": "llama"})).splitlines()
         assert 'loader_ready{artifact="llama"} 1' in lines
         assert 'fetcher_retries_total{artifact="llama",reason="IOError"} 0' in lines
         assert labelled(METRICS, {}) == METRICS
 
-    def test_what_would_end_a_value_is_escaped(self) -> None:
+    def test_special_characters_in_a_value_are_escaped(self) -> None:
         line = exposition(labelled(METRICS[:1], {"artifact": 'a"b\\c\nd'})).splitlines()[-1]
         assert line == r'loader_ready{artifact="a\"b\\c\nd"} 1'

@@ -1,4 +1,4 @@
-"""Log lines, JSON lines and the bar, fed with events; streams that fail stop nobody."""
+"""Log lines, JSON lines and the bar, fed with events; a broken stream stops none of them."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ MiB = 1 << 20
 
 
 class BrokenStream(io.StringIO):
-    """As a pipe whose reader is gone."""
+    """A stream like a pipe whose reader has closed it."""
 
     def write(self, _: str) -> int:
         raise BrokenPipeError
 
 
 def texts(stream: io.StringIO) -> list[str]:
-    """The lines, without the time at their beginning."""
+    """Return the lines without the time at their beginning."""
     return [line.partition(" ")[2] for line in stream.getvalue().splitlines()]
 
 
@@ -53,21 +53,21 @@ class TestLogLines:
     def lines(self, stream: io.StringIO, clock: Clock) -> LogLines:
         return LogLines(stream, clock=clock)
 
-    def test_progress_comes_every_few_seconds_and_not_between(self, lines: LogLines, stream: io.StringIO, clock: Clock) -> None:
+    def test_progress_is_printed_only_every_few_seconds(self, lines: LogLines, stream: io.StringIO, clock: Clock) -> None:
         lines(Planned(1, 10 * MiB, 0, 4))
         for _ in range(4 * int(EVERY)):
             clock.now += 0.5
             lines.tick()
         assert len(texts(stream)) == 2
 
-    def test_there_is_progress_also_while_nothing_moves(self, lines: LogLines, stream: io.StringIO, clock: Clock) -> None:
+    def test_progress_is_printed_also_during_a_stall(self, lines: LogLines, stream: io.StringIO, clock: Clock) -> None:
         lines(Planned(1, 10 * MiB, 0, 4))
         lines(ConnectionsActive(2))
         clock.now += EVERY
         lines.tick()
-        assert texts(stream) == ["0 B of 10.0 MiB (0 %), nothing is coming in, 2 connections"]
+        assert texts(stream) == ["0 B of 10.0 MiB (0 %), no data arriving, 2 connections"]
 
-    def test_nothing_is_said_before_the_beginning_or_after_the_end(
+    def test_nothing_is_printed_before_the_start_or_after_the_end(
         self, lines: LogLines, stream: io.StringIO, clock: Clock
     ) -> None:
         clock.now += EVERY
@@ -77,7 +77,7 @@ class TestLogLines:
         lines.tick()
         assert [line.partition(":")[0] for line in texts(stream)] == ["done"]
 
-    def test_an_outage_of_all_connections_is_one_line(self, lines: LogLines, stream: io.StringIO, clock: Clock) -> None:
+    def test_an_outage_of_all_connections_prints_one_line(self, lines: LogLines, stream: io.StringIO, clock: Clock) -> None:
         for number in range(16):
             lines(Retrying("Unreachable", "connection refused", f"file-{number}", 1, 1.0))
         assert len(texts(stream)) == 1
@@ -85,12 +85,14 @@ class TestLogLines:
         lines(Retrying("Unreachable", "connection refused", "file-0", 2, 2.0))
         assert len(texts(stream)) == 2
 
-    def test_another_reason_is_a_line_of_its_own(self, lines: LogLines, stream: io.StringIO) -> None:
+    def test_another_reason_prints_another_line(self, lines: LogLines, stream: io.StringIO) -> None:
         lines(Retrying("Unreachable", "connection refused", "a", 1, 1.0))
         lines(Retrying("RateLimited", "429", "a", 1, 1.0))
         assert len(texts(stream)) == 2
 
-    def test_waiting_is_told_at_once_and_then_now_and_then(self, lines: LogLines, stream: io.StringIO, clock: Clock) -> None:
+    def test_waiting_is_printed_at_once_and_then_every_few_seconds(
+        self, lines: LogLines, stream: io.StringIO, clock: Clock
+    ) -> None:
         lines(Resolving("hf://org/model"))
         for _ in range(2 * int(EVERY)):
             lines(LeaseWaiting("node-1", clock.now - 1000, None, None))
@@ -108,7 +110,7 @@ class TestLogLines:
 
 
 class TestJsonLines:
-    def test_counts_are_gathered_over_half_a_second(self, clock: Clock) -> None:
+    def test_byte_counts_are_summed_over_half_a_second(self, clock: Clock) -> None:
         stream = io.StringIO()
         lines = JsonLines(stream, clock=clock)
         lines(Planned(1, 10 * MiB, 0, 4))
@@ -131,7 +133,7 @@ class TestJsonLines:
 
 
 def one_of_each() -> list[Event]:
-    """Every kind of event there is, with values of the right type in it."""
+    """Return one event of every kind, with values of the right types."""
     kinds = [kind for kind in vars(events).values() if isinstance(kind, type) and issubclass(kind, Event) and kind is not Event]
     return [kind(*(_value(str(field.type)) for field in fields(kind))) for kind in kinds]
 
@@ -157,7 +159,7 @@ class TestEveryRenderer:
                 on_event(event)
         assert bool(stream.getvalue()) == (kind != "none")
 
-    def test_leaves_no_thread_when_its_block_ends_by_an_error(self, kind: Kind) -> None:
+    def test_leaves_no_thread_when_its_block_raises(self, kind: Kind) -> None:
         before = threading.active_count()
         with suppress(KeyError), subscribed(kind, io.StringIO()) as on_event:
             on_event(Resolving("hf://org/model"))
@@ -166,13 +168,13 @@ class TestEveryRenderer:
 
 
 @pytest.mark.parametrize("kind", ["log", "json", "none", "auto"])
-def test_nobody_minds_when_the_log_is_read_no_more(kind: Kind) -> None:
+def test_a_broken_stream_raises_no_error(kind: Kind) -> None:
     with subscribed(kind, BrokenStream()) as on_event:
         for event in one_of_each():
             on_event(event)
 
 
-def test_a_summary_is_the_last_word_of_bar_and_log() -> None:
+def test_the_summary_is_the_last_line_of_bar_and_log() -> None:
     for kind in ("bar", "log"):
         stream = io.StringIO()
         with subscribed(kind, stream) as on_event:

@@ -1,4 +1,4 @@
-"""The bar while nothing comes: it says so, instead of repeating the last rate."""
+"""The bar during a stall: it says so instead of repeating the last rate."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ MiB = 1 << 20
 
 
 def shown(column: Now) -> str:
-    """The column as it is drawn at this moment, with no event in between."""
+    """Return the column as it is drawn now, without a new event."""
     display = Progress(column)
     display.add_task("")
     return column.render(display.tasks[0]).plain
 
 
-def test_the_rate_sinks_to_nothing_without_any_event(clock: Clock) -> None:
+def test_the_rate_sinks_to_zero_without_events(clock: Clock) -> None:
     column = Now(clock=clock)
     for event in (Planned(1, 100 * MiB, 0, 4), ConnectionsActive(4), BytesReceived("a", MiB)):
         column.tally.add(event)
@@ -27,7 +27,7 @@ def test_the_rate_sinks_to_nothing_without_any_event(clock: Clock) -> None:
     column.tally.add(BytesReceived("a", MiB))
     assert "MiB/s" in shown(column)
     clock.now += 2 * WINDOW
-    assert shown(column) == "2.0 MiB of 100.0 MiB (2 %), nothing is coming in, 4 connections"
+    assert shown(column) == "2.0 MiB of 100.0 MiB (2 %), no data arriving, 4 connections"
 
 
 def test_a_wait_is_shown_until_something_else_happens(clock: Clock) -> None:
@@ -38,7 +38,7 @@ def test_a_wait_is_shown_until_something_else_happens(clock: Clock) -> None:
     assert shown(column) == "starting"
 
 
-def test_no_time_is_estimated_while_nothing_moves_or_for_days_to_come(clock: Clock) -> None:
+def test_no_time_is_estimated_during_a_stall_or_for_more_than_two_days(clock: Clock) -> None:
     column = Now(clock=clock)
     column.tally.add(Planned(1, 100 * MiB, 0, 4))
     for _ in range(2):

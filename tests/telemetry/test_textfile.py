@@ -1,4 +1,4 @@
-"""Metrics in a file that somebody else collects at any moment."""
+"""Metrics in a file that a collector reads at any moment."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def textfile(path: Path, value: list[int]) -> Textfile:
     return Textfile(path, lambda: [Metric("fetcher_files", "gauge", "Files.", value[-1])])
 
 
-def test_it_is_replaced_as_one_and_readable_to_others(tmp_path: Path) -> None:
+def test_it_is_replaced_atomically_and_readable_by_others(tmp_path: Path) -> None:
     path, values = tmp_path / "m.prom", [1]
     written = textfile(path, values)
     for value in (1, 2):
@@ -24,7 +24,7 @@ def test_it_is_replaced_as_one_and_readable_to_others(tmp_path: Path) -> None:
     assert (path.stat().st_mode & 0o777, [entry.name for entry in tmp_path.iterdir()]) == (0o644, ["m.prom"])
 
 
-def test_what_is_in_the_way_is_said_once_and_leaves_no_draft(tmp_path: Path) -> None:
+def test_a_problem_is_reported_once_and_leaves_no_draft(tmp_path: Path) -> None:
     path = tmp_path / "m.prom"
     path.mkdir()
     written = textfile(path, [1])
@@ -35,7 +35,7 @@ def test_what_is_in_the_way_is_said_once_and_leaves_no_draft(tmp_path: Path) -> 
     assert [entry.name for entry in tmp_path.iterdir()] == ["m.prom"]
 
 
-def test_another_obstacle_is_said_too_and_what_is_cured_is_written(tmp_path: Path) -> None:
+def test_another_problem_is_reported_too_and_the_file_is_written_later(tmp_path: Path) -> None:
     path = tmp_path / "directory" / "m.prom"
     written = textfile(path, [1])
     assert written.write() is not None

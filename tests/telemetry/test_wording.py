@@ -1,4 +1,4 @@
-"""The sentences a person reads, word by word."""
+"""The exact sentences of bar and log."""
 
 from __future__ import annotations
 
@@ -81,9 +81,9 @@ class TestProgress:
         line = self.shown(clock, Planned(4, 15 * GiB, 0, 16), ConnectionsActive(16), *received)
         assert line == "3.0 GiB of 15.0 GiB (20 %), 1.0 GiB/s, 12 s left, 16 connections"
 
-    def test_while_nothing_comes(self, clock: Clock) -> None:
+    def test_during_a_stall(self, clock: Clock) -> None:
         line = self.shown(clock, Planned(4, 15 * GiB, 3 * GiB, 16), ConnectionsActive(1))
-        assert line == "3.0 GiB of 15.0 GiB (20 %), nothing is coming in, 1 connection"
+        assert line == "3.0 GiB of 15.0 GiB (20 %), no data arriving, 1 connection"
 
     def test_of_an_unknown_size(self, clock: Clock) -> None:
         line = self.shown(clock, Planned(1, 0, 0, 16), ConnectionsActive(1), *[BytesReceived("a", 10 * MiB)] * 2)
@@ -93,12 +93,12 @@ class TestProgress:
         events = [BytesReceived("a", 10 * MiB), BytesHashed("a", 5 * MiB)]
         assert "%" not in self.shown(clock, Planned(2, 0, 0, 16), *events)
 
-    def test_while_verifying_it_tells_how_much_is_checked(self, clock: Clock) -> None:
+    def test_while_verifying_it_shows_how_much_is_checked(self, clock: Clock) -> None:
         hashed = [BytesHashed("a", GiB), BytesHashed("b", GiB), FileVerified("b", GiB, True)]
         line = self.shown(clock, Planned(4, 8 * GiB, 8 * GiB, 16), *hashed)
         assert line == "checked 2.0 GiB of 8.0 GiB (25 %), 512.0 MiB/s, 12 s left, 1 of 4 files verified"
 
-    def test_before_the_first_check_is_through(self, clock: Clock) -> None:
+    def test_before_the_first_file_is_checked(self, clock: Clock) -> None:
         line = self.shown(clock, Planned(1, 8 * GiB, 0, 0))
         assert line == "checked 0 B of 8.0 GiB (0 %), reading, 0 of 1 file verified"
 
@@ -107,18 +107,18 @@ class TestProgress:
         [
             ([], "starting"),
             ([Resolving("hf://org/model")], "asking the source"),
-            ([Resolved("hf://org/model", "abc", 2, 100)], "looking at what is here already"),
+            ([Resolved("hf://org/model", "abc", 2, 100)], "checking files that are already present"),
             ([LeaseWaiting("somebody", 1.0, None, None)], "waiting for another process"),
-            ([Planned(2, 100, 0, 4), Committing("/cache/key")], "publishing"),
+            ([Planned(2, 100, 0, 4), Committing("/cache/key")], "moving files into place"),
         ],
     )
-    def test_of_what_has_no_measure(self, clock: Clock, events: list[Event], line: str) -> None:
+    def test_of_phases_without_a_measure(self, clock: Clock, events: list[Event], line: str) -> None:
         assert self.shown(clock, *events) == line
 
     @pytest.mark.parametrize("held", [0, 100])
     @pytest.mark.parametrize("total", [0, 100])
     @pytest.mark.parametrize("connections", [0, 4])
-    def test_it_never_says_0_of_0(self, clock: Clock, held: int, total: int, connections: int) -> None:
+    def test_it_never_shows_0_of_0(self, clock: Clock, held: int, total: int, connections: int) -> None:
         assert not re.search(r"\b0 B of 0\b", self.shown(clock, Planned(0, total, min(held, total), connections)))
 
 
@@ -128,61 +128,61 @@ class TestNotable:
         [
             (Resolved("hf://org/model", "abc", 1, 2048), "hf://org/model at abc: 1 file, 2.0 KiB"),
             (Resolved("https://host/file", None, 2, 2048), "https://host/file: 2 files, 2.0 KiB"),
-            (Planned(2, 2048, 1024, 4), "1.0 KiB of 2.0 KiB are here already, checked"),
+            (Planned(2, 2048, 1024, 4), "1.0 KiB of 2.0 KiB already present and checked"),
             (Planned(2, 2048, 0, 4), None),
-            (Rechecked("a", 2048, 1024), "a: 1.0 KiB of 2.0 KiB of an earlier attempt are good"),
+            (Rechecked("a", 2048, 1024), "a: 1.0 KiB of 2.0 KiB from an earlier attempt are intact"),
             (Rechecked("a", 2048, 2048), None),
-            (TakenOver("node-1", True), "continuing what node-1 left unfinished"),
-            (TakenOver("node-1", False), "continuing in new files what node-1 left unfinished"),
-            (Retrying("Stalled", "no bytes", "a", 1, 2.0), "Stalled: a: no bytes; trying again in 2.0 s"),
-            (Retrying("RateLimited", "429", None, 1, 60), "RateLimited: 429; trying again in 1 min 0 s"),
+            (TakenOver("node-1", True), "continuing the unfinished fetch of node-1"),
+            (TakenOver("node-1", False), "continuing the unfinished fetch of node-1 in new files"),
+            (Retrying("Stalled", "no bytes", "a", 1, 2.0), "Stalled: a: no bytes; retrying in 2.0 s"),
+            (Retrying("RateLimited", "429", None, 1, 60), "RateLimited: 429; retrying in 1 min 0 s"),
             (
                 Mismatched("a", "sha256:1", "sha256:2", 1, 3),
-                "DigestMismatch: a: expected sha256:1, got sha256:2; fetching it again (1 of 3)",
+                "DigestMismatch: a: expected sha256:1, got sha256:2; fetching it again (attempt 1 of 3)",
             ),
             (Warned("Unreachable", "kept"), "warning: Unreachable: kept"),
-            (Committing("/cache/key"), "publishing /cache/key"),
+            (Committing("/cache/key"), "moving files into /cache/key"),
             (BytesReceived("a", 1), None),
         ],
     )
-    def test_each_is_one_line_or_none(self, event: Event, line: str | None) -> None:
+    def test_each_event_is_one_line_or_none(self, event: Event, line: str | None) -> None:
         assert notable(event) == line
 
     @pytest.mark.parametrize(
         ("event", "line"),
         [
-            (LeaseWaiting("node-1", 3.2, None, None), "waiting for node-1, which fetches the same artifact (3.2 s)"),
+            (LeaseWaiting("node-1", 3.2, None, None), "waiting for node-1, which is fetching the same artifact (waited 3.2 s)"),
             (
                 LeaseWaiting("node-1", 90, GiB, 4 * GiB),
-                "waiting for node-1, which fetches the same artifact, 1.0 GiB of 4.0 GiB fetched (1 min 30 s)",
+                "waiting for node-1, which is fetching the same artifact: 1.0 GiB of 4.0 GiB fetched (waited 1 min 30 s)",
             ),
         ],
     )
-    def test_a_waiter_says_for_whom(self, event: LeaseWaiting, line: str) -> None:
+    def test_a_waiting_process_names_the_holder(self, event: LeaseWaiting, line: str) -> None:
         assert waiting(event) == line
 
 
 class TestSummary:
-    def test_it_says_what_came_how_fast_and_how_sure(self) -> None:
+    def test_it_shows_size_rate_and_verification(self) -> None:
         event = replace(FINISHED, bytes=3 * MiB, bytes_fetched=2 * MiB, bytes_reused=MiB, seconds=2.0)
-        line = "done: 2 files, 3.0 MiB in 2.0 s: 2.0 MiB fetched, 1.0 MiB/s, 1.0 MiB were here; every digest verified"
+        line = "done: 2 files, 3.0 MiB in 2.0 s: 2.0 MiB fetched, 1.0 MiB/s, 1.0 MiB reused; every digest verified"
         assert summary(event) == line
 
-    def test_it_does_not_claim_what_nobody_could_verify(self) -> None:
+    def test_it_does_not_claim_more_than_was_verified(self) -> None:
         assert summary(replace(FINISHED, verified=False)).endswith(
-            "; no digest published for some files: sizes and transfer checked"
+            "; some files have no published digest; only their sizes and transfer were checked"
         )
 
     def test_a_hit_says_so(self) -> None:
         assert summary(replace(FINISHED, cached=True)) == "already complete: 2 files, 100 B"
 
     def test_a_stale_hit_says_that_too(self) -> None:
-        line = "already complete: 2 files, 100 B (the source could not be asked for a newer one)"
+        line = "already complete: 2 files, 100 B (could not ask the source for a newer version)"
         assert summary(replace(FINISHED, cached=True, stale=True)) == line
 
 
 class TestLoader:
-    def test_it_says_what_it_does_and_how_far_it_is(self, clock: Clock) -> None:
+    def test_progress_names_the_work(self, clock: Clock) -> None:
         tally = Tally(clock)
         tally.add(LoadPlanned("warming", 4, 4 * GiB, GiB))
         tally.add(BytesLoaded("a", GiB))
@@ -196,7 +196,7 @@ class TestLoader:
         ("event", "line"),
         [
             (LoadPlanned("copying", 4, 4 * GiB, 0), None),
-            (LoadPlanned("copying", 4, 4 * GiB, GiB), "1.0 GiB of 4.0 GiB are there already"),
+            (LoadPlanned("copying", 4, 4 * GiB, GiB), "1.0 GiB of 4.0 GiB already present"),
             (BytesLoaded("a", 1), None),
             (Copied("/ram/model", 2, GiB, 0.5, cached=True, verified=True), "already complete: 2 files, 1.0 GiB"),
             (
@@ -205,17 +205,17 @@ class TestLoader:
             ),
             (
                 Copied("/ram/model", 1, 0, 0.0, cached=False, verified=False),
-                "done: 1 file, 0 B in 0 ms; not verified: there is no manifest, only sizes were compared",
+                "done: 1 file, 0 B in 0 ms; not verified: no manifest, so only sizes were compared",
             ),
             (Pinned(True, GiB, GiB, GiB, 0), "ready: 100 % of 1.0 GiB resident, 1.0 GiB locked"),
             (
                 Pinned(False, GiB - 1, 0, GiB, 2 * MiB),
-                "not ready: 99.9 % of 1.0 GiB resident, not locked, 2.0 MiB were read again",
+                "not ready: 99.9 % of 1.0 GiB resident, not locked, 2.0 MiB read again",
             ),
             (Pinned(False, None, 0, GiB, 0), "not ready: unknown of 1.0 GiB resident, not locked"),
         ],
     )
-    def test_each_is_one_line_or_none(self, event: Event, line: str | None) -> None:
+    def test_each_event_is_one_line_or_none(self, event: Event, line: str | None) -> None:
         assert notable(event) == line
 
     @pytest.mark.parametrize(

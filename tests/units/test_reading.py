@@ -104,7 +104,7 @@ class TestSettings:
         assert default_cache_dir({"XDG_CACHE_HOME": "/xdg", "HOME": "/home"}) == Path("/xdg/weightlift")
         # The specification of XDG: relative paths are to be ignored.
         assert default_cache_dir({"XDG_CACHE_HOME": "xdg", "HOME": "/home"}) == Path("/home/.cache/weightlift")
-        with pytest.raises(ConfigurationError, match="say where to put the artifact"):
+        with pytest.raises(ConfigurationError, match="cannot choose a cache directory"):
             default_cache_dir({})
 
 

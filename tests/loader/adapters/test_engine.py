@@ -72,7 +72,7 @@ class TestSettings:
             ({"strategy": "fast"}, "no strategy 'fast'; there are auto, buffered, direct, mmap"),
             ({"threads": 0}, "a number from 1 to 256, not 0"),
             ({"threads": True}, "a number from 1 to 256, not True"),
-            ({"window": "much"}, "not a size: 'much'"),
+            ({"window": "much"}, "'much' is not a size"),
             ({"window": 0}, "a size above zero, such as 1Gi, not 0"),
             ({"window": 1.5}, "not 1.5"),
             ("direct", "must be an object, not 'direct'"),
