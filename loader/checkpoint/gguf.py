@@ -172,7 +172,9 @@ def _read_end(header: _Header) -> int:
     name = header.string(_LONGEST_NAME, "a tensor's name")
     dimensions = header.u32()
     if dimensions > _MOST_DIMENSIONS:
-        header.refuse(f"tensor {shown(name.decode(errors='replace'))} has {dimensions} dimensions, more than 4")
+        header.refuse(
+            f"tensor {shown(name.decode(errors='replace'))} has {dimensions} dimensions; the limit is {_MOST_DIMENSIONS}"
+        )
     count = 1
     for _ in range(dimensions):
         count *= header.u64()
@@ -214,7 +216,7 @@ class _Header:
     def string(self, longest: int, what: str) -> bytes:
         length = self.u64()
         if length > longest:
-            self.refuse(f"{what} of {length} bytes, more than {longest}")
+            self.refuse(f"{what} has {length} bytes; the limit is {longest}")
         return self._take(length)
 
     def alignment(self, kind: int) -> int:

@@ -61,8 +61,8 @@ class Header:
     data_start: int
 
 
-class _Wrong(Exception):
-    """A problem in a field of an entry."""
+class _InvalidField(Exception):
+    """A problem in a field of a tensor's entry, or in the entry itself if `field` is empty."""
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(problem)
@@ -134,28 +134,28 @@ def _tensors(document: dict[str, Any], path: str, data_start: int) -> list[Tenso
     for name, entry in document.items():
         try:
             tensors.append(_tensor(name, entry, path, data_start))
-        except _Wrong as wrong:
-            field = f"{shown(name)}.{wrong.field}" if wrong.field else shown(name)
-            raise MalformedCheckpoint(wrong.problem, path=path, field=field) from None
+        except _InvalidField as error:
+            field = f"{shown(name)}.{error.field}" if error.field else shown(name)
+            raise MalformedCheckpoint(error.problem, path=path, field=field) from None
     tensors.sort(key=attrgetter("start", "stop"))
     return tensors
 
 
 def _tensor(name: str, entry: Any, path: str, data_start: int) -> TensorInfo:
     if "\0" in name:
-        raise _Wrong("", "the name contains a NUL character")
+        raise _InvalidField("", "the name contains a NUL character")
     if type(entry) is not dict:
-        raise _Wrong("", f"{shown(entry)} is not a JSON object")
+        raise _InvalidField("", f"{shown(entry)} is not a JSON object")
     try:
         dtype, shape, offsets = _dtype(entry["dtype"]), entry["shape"], entry["data_offsets"]
     except KeyError as error:
-        raise _Wrong(error.args[0], "missing") from None
+        raise _InvalidField(error.args[0], "missing") from None
     if len(entry) > len(_FIELDS):
         _check_unknown_fields(entry)
     size = _size(shape, dtype)
     begin, end = _offsets(offsets)
     if end - begin != size:
-        raise _Wrong("data_offsets", f"{end - begin} bytes, but {dtype} of shape {shown(shape)} takes {size}")
+        raise _InvalidField("data_offsets", f"{end - begin} bytes, but {dtype} of shape {shown(shape)} takes {size}")
     return TensorInfo(name, dtype, tuple(shape), path, data_start + begin, data_start + end)
 
 
@@ -165,42 +165,42 @@ def _check_unknown_fields(entry: dict[str, Any]) -> None:
         try:
             refuse_excess(entry[field], depth=2)
         except ValueError as error:
-            raise _Wrong(shown(field), str(error)) from None
+            raise _InvalidField(shown(field), str(error)) from None
 
 
 def _dtype(value: Any) -> Dtype:
     if type(value) is str and (dtype := DTYPES.get(value)):
         return dtype
-    raise _Wrong("dtype", f"{shown(value)} is not a dtype of safetensors")
+    raise _InvalidField("dtype", f"{shown(value)} is not a dtype of safetensors")
 
 
 def _size(shape: object, dtype: Dtype) -> int:
     """Return the size in bytes. No product may reach 2**64, even before a zero, as in the safetensors package."""
     if type(shape) is not list:
-        raise _Wrong("shape", "not a list")
+        raise _InvalidField("shape", "not a list")
     count = 1
     for extent in shape:
         if type(extent) is not int or not 0 <= extent <= _U64:
-            raise _Wrong("shape", f"{shown(extent)} is not an integer from 0 to 2**64 - 1")
+            raise _InvalidField("shape", f"{shown(extent)} is not an integer from 0 to 2**64 - 1")
         count *= extent
         if count > _U64:
-            raise _Wrong("shape", "the number of elements exceeds 2**64 - 1")
+            raise _InvalidField("shape", "the number of elements exceeds 2**64 - 1")
     bits = count * dtype.bits
     if bits > _U64:
-        raise _Wrong("shape", "the number of bits exceeds 2**64 - 1")
+        raise _InvalidField("shape", "the number of bits exceeds 2**64 - 1")
     if bits % 8:
-        raise _Wrong("shape", f"{count} elements of {dtype} take {bits} bits, which is not a whole number of bytes")
+        raise _InvalidField("shape", f"{count} elements of {dtype} take {bits} bits, which is not a whole number of bytes")
     return bits // 8
 
 
 def _offsets(value: object) -> tuple[int, int]:
     if type(value) is not list or len(value) != 2:
-        raise _Wrong("data_offsets", "not a list of two numbers")
+        raise _InvalidField("data_offsets", "not a list of two numbers")
     begin, end = value
     if type(begin) is not int or type(end) is not int or begin < 0:
-        raise _Wrong("data_offsets", f"{shown(value)} are not two integers of at least 0")
+        raise _InvalidField("data_offsets", f"{shown(value)} are not two integers of at least 0")
     if begin > end:
-        raise _Wrong("data_offsets", f"{shown(value)} ends before it begins")
+        raise _InvalidField("data_offsets", f"{shown(value)} ends before it begins")
     return begin, end
 
 

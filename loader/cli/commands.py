@@ -68,7 +68,7 @@ def print_warmed(fields: Mapping[str, Any], *, as_json: bool) -> None:
         speed = f"{duration(fields['seconds'])}{rate(fields['bytes_read'], fields['seconds'])}"
         how = f"{size(fields['bytes_read'])} read in {speed}, by {' and '.join(fields['read_by'])}"
     cold = f"; {size(fields['bytes_left_out'])} not warmed: memory has no room" if fields["bytes_left_out"] else ""
-    now = f"{_shown(fields['after'])} in memory (was {_shown(fields['before'])}; measured by {fields['after']['method']})"
+    now = f"{_shown(fields['after'])} in memory (was {_shown(fields['before'])}; method: {fields['after']['method']})"
     print_result(f"{what}: {now}; {how}{cold}")
 
 
@@ -107,12 +107,12 @@ def print_status(fields: Mapping[str, Any], *, as_json: bool) -> None:
     for entry in fields["files"]:
         print_result(f"{_shown(entry):>7} of {size(entry['bytes']):>10}  {entry['method']:9}  {entry['path']}")
     mount = fields["filesystem"]
-    print_result(f"total       {_shown(fields)} of {size(fields['bytes'])} in memory, measured by {fields['method']}")
+    print_result(f"total       {_shown(fields)} of {size(fields['bytes'])} in memory; method: {fields['method']}")
     print_result(f"filesystem  {mount['kind']} at {mount['mounted_at']} ({mount['source']})")
     print_result(f"strategy    {fields['strategy']}: {fields['strategy_reason']}")
     if fields["read_ahead_kib"] is not None:
         print_result(f"read-ahead  {fields['read_ahead_advice'] or str(fields['read_ahead_kib']) + ' KiB'}")
-    print_result(f"free        {size(fields['memory_left'])} ({fields['memory_left_reason']})")
+    print_result(f"memory      {size(fields['memory_left'])} free ({fields['memory_left_reason']})")
 
 
 def dropped(paths: Sequence[str]) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def print_dropped(fields: Mapping[str, Any], *, as_json: bool) -> None:
     for entry in fields["stayed"]:
         print_result(f"{entry['path']}: {_shown(entry)} stayed: {entry['why']}")
     now = f"{_shown(fields['after'])} of {size(fields['after']['bytes'])} in memory (was {_shown(fields['before'])})"
-    print_result(f"{counted(fields['files'], 'file')}: {now}; measured by {fields['after']['method']}")
+    print_result(f"{counted(fields['files'], 'file')}: {now}; method: {fields['after']['method']}")
 
 
 def _drop(file: ModelFile) -> Residency:

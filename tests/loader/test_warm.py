@@ -66,9 +66,7 @@ class TestWarm:
 
     def test_one_line_tells_a_person(self, model: Path) -> None:
         (line,) = run_loader("warm", model).stdout.splitlines()
-        assert re.match(
-            r"7 files, 8\.0 MiB: 100 % in memory \(was \d\S* %; measured by mincore\); \S+ MiB read in \S+ m?s, ", line
-        )
+        assert re.match(r"7 files, 8\.0 MiB: 100 % in memory \(was \d\S* %; method: mincore\); \S+ MiB read in \S+ m?s, ", line)
         (line,) = run_loader("warm", model).stdout.splitlines()
         assert line.endswith("; no reads needed")
 
