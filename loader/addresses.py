@@ -1,4 +1,4 @@
-"""What to say when an address is given where a path is meant: `loader` reads files, `fetcher` brings them."""
+"""Explain what to do if a user gives an address to `loader`, which reads only local files."""
 
 from __future__ import annotations
 
@@ -12,25 +12,27 @@ from fetcher.errors import NotFound
 from fetcher.manifest import RELATIVE_PATH
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/{1,2}(?=[^/])")
-"""A Path makes one slash of two."""
+"""One slash matches too: `Path` turns two slashes into one."""
 
 
 def absent(path: str, why: str = "", *, environ: Mapping[str, str] = os.environ) -> NotFound:
-    """The error for a `path` that is not there; `why` says more of it. For an address it names the command that fetches it, or
-    the directory where it is already."""
+    """Return the error for a missing `path`; `why` is appended to the message.
+
+    For an address the message names the command that fetches it, or the directory in the cache that has it.
+    """
     if (match := _ADDRESS.match(path)) is None:
-        return NotFound(f"there is no {path}{why}", path=path)
+        return NotFound(f"{path} does not exist{why}", path=path)
     uri = f"{match[1]}://{path[match.end() :]}"
     shown = redact(uri)
     if (cached := _in_cache(uri, environ)) is not None:
-        return NotFound(f"{shown} is an address, and loader reads files; it was fetched to {cached}: name that directory")
+        return NotFound(f"{shown} is an address, and loader reads only local files; give its directory in the cache: {cached}")
     return NotFound(
-        f"{shown} is an address, and loader reads files; fetch it first, and name the path that `fetcher fetch` prints"
+        f"{shown} is an address, and loader reads only local files; run `fetcher fetch` first, and give the path that it prints"
     )
 
 
 def _in_cache(uri: str, environ: Mapping[str, str]) -> Path | None:
-    """Where `fetcher` puts it unless told otherwise (`fetcher.settings.default_cache_dir`), if it is there."""
+    """Return the directory of a fetched artifact in the cache (`fetcher.settings.default_cache_dir`), or None."""
     root = environ.get("FETCHER_CACHE_DIR")
     if not root:
         base = environ.get("XDG_CACHE_HOME") or os.path.join(environ.get("HOME", "/nonexistent"), ".cache")

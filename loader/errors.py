@@ -1,17 +1,17 @@
-"""Every way a load can fail: the loader's own branch of the tree in `fetcher.errors`, and which OSError means what.
+"""The errors of the loader, a branch of the tree in `fetcher.errors`, and the mapping of OSErrors to them.
 
 ::
 
     FetchError
     └── LoadError
-        ├── MalformedCheckpoint  65  what is in the file can't be trusted: refused before anything of it is allocated
-        ├── NotReadable          66  it is there, and this user may not read it
-        ├── TooLarge             73  more than the memory it should go to holds
-        ├── NotResident          75  read, and taken away again
-        ├── PagesDropped         78  the mount gives a file's pages up whenever it is opened, or keeps none
-        └── FileReplaced         75  it changed while it was read
+        ├── MalformedCheckpoint  65  the content is invalid; refused before any memory is allocated for it
+        ├── NotReadable          66  this user is not allowed to read the file
+        ├── TooLarge             73  the weights do not fit into the memory they should go to
+        ├── NotResident          75  the kernel reclaimed pages that were read
+        ├── PagesDropped         78  the mount drops the pages of a file at every open, or caches none
+        └── FileReplaced         75  the file changed while it was read
 
-What is missing is `fetcher.errors.NotFound` (66), what the disk refuses `LocalIOError` (74), a wrong argument
+A missing file is `fetcher.errors.NotFound` (66), an I/O error of the disk `LocalIOError` (74), a wrong argument
 `UsageError` (64).
 """
 
@@ -26,13 +26,13 @@ from loader.addresses import absent
 
 
 class LoadError(FetchError):
-    """The root of the loader's own."""
+    """The base class of the loader's errors."""
 
 
 class MalformedCheckpoint(LoadError):
-    """`path` names the file and `field` the place in it: `header length`, `'model.norm.weight'.shape`, ...
+    """The content of `path` is invalid at `field`: `header length`, `'model.norm.weight'.shape`, ...
 
-    Final: the file says the same at the next attempt. Fetched with digests it was published like this.
+    Permanent: another attempt reads the same content. A file that was verified by digests was published like this.
     """
 
     reason = "MalformedCheckpoint"
@@ -45,7 +45,7 @@ class MalformedCheckpoint(LoadError):
 
 
 class NotReadable(LoadError):
-    """66, because EX_NOINPUT is the sysexit of a file that isn't there or can't be read; 77 is about the source's door."""
+    """Exit code 66 (EX_NOINPUT): an input file is missing or not readable. 77 (EX_NOPERM) is for refusals by the source."""
 
     reason = "NotReadable"
     exit_code = 66
@@ -63,14 +63,14 @@ class NotResident(LoadError):
 
 
 class PagesDropped(LoadError):
-    """Final: nothing but another mount, or another place, changes it."""
+    """Permanent: only another mount or another directory helps."""
 
     reason = "PagesDropped"
     exit_code = 78
 
 
 class FileReplaced(LoadError):
-    """Worth another try, unlike malformed content: who replaces a file (a refresh, a sync) leaves a whole one behind."""
+    """Temporary, unlike malformed content: a refresh or a sync leaves a complete file when it is done."""
 
     reason = "FileReplaced"
     exit_code = 75
@@ -80,35 +80,35 @@ class FileReplaced(LoadError):
 _MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM}
 _ABANDONED = {errno.ENOTCONN, errno.ECONNABORTED, errno.ESHUTDOWN, errno.EHOSTDOWN}
-"""What a mount answers whose server is gone: FUSE (ENOTCONN, and ECONNABORTED for what was under way), CIFS (EHOSTDOWN)."""
+"""Errors of a mount whose server is gone: FUSE (ENOTCONN, and ECONNABORTED for calls in progress), CIFS (EHOSTDOWN)."""
 
 
 def from_os_error(error: OSError, *, doing: str, path: str) -> FetchError:
-    """Classify an OSError met while reading `path`; `doing` completes "cannot ...", e.g. "read the header"."""
+    """Return the error for an OSError at `path`; `doing` completes "cannot ... of", for example "read the header"."""
     text = (error.strerror or str(error)).lower()
     if error.errno in _MISSING:
         return absent(path, dangling(path))
     if error.errno in _FORBIDDEN:
-        problem = f"cannot {doing} of {path} as UID {os.geteuid()}: {text}; check its ownership and mode, and fsGroup"
+        problem = f"cannot {doing} of {path} as UID {os.geteuid()}: {text}; check its owner, its mode and fsGroup"
         return NotReadable(problem, path=path)
     if error.errno == errno.ESTALE:
         return FileReplaced(f"cannot {doing} of {path}: it was replaced or removed on the NFS server; try again", path=path)
     if error.errno in _ABANDONED:
-        remedy = "the server of this mount is gone; mount it again, and restart the pods that have the old mount"
+        remedy = "the server of this mount is gone; mount it again, and restart the pods that use the old mount"
         return LocalIOError(f"cannot {doing} of {path}: {text}; {remedy}", path=path)
     return LocalIOError(f"cannot {doing} of {path}: {text}; check the node's disk and the volume", path=path)
 
 
 def dangling(path: str) -> str:
-    """What is wrong with a link of a Hub cache's snapshot whose blob was never fetched, or was deleted."""
+    """Return the part of a message about a link without a target, as in a Hub cache whose blob was not fetched; else ""."""
     try:
-        return f": it is a link to {os.readlink(path)}, which is not there"
+        return f": it is a link to {os.readlink(path)}, which does not exist"
     except OSError:
         return ""
 
 
 def shown(value: object) -> str:
-    """A name or value out of a file, fit for a message: it may be long, nested deep, or hold what a terminal obeys."""
+    """Return a name or value from a file, safe for a message: shortened, and without control characters."""
     return _BRIEF.repr(value).encode("ascii", "backslashreplace").decode()
 
 

@@ -1,6 +1,6 @@
-"""Every dtype that safetensors 0.8 knows: how many bits an element takes, and which numpy dtype views it.
+"""The dtypes of safetensors 0.8, with the bits of an element and the numpy dtype for a view.
 
-The names and sizes are those of its `Dtype`; `tests/loader/test_dtypes.py` holds the two against each other.
+Names and sizes are those of its `Dtype`. `tests/loader/test_dtypes.py` compares the two.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from types import MappingProxyType
 
 @dataclass(frozen=True, slots=True)
 class Dtype:
-    """`numpy` is the name of numpy's dtype, little-endian as the format is, or None where numpy has none: such a tensor
-    comes as raw bytes."""
+    """A dtype of `bits` per element.
+
+    `numpy` is the name of the little-endian numpy dtype. It is None if numpy has no such dtype; the tensor is then raw bytes.
+    """
 
     name: str
     bits: int
@@ -28,7 +30,7 @@ DTYPES: Mapping[str, Dtype] = MappingProxyType(
         dtype.name: dtype
         for dtype in (
             Dtype("BOOL", 8, "|b1"),
-            # Packed, the first element in the low bits. A shape counts elements, not bytes.
+            # F4 and F6 are packed: the first element is in the low bits. Shapes count elements, not bytes.
             Dtype("F4", 4),
             Dtype("F6_E2M3", 6),
             Dtype("F6_E3M2", 6),

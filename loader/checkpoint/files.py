@@ -1,4 +1,4 @@
-"""Files as they are when they are opened: regular, and the same ones when they are opened again."""
+"""Open files safely: only regular files, and the same file again when a path is reopened."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from loader.errors import FileReplaced, MalformedCheckpoint, from_os_error
 
 @dataclass(frozen=True, slots=True)
 class FileIdentity:
-    """Equal as long as nobody renamed another file to the path (`device`, `inode`) or wrote into this one."""
+    """The identity of a file version. It changes when another file takes the path, or when the file is written to.
+
+    `size` in bytes, `mtime_ns` in nanoseconds.
+    """
 
     device: int
     inode: int
@@ -21,14 +24,14 @@ class FileIdentity:
     mtime_ns: int
 
     @classmethod
-    def of(cls, place: int | str) -> FileIdentity:
-        """Of what is open, or stands at a path. Raises OSError."""
-        status = os.stat(place)
+    def of(cls, file: int | str) -> FileIdentity:
+        """Return the identity of an open descriptor or of a path. Raises OSError."""
+        status = os.stat(file)
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
     @classmethod
     def at(cls, path: str) -> FileIdentity:
-        """Of the regular file at `path`. Raises what `open_file` does."""
+        """Return the identity of the regular file at `path`. Raises the errors of `open_file`."""
         descriptor = open_file(path)
         try:
             return cls.of(descriptor)
@@ -36,8 +39,10 @@ class FileIdentity:
             os.close(descriptor)
 
     def open(self, path: str) -> int:
-        """A descriptor of the very file this was taken of; the caller closes it. Raises FileReplaced, and what `open_file`
-        does."""
+        """Return a descriptor of exactly this file; the caller closes it.
+
+        Raises FileReplaced, and the errors of `open_file`.
+        """
         descriptor = open_file(path)
         try:
             self.check(descriptor, path=path)
@@ -48,7 +53,7 @@ class FileIdentity:
 
     @contextmanager
     def opened(self, path: str) -> Iterator[int]:
-        """As `open`, closed at the end."""
+        """`open` as a context manager, which closes the descriptor."""
         descriptor = self.open(path)
         try:
             yield descriptor
@@ -56,39 +61,39 @@ class FileIdentity:
             os.close(descriptor)
 
     def check(self, descriptor: int, *, path: str) -> None:
-        """Raises FileReplaced if what is open is not, or is no longer, what this was taken of."""
+        """Raise FileReplaced if the open file has another identity than this one."""
         try:
             now = FileIdentity.of(descriptor)
         except OSError as error:
-            raise from_os_error(error, doing="look at the size", path=path) from error
+            raise from_os_error(error, doing="read the size", path=path) from error
         if now != self:
-            raise FileReplaced(f"{path} was replaced or written to since it was first read; try again", path=path)
+            raise FileReplaced(f"{path} was replaced or modified since it was first read; try again", path=path)
 
 
 def open_file(path: str) -> int:
-    """A descriptor to read from, which the caller closes.
+    """Return a descriptor for reading; the caller closes it.
 
-    Raises NotFound, NotReadable, LocalIOError, and MalformedCheckpoint if it is no regular file.
+    Raises NotFound, NotReadable, LocalIOError, and MalformedCheckpoint if it is not a regular file.
     """
     try:
-        # A FIFO would be waited for until somebody writes to it.
+        # Without O_NONBLOCK, opening a FIFO waits until another process writes to it.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise from_os_error(error, doing="open the content", path=path) from error
+        raise from_os_error(error, doing="read the content", path=path) from error
     try:
         regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
         os.set_blocking(descriptor, True)
     except OSError as error:
         os.close(descriptor)
-        raise from_os_error(error, doing="look at the size", path=path) from error
+        raise from_os_error(error, doing="read the size", path=path) from error
     if not regular:
         os.close(descriptor)
-        raise MalformedCheckpoint("it is no regular file", path=path)
+        raise MalformedCheckpoint("not a regular file; remove it, or name the file itself", path=path)
     return descriptor
 
 
 def read_bytes(descriptor: int, count: int, offset: int, *, path: str) -> bytes:
-    """Exactly `count` bytes, which the file had when its size was looked at. Raises FileReplaced, LocalIOError."""
+    """Return exactly `count` bytes from byte `offset`. Raises FileReplaced if the file ends before, and LocalIOError."""
     pieces = []
     while count:
         try:
@@ -96,7 +101,7 @@ def read_bytes(descriptor: int, count: int, offset: int, *, path: str) -> bytes:
         except OSError as error:
             raise from_os_error(error, doing="read the content", path=path) from error
         if not piece:
-            raise FileReplaced(f"{path} became shorter while it was read; try again", path=path)
+            raise FileReplaced(f"{path} was truncated while it was read; try again", path=path)
         pieces.append(piece)
         count -= len(piece)
         offset += len(piece)

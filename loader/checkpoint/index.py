@@ -1,4 +1,4 @@
-"""What is in a checkpoint, without touching data: its shards in the order an engine reads them, and every tensor."""
+"""The content of a checkpoint, from its headers: the shards in the order of an engine, and every tensor."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PathLike = str | os.PathLike[str]
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One file; `tensors` in the order in which they lie in it, from byte `data_start` to its end."""
+    """A file of a checkpoint; `tensors` in file order, from byte `data_start` to its end."""
 
     path: str
     identity: FileIdentity
@@ -29,7 +29,7 @@ class Shard:
 
     @property
     def size(self) -> int:
-        """Bytes of the file, header and all: what warming and copying move."""
+        """Bytes of the file, header included: the bytes that warming and copying move."""
         return self.identity.size
 
     @property
@@ -38,29 +38,29 @@ class Shard:
         return self.size - self.data_start
 
     def __reduce__(self) -> tuple[object, ...]:
-        """A view of a dict can't be pickled; the dict can."""
+        """Pickle the metadata as a dict: a mapping proxy cannot be pickled."""
         return _shard, (self.path, self.identity, self.tensors, dict(self.metadata), self.data_start)
 
     def open(self) -> int:
-        """A descriptor of the very file whose header was read; the caller closes it, after `check`.
+        """Return a descriptor of exactly the file whose header was read; the caller calls `check`, then closes it.
 
-        Raises FileReplaced when another one is there by now, and what `open_file` raises.
+        Raises FileReplaced if another file is at the path now, and the errors of `open_file`.
         """
         return self.identity.open(self.path)
 
     def check(self, descriptor: int) -> None:
-        """Raises FileReplaced when what is open was written to since its header was read. For after reading."""
+        """Raise FileReplaced if the open file was modified since its header was read. Call it after reading."""
         self.identity.check(descriptor, path=self.path)
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """`tensors` by name, shard by shard in the order in which they lie there: the order of reading."""
+    """A checkpoint; `tensors` by name, in the order of reading: shard by shard, in file order."""
 
     shards: tuple[Shard, ...]
     tensors: Mapping[str, TensorInfo]
     warnings: tuple[str, ...] = ()
-    """What its files say in two ways, and which way was taken."""
+    """Contradictions between its files, and how each was resolved."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return _checkpoint, (self.shards, dict(self.tensors), self.warnings)
@@ -77,20 +77,20 @@ class Checkpoint:
 
 
 def read_checkpoint(source: PathLike | Sequence[PathLike]) -> Checkpoint:
-    """The checkpoint in a directory, in one file, behind an index file, or in a list of files.
+    """Read the checkpoint from a directory, one file, an index file, or a list of files.
 
     Each file is opened once, and only its header is read. Raises UsageError, NotFound, NotReadable, LocalIOError,
     FileReplaced, MalformedCheckpoint.
     """
     weights = locate(source)
     shards = tuple(read_shard(path) for path in weights.paths)
-    tensors, doubled = _merge(shards, weights)
+    tensors, duplicates = _merge(shards, weights)
     misplaced = _misplaced(weights.index, weights, tensors) if weights.index else ()
-    return Checkpoint(shards, MappingProxyType(tensors), (*weights.warnings, *doubled, *misplaced))
+    return Checkpoint(shards, MappingProxyType(tensors), (*weights.warnings, *duplicates, *misplaced))
 
 
 def read_shard(path: str) -> Shard:
-    """Raises what `read_checkpoint` does."""
+    """Read the header of one file. Raises the errors of `read_checkpoint`."""
     descriptor = open_file(path)
     try:
         identity = FileIdentity.of(descriptor)
@@ -112,26 +112,28 @@ def _checkpoint(shards: tuple[Shard, ...], tensors: dict[str, TensorInfo], warni
 
 
 def _merge(shards: Sequence[Shard], weights: Weights) -> tuple[dict[str, TensorInfo], tuple[str, ...]]:
-    """Every tensor once, and warnings. Of a name in two shards the one counts that the index says, else the last, as vLLM and
-    transformers end up with."""
-    places: dict[str, int] = {}
-    doubled: list[str] = []
-    said = _said(shards, weights)
+    """Return every tensor once, and warnings.
+
+    If two shards have the same name, the index decides; without an index the last shard wins, as in vLLM and transformers.
+    """
+    owners: dict[str, int] = {}
+    duplicates: list[str] = []
+    indexed = _indexed(shards, weights)
     for number, shard in enumerate(shards):
         for tensor in shard.tensors:
-            if tensor.name in places:
-                doubled.append(tensor.name)
-                if said.get(tensor.name) == places[tensor.name]:
+            if tensor.name in owners:
+                duplicates.append(tensor.name)
+                if indexed.get(tensor.name) == owners[tensor.name]:
                     continue
-            places[tensor.name] = number
+            owners[tensor.name] = number
     tensors = {
-        tensor.name: tensor for number, shard in enumerate(shards) for tensor in shard.tensors if places[tensor.name] == number
+        tensor.name: tensor for number, shard in enumerate(shards) for tensor in shard.tensors if owners[tensor.name] == number
     }
-    return tensors, _about_doubled(doubled, tensors, weights)
+    return tensors, _duplicate_warning(duplicates, tensors, weights)
 
 
-def _said(shards: Sequence[Shard], weights: Weights) -> dict[str, int]:
-    """Which shard the index says for each tensor."""
+def _indexed(shards: Sequence[Shard], weights: Weights) -> dict[str, int]:
+    """Return the number of the shard that the index names for each tensor."""
     if weights.index is None:
         return {}
     numbers = {shard.path: number for number, shard in enumerate(shards)}
@@ -139,28 +141,31 @@ def _said(shards: Sequence[Shard], weights: Weights) -> dict[str, int]:
     return {name: files[file] for name, file in weights.index.files.items()}
 
 
-def _about_doubled(names: Sequence[str], tensors: Mapping[str, TensorInfo], weights: Weights) -> tuple[str, ...]:
+def _duplicate_warning(names: Sequence[str], tensors: Mapping[str, TensorInfo], weights: Weights) -> tuple[str, ...]:
     if not names:
         return ()
-    decides = "the index decides, else the last file" if weights.index else "the last file counts"
+    rule = "the index decides, or else the last file" if weights.index else "the last file wins"
     name = names[0]
-    found = counted(len(set(names)), "tensor name")
-    return (f"more than one file has {found}, such as {shown(name)}: {decides}, here {tensors[name].file}",)
+    amount = counted(len(set(names)), "tensor name")
+    return (f"{amount} in more than one file, such as {shown(name)}: {rule}; {shown(name)} is read from {tensors[name].file}",)
 
 
 def _misplaced(index: WeightMap, weights: Weights, tensors: Mapping[str, TensorInfo]) -> tuple[str, ...]:
-    """Warnings for tensors that are in another file than the index says, or in none. Engines take from the index which files
-    to read, and read each of them whole: a tensor counts where it is, and one that is nowhere matters to whoever wants it."""
+    """Return warnings for tensors that are in another file than the index says, or in no file.
+
+    Engines take the list of files from the index and read each file whole. So a tensor is read from the file that has it, and
+    a missing tensor is an error only for a reader that asks for it.
+    """
     paths = {file: weights.path_of(file) for file in set(index.files.values())}
     moved = [name for name, file in index.files.items() if name in tensors and tensors[name].file != paths[file]]
     absent = [name for name in index.files if name not in tensors]
     return (
-        *_wrongly(index, moved, "another file has it, and it is read from there"),
-        *_wrongly(index, absent, "no shard has it, and asking for it is an error"),
+        *_index_warning(index, moved, "another file has it; it is read from there"),
+        *_index_warning(index, absent, "no shard has it; asking for it is an error"),
     )
 
 
-def _wrongly(index: WeightMap, names: Sequence[str], what: str) -> tuple[str, ...]:
+def _index_warning(index: WeightMap, names: Sequence[str], what: str) -> tuple[str, ...]:
     if not names:
         return ()
-    return (f"{index.path} names {counted(len(names), 'tensor')} wrongly, such as {shown(names[0])}: {what}",)
+    return (f"{index.path} is wrong about {counted(len(names), 'tensor')}, such as {shown(names[0])}: {what}",)

@@ -1,14 +1,14 @@
-"""Which files a checkpoint is, from what the user names: decided as engines decide it, from the names in one directory.
+"""Choose the files of a checkpoint by the names in one directory, as engines do.
 
-vLLM and SGLang take every `*.safetensors` of the directory (subdirectories are other models or other parts of a pipeline),
-drop those that `model.safetensors.index.json` does not name, and read the rest in natural order. Variants (`model.fp16`) are
-left out where the weights are there without one, as transformers and diffusers leave them out.
+vLLM and SGLang take every `*.safetensors` of the directory, drop the files that `model.safetensors.index.json` does not name,
+and read the rest in natural order. They ignore subdirectories, which hold other models or parts of a pipeline. Variants
+(`model.fp16`) are left out if the plain weights exist, as in transformers and diffusers.
 
 Compared with transformers 5.24 on seventeen trees. It reads `model.safetensors`, else `model.safetensors.index.json`, else
-`pytorch_model.bin`, and knows no other names. The choice is the same but for these trees: of a whole `model.safetensors` beside
-a whole indexed set, engines take the set and transformers takes the one file. Engines read other safetensors beside
-`model.safetensors` too (`adapter_model`, states of training); transformers does not. It refuses `consolidated`, an adapter or a
-variant alone, and parts without an index.
+`pytorch_model.bin`, and knows no other names. The choices differ in three cases. If a complete `model.safetensors` and a
+complete indexed set exist, engines take the set and transformers takes the file. Engines also read other safetensors next to
+`model.safetensors` (`adapter_model`, training states). transformers refuses `consolidated`, a single adapter or variant, and
+parts without an index.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from loader.errors import dangling, from_os_error, shown
 EXTENSION = ".safetensors"
 
 OTHER_WEIGHTS = (".bin", ".gguf", ".pt", ".pth", ".ckpt", ".onnx", ".msgpack", ".h5", ".npz", ".tensors", ".tflite", ".ot")
-"""The same weights again, in formats that an engine leaves alone when there are safetensors."""
+"""Other formats of the same weights. Engines ignore them if there are safetensors."""
 
 _MAIN_INDEX = f"model{SUFFIX}"
 
 _CONSOLIDATED = "consolidated"
-"""Mistral publishes each model twice in one directory: as `model-*` for transformers, and under its own names as
-`consolidated*`. Read together they take twice the memory, so those for transformers win, which the index names. (SGLang 0.5.23
-decides so too; vLLM 0.33 takes the others by itself, wherever there are any: name them, or their index.)"""
+"""Mistral publishes each model twice in one directory: `model-*` for transformers, which the index names, and `consolidated*`.
+Reading both takes twice the memory, so the files for transformers win, as in SGLang 0.5.23. vLLM 0.33 prefers `consolidated*`:
+to read the same files, name them or their index."""
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """`paths` in the order of reading. Names in `index` count from `directory`."""
+    """The files of a checkpoint: `paths` in the order of reading. Names in `index` are relative to `directory`."""
 
     directory: str
     paths: tuple[str, ...]
@@ -52,12 +52,15 @@ class Weights:
 
 
 def locate(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Weights:
-    """Raises UsageError, NotFound, NotReadable, LocalIOError, FileReplaced, MalformedCheckpoint."""
+    """Return the files of the checkpoint in a directory, behind an index, in one file, or in a list of files.
+
+    Raises UsageError, NotFound, NotReadable, LocalIOError, FileReplaced, MalformedCheckpoint.
+    """
     if not isinstance(source, str | os.PathLike):
-        # The caller chose the order of the list.
+        # A list keeps the order of the caller.
         paths = tuple(dict.fromkeys(os.fspath(path) for path in source))
         if not paths:
-            raise UsageError("no file is named; name a directory or at least one file")
+            raise UsageError("the list of files is empty; give a directory or at least one file")
         return Weights("", paths)
     path = os.fspath(source)
     if is_directory(path):
@@ -68,17 +71,17 @@ def locate(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) ->
 
 
 def natural(name: str) -> tuple[list[str | int], str]:
-    """The key by which `model-2` comes before `model-10`, as vLLM sorts; equal numbers by how they are written."""
+    """Return the sort key of vLLM: `model-2` comes before `model-10`. Equal numbers are sorted as text."""
     parts = re.split("([0-9]+)", name)
-    return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
 
 
 def is_directory(path: str) -> bool:
-    """Raises NotFound, NotReadable, LocalIOError."""
+    """Return whether `path` is a directory. Raises NotFound, NotReadable, LocalIOError."""
     try:
         return stat.S_ISDIR(os.stat(path).st_mode)
     except OSError as error:
-        raise from_os_error(error, doing="look at the kind", path=path) from error
+        raise from_os_error(error, doing="read the file type", path=path) from error
 
 
 def is_weight(name: str) -> bool:
@@ -86,7 +89,7 @@ def is_weight(name: str) -> bool:
 
 
 def visible_names(directory: str) -> list[str]:
-    """Without hidden ones: `._model.safetensors` is a leftover of a Mac. Raises as `is_directory` does."""
+    """List a directory without hidden names (macOS leaves `._model.safetensors`). Raises the errors of `is_directory`."""
     try:
         return [name for name in os.listdir(directory) if not name.startswith(".")]
     except OSError as error:
@@ -94,40 +97,44 @@ def visible_names(directory: str) -> list[str]:
 
 
 def in_directory(directory: str) -> Weights:
-    """The safetensors that an engine takes from it. Raises as `locate` does."""
-    names = without_variants(filter(_counts, visible_names(directory)), EXTENSION)
+    """Return the safetensors that an engine takes from the directory. Raises the errors of `locate`."""
+    names = without_variants(filter(_is_relevant, visible_names(directory)), EXTENSION)
     files = {name for name in names if name.endswith(EXTENSION)}
     if index := _index(names - files, files, directory):
         return _indexed(directory, index, files)
-    found = _preferred(files)
-    if not found:
-        raise _nothing_in(directory)
-    refuse_missing_parts(found, directory)
-    return Weights(directory, tuple(os.path.join(directory, name) for name in sorted(found, key=natural)))
+    chosen = _without_consolidated(files) or files
+    if not chosen:
+        raise _no_weights(directory)
+    refuse_missing_parts(chosen, directory)
+    return Weights(directory, tuple(os.path.join(directory, name) for name in sorted(chosen, key=natural)))
 
 
 def behind_index(path: str) -> Weights:
-    """The files that an index names, of safetensors or another format. Raises NotFound for the first that is not there, and
-    as `locate` does."""
+    """Return the files that an index names, of safetensors or another format.
+
+    Raises NotFound for the first missing file, and the errors of `locate`.
+    """
     index = read_weight_map(path)
     directory = os.path.dirname(path)
     paths = tuple(os.path.join(directory, file) for file in sorted(set(index.files.values()), key=natural))
     for file in paths:
         if not os.path.exists(file):
-            raise NotFound(f"there is no {file}{dangling(file)}, which {path} names; fetch it", path=file)
+            raise NotFound(f"{file} is missing{dangling(file)}; {path} names it; fetch the model again", path=file)
     return Weights(directory, paths, index)
 
 
 def refuse_missing_parts(names: Iterable[str], directory: str) -> None:
-    """Where no index says what belongs to it, a part's own name says how many there are: `model-00001-of-00004`."""
+    """Raise NotFound if a part is missing that the name of another part announces: `model-00001-of-00004`."""
     if (missing := next(missing_parts(names), None)) is not None:
         path = os.path.join(directory, missing)
-        raise NotFound(f"there is no {path}, which the names of the files beside it announce; fetch it", path=path)
+        raise NotFound(f"{path} is missing; the names of the other parts announce it; fetch the model again", path=path)
 
 
 def refuse_incomplete(root: str, files: Iterable[str]) -> None:
-    """Of `files` below `root`: every set that an index or the name of a part announces must be whole. Raises NotFound, and what
-    reading an index raises."""
+    """Check `files` below `root`: each set that an index or the name of a part announces must be complete.
+
+    Raises NotFound, and the errors of `read_weight_map`.
+    """
     groups: dict[str, list[str]] = {}
     for file in files:
         directory, name = os.path.split(file)
@@ -136,27 +143,27 @@ def refuse_incomplete(root: str, files: Iterable[str]) -> None:
         directory = os.path.join(root, below_root) if below_root else root
         for name in names:
             if is_index(name, "safetensors", "bin"):
-                _refuse_half(os.path.join(directory, name), alone=not any(map(is_weight, names)))
+                _check_set(os.path.join(directory, name), alone=not any(map(is_weight, names)))
         refuse_missing_parts(names, directory)
 
 
-def _refuse_half(index: str, *, alone: bool) -> None:
-    """An index none of whose shards is there, beside other weights, is about another format of the model."""
+def _check_set(index: str, *, alone: bool) -> None:
+    """Check the shards of an index. If none exists but other weights do, the index is about another format of the model."""
     directory = os.path.dirname(index)
     if alone or any(os.path.exists(os.path.join(directory, file)) for file in _files_of(index)):
         behind_index(index)
 
 
-def _counts(name: str) -> bool:
+def _is_relevant(name: str) -> bool:
     return name.endswith(EXTENSION) or is_index(name, "safetensors")
 
 
 def _indexed(directory: str, name: str, files: set[str]) -> Weights:
-    """An index none of whose shards are there was left behind when they were merged: transformers takes the merged file."""
+    """Return the files of the index, or the merged file if no shard exists: transformers does the same."""
     path = os.path.join(directory, name)
     merged = whole_file(name)
     if merged in files and not any(os.path.exists(os.path.join(directory, file)) for file in _files_of(path)):
-        warning = f"{path} names shards of which none is there; {merged} beside it is read instead"
+        warning = f"no shard that {path} names exists; {merged} is read instead"
         return Weights(directory, (os.path.join(directory, merged),), warnings=(warning,))
     return behind_index(path)
 
@@ -166,26 +173,22 @@ def _files_of(index: str) -> set[str]:
 
 
 def _index(indexes: set[str], files: set[str], directory: str) -> str | None:
-    """Engines know one name; others (`diffusion_pytorch_model`, variants) count where there is just one."""
+    """Return the index to use. An index of another name (`diffusion_pytorch_model`, variants) is used if it is the only one."""
     if _MAIN_INDEX in indexes:
         return _MAIN_INDEX
-    found = indexes
-    if not all(name.startswith(_CONSOLIDATED) for name in files):
-        found = {name for name in found if not name.startswith(_CONSOLIDATED)}
-    if len(found) > 1:
-        listed = ", ".join(shown(name) for name in sorted(found))
+    candidates = _without_consolidated(indexes) if _without_consolidated(files) else indexes
+    if len(candidates) > 1:
+        listed = ", ".join(shown(name) for name in sorted(candidates))
         raise UsageError(f"{directory} has several indexes and no {_MAIN_INDEX}; name the one to read: {listed}")
-    return next(iter(found), None)
+    return next(iter(candidates), None)
 
 
-def _preferred(names: Iterable[str]) -> set[str]:
-    """Without Mistral's own, if there are any others."""
-    found = set(names)
-    return {name for name in found if not name.startswith(_CONSOLIDATED)} or found
+def _without_consolidated(names: Iterable[str]) -> set[str]:
+    return {name for name in names if not name.startswith(_CONSOLIDATED)}
 
 
-def _nothing_in(directory: str) -> NotFound:
-    inside = [os.path.relpath(place, directory) for place in below(directory) if any(map(_counts, visible_names(place)))]
-    listed = ", ".join(shown(place) for place in inside[:8])
-    hint = f"name one of its subdirectories that have some: {listed}" if inside else "subdirectories have none either"
-    return NotFound(f"no {EXTENSION} file is in {directory}; {hint}", path=directory)
+def _no_weights(directory: str) -> NotFound:
+    inside = [os.path.relpath(each, directory) for each in below(directory) if any(map(_is_relevant, visible_names(each)))]
+    listed = ", ".join(shown(path) for path in inside[:8])
+    hint = f"name a subdirectory that has some: {listed}" if inside else "its subdirectories have none either"
+    return NotFound(f"{directory} has no {EXTENSION} files; {hint}", path=directory)

@@ -1,9 +1,8 @@
-"""Which files of one directory belong together, by their names alone. Pure.
+"""Group the files of one directory by their names. Pure functions.
 
 A set is one file (`model.safetensors`) or its parts (`model-00001-of-00002.safetensors`). A variant is the same weights in
 another precision: `model.fp16.safetensors`, `model.fp16-00001-of-00002.safetensors`, `model-00001-of-00002.fp16.safetensors`,
-with `model.safetensors.index.fp16.json` (transformers, diffusers). Who asks for none gets the weights without a variant, if
-there are any.
+with `model.safetensors.index.fp16.json` (transformers, diffusers). By default the plain weights are chosen, if they exist.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 _VARIANT = r"(?:(?:fp|bf|f|nf|int|uint|i|u)[0-9]{1,2}[a-z0-9_]*|[0-9]bit|(?:non?_)?ema(?:only)?)"
-"""Precisions, and the averaged weights of diffusion models. `model.visual.safetensors` is a part of a model, no variant."""
+"""Precisions, and the averaged weights of diffusion models. `model.visual.safetensors` is a part of a model, not a variant."""
 
 _PART = re.compile(r"(?P<stem>.+)-(?P<number>[0-9]{1,6})-of-(?P<count>[0-9]{1,6})(?P<rest>(?:\.[A-Za-z0-9_]+){1,2})", re.DOTALL)
 
@@ -26,7 +25,7 @@ _FILE = re.compile(rf"(?P<stem>.+?)(?:\.(?P<variant>{_VARIANT}))?", re.DOTALL)
 
 
 class Part(NamedTuple):
-    """`number` of `total` files that belong together; `{stem}-{number}-of-{total}{rest}` is its name, in digits so wide."""
+    """Part `number` of a set of `total` files, named `{stem}-{number}-of-{total}{rest}`. Numbers keep their leading zeros."""
 
     stem: str
     number: str
@@ -43,13 +42,13 @@ def part_in(name: str) -> Part | None:
 
 
 def is_index(name: str, *formats: str) -> bool:
-    """Whether it maps tensors to files of one of `formats` (`safetensors`, `bin`), a variant's included."""
+    """Return whether the name is that of an index of one of `formats` (`safetensors`, `bin`), with or without a variant."""
     match = _INDEX.fullmatch(name)
     return match is not None and match["format"] in formats
 
 
 def missing_parts(names: Iterable[str]) -> Iterator[str]:
-    """What the names of parts announce and is not among them: the first of each set. Some count from zero."""
+    """Yield the first missing part of each set that the names announce. Sets count from 1, or from 0 if a part 0 exists."""
     present = set(names)
     sets: dict[Part, set[int]] = defaultdict(set)
     for name in present:
@@ -57,13 +56,13 @@ def missing_parts(names: Iterable[str]) -> Iterator[str]:
             sets[part._replace(number="0" * len(part.number))].add(int(part.number))
     for part, numbers in sorted(sets.items()):
         first = 0 if 0 in numbers else 1
-        wanted = range(first, first + int(part.total))
-        if lacking := next((number for number in wanted if number not in numbers), None):
-            yield part.sibling(lacking)
+        expected = range(first, first + int(part.total))
+        if missing := next((number for number in expected if number not in numbers), None):
+            yield part.sibling(missing)
 
 
 def siblings(name: str) -> tuple[str, ...]:
-    """All parts of the set whose first part is called `name`; just `name` for any other file."""
+    """Return all parts of the set whose first part is `name`, or only `name` for any other file."""
     part = part_in(name)
     if part is None or int(part.number) != 1 or int(part.total) < 1:
         return (name,)
@@ -71,14 +70,14 @@ def siblings(name: str) -> tuple[str, ...]:
 
 
 def without_variants(names: Iterable[str], extension: str) -> set[str]:
-    """Shards and indexes, without the variants of what is there without one."""
-    found = {name: _label(name, extension) for name in names}
-    plain = {stem for stem, variant in found.values() if not variant}
-    return {name for name, (stem, variant) in found.items() if not variant or stem not in plain}
+    """Return the shards and indexes without each variant whose plain file exists."""
+    labels = {name: _label(name, extension) for name in names}
+    plain = {stem for stem, variant in labels.values() if not variant}
+    return {name for name, (stem, variant) in labels.items() if not variant or stem not in plain}
 
 
 def whole_file(index: str) -> str:
-    """The one file that holds what the shards of an index hold: `model.safetensors`."""
+    """Return the name of the single file with all tensors of an index: `model.safetensors`."""
     match = _INDEX.fullmatch(index)
     if match is None:
         return index
@@ -87,7 +86,7 @@ def whole_file(index: str) -> str:
 
 
 def _label(name: str, extension: str) -> tuple[str, str]:
-    """Stem and variant."""
+    """Return the stem and the variant of a name."""
     if match := _INDEX.fullmatch(name):
         return match["stem"], match["variant"] or match["before"] or ""
     if part := part_in(name):

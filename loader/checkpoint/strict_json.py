@@ -1,9 +1,8 @@
-"""JSON as serde_json reads it for the safetensors package, so that both see the same document, or none.
+"""Parse JSON as serde_json does for the safetensors package. Both readers then see the same document, or both refuse it.
 
-Python's parser is more generous: it takes NaN, a duplicate key (the last one wins), half a surrogate pair, numbers
-beyond a double, `-0` as an integer, and nesting up to whatever the stack holds. Each is a way to show two readers two
-documents, or to crash one of them. What serde_json is generous in (duplicate keys where it ignores or maps them) is
-refused all the same.
+Python's parser accepts more: NaN, duplicate keys (the last one wins), half a surrogate pair, numbers beyond a double, `-0` as
+an integer, and nesting up to the limit of the stack. Each lets two readers see two documents, or crashes one of them. Duplicate
+keys are refused even where serde_json accepts them.
 """
 
 from __future__ import annotations
@@ -15,16 +14,16 @@ from typing import Any, NoReturn
 from loader.errors import shown
 
 MAX_DEPTH = 127
-"""What serde_json's recursion limit of 128 lets through, the outermost object included."""
+"""Levels that serde_json's recursion limit of 128 allows, the outermost object included."""
 
 
 def parse(data: bytes) -> Any:
-    """Raises ValueError with a text that says what is wrong and where."""
+    """Return the parsed document. Raises ValueError with the problem and its position."""
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8: {error.reason} at byte {error.start}") from None
-    # A hook costs a Python call a number: taken only where a negative zero may be. Tensors' names often hold "-0" too.
+    # The hook of _CAREFUL costs a Python call per number, so it is used only if the text may contain a negative zero.
     decoder = _CAREFUL if "-0" in text else _PLAIN
     try:
         document = decoder.decode(text)
@@ -38,9 +37,9 @@ def parse(data: bytes) -> Any:
 
 
 def refuse_excess(value: object, depth: int) -> None:
-    """Raises ValueError if `value`, inside `depth` other levels, is nested too deep or holds a number beyond a double.
+    """Raise ValueError if `value`, at level `depth`, is nested too deep or contains a number beyond a double.
 
-    For the parts of a document that nothing else looks at; what is looked at has neither.
+    For the parts of a document that no other code checks.
     """
     pending = [(value, depth)]
     while pending:
@@ -64,8 +63,8 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     document = dict(pairs)
     if len(document) != len(pairs):
         seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {shown(twice)} is there twice")
+        duplicate = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"duplicate key {shown(duplicate)}")
     return document
 
 

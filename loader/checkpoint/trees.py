@@ -1,4 +1,4 @@
-"""The directories of a tree: a Hub cache, a pipeline's components, one subdirectory for each quantization. Bounded."""
+"""Walk a tree of directories: a Hub cache, the components of a pipeline, a subdirectory for each quantization. Bounded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from loader.errors import from_os_error, shown
 
 _DEEPEST = 8
 _MOST = 10_000
-"""Directories. A Hub cache with hundreds of models has a few thousand."""
+"""Directories of a tree. A Hub cache with hundreds of models has a few thousand."""
 
 _REPOSITORY = ("models--", "datasets--", "spaces--")
 _SNAPSHOTS = "snapshots"
@@ -18,47 +18,47 @@ _LONGEST_REF = 1024
 
 
 def snapshot_of(directory: str) -> str:
-    """The one snapshot to read where `directory` is a repository of a Hub cache; else `directory` itself.
+    """Return the snapshot to read if `directory` is a repository of a Hub cache, else `directory` itself.
 
-    Raises UsageError where several snapshots are there and no `refs/main` chooses, and what listing raises.
+    Raises UsageError if there are several snapshots and no `refs/main`, and NotReadable, LocalIOError.
     """
     if not _is_repository(directory):
         return directory
-    found = _snapshots(directory)
-    if len(found) > 1 and (main := _ref(directory, "main")) in found:
+    snapshots = _snapshots(directory)
+    if len(snapshots) > 1 and (main := _ref(directory, "main")) in snapshots:
         return os.path.join(directory, _SNAPSHOTS, main)
-    if len(found) == 1:
-        return os.path.join(directory, _SNAPSHOTS, found[0])
-    if found:
-        listed = ", ".join(map(shown, found[:8]))
-        raise UsageError(f"{directory} has {len(found)} snapshots; name one: {listed}")
+    if len(snapshots) == 1:
+        return os.path.join(directory, _SNAPSHOTS, snapshots[0])
+    if snapshots:
+        listed = ", ".join(map(shown, snapshots[:8]))
+        raise UsageError(f"{directory} has {len(snapshots)} snapshots; name one: {listed}")
     return directory
 
 
 def below(root: str) -> Iterator[str]:
-    """The directories below `root`, breadth first, each once.
+    """Yield each directory below `root` once, breadth first.
 
-    Hidden ones (`.fetcher`, `.cache`, staging) are skipped. Of a repository of a Hub cache these are the snapshots that its
-    refs name, or all of them where none is named. A link to a directory is followed where it stays within `root`.
+    Hidden directories (`.fetcher`, `.cache`, staging) are skipped. A repository of a Hub cache yields the snapshots that its
+    refs name, or all snapshots if there are no refs. Links to directories are followed if they stay within `root`.
 
     Raises UsageError for a tree that is too large, NotReadable, LocalIOError.
     """
     real = os.path.realpath(root)
     seen, level = {real}, [root]
     for _ in range(_DEEPEST):
-        following = []
+        next_level = []
         for directory in level:
-            for place in _children(directory):
-                target = os.path.realpath(place)
+            for child in _children(directory):
+                target = os.path.realpath(child)
                 if target not in seen and _within(target, real):
                     seen.add(target)
-                    following.append(place)
+                    next_level.append(child)
                 if len(seen) > _MOST:
-                    raise UsageError(f"{root} has more than {_MOST} directories; name one further in")
-        yield from following
-        level = following
+                    raise UsageError(f"{root} has more than {_MOST} directories; name a subdirectory")
+        yield from next_level
+        level = next_level
     if any(_children(directory) for directory in level):
-        raise UsageError(f"{root} has directories more than {_DEEPEST} levels deep; name one further in")
+        raise UsageError(f"{root} has directories more than {_DEEPEST} levels deep; name a subdirectory")
 
 
 def _children(directory: str) -> list[str]:
@@ -68,17 +68,17 @@ def _children(directory: str) -> list[str]:
 
 
 def _is_repository(directory: str) -> bool:
-    """By its name or its parts; a Hub cache may be mounted under any name."""
+    """Recognize a repository by its name or by its subdirectories: a Hub cache may be mounted under any name."""
     named = os.path.basename(os.path.abspath(directory)).startswith(_REPOSITORY)
     snapshots = os.path.isdir(os.path.join(directory, _SNAPSHOTS))
     return snapshots and (named or os.path.isdir(os.path.join(directory, "blobs")))
 
 
 def _current(repository: str) -> list[str]:
-    found = _snapshots(repository)
+    snapshots = _snapshots(repository)
     refs = os.path.join(repository, "refs")
     named = {_ref(repository, name) for name in _files_below(refs)}
-    return [name for name in found if name in named] or found
+    return [name for name in snapshots if name in named] or snapshots
 
 
 def _snapshots(repository: str) -> list[str]:
@@ -86,7 +86,7 @@ def _snapshots(repository: str) -> list[str]:
 
 
 def _ref(repository: str, name: str) -> str:
-    """The revision that it names; nothing where it can't be read, as the snapshots themselves are there."""
+    """Return the revision that the ref names, or "" if it cannot be read: refs only choose among snapshots."""
     try:
         with open(os.path.join(repository, "refs", name), encoding="utf-8") as file:
             return file.read(_LONGEST_REF).strip()
@@ -95,7 +95,7 @@ def _ref(repository: str, name: str) -> str:
 
 
 def _files_below(refs: str) -> Iterator[str]:
-    """`main`, and `pr/1`."""
+    """Yield the names of refs, such as `main` and `pr/1`."""
     for directory, _, names in os.walk(refs):
         for name in names:
             yield os.path.relpath(os.path.join(directory, name), refs)

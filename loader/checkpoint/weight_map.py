@@ -1,4 +1,4 @@
-"""`model.safetensors.index.json`: which tensor is in which file, and so which files are the checkpoint."""
+"""Read `model.safetensors.index.json`, which maps tensors to files and so names the files of the checkpoint."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from loader.errors import MalformedCheckpoint, shown
 SUFFIX = ".safetensors.index.json"
 
 MAX_INDEX = MAX_HEADER
-"""Bytes. An index names the tensors that the headers name; that of DeepSeek-V3, with 91,000, has 9 MB."""
+"""Bytes. An index names the same tensors as the headers. The index of DeepSeek-V3 names 91,000 tensors in 9 MB."""
 
 _MAX_PATH = 2048
-"""Bytes: as the fetcher takes, within Linux's PATH_MAX of 4,096."""
+"""Bytes. The same limit as in the fetcher, within Linux's PATH_MAX of 4,096."""
 
 
 @dataclass(frozen=True, slots=True)
 class WeightMap:
-    """`files` has, for each tensor's name, the path of its file below the directory of `path`."""
+    """The index at `path`; `files` maps the name of a tensor to the path of its file, relative to the index's directory."""
 
     path: str
     files: Mapping[str, str]
 
 
 def read_weight_map(path: str) -> WeightMap:
-    """Raises NotFound, NotReadable, LocalIOError, FileReplaced, MalformedCheckpoint.
+    """Read an index. Raises NotFound, NotReadable, LocalIOError, FileReplaced, MalformedCheckpoint.
 
-    `metadata.total_size` is not compared: converters count shared tensors twice or in another dtype, and engines ignore it.
+    `metadata.total_size` is not checked: converters count shared tensors twice or in another dtype, and engines ignore it.
     """
     content = _content(path)
     if problem := misplaced(content):
@@ -46,14 +46,14 @@ def read_weight_map(path: str) -> WeightMap:
         raise MalformedCheckpoint(str(error), path=path) from None
     files = document.get("weight_map") if isinstance(document, dict) else None
     if not isinstance(files, dict) or not files:
-        raise MalformedCheckpoint("it is no JSON object that maps tensors to files", path=path, field="weight_map")
-    sound: set[str] = set()
+        raise MalformedCheckpoint("not a JSON object that maps tensors to files", path=path, field="weight_map")
+    checked: set[str] = set()
     for name, file in files.items():
-        if type(file) is str and file in sound:
+        if type(file) is str and file in checked:
             continue
         if problem := _problem(file):
-            raise MalformedCheckpoint(f"{shown(file)}, {problem}", path=path, field=f"weight_map[{shown(name)}]")
-        sound.add(file)
+            raise MalformedCheckpoint(f"{shown(file)} is {problem}", path=path, field=f"weight_map[{shown(name)}]")
+        checked.add(file)
     return WeightMap(path, MappingProxyType(files))
 
 
@@ -62,7 +62,7 @@ def _content(path: str) -> bytes:
     try:
         identity = FileIdentity.of(descriptor)
         if identity.size > MAX_INDEX:
-            raise MalformedCheckpoint(f"{identity.size} bytes, more than the {MAX_INDEX} an index may have", path=path)
+            raise MalformedCheckpoint(f"{identity.size} bytes exceed the limit of {MAX_INDEX} for an index", path=path)
         content = read_bytes(descriptor, identity.size, 0, path=path)
         identity.check(descriptor, path=path)
     finally:
@@ -71,10 +71,12 @@ def _content(path: str) -> bytes:
 
 
 def _problem(file: Any) -> str | None:
-    """Names may not leave the directory. Where a link in it leads is its owner's business: a Hub cache's snapshot is
-    nothing but links to `../../blobs`."""
+    """Return the problem of a file name, or None. Names must stay within the directory.
+
+    Links inside the directory may lead anywhere: a snapshot of a Hub cache consists of links to `../../blobs`.
+    """
     if not isinstance(file, str):
-        return "which is no file's name"
+        return "not a file name"
     if file.startswith("/"):
         return "an absolute path"
     if any(part in ("", ".", "..") for part in file.split("/")):
@@ -82,5 +84,5 @@ def _problem(file: Any) -> str | None:
     if any(unicodedata.category(character) == "Cc" for character in file):
         return "a path with control characters"
     if len(file.encode()) > _MAX_PATH:
-        return "a path too long for a filesystem"
+        return "a path longer than filesystems allow"
     return None

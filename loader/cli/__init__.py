@@ -1,4 +1,4 @@
-"""The `loader` command: words and exit codes around what keeps weights where an engine finds them fast."""
+"""The `loader` command: options, results and exit codes around the loader's library."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code (sysexits, see `fetcher.errors` and `loader.errors`)."""
+    """Run one command and return its exit code (sysexits, see `fetcher.errors` and `loader.errors`)."""
     from loader.cli.running import run
 
     return run(argv)

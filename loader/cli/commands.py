@@ -1,4 +1,4 @@
-"""What `warm`, `status` and `evict` do, between parsed options and a result on stdout."""
+"""`loader warm`, `status` and `drop`: from parsed options to a result on stdout."""
 
 from __future__ import annotations
 
@@ -24,19 +24,22 @@ from loader.residency.windows import share as part_of
 from loader.residency.windows import width_for, windows
 
 
-def warmed(paths: Sequence[str], found: Mapping[str, Any], on_event: Subscriber) -> dict[str, Any]:
-    """The result's fields. Raises TooLarge before the first byte, and what `warming.warm` does."""
-    rank, ranks = found.get("rank", 0), found.get("world_size", 1)
+def warmed(paths: Sequence[str], settings: Mapping[str, Any], on_event: Subscriber) -> dict[str, Any]:
+    """Warm the files and return the fields of the result.
+
+    Raises UsageError, TooLarge before the first read, and the errors of `warming.warm`.
+    """
+    rank, ranks = settings.get("rank", 0), settings.get("world_size", 1)
     if rank >= ranks:
-        raise UsageError(f"--rank {rank} is none of --world-size {ranks}: ranks count from 0")
-    chosen = model_files(paths)
-    plan = tuple(windows([member.size for member in chosen], width=width_for(total(chosen), ranks)))
+        raise UsageError(f"--rank {rank} must be less than --world-size {ranks}: ranks count from 0")
+    files = model_files(paths)
+    plan = tuple(windows([file.size for file in files], width=width_for(total(files), ranks)))
     fits = plan
-    if not together(look(chosen, closely=False)).complete:
-        # All ranks' parts are compared, since they share the machine.
-        fits = what_fits(plan, memory_left().pages, partial=found.get("partial", False))
-    threads = found.get("threads") or threads_for(_main(chosen).path)
-    result = warm(chosen, part_of(fits, rank=rank, ranks=ranks), threads=threads, on_event=on_event)
+    if not together(look(files, closely=False)).complete:
+        # The parts of all ranks must fit, since the ranks share the memory of the machine.
+        fits = what_fits(plan, memory_left().pages, partial=settings.get("partial", False))
+    threads = settings.get("threads") or threads_for(_main(files).path)
+    result = warm(files, part_of(fits, rank=rank, ranks=ranks), threads=threads, on_event=on_event)
     return {
         "paths": list(paths),
         "files": result.files,
@@ -60,33 +63,38 @@ def print_warmed(fields: Mapping[str, Any], *, as_json: bool) -> None:
     what = f"{counted(fields['files'], 'file')}, {size(fields['bytes'])}"
     if fields["world_size"] > 1:
         what += f" (part {fields['rank']} of {fields['world_size']})"
-    how = "nothing had to be read"
+    how = "no reads needed"
     if fields["bytes_read"]:
         speed = f"{duration(fields['seconds'])}{rate(fields['bytes_read'], fields['seconds'])}"
         how = f"{size(fields['bytes_read'])} read in {speed}, by {' and '.join(fields['read_by'])}"
-    cold = f"; {size(fields['bytes_left_out'])} left cold, as they do not fit" if fields["bytes_left_out"] else ""
-    now = f"{_shown(fields['after'])} in memory (was {_shown(fields['before'])}; told by {fields['after']['method']})"
+    cold = f"; {size(fields['bytes_left_out'])} not warmed: memory has no room" if fields["bytes_left_out"] else ""
+    now = f"{_shown(fields['after'])} in memory (was {_shown(fields['before'])}; method: {fields['after']['method']})"
     print_result(f"{what}: {now}; {how}{cold}")
 
 
 def status(paths: Sequence[str]) -> dict[str, Any]:
-    """Everything that is known, file by file."""
-    chosen = model_files(paths)
-    seen = look(chosen, closely=True)
-    whole = together(seen)
-    place = filesystem_of(Path(_main(chosen).path))
+    """Return the fields of the result: residency of each file, filesystem, best strategy, memory left."""
+    files = model_files(paths)
+    residencies = look(files, closely=True)
+    whole = together(residencies)
+    filesystem = filesystem_of(Path(_main(files).path))
     left = memory_left().pages
-    strategy, reason = choose_strategy(place.kind, whole, lambda: left, whole.total)
-    read_ahead = read_ahead_kib(place.device)
+    strategy, reason = choose_strategy(filesystem.kind, whole, lambda: left, whole.total)
+    read_ahead = read_ahead_kib(filesystem.device)
     return {
         "paths": list(paths),
         **_residency(whole),
-        "files": [{"path": member.path, **_residency(told)} for member, told in zip(chosen, seen, strict=True)],
-        "filesystem": {"kind": place.kind, "mounted_at": place.point, "source": place.source, "network": place.network},
+        "files": [{"path": file.path, **_residency(residency)} for file, residency in zip(files, residencies, strict=True)],
+        "filesystem": {
+            "kind": filesystem.kind,
+            "mounted_at": filesystem.point,
+            "source": filesystem.source,
+            "network": filesystem.network,
+        },
         "strategy": strategy,
         "strategy_reason": reason,
         "read_ahead_kib": read_ahead,
-        "read_ahead_advice": read_ahead_advice(place, read_ahead),
+        "read_ahead_advice": read_ahead_advice(filesystem, read_ahead),
         "memory_left": left.bytes,
         "memory_left_reason": left.reason,
     }
@@ -98,28 +106,28 @@ def print_status(fields: Mapping[str, Any], *, as_json: bool) -> None:
         return
     for entry in fields["files"]:
         print_result(f"{_shown(entry):>7} of {size(entry['bytes']):>10}  {entry['method']:9}  {entry['path']}")
-    place = fields["filesystem"]
-    print_result(f"total       {_shown(fields)} of {size(fields['bytes'])} in memory, told by {fields['method']}")
-    print_result(f"filesystem  {place['kind']} at {place['mounted_at']} ({place['source']})")
+    mount = fields["filesystem"]
+    print_result(f"total       {_shown(fields)} of {size(fields['bytes'])} in memory; method: {fields['method']}")
+    print_result(f"filesystem  {mount['kind']} at {mount['mounted_at']} ({mount['source']})")
     print_result(f"strategy    {fields['strategy']}: {fields['strategy_reason']}")
     if fields["read_ahead_kib"] is not None:
         print_result(f"read-ahead  {fields['read_ahead_advice'] or str(fields['read_ahead_kib']) + ' KiB'}")
-    print_result(f"room        {size(fields['memory_left'])} ({fields['memory_left_reason']})")
+    print_result(f"memory      {size(fields['memory_left'])} free ({fields['memory_left_reason']})")
 
 
 def dropped(paths: Sequence[str]) -> dict[str, Any]:
-    """What went, and of what stayed, why."""
-    chosen = present(paths)
-    before = look(chosen, closely=False)
-    after = [_evict(member) for member in chosen]
+    """Drop the files and return the fields of the result: residency before and after, and why files stayed."""
+    files = present(paths)
+    before = look(files, closely=False)
+    after = [_drop(file) for file in files]
     stayed = [
-        {"path": member.path, **_residency(told), "why": _why(member, told)}
-        for member, told in zip(chosen, after, strict=True)
-        if told.resident != 0
+        {"path": file.path, **_residency(residency), "why": _why(file, residency)}
+        for file, residency in zip(files, after, strict=True)
+        if residency.resident != 0
     ]
     return {
         "paths": list(paths),
-        "files": len(chosen),
+        "files": len(files),
         "before": _residency(together(before)),
         "after": _residency(together(after)),
         "stayed": stayed,
@@ -131,34 +139,40 @@ def print_dropped(fields: Mapping[str, Any], *, as_json: bool) -> None:
         print_result(json.dumps(fields))
         return
     for entry in fields["stayed"]:
-        print_result(f"stayed: {_shown(entry)} of {entry['path']}: {entry['why']}")
+        print_result(f"{entry['path']}: {_shown(entry)} stayed: {entry['why']}")
     now = f"{_shown(fields['after'])} of {size(fields['after']['bytes'])} in memory (was {_shown(fields['before'])})"
-    print_result(f"{counted(fields['files'], 'file')}: {now}; told by {fields['after']['method']}")
+    print_result(f"{counted(fields['files'], 'file')}: {now}; method: {fields['after']['method']}")
 
 
-def _evict(member: ModelFile) -> Residency:
-    with member.opened() as descriptor:
+def _drop(file: ModelFile) -> Residency:
+    with file.opened() as descriptor:
         return evict(descriptor)
 
 
-def _why(member: ModelFile, told: Residency) -> str:
-    if told.method == "memory":
+def _why(file: ModelFile, residency: Residency) -> str:
+    if residency.method == "memory":
         return "its filesystem is memory; remove the file to free it"
-    if told.resident is None:
-        return "what stayed can't be told here"
-    if found := holders(member):
-        return ", ".join(map(str, found))
-    if told.method == "sampled":
-        return "an estimate, and looking brought some of it in"
-    return "nobody seen from here maps it; a process of another container may, or it is being read"
+    if residency.resident is None:
+        return "residency cannot be measured on this system"
+    if processes := holders(file):
+        return ", ".join(map(str, processes))
+    if residency.method == "sampled":
+        return "this is an estimate, and sampling read some pages"
+    return "no process visible here maps it; a process in another container may map or read it"
 
 
-def _main(chosen: Sequence[ModelFile]) -> ModelFile:
-    return next((member for member in chosen if member.shard), chosen[0])
+def _main(files: Sequence[ModelFile]) -> ModelFile:
+    """The first shard, or the first file if no file is a shard."""
+    return next((file for file in files if file.shard), files[0])
 
 
-def _residency(told: Residency) -> dict[str, Any]:
-    return {"bytes": told.total, "resident": told.resident, "fraction": told.fraction, "method": told.method}
+def _residency(residency: Residency) -> dict[str, Any]:
+    return {
+        "bytes": residency.total,
+        "resident": residency.resident,
+        "fraction": residency.fraction,
+        "method": residency.method,
+    }
 
 
 def _shown(fields: Mapping[str, Any]) -> str:

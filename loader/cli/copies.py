@@ -1,5 +1,7 @@
-"""`loader copy`, between parsed options and a result on stdout. Apart from the others, since it needs next to nothing of what
-they do: that is a quarter of its start."""
+"""`loader copy`: from parsed options to a result on stdout.
+
+A module of its own because the imports of the other commands, which it does not need, would take a quarter of its start.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,12 @@ from loader.cli.options import threads_for
 from loader.copying.copy import copy
 
 
-def copied(source: str, target: str, found: Mapping[str, Any], on_event: Subscriber) -> dict[str, Any]:
-    """The result's fields. Raises what `copying.copy` does."""
-    done = copy(Path(source), Path(target), threads=found.get("threads") or threads_for(source, busy=True), on_event=on_event)
-    on_event(Copied(str(done.path), done.files, done.bytes, done.seconds, done.cached, done.verified))
-    return asdict(done) | {"path": str(done.path), "source": source, "seconds": round(done.seconds, 3)}
+def copied(source: str, target: str, settings: Mapping[str, Any], on_event: Subscriber) -> dict[str, Any]:
+    """Copy the artifact and return the fields of the result. Raises the errors of `copying.copy`."""
+    threads = settings.get("threads") or threads_for(source, busy=True)
+    result = copy(Path(source), Path(target), threads=threads, on_event=on_event)
+    on_event(Copied(str(result.path), result.files, result.bytes, result.seconds, result.cached, result.verified))
+    return asdict(result) | {"path": str(result.path), "source": source, "seconds": round(result.seconds, 3)}
 
 
 def print_copied(fields: Mapping[str, Any], *, as_json: bool) -> None:

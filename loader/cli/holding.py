@@ -1,4 +1,4 @@
-"""`loader hold`: rounds of looking, and everybody who wants to know how they end."""
+"""`loader hold`: check the files at an interval, and publish the state after each check."""
 
 from __future__ import annotations
 
@@ -22,48 +22,51 @@ from loader.cli.options import threads_for
 from loader.residency.holding import Hold, State
 
 _INTERVAL = 10.0
-"""Seconds. DAMON took 3 % in the first minute: what an engine finds missing after ten seconds it reads in moments."""
+"""Seconds. DAMON took 3 % in the first minute. An engine reads what is lost in ten seconds within moments."""
 
 
-def hold(paths: Sequence[str], found: Mapping[str, Any], on_event: Subscriber) -> State:
-    """Until a signal comes, which is the ordinary end once all was in memory; before, it is raised as Interrupted."""
-    keeper = Hold(paths, threads=found.get("threads") or threads_for(paths[0]), on_event=on_event)
+def hold(paths: Sequence[str], settings: Mapping[str, Any], on_event: Subscriber) -> State:
+    """Hold the files until a signal comes, and return the last state.
+
+    A signal before everything was in memory once is raised as Interrupted.
+    """
+    keeper = Hold(paths, threads=settings.get("threads") or threads_for(paths[0]), on_event=on_event)
     announced = False
     with ExitStack() as stack:
         stack.callback(keeper.close)
-        publish = _publishers(found, stack, keeper, on_event)
+        publish = _publishers(settings, stack, keeper, on_event)
         try:
             while True:
                 state = keeper.check()
                 publish(state)
                 if state.ready and not announced:
                     announced = True
-                    print_result(f"ready: {size(state.total)} in memory, {size(state.locked)} of them locked")
-                time.sleep(keeper.pause(found.get("interval", _INTERVAL)))
+                    print_result(f"ready: {size(state.total)} in memory, {size(state.locked)} locked")
+                time.sleep(keeper.pause(settings.get("interval", _INTERVAL)))
         except Interrupted:
             if not announced:
                 raise
     return keeper.state
 
 
-def _publishers(found: Mapping[str, Any], stack: ExitStack, keeper: Hold, on_event: Subscriber) -> Callable[[State], None]:
-    """Whom to tell after each round. What a former process left says nothing any more, so it goes first."""
-    ready_file: Path | None = found.get("ready_file")
-    metrics_file: Path | None = found.get("metrics_file")
+def _publishers(settings: Mapping[str, Any], stack: ExitStack, keeper: Hold, on_event: Subscriber) -> Callable[[State], None]:
+    """Return the function that publishes the state after each check. Outdated files of an earlier process are removed first."""
+    ready_file: Path | None = settings.get("ready_file")
+    metrics_file: Path | None = settings.get("metrics_file")
     for path in filter(None, (ready_file, metrics_file)):
-        with storing("remove what an earlier hold left", str(path)):
+        with storing("remove the file of an earlier hold", str(path)):
             path.unlink(missing_ok=True)
-        stack.callback(_forget, path)
-    told = with_labels(lambda: hold_metrics(keeper.state), found)
-    if "metrics_port" in found:
-        site = Site(told, {"/ready": lambda: readiness(keeper.state)})
-        where = stack.enter_context(serving(found.get("metrics_address"), found["metrics_port"], site))
+        stack.callback(_remove, path)
+    metrics = with_labels(lambda: hold_metrics(keeper.state), settings)
+    if "metrics_port" in settings:
+        site = Site(metrics, {"/ready": lambda: readiness(keeper.state)})
+        where = stack.enter_context(serving(settings.get("metrics_address"), settings["metrics_port"], site))
         on_event(Listening(where, site.paths))
-    textfile = Textfile(metrics_file, told) if metrics_file is not None else None
+    textfile = Textfile(metrics_file, metrics) if metrics_file is not None else None
 
     def publish(state: State) -> None:
         if ready_file is not None:
-            _show_ready(ready_file, ready=state.ready)
+            _update(ready_file, ready=state.ready)
         if textfile is not None and (warning := textfile.write()) is not None:
             on_event(warning)
 
@@ -71,12 +74,15 @@ def _publishers(found: Mapping[str, Any], stack: ExitStack, keeper: Hold, on_eve
 
 
 def readiness(state: State) -> Answer:
-    """For a readiness probe."""
+    """Return the answer to a readiness probe: 200 when everything is in memory, else 503."""
     return Answer(200 if state.ready else 503, f"{share(state.resident, state.total)} of {size(state.total)} in memory")
 
 
-def _show_ready(path: Path, *, ready: bool) -> None:
-    """Raises StoreError: who waits for the file would wait for ever, or believe one that is no longer true."""
+def _update(path: Path, *, ready: bool) -> None:
+    """Create or remove the ready file.
+
+    Raises StoreError: without it a watcher of the file would wait for ever, or trust an outdated file.
+    """
     with storing("write the ready file", str(path)):
         if not ready:
             path.unlink(missing_ok=True)
@@ -84,6 +90,6 @@ def _show_ready(path: Path, *, ready: bool) -> None:
             write_whole(path, "ready\n")
 
 
-def _forget(path: Path) -> None:
+def _remove(path: Path) -> None:
     with suppress(OSError):
         path.unlink(missing_ok=True)

@@ -1,5 +1,4 @@
-"""`loader load`: every tensor read as an engine would have it and let go of again, which shows how long a start waits, and
-whether it would succeed."""
+"""`loader load`: read and release every tensor, as an engine would. Shows how long its start takes, and whether it succeeds."""
 
 from __future__ import annotations
 
@@ -17,13 +16,13 @@ from loader.tensors.weights import open_weights
 _SETTINGS = ("strategy", "threads", "window", "rank", "world_size")
 
 
-def loaded(path: str, found: Mapping[str, Any], on_event: Subscriber) -> dict[str, Any]:
-    """The result's fields. Raises what `loader.open` and `Weights.stream` do."""
+def loaded(path: str, settings: Mapping[str, Any], on_event: Subscriber) -> dict[str, Any]:
+    """Read the tensors and return the fields of the result. Raises the errors of `loader.open` and `Weights.stream`."""
     began = time.monotonic()
     weights = open_weights(
         path,
         on_warning=lambda message: on_event(Warned("Ambiguous", message)),
-        **{name: found[name] for name in _SETTINGS if name in found},
+        **{name: settings[name] for name in _SETTINGS if name in settings},
     )
     tensors = weights.checkpoint.tensors
     total = sum(tensors[name].size for name in weights.part)
@@ -47,8 +46,8 @@ def loaded(path: str, found: Mapping[str, Any], on_event: Subscriber) -> dict[st
         "fallbacks": dict(weights.fallbacks),
         "threads": weights.way.threads,
         "window": weights.way.window,
-        "rank": found.get("rank", 0),
-        "world_size": found.get("world_size", 1),
+        "rank": settings.get("rank", 0),
+        "world_size": settings.get("world_size", 1),
     }
 
 
@@ -60,6 +59,6 @@ def print_loaded(fields: Mapping[str, Any], *, as_json: bool) -> None:
     what = f"{counted(fields['tensors'], 'tensor')}, {size(fields['bytes'])}{part}"
     took = f"{duration(fields['seconds'])}{rate(fields['bytes'], fields['seconds'])}"
     first = duration(fields["first_tensor_seconds"])
-    print_result(f"{what} in {took}, the first after {first}; {fields['strategy']}: {fields['strategy_reason']}")
+    print_result(f"{what} in {took}, first tensor after {first}; {fields['strategy']}: {fields['strategy_reason']}")
     for path, reason in fields["fallbacks"].items():
-        print_result(f"{path}: {reason}, and read through the page cache instead")
+        print_result(f"{path}: {reason}; read through the page cache instead")

@@ -1,4 +1,4 @@
-"""Every option of `loader`, once."""
+"""The options of `loader`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LEAST_WINDOW = 16 * 1024 * 1024
 
 def _window(text: str) -> int:
     if (window := parse_size(text)) < LEAST_WINDOW:
-        raise ConfigurationError(f"{text} is too little to read ahead; give 16Mi or more")
+        raise ConfigurationError(f"{text} is too small; give 16Mi or more")
     return window
 
 
@@ -31,20 +31,20 @@ ENDING = tuple(option.of("loader") for option in common_options.ENDING)
 METRICS = tuple(option.of("loader") for option in common_options.METRICS)
 THREADS = _option(
     "threads",
-    "so many at once (default: one a processor up to 16; at least 4 to warm; 16 over a network)",
+    "number of threads (default: one per processor, at most 16; at least 4 for warm and hold; 16 on a network filesystem)",
     partial(parse_number, 1, MOST_THREADS),
     metavar="N",
 )
 RANKS = (
     _option(
         "rank",
-        "which part is ours, from 0; of the processes on this host",
+        "index of this process among those on this host, from 0",
         partial(parse_number, 0, MOST_RANKS - 1),
         metavar="R",
     ),
     _option(
         "world_size",
-        "how many parts there are, each for another process on this host",
+        "number of processes on this host that share the work; each takes one part (default 1)",
         partial(parse_number, 1, MOST_RANKS),
         metavar="W",
     ),
@@ -52,16 +52,19 @@ RANKS = (
 READING = (
     _option(
         "strategy",
-        "read through the page cache, past it, or map what is there (default: what suits filesystem, residency and memory)",
+        "read through the page cache (buffered), bypass it (direct), or map the files (mmap); "
+        "auto, the default, chooses by filesystem, residency and memory",
         choices=("auto", "buffered", "direct", "mmap"),
     ),
-    _option("window", "memory that is read ahead (default 512Mi)", _window, metavar="SIZE"),
+    _option("window", "memory for reading ahead, at least 16Mi (default 512Mi)", _window, metavar="SIZE"),
 )
-PARTIAL = _option("partial", "where memory can't hold everything, warm what fits, from the beginning", switch=True)
-READY_FILE = _option("ready_file", "a file that is there while everything is in memory", Path, metavar="FILE")
-INTERVAL = _option("interval", "look so often whether all is there still (default 10s)", parse_seconds, metavar="SECONDS")
+PARTIAL = _option("partial", "if memory cannot hold everything, warm as much as fits, from the beginning", switch=True)
+READY_FILE = _option("ready_file", "keep FILE in place while everything is in memory", Path, metavar="FILE")
+INTERVAL = _option(
+    "interval", "time between checks that everything is in memory (default 10s)", parse_seconds, metavar="SECONDS"
+)
 
 
 def threads_for(path: str, *, busy: bool = False) -> int:
-    """How many are worth having where `path` lies."""
+    """Return the default number of threads for the filesystem of `path`; `busy`: each thread keeps a processor busy."""
     return default_threads(network=os.path.exists(path) and filesystem_of(Path(path)).network, busy=busy)

@@ -1,4 +1,4 @@
-"""docs/loader.md, made from the options themselves: `python -m docs.generator` writes it."""
+"""The text of docs/loader.md, generated from the options. `python -m docs.generator` writes the file."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from loader.cli.parser import COMMANDS, POSITIONAL
 _INTRODUCTION = """\
 # `loader` on the command line
 
-A flag wins over its variable. [Loading](loading.md) explains the commands and which files a PATH stands for. [Exit
-codes](exit-codes.md) and [metrics](metrics.md) have pages of their own.
+A flag takes precedence over its environment variable. [Loading](loading.md) explains the commands, and which files a PATH
+selects. See also [exit codes](exit-codes.md) and [metrics](metrics.md).
 
 Results go to stdout. Everything else goes to stderr.
 
-This page is made from the code by `python -m docs.generator`. Do not edit it."""
+`python -m docs.generator` generates this page from the code. Do not edit it."""
 
 
 def reference() -> str:
-    """The whole page, in Markdown."""
+    """Return the whole page as Markdown."""
     lines = [_INTRODUCTION]
     for name, (help_text, options) in COMMANDS.items():
         lines += section(f"loader {name} {POSITIONAL[name]}", help_text, options)

@@ -1,4 +1,4 @@
-"""An artifact copied to RAM or a local disk: chunk by chunk against its manifest, visible by one rename.
+"""Copy an artifact to RAM or a local disk: each chunk is checked against the manifest, and one rename publishes the copy.
 
 Knows files and manifests. Knows nothing of tensors or of the page cache.
 """

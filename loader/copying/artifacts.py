@@ -1,4 +1,4 @@
-"""What a directory consists of, for copying it: by its manifest, which vouches for every chunk, else by its names alone."""
+"""List the files of a directory to copy: by its manifest, which has the digest of every chunk, else by name."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _ABOVE_A_SNAPSHOT = 3
 
 _LARGEST_CHUNK = 1 << 30
 UNVERIFIED_CHUNK = 16 * 1024 * 1024
-"""Bytes copied at a time where there is no manifest; with one, it says."""
+"""Bytes of a chunk without a manifest. A manifest has its own chunk size."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A file below the directory; `digests` has XXH3-128 of each `chunk_size` bytes, or nothing where nobody knows."""
+    """A file below the directory; `digests` has the XXH3-128 of each chunk of `chunk_size` bytes, or is empty if unknown."""
 
     path: str
     identity: FileIdentity
@@ -48,78 +48,86 @@ class Item:
 
 
 Names = tuple[Item, ...]
-"""The items that are names of one file."""
+"""The items that are names of the same file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
+    """The files of the directory `root`; `manifest` is None if there is none."""
+
     root: Path
     items: tuple[Item, ...]
     manifest: Manifest | None
 
     @property
     def contents(self) -> tuple[Names, ...]:
-        """The items by file. A Hub cache has one blob under many names: in `blobs`, and in each snapshot."""
-        found: dict[tuple[object, ...], list[Item]] = {}
+        """The items grouped by file. A Hub cache has one blob under many names: in `blobs`, and in each snapshot."""
+        files: dict[tuple[object, ...], list[Item]] = {}
         for item in self.items:
-            found.setdefault((item.identity, item.digests), []).append(item)
-        return tuple(map(tuple, found.values()))
+            files.setdefault((item.identity, item.digests), []).append(item)
+        return tuple(map(tuple, files.values()))
 
     @property
     def size(self) -> int:
-        """Bytes, of a file with several names once."""
+        """Bytes of all files. A file with several names counts once."""
         return sum(names[0].size for names in self.contents)
 
 
 def read_artifact(root: Path) -> Artifact:
-    """Raises UsageError, NotFound, NotReadable, LocalIOError, MalformedCheckpoint, and DigestMismatch for a file that does not
-    have the size that its manifest says."""
+    """List the files of the directory.
+
+    Raises UsageError, NotFound, NotReadable, LocalIOError, MalformedCheckpoint, and DigestMismatch if the size of a file
+    differs from the manifest.
+    """
     if not is_directory(str(root)):
-        raise UsageError(f"{root} is no directory; name the one that holds the artifact")
+        raise UsageError(f"{root} is not a directory; give the directory of the artifact")
     manifest = _manifest(root)
     if manifest is None:
-        items = tuple(Item(path, _sound(root, path), UNVERIFIED_CHUNK, ()) for path in _names(root))
+        items = tuple(Item(path, _checked(root, path), UNVERIFIED_CHUNK, ()) for path in _names(root))
         refuse_incomplete(str(root), [item.path for item in items])
     else:
         items = tuple(_listed(root, file, manifest.chunk_size) for file in manifest.files)
     if not items:
-        raise NotFound(f"{root} holds no files", path=str(root))
+        raise NotFound(f"{root} has no files; give the directory of the artifact", path=str(root))
     return Artifact(root, items, manifest)
 
 
 def _manifest(root: Path) -> Manifest | None:
-    """In the directory itself, or with those of the Hub cache that it is a snapshot of."""
+    """Read the manifest in the directory, or in the Hub cache if the directory is a snapshot."""
     path = root / RELATIVE_PATH
     if path.exists():
         if (manifest := Manifest.read(path)) is None:
-            raise MalformedCheckpoint("it is no manifest of this version; fetch the artifact again", path=str(path))
+            raise MalformedCheckpoint("not a valid manifest; fetch the artifact again", path=str(path))
         return manifest
     real = Path(os.path.realpath(root))
     for cache in real.parents[:_ABOVE_A_SNAPSHOT]:
         for candidate in sorted((cache / _HUB_MANIFESTS).glob("*.json")):
-            found = Manifest.read(candidate)
-            if found is not None and found.snapshot is not None and cache / found.snapshot == real:
-                return replace(found, snapshot=None)
+            manifest = Manifest.read(candidate)
+            if manifest is not None and manifest.snapshot is not None and cache / manifest.snapshot == real:
+                return replace(manifest, snapshot=None)
     return None
 
 
 def _listed(root: Path, file: ManifestFile, chunk_size: int) -> Item:
     manifest = str(root / RELATIVE_PATH)
     if not 0 < chunk_size <= _LARGEST_CHUNK:
-        raise MalformedCheckpoint(f"chunks of {shown(chunk_size)} bytes", path=manifest, field="chunk_size")
+        problem = f"{shown(chunk_size)} bytes is not a possible chunk size; fetch the artifact again"
+        raise MalformedCheckpoint(problem, path=manifest, field="chunk_size")
     if any(part in ("", ".", "..", ".fetcher") or "\0" in part for part in file.path.split("/")):
-        raise MalformedCheckpoint("a path that is no file of an artifact", path=manifest, field=shown(file.path))
+        problem = "not a path of an artifact's file; fetch the artifact again"
+        raise MalformedCheckpoint(problem, path=manifest, field=shown(file.path))
     item = Item(file.path, _identity(root, file.path), chunk_size, file.chunks)
     if item.size != file.size:
-        raise DigestMismatch(f"{file.path} has {item.size:,} bytes instead of {file.size:,}; fetch it again", path=file.path)
+        problem = f"{file.path} has {item.size:,} bytes instead of {file.size:,}; fetch the artifact again"
+        raise DigestMismatch(problem, path=file.path)
     if item.chunks != len(item.digests):
-        problem = f"{len(item.digests)} chunks of {chunk_size} bytes for {item.size}"
+        problem = f"{len(item.digests)} digests, but the file has {item.chunks} chunks; fetch the artifact again"
         raise MalformedCheckpoint(problem, path=manifest, field=shown(file.path))
     return item
 
 
-def _sound(root: Path, path: str) -> FileIdentity:
-    """Raises MalformedCheckpoint for a Git LFS pointer, which nothing else would notice here."""
+def _checked(root: Path, path: str) -> FileIdentity:
+    """Return the identity of a file. Raises MalformedCheckpoint for a Git LFS pointer, which no other check would notice."""
     identity = _identity(root, path)
     if identity.size < LARGEST_POINTER:
         refuse_pointer(str(root / path))
@@ -131,8 +139,11 @@ def _identity(root: Path, path: str) -> FileIdentity:
 
 
 def _names(root: Path, below: str = "") -> Iterator[str]:
-    """Regular files, links to them included (a Hub cache's snapshot has nothing else); nothing hidden (`.git` holds all weights
-    once more, `.cache` is a downloader's), and no directory that is a link, since it may lead back up."""
+    """Yield the regular files, and links to them: a snapshot of a Hub cache has only links.
+
+    Hidden files are left out (`.git` has the weights again, `.cache` belongs to a downloader). Links to directories are left
+    out because they may lead back up.
+    """
     try:
         entries = sorted(os.scandir(root / below), key=lambda entry: entry.name)
         for entry in entries:

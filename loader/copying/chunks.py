@@ -1,4 +1,4 @@
-"""Chunks copied from one file to another and checked on the way, while they are in the processor's cache."""
+"""Copy chunks from file to file, and hash each piece while it is in the processor's cache."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from loader.errors import FileReplaced, from_os_error
 from loader.workers import OwnBuffer
 
 PIECE = 512 * 1024
-"""Bytes read, hashed and written at a time: it stays in a processor's cache between the three. Of 0.6 processor seconds a GiB
-tmpfs takes 0.4 to find its pages, the hash 0.08. Hashing the source where it is mapped would save 0.03, and a source that is
-cut off meanwhile would be SIGBUS; reading into the mapped copy takes 0.3 more."""
+"""Bytes read, hashed and written at a time. A piece stays in a processor's cache between the three steps. Of 0.6 processor
+seconds per GiB, tmpfs takes 0.4 to find its pages, and the hash takes 0.08. Hashing a mapping of the source would save 0.03,
+but a source that is truncated meanwhile would raise SIGBUS. Reading into a mapping of the copy takes 0.3 more."""
 
 _NO_LINKS = frozenset({errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV})
-"""Answers of filesystems without hard links (exFAT, some FUSE), or with as many as a file may have."""
+"""Errors of filesystems without hard links (exFAT, some FUSE), and of files with the maximum number of links."""
 
 
 def in_turns(items: Iterable[Item], *, files: int) -> Iterator[tuple[Item, int]]:
-    """Every chunk of every file once, in the order of each file; of so many files at a time, one of each in turn."""
+    """Yield every chunk of every item once: round robin over `files` items at a time, in order within an item."""
     waiting = iter(items)
     turns = deque((item, 0) for item in islice(waiting, files))
     while turns:
@@ -43,8 +43,10 @@ def in_turns(items: Iterable[Item], *, files: int) -> Iterator[tuple[Item, int]]
 
 
 class ChunkCopier:
-    """`begin` each file, then `copy_chunk` each chunk, from any thread. Shared by them: which files were cloned, and how many
-    chunks each still lacks."""
+    """Copies chunks from any thread. Call `begin` for each file, then `copy_chunk` for each of its chunks.
+
+    The threads share which files were cloned, and how many chunks of each file are missing.
+    """
 
     def __init__(self, artifact: Artifact, data: Path, on_event: Subscriber, *, durable: bool) -> None:
         self._root = artifact.root
@@ -57,8 +59,10 @@ class ChunkCopier:
         self._buffer = OwnBuffer(PIECE)
 
     def begin(self, item: Item) -> None:
-        """Make the file: a clone of its source where the filesystem can (nothing is copied, all is checked), else empty, with
-        its space reserved."""
+        """Create the file: a clone of its source if the filesystem supports that, else empty with its space reserved.
+
+        A clone copies no data, but every chunk is still checked. Raises StoreError, FileReplaced, and read errors.
+        """
         path = self._data / item.path
         with storing("make the copy", str(path)):
             make_directory(path.parent)
@@ -77,8 +81,10 @@ class ChunkCopier:
                 os.close(descriptor)
 
     def link(self, item: Item, other: Item) -> bool:
-        """Give the copy of `item` the name of `other` too, which is the same file in the source; False where there are no hard
-        links. Raises FileReplaced when it no longer is."""
+        """Link the copy of `item` to the name of `other`, which is the same file in the source.
+
+        Returns False if hard links are not possible. Raises FileReplaced if the source of `other` changed, and StoreError.
+        """
         with self._opened(other):
             path = self._data / other.path
         with storing("make the copy", str(path)):
@@ -92,23 +98,24 @@ class ChunkCopier:
         return True
 
     def copy_chunk(self, piece: tuple[Item, int]) -> None:
+        """Copy and check chunk `index` of `item`. Raises DigestMismatch, FileReplaced, StoreError, and read errors."""
         item, index = piece
         path = self._data / item.path
         with storing("write the copy", str(path)):
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
             if item.path in self._cloned:
-                digest = self._pass(item, index, descriptor, None)
+                digest = self._process(item, index, descriptor, None)
             else:
                 with self._opened(item) as source:
-                    digest = self._pass(item, index, source, descriptor)
+                    digest = self._process(item, index, source, descriptor)
             self._compare(item, index, digest)
             self._count(item, index, descriptor)
         finally:
             os.close(descriptor)
 
-    def _pass(self, item: Item, index: int, source: int, target: int | None) -> str | None:
-        """Read a chunk, hash it where there is something to compare with, write it where there is somewhere to."""
+    def _process(self, item: Item, index: int, source: int, target: int | None) -> str | None:
+        """Read a chunk, hash it if its digest is known, write it if there is a target. Return the hash."""
         hasher = xxhash.xxh3_128() if item.digests else None
         chunk, buffer = item.chunk(index), self._buffer.mine
         position = chunk.start
@@ -129,7 +136,7 @@ class ChunkCopier:
         except OSError as error:
             raise from_os_error(error, doing="read the content", path=path) from error
         if not count:
-            raise FileReplaced(f"{path} became shorter while it was copied; try again", path=path)
+            raise FileReplaced(f"{path} was truncated while it was copied; try again", path=path)
         return count
 
     def _write(self, item: Item, target: int, piece: memoryview, position: int) -> None:
@@ -141,8 +148,8 @@ class ChunkCopier:
     def _compare(self, item: Item, index: int, digest: str | None) -> None:
         if digest is not None and digest != item.digests[index]:
             raise DigestMismatch(
-                f"{self._root / item.path}: chunk {index} (from byte {item.chunk(index).start:,}) differs from what was "
-                "verified when it was fetched; nothing was copied; fetch the artifact again",
+                f"{self._root / item.path}: chunk {index} (from byte {item.chunk(index).start:,}) has another digest than the "
+                "manifest; no copy was made; fetch the artifact again",
                 path=item.path,
                 expected=item.digests[index],
                 actual=digest,
@@ -157,7 +164,7 @@ class ChunkCopier:
             self._finish(item, descriptor)
 
     def _finish(self, item: Item, descriptor: int) -> None:
-        """The source is looked at once more: what was read may be half of one version and half of another."""
+        """Check the source again: the copy may mix two versions of it. Then set the time, and sync the copy to disk."""
         with self._opened(item):
             pass
         with storing("write the copy", str(self._data / item.path)):

@@ -1,4 +1,4 @@
-"""An artifact copied into RAM or to a local disk, and visible only when all of it is there and right."""
+"""Copy an artifact to RAM or a local disk. The copy becomes visible only when it is complete and checked."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from loader.filesystems import filesystem_of
 from loader.workers import each
 
 _FILES_A_THREAD = 2
-"""The kernel lets one thread at a time write to a file. Two threads that copied a warm checkpoint to tmpfs shard by shard
-brought 2.1 GiB/s, in turns 3.7 (one thread 1.6, `cp -r` 1.8)."""
+"""The kernel lets only one thread at a time write to a file. Two threads copied a warm checkpoint to tmpfs at 2.1 GiB/s shard
+by shard, and at 3.7 GiB/s in turns (one thread: 1.6, `cp -r`: 1.8)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """`cached`: it was there already. `verified`: by the manifest's chunks."""
+    """The result of a copy. `cached`: the copy already existed. `verified`: every chunk was checked against a manifest."""
 
     path: Path
     files: int
@@ -41,20 +41,23 @@ class Copy:
 
 
 def copy(source: Path, target: Path, *, threads: int, on_event: Subscriber) -> Copy:
-    """Raises UsageError, NotFound, NotReadable, DigestMismatch, MalformedCheckpoint, OutOfSpace, TooLarge, CannotWrite,
-    LocalIOError, FileReplaced; then nothing is visible at `target` that was not before."""
+    """Copy the artifact `source` to `target`. An error leaves `target` as it was.
+
+    Raises UsageError, NotFound, NotReadable, DigestMismatch, MalformedCheckpoint, OutOfSpace, TooLarge, CannotWrite,
+    LocalIOError, FileReplaced.
+    """
     began = time.monotonic()
     target = target.absolute()
-    _refuse_nonsense(source, target)
+    _check_paths(source, target)
     artifact = read_artifact(source)
     cached = _is_complete(artifact, target)
     if cached:
         sweep(target)
     else:
-        with storing("make the directory", str(target.parent)):
+        with storing("create the directory", str(target.parent)):
             make_directory(target.parent)
         with staged(target, on_wait=lambda: on_event(_waiting(target))) as data:
-            cached = _is_complete(artifact, target)  # who was waited for may have done it
+            cached = _is_complete(artifact, target)  # another process may have finished it during the wait
             if not cached:
                 _copy_all(artifact, data, target, threads=threads, on_event=on_event)
     manifest = artifact.manifest
@@ -70,22 +73,24 @@ def copy(source: Path, target: Path, *, threads: int, on_event: Subscriber) -> C
 
 
 def _waiting(target: Path) -> Warned:
-    return Warned("Waiting", f"another process is copying to {target}; this one waits until it is over")
+    return Warned("Waiting", f"another process is copying to {target}; waiting for it")
 
 
-def _refuse_nonsense(source: Path, target: Path) -> None:
-    real, place = Path(os.path.realpath(source)), Path(os.path.realpath(target))
-    if real == place or real in place.parents or place in real.parents:
-        raise UsageError(f"{source} and {target} lie within each other; name another place for the copy")
+def _check_paths(source: Path, target: Path) -> None:
+    real_source, real_target = Path(os.path.realpath(source)), Path(os.path.realpath(target))
+    if real_source == real_target or real_source in real_target.parents or real_target in real_source.parents:
+        raise UsageError(f"{source} and {target} overlap; give another directory for the copy")
     if target.is_symlink():
-        raise UsageError(f"{target} is a link; name the directory itself")
-    if target.exists() and (mount := mount_of(target)) is not None and Path(mount.point) == place:
-        raise UsageError(f"{target} is a mount point, which no rename replaces; name a directory in it: {target / 'model'}")
+        raise UsageError(f"{target} is a link; give the directory itself")
+    if target.exists() and (mount := mount_of(target)) is not None and Path(mount.point) == real_target:
+        raise UsageError(f"{target} is a mount point, which cannot be replaced; give a directory in it: {target / 'model'}")
 
 
 def _is_complete(artifact: Artifact, target: Path) -> bool:
-    """With a manifest, the same one and every file in its size; without, the same names, every file in its size and of the
-    same time."""
+    """Return whether `target` is a copy of the artifact.
+
+    With a manifest: the manifests agree, and all sizes. Without: all names, sizes and modification times agree.
+    """
     manifest = artifact.manifest
     if manifest is not None:
         present = Manifest.read(target / RELATIVE_PATH)
@@ -106,8 +111,8 @@ def _is_complete(artifact: Artifact, target: Path) -> bool:
 def _copy_all(artifact: Artifact, data: Path, target: Path, *, threads: int, on_event: Subscriber) -> None:
     in_memory = filesystem_of(data).memory
     _refuse_foreign(target)
-    held = reuse(artifact, target, data, threads=threads)
-    new = [names[0] for names in artifact.contents if names[0].path not in held]
+    reused = reuse(artifact, target, data, threads=threads)
+    new = [names[0] for names in artifact.contents if names[0].path not in reused]
     with naming_what_is_abandoned(target):
         refuse_lack_of_space(new, len(artifact.items), data, in_memory=in_memory)
         total = artifact.size
@@ -119,7 +124,7 @@ def _copy_all(artifact: Artifact, data: Path, target: Path, *, threads: int, on_
 
 
 def _copy_new(artifact: Artifact, new: Sequence[Item], work: ChunkCopier, threads: int) -> None:
-    """Bring in `new`; all else is another name of what was brought in, or is there already."""
+    """Copy the items of `new`. All other items are reused files, or further names of these."""
     for item in new:
         work.begin(item)
     each(in_turns(new, files=_FILES_A_THREAD * threads), work.copy_chunk, threads=threads)
@@ -130,15 +135,15 @@ def _copy_new(artifact: Artifact, new: Sequence[Item], work: ChunkCopier, thread
 
 
 def _refuse_foreign(target: Path) -> None:
-    """What is replaced must be a former copy, which its manifest tells, or its record."""
-    with storing("look at what is there", str(target)):
+    """Raise CannotWrite if `target` has content but neither the manifest nor the record of a copy."""
+    with storing("check the target", str(target)):
         occupied = target.exists() and (not target.is_dir() or any(target.iterdir()))
     if occupied and Manifest.read(target / RELATIVE_PATH) is None and CopyRecord.read(target) is None:
-        raise CannotWrite(f"{target} holds something that is no copy of an artifact; remove it, or name another place")
+        raise CannotWrite(f"{target} is not a copy of an artifact, so it is not replaced; remove it, or give another directory")
 
 
 def _seal(artifact: Artifact, data: Path, *, durable: bool) -> None:
-    """The manifest comes last: it is the proof that all the rest is there."""
+    """Write the record, then the manifest. The manifest comes last because it proves that all files are complete."""
     if durable:
         for directory, _, _ in os.walk(data, topdown=False):
             sync_directory(Path(directory))

@@ -1,7 +1,7 @@
-"""The record of a copy, `<copy>/.fetcher/copy.json`: which files it was made of.
+"""The record of a copy, `<copy>/.fetcher/copy.json`: the source file of each file.
 
-It says that a directory is a copy, which may be replaced. Where no manifest vouches for the content, it also says which files
-of a former copy are still those of the source.
+The record marks a directory as a copy, which the next copy is allowed to replace. If there is no manifest, it also shows which
+files of an earlier copy are unchanged in the source.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ RECORD = Path(".fetcher") / "copy.json"
 FORMAT_VERSION = 1
 
 _LARGEST = 64 * 1024 * 1024
-"""Bytes that are read. A file takes about 150 of them, so this is a copy of 400,000 files."""
+"""Bytes of a record. A file takes about 150 bytes, so this is enough for 400,000 files."""
 
 
 @dataclass(frozen=True, slots=True)
 class CopyRecord:
-    """`files`: what each path was copied from."""
+    """The record; `files` maps each path to the source file that it was copied from."""
 
     files: Mapping[str, FileIdentity]
 
@@ -43,9 +43,9 @@ class CopyRecord:
 
     @classmethod
     def read(cls, copy: Path) -> CopyRecord | None:
-        """The record of the copy in this directory; None when there is none, or it is damaged.
+        """Read the record of the copy in a directory; None if it is missing or damaged.
 
-        Raises NewerFormat when a later version wrote it.
+        Raises NewerFormat if a later version wrote it.
         """
         path = str(copy / RECORD)
         try:
@@ -57,7 +57,7 @@ class CopyRecord:
 
 
 def _content(path: str) -> bytes:
-    """Raises ValueError when it cannot be read: then nothing is known."""
+    """Return the bytes of the record. Raises ValueError if it cannot be read."""
     try:
         descriptor = open_file(path)
     except FetchError as error:
@@ -65,7 +65,7 @@ def _content(path: str) -> bytes:
     try:
         size = os.fstat(descriptor).st_size
         if size > _LARGEST:
-            raise ValueError(f"{path} is no record of a copy")
+            raise ValueError(f"{path} is not the record of a copy")
         return read_bytes(descriptor, size, 0, path=path)
     except FetchError as error:
         raise ValueError(f"{path} cannot be read") from error

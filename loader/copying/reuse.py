@@ -1,6 +1,6 @@
-"""Files of a former copy that are still right: linked into the new one, so that they take neither time nor space.
+"""Reuse unchanged files of an earlier copy: they are linked into the new copy, which takes no time and no space.
 
-A file is linked first and judged where it is staged. Nobody can exchange it between the judgement and its use.
+A file is linked first and checked where it is staged, so nobody can exchange it between the check and its use.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from loader.workers import OwnBuffer, each
 
 
 def reuse(artifact: Artifact, former: Path, data: Path, *, threads: int) -> frozenset[str]:
-    """Link what is right of the copy `former` into `data`, for the first name of each content; the names that are there now.
+    """Link unchanged files of the earlier copy `former` into `data`, under the first name of each; return these names.
 
-    With a manifest every chunk is compared with it. Without, the record must say that the file was copied from the very file
-    that the source has now, and nobody may have written to it since. Raises StoreError.
+    With a manifest, every chunk is compared with it. Without, the record must name the present source file, and the copy must
+    be unmodified since. Raises StoreError.
     """
     record = CopyRecord.read(former)
     linked = [names[0] for names in artifact.contents if _linked(names, former, data, record)]
     comparison = _Comparison(data)
-    vouched = [item for item in linked if item.digests]
-    each(in_turns(vouched, files=2 * threads), comparison.compare, threads=threads)
+    verifiable = [item for item in linked if item.digests]
+    each(in_turns(verifiable, files=2 * threads), comparison.compare, threads=threads)
     for path in comparison.different:
         with storing("stage the copy", str(data / path)):
             os.unlink(data / path)
@@ -38,23 +38,23 @@ def reuse(artifact: Artifact, former: Path, data: Path, *, threads: int) -> froz
 
 
 def _linked(names: Names, former: Path, data: Path, record: CopyRecord | None) -> bool:
-    """Whether the file that one of the names has in the former copy is now staged, and may be right."""
+    """Stage the file that one of the names has in the earlier copy. Return whether it is staged and may be unchanged."""
     staged = data / names[0].path
     for item in names:
         if not (former / item.path).is_file():
             continue
         with storing("stage the copy", str(staged)):
             make_directory(staged.parent)
-        with suppress(OSError):  # without hard links everything is copied
+        with suppress(OSError):  # without hard links the file is copied
             os.link(former / item.path, staged, follow_symlinks=False)
-            if _may_be_right(item, staged, record):
+            if _may_be_unchanged(item, staged, record):
                 return True
             os.unlink(staged)
     return False
 
 
-def _may_be_right(item: Item, staged: Path, record: CopyRecord | None) -> bool:
-    """A file that others may write to could change once it was compared."""
+def _may_be_unchanged(item: Item, staged: Path, record: CopyRecord | None) -> bool:
+    """Check all except the digests. A file that others can write to is refused: it could change after the comparison."""
     status = os.lstat(staged)
     if not stat.S_ISREG(status.st_mode) or status.st_size != item.size or status.st_uid != os.geteuid():
         return False
@@ -67,7 +67,7 @@ def _may_be_right(item: Item, staged: Path, record: CopyRecord | None) -> bool:
 
 
 class _Comparison:
-    """`compare` each chunk, from any thread; `different` has the files of which one does not agree."""
+    """Compares chunks with their digests from any thread; `different` has the paths with at least one difference."""
 
     def __init__(self, data: Path) -> None:
         self._data = data
@@ -80,7 +80,7 @@ class _Comparison:
             self.different.add(item.path)
 
     def _digest(self, item: Item, index: int) -> str | None:
-        """None where it can't be read: then it is copied anew."""
+        """Return the digest of a chunk, or None if it cannot be read: then the file is copied again."""
         with suppress(OSError):
             descriptor = os.open(self._data / item.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:

@@ -1,6 +1,6 @@
-"""A directory built beside its place and put there by one rename. Killed anywhere, it leaves nothing but `.NAME.copying`.
+"""Build a directory next to its target, then move it there with one rename. A kill leaves only `.NAME.copying` behind.
 
-Whoever builds holds a flock on that directory, which ends with its process; whoever comes next removes what it finds there.
+The builder holds a flock on that directory. The kernel releases it when the process ends. The next builder removes leftovers.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from fetcher.errors import CannotWrite
 from fetcher.filesystem import exchange, make_directory, storing, sync_directory
 
 _POLL = 0.2
-"""Seconds between two looks at somebody else's lock."""
+"""Seconds between two attempts to take the lock."""
 
 
 @contextmanager
 def staged(target: Path, *, on_wait: Callable[[], None]) -> Iterator[Path]:
-    """An empty directory on the filesystem of `target`, which nobody else uses; removed with all that is left in it.
+    """Provide an empty directory on the filesystem of `target` that no other process uses, and remove it at the end.
 
-    Waits for another process that builds the same, after `on_wait`. Raises StoreError.
+    If another process builds the same target, calls `on_wait` once and waits for it. Raises StoreError.
     """
     stage = stage_of(target)
     with storing("stage the copy", str(stage)):
@@ -43,11 +43,12 @@ def staged(target: Path, *, on_wait: Callable[[], None]) -> Iterator[Path]:
 
 
 def stage_of(target: Path) -> Path:
+    """Return the staging directory of `target`."""
     return target.with_name(f".{target.name}.copying")
 
 
 def sweep(target: Path) -> None:
-    """Remove what a killed copy left, unless somebody is at it. Best effort."""
+    """Remove what a killed copy left, unless a process is using it. Ignores errors."""
     stage = stage_of(target)
     with suppress(OSError):
         descriptor = os.open(stage, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -59,12 +60,12 @@ def sweep(target: Path) -> None:
 
 
 def abandoned(target: Path) -> Iterator[Path]:
-    """What killed copies to other names left beside `target`. Only those are named that this user may remove."""
+    """Yield what killed copies to other names left next to `target`, if this user is allowed to remove it."""
     try:
-        beside = sorted(target.parent.glob(".*.copying"))
+        stages = sorted(target.parent.glob(".*.copying"))
     except OSError:
         return
-    for stage in beside:
+    for stage in stages:
         with suppress(OSError):
             if stage != stage_of(target) and _is_abandoned(stage):
                 yield stage
@@ -79,9 +80,9 @@ def _is_abandoned(stage: Path) -> bool:
 
 
 def put_in_place(data: Path, target: Path, *, durable: bool) -> None:
-    """`data` becomes `target`, where nothing is, or an empty directory, or a former copy, which then is where `data` was.
+    """Move `data` to `target`, which may be missing, an empty directory, or an earlier copy.
 
-    Raises OSError.
+    An earlier copy moves into the stage, which is removed later. Raises OSError.
     """
     try:
         os.rename(data, target)
@@ -89,7 +90,7 @@ def put_in_place(data: Path, target: Path, *, durable: bool) -> None:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
         if not exchange(data, target):
-            # Where the filesystem can't swap, there is a moment without either.
+            # Without an atomic exchange, `target` is missing for a moment.
             os.rename(target, data.with_name("former"))
             os.rename(data, target)
     if durable:
@@ -102,8 +103,8 @@ def _locked(stage: Path, on_wait: Callable[[], None]) -> int:
         make_directory(stage)
         descriptor = os.open(stage, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            _refuse_strangers(stage, descriptor)
-            if _acquired(descriptor) and _still_there(stage, descriptor):
+            _refuse_other_owners(stage, descriptor)
+            if _acquired(descriptor) and _is_current(stage, descriptor):
                 return descriptor
         except BaseException:
             os.close(descriptor)
@@ -123,20 +124,20 @@ def _acquired(descriptor: int) -> bool:
     return True
 
 
-def _still_there(stage: Path, descriptor: int) -> bool:
-    """Who held it before removes it, with the lock; then this is the lock of nothing."""
+def _is_current(stage: Path, descriptor: int) -> bool:
+    """Return whether the locked directory is still at its path. The previous holder removes it before it unlocks."""
     try:
         return os.path.samestat(os.stat(stage), os.fstat(descriptor))
     except FileNotFoundError:
         return False
 
 
-def _refuse_strangers(stage: Path, descriptor: int) -> None:
-    """In /dev/shm and /tmp anybody may have made it, to have a look at what is built there, or to change it."""
+def _refuse_other_owners(stage: Path, descriptor: int) -> None:
+    """Refuse a stage of another user in /dev/shm or /tmp: its owner could read or change the copy."""
     sticky = os.stat(stage.parent).st_mode & stat.S_ISVTX
     owner = os.fstat(descriptor).st_uid
     if sticky and owner != os.geteuid():
-        raise CannotWrite(f"{stage} belongs to UID {owner}; remove it, or copy to another name", path=str(stage))
+        raise CannotWrite(f"{stage} belongs to UID {owner}; remove it, or copy to another directory", path=str(stage))
 
 
 def _empty(stage: Path) -> None:

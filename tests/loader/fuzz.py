@@ -1,4 +1,4 @@
-"""Safetensors files made up: valid ones, and valid ones in which something was changed."""
+"""Generate safetensors files: valid files, and files with changes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _WRONG = st.sampled_from(
      "", "U8", "F4", "F6_E2M3", "\0", "\ud800", "x" * 9, [], [0], [0, 0], [2**63, 2, 0], [0, 2**63, 2], [[0]], {},
      {"U8": None}, {"a": "b"}, float("inf"), float("nan")]
 ).map(deepcopy)  # fmt: skip
-"""Copies, since changes go on in them. NaN and infinities are written as Python writes them, which is not JSON."""
+"""Copies, because later changes modify them. Python writes NaN and infinities in a way that is not JSON."""
 
 _TEXTS = st.sampled_from(
     [b"-", b"-0", b"0", b"00", b".0", b"e0", b"1e999", b"NaN", b"Infinity", b"null", b"true", b'"', b"\\", b"\\u0000",
@@ -47,7 +47,7 @@ _TEXTS = st.sampled_from(
 
 @st.composite
 def _headers(draw: st.DrawFn) -> tuple[Header, bytes]:
-    """A valid header, its tensors in any order, and the data."""
+    """Generate a valid header, with its tensors in any order, and the data."""
     entries: Header = {}
     position = 0
     for name in draw(st.lists(_NAMES, max_size=4, unique=True)):
@@ -66,7 +66,7 @@ def _headers(draw: st.DrawFn) -> tuple[Header, bytes]:
 
 @st.composite
 def _texts(draw: st.DrawFn) -> tuple[bytes, bytes]:
-    """The same, written down in one of the ways in which it can be."""
+    """Generate a valid header as JSON text, with random white space and escapes, and the data."""
     header, data = draw(_headers())
     indent, ascii_only = draw(st.sampled_from([None, 1])), draw(st.booleans())
     text = draw(_SPACE) + json.dumps(header, indent=indent, ensure_ascii=ascii_only) + draw(_SPACE)
@@ -80,7 +80,7 @@ def valid_files(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def files_with_wrong_values(draw: st.DrawFn) -> bytes:
-    """One to three values are others, or gone, or new; sometimes the data are longer or shorter, or the header lies."""
+    """Change, remove or add one to three values; sometimes make the data one byte longer or shorter."""
     header, data = draw(_headers())
     for _ in range(draw(st.integers(1, 3))):
         _change(draw, header)
@@ -89,7 +89,7 @@ def files_with_wrong_values(draw: st.DrawFn) -> bytes:
 
 
 def _change(draw: st.DrawFn, holder: Any) -> None:
-    """Walks down from `holder` to some place, and changes what is there."""
+    """Walk down from `holder` to a random value and change it."""
     keys = list(holder) if isinstance(holder, dict) else list(range(len(holder)))
     key = draw(st.sampled_from(keys)) if keys else None
     if key is not None and isinstance(holder[key], dict | list) and draw(st.integers(0, 3)):
@@ -105,7 +105,7 @@ def _change(draw: st.DrawFn, holder: Any) -> None:
 
 
 def _changed(value: Any) -> st.SearchStrategy[Any]:
-    """Often near by: what is wrong by one is what a reader overlooks."""
+    """Return another value, often a near one: readers tend to miss errors by one."""
     if type(value) is int and abs(value) < 2**64:
         return st.sampled_from([value - 1, value + 1, value * 8, -value, float(value)]) | _WRONG
     if isinstance(value, str):
@@ -115,7 +115,7 @@ def _changed(value: Any) -> st.SearchStrategy[Any]:
 
 @st.composite
 def files_with_wrong_bytes(draw: st.DrawFn) -> bytes:
-    """Bytes anywhere in the file are others, gone or new, the length included."""
+    """Change, remove or add bytes anywhere in the file, the length included."""
     whole = bytearray(draw(valid_files()))
     for _ in range(draw(st.integers(1, 3))):
         place = draw(st.integers(0, max(0, len(whole) - 1)) | st.integers(0, min(8, len(whole))))
@@ -126,7 +126,7 @@ def files_with_wrong_bytes(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def files_with_wrong_text(draw: st.DrawFn) -> bytes:
-    """Pieces of JSON are put where they don't belong; the length is right."""
+    """Insert pieces of JSON at random places; the length of the header stays right."""
     text, data = draw(_texts())
     for _ in range(draw(st.integers(1, 3))):
         place = draw(st.integers(0, len(text)))

@@ -1,4 +1,4 @@
-"""Safetensors files from their parts, valid or not: the package's own writer can't be made to write a wrong one."""
+"""Build safetensors and GGUF files from parts, valid or not: the package's own writer cannot write invalid files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safetensors import deserialize
 
 
 def content(header: str | bytes | Mapping[str, Any], data: bytes = b"", *, length: int | None = None) -> bytes:
-    """A whole file; `length` is what it says of its header, when that is not the truth."""
+    """A whole file; `length` overrides the length of the header, to make it wrong."""
     if isinstance(header, Mapping):
         header = json.dumps(header)
     if isinstance(header, str):
@@ -25,7 +25,7 @@ def entry(dtype: str, shape: list[int], begin: int, end: int) -> dict[str, Any]:
 
 
 def shard(tensors: Mapping[str, bytes], metadata: Mapping[str, str] | None = None) -> bytes:
-    """A valid file with these tensors, of U8."""
+    """A valid file with these tensors of dtype U8."""
     header: dict[str, Any] = {} if metadata is None else {"__metadata__": metadata}
     position = 0
     for name, data in tensors.items():
@@ -40,12 +40,12 @@ def write_index(path: Path, weight_map: object, **others: object) -> Path:
 
 
 def read_by_the_package(whole: bytes) -> dict[str, dict[str, Any]]:
-    """Name to dtype, shape and data, as the safetensors package reads them. Raises SafetensorError."""
+    """Return name → dtype, shape and data, as the safetensors package reads them. Raises SafetensorError."""
     return dict(deserialize(whole))  # type: ignore[no-untyped-call]
 
 
 def gguf(sizes: Mapping[str, int], *, version: int = 3, order: str = "<", pairs: bytes = b"", pair_count: int = 0) -> bytes:
-    """A GGUF file with tensors of I8, one behind the other on multiples of 32."""
+    """A GGUF file with tensors of I8, one after the other, aligned to 32 bytes."""
 
     def string(text: str) -> bytes:
         return struct.pack(f"{order}Q", len(text)) + text.encode()
@@ -59,7 +59,7 @@ def gguf(sizes: Mapping[str, int], *, version: int = 3, order: str = "<", pairs:
 
 
 def gguf_part(number: int, count: int, *, kind: int = 2, order: str = "<") -> bytes:
-    """Part `number`, from 1, of `count`, as its header says in integers of type `kind` (by default u16, as gguf-split does)."""
+    """Part `number`, from 1, of `count`; the header has them as integers of type `kind` (u16, as in gguf-split, by default)."""
     form = {2: "H", 4: "I", 5: "i", 10: "Q"}[kind]
 
     def pair(key: str, value: int) -> bytes:

@@ -1,4 +1,4 @@
-"""An address in the place of a path: every command says what to do instead."""
+"""Every command explains what to do if it is given an address instead of a path."""
 
 from __future__ import annotations
 
@@ -19,28 +19,29 @@ ADDRESSES = ["hf://org/model", "https://weights.invalid/model.bin", "s3://bucket
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda words: str(words[0]))
 @pytest.mark.parametrize("uri", ADDRESSES)
-def test_every_command_names_the_one_that_fetches_it(command: tuple[str, ...], uri: str) -> None:
+def test_every_command_names_fetcher_fetch(command: tuple[str, ...], uri: str) -> None:
     done = run_loader(command[0], uri, *command[1:])
     assert done.returncode == 66
     expected = (
-        f"NotFound: {uri} is an address, and loader reads files; fetch it first, and name the path that `fetcher fetch` prints"
+        f"NotFound: {uri} is an address, and loader reads only local files; "
+        "run `fetcher fetch` first, and give the path that it prints"
     )
     assert last_line(done.stderr) == expected
 
 
-def test_in_python_too() -> None:
+def test_the_python_interface_raises_the_same_error() -> None:
     with pytest.raises(NotFound, match="hf://org/model is an address"):
         loader.open("hf://org/model")
 
 
-def test_what_is_in_the_cache_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_directory_of_a_fetched_artifact_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Origin() as origin:
         origin.add_repo("org/model", {"config.json": b"{}"})
         monkeypatch.setenv("HF_ENDPOINT", origin.endpoint)
         monkeypatch.setenv("FETCHER_CACHE_DIR", str(tmp_path))
         assert run_fetcher("fetch", "hf://org/model").returncode == 0
     done = run_loader("warm", "hf://org/model")
-    assert f"it was fetched to {tmp_path / ArtifactRef('hf://org/model').key}: name that directory" in last_line(done.stderr)
+    assert last_line(done.stderr).endswith(f"give its directory in the cache: {tmp_path / ArtifactRef('hf://org/model').key}")
 
 
 def test_a_signature_is_not_shown() -> None:
@@ -48,5 +49,5 @@ def test_a_signature_is_not_shown() -> None:
     assert "secret" not in done.stdout + done.stderr
 
 
-def test_a_path_that_is_not_there_is_no_address(tmp_path: Path) -> None:
-    assert last_line(run_loader("warm", str(tmp_path / "a:b")).stderr).startswith(f"NotFound: there is no {tmp_path}/a:b")
+def test_a_missing_path_with_a_colon_is_not_an_address(tmp_path: Path) -> None:
+    assert last_line(run_loader("warm", str(tmp_path / "a:b")).stderr) == f"NotFound: {tmp_path}/a:b does not exist"

@@ -1,7 +1,7 @@
-"""The safetensors package is the reference: what it reads is read to the same bytes, what it refuses is refused.
+"""The reader agrees with the safetensors package: it returns the same bytes, and refuses every file that the package refuses.
 
-Refusing more is allowed where `tests.loader.corpus.STRICTER` says why, and nowhere else. WEIGHTLIFT_FUZZ_EXAMPLES sets how
-many files each fuzz makes up.
+It refuses more only in the cases of `tests.loader.corpus.STRICTER`, which give reasons. WEIGHTLIFT_FUZZ_EXAMPLES sets the
+number of files that each fuzz test generates.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ fuzzed = settings(
 patient = pytest.mark.timeout(0 if "WEIGHTLIFT_FUZZ_EXAMPLES" in os.environ else 120)
 
 OUR_OWN_REASONS = re.compile(
-    r"is there twice|a NUL character|'dtype' .*is none|\.dtype: \{.*is none that safetensors knows|: \[.*is no JSON object"
+    r"duplicate key|a NUL character|'dtype' .*is not a dtype|"
+    r"\.dtype: \{.*is not a dtype of safetensors|: \[.*is not a JSON object"
 )
-"""What the errors say in the cases of STRICTER."""
+"""The messages of the errors in the cases of STRICTER."""
 
 
 def ours(whole: bytes, path: Path) -> Tensors:
@@ -50,12 +51,12 @@ def ours(whole: bytes, path: Path) -> Tensors:
 
 def theirs(whole: bytes) -> Tensors:
     """Raises SafetensorError."""
-    found = read_by_the_package(whole)
-    return {name: (tensor["dtype"], tuple(tensor["shape"]), bytes(tensor["data"])) for name, tensor in found.items()}
+    tensors = read_by_the_package(whole)
+    return {name: (tensor["dtype"], tuple(tensor["shape"]), bytes(tensor["data"])) for name, tensor in tensors.items()}
 
 
 def compare(whole: bytes, path: Path) -> bool:
-    """Whether both took it."""
+    """Check that both readers agree. Return whether they accept the file."""
     try:
         read = ours(whole, path)
     except MalformedCheckpoint as error:
@@ -72,13 +73,13 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "model.safetensors"
 
 
-class TestAtTheEdges:
+class TestEdgeCases:
     @each_read
-    def test_both_read_the_same(self, path: Path, whole: bytes) -> None:
+    def test_both_readers_return_the_same_tensors(self, path: Path, whole: bytes) -> None:
         assert ours(whole, path) == theirs(whole)
 
     @each_refused
-    def test_the_package_refuses_what_is_refused_here(self, path: Path, case: Refused) -> None:
+    def test_the_package_refuses_every_file_that_this_reader_refuses(self, path: Path, case: Refused) -> None:
         path.write_bytes(case.content)
         with pytest.raises(SafetensorError):
             theirs(case.content)
@@ -86,12 +87,12 @@ class TestAtTheEdges:
             pass
 
     @each_stricter
-    def test_what_only_this_reader_refuses_it_refuses_for_a_reason_of_its_own(self, path: Path, case: Stricter) -> None:
+    def test_stricter_refusals_have_their_own_messages(self, path: Path, case: Stricter) -> None:
         with pytest.raises(MalformedCheckpoint, match=re.escape(case.words)) as caught:
             ours(case.content, path)
         assert OUR_OWN_REASONS.search(str(caught.value))
 
-    def test_arrays_are_those_of_safe_open(self, path: Path) -> None:
+    def test_arrays_equal_those_of_safe_open(self, path: Path) -> None:
         header, data = {}, b""
         for dtype in DTYPES.values():
             if dtype.numpy and dtype.name != "BOOL":
@@ -106,16 +107,16 @@ class TestAtTheEdges:
                 assert opened.get_tensor(name).dtype == array.dtype
                 assert opened.get_tensor(name).tobytes() == array.tobytes()
 
-    def test_metadata_are_those_of_safe_open(self, path: Path) -> None:
+    def test_metadata_equals_that_of_safe_open(self, path: Path) -> None:
         path.write_bytes(content({"__metadata__": {"format": "pt", "ü": "\n"}}))
         with safe_open(path, framework="numpy") as opened:
             assert opened.metadata() == read_shard(str(path)).metadata
 
 
 class TestSeveralFiles:
-    """Engines open shard after shard with the package, and keep what they read last of each name."""
+    """Engines open the shards in order with the package, and keep the last tensor of each name."""
 
-    def test_of_a_name_in_several_files_the_same_one_counts(self, tmp_path: Path) -> None:
+    def test_a_tensor_in_several_files_is_read_from_the_same_file(self, tmp_path: Path) -> None:
         contents = [{"x": b"1", "tied": b"22"}, {"tied": b"333", "y": b"4"}, {"z": b"5", "x": b"66"}]
         theirs: dict[str, bytes] = {}
         for number, tensors in enumerate(contents, 1):
@@ -126,27 +127,27 @@ class TestSeveralFiles:
                 theirs |= {name: opened.get_tensor(name).tobytes() for name in names}
         read = read_checkpoint(tmp_path)
         assert {t.name: Path(t.file).read_bytes()[t.start : t.stop] for t in read.tensors.values()} == theirs
-        assert read.warnings[0].startswith("more than one file has 2 tensor names, such as ")
+        assert read.warnings[0].startswith("2 tensor names in more than one file, such as ")
 
 
 @patient
-class TestMadeUp:
+class TestGeneratedFiles:
     @fuzzed
     @given(fuzz.valid_files())
-    def test_valid_files_are_read_to_the_same_bytes(self, path: Path, whole: bytes) -> None:
+    def test_both_readers_return_the_same_bytes_of_valid_files(self, path: Path, whole: bytes) -> None:
         assert compare(whole, path)
 
     @fuzzed
     @given(fuzz.files_with_wrong_values())
-    def test_files_with_wrong_values(self, path: Path, whole: bytes) -> None:
+    def test_both_readers_agree_about_wrong_values(self, path: Path, whole: bytes) -> None:
         compare(whole, path)
 
     @fuzzed
     @given(fuzz.files_with_wrong_bytes())
-    def test_files_with_wrong_bytes(self, path: Path, whole: bytes) -> None:
+    def test_both_readers_agree_about_wrong_bytes(self, path: Path, whole: bytes) -> None:
         compare(whole, path)
 
     @fuzzed
     @given(fuzz.files_with_wrong_text())
-    def test_files_with_wrong_text(self, path: Path, whole: bytes) -> None:
+    def test_both_readers_agree_about_wrong_text(self, path: Path, whole: bytes) -> None:
         compare(whole, path)

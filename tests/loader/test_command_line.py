@@ -1,4 +1,4 @@
-"""The words of `loader`: every flag is a variable, says what it does, and is in the reference."""
+"""The command line of `loader`: each flag has a variable, a help text and a line in the reference."""
 
 from __future__ import annotations
 
@@ -43,32 +43,32 @@ BAD = {
 }
 
 
-def given(option: Option, *words: str) -> Namespace:
+def parsed(option: Option, *words: str) -> Namespace:
     command = next(name for name, (_, options) in COMMANDS.items() if option in options)
     return build_parser().parse_args([command, *POSITIONAL[command].split(), *words])
 
 
-def test_no_option_is_left_out_here() -> None:
+def test_every_option_has_a_case() -> None:
     assert set(ALL) == set(GOOD)
 
 
 @pytest.mark.parametrize("option", ALL.values(), ids=ALL)
-def test_flag_and_variable_mean_the_same(option: Option) -> None:
+def test_a_flag_and_its_variable_mean_the_same(option: Option) -> None:
     text, meaning = GOOD[option.name]
     words = [option.flag] if option.switch else [option.flag, text]
     assert option.variable == "LOADER_" + option.flag[2:].upper().replace("-", "_")
-    by_flag = values([option], given(option, *words), {})
-    assert by_flag == values([option], given(option), {option.variable: text}) == {option.name: meaning}
+    by_flag = values([option], parsed(option, *words), {})
+    assert by_flag == values([option], parsed(option), {option.variable: text}) == {option.name: meaning}
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_wrong_is_named(name: str) -> None:
+def test_a_wrong_value_is_refused_with_the_name_of_its_flag_or_variable(name: str) -> None:
     option = ALL[name]
     with pytest.raises(ConfigurationError, match=option.variable):
-        values([option], given(option), {option.variable: BAD[name]})
+        values([option], parsed(option), {option.variable: BAD[name]})
     if not option.switch:
         with pytest.raises(UsageError, match=option.flag):
-            values([option], given(option, option.flag, BAD[name]), {})
+            values([option], parsed(option, option.flag, BAD[name]), {})
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -86,16 +86,16 @@ def test_help_lists_every_command() -> None:
     assert [command for command in COMMANDS if f"    {command} " not in text] == []
 
 
-def test_the_version_is_that_of_the_whole() -> None:
+def test_the_version_is_that_of_the_package() -> None:
     assert run_loader("--version").stdout == f"loader {__version__}\n"
 
 
-def test_no_command_at_all_is_a_matter_of_usage() -> None:
+def test_a_missing_command_is_a_usage_error() -> None:
     done = run_loader()
     assert (done.returncode, last_line(done.stderr).partition(" ")[0]) == (64, "Usage:")
 
 
-def test_a_question_leaves_a_pods_message_alone(tmp_path: Path) -> None:
+def test_status_drop_and_usage_errors_do_not_write_the_termination_message(tmp_path: Path) -> None:
     log = tmp_path / "log"
     for words in (["status", "/nothing"], ["drop", "/nothing"], ["status"]):
         run_loader(*words, env={"LOADER_TERMINATION_LOG": str(log)})
@@ -107,7 +107,7 @@ def test_the_reference_is_up_to_date() -> None:
 
 
 @pytest.mark.parametrize(("old", "new"), [("evict", "drop"), ("pin", "hold")])
-def test_the_old_words_still_work_and_no_help_shows_them(old: str, new: str, tmp_path: Path) -> None:
+def test_old_command_names_work_but_no_help_shows_them(old: str, new: str, tmp_path: Path) -> None:
     before, after = run_loader(old, tmp_path / "nothing"), run_loader(new, tmp_path / "nothing")
     assert (before.returncode, before.stderr) == (after.returncode, after.stderr)
     assert after.returncode == 66

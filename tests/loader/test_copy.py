@@ -1,4 +1,4 @@
-"""`loader copy`: everything that was verified, or nothing; whatever is damaged, full, killed or going on beside it."""
+"""`loader copy` makes a complete and verified copy, or none, whatever is damaged, full, killed or running at the same time."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def contents(directory: Path) -> dict[str, bytes]:
     }
 
 
-def nothing_is_left(target: Path) -> bool:
+def leaves_nothing(target: Path) -> bool:
     return not target.exists() and not stage_of(target).exists()
 
 
@@ -82,13 +82,13 @@ def damage(path: Path, offset: int) -> None:
 
 
 class TestCopy:
-    def test_it_is_the_same_with_its_manifest(self, source: Path, target: Path) -> None:
+    def test_the_copy_has_the_same_files_and_manifest(self, source: Path, target: Path) -> None:
         result = copied(source, target)
         assert contents(target) == contents(source)
         assert Manifest.read(target / RELATIVE_PATH) == Manifest.read(source / RELATIVE_PATH)
         assert (result.verified, result.cached, result.revision, result.files) == (True, False, "1", 9)
         assert not stage_of(target).exists()
-        assert run_fetcher("verify", target).returncode in (0, 65)  # 65: chunks of 1 MiB are none of the fetcher's
+        assert run_fetcher("verify", target).returncode in (0, 65)  # 65: the fetcher does not accept chunks of 1 MiB
 
     def test_the_path_is_the_only_line_on_stdout(self, source: Path, target: Path, tmp_path: Path) -> None:
         done = run_loader("copy", source, target, "--termination-log", tmp_path / "log")
@@ -99,22 +99,22 @@ class TestCopy:
         again = json.loads(run_loader("copy", source, target, "--json").stdout)
         assert (again["cached"], again["verified"], again["source"]) == (True, True, str(source))
 
-    def test_what_the_manifest_does_not_list_stays_behind(self, source: Path, target: Path) -> None:
-        (source / "foreign").write_bytes(b"somebody else's")
+    def test_files_outside_the_manifest_are_not_copied(self, source: Path, target: Path) -> None:
+        (source / "foreign").write_bytes(b"foreign")
         copied(source, target)
         assert not (target / "foreign").exists()
 
-    def test_without_a_manifest_it_says_that_nothing_was_verified(self, source: Path, target: Path) -> None:
+    def test_a_copy_without_a_manifest_is_reported_as_not_verified(self, source: Path, target: Path) -> None:
         shutil.rmtree(source / ".fetcher")
         (source / ".git").mkdir()
-        (source / ".git" / "lfs").write_bytes(b"all weights once more")
+        (source / ".git" / "lfs").write_bytes(b"all weights again")
         done = run_loader("copy", source, target)
         assert done.returncode == 0
         assert "not verified" in last_line(done.stderr)
         assert sorted(contents(target)) == sorted(name for name in contents(source) if not name.startswith("."))
         assert copied(source, target).cached
 
-    def test_a_snapshot_of_a_hub_cache_is_copied_as_files_by_the_caches_manifest(self, source: Path, tmp_path: Path) -> None:
+    def test_a_snapshot_of_a_hub_cache_is_copied_by_the_manifest_of_the_cache(self, source: Path, tmp_path: Path) -> None:
         cache, target = tmp_path / "hub", tmp_path / "copy"
         snapshot = cache / "models--org--model" / "snapshots" / "1"
         (cache / ".fetcher" / "manifests").mkdir(parents=True)
@@ -130,7 +130,7 @@ class TestCopy:
         assert copied(snapshot, target).cached
 
     @pytest.mark.parametrize("chunk_size", [1, 4096, 1000 * 1000, 64 * MiB])
-    def test_whatever_the_chunks(self, tmp_path: Path, target: Path, chunk_size: int) -> None:
+    def test_chunks_may_have_any_size(self, tmp_path: Path, target: Path, chunk_size: int) -> None:
         (tmp_path / "source").mkdir()
         for size in (0, 1, 4095, 4096, 4097):
             (tmp_path / "source" / str(size)).write_bytes(os.urandom(size))
@@ -145,16 +145,16 @@ class TestCopy:
             damage(source / SHARD, 2 * MiB)
             add_manifest(source, revision="2")
             assert copied(source, target).cached is False
-            assert reader.read() == old, "who has it open keeps it"
+            assert reader.read() == old, "an open file keeps its content"
         assert contents(target) == contents(source)
         assert [entry.name for entry in target.parent.iterdir()] == ["model"]
 
-    def test_an_empty_directory_is_taken(self, source: Path, target: Path) -> None:
+    def test_an_empty_directory_is_replaced(self, source: Path, target: Path) -> None:
         target.mkdir(parents=True)
         copied(source, target)
         assert contents(target) == contents(source)
 
-    def test_modes_are_a_stores_whatever_the_umask(self, source: Path, target: Path) -> None:
+    def test_the_umask_does_not_change_the_modes(self, source: Path, target: Path) -> None:
         before = os.umask(0o077)
         try:
             copied(source, target)
@@ -163,27 +163,27 @@ class TestCopy:
         assert (target / SHARD).stat().st_mode & 0o777 == 0o644
         assert target.stat().st_mode & 0o777 == 0o755
 
-    def test_a_copy_that_lost_a_file_is_made_anew(self, source: Path, target: Path) -> None:
+    def test_a_copy_that_lost_a_file_is_made_again(self, source: Path, target: Path) -> None:
         copied(source, target)
         (target / SHARD).unlink()
         assert copied(source, target).cached is False
         assert contents(target) == contents(source)
 
     @pytest.mark.parametrize("kind", ["btrfs", "xfs"])
-    def test_where_the_filesystem_can_the_copy_shares_the_blocks_and_is_checked_all_the_same(
+    def test_on_a_filesystem_with_clones_the_copy_shares_blocks_and_is_still_checked(
         self, kind: Any, small_filesystem: MakeFilesystem, source: Path
     ) -> None:
         volume = small_filesystem(kind, size=320 * MiB)
-        place = shutil.copytree(source, volume.path / "source")
+        cloneable = shutil.copytree(source, volume.path / "source")
         os.sync()
         before = volume.free()
-        copied(place, volume.path / "copy")
+        copied(cloneable, volume.path / "copy")
         os.sync()
         assert before - volume.free() < 4 * MiB
         assert contents(volume.path / "copy") == contents(source)
-        damage(place / SHARD, 3 * MiB)
+        damage(cloneable / SHARD, 3 * MiB)
         with pytest.raises(DigestMismatch, match=f"{SHARD}: chunk 3 "):
-            copied(place, volume.path / "another")
+            copied(cloneable, volume.path / "another")
 
 
 class TestDamage:
@@ -191,8 +191,10 @@ class TestDamage:
         damage(source / SHARD, 2 * MiB + 17)
         done = run_loader("copy", source, target)
         assert (done.returncode, done.stdout) == (65, "")
-        assert last_line(done.stderr).startswith(f"DigestMismatch: {source / SHARD}: chunk 2 (from byte 2,097,152) differs")
-        assert nothing_is_left(target)
+        assert last_line(done.stderr).startswith(
+            f"DigestMismatch: {source / SHARD}: chunk 2 (from byte 2,097,152) has another digest"
+        )
+        assert leaves_nothing(target)
 
     def test_a_file_of_another_size_is_named_before_anything_is_copied(self, source: Path, target: Path) -> None:
         os.truncate(source / SHARD, 3 * MiB)
@@ -205,13 +207,13 @@ class TestDamage:
         with pytest.raises(NotFound, match=SHARD):
             copied(source, target)
 
-    def test_a_damaged_manifest_is_not_taken_for_none(self, source: Path, target: Path) -> None:
+    def test_a_damaged_manifest_is_refused(self, source: Path, target: Path) -> None:
         (source / RELATIVE_PATH).write_bytes(b"{")
-        with pytest.raises(MalformedCheckpoint, match="no manifest"):
+        with pytest.raises(MalformedCheckpoint, match="not a valid manifest"):
             copied(source, target)
 
     @pytest.mark.parametrize("change", ["chunk_size", "chunks", "path"])
-    def test_a_manifest_that_makes_no_sense_is_refused(self, source: Path, target: Path, change: str) -> None:
+    def test_an_inconsistent_manifest_is_refused(self, source: Path, target: Path, change: str) -> None:
         manifest = add_manifest(source)
         first, *others = manifest.files
         broken = {
@@ -222,43 +224,43 @@ class TestDamage:
         (source / RELATIVE_PATH).write_bytes(broken[change].to_bytes())
         with pytest.raises(MalformedCheckpoint):
             copied(source, target)
-        assert nothing_is_left(target)
+        assert leaves_nothing(target)
 
-    def test_a_source_that_is_replaced_meanwhile_is_no_success(self, source: Path, target: Path) -> None:
+    def test_a_source_that_is_replaced_during_the_copy_is_refused(self, source: Path, target: Path) -> None:
         shutil.rmtree(source / ".fetcher")
 
-        def replace_it(_: Event) -> None:
+        def replace_source(_: Event) -> None:
             (source / "new").write_bytes(b"x" * (source / SHARD).stat().st_size)
             os.rename(source / "new", source / SHARD)
 
         with pytest.raises(FileReplaced):
-            copy(source, target, threads=1, on_event=replace_it)
-        assert nothing_is_left(target)
+            copy(source, target, threads=1, on_event=replace_source)
+        assert leaves_nothing(target)
 
 
 class TestSpace:
-    def test_it_is_compared_before_the_first_byte(self, source: Path, small_filesystem: MakeFilesystem) -> None:
+    def test_space_is_checked_before_the_first_byte(self, source: Path, small_filesystem: MakeFilesystem) -> None:
         place = small_filesystem("tmpfs", size=4 * MiB).path
         done = run_loader("copy", source, place / "model")
         assert done.returncode == 73
-        assert last_line(done.stderr).startswith("OutOfSpace: the copy takes 8.0 MiB, and 4.0 MiB are free at ")
+        assert last_line(done.stderr) == f"OutOfSpace: the copy needs 8.0 MiB, but {place} has 4.0 MiB free; free some space"
         assert list(place.iterdir()) == []
 
-    def test_so_are_inodes(self, source: Path, small_filesystem: MakeFilesystem) -> None:
+    def test_inodes_are_checked_before_the_first_byte(self, source: Path, small_filesystem: MakeFilesystem) -> None:
         place = small_filesystem("tmpfs", size=64 * MiB, inodes=8).path
-        with pytest.raises(OutOfSpace, match="the copy takes 9 files"):
+        with pytest.raises(OutOfSpace, match="the copy has 9 files"):
             copied(source, place / "model")
 
-    def test_memory_counts_where_the_filesystem_is_memory(
+    def test_memory_is_checked_if_the_filesystem_is_memory(
         self, source: Path, small_filesystem: MakeFilesystem, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         bound = Bound(5 * MiB, "cgroup /pod")
         monkeypatch.setattr(shortage, "memory_left", lambda: MemoryLeft(bound, bound))
         place = small_filesystem("tmpfs", size=64 * MiB).path
-        with pytest.raises(TooLarge, match=r"8\.0 MiB of memory, and 5\.0 MiB are left \(cgroup /pod\)"):
+        with pytest.raises(TooLarge, match=r"8\.0 MiB of memory, but 5\.0 MiB are left \(cgroup /pod\)"):
             copied(source, place / "model")
 
-    def test_space_that_somebody_else_took_meanwhile(
+    def test_space_that_runs_out_during_the_copy_leaves_nothing(
         self, source: Path, small_filesystem: MakeFilesystem, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(copying, "refuse_lack_of_space", lambda *_, **__: None)
@@ -269,40 +271,42 @@ class TestSpace:
 
 
 class TestPlaces:
-    def test_what_is_no_copy_is_not_replaced(self, source: Path, target: Path) -> None:
+    def test_a_directory_that_is_not_a_copy_is_not_replaced(self, source: Path, target: Path) -> None:
         target.mkdir(parents=True)
         (target / "precious").write_text("x")
-        with pytest.raises(CannotWrite, match="holds something that is no copy"):
+        with pytest.raises(CannotWrite, match="is not a copy of an artifact"):
             copied(source, target)
         assert [path.name for path in target.iterdir()] == ["precious"]
 
-    def test_a_mount_point_is_refused_with_what_to_name_instead(self, source: Path, small_filesystem: MakeFilesystem) -> None:
+    def test_a_mount_point_is_refused_and_a_directory_in_it_is_suggested(
+        self, source: Path, small_filesystem: MakeFilesystem
+    ) -> None:
         place = small_filesystem("tmpfs", size=64 * MiB).path
-        with pytest.raises(UsageError, match=f"name a directory in it: {place}/model"):
+        with pytest.raises(UsageError, match=f"give a directory in it: {place}/model"):
             copied(source, place)
 
     @pytest.mark.parametrize("place", [".", "inside", ".."])
-    def test_source_and_copy_do_not_lie_within_each_other(self, source: Path, place: str) -> None:
-        with pytest.raises(UsageError, match="within each other"):
+    def test_source_and_copy_must_not_overlap(self, source: Path, place: str) -> None:
+        with pytest.raises(UsageError, match="overlap; give another directory"):
             copied(source, source / place)
 
-    def test_a_file_is_no_artifact(self, source: Path, target: Path) -> None:
-        with pytest.raises(UsageError, match="is no directory"):
+    def test_a_file_is_refused_as_source(self, source: Path, target: Path) -> None:
+        with pytest.raises(UsageError, match="is not a directory"):
             copied(source / SHARD, target)
 
-    def test_without_the_right_to_write_it_says_where(self, source: Path, public: Path) -> None:
+    def test_missing_permission_to_write_names_the_directory(self, source: Path, public: Path) -> None:
         place = shutil.copytree(source, public / "source")
         done = run_loader_as_nobody("copy", place, public / "copy")
         assert (done.returncode, last_line(done.stderr).partition(" ")[0]) == (73, "CannotWrite:")
         assert str(public) in last_line(done.stderr)
 
-    def test_without_the_right_to_read_it_says_what(self, source: Path, public: Path) -> None:
+    def test_missing_permission_to_read_is_its_own_error(self, source: Path, public: Path) -> None:
         place = shutil.copytree(source, public / "source")
         (place / SHARD).chmod(0o600)
         done = run_loader_as_nobody("copy", place, "/dev/shm/never")  # noqa: S108
         assert (done.returncode, last_line(done.stderr).partition(" ")[0]) == (66, "NotReadable:")
 
-    def test_in_a_directory_for_everybody_a_strangers_staging_is_not_used(self, source: Path, public: Path) -> None:
+    def test_the_staging_directory_of_another_user_is_not_used(self, source: Path, public: Path) -> None:
         require_root("become another user")
         public.chmod(0o1777)
         in_child(lambda: os.setresuid(NOBODY, NOBODY, NOBODY), (public / ".copy.copying").mkdir)
@@ -315,17 +319,17 @@ def item(name: str, chunks: int) -> Item:
 
 
 @given(st.lists(st.integers(0, 9), max_size=9), st.integers(1, 9))
-def test_chunks_come_in_turns_and_each_once(counts: list[int], files: int) -> None:
+def test_each_chunk_comes_once_and_in_the_order_of_its_file(counts: list[int], files: int) -> None:
     items = [item(str(number), count) for number, count in enumerate(counts)]
-    found = [(each.path, index) for each, index in in_turns(items, files=files)]
-    assert sorted(found) == [(each.path, index) for each in items for index in range(each.chunks)]
+    order = [(each.path, index) for each, index in in_turns(items, files=files)]
+    assert sorted(order) == [(each.path, index) for each in items for index in range(each.chunks)]
     for each in items:
-        assert [index for path, index in found if path == each.path] == list(range(each.chunks))
+        assert [index for path, index in order if path == each.path] == list(range(each.chunks))
 
 
-def test_no_file_comes_again_before_the_others_had_their_turn() -> None:
-    found = [(each.path, index) for each, index in in_turns([item("a", 3), item("b", 1), item("c", 2), item("d", 1)], files=2)]
-    assert found == [("a", 0), ("b", 0), ("a", 1), ("c", 0), ("a", 2), ("c", 1), ("d", 0)]
+def test_files_take_turns_chunk_by_chunk() -> None:
+    order = [(each.path, index) for each, index in in_turns([item("a", 3), item("b", 1), item("c", 2), item("d", 1)], files=2)]
+    assert order == [("a", 0), ("b", 0), ("a", 1), ("c", 0), ("a", 2), ("c", 1), ("d", 0)]
 
 
 STAGES = {
@@ -341,7 +345,7 @@ def _kill_at(owner: Any, name: str, count: int) -> None:
 
 
 def _send_at(owner: Any, name: str, count: int, number: signal.Signals) -> None:
-    """At the `count`-th call of it the process gets a signal, and after it does nothing more there."""
+    """Replace `owner.name`: its `count`-th call sends signal `number` to this process, then waits for ever."""
     real, calls = getattr(owner, name), []
 
     def call(*arguments: Any, **words: Any) -> Any:
@@ -355,7 +359,7 @@ def _send_at(owner: Any, name: str, count: int, number: signal.Signals) -> None:
 
 
 def killed(work: Callable[[], object], prepare: Callable[[], None]) -> None:
-    """Run `work` in a process that is killed on its way."""
+    """Run `work` in a child process that `prepare` lets a signal kill."""
     child = os.fork()
     if child == 0:
         try:
@@ -370,7 +374,7 @@ class TestKilled:
     @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
     @pytest.mark.parametrize("prepare", STAGES.values(), ids=STAGES)
     @pytest.mark.parametrize("replacing", [False, True], ids=["new", "replacing"])
-    def test_it_leaves_only_what_the_next_one_removes(
+    def test_a_killed_copy_leaves_only_a_stage_that_the_next_copy_removes(
         self, source: Path, target: Path, prepare: Callable[[], None], replacing: bool
     ) -> None:
         if replacing:
@@ -385,15 +389,15 @@ class TestKilled:
         assert contents(target) == contents(source)
         assert [entry.name for entry in target.parent.iterdir()] == ["model"]
 
-    def test_what_is_left_of_it_goes_also_when_the_copy_was_complete(self, source: Path, target: Path) -> None:
+    def test_a_leftover_stage_is_removed_even_if_the_copy_is_complete(self, source: Path, target: Path) -> None:
         copied(source, target)
         (stage_of(target) / "data").mkdir(parents=True)
         assert copied(source, target).cached
         assert not stage_of(target).exists()
 
 
-class TestTwoAtOnce:
-    def test_the_second_waits_for_the_first_and_finds_it_done(self, source: Path, target: Path) -> None:
+class TestConcurrentCopies:
+    def test_the_second_copy_waits_for_the_first_and_uses_its_result(self, source: Path, target: Path) -> None:
         target.parent.mkdir()
         with staged(target, on_wait=lambda: None) as data:
             second = started_loader("copy", source, target, "--json", "--progress", "json")
@@ -408,7 +412,7 @@ class TestTwoAtOnce:
         stdout, stderr = second.communicate(timeout=20)
         assert json.loads(stdout)["cached"], stderr
 
-    def test_a_signal_ends_the_waiting(self, source: Path, target: Path) -> None:
+    def test_a_signal_ends_the_wait(self, source: Path, target: Path) -> None:
         target.parent.mkdir()
         with staged(target, on_wait=lambda: None):
             second = started_loader("copy", source, target, "--progress", "json")
@@ -419,7 +423,7 @@ class TestTwoAtOnce:
         assert second.returncode == 128 + signal.SIGTERM
         assert last_line(stderr).startswith("Interrupted: SIGTERM received")
 
-    def test_all_of_several_end_well(self, source: Path, target: Path) -> None:
+    def test_one_of_several_copies_works_and_the_others_use_its_result(self, source: Path, target: Path) -> None:
         running = [started_loader("copy", source, target, "--json") for _ in range(4)]
         results = [json.loads(process.communicate(timeout=60)[0]) for process in running]
         assert sorted(result["cached"] for result in results) == [False, True, True, True]
@@ -427,7 +431,7 @@ class TestTwoAtOnce:
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_a_signal_in_the_middle_leaves_nothing(source: Path, target: Path) -> None:
+def test_a_signal_during_the_copy_leaves_nothing(source: Path, target: Path) -> None:
     child = os.fork()
     if child == 0:
         try:
@@ -436,10 +440,10 @@ def test_a_signal_in_the_middle_leaves_nothing(source: Path, target: Path) -> No
         finally:
             os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 128 + signal.SIGTERM
-    assert nothing_is_left(target)
+    assert leaves_nothing(target)
 
 
-def test_reading_an_artifact_does_not_follow_a_link_up(source: Path) -> None:
+def test_links_to_a_parent_directory_are_not_followed(source: Path) -> None:
     shutil.rmtree(source / ".fetcher")
     (source / "loop").symlink_to(source.parent)
     assert not any("loop" in item.path for item in read_artifact(source).items)

@@ -1,4 +1,4 @@
-"""`loader copy` to a place that holds a former copy: it replaces its own, and takes time and space for what changed only."""
+"""`loader copy` over an earlier copy: it replaces only copies, and copies only changed files."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safete
 
 @pytest.fixture
 def plain(tmp_path: Path) -> Path:
-    """Two shards of 4 MiB and what lies beside them, without a manifest."""
+    """Two shards of 4 MiB and their other files, without a manifest."""
     return make_checkpoint(tmp_path / "source", shards=2, shard_size=4 * MiB)
 
 
 @pytest.fixture
 def listed(plain: Path) -> Path:
-    """The same, with a manifest of 1 MiB chunks."""
+    """The files of `plain`, with a manifest of 1 MiB chunks."""
     add_manifest(plain)
     return plain
 
@@ -48,7 +48,7 @@ def target(tmp_path: Path) -> Path:
 
 
 def copied(source: Path, target: Path) -> tuple[Copy, set[str]]:
-    """The result, and the files whose content was brought in."""
+    """Return the result, and the paths of the files that were copied."""
     events: list[Event] = []
     result = copy(source, target, threads=2, on_event=events.append)
     return result, {event.path for event in events if isinstance(event, BytesLoaded)}
@@ -58,28 +58,28 @@ def inode(path: Path) -> int:
     return path.stat().st_ino
 
 
-class TestItsOwnFormerCopy:
-    def test_is_replaced_without_a_manifest_too(self, plain: Path, target: Path) -> None:
+class TestEarlierCopies:
+    def test_an_earlier_copy_without_a_manifest_is_replaced(self, plain: Path, target: Path) -> None:
         copied(plain, target)
         damage(plain / SECOND, 2 * MiB)
         done = run_loader("copy", plain, target)
         assert done.returncode == 0, done.stderr
         assert contents(target) == contents(plain)
 
-    def test_a_file_that_is_gone_from_the_source_is_gone_from_the_copy(self, plain: Path, target: Path) -> None:
+    def test_a_file_that_was_removed_from_the_source_is_removed_from_the_copy(self, plain: Path, target: Path) -> None:
         copied(plain, target)
         (plain / "config.json").unlink()
         assert copied(plain, target)[0].cached is False
         assert contents(target) == contents(plain)
 
-    def test_is_known_also_when_the_source_lost_its_manifest(self, listed: Path, target: Path) -> None:
+    def test_an_earlier_copy_is_replaced_even_if_the_source_lost_its_manifest(self, listed: Path, target: Path) -> None:
         copied(listed, target)
         shutil.rmtree(listed / ".fetcher")
         damage(listed / SECOND, 0)
         copied(listed, target)
         assert contents(target) == contents(listed)
 
-    def test_its_record_says_what_each_file_was_copied_from(self, plain: Path, target: Path) -> None:
+    def test_the_record_names_the_source_of_each_file(self, plain: Path, target: Path) -> None:
         copied(plain, target)
         document = json.loads((target / RECORD).read_text())
         assert document["format_version"] == 1
@@ -94,19 +94,19 @@ class TestItsOwnFormerCopy:
         }
 
     @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format_version": 1}', b'{"format_version": 1, "files": [1]}'])
-    def test_a_record_that_says_nothing_makes_no_copy_of_a_directory(self, plain: Path, target: Path, content: bytes) -> None:
+    def test_a_directory_with_an_invalid_record_is_not_a_copy(self, plain: Path, target: Path, content: bytes) -> None:
         (target / RECORD).parent.mkdir(parents=True)
         (target / RECORD).write_bytes(content)
-        with pytest.raises(CannotWrite, match="holds something that is no copy"):
+        with pytest.raises(CannotWrite, match="is not a copy of an artifact"):
             copied(plain, target)
 
-    def test_a_pipe_in_the_place_of_the_record_is_not_waited_for(self, plain: Path, target: Path) -> None:
+    def test_a_pipe_in_place_of_the_record_is_refused_without_waiting(self, plain: Path, target: Path) -> None:
         (target / RECORD).parent.mkdir(parents=True)
         os.mkfifo(target / RECORD)
-        with pytest.raises(CannotWrite, match="holds something that is no copy"):
+        with pytest.raises(CannotWrite, match="is not a copy of an artifact"):
             copied(plain, target)
 
-    def test_the_record_of_a_later_version_is_left_alone(self, plain: Path, target: Path) -> None:
+    def test_the_record_of_a_later_version_is_refused(self, plain: Path, target: Path) -> None:
         (target / RECORD).parent.mkdir(parents=True)
         (target / RECORD).write_text('{"format_version": 2, "version": "9.0"}')
         with pytest.raises(NewerFormat, match=r"weightlift 9\.0"):
@@ -126,7 +126,7 @@ def plant(kind: str, path: Path, elsewhere: Path) -> None:
 
 class TestUnchangedFiles:
     @pytest.mark.parametrize("manifest", [True, False], ids=["manifest", "record"])
-    def test_are_not_copied_again(self, plain: Path, target: Path, manifest: bool) -> None:
+    def test_unchanged_files_are_not_copied_again(self, plain: Path, target: Path, manifest: bool) -> None:
         add_manifest(plain) if manifest else None
         copied(plain, target)
         before = inode(target / FIRST)
@@ -136,16 +136,14 @@ class TestUnchangedFiles:
         assert inode(target / FIRST) == before
         assert contents(target) == contents(plain)
 
-    def test_take_no_space_so_a_model_above_half_of_it_can_be_refreshed(
-        self, plain: Path, small_filesystem: MakeFilesystem
-    ) -> None:
+    def test_unchanged_files_take_no_space(self, plain: Path, small_filesystem: MakeFilesystem) -> None:
         place = small_filesystem("tmpfs", size=13 * MiB).path / "model"
         copied(plain, place)
         damage(plain / SECOND, 2 * MiB)
         copied(plain, place)
         assert contents(place) == contents(plain)
 
-    def test_are_counted_as_held(self, listed: Path, target: Path) -> None:
+    def test_unchanged_files_count_as_held(self, listed: Path, target: Path) -> None:
         copied(listed, target)
         (target / FIRST).unlink()
         events: list[Event] = []
@@ -154,7 +152,7 @@ class TestUnchangedFiles:
         assert plan.total - plan.held == (listed / FIRST).stat().st_size
         assert sum(event.bytes for event in events if isinstance(event, BytesLoaded)) == plan.total - plan.held
 
-    def test_a_damaged_one_is_copied_again_and_who_reads_it_keeps_what_he_has(self, listed: Path, target: Path) -> None:
+    def test_a_damaged_file_is_copied_again_and_its_readers_keep_the_old_content(self, listed: Path, target: Path) -> None:
         copied(listed, target)
         damage(target / FIRST, 3 * MiB)
         (target / SECOND).unlink()
@@ -164,13 +162,13 @@ class TestUnchangedFiles:
             assert reader.read() == damaged
         assert contents(target) == contents(listed)
 
-    def test_one_that_was_written_to_is_copied_again(self, plain: Path, target: Path) -> None:
+    def test_a_modified_file_is_copied_again(self, plain: Path, target: Path) -> None:
         copied(plain, target)
         damage(target / FIRST, 3 * MiB)
         assert FIRST in copied(plain, target)[1]
         assert contents(target) == contents(plain)
 
-    def test_one_that_others_may_write_to_is_copied_again(self, listed: Path, target: Path) -> None:
+    def test_a_file_that_others_can_write_to_is_copied_again(self, listed: Path, target: Path) -> None:
         copied(listed, target)
         (target / FIRST).chmod(0o666)
         (target / SECOND).unlink()
@@ -178,7 +176,7 @@ class TestUnchangedFiles:
         assert (target / FIRST).stat().st_mode & 0o777 == 0o644
 
     @pytest.mark.parametrize("planted", ["link", "directory", "pipe"])
-    def test_what_is_no_file_is_not_taken_for_one(self, listed: Path, target: Path, planted: str) -> None:
+    def test_a_link_directory_or_pipe_is_not_reused(self, listed: Path, target: Path, planted: str) -> None:
         copied(listed, target)
         (target / FIRST).unlink()
         plant(planted, target / FIRST, listed / FIRST)
@@ -188,9 +186,7 @@ class TestUnchangedFiles:
         assert not (target / FIRST).is_symlink()
         assert contents(target) == contents(listed)
 
-    def test_where_there_are_no_hard_links_everything_is_copied(
-        self, listed: Path, target: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_without_hard_links_all_files_are_copied(self, listed: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         copied(listed, target)
         damage(listed / SECOND, 0)
         add_manifest(listed, revision="2")
@@ -202,7 +198,7 @@ class TestUnchangedFiles:
         assert {FIRST, SECOND} <= copied(listed, target)[1]
         assert contents(target) == contents(listed)
 
-    def test_a_damaged_source_leaves_the_former_copy_whole(self, listed: Path, target: Path) -> None:
+    def test_a_damaged_source_leaves_the_earlier_copy_unchanged(self, listed: Path, target: Path) -> None:
         copied(listed, target)
         before = contents(target)
         (target / SECOND).unlink()
@@ -215,7 +211,7 @@ class TestUnchangedFiles:
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Path:
-    """A repository in a Hub cache: one blob, which two revisions name."""
+    """A repository in a Hub cache: one blob with two revisions."""
     root = tmp_path / "models--org--model"
     (root / "blobs").mkdir(parents=True)
     (root / "blobs" / "abc").write_bytes(os.urandom(4 * MiB))
@@ -235,9 +231,7 @@ class TestNamesOfOneFile:
         assert (place / self.NAMES[2]).read_bytes() == (hub / "blobs" / "abc").read_bytes()
         assert (result.files, result.bytes) == (3, 4 * MiB)
 
-    def test_a_new_revision_of_it_takes_no_space_for_the_blobs_it_shares(
-        self, hub: Path, small_filesystem: MakeFilesystem
-    ) -> None:
+    def test_a_new_revision_takes_no_space_for_shared_blobs(self, hub: Path, small_filesystem: MakeFilesystem) -> None:
         place = small_filesystem("tmpfs", size=6 * MiB).path / "model"
         copied(hub, place)
         (hub / "snapshots" / "3").mkdir()
@@ -245,12 +239,14 @@ class TestNamesOfOneFile:
         assert copied(hub, place)[1] == set()
         assert (place / "snapshots" / "3" / "model.safetensors").read_bytes() == (hub / "blobs" / "abc").read_bytes()
 
-    def test_files_of_the_same_content_stay_files_of_their_own(self, hub: Path, target: Path) -> None:
+    def test_different_files_with_equal_content_stay_different_files(self, hub: Path, target: Path) -> None:
         shutil.copy(hub / "blobs" / "abc", hub / "blobs" / "twin")
         copied(hub, target)
         assert inode(target / "blobs" / "abc") != inode(target / "blobs" / "twin")
 
-    def test_without_hard_links_each_name_gets_its_own(self, hub: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_hard_links_each_name_becomes_a_file(
+        self, hub: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def refused(*_: object, **__: object) -> None:
             raise OSError(errno.EMLINK, "too many links")
 
@@ -265,16 +261,18 @@ def abandon(stage: Path, size: int) -> None:
     (stage / "data" / "model.safetensors").write_bytes(os.urandom(size))
 
 
-class TestWhatKilledCopiesLeft:
-    def test_is_named_with_its_size_and_how_to_remove_it(self, plain: Path, small_filesystem: MakeFilesystem) -> None:
+class TestAbandonedCopies:
+    def test_an_abandoned_copy_is_named_with_its_size_and_the_command_to_remove_it(
+        self, plain: Path, small_filesystem: MakeFilesystem
+    ) -> None:
         place = small_filesystem("tmpfs", size=10 * MiB).path
         abandon(place / ".other model.copying", 3 * MiB)
         with pytest.raises(OutOfSpace) as caught:
             copied(plain, place / "model")
         command = f"rm -r {shlex.quote(str(place / '.other model.copying'))}"
-        assert caught.value.message.endswith(f"; a copy that was killed left 3.0 MiB there: {command}")
+        assert caught.value.message.endswith(f"; a killed copy left 3.0 MiB there: {command}")
 
-    def test_also_where_memory_is_short(self, plain: Path, cgroup: Path) -> None:
+    def test_an_abandoned_copy_is_named_if_memory_is_short(self, plain: Path, cgroup: Path) -> None:
         large = make_checkpoint(plain.parent / "large", shards=2, shard_size=48 * MiB)
         place = Path("/dev/shm") / f"weightlift-{os.getpid()}"  # noqa: S108
         try:
@@ -285,7 +283,7 @@ class TestWhatKilledCopiesLeft:
         assert done.returncode == TooLarge.exit_code
         assert f"rm -r {place}/.other.copying" in done.stderr
 
-    def test_also_where_the_space_ran_out_meanwhile(
+    def test_an_abandoned_copy_is_named_if_space_runs_out_during_the_copy(
         self, plain: Path, small_filesystem: MakeFilesystem, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("loader.copying.copy.refuse_lack_of_space", lambda *_, **__: None)
@@ -294,20 +292,20 @@ class TestWhatKilledCopiesLeft:
         with pytest.raises(OutOfSpace, match=r"left 1\.0 MiB there: rm -r "):
             copied(plain, place / "model")
 
-    def test_a_copy_that_goes_on_is_not_named(self, plain: Path, small_filesystem: MakeFilesystem) -> None:
+    def test_a_running_copy_is_not_named(self, plain: Path, small_filesystem: MakeFilesystem) -> None:
         place = small_filesystem("tmpfs", size=6 * MiB).path
         with staged(place / "other", on_wait=lambda: None), pytest.raises(OutOfSpace) as caught:
             copied(plain, place / "model")
         assert "rm -r" not in caught.value.message
 
-    def test_a_name_that_a_terminal_would_obey_is_not_shown(self, plain: Path, small_filesystem: MakeFilesystem) -> None:
+    def test_a_name_with_control_characters_is_not_shown(self, plain: Path, small_filesystem: MakeFilesystem) -> None:
         place = small_filesystem("tmpfs", size=6 * MiB).path
         abandon(place / ".\x1b[2J.copying", MiB)
         with pytest.raises(OutOfSpace) as caught:
             copied(plain, place / "model")
         assert "\x1b" not in caught.value.message
 
-    def test_what_its_command_removes_makes_room(self, plain: Path, small_filesystem: MakeFilesystem) -> None:
+    def test_the_command_in_the_message_frees_the_space(self, plain: Path, small_filesystem: MakeFilesystem) -> None:
         place = small_filesystem("tmpfs", size=10 * MiB).path
         abandon(place / ".other.copying", 3 * MiB)
         message = run_loader("copy", plain, place / "model").stderr

@@ -1,4 +1,4 @@
-"""What a file's own trouble is called: missing, forbidden, failing, replaced while it was read, or no file at all."""
+"""Each problem of a file has its own error: missing, forbidden, failing, replaced while it was read, or not a file."""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ pytestmark = pytest.mark.page_cache
     ids=lambda value: errno.errorcode[value] if isinstance(value, int) else "",
 )
 def test_each_errno_has_its_error(code: int, error: type[FetchError]) -> None:
-    found = from_os_error(OSError(code, os.strerror(code)), doing="read the content", path="/models/a.safetensors")
-    assert type(found) is error
-    assert "/models/a.safetensors" in found.sentence()
-    assert found.path == "/models/a.safetensors"
+    raised = from_os_error(OSError(code, os.strerror(code)), doing="read the content", path="/models/a.safetensors")
+    assert type(raised) is error
+    assert "/models/a.safetensors" in raised.sentence()
+    assert raised.path == "/models/a.safetensors"
 
 
 class TestOpening:
-    def test_a_fifo_is_not_waited_for(self, tmp_path: Path) -> None:
+    def test_a_fifo_is_refused_without_waiting(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "a.safetensors")
-        with pytest.raises(MalformedCheckpoint, match=r"a\.safetensors: it is no regular file"):
+        with pytest.raises(MalformedCheckpoint, match=r"a\.safetensors: not a regular file"):
             read_checkpoint(tmp_path)
 
-    def test_a_directory_is_no_file(self, tmp_path: Path) -> None:
+    def test_a_directory_in_place_of_a_file_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "a.safetensors").mkdir()
-        with pytest.raises(MalformedCheckpoint, match=r"a\.safetensors: it is no regular file"):
+        with pytest.raises(MalformedCheckpoint, match=r"a\.safetensors: not a regular file"):
             read_checkpoint(tmp_path)
 
-    def test_reads_of_the_descriptor_wait_as_usual_and_no_child_inherits_it(self, tmp_path: Path) -> None:
+    def test_the_descriptor_is_blocking_and_not_inherited(self, tmp_path: Path) -> None:
         path = tmp_path / "file"
         path.write_bytes(b"")
         descriptor = open_file(str(path))
@@ -67,13 +67,15 @@ class TestOpening:
 
     def test_a_link_to_itself_is_missing(self, tmp_path: Path) -> None:
         (tmp_path / "a.safetensors").symlink_to("a.safetensors")
-        with pytest.raises(NotFound, match=r"a\.safetensors: it is a link to a\.safetensors, which is not there"):
+        with pytest.raises(
+            NotFound, match=r"a\.safetensors does not exist: it is a link to a\.safetensors, which does not exist"
+        ):
             read_checkpoint(tmp_path)
 
-    def test_who_may_not_read_is_told_as_whom_it_was_tried(self, faulty: FaultFilesystem) -> None:
+    def test_a_refused_read_names_the_user(self, faulty: FaultFilesystem) -> None:
         (faulty.source / "a.safetensors").write_bytes(shard({"x": b"1"}))
         faulty.obey(Rule("open", error=errno.EACCES))
-        with pytest.raises(NotReadable, match=rf"a\.safetensors as UID {os.geteuid()}: permission denied; check its ownership"):
+        with pytest.raises(NotReadable, match=rf"a\.safetensors as UID {os.geteuid()}: permission denied; check its owner"):
             read_checkpoint(faulty.path)
 
 
@@ -88,25 +90,25 @@ class TestReading:
         faulty.obey(Rule("read", short=3))
         assert list(read_checkpoint(path).tensors) == ["x"]
 
-    def test_a_failing_disk_is_an_io_error(self, faulty: FaultFilesystem, path: Path) -> None:
+    def test_a_disk_error_is_an_io_error(self, faulty: FaultFilesystem, path: Path) -> None:
         faulty.obey(Rule("read", error=errno.EIO))
         with pytest.raises(LocalIOError, match=r"cannot read the content of .*index\.json: input/output error"):
             read_checkpoint(path)
 
-    def test_a_file_that_the_server_replaced_is_worth_another_try(self, faulty: FaultFilesystem, path: Path) -> None:
+    def test_a_file_that_the_nfs_server_replaced_is_a_temporary_error(self, faulty: FaultFilesystem, path: Path) -> None:
         faulty.obey(Rule("read", error=errno.ESTALE))
         with pytest.raises(FileReplaced, match="replaced or removed on the NFS server; try again"):
             read_shard(str(path / "a.safetensors"))
 
 
-class TestAFileThatChanges:
-    def test_what_became_shorter_was_replaced(self, tmp_path: Path) -> None:
+class TestChangingFiles:
+    def test_a_truncated_file_was_replaced(self, tmp_path: Path) -> None:
         path = tmp_path / "file"
         path.write_bytes(b"12345")
         descriptor = open_file(str(path))
         try:
             assert read_bytes(descriptor, 3, 1, path=str(path)) == b"234"
-            with pytest.raises(FileReplaced, match="became shorter while it was read"):
+            with pytest.raises(FileReplaced, match="was truncated while it was read"):
                 read_bytes(descriptor, 5, 1, path=str(path))
         finally:
             os.close(descriptor)
@@ -114,7 +116,9 @@ class TestAFileThatChanges:
     @pytest.mark.parametrize(
         "change", [lambda path: os.truncate(path, 4), lambda path: os.utime(path, (1, 2))], ids=["size", "time"]
     )
-    def test_an_open_file_is_the_same_until_it_is_changed(self, tmp_path: Path, change: Callable[[Path], None]) -> None:
+    def test_the_identity_of_an_open_file_holds_until_the_file_changes(
+        self, tmp_path: Path, change: Callable[[Path], None]
+    ) -> None:
         path = tmp_path / "file"
         path.write_bytes(b"12345")
         descriptor = open_file(str(path))

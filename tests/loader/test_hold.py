@@ -83,7 +83,7 @@ class TestLocked:
         assert (seen["loader_total_bytes"], seen["loader_locked_bytes"], seen["loader_resident_bytes"]) == (size, size, size)
         assert (seen["loader_ready"], seen["loader_locked"], seen["loader_rewarmed_bytes_total"]) == (1, 1, 0)
         code, stdout, stderr = stopped(pinning)
-        assert (code, stdout) == (0, "ready: 8.0 MiB in memory, 8.0 MiB of them locked\n"), stderr
+        assert (code, stdout) == (0, "ready: 8.0 MiB in memory, 8.0 MiB locked\n"), stderr
         assert not ready.exists()
         assert not told.exists()
         cool(model)

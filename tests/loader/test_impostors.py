@@ -1,4 +1,4 @@
-"""What stands in the place of weights is called by its name, with what to do, and is never warm, copied or loaded."""
+"""A file that is not weights is named by its kind, with a remedy, and is never warmed, copied or loaded."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def archive() -> bytes:
         (b"<!DOCTYPE html>\n<html><body>Log in</body></html>", "a web page"),
         (b"\xef\xbb\xbf\r\n <HTML>", "a web page"),
         (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "a web page"),
-        (gguf({"a": 100}), "a GGUF file; call it .gguf"),
+        (gguf({"a": 100}), "a GGUF file; rename it to .gguf"),
         (archive(), "a ZIP archive"),
         (pickle.dumps({"weight": [1.0] * 100}, protocol=2), "a Python pickle"),
         (pickle.dumps({"weight": [1.0] * 100}, protocol=4), "a Python pickle"),
@@ -43,7 +43,7 @@ def archive() -> bytes:
         (gzip.compress(shard({"x": b"1"})), "compressed with gzip"),
     ],
 )
-def test_a_shard_that_is_something_else(tmp_path: Path, content: bytes, words: str) -> None:
+def test_a_shard_of_another_kind_is_refused_by_its_kind(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
     for refuse in (read_checkpoint, lambda place: model_files([str(place)])):
@@ -54,7 +54,7 @@ def test_a_shard_that_is_something_else(tmp_path: Path, content: bytes, words: s
 
 
 @pytest.mark.parametrize("name", ["model.gguf", "pytorch_model.bin", "tokenizer.json", "model.safetensors.index.json"])
-def test_a_pointer_is_no_success_for_any_file(tmp_path: Path, name: str) -> None:
+def test_a_pointer_is_refused_in_place_of_any_file(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(POINTER)
     if not name.endswith((".gguf", ".bin")):
         (tmp_path / "model.safetensors").write_bytes(shard({"x": b"1"}))
@@ -64,19 +64,19 @@ def test_a_pointer_is_no_success_for_any_file(tmp_path: Path, name: str) -> None
         read_artifact(tmp_path)
 
 
-def test_a_page_is_no_pytorch_checkpoint(tmp_path: Path) -> None:
+def test_a_web_page_is_refused_in_place_of_a_pytorch_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"<html>" + bytes(5000))
     with pytest.raises(MalformedCheckpoint, match="a web page"):
         model_files([str(tmp_path)])
 
 
-def test_a_page_beside_weights_is_what_it_is(tmp_path: Path) -> None:
+def test_a_web_page_next_to_weights_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(shard({"x": b"1"}))
     (tmp_path / "README.html").write_bytes(b"<html>")
     assert len(model_files([str(tmp_path)])) == 2
 
 
-def test_a_shard_that_is_merely_damaged_keeps_its_own_words(tmp_path: Path) -> None:
+def test_a_damaged_shard_keeps_its_own_message(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"\xff" * 100)
     with pytest.raises(MalformedCheckpoint, match="header length: "):
         read_checkpoint(tmp_path)

@@ -1,4 +1,4 @@
-"""A checkpoint is the files an engine would read, in its order, and nothing that two readers could read as two things."""
+"""A checkpoint is the files that an engine reads, in its order. Ambiguous checkpoints are refused or give a warning."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.loader.making import shard, write_index
 INDEX = "model.safetensors.index.json"
 
 Files = Mapping[str, bytes | Mapping[str, str]]
-"""Shards as bytes, indexes as what they map."""
+"""Name → bytes of a shard, or the weight map of an index."""
 
 
 @pytest.fixture
@@ -32,13 +32,13 @@ def model(tmp_path: Path) -> Path:
 @pytest.fixture
 def make(model: Path) -> Callable[[Files], Path]:
     def make(files: Files) -> Path:
-        for name, what in files.items():
+        for name, content in files.items():
             path = model / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            if isinstance(what, bytes):
-                path.write_bytes(what)
+            if isinstance(content, bytes):
+                path.write_bytes(content)
             else:
-                write_index(path, what)
+                write_index(path, content)
         return model
 
     return make
@@ -56,8 +56,8 @@ def one(name: str, data: bytes = b"\0") -> bytes:
 Make = Callable[[Files], Path]
 
 
-class TestWhatACheckpointIs:
-    def test_shards_tensors_and_sizes_of_a_generated_model(self, model: Path) -> None:
+class TestContent:
+    def test_a_generated_model_has_its_shards_tensors_and_sizes(self, model: Path) -> None:
         make_checkpoint(model, shards=3, shard_size=200_000)
         checkpoint = read_checkpoint(model)
         weight_map = json.loads((model / INDEX).read_text())["weight_map"]
@@ -66,17 +66,17 @@ class TestWhatACheckpointIs:
         assert checkpoint.size == sum(path.stat().st_size for path in model.glob("*.safetensors"))
         assert checkpoint.data_size == json.loads((model / INDEX).read_text())["metadata"]["total_size"]
 
-    def test_tensors_come_in_the_order_of_reading(self, make: Make) -> None:
+    def test_tensors_are_in_the_order_of_reading(self, make: Make) -> None:
         model = make({"b.safetensors": shard({"z": b"1", "a": b"2"}), "a.safetensors": shard({"y": b"3", "b": b"4"})})
         assert list(read_checkpoint(model).tensors) == ["y", "b", "z", "a"]
 
-    def test_each_tensor_is_where_it_says(self, make: Make) -> None:
+    def test_the_byte_range_of_a_tensor_holds_its_data(self, make: Make) -> None:
         model = make({"a.safetensors": shard({"x": b"one", "y": b"three"}), "b.safetensors": one("z", b"two")})
         for name, data in {"x": b"one", "y": b"three", "z": b"two"}.items():
             tensor = read_checkpoint(model).tensors[name]
             assert Path(tensor.file).read_bytes()[tensor.start : tensor.stop] == data
 
-    def test_tensors_cannot_be_changed(self, make: Make) -> None:
+    def test_tensors_are_immutable(self, make: Make) -> None:
         tensors = read_checkpoint(make({"a.safetensors": one("x")})).tensors
         with pytest.raises(TypeError):
             tensors["y"] = tensors["x"]  # type: ignore[index]
@@ -85,7 +85,7 @@ class TestWhatACheckpointIs:
         model = make({"a.safetensors": shard({}, {"format": "pt"}), "b.safetensors": shard({})})
         assert [dict(shard.metadata) for shard in read_checkpoint(model).shards] == [{"format": "pt"}, {}]
 
-    def test_no_descriptor_stays_open(self, make: Make) -> None:
+    def test_all_descriptors_are_closed(self, make: Make) -> None:
         model = make({"a.safetensors": one("x"), "b.safetensors": b"broken", INDEX: {"x": "a.safetensors"}})
         before = os.listdir("/proc/self/fd")
         read_checkpoint(model)
@@ -96,23 +96,25 @@ class TestWhatACheckpointIs:
 
 
 class TestWithoutAnIndex:
-    def test_all_files_of_the_directory_in_natural_order(self, make: Make) -> None:
+    def test_all_files_of_the_directory_are_read_in_natural_order(self, make: Make) -> None:
         order = ["model-2.safetensors", "model-010.safetensors", "model-10.safetensors", "other.safetensors"]
         model = make({name: one(name) for name in reversed(order)} | {"pytorch_model.bin": b"", "config.json": b"{}"})
         assert names(read_checkpoint(model), model) == order
 
-    def test_neither_subdirectories_nor_hidden_files(self, make: Make) -> None:
+    def test_subdirectories_and_hidden_files_are_ignored(self, make: Make) -> None:
         hidden = {"text_encoder/model.safetensors": one("a"), "._model.safetensors": b"Mac", ".cache/x.safetensors": one("b")}
         model = make({"model.safetensors": one("x"), **hidden})
         assert names(read_checkpoint(model), model) == ["model.safetensors"]
 
-    def test_not_the_bookkeeping_of_the_fetcher(self, make: Make) -> None:
+    def test_the_staging_of_the_fetcher_is_ignored(self, make: Make) -> None:
         model = make({"model.safetensors": one("x"), ".fetcher/staging/data/model.safetensors": b"half"})
         assert names(read_checkpoint(model), model) == ["model.safetensors"]
 
-    def test_numbered_parts_must_all_be_there(self, make: Make) -> None:
+    def test_a_missing_numbered_part_is_refused(self, make: Make) -> None:
         model = make({f"model-0000{number}-of-00004.safetensors": one(str(number)) for number in (1, 2, 4)})
-        with pytest.raises(NotFound, match=r"model-00003-of-00004\.safetensors, which the names of the files") as caught:
+        with pytest.raises(
+            NotFound, match=r"model-00003-of-00004\.safetensors is missing; the names of the other parts"
+        ) as caught:
             read_checkpoint(model)
         assert caught.value.path == str(model / "model-00003-of-00004.safetensors")
 
@@ -121,7 +123,7 @@ class TestWithoutAnIndex:
         model = make({name: one(name) for name in order})
         assert names(read_checkpoint(model), model) == order
 
-    def test_of_a_tensor_in_two_files_the_last_counts_and_a_warning_says_so(self, make: Make) -> None:
+    def test_a_tensor_in_two_files_is_read_from_the_last_with_a_warning(self, make: Make) -> None:
         model = make({"a.safetensors": one("x", b"1"), "b.safetensors": shard({"y": b"2", "x": b"3"})})
         checkpoint = read_checkpoint(model)
         assert {name: os.path.basename(tensor.file) for name, tensor in checkpoint.tensors.items()} == {
@@ -129,7 +131,7 @@ class TestWithoutAnIndex:
             "y": "b.safetensors",
         }
         assert checkpoint.warnings == (
-            f"more than one file has 1 tensor name, such as 'x': the last file counts, here {model}/b.safetensors",
+            f"1 tensor name in more than one file, such as 'x': the last file wins; 'x' is read from {model}/b.safetensors",
         )
 
     @pytest.mark.parametrize(
@@ -142,28 +144,28 @@ class TestWithoutAnIndex:
         ],
         ids=["a file", "parts with an index", "some parts", "averaged"],
     )
-    def test_a_variant_is_left_out_where_the_weights_are_there_without_one(self, make: Make, variant: Files) -> None:
+    def test_a_variant_is_ignored_if_the_plain_weights_exist(self, make: Make, variant: Files) -> None:
         model = make({**variant, "model.safetensors": one("x")})
         checkpoint = read_checkpoint(model)
         assert (names(checkpoint, model), checkpoint.warnings) == (["model.safetensors"], ())
 
-    def test_a_word_that_is_no_precision_is_no_variant(self, make: Make) -> None:
+    def test_a_file_with_another_word_in_its_name_is_not_a_variant(self, make: Make) -> None:
         model = make({"model.visual.safetensors": one("v"), "model.safetensors": one("x")})
         assert list(read_checkpoint(model).tensors) == ["x", "v"]
 
     @pytest.mark.parametrize("first", ["model.fp16-00001-of-00002.safetensors", "model-00001-of-00002.fp16.safetensors"])
-    def test_a_variant_must_be_complete_where_it_is_alone(self, make: Make, first: str) -> None:
+    def test_a_variant_without_plain_weights_must_be_complete(self, make: Make, first: str) -> None:
         with pytest.raises(NotFound, match=re.escape(first.replace("00001", "00002"))):
             read_checkpoint(make({first: one("x")}))
 
-    def test_a_directory_without_weights_is_none(self, make: Make) -> None:
+    def test_a_directory_without_weights_is_refused_and_its_subdirectories_with_weights_are_named(self, make: Make) -> None:
         model = make({"pytorch_model.bin": b"", "unet/model.safetensors": one("x")})
-        with pytest.raises(NotFound, match=r"no \.safetensors file is in .*; name one of .*: 'unet'"):
+        with pytest.raises(NotFound, match=r"has no \.safetensors files; name a subdirectory .*: 'unet'"):
             read_checkpoint(model)
 
 
 class TestWithAnIndex:
-    def test_the_index_says_which_files_count(self, make: Make) -> None:
+    def test_only_files_in_the_index_are_read(self, make: Make) -> None:
         model = make({
             "model-00001-of-00002.safetensors": one("a"),
             "model-00002-of-00002.safetensors": one("b"),
@@ -172,22 +174,22 @@ class TestWithAnIndex:
         })  # fmt: skip
         assert names(read_checkpoint(model), model) == [f"model-0000{n}-of-00002.safetensors" for n in (1, 2)]
 
-    def test_they_are_read_in_natural_order_whatever_its_own(self, make: Make) -> None:
+    def test_files_are_read_in_natural_order_whatever_the_order_of_the_index(self, make: Make) -> None:
         order = ["model-2.safetensors", "model-10.safetensors", "model-11.safetensors"]
         model = make({name: one(name) for name in order} | {INDEX: {name: name for name in reversed(order)}})
         assert names(read_checkpoint(model), model) == order
 
-    def test_tensors_that_it_does_not_mention_count_all_the_same(self, make: Make) -> None:
-        """transformers and vLLM read whole files: a tied or quantized tensor is often missing in the map."""
+    def test_tensors_that_the_index_does_not_name_are_read_too(self, make: Make) -> None:
+        """transformers and vLLM read whole files: a tied or quantized tensor is often missing in the index."""
         model = make({"a.safetensors": shard({"x": b"1", "x.scale": b"2"}), INDEX: {"x": "a.safetensors"}})
         assert list(read_checkpoint(model).tensors) == ["x", "x.scale"]
 
-    def test_another_index_counts_where_it_is_the_only_one(self, make: Make) -> None:
+    def test_an_index_of_another_name_is_used_if_it_is_the_only_one(self, make: Make) -> None:
         name = "diffusion_pytorch_model.safetensors.index.json"
         model = make({"a.safetensors": one("x"), "b.safetensors": one("x"), name: {"x": "b.safetensors"}})
         assert names(read_checkpoint(model), model) == ["b.safetensors"]
 
-    def test_the_usual_index_counts_before_others(self, make: Make) -> None:
+    def test_the_usual_index_takes_precedence(self, make: Make) -> None:
         others = {
             "model.fp16.safetensors.index.json": {"x": "b.safetensors"},
             "a.safetensors.index.json": {"x": "b.safetensors"},
@@ -195,14 +197,14 @@ class TestWithAnIndex:
         model = make({"a.safetensors": one("x"), "b.safetensors": one("x"), INDEX: {"x": "a.safetensors"}, **others})
         assert names(read_checkpoint(model), model) == ["a.safetensors"]
 
-    def test_of_several_others_one_must_be_named(self, make: Make) -> None:
+    def test_several_unusual_indexes_are_ambiguous(self, make: Make) -> None:
         indexes = {f"{name}.safetensors.index.json": {"x": f"{name}.safetensors"} for name in ("bf16", "fp8")}
         model = make({"bf16.safetensors": one("x"), "fp8.safetensors": one("x"), **indexes})
         with pytest.raises(UsageError, match=r"'bf16\.safetensors\.index\.json', 'fp8\.safetensors\.index\.json'"):
             read_checkpoint(model)
         assert names(read_checkpoint(model / "fp8.safetensors.index.json"), model) == ["fp8.safetensors"]
 
-    def test_a_file_below_the_directory_is_inside_it(self, make: Make) -> None:
+    def test_an_index_may_name_files_in_subdirectories(self, make: Make) -> None:
         model = make({"parts/a.safetensors": one("x"), INDEX: {"x": "parts/a.safetensors"}})
         assert names(read_checkpoint(model), model) == ["parts/a.safetensors"]
 
@@ -218,13 +220,13 @@ class TestWithAnIndex:
             ("/etc/passwd", "absolute"),
             ("a\0.safetensors", "control characters"),
             ("\x1b[2Ja.safetensors", "control characters"),
-            ("a" * 3000, "too long"),
-            (None, "no file's name"),
-            (["a.safetensors"], "no file's name"),
-            (1, "no file's name"),
+            ("a" * 3000, "longer than filesystems allow"),
+            (None, "not a file name"),
+            (["a.safetensors"], "not a file name"),
+            (1, "not a file name"),
         ],
     )
-    def test_names_may_not_leave_the_directory(self, make: Make, file: object, words: str) -> None:
+    def test_a_file_name_must_stay_within_the_directory(self, make: Make, file: object, words: str) -> None:
         model = make({"inside.safetensors": one("y"), "../a.safetensors": one("x")})
         write_index(model / INDEX, {"y": "inside.safetensors", "x": file})
         with pytest.raises(MalformedCheckpoint, match=words) as caught:
@@ -232,49 +234,49 @@ class TestWithAnIndex:
         assert (caught.value.path, caught.value.field) == (str(model / INDEX), "weight_map['x']")
         assert len(str(caught.value)) < len(str(model)) + 300
 
-    def test_a_file_that_is_not_there(self, make: Make) -> None:
+    def test_a_missing_file_is_named_with_its_index(self, make: Make) -> None:
         model = make({"a.safetensors": one("x"), INDEX: {"x": "a.safetensors", "y": "b.safetensors"}})
-        with pytest.raises(NotFound, match=r"there is no .*/b\.safetensors, which .*/model\.safetensors\.index\.json names"):
+        with pytest.raises(NotFound, match=r"/b\.safetensors is missing; .*/model\.safetensors\.index\.json names it"):
             read_checkpoint(model)
 
-    def test_a_tensor_that_is_in_another_listed_file_is_read_from_there(self, make: Make) -> None:
+    def test_a_tensor_is_read_from_the_file_that_has_it_whatever_the_index_says(self, make: Make) -> None:
         model = make(
             {"a.safetensors": one("x"), "b.safetensors": one("y"), INDEX: {"x": "b.safetensors", "y": "a.safetensors"}}
         )
         checkpoint = read_checkpoint(model)
         assert os.path.basename(checkpoint.tensors["x"].file) == "a.safetensors"
         assert checkpoint.warnings == (
-            f"{model}/{INDEX} names 2 tensors wrongly, such as 'x': another file has it, and it is read from there",
+            f"{model}/{INDEX} is wrong about 2 tensors, such as 'x': another file has it; it is read from there",
         )
 
-    @pytest.mark.parametrize("beside", [{}, {"b.safetensors": one("y")}], ids=["nowhere", "in a file it leaves out"])
-    def test_a_tensor_that_is_in_no_listed_file_is_a_warning(self, make: Make, beside: Files) -> None:
-        model = make({"a.safetensors": one("x"), **beside, INDEX: {"x": "a.safetensors", "y": "a.safetensors"}})
+    @pytest.mark.parametrize("others", [{}, {"b.safetensors": one("y")}], ids=["nowhere", "in a file outside the index"])
+    def test_a_tensor_that_no_indexed_file_has_gives_a_warning(self, make: Make, others: Files) -> None:
+        model = make({"a.safetensors": one("x"), **others, INDEX: {"x": "a.safetensors", "y": "a.safetensors"}})
         checkpoint = read_checkpoint(model)
         assert list(checkpoint.tensors) == ["x"]
         assert checkpoint.warnings == (
-            f"{model}/{INDEX} names 1 tensor wrongly, such as 'y': no shard has it, and asking for it is an error",
+            f"{model}/{INDEX} is wrong about 1 tensor, such as 'y': no shard has it; asking for it is an error",
         )
 
     @pytest.mark.parametrize("file", ["a.safetensors", "b.safetensors"])
-    def test_of_a_tensor_in_two_of_its_files_it_decides(self, make: Make, file: str) -> None:
+    def test_the_index_decides_about_a_tensor_in_two_files(self, make: Make, file: str) -> None:
         both = {"a.safetensors": shard({"x": b"1", "z": b"2"}), "b.safetensors": shard({"y": b"3", "z": b"4"})}
         checkpoint = read_checkpoint(make({**both, INDEX: {"x": "a.safetensors", "y": "b.safetensors", "z": file}}))
         assert os.path.basename(checkpoint.tensors["z"].file) == file
         assert "the index decides" in checkpoint.warnings[0]
 
-    def test_of_a_tensor_in_two_of_its_files_that_it_does_not_name_the_last_counts(self, make: Make) -> None:
+    def test_a_tensor_in_two_files_that_the_index_does_not_name_is_read_from_the_last(self, make: Make) -> None:
         both = {"a.safetensors": shard({"x": b"1", "z": b"2"}), "b.safetensors": shard({"y": b"3", "z": b"4"})}
         checkpoint = read_checkpoint(make({**both, INDEX: {"x": "a.safetensors", "y": "b.safetensors"}}))
         assert os.path.basename(checkpoint.tensors["z"].file) == "b.safetensors"
 
-    def test_an_index_left_behind_by_shards_that_were_merged(self, make: Make) -> None:
+    def test_the_merged_file_is_read_if_no_shard_of_the_index_exists(self, make: Make) -> None:
         model = make({"model.safetensors": one("x"), INDEX: {"x": "model-00001-of-00001.safetensors"}})
         checkpoint = read_checkpoint(model)
         assert names(checkpoint, model) == ["model.safetensors"]
-        assert "names shards of which none is there" in checkpoint.warnings[0]
+        assert checkpoint.warnings == (f"no shard that {model}/{INDEX} names exists; model.safetensors is read instead",)
 
-    def test_the_index_of_a_variant_counts_where_it_is_alone(self, make: Make) -> None:
+    def test_the_index_of_a_variant_is_used_if_it_is_the_only_one(self, make: Make) -> None:
         name = "diffusion_pytorch_model.safetensors.index.fp16.json"
         model = make({"a.safetensors": one("x"), "b.safetensors": one("y"), name: {"x": "a.safetensors"}})
         assert names(read_checkpoint(model), model) == ["a.safetensors"]
@@ -284,94 +286,94 @@ class TestWithAnIndex:
         ("text", "words"),
         [
             ("", "not JSON"),
-            ("[]", "weight_map: it is no JSON object"),
-            ("{}", "weight_map: it is no JSON object"),
-            ('{"weight_map": []}', "weight_map: it is no JSON object"),
-            ('{"weight_map": {}}', "weight_map: it is no JSON object"),
-            ('{"weight_map": {"x": "a.safetensors", "x": "b.safetensors"}}', "'x' is there twice"),
-            ('{"weight_map": {"x": "a.safetensors"}, "weight_map": {"x": "a.safetensors"}}', "'weight_map' is there twice"),
+            ("[]", "weight_map: not a JSON object"),
+            ("{}", "weight_map: not a JSON object"),
+            ('{"weight_map": []}', "weight_map: not a JSON object"),
+            ('{"weight_map": {}}', "weight_map: not a JSON object"),
+            ('{"weight_map": {"x": "a.safetensors", "x": "b.safetensors"}}', "duplicate key 'x'"),
+            ('{"weight_map": {"x": "a.safetensors"}, "weight_map": {"x": "a.safetensors"}}', "duplicate key 'weight_map'"),
             ('{"weight_map": {"x": "a.safetensors"}, "metadata": NaN}', "NaN is not JSON"),
             ('{"weight_map": ' + "[" * 100_000, "deeper than"),
         ],
     )
-    def test_an_index_that_is_none(self, make: Make, text: str, words: str) -> None:
+    def test_an_invalid_index_is_refused(self, make: Make, text: str, words: str) -> None:
         model = make({"a.safetensors": one("x"), "b.safetensors": one("x")})
         (model / INDEX).write_text(text)
         with pytest.raises(MalformedCheckpoint, match=words) as caught:
             read_checkpoint(model)
         assert caught.value.path == str(model / INDEX)
 
-    def test_an_index_too_long_is_not_read(self, make: Make) -> None:
+    def test_an_index_above_the_limit_is_refused(self, make: Make) -> None:
         model = make({"a.safetensors": one("x")})
         with (model / INDEX).open("wb") as file:
             file.truncate(100_000_001)
-        with pytest.raises(MalformedCheckpoint, match="100000001 bytes, more than the 100000000 an index may have"):
+        with pytest.raises(MalformedCheckpoint, match="100000001 bytes exceed the limit of 100000000 for an index"):
             read_checkpoint(model)
 
-    def test_its_total_size_is_not_believed(self, make: Make) -> None:
+    def test_the_total_size_in_the_index_is_ignored(self, make: Make) -> None:
         model = make({"a.safetensors": one("x")})
         write_index(model / INDEX, {"x": "a.safetensors"}, metadata={"total_size": 5.0})
         assert read_checkpoint(model).data_size == 1
 
 
 class TestMistral:
-    """Its repositories hold every weight twice, for transformers and under its own names."""
+    """Mistral's repositories have every weight twice: for transformers, and as `consolidated*`."""
 
     OWN: ClassVar[Files] = {"consolidated.safetensors": one("layers.0.wq")}
 
-    def test_the_index_for_transformers_leaves_its_own_out(self, make: Make) -> None:
+    def test_consolidated_files_are_ignored_if_there_is_an_index_for_transformers(self, make: Make) -> None:
         model = make(
             {**self.OWN, "model-00001-of-00001.safetensors": one("q"), INDEX: {"q": "model-00001-of-00001.safetensors"}}
         )
         assert names(read_checkpoint(model), model) == ["model-00001-of-00001.safetensors"]
 
-    def test_without_an_index_they_are_left_out_too(self, make: Make) -> None:
+    def test_consolidated_files_are_ignored_if_there_is_a_plain_file(self, make: Make) -> None:
         model = make({**self.OWN, "model.safetensors": one("q")})
         assert names(read_checkpoint(model), model) == ["model.safetensors"]
 
-    def test_and_their_index_does_not_count(self, make: Make) -> None:
+    def test_the_index_of_consolidated_files_is_ignored_if_there_is_a_plain_file(self, make: Make) -> None:
         index = {"consolidated.safetensors.index.json": {"layers.0.wq": "consolidated.safetensors"}}
         model = make({**self.OWN, **index, "model.safetensors": one("q")})
         assert names(read_checkpoint(model), model) == ["model.safetensors"]
 
-    def test_alone_they_are_the_checkpoint(self, make: Make) -> None:
+    def test_consolidated_files_alone_are_the_checkpoint(self, make: Make) -> None:
         model = make(self.OWN)
         assert names(read_checkpoint(model), model) == ["consolidated.safetensors"]
 
-    def test_alone_their_index_counts(self, make: Make) -> None:
+    def test_the_index_of_consolidated_files_alone_is_used(self, make: Make) -> None:
         parts = {f"consolidated-0000{number}-of-00002.safetensors": one(str(number)) for number in (1, 2)}
         index = {"consolidated.safetensors.index.json": {"2": "consolidated-00002-of-00002.safetensors"}}
         model = make({**parts, **index})
         assert names(read_checkpoint(model), model) == ["consolidated-00002-of-00002.safetensors"]
 
     @pytest.mark.parametrize("name", ["consolidated.safetensors", "consolidated.safetensors.index.json"])
-    def test_they_can_be_named(self, make: Make, name: str) -> None:
+    def test_consolidated_files_can_be_named(self, make: Make, name: str) -> None:
         index = {"consolidated.safetensors.index.json": {"layers.0.wq": "consolidated.safetensors"}}
         model = make({**self.OWN, **index, "model.safetensors": one("q")})
         assert list(read_checkpoint(model / name).tensors) == ["layers.0.wq"]
 
 
 class TestOtherSources:
-    def test_one_file(self, make: Make) -> None:
+    def test_one_file_is_a_checkpoint(self, make: Make) -> None:
         model = make({"a.safetensors": one("x"), "b.safetensors": one("y")})
         assert names(read_checkpoint(str(model / "b.safetensors")), model) == ["b.safetensors"]
 
-    def test_a_list_of_files_in_its_own_order(self, make: Make) -> None:
+    def test_a_list_of_files_keeps_its_order(self, make: Make) -> None:
         model = make({"a.safetensors": one("x"), "b.safetensors": one("y"), INDEX: {"z": "c.safetensors"}})
         checkpoint = read_checkpoint([model / "b.safetensors", str(model / "a.safetensors")])
         assert names(checkpoint, model) == ["b.safetensors", "a.safetensors"]
 
-    def test_a_path_relative_to_the_working_directory(self, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_path_may_be_relative_to_the_working_directory(self, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(make({"a.safetensors": one("x"), INDEX: {"x": "a.safetensors"}}))
         for source in (".", "a.safetensors", INDEX):
             assert list(read_checkpoint(source).tensors) == ["x"]
 
-    def test_a_file_named_twice_counts_once(self, make: Make) -> None:
+    def test_a_file_that_is_named_twice_is_read_once(self, make: Make) -> None:
         path = make({"a.safetensors": one("x")}) / "a.safetensors"
         checkpoint = read_checkpoint([path, path])
         assert (len(checkpoint.shards), checkpoint.warnings) == (1, ())
 
-    def test_a_repository_of_a_hub_cache_is_the_snapshot_of_main(self, tmp_path: Path) -> None:
+    def test_a_repository_of_a_hub_cache_stands_for_its_snapshot_of_main(self, tmp_path: Path) -> None:
         repository = tmp_path / "models--org--name"
         for revision in ("old", "new"):
             (repository / "snapshots" / revision).mkdir(parents=True)
@@ -382,23 +384,25 @@ class TestOtherSources:
         (repository / "refs" / "main").write_text("new")
         assert list(read_checkpoint(repository).tensors) == ["new"]
 
-    def test_an_empty_list_is_a_mistake(self) -> None:
-        with pytest.raises(UsageError, match="no file is named"):
+    def test_an_empty_list_is_refused(self) -> None:
+        with pytest.raises(UsageError, match="the list of files is empty"):
             read_checkpoint([])
 
-    def test_a_path_where_nothing_is(self, tmp_path: Path) -> None:
-        with pytest.raises(NotFound, match=re.escape(f"there is no {tmp_path / 'model'}")):
+    def test_a_missing_path_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(NotFound, match=re.escape(f"{tmp_path / 'model'} does not exist")):
             read_checkpoint(tmp_path / "model")
 
-    def test_a_snapshot_of_the_hubs_cache_is_links_that_lead_out(self, tmp_path: Path) -> None:
+    def test_links_of_a_snapshot_to_blobs_are_followed(self, tmp_path: Path) -> None:
         snapshot = self._snapshot(tmp_path)
         (tmp_path / "blobs" / "abc").write_bytes(one("x"))
         checkpoint = read_checkpoint(snapshot)
         assert names(checkpoint, snapshot) == ["a.safetensors"]
         assert checkpoint.shards[0].identity.inode == (tmp_path / "blobs" / "abc").stat().st_ino
 
-    def test_a_link_to_a_blob_that_was_not_fetched_says_so(self, tmp_path: Path) -> None:
-        with pytest.raises(NotFound, match=r"a\.safetensors: it is a link to \.\./\.\./blobs/abc, which is not there"):
+    def test_a_link_to_a_missing_blob_is_named_with_its_target(self, tmp_path: Path) -> None:
+        with pytest.raises(
+            NotFound, match=r"a\.safetensors is missing: it is a link to \.\./\.\./blobs/abc, which does not exist"
+        ):
             read_checkpoint(self._snapshot(tmp_path))
 
     @staticmethod
@@ -412,12 +416,12 @@ class TestOtherSources:
         return snapshot
 
 
-class TestAFileReplacedLater:
+class TestReplacedFiles:
     @pytest.fixture
     def path(self, make: Make) -> Path:
         return make({"a.safetensors": one("x", b"before")}) / "a.safetensors"
 
-    def test_the_same_file_is_opened_again(self, path: Path) -> None:
+    def test_an_unchanged_file_can_be_opened_again(self, path: Path) -> None:
         (shard,) = read_checkpoint(path).shards
         descriptor = shard.open()
         try:
@@ -428,7 +432,7 @@ class TestAFileReplacedLater:
         finally:
             os.close(descriptor)
 
-    def test_another_in_its_place_is_noticed(self, path: Path) -> None:
+    def test_another_file_at_the_path_is_refused(self, path: Path) -> None:
         (shard,) = read_checkpoint(path).shards
         other = path.with_name("other")
         other.write_bytes(path.read_bytes())
@@ -436,7 +440,7 @@ class TestAFileReplacedLater:
         other.replace(path)
         self.refused(shard.open, path)
 
-    def test_writing_into_it_is_noticed(self, path: Path) -> None:
+    def test_a_modified_file_is_refused(self, path: Path) -> None:
         (shard,) = read_checkpoint(path).shards
         descriptor = shard.open()
         try:
@@ -447,7 +451,7 @@ class TestAFileReplacedLater:
             os.close(descriptor)
         self.refused(shard.open, path)
 
-    def test_no_descriptor_is_left_behind(self, path: Path) -> None:
+    def test_a_refused_file_is_closed(self, path: Path) -> None:
         (shard,) = read_checkpoint(path).shards
         path.write_bytes(b"")
         before = os.listdir("/proc/self/fd")
@@ -455,7 +459,7 @@ class TestAFileReplacedLater:
         assert os.listdir("/proc/self/fd") == before
 
     @pytest.mark.parametrize("changed", ["a.safetensors", INDEX])
-    def test_so_is_writing_while_the_header_or_the_index_is_read(
+    def test_a_file_that_is_modified_while_it_is_read_is_refused(
         self, make: Make, monkeypatch: pytest.MonkeyPatch, changed: str
     ) -> None:
         path = make({"a.safetensors": one("x"), INDEX: {"x": "a.safetensors"}}) / changed
@@ -475,12 +479,12 @@ class TestAFileReplacedLater:
 
     @staticmethod
     def refused(action: Callable[[], object], path: Path) -> None:
-        with pytest.raises(FileReplaced, match="was replaced or written to since it was first read") as caught:
+        with pytest.raises(FileReplaced, match="was replaced or modified since it was first read") as caught:
             action()
         assert (caught.value.path, caught.value.exit_code, caught.value.retryable) == (str(path), 75, True)
 
 
-def test_natural_order_is_that_of_numbers() -> None:
+def test_natural_order_sorts_numbers_by_value() -> None:
     order = ["9", "10", "a", "a-9", "a-9b", "a-10", "b-01", "b-1", "²"]
     shuffled = order[4:] + order[:4]
     assert sorted(shuffled, key=natural) == order

@@ -81,4 +81,4 @@ def test_what_files_say_in_two_ways_is_a_warning_and_each_tensor_is_read_once(tm
     (tmp_path / "b.safetensors").write_bytes(shard({"x": b"22", "y": b"3"}))
     done = run_loader("load", tmp_path, "--json", "--progress", "log")
     assert (done.returncode, json.loads(done.stdout)["tensors"], json.loads(done.stdout)["bytes"]) == (0, 2, 3)
-    assert "more than one file has 1 tensor name, such as 'x': the last file counts" in done.stderr
+    assert "1 tensor name in more than one file, such as 'x': the last file wins" in done.stderr

@@ -66,9 +66,9 @@ class TestWarm:
 
     def test_one_line_tells_a_person(self, model: Path) -> None:
         (line,) = run_loader("warm", model).stdout.splitlines()
-        assert re.match(r"7 files, 8\.0 MiB: 100 % in memory \(was \d\S* %; told by mincore\); \S+ MiB read in \S+ m?s, ", line)
+        assert re.match(r"7 files, 8\.0 MiB: 100 % in memory \(was \d\S* %; method: mincore\); \S+ MiB read in \S+ m?s, ", line)
         (line,) = run_loader("warm", model).stdout.splitlines()
-        assert line.endswith("; nothing had to be read")
+        assert line.endswith("; no reads needed")
 
     def test_an_artifact_of_the_fetcher_is_as_good(self, model: Path) -> None:
         add_manifest(model)
@@ -131,7 +131,7 @@ class TestLimits:
 
 
 FAILURES: dict[str, tuple[list[str], int, str]] = {
-    "nothing there": (["warm", "/nothing"], 66, "NotFound: there is no /nothing"),
+    "nothing there": (["warm", "/nothing"], 66, "NotFound: /nothing does not exist"),
     "no path": (["warm"], 64, "Usage: "),
     "an empty path": (["warm", ""], 64, "Usage: a path is empty"),
     "a rank beyond the others": (["warm", "/", "--rank", "2", "--world-size", "2"], 64, "Usage: --rank 2"),

@@ -117,7 +117,7 @@ class TestOpen:
     def test_a_damaged_header_is_refused_before_anything_is_read(self, tmp_path: Path) -> None:
         path = tmp_path / "model.safetensors"
         path.write_bytes(content({"t": entry("U8", [9], 0, 9)}, bytes(8)))
-        with pytest.raises(MalformedCheckpoint, match="the file is cut off"):
+        with pytest.raises(MalformedCheckpoint, match="the file is truncated"):
             loader.open(path)
 
 

@@ -72,7 +72,7 @@ class TestVllm:
 
     def test_a_damaged_file_is_refused_by_our_reader(self, vllm: dict[str, Any]) -> None:
         assert vllm["damaged"].startswith("MalformedCheckpoint: ")
-        assert vllm["damaged"].endswith("the file is cut off")
+        assert vllm["damaged"].endswith("the file is truncated; fetch it again")
 
 
 @pytest.mark.timeout(300)
@@ -94,4 +94,4 @@ class TestSglang:
 
     def test_a_damaged_file_is_refused_by_our_reader(self, sglang: dict[str, Any]) -> None:
         assert sglang["damaged"].startswith("MalformedCheckpoint: ")
-        assert sglang["damaged"].endswith("the file is cut off")
+        assert sglang["damaged"].endswith("the file is truncated; fetch it again")

@@ -1,4 +1,4 @@
-"""Which files are warmed, and in which order."""
+"""`model_files` chooses the files to warm, and their order."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ def names(paths: list[Path]) -> list[str]:
     return [os.path.basename(member.path) for member in model_files(list(map(str, paths)))]
 
 
-BESIDE = ["config.json", "tokenizer.json"]
+OTHERS = ["config.json", "tokenizer.json"]
 SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
 
 
-def test_what_lies_beside_the_shards_comes_first_and_no_other_weights(directory: Path) -> None:
-    assert names([directory]) == BESIDE + SHARDS
+def test_other_files_come_before_the_shards_and_other_weights_are_left_out(directory: Path) -> None:
+    assert names([directory]) == OTHERS + SHARDS
 
 
-def test_where_there_are_no_shards_it_is_every_file_the_weights_last(directory: Path) -> None:
+def test_without_shards_all_files_are_taken_with_the_weights_last(directory: Path) -> None:
     for name in SHARDS:
         (directory / name).unlink()
-    assert names([directory]) == [*BESIDE, "model.gguf", "pytorch_model.bin"]
+    assert names([directory]) == [*OTHERS, "model.gguf", "pytorch_model.bin"]
 
 
-def test_files_are_themselves_in_the_order_named(directory: Path) -> None:
+def test_named_files_keep_their_order(directory: Path) -> None:
     assert names([directory / SHARDS[1], directory / "model.gguf", directory / SHARDS[0]]) == [
         SHARDS[1],
         "model.gguf",
@@ -60,12 +60,12 @@ def test_files_are_themselves_in_the_order_named(directory: Path) -> None:
     ]
 
 
-def test_what_is_named_twice_counts_once(directory: Path) -> None:
+def test_a_file_that_is_named_twice_is_taken_once(directory: Path) -> None:
     os.link(directory / SHARDS[0], directory / "link.bin")
-    assert names([directory / SHARDS[1], directory, directory / "link.bin"]) == [SHARDS[1], *BESIDE, SHARDS[0]]
+    assert names([directory / SHARDS[1], directory, directory / "link.bin"]) == [SHARDS[1], *OTHERS, SHARDS[0]]
 
 
-def test_links_of_a_hub_cache_are_followed_and_one_that_leads_nowhere_is_left_out(directory: Path, tmp_path: Path) -> None:
+def test_links_of_a_hub_cache_are_followed_and_dangling_links_are_left_out(directory: Path, tmp_path: Path) -> None:
     snapshot = tmp_path / "snapshots" / "abc"
     snapshot.mkdir(parents=True)
     (snapshot / "model.safetensors").symlink_to(directory / SHARDS[0])
@@ -74,7 +74,7 @@ def test_links_of_a_hub_cache_are_followed_and_one_that_leads_nowhere_is_left_ou
     assert names([snapshot]) == ["config.json", "model.safetensors"]
 
 
-def test_what_is_no_checkpoint_is_refused(directory: Path) -> None:
+def test_an_invalid_or_missing_checkpoint_is_refused(directory: Path) -> None:
     (directory / SHARDS[0]).write_bytes(b"\xff" * 100)
     with pytest.raises(MalformedCheckpoint, match="header length"):
         model_files([str(directory)])
@@ -82,7 +82,7 @@ def test_what_is_no_checkpoint_is_refused(directory: Path) -> None:
         model_files([str(directory / "nothing")])
 
 
-def test_a_file_that_was_replaced_is_not_taken_for_the_one_that_was_looked_at(directory: Path) -> None:
+def test_a_file_that_was_replaced_is_refused(directory: Path) -> None:
     member = model_files([str(directory / SHARDS[0])])[0]
     (directory / "new").write_bytes(SHARD)
     os.rename(directory / "new", directory / SHARDS[0])
