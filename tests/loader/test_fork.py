@@ -43,7 +43,7 @@ def test_a_child_that_continues_its_parents_iterator_is_told_so(model: Path, way
     weights = loader.open(model, strategy=way, threads=threads)  # type: ignore[arg-type]
     tensors = weights.tensors()
     first, _ = next(tensors)
-    assert "belongs to the process that began it" in forked(lambda: continued(tensors))
+    assert "belongs to the process that started it" in forked(lambda: continued(tensors))
     rest = [name for name, _ in tensors]
     assert sorted([first, *rest]) == sorted(weights.checkpoint.tensors), "the parent goes on"
 

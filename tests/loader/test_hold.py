@@ -168,7 +168,7 @@ class TestLimits:
         large = make_checkpoint(public / "large", shards=2, shard_size=48 * MiB)
         done = run_loader("hold", large, within=in_group(cgroup))
         assert done.returncode == 73
-        assert last_line(done.stderr).startswith("TooLarge: 96.0 MiB are to be in memory at once")
+        assert last_line(done.stderr).startswith("TooLarge: cannot keep 96.0 MiB in memory")
 
 
 class TestRounds:
@@ -226,9 +226,9 @@ class TestRounds:
 
     def test_looking_takes_a_twentieth_of_a_processor_at_most(self, keeper: Hold) -> None:
         keeper.check()
-        keeper._looking, keeper._read_something = 2.0, False  # noqa: SLF001
+        keeper._check_cost, keeper._did_read = 2.0, False  # noqa: SLF001
         assert (keeper.pause(10), keeper.pause(60)) == (38, 60)
-        keeper._read_something = True  # noqa: SLF001
+        keeper._did_read = True  # noqa: SLF001
         assert keeper.pause(10) == 10
 
     def test_a_signal_before_all_is_there_is_an_interruption(

@@ -323,7 +323,7 @@ class TestEnding:
         with read([gone.job(0, 5)]) as reading:
             with pytest.raises(NotFound):
                 next(reading)
-            with pytest.raises(RuntimeError, match="failed before"):
+            with pytest.raises(RuntimeError, match="closed or has failed"):
                 next(reading)
 
     def test_from_another_thread_whoever_waits_is_told_at_once(self, large: Plain) -> None:

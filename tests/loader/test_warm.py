@@ -112,7 +112,7 @@ class TestLimits:
     def test_more_than_the_cgroup_holds_is_refused_with_the_numbers(self, large: Path, cgroup: Path, tmp_path: Path) -> None:
         done = run_loader("warm", large, "--termination-log", tmp_path / "log", within=in_group(cgroup))
         assert (done.returncode, done.stdout) == (73, "")
-        assert last_line(done.stderr).startswith("TooLarge: 96.0 MiB are to be in memory at once, and it has room for ")
+        assert last_line(done.stderr).startswith("TooLarge: cannot keep 96.0 MiB in memory: there is room for ")
         assert f"(cgroup {cgroup}: limit 64.0 MiB, " in done.stderr
         assert json.loads((tmp_path / "log").read_text())["retryable"] is False
         assert resident(large) < 0.1

@@ -79,7 +79,7 @@ class TestRefusal:
     def test_it_tells_all_numbers_and_what_can_be_done(self) -> None:
         with pytest.raises(
             TooLarge,
-            match=r"^16\.0 KiB .* room for 9\.8 KiB \(cgroup /pod\); .* `loader warm --partial` .* 8\.0 KiB$",
+            match=r"^cannot keep 16\.0 KiB .* room for 9\.8 KiB \(cgroup /pod\); .* 8\.0 KiB with `loader warm --partial`$",
         ):
             what_fits(PLAN, Bound(10_000, "cgroup /pod"), partial=False)
 
@@ -87,7 +87,7 @@ class TestRefusal:
         assert what_fits(PLAN, Bound(10_000, ""), partial=True) == PLAN[:2]
 
     def test_where_nothing_fits_partial_does_not_help(self) -> None:
-        with pytest.raises(TooLarge, match=r"\(cgroup /pod\); raise that$"):
+        with pytest.raises(TooLarge, match=r"\(cgroup /pod\); raise that limit$"):
             what_fits(PLAN, Bound(PAGE, "cgroup /pod"), partial=True)
 
     def test_nothing_fits_anywhere(self) -> None:

@@ -64,6 +64,6 @@ def test_a_worker_that_continues_its_parents_iterator_is_told_what_to_do(weights
     begun = tensors(weights)
     next(begun)
     batches = DataLoader(Continued(begun), batch_size=None, num_workers=1, multiprocessing_context="fork")
-    with pytest.raises(RuntimeError, match="begin another reading in the child"):
+    with pytest.raises(RuntimeError, match="start another reading in the child"):
         list(batches)
     assert [name for name, _ in begun] == NAMES[1:], "the parent goes on"

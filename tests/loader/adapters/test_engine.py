@@ -68,8 +68,8 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("config", "words"),
         [
-            ({"num_threads": 8}, "weightlift has no setting 'num_threads'; there are strategy, threads, window"),
-            ({"strategy": "fast"}, "no strategy 'fast'; there are auto, buffered, direct, mmap"),
+            ({"num_threads": 8}, "weightlift has no setting 'num_threads'; use one of strategy, threads, window"),
+            ({"strategy": "fast"}, "no strategy 'fast'; use one of auto, buffered, direct, mmap"),
             ({"threads": 0}, "a number from 1 to 256, not 0"),
             ({"threads": True}, "a number from 1 to 256, not True"),
             ({"window": "much"}, "not a size: 'much'"),

@@ -68,7 +68,7 @@ class TestVllm:
         assert vllm["pickled"] == ["norm.weight"]
 
     def test_a_wrong_setting_is_refused(self, vllm: dict[str, Any]) -> None:
-        assert vllm["wrong"] == "ConfigurationError: the threads of weightlift are a number from 1 to 256, not 0"
+        assert vllm["wrong"] == "ConfigurationError: the threads of weightlift must be a number from 1 to 256, not 0"
 
     def test_a_damaged_file_is_refused_by_our_reader(self, vllm: dict[str, Any]) -> None:
         assert vllm["damaged"].startswith("MalformedCheckpoint: ")
@@ -90,7 +90,7 @@ class TestSglang:
         assert sglang["quantized"] == "IncModelLoader"
 
     def test_a_wrong_setting_is_refused(self, sglang: dict[str, Any]) -> None:
-        assert sglang["wrong"] == "ConfigurationError: the threads of weightlift are a number from 1 to 256, not 0"
+        assert sglang["wrong"] == "ConfigurationError: the threads of weightlift must be a number from 1 to 256, not 0"
 
     def test_a_damaged_file_is_refused_by_our_reader(self, sglang: dict[str, Any]) -> None:
         assert sglang["damaged"].startswith("MalformedCheckpoint: ")
