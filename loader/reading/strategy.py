@@ -24,7 +24,7 @@ _MAPPED = _DIRECT | {"btrfs"}
 """Filesystems where a resident mapped page is as good as memory. On a network it may have to be validated again."""
 
 _WHY = {
-    "nfs": "on NFS, O_DIRECT gives up the client's cache and page faults wait for small read-ahead",
+    "nfs": "on NFS, O_DIRECT bypasses the client's cache and page faults wait for small read-ahead",
     "lustre": "on Lustre, page faults read 28 MiB/s where large reads fill the link",
     "ceph": "on CephFS, page faults wait for the network one small read at a time",
     "virtiofs": "on virtiofs, loading by page faults took 1597 s where large reads took 71 s",
