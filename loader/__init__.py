@@ -1,4 +1,4 @@
-"""loader: reads safetensors from shared or node-local storage as fast as the storage gives them.
+"""loader: reads safetensors from shared or node-local storage at the speed of the storage.
 
 ::
 
@@ -6,8 +6,8 @@
     for name, array in loader.open("/models/5df9d7cea3b612c3").tensors():
         ...
 
-Errors are of the fetcher's tree, `loader.errors.LoadError`. Importing this package costs nothing; the commands do without
-numpy.
+Errors belong to the fetcher's tree: `loader.errors.LoadError`. Importing this package is cheap: numpy is imported on first
+use, and the commands do not need it.
 """
 
 from __future__ import annotations

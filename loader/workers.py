@@ -1,4 +1,4 @@
-"""A few threads that take pieces of work in order, until all are done or the first fails."""
+"""A few threads that process pieces of work in order, until all are done or one fails."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ _FEWEST, _ENOUGH = 4, 16
 
 
 def default_threads(*, network: bool = False, busy: bool = False) -> int:
-    """Four at least, since a disk is fast only when it is asked for several things at once, but one a processor if they are
-    `busy` (four copied 30 % slower to tmpfs than two, on two processors). Sixteen at most, and over a network, where each
-    waits for its own answer."""
+    """Return the number of threads: one for each processor, between four and sixteen.
+
+    At least four, because a disk is fast only with several requests in flight. `busy` threads have no such minimum (on two
+    processors, four copied 30 % slower to tmpfs than two). `network`: always sixteen, because each waits for its own answer.
+    """
     if network:
         return _ENOUGH
     return min(max(1 if busy else _FEWEST, cpu_count()), _ENOUGH)
 
 
 def each(pieces: Iterable[T], work: Callable[[T], None], *, threads: int) -> None:
-    """`work` on every piece, begun in order. Raises the first error once the pieces begun are over, without beginning others.
+    """Call `work` on every piece, started in order. After an error no new piece is started, and the error is raised when the
+    running ones have ended.
 
-    An exception in the waiting thread (a signal) is raised at once: nobody waits for a read that hangs.
+    An exception in the calling thread (a signal) is raised at once: it does not wait for a read that hangs.
     """
     workers = _Workers(pieces, work)
     started = [threading.Thread(target=workers.work_on, name=f"worker-{number}", daemon=True) for number in range(threads)]
@@ -42,7 +45,7 @@ def each(pieces: Iterable[T], work: Callable[[T], None], *, threads: int) -> Non
 
 
 class OwnBuffer:
-    """`size` bytes for each thread that asks."""
+    """A buffer of `size` bytes for each thread."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -50,6 +53,7 @@ class OwnBuffer:
 
     @property
     def mine(self) -> memoryview:
+        """The buffer of the calling thread."""
         if not hasattr(self._own, "buffer"):
             self._own.buffer = memoryview(bytearray(self._size))
         buffer: memoryview = self._own.buffer

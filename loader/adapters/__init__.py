@@ -1,1 +1,1 @@
-"""Tensors for other people's programs. Each module imports its program, and is imported by that or by whoever asked for it."""
+"""Adapters to torch and inference engines. Each module imports its program, and only that program or a user imports it."""

@@ -1,9 +1,9 @@
-"""What an engine's adapter needs besides the engine: its user's settings, and the tensors of the files it chose.
+"""The common part of the engines' adapters: the user's settings, and the tensors of the files that the engine chose.
 
-An engine starts a process a GPU, and each of them wants every tensor. So they read through the page cache, in the same order:
-what one has asked for the others wait for, and storage is read once for the whole host. That alone would leave them waiting
-for the same few pages. So, ahead of that, each brings a part of its own into the page cache (`Host`, by rank on this host; a
-global rank would leave what the ranks of other hosts have cold).
+An engine starts one process for each GPU, and each process needs every tensor. They read through the page cache in the same
+order, so storage is read once for the whole host. But then all of them would wait for the same few pages. So each process also
+reads its own part into the page cache ahead of that. Parts are assigned by rank on this host (`Host`): by global rank, the
+parts of other hosts' ranks would stay cold.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from loader.tensors.weights import open_weights
 from loader.workers import MOST_THREADS
 
 LOAD_FORMAT = "weightlift"
-"""What users write behind `--load-format`."""
+"""The value of `--load-format`."""
 
 _STRATEGIES = ("auto", *get_args(Strategy))
 
 
 class Host(NamedTuple):
-    """This process is number `rank` of the `ranks` on this host that load the same files."""
+    """This process is `rank` (from 0) of the `ranks` processes on this host that load the same files."""
 
     rank: int = 0
     ranks: int = 1
@@ -47,7 +47,7 @@ class Host(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What `--model-loader-extra-config` may hold: arguments of `loader.open`."""
+    """The settings in `--model-loader-extra-config`: arguments of `loader.open`."""
 
     strategy: Strategy | Literal["auto"] = "auto"
     threads: int | None = None
@@ -55,12 +55,12 @@ class Settings:
 
     @classmethod
     def read(cls, config: object) -> Settings:
-        """`{"strategy": "direct", "threads": 8, "window": "1Gi"}`. Raises ConfigurationError."""
+        """Parse settings like `{"strategy": "direct", "threads": 8, "window": "1Gi"}`. Raises ConfigurationError."""
         if not isinstance(config, Mapping):
             raise ConfigurationError(f"the extra config of {LOAD_FORMAT} must be an object, not {config!r}")
         known = [field.name for field in fields(cls)]
         if unknown := sorted(set(map(str, config)) - set(known)):
-            raise ConfigurationError(f"{LOAD_FORMAT} has no setting {unknown[0]!r}; there are {', '.join(known)}")
+            raise ConfigurationError(f"{LOAD_FORMAT} has no setting {unknown[0]!r}; use one of {', '.join(known)}")
         readers: Mapping[str, Callable[[Any], Any]] = {"strategy": _strategy, "threads": _threads, "window": _window}
         return cls(**{name: readers[name](value) for name, value in config.items()})
 
@@ -73,9 +73,9 @@ def read_tensors(
     log: Callable[[str], None],
     wanted: Callable[[str], bool] | None = None,
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """Name and tensor of each, or of those `wanted`, in the order of the files, while later ones are being read.
+    """Yield name and tensor of each tensor that is `wanted`, in the order of the files, while later ones are read.
 
-    What is handed out may be kept: nothing overwrites it. Raises what `loader.adapters.torch.tensors` does.
+    Tensors can be kept: nothing overwrites them. Raises as `loader.adapters.torch.tensors`.
     """
     ordered = sorted(files, key=natural)
     weights = open_weights(
@@ -87,13 +87,13 @@ def read_tensors(
         world_size=host.ranks,
         on_warning=log,
     )
-    held, way = weights.checkpoint.tensors, weights.way
-    names = [name for name in held if wanted is None or wanted(name)]
-    what = f"{counted(len(names), 'tensor')} ({size(sum(held[name].size for name in names))}) of {counted(len(files), 'file')}"
-    log(f"reading {what}, {way.strategy}: {way.reason}")
-    # Who leaves tensors out leaves out others than its neighbours do: its experts are its own part.
-    together = host.ranks > 1 and way.strategy == "buffered" and len(names) == len(held)
-    with sharing(weights.checkpoint, host, threads=way.threads) if together else nullcontext():
+    available, way = weights.checkpoint.tensors, weights.way
+    names = [name for name in available if wanted is None or wanted(name)]
+    what = f"{counted(len(names), 'tensor')} ({size(sum(available[name].size for name in names))})"
+    log(f"reading {what} of {counted(len(files), 'file')}, {way.strategy}: {way.reason}")
+    # A rank that skips tensors (experts of other ranks) skips different ones than the other ranks, so they share no reading.
+    shared = host.ranks > 1 and way.strategy == "buffered" and len(names) == len(available)
+    with sharing(weights.checkpoint, host, threads=way.threads) if shared else nullcontext():
         yield from tensors(weights, names)
     for path, reason in weights.fallbacks.items():
         log(f"{path}: {reason}, and was read through the page cache instead")
@@ -101,10 +101,10 @@ def read_tensors(
 
 @contextmanager
 def sharing(checkpoint: Checkpoint, host: Host, *, threads: int) -> Iterator[None]:
-    """Meanwhile this rank's part of the files comes into the page cache, as far as that has room for all of them.
+    """Read this rank's part of the files into the page cache in the background, as far as the page cache has room.
 
-    The ranks' parts are windows in turn, so that together they advance through the files in the order of reading. What can't
-    be brought in is left to whoever reads it, who will say what is wrong.
+    Windows are assigned to the ranks in turn, so all advance together through the files in reading order. Errors are ignored:
+    the reader of the same bytes reports them.
     """
     members = [ModelFile(shard.path, shard.identity, shard=True) for shard in checkpoint.shards]
     plan = tuple(windows([member.size for member in members], width=width_for(checkpoint.size, host.ranks)))
@@ -115,29 +115,29 @@ def sharing(checkpoint: Checkpoint, host: Host, *, threads: int) -> Iterator[Non
         with suppress(FetchError):
             bring_in(members, takewhile(lambda _: not stopped.is_set(), part), threads=threads)
 
-    helper = threading.Thread(target=work, name="share", daemon=True)
-    helper.start()
+    thread = threading.Thread(target=work, name="share", daemon=True)
+    thread.start()
     try:
         yield
     finally:
         stopped.set()
-        helper.join()
+        thread.join()
 
 
 def _strategy(value: object) -> str:
     if value not in _STRATEGIES:
-        raise ConfigurationError(f"{LOAD_FORMAT} has no strategy {value!r}; there are {', '.join(_STRATEGIES)}")
+        raise ConfigurationError(f"{LOAD_FORMAT} has no strategy {value!r}; use one of {', '.join(_STRATEGIES)}")
     return str(value)
 
 
 def _threads(value: object) -> int:
     if type(value) is not int or not 1 <= value <= MOST_THREADS:
-        raise ConfigurationError(f"the threads of {LOAD_FORMAT} are a number from 1 to {MOST_THREADS}, not {value!r}")
+        raise ConfigurationError(f"the threads of {LOAD_FORMAT} must be a number from 1 to {MOST_THREADS}, not {value!r}")
     return value
 
 
 def _window(value: object) -> int:
-    found = parse_size(value) if isinstance(value, str) else value
-    if type(found) is not int or found <= 0:
-        raise ConfigurationError(f"the window of {LOAD_FORMAT} is a size above zero, such as 1Gi, not {value!r}")
-    return found
+    window = parse_size(value) if isinstance(value, str) else value
+    if type(window) is not int or window <= 0:
+        raise ConfigurationError(f"the window of {LOAD_FORMAT} must be a size above zero, such as 1Gi, not {value!r}")
+    return window

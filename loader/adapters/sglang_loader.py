@@ -1,4 +1,4 @@
-"""The model loader behind `loader.adapters.sglang`: in a module of its own, for importing it imports most of SGLang."""
+"""The model loader behind `loader.adapters.sglang`: a separate module, because importing it imports most of SGLang."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _logger = logging.getLogger(__name__)
 
 
 def instead_of(usual: Callable[..., Any], load_config: LoadConfig, model_config: Any) -> Any:
-    """The loader for this model, where `usual` is SGLang's `get_model_loader`. Raises ConfigurationError for wrong settings."""
+    """Return the loader for this model. `usual`: SGLang's `get_model_loader`. Raises ConfigurationError for wrong settings."""
     settings = Settings.read(load_config.model_loader_extra_config)
-    # Of SGLang's two ways to read safetensors the plainer one is where ours is.
+    # Without multiple threads SGLang reads through `safetensors_weights_iterator`, the function that we replace.
     plain = replace(load_config, load_format=LoadFormat.AUTO, model_loader_extra_config={"enable_multithread_load": False})
-    theirs = usual(plain, model_config)
-    if type(theirs) is not loader.DefaultModelLoader:
-        _logger.warning("this model needs SGLang's own %s, which reads its weights itself", type(theirs).__name__)
-        return theirs
+    sglangs_own = usual(plain, model_config)
+    if type(sglangs_own) is not loader.DefaultModelLoader:
+        _logger.warning("this model needs SGLang's own %s, which reads its weights itself", type(sglangs_own).__name__)
+        return sglangs_own
     return WeightliftModelLoader(plain, settings)
 
 
@@ -47,7 +47,7 @@ class WeightliftModelLoader(loader.DefaultModelLoader):
 
 @contextmanager
 def _reading_by(read: Any) -> Iterator[None]:
-    """A process loads one model at a time, in one thread."""
+    """Replace SGLang's function meanwhile. Safe, because a process loads one model at a time, in one thread."""
     loader.safetensors_weights_iterator = read
     try:
         yield
@@ -56,12 +56,12 @@ def _reading_by(read: Any) -> Iterator[None]:
 
 
 def _read(settings: Settings, files: Sequence[str], **_: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """In place of SGLang's `safetensors_weights_iterator`. What else that can be told is about mapping and prefetching."""
+    """Replaces SGLang's `safetensors_weights_iterator`, whose other arguments only concern mapping and prefetching."""
     return read_tensors(files, settings, _host(), log=_logger.info)
 
 
 def _host() -> Host:
-    """SGLang numbers the processes of a host one after the other, pipeline stages included."""
+    """SGLang numbers the processes of a host consecutively, including pipeline stages."""
     if not model_parallel_is_initialized():
         return Host()
     world = get_world_group()

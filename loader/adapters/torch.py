@@ -1,17 +1,17 @@
-"""A checkpoint's tensors as torch's, with the dtypes that numpy lacks (BF16, F8, F4): views of what was read, nothing copied.
+"""A checkpoint's tensors as torch tensors, including dtypes that numpy lacks (BF16, F8, F4), without copying.
 
 ::
 
     from loader.adapters.torch import load, tensors
 
-    for name, tensor in tensors("/models/5df9d7cea3b612c3"):     # later ones are being read meanwhile
+    for name, tensor in tensors("/models/5df9d7cea3b612c3"):     # later tensors are read meanwhile
         ...
     state = load("/models/5df9d7cea3b612c3")
 
 The safetensors package is the reference, dtype by dtype; `tests/loader/adapters/test_torch.py` compares every bit. Memory is
-reused when the last tensor that views it is gone (`loader.reading.arena`). Clone a small tensor that you keep for long.
+reused after the last tensor that views it is released (`loader.reading.arena`). Clone a small tensor that you keep for long.
 
-Tested with torch 2.13. Older ones have fewer dtypes (U16 to U64 since 2.3, F8_E8M0 since 2.7, F4 since 2.8).
+Tested with torch 2.13. Older versions have fewer dtypes (U16 to U64 since 2.3, F8_E8M0 since 2.7, F4 since 2.8).
 """
 
 from __future__ import annotations
@@ -50,35 +50,35 @@ _NAMES = {
     "I64": "int64",
     "U64": "uint64",
 }
-"""What torch calls them. F6 is not among them: it has none."""
+"""The torch name of each dtype. F6 is missing, because torch does not have it."""
 
 _DTYPES: dict[str, torch.dtype] = {name: getattr(torch, theirs) for name, theirs in _NAMES.items() if hasattr(torch, theirs)}
 
 Source = Weights | PathLike | Sequence[PathLike]
-"""What is open already, or what `loader.open` takes."""
+"""Open weights, or an argument of `loader.open`."""
 
 
 def tensors(source: Source, order: Order = "file", **options: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """Name and tensor of each, while later ones are being read. `options` are those of `loader.open`.
+    """Yield name and tensor of each tensor, while later ones are read. `options` are those of `loader.open`.
 
-    Raises what `loader.open` and `Weights.tensors` do, and what `tensor` does.
+    Raises as `loader.open`, `Weights.tensors` and `tensor`.
     """
-    # No frame of ours holds on to what it has handed out: it is idle as soon as the taker lets go of it.
+    # starmap keeps no reference to a delivered tensor, so its memory is idle when the consumer releases it.
     return starmap(_named, _opened(source, options).stream(order))
 
 
 def load(source: Source, order: Order = "file", **options: Any) -> dict[str, torch.Tensor]:
-    """All tensors at once. Raises what `tensors` does, and TooLarge before anything is read."""
+    """Return all tensors by name. Raises as `tensors`, and TooLarge before anything is read."""
     return dict(starmap(_named, _opened(source, options).everything(order)))
 
 
 def tensor(info: TensorInfo, view: memoryview) -> torch.Tensor:
-    """The tensor whose bytes are in `view`, which may be written to, and shares its memory; a copy only where the bytes do not
-    lie as the dtype needs it (in files whose header's length is no multiple of 8).
+    """Return the tensor whose bytes are in the writable `view`. It shares the memory of `view`, or is a copy if the bytes are
+    not aligned for the dtype (in files whose header length is not a multiple of 8).
 
     Two elements of F4 are one of torch's `float4_e2m1fn_x2`, so the last dimension is halved.
 
-    Raises UsageError for a dtype that this torch lacks (any has no F6), MalformedCheckpoint for a shape it cannot have.
+    Raises UsageError for a dtype that this torch lacks (every version lacks F6), MalformedCheckpoint for an impossible shape.
     """
     dtype = _dtype(info)
     shape = _halved(info) if info.dtype.name == "F4" else info.shape
@@ -87,7 +87,7 @@ def tensor(info: TensorInfo, view: memoryview) -> torch.Tensor:
             return torch.empty(shape, dtype=dtype)
         return _flat(view, dtype).reshape(shape)
     except (RuntimeError, TypeError) as error:
-        problem = f"torch has no such tensor: {str(error).splitlines()[0]}"
+        problem = f"torch does not support this shape: {str(error).splitlines()[0]}"
         raise MalformedCheckpoint(problem, path=info.file, field=f"{shown(info.name)}.shape") from error
 
 
@@ -102,15 +102,15 @@ def _opened(source: Source, options: dict[str, Any]) -> Weights:
 def _dtype(info: TensorInfo) -> torch.dtype:
     dtype = _DTYPES.get(info.dtype.name)
     if dtype is None:
-        remedy = "leave it out of `order`, or take its bytes from `Weights.stream`"
-        raise UsageError(f"torch {torch.__version__} has no dtype for {info.dtype}, that of {shown(info.name)}; {remedy}")
+        remedy = "leave it out of `order`, or read its bytes with `Weights.stream`"
+        raise UsageError(f"cannot read {shown(info.name)}: torch {torch.__version__} has no dtype {info.dtype}; {remedy}")
     return dtype
 
 
 def _halved(info: TensorInfo) -> tuple[int, ...]:
     *others, last = info.shape
     if last % 2:
-        problem = "an odd last dimension, where torch holds two elements of F4 in one"
+        problem = "the last dimension is odd, but torch packs two elements of F4 into one"
         raise MalformedCheckpoint(problem, path=info.file, field=f"{shown(info.name)}.shape")
     return *others, last // 2
 

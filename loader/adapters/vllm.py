@@ -1,9 +1,9 @@
-"""vLLM's `--load-format weightlift`, for version 0.33 (tested: 0.33.0). `register` is a `vllm.general_plugins`.
+"""vLLM's `--load-format weightlift`, for version 0.33 (tested: 0.33.0). `register` is an entry point of
+`vllm.general_plugins`.
 
-vLLM goes on deciding which files a model needs, which of their tensors a rank leaves out, and what becomes of those that were
-read; even which of Mistral's two sets of files counts. Only the reading of safetensors is ours: `_get_weights_iterator` calls
-one function for it, by its name in `default_loader`, and finds `_read` there. To write that method anew would be to leave out,
-silently, whatever step another version adds to it. Files that are no safetensors, and torchao's, vLLM reads itself.
+vLLM still decides which files a model needs (also between Mistral's two sets), which tensors a rank skips, and what happens to
+the others. We replace only the function by which `_get_weights_iterator` reads safetensors, under its name in `default_loader`.
+A copy of that method would silently miss a step that another version adds. vLLM itself reads other formats and torchao's files.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from vllm.model_executor.model_loader.ep_weight_filter import should_skip_weight
 from loader.adapters.engine import LOAD_FORMAT, Host, Settings, read_tensors
 
 _usual = default_loader.safetensors_weights_iterator
-_logger = init_logger(f"vllm.{__name__}")  # below `vllm`, for only those vLLM shows
+_logger = init_logger(f"vllm.{__name__}")  # below `vllm`, because vLLM shows only its own loggers
 
 
 def register() -> None:
-    """Called by vLLM in each of its processes."""
+    """Register the load format. vLLM calls this in each of its processes."""
     register_model_loader(LOAD_FORMAT)(WeightliftModelLoader)
 
 
@@ -36,7 +36,7 @@ class WeightliftModelLoader(DefaultModelLoader):
     """`--model-loader-extra-config` takes `strategy`, `threads` and `window`."""
 
     def __init__(self, load_config: LoadConfig) -> None:
-        """Raises ConfigurationError for settings that there are not."""
+        """Raises ConfigurationError for invalid settings."""
         self._settings = Settings.read(load_config.model_loader_extra_config)
         super().__init__(replace(load_config, load_format="auto", model_loader_extra_config={}))
 
@@ -47,7 +47,7 @@ class WeightliftModelLoader(DefaultModelLoader):
 
 @contextmanager
 def _reading_by(read: Any) -> Iterator[None]:
-    """A process loads one model at a time, in one thread."""
+    """Replace vLLM's function meanwhile. Safe, because a process loads one model at a time, in one thread."""
     default_loader.safetensors_weights_iterator = read
     try:
         yield
@@ -63,7 +63,7 @@ def _read(
     local_expert_ids: set[int] | None = None,
     **others: Any,
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """In place of vLLM's `safetensors_weights_iterator`, whose arguments these are."""
+    """Replaces vLLM's `safetensors_weights_iterator`, with the same arguments."""
     if safetensors_load_strategy == "torchao":
         return _usual(files, use_tqdm_on_load, safetensors_load_strategy, local_expert_ids, **others)
     wanted = None if local_expert_ids is None else partial(_is_local, local_expert_ids)
@@ -75,7 +75,7 @@ def _is_local(local_expert_ids: set[int], name: str) -> bool:
 
 
 def _host() -> Host:
-    """vLLM's local rank counts within a host, over replicas of the model (data parallelism) too."""
+    """vLLM's local rank counts all processes of a host, including replicas of the model (data parallelism)."""
     if not model_parallel_is_initialized():
         return Host()
     ranks = max(1, get_world_group().world_size // get_node_count())

@@ -1,4 +1,4 @@
-"""How bytes come from storage into memory: blocks read by a few threads, a bounded amount ahead, handed out in order.
+"""Reads bytes from storage into memory: a few threads read blocks a bounded amount ahead and deliver them in order.
 
 Knows files, byte ranges and buffers. Knows nothing of tensors, dtypes or checkpoints.
 """

@@ -1,6 +1,6 @@
-"""How the bytes of an open file come into memory: read, read past the page cache, or mapped.
+"""Ways to bring the bytes of an open file into memory: read, read past the page cache (O_DIRECT), or mapped.
 
-`open_access` gives what was asked for or, where the filesystem or the kernel refuses it, plain reading and the reason.
+`open_access` returns the requested way. If the filesystem or the kernel refuses it, it returns plain reading and the reason.
 """
 
 from __future__ import annotations
@@ -20,32 +20,33 @@ _REFUSED = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENODEV}
 
 
 class Buffered:
-    """preadv, through the page cache. It fills without locks: several threads may, each another piece."""
+    """Reads with preadv through the page cache. Several threads can fill different pieces without a lock."""
 
     fallback: str | None = None
-    """Why this is not, or is no longer, what was asked for."""
+    """Why the file is not, or no longer, read in the requested way; None if it is."""
 
     def __init__(self, source: Source, descriptor: int) -> None:
         self._source = source
         self._descriptor = descriptor
 
     def memory(self, block: Block, arena: Arena) -> memoryview:
-        """Where the block will be: its byte `origin` of the file is the first."""
+        """Return memory for the block. Its first byte is byte `origin` of the file."""
         return arena.take(block.span)
 
     def fill(self, memory: memoryview, origin: int, start: int, stop: int) -> None:
-        """Bring in bytes `start` to `stop` of the file. A read that brings less than it was asked for is continued.
+        """Read bytes `start` to `stop` of the file. Continues after a short read.
 
-        Raises FileReplaced where the file ends before them, LocalIOError where the disk fails.
+        Raises FileReplaced if the file ends before `stop`, LocalIOError if the disk fails.
         """
         while start < stop:
             start += self._read(self._descriptor, memory[start - origin : stop - origin], start)
 
     def check(self) -> None:
-        """Raises FileReplaced if the file was written to since its header was read."""
+        """Raise FileReplaced if the file was written to since its header was read."""
         self._source.check(self._descriptor)
 
     def close(self) -> None:
+        """Close the descriptor."""
         os.close(self._descriptor)
 
     def _read(self, descriptor: int, into: memoryview, offset: int) -> int:
@@ -54,15 +55,15 @@ class Buffered:
         except OSError as error:
             raise self._failed(error, offset, len(into)) from error
         if count == 0:
-            raise self._shorter()
+            raise self._truncated()
         return count
 
     def _failed(self, error: OSError, offset: int, count: int) -> Exception:
         return from_os_error(error, doing=f"read {count} bytes at offset {offset}", path=self._source.path)
 
-    def _shorter(self) -> FileReplaced:
+    def _truncated(self) -> FileReplaced:
         path, size = self._source.path, self._size()
-        return FileReplaced(f"{path} became shorter while it was read: it ends at byte {size}; try again", path=path)
+        return FileReplaced(f"{path} was truncated during the read: it now ends at byte {size}; try again", path=path)
 
     def _size(self) -> int:
         try:
@@ -72,8 +73,8 @@ class Buffered:
 
 
 class Direct(Buffered):
-    """preadv past the page cache. The block's memory has room for whole pages, so an unaligned beginning or end is read along
-    with its page. From the first refusal on (a device with larger blocks, a short read that ends within one) the file is read
+    """Reads with preadv past the page cache (O_DIRECT). The block's memory holds whole pages, so an unaligned start or end is
+    read with its page. After a refusal (a device with larger blocks, a short read that ends inside a block) the file is read
     through the page cache."""
 
     def __init__(self, source: Source, descriptor: int, direct: int) -> None:
@@ -93,7 +94,7 @@ class Direct(Buffered):
         super().close()
 
     def _read_directly(self, into: memoryview, offset: int) -> int:
-        """0 when it is refused."""
+        """Returns the bytes read; 0 if O_DIRECT is refused."""
         try:
             count = os.preadv(self._direct, [into], offset)
         except OSError as error:
@@ -102,16 +103,16 @@ class Direct(Buffered):
             self.fallback = f"O_DIRECT was refused at offset {offset} ({os.strerror(error.errno or 0).lower()})"
             return 0
         if count == 0:
-            raise self._shorter()
+            raise self._truncated()
         return count
 
 
 class Mapped(Buffered):
-    """Views of the page cache itself. Nothing is copied; pages that are not there are read, without SIGBUS. Who writes to a
-    view gets a page of their own (MAP_PRIVATE), as with memory that was read into; the file does not change.
+    """Maps the file: views of the page cache itself, without copying. Missing pages are read without the risk of SIGBUS. A
+    write to a view copies its page (MAP_PRIVATE) and does not change the file.
 
-    A page that vanishes later, because the file is truncated or its disk breaks, is SIGBUS all the same. Published files are
-    replaced by a rename and never truncated. As long as there is a view, the mapping keeps a descriptor of the file open.
+    A page that is lost later, by truncation or a broken disk, still raises SIGBUS. Published files are replaced by a rename and
+    never truncated. The mapping keeps a descriptor of the file open while there is a view.
     """
 
     def __init__(self, source: Source, descriptor: int, mapping: mmap.mmap) -> None:
@@ -121,22 +122,22 @@ class Mapped(Buffered):
 
     def memory(self, block: Block, arena: Arena) -> memoryview:
         if block.stop > len(self._mapping):
-            raise self._shorter()
+            raise self._truncated()
         return memoryview(self._mapping)[block.origin : block.stop]
 
     def fill(self, memory: memoryview, origin: int, start: int, stop: int) -> None:
         first = start // PAGE * PAGE
-        refused = bring_in(self._address + first, stop - first)
-        if refused == errno.EFAULT:
+        error_number = bring_in(self._address + first, stop - first)
+        if error_number == errno.EFAULT:
             if self._size() < stop:
-                raise self._shorter()
-            refused = errno.EIO
-        if refused:
-            raise self._failed(os_error(refused), first, stop - first)
+                raise self._truncated()
+            error_number = errno.EIO
+        if error_number:
+            raise self._failed(os_error(error_number), first, stop - first)
 
 
 def open_access(source: Source, mode: Strategy) -> Buffered:
-    """Raises what opening a source raises."""
+    """Open the file and return its access. Raises the errors of `Source.open`."""
     descriptor = source.open()
     try:
         if mode == "direct":
@@ -151,25 +152,25 @@ def open_access(source: Source, mode: Strategy) -> Buffered:
 
 def _direct(source: Source, descriptor: int) -> Buffered:
     try:
-        # The very inode that is open, whatever lies at its path by now.
+        # By descriptor, not by path: another file may be at the path by now.
         direct = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
     except OSError as error:
-        return _instead(source, descriptor, f"O_DIRECT was refused ({os.strerror(error.errno or 0).lower()})")
+        return _fall_back(source, descriptor, f"O_DIRECT was refused ({os.strerror(error.errno or 0).lower()})")
     return Direct(source, descriptor, direct)
 
 
 def _mapped(source: Source, descriptor: int) -> Buffered:
     if not can_bring_in():
-        return _instead(source, descriptor, "this kernel cannot tell whether mapped pages can be had (Linux 5.14 does)")
+        return _fall_back(source, descriptor, "this kernel cannot read mapped pages safely (that needs Linux 5.14)")
     try:
         return Mapped(source, descriptor, mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY))
     except ValueError:
         return Buffered(source, descriptor)  # an empty file can't be mapped
     except OSError as error:
-        return _instead(source, descriptor, f"mapping was refused ({os.strerror(error.errno or 0).lower()})")
+        return _fall_back(source, descriptor, f"mapping was refused ({os.strerror(error.errno or 0).lower()})")
 
 
-def _instead(source: Source, descriptor: int, reason: str) -> Buffered:
+def _fall_back(source: Source, descriptor: int, reason: str) -> Buffered:
     access = Buffered(source, descriptor)
     access.fallback = reason
     return access

@@ -1,12 +1,12 @@
-"""Memory that is read into: huge pages, used again as soon as nobody looks at them.
+"""Memory for reading: regions of huge pages, reused when their last view is gone.
 
-The rule: what `Arena.take` returned belongs to whoever holds a view of it, or a view of a view (memoryview, numpy and torch
-keep what they look at alive). When the last of them is gone, and not before, the memory may be given out again. Nobody has to
-give anything back; keeping one small tensor keeps the whole block it was read in.
+Memory is reference-counted by the views of it, and by views of views (memoryview, numpy and torch keep their base alive). It is
+reused after the last view is released, never before. Nothing has to be returned. One small tensor that is kept also keeps the
+whole block that it was read in.
 
 Fresh memory costs more than the reading: the kernel clears each page before the read overwrites it (0.4-1 CPU-seconds a GiB
-instead of 0.29). So an arena that is kept makes the next load two to five times faster, and a streamed load runs in the few
-blocks that its reader is ahead. Populating it beforehand (MADV_POPULATE_WRITE) brought nothing: the read does it on its way.
+instead of 0.29). So a kept arena makes the next load two to five times faster, and a streamed load needs only the few blocks
+of its read-ahead. Populating memory first (MADV_POPULATE_WRITE) was not faster: the read populates it as well.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from loader.errors import TooLarge
 from loader.reading.blocks import HUGE
 
 _FIT = 1.25
-"""A region serves again for what takes at least four fifths of it. Layers repeat, so most fit to the byte."""
+"""A region is reused for a request of at least four fifths of its size. Layers repeat, so most requests fit exactly."""
 
 
 @dataclass(slots=True, eq=False)
 class _Region:
-    """`size` bytes of address space, `first` bytes behind where the mapping begins; `lent` tells when its lender is gone."""
+    """`size` bytes of address space, from byte `first` of the mapping. `lent` refers to the array behind all its views."""
 
     pages: mmap.mmap
     first: int
@@ -40,51 +40,54 @@ class _Region:
 
 
 class Arena:
-    """Safe to use from several threads; views outlive it. Before it maps anything new it unmaps as much of what is idle and
-    does not fit, so it grows no larger than what was looked at at one time, and a quarter."""
+    """A pool of memory, safe for use from several threads. Views outlive it.
+
+    Before it maps new memory it unmaps as much idle memory, so it never exceeds the largest amount in use at one time by more
+    than a quarter.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._returned: deque[_Region] = deque()  # appended to while objects die, where no lock may be taken
+        self._returned: deque[_Region] = deque()  # appended to by finalizers, which must not take a lock
         self._idle: list[_Region] = []
         self._lent: set[_Region] = set()
         _ARENAS.add(self)
 
     def renew_lock(self) -> None:
-        """In a child that was forked: a thread of the parent may have held the lock, and that thread does not exist here.
-        What it was at is half done, so what is idle is given back."""
+        """Make the arena usable in a forked child. A thread of the parent, missing in the child, may have held the lock and
+        left the list of idle regions half changed, so both are replaced."""
         self._lock = threading.Lock()
         self._idle = []
 
     def take(self, size: int) -> memoryview:
-        """`size` bytes that begin on a page, of any content. Raises TooLarge."""
+        """Return `size` bytes of page-aligned memory with arbitrary content. Raises TooLarge."""
         if size == 0:
             return memoryview(bytearray())
-        wanted = ceil_div(size, HUGE) * HUGE
+        rounded = ceil_div(size, HUGE) * HUGE
         with self._lock:
             self._collect()
-            region = self._fitting(wanted)
+            region = self._fitting(rounded)
             if region is None:
-                self._unmap(wanted)
-                region = _mapped(wanted)
+                self._unmap(rounded)
+                region = _mapped(rounded)
             return self._lend(region, size)
 
     @property
     def idle(self) -> int:
-        """Bytes that nobody looks at, kept for the next `take`."""
+        """Bytes without a view, kept for the next `take`."""
         with self._lock:
             self._collect()
             return sum(region.size for region in self._idle)
 
     @property
     def lent(self) -> int:
-        """Bytes that somebody looks at."""
+        """Bytes with a view."""
         with self._lock:
             self._collect()
             return sum(region.size for region in self._lent)
 
     def trim(self) -> None:
-        """Give what is idle back to the system."""
+        """Return idle memory to the system."""
         with self._lock:
             self._collect()
             self._idle.clear()
@@ -95,8 +98,8 @@ class Arena:
             self._lent.discard(region)
             self._idle.append(region)
 
-    def _fitting(self, wanted: int) -> _Region | None:
-        fitting = [region for region in self._idle if wanted <= region.size <= wanted * _FIT]
+    def _fitting(self, rounded: int) -> _Region | None:
+        fitting = [region for region in self._idle if rounded <= region.size <= rounded * _FIT]
         if not fitting:
             return None
         best = min(fitting, key=lambda region: region.size)
@@ -104,12 +107,12 @@ class Arena:
         return best
 
     def _unmap(self, amount: int) -> None:
-        """The longest idle first, until `amount` is free."""
+        """Unmap idle regions, the longest idle first, until `amount` bytes are unmapped."""
         while self._idle and amount > 0:
             amount -= self._idle.pop(0).size
 
     def _lend(self, region: _Region, size: int) -> memoryview:
-        # Whoever looks at these bytes does so by way of this array; mmap itself can be asked for its views, but not by whom.
+        # Every view of these bytes refers to this array, so its death is the release of the last view. An mmap can't tell.
         lender = np.frombuffer(region.pages, dtype=np.uint8, count=size, offset=region.first)
         returned = self._returned
         region.lent = weakref.ref(lender, lambda _: returned.append(region))
@@ -129,19 +132,19 @@ os.register_at_fork(after_in_child=_renew_locks)
 
 
 def _mapped(size: int) -> _Region:
-    """Private, for on shared memory (Python's default) MADV_HUGEPAGE does nothing; and it begins on a huge page, which kernels
-    before 6.7 do not see to. Address space that is not touched costs nothing."""
+    """Private, because MADV_HUGEPAGE has no effect on shared memory (Python's default). Aligned to a huge page by us, because
+    kernels before 6.7 do not align it. Untouched address space costs nothing."""
     try:
         pages = mmap.mmap(-1, size + HUGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except (OSError, OverflowError) as error:
-        raise TooLarge(f"cannot have {size} bytes of memory to read into: {error}; read with a smaller window") from error
+        raise TooLarge(f"cannot map {size} bytes of memory for reading: {error}; use a smaller window") from error
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        with suppress(OSError):  # a kernel without them
+        with suppress(OSError):  # a kernel without huge pages
             pages.madvise(mmap.MADV_HUGEPAGE)
     return _Region(pages, -address_of(pages) % HUGE, size)
 
 
 def address_of(mapping: mmap.mmap) -> int:
-    """Where it begins. Unlike ctypes, numpy looks at what may not be written to as well."""
+    """Return the address of the mapping. numpy is used because ctypes refuses read-only mappings."""
     address: int = np.frombuffer(mapping, dtype=np.uint8).__array_interface__["data"][0]
     return address

@@ -1,7 +1,7 @@
-"""What is read together: jobs that lie side by side in one file become a block, which is read in pieces by several threads.
+"""Groups adjacent jobs of one file into blocks. Several threads read a block in pieces.
 
-A checkpoint has thousands of small tensors between its large ones; a system call for each of them would cost more than their
-bytes. Pure: nothing here touches a file.
+A checkpoint has thousands of small tensors between its large ones: a system call for each would cost more than reading the
+bytes. Does no I/O.
 """
 
 from __future__ import annotations
@@ -15,28 +15,29 @@ from loader.kernel import PAGE
 
 HUGE = 2 * 1024 * 1024
 PIECE = 8 * 1024 * 1024
-"""Bytes a thread reads at a time. From 4 to 16 MiB the difference is in the noise; 1 MiB brought 10 % less past the page
-cache, and longer ones take longer to stop."""
+"""Bytes that a thread reads at a time. Between 4 and 16 MiB the difference is noise. 1 MiB was 10 % slower past the page cache,
+and larger pieces take longer to stop."""
 
 _READ_THROUGH = 64 * 1024
-"""Bytes that nobody asked for between two jobs, up to which one read is cheaper than two: what a disk brings in 60 µs."""
+"""The largest gap between two jobs, in bytes, for which one read is cheaper than two: a disk reads it in 60 µs."""
 
 
 class Source(Protocol):
-    """A file to be read, as its header was seen: `loader.checkpoint.index.Shard` is one."""
+    """A file to read, identified when its header was read. `loader.checkpoint.index.Shard` is one."""
 
     @property
-    def path(self) -> str: ...
+    def path(self) -> str:
+        """The path of the file, for messages."""
 
     def open(self) -> int:
-        """A descriptor, which the reader closes. Raises FileReplaced when another file is there by now."""
+        """Return a descriptor; the reader closes it. Raises FileReplaced if another file is at the path now."""
 
     def check(self, descriptor: int) -> None:
-        """Raises FileReplaced when what is open was written to since."""
+        """Raise FileReplaced if the open file was written to since its header was read."""
 
 
 class Job(NamedTuple):
-    """Bytes `offset` to `offset + length` of a file. A named tuple, for there may be 100,000."""
+    """Bytes `offset` to `offset + length` of a file. A named tuple, because there may be 100,000 of them."""
 
     source: Source
     offset: int
@@ -49,7 +50,7 @@ class Job(NamedTuple):
 
 @dataclass(slots=True)
 class Block:
-    """Bytes `start` to `stop` of one file, and the jobs they hold, in the order they were given."""
+    """Bytes `start` to `stop` of one file, and the jobs in them, in the given order."""
 
     source: Source
     start: int
@@ -58,22 +59,22 @@ class Block:
 
     @property
     def origin(self) -> int:
-        """The page that `start` lies on: where the block's memory begins, so that an address and its offset in the file agree
-        modulo a page. O_DIRECT needs that, and a mapping has it anyway."""
+        """The start of the page that contains `start`. The block's memory begins there, so an address and its file offset are
+        equal modulo a page: O_DIRECT needs that, and mappings have it anyway."""
         return self.start // PAGE * PAGE
 
     @property
     def span(self) -> int:
-        """Bytes of memory it needs: whole pages, so that reads past the page cache may begin early and end late."""
+        """Bytes of memory needed, in whole pages, because reads past the page cache start and end on a page."""
         return ceil_div(self.stop, PAGE) * PAGE - self.origin if self.stop > self.start else 0
 
     @property
     def footprint(self) -> int:
-        """Bytes of memory it takes: whole huge pages."""
+        """Bytes of memory allocated, in whole huge pages."""
         return ceil_div(self.span, HUGE) * HUGE
 
     def pieces(self) -> Iterator[tuple[int, int]]:
-        """Start and stop of what is read at a time, cut at multiples of `PIECE` of the file."""
+        """Yield start and stop of each piece. Pieces end at multiples of `PIECE` in the file."""
         start = self.start
         while start < self.stop:
             stop = min((start // PIECE + 1) * PIECE, self.stop)
@@ -82,8 +83,10 @@ class Block:
 
 
 def blocks(jobs: Iterable[Job], size: int, *, first: int) -> Iterator[Block]:
-    """In the order of the jobs; of up to `size` bytes, except for a job that is larger by itself. The first block has up to
-    `first` bytes, each one after it twice as many: somebody waits for the first tensor."""
+    """Group jobs into blocks of up to `size` bytes, in order. A larger job is a block by itself.
+
+    The first block has up to `first` bytes, each later one up to twice as many: somebody waits for the first tensor.
+    """
     block: Block | None = None
     limit = min(first, size)
     for job in jobs:

@@ -1,7 +1,7 @@
-"""The threads that read blocks in order, a bounded amount ahead of whoever takes them.
+"""Threads that read blocks in order, a bounded amount ahead of the consumer.
 
-A thread claims the next block that the window has room for, opens its file, takes memory and cuts it into pieces; whichever
-thread is free reads a piece. Who read the last one of a block looks whether the file is still the same.
+A thread claims the next block when the window has room for it, opens its file, takes memory and divides the block into pieces.
+Any free thread reads a piece. The thread that reads the last piece of a block checks that the file has not changed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from loader.reading.strategy import Strategy
 
 @dataclass(slots=True, eq=False)
 class _File:
-    """A file while `blocks` of it are still to be read."""
+    """A file with `blocks` blocks still to read."""
 
     source: Source
     blocks: int = 0
@@ -39,8 +39,8 @@ class _File:
 
 
 @dataclass(slots=True, eq=False)
-class _Filling:
-    """A block that is being read; `missing` pieces of it are not there yet."""
+class _BlockInProgress:
+    """A block that is being read, with `missing` pieces still to read."""
 
     number: int
     block: Block
@@ -51,20 +51,21 @@ class _Filling:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    filling: _Filling
+    progress: _BlockInProgress
     start: int
     stop: int
 
     def fill(self) -> None:
-        filling = self.filling
-        filling.access.fill(filling.memory, filling.block.origin, self.start, self.stop)
+        progress = self.progress
+        progress.access.fill(progress.memory, progress.block.origin, self.start, self.stop)
 
 
 class ReadAhead:
-    """`blocks` come into memory of `arena`, in order, `window` bytes ahead at most; a block that is larger comes alone.
+    """Reads `blocks` in order into memory of `arena`, at most `window` bytes ahead (None: no limit). A larger block is read
+    alone.
 
-    `ahead`: bytes of memory that are read or being read, and not yet let go by `taken`. `fallbacks`: which files are read in
-    another way than `mode`, and why.
+    `ahead`: bytes of memory read or being read and not yet released by `taken`. `fallbacks`: for each file that is not read by
+    `mode`, the reason.
     """
 
     def __init__(self, blocks: Sequence[Block], *, window: int | None, mode: Strategy, arena: Arena) -> None:
@@ -78,21 +79,22 @@ class ReadAhead:
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
         self._claimed = 0
-        self._beginning = 0
+        self._opening = 0
         self._pieces: deque[_Piece] = deque()
-        self._whole: dict[int, memoryview] = {}
+        self._complete: dict[int, memoryview] = {}
         self._error: BaseException | None = None
         self._closed = False
 
     def start(self, threads: int) -> None:
+        """Start up to `threads` threads, no more than there are pieces."""
         for number in range(min(threads, sum(1 + block.span // PIECE for block in self._blocks))):
-            # A daemon, for a reading that nobody closes must not keep the interpreter from ending.
+            # A daemon, so that a reading that is never closed does not keep the interpreter alive.
             thread = threading.Thread(target=self._work, name=f"read-{number}", daemon=True)
             thread.start()
             self._threads.append(thread)
 
     def close(self) -> None:
-        """Stop after the pieces that are being read, and wait for that."""
+        """Stop, wait for the pieces that are being read, and close the files."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -101,66 +103,65 @@ class ReadAhead:
         for file in self._files.values():
             file.close()
         self._pieces.clear()
-        self._whole.clear()
+        self._complete.clear()
 
     def take(self, number: int) -> memoryview:
-        """The memory of a block, from its `origin` on, once it is whole. Raises the first error of any thread, at once.
-
-        Without threads it is read here and now."""
-        while not self._threads and number not in self._whole and self._read_piece():
+        """Wait until block `number` is read, and return its memory from its `origin` on. Raises the first error of any thread
+        at once. Without threads, the calling thread reads the block."""
+        while not self._threads and number not in self._complete and self._read_piece():
             pass
         with self._changed:
-            self._changed.wait_for(lambda: self._ended or number in self._whole)
+            self._changed.wait_for(lambda: self._stopped or number in self._complete)
             if self._error is not None:
                 raise self._error
             if self._closed:
                 raise RuntimeError("the reading was closed")
-            return self._whole.pop(number)
+            return self._complete.pop(number)
 
     def taken(self, block: Block) -> None:
-        """The window has room again."""
+        """Release the block's share of the window."""
         with self._changed:
             self.ahead -= block.footprint
             self._changed.notify_all()
 
     @property
-    def _ended(self) -> bool:
+    def _stopped(self) -> bool:
         return self._closed or self._error is not None
 
     def _work(self) -> None:
         try:
             while self._read_piece():
                 pass
-        except BaseException as error:  # noqa: BLE001  whoever takes the next block gets it
+        except BaseException as error:  # noqa: BLE001  raised by the next `take`
             with self._changed:
                 self._error = self._error or error
                 self._changed.notify_all()
 
     def _read_piece(self) -> bool:
-        """False when none is left."""
+        """Returns False if no piece is left."""
         if (piece := self._next_piece()) is None:
             return False
         piece.fill()
-        self._filled(piece.filling)
+        self._finish_piece(piece.progress)
         return True
 
     def _next_piece(self) -> _Piece | None:
-        """The next one; None when nothing is left to do. Waits while the window is full."""
+        """Return the next piece, or None if nothing is left. Waits while the window is full."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._ended or self._pieces or self._all_begun or self._has_room)
-                if self._ended:
+                self._changed.wait_for(lambda: self._stopped or self._pieces or self._all_opened or self._has_room)
+                if self._stopped:
                     return None
                 if self._pieces:
                     return self._pieces.popleft()
-                if self._all_begun:
+                if self._all_opened:
                     return None
-                number = self._claim()
-            self._begin(number)
+                number = self._claim_block()
+            self._open_block(number)
 
     @property
-    def _all_begun(self) -> bool:
-        return self._claimed == len(self._blocks) and not self._beginning
+    def _all_opened(self) -> bool:
+        return self._claimed == len(self._blocks) and not self._opening
 
     @property
     def _has_room(self) -> bool:
@@ -169,53 +170,53 @@ class ReadAhead:
         footprint = self._blocks[self._claimed].footprint
         return self._window is None or self.ahead == 0 or self.ahead + footprint <= self._window
 
-    def _claim(self) -> int:
+    def _claim_block(self) -> int:
         number = self._claimed
         self._claimed += 1
-        self._beginning += 1
+        self._opening += 1
         self.ahead += self._blocks[number].footprint
         return number
 
-    def _begin(self, number: int) -> None:
-        """Opening a file may wait for a network: nobody else has to."""
+    def _open_block(self, number: int) -> None:
+        """Open the file and queue the pieces. Without the lock, because opening may wait for a network."""
         block = self._blocks[number]
         pieces: Sequence[_Piece] = ()
         if block.span:
             access = self._files[id(block.source)].open(self._mode)
-            filling = _Filling(number, block, access, access.memory(block, self._arena))
-            pieces = [_Piece(filling, start, stop) for start, stop in block.pieces()]
-            filling.missing = len(pieces)
-            self._note(filling)
+            progress = _BlockInProgress(number, block, access, access.memory(block, self._arena))
+            pieces = [_Piece(progress, start, stop) for start, stop in block.pieces()]
+            progress.missing = len(pieces)
+            self._note_fallback(progress)
         with self._changed:
-            self._beginning -= 1
+            self._opening -= 1
             self._pieces.extend(pieces)
             if not pieces:
-                self._whole[number] = memoryview(b"")
+                self._complete[number] = memoryview(b"")
             self._changed.notify_all()
 
-    def _filled(self, filling: _Filling) -> None:
+    def _finish_piece(self, progress: _BlockInProgress) -> None:
         with self._changed:
-            filling.missing -= 1
-            if filling.missing:
+            progress.missing -= 1
+            if progress.missing:
                 return
-        self._note(filling)
-        filling.access.check()
-        file = self._files[id(filling.block.source)]
+        self._note_fallback(progress)
+        progress.access.check()
+        file = self._files[id(progress.block.source)]
         with self._changed:
             file.blocks -= 1
-            done = file.blocks == 0
-            self._whole[filling.number] = filling.memory
+            last = file.blocks == 0
+            self._complete[progress.number] = progress.memory
             self._changed.notify_all()
-        if done:
+        if last:
             file.close()
 
-    def _note(self, filling: _Filling) -> None:
-        if filling.access.fallback:
-            self.fallbacks[filling.block.source.path] = filling.access.fallback
+    def _note_fallback(self, progress: _BlockInProgress) -> None:
+        if progress.access.fallback:
+            self.fallbacks[progress.block.source.path] = progress.access.fallback
 
 
 def _files(blocks: Iterable[Block]) -> dict[int, _File]:
-    """By identity: two that are equal may be two looks at one path."""
+    """Keyed by object identity: two equal sources may have seen different files at one path."""
     files: dict[int, _File] = {}
     for block in blocks:
         if block.span:

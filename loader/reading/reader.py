@@ -1,4 +1,4 @@
-"""Ranges of files, read by several threads and handed out in order, a bounded amount ahead of whoever takes them.
+"""Reads ranges of files with several threads and delivers them in order, a bounded amount ahead of the consumer.
 
 ::
 
@@ -6,7 +6,7 @@
         for job, view in reading:
             ...
 
-Python is no obstacle: preadv releases the GIL, of which a block of 32 MiB takes 0.2 ms.
+Python does not slow this down: preadv releases the GIL, and a block of 32 MiB holds it for 0.2 ms.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from loader.reading.readahead import ReadAhead
 from loader.reading.strategy import Strategy
 
 WINDOW = 512 * 1024 * 1024
-"""Bytes read ahead: several of any tensor but the embeddings, which come alone."""
+"""Bytes read ahead: several of the largest tensors, except embeddings, which are read alone."""
 
 THREADS = 4
-"""Past the page cache one thread brought 1.43 GiB/s, two 1.52, four 1.54, eight 1.49; from it, each processor helps."""
+"""Past the page cache one thread read 1.43 GiB/s, two 1.52, four 1.54, eight 1.49. From it, each processor helps."""
 
 _LARGEST_BLOCK = 32 * 1024 * 1024
-"""What small tensors are read together in, and what the smallest of them keeps alive."""
+"""Small tensors are read together up to this size, which is also the memory that one kept tensor keeps."""
 
 _FIRST_BLOCK = HUGE
 _BLOCKS_IN_A_WINDOW = 8
 _BOTH_ENDS = 2 * PAGE
 
 _FORKED = (
-    "this reading belongs to the process that began it: its threads do not exist in a child that was forked; "
-    "begin another reading in the child"
+    "this reading belongs to the process that started it: its threads do not exist in a forked child; "
+    "start another reading in the child"
 )
 
 
@@ -50,14 +50,14 @@ def read(
     mode: Strategy = "buffered",
     arena: Arena | None = None,
 ) -> Reading:
-    """To be used in a `with`, and there as an iterator of (job, view), in the order of the jobs.
+    """Return a reading for a `with` block. It iterates over (job, view), in the order of the jobs.
 
-    `window` bounds the memory that is filled before somebody asks for it: at most so many bytes, or the one job that is
-    larger. What was handed out is not counted: it is up to whoever keeps it. None: no bound.
+    `window` limits the memory read ahead, in bytes; one job may be larger (None: no limit). Views that were delivered do not
+    count.
 
-    Without `threads` nothing is read ahead: each block when its first view is asked for. `threads` and `mode` are best chosen
-    by `loader.workers.default_threads` and `loader.filesystems.choose_strategy`. An `arena` that is kept has memory from an
-    earlier reading.
+    `threads=0` reads nothing ahead: each block is read when its first view is requested. Choose `threads` and `mode` with
+    `loader.workers.default_threads` and `loader.reading.strategy.choose_strategy`. An `arena` that is kept reuses the memory of
+    earlier readings.
     """
     return Reading(jobs, window=window, threads=threads, mode=mode, arena=Arena() if arena is None else arena)
 
@@ -65,15 +65,15 @@ def read(
 def read_all(
     jobs: Iterable[Job], *, threads: int = THREADS, mode: Strategy = "buffered", arena: Arena | None = None
 ) -> list[memoryview]:
-    """Every job's bytes, in memory together. The caller has compared them with what memory is left."""
+    """Return the bytes of all jobs. The caller checks first that they fit in memory."""
     with read(jobs, window=None, threads=threads, mode=mode, arena=arena) as reading:
         return [view for _, view in reading]
 
 
 class Reading:
-    """Made by `read`. Its threads and descriptors live as long as its `with`; views may be kept (see `loader.reading.arena`).
+    """Made by `read`. Its threads and descriptors live as long as its `with`; views can be kept (see `loader.reading.arena`).
 
-    The first error ends it, and is raised with the next block: what lies before the bad place would be loaded in vain.
+    The first error ends it and is raised with the next block, even if earlier blocks are ready: a partial load is useless.
     """
 
     def __init__(self, jobs: Iterable[Job], *, window: int | None, threads: int, mode: Strategy, arena: Arena) -> None:
@@ -100,9 +100,9 @@ class Reading:
         return self
 
     def __next__(self) -> tuple[Job, memoryview]:
-        # A generator that was closed or has raised just stops, which would pass for having delivered everything.
+        # A closed or failed generator just stops, which would look like a complete delivery.
         if self._ended:
-            raise RuntimeError("the reading was closed, or has failed before")
+            raise RuntimeError("the reading was closed or has failed")
         if os.getpid() != self._process:
             raise RuntimeError(_FORKED)
         try:
@@ -115,24 +115,25 @@ class Reading:
 
     @property
     def ahead(self) -> int:
-        """Bytes of memory that are read or being read and were not handed out."""
+        """Bytes of memory read or being read that were not delivered yet."""
         return self._ahead.ahead
 
     @property
     def fallbacks(self) -> Mapping[str, str]:
-        """Files that are read in another way than was asked for, and why."""
+        """The files that are not read in the requested mode, with the reason."""
         return self._ahead.fallbacks
 
     def close(self) -> None:
-        """From any thread: stop after the pieces that are being read. Whoever waits for the next block gets RuntimeError.
+        """Stop after the pieces that are being read. Can be called from any thread; a thread that waits for the next block gets
+        RuntimeError.
 
-        In a child that was forked it does nothing, and the parent's reading goes on: a lock may be held by a thread that does
-        not exist here, and a descriptor may be half closed, its number another file's."""
+        In a forked child this does nothing, and the parent's reading continues. A missing thread may hold a lock there, and a
+        descriptor's number may already belong to another file."""
         self._ended = True
         if os.getpid() != self._process:
             return
         self._ahead.close()
-        with suppress(ValueError):  # somebody is waiting in it just now
+        with suppress(ValueError):  # another thread is waiting in it
             self._delivery.close()
 
     def _deliver(self) -> Generator[tuple[Job, memoryview]]:
@@ -144,7 +145,7 @@ class Reading:
             views = [_view(memory, block, last)]
             del memory
             self._ahead.taken(block)
-            yield last, views.pop()  # nothing of it stays here: it is idle as soon as the taker lets go of it
+            yield last, views.pop()  # no reference is kept, so the memory is idle when the consumer releases its view
 
 
 def _view(memory: memoryview, block: Block, job: Job) -> memoryview:

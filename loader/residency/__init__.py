@@ -1,6 +1,6 @@
-"""What of a model's files is in the page cache, and how it gets there and stays: warm, status, drop, hold.
+"""The page cache of a model's files: warm, status, drop and hold.
 
-Knows files, pages and memory limits. Copies nothing into memory of its own, and knows nothing of tensors.
+Knows files, pages and memory limits. Copies no file content into its own memory, and knows nothing of tensors.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A bound on what may be read again in an hour: a token bucket."""
+"""A limit on the bytes that are read again within an hour: a token bucket."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ _HOUR = 3600.0
 
 
 class Allowance:
-    """`hourly` bytes, which are there at the beginning and come back within an hour."""
+    """A bucket of `hourly` bytes. It starts full and refills within an hour."""
 
     def __init__(self, hourly: int, clock: Callable[[], float]) -> None:
         self._hourly = hourly
         self._clock = clock
-        self._left = float(hourly)
-        self._at = clock()
+        self._balance = float(hourly)
+        self._updated = clock()
 
     def has(self, amount: int) -> bool:
-        """Whether so many bytes may be read now."""
+        """Return whether `amount` bytes can be read now."""
         now = self._clock()
-        self._left = min(float(self._hourly), self._left + (now - self._at) / _HOUR * self._hourly)
-        self._at = now
-        return amount <= self._left
+        self._balance = min(float(self._hourly), self._balance + (now - self._updated) / _HOUR * self._hourly)
+        self._updated = now
+        return amount <= self._balance
 
     def spend(self, amount: int) -> None:
-        """They were read; more than was left is owed."""
-        self._left -= amount
+        """Record that `amount` bytes were read. The balance may become negative."""
+        self._balance -= amount

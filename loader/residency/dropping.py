@@ -1,7 +1,7 @@
-"""Whether a mount keeps the pages of a file for whoever opens it next.
+"""Detects mounts that drop a file's pages when the file is opened again.
 
-FUSE does not without keep-cache: whatever is warmed, or even locked, is gone when an engine opens the file. FUSE with direct_io
-has no pages at all. Its files can't be mapped, as those of any filesystem without a page cache.
+FUSE without keep-cache drops them: warmed pages, even locked ones, are gone when an engine opens the file. FUSE with direct_io
+has no pages at all: its files can't be mapped, like those of any filesystem without a page cache.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from loader.kernel import PAGE, counts_waiting, map_shared, mapped, tells_truth,
 from loader.residency.model_files import ModelFile
 
 _TRIES = 3
-"""So often a page must be gone at once before the mount is blamed: memory may be short for a moment."""
+"""A page must be gone this many times before we blame the mount: memory may be short for a moment."""
 
 
 def refuse_dropped_pages(members: Iterable[ModelFile]) -> None:
-    """Try one file of each mount. Raises PagesDropped, and what opening raises."""
+    """Test one file of each mount. Raises PagesDropped, and the errors of `ModelFile.opened`."""
     for member in {member.identity.device: member for member in members if member.size}.values():
         if _has_no_pages(member):
             raise PagesDropped(
-                f"the mount of {member.path} keeps no pages in memory: its files can't be mapped, as with FUSE's direct_io; "
-                "mount it without that, or bring the model to tmpfs or a local disk with `loader copy`",
+                f"the mount of {member.path} keeps no pages in memory: its files can't be mapped (FUSE with direct_io?); "
+                "mount it without direct_io, or copy the model to tmpfs or a local disk with `loader copy`",
                 path=member.path,
             )
         if all(_drops(member) for _ in range(_TRIES)):
             raise PagesDropped(
-                f"the mount of {member.path} does not keep a file's pages for who opens it next, so nothing can be kept in "
-                "memory there; mount it with keep-cache, or bring the model to tmpfs or a local disk with `loader copy`",
+                f"the mount of {member.path} drops a file's pages when the file is opened again, so nothing stays in memory; "
+                "mount it with keep-cache, or copy the model to tmpfs or a local disk with `loader copy`",
                 path=member.path,
             )
 
 
 def _has_no_pages(member: ModelFile) -> bool:
-    """mmap(2) says ENODEV where the filesystem has nothing to map."""
+    """mmap(2) fails with ENODEV where the filesystem cannot map files."""
     with member.opened() as descriptor:
         try:
             unmap(map_shared(descriptor, 0, PAGE), PAGE)
@@ -46,24 +46,24 @@ def _has_no_pages(member: ModelFile) -> bool:
 
 
 def _drops(member: ModelFile) -> bool:
-    """False where nobody can tell."""
+    """False also where residency cannot be measured."""
     with member.opened() as descriptor:
-        if _there_once_read(descriptor) is not True:
-            return _there_once_read(descriptor) is False
+        if _first_page_stays(descriptor) is not True:
+            return _first_page_stays(descriptor) is False
         with member.opened():
-            return _there(descriptor) is False
+            return _first_page_is_resident(descriptor) is False
 
 
-def _there_once_read(descriptor: int) -> bool | None:
+def _first_page_stays(descriptor: int) -> bool | None:
     try:
         os.preadv(descriptor, [bytearray(PAGE)], 0)
     except OSError:
         return None
-    return _there(descriptor)
+    return _first_page_is_resident(descriptor)
 
 
-def _there(descriptor: int) -> bool | None:
-    """Whether the first page is in memory, without opening the file again; None where nothing tells."""
+def _first_page_is_resident(descriptor: int) -> bool | None:
+    """Whether the first page is in memory; None if this cannot be measured. Does not open the file again."""
     with mapped(descriptor, 0, PAGE) as page:
         if page is None:
             return None

@@ -1,4 +1,4 @@
-"""Who keeps a file's pages in memory by mapping it, as far as /proc shows other processes."""
+"""Processes that keep a file's pages in memory by mapping it, as far as /proc shows them."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ class Holder:
 
 
 def holders(member: ModelFile, proc: Path = Path("/proc")) -> list[Holder]:
-    """Those of this PID namespace whose mappings may be looked at; there may be others."""
-    found = []
+    """Return the processes that map the file. Only processes of this PID namespace with readable mappings are seen."""
+    holding = []
     for entry in sorted(path for path in proc.iterdir() if path.name.isdigit()):
-        with suppress(OSError):  # gone meanwhile, or somebody else's
+        with suppress(OSError):  # the process has ended, or belongs to another user
             if any(_is_of(line, member) for line in (entry / "maps").read_text(errors="replace").splitlines()):
                 locked = any(flags & {"lo"} for flags in _flags(entry, member))
-                found.append(Holder(int(entry.name), (entry / "comm").read_text().strip(), locked))
-    return found
+                holding.append(Holder(int(entry.name), (entry / "comm").read_text().strip(), locked))
+    return holding
 
 
 def _is_of(line: str, member: ModelFile) -> bool:
-    """btrfs and overlays show another device in `maps` than stat does; then the name has to do."""
+    """btrfs and overlays show another device in `maps` than in stat, so the path is compared as well."""
     match = _MAPPING.match(line)
     if match is None or int(match[3]) != member.identity.inode:
         return False
@@ -45,9 +45,9 @@ def _is_of(line: str, member: ModelFile) -> bool:
 
 
 def _flags(process: Path, member: ModelFile) -> Iterator[set[str]]:
-    inside = False
+    in_file = False
     for line in (process / "smaps").read_text(errors="replace").splitlines():
         if _MAPPING.match(line):
-            inside = _is_of(line, member)
-        elif inside and line.startswith("VmFlags:"):
+            in_file = _is_of(line, member)
+        elif in_file and line.startswith("VmFlags:"):
             yield set(line.split()[1:])

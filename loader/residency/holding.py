@@ -1,6 +1,7 @@
-"""Weights kept in memory: locked where that is allowed, else looked after and read again when they were reclaimed.
+"""Weights kept in memory: locked where that is allowed, otherwise checked regularly and read again after reclaim.
 
-Pages go without memory pressure too (DAMON took a quarter in ten minutes), and a checkpoint may be replaced under its path.
+Pages are reclaimed without memory pressure too (DAMON took a quarter in ten minutes). A checkpoint may be replaced under its
+path at any time.
 """
 
 from __future__ import annotations
@@ -25,20 +26,20 @@ from loader.residency.paging import MappedRange
 from loader.residency.warming import PASSES, bytes_in, known_to_lack, residency_of, warm, what_fits
 from loader.residency.windows import Window, windows
 
-_LEAST_PAUSE = 19
-"""Times the processor time of looking: 15 ms a GiB for one's own files, 100 for others'. So looking takes 5 % of a processor
-at most, however much there is to look at."""
+_PAUSE_FACTOR = 19
+"""The least pause, as a multiple of a check's processor time: 15 ms a GiB for files of this user, 100 for those of others.
+So checks take 5 % of a processor at most, whatever the size of the model."""
 
-_TIMES_AN_HOUR = 4
-"""So often the whole may be read again. DAMON took a quarter of it in ten minutes, which is 1.5 times."""
+_REREADS_AN_HOUR = 4
+"""How many times the whole model may be read again. DAMON took a quarter of it in ten minutes: 1.5 times an hour."""
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """How things stand: `resident` of `total` bytes are in memory (None: nothing tells), `locked` of them for good.
+    """The state of a hold: `resident` of `total` bytes are in memory (None: unknown), and `locked` bytes are locked.
 
-    `rewarmed` bytes were reclaimed and read again, the checkpoint was replaced `changes` times, since the start. `problem`:
-    what was in the way at last.
+    Since the start, `rewarmed` bytes were reclaimed and read again, and the checkpoint was replaced `changes` times.
+    `problem` is what failed in the last check, or None.
     """
 
     files: int = 0
@@ -52,37 +53,37 @@ class State:
 
     @property
     def ready(self) -> bool:
-        """Everything that stands under the paths now is known to be in memory."""
+        """Every file under the paths is known to be in memory."""
         return self.checked > 0 and self.problem is None and self.resident == self.total
 
 
 @dataclass(slots=True)
 class _Held:
-    """The files as they were found, and which of their windows are locked, by what."""
+    """The held files, and the locks on their windows."""
 
     layout: Layout
     members: tuple[ModelFile, ...]
     plan: tuple[Window, ...]
     allowance: Allowance
     locks: dict[Window, MappedRange] = field(default_factory=dict)
-    warm_once: bool = False
-    told: set[str] = field(default_factory=set)
+    warmed_before: bool = False
+    warned: set[str] = field(default_factory=set)
 
     @property
-    def loose(self) -> tuple[Window, ...]:
+    def unlocked(self) -> tuple[Window, ...]:
         return tuple(window for window in self.plan if window not in self.locks)
 
     @property
     def locked(self) -> int:
         return bytes_in(tuple(self.locks))
 
-    def stands(self, paths: Sequence[str]) -> bool:
-        """Whether the very same files are there. Looked at each time, so without reading headers, which takes half a second of
-        90,000 tensors."""
-        return self.layout == layout(paths) and all(_identity(member.path) == member.identity for member in self.members)
+    def unchanged(self, paths: Sequence[str]) -> bool:
+        """Whether the paths still hold the same files. Every check asks this, so it reads no headers: those of 90,000 tensors
+        take half a second."""
+        return self.layout == layout(paths) and all(_identity_at(member.path) == member.identity for member in self.members)
 
     def release_broken(self) -> None:
-        """Let go of locks that keep nothing any more, so that their windows are read and locked anew."""
+        """Release locks that lost their pages, so that these windows are read and locked again."""
         for window in [*self.locks]:
             if known_to_lack(self.members[window.number].residency(window.part, closely=True)):
                 self.locks.pop(window).close()
@@ -94,7 +95,7 @@ class _Held:
 
 
 class Hold:
-    """`check` again and again, and `close`. Used by one thread."""
+    """Call `check` repeatedly, with `pause` between, then `close`. Not safe for use from several threads."""
 
     def __init__(
         self, paths: Sequence[str], *, threads: int, on_event: Subscriber, clock: Callable[[], float] = time.monotonic
@@ -104,43 +105,43 @@ class Hold:
         self._on_event = on_event
         self._clock = clock
         self._held: _Held | None = None
-        self._read_something = False
-        self._looking = 0.0
+        self._did_read = False
+        self._check_cost = 0.0
         self.state = State()
 
     def check(self) -> State:
-        """One round: follow a replaced checkpoint, bring in what is missing, lock what may be locked, look.
+        """Follow a replaced checkpoint, read missing pages, lock what the limits allow, and measure. Returns the new state.
 
-        Raises what `model_files` and `warm` do the first time, unless trying again may help; later that is a problem, which the
-        next round may find gone.
+        The first check raises the errors of `model_files` and `warm`, unless they are temporary. Later errors become
+        `State.problem`, and the next check tries again.
         """
         began, before = time.process_time(), self.state
         try:
-            self._keep(self._follow())
+            self._keep_in_memory(self._follow())
         except FetchError as error:
             if not before.checked and not error.retryable:
                 raise
-            self._trouble(error)
+            self._note_problem(error)
         self.state = replace(self.state, checked=time.time())
-        self._looking = time.process_time() - began
-        self._tell(before)
+        self._check_cost = time.process_time() - began
+        self._report_change(before)
         return self.state
 
     def pause(self, interval: float) -> float:
-        """Seconds until the next round."""
-        return interval if self._read_something else max(interval, self._looking * _LEAST_PAUSE)
+        """Return the seconds until the next check, given the configured `interval` in seconds."""
+        return interval if self._did_read else max(interval, self._check_cost * _PAUSE_FACTOR)
 
     def close(self) -> None:
         if self._held is not None:
             self._held.release()
 
     def _follow(self) -> _Held:
-        """What stands under the paths now. What was held is let go as soon as something else does: both may not fit."""
+        """The files under the paths now. If they changed, the old ones are released first: both may not fit."""
         held = self._held
-        if held is not None and held.stands(self._paths):
+        if held is not None and held.unchanged(self._paths):
             return held
         seen, chosen = layout(self._paths), model_files(self._paths)
-        if held is not None and held.members == chosen:  # another name came or went beside them
+        if held is not None and held.members == chosen:  # another file was added or removed in the directory
             held.layout = seen
             return held
         if held is not None:
@@ -148,75 +149,75 @@ class Hold:
             self._held = None
             self.state = replace(self.state, resident=0, locked=0, changes=self.state.changes + 1)
         plan = tuple(windows([member.size for member in chosen]))
-        if not all(filesystem_of(Path(member.path)).memory for member in chosen):  # which needs no more of it
+        if not all(filesystem_of(Path(member.path)).memory for member in chosen):  # files of tmpfs are memory already
             what_fits(plan, memory_left().pages, partial=False)
-        self._held = _Held(seen, chosen, plan, Allowance(_TIMES_AN_HOUR * bytes_in(plan), self._clock))
+        self._held = _Held(seen, chosen, plan, Allowance(_REREADS_AN_HOUR * bytes_in(plan), self._clock))
         self.state = replace(self.state, files=len(chosen), total=bytes_in(plan), resident=0)
         return self._held
 
-    def _keep(self, held: _Held) -> None:
-        seen = self._look(held)
+    def _keep_in_memory(self, held: _Held) -> None:
+        seen = self._measure(held)
         failure: NotResident | None = None
         if not seen.complete:
-            if not self._may_read(held, seen):
+            if not self._is_allowed_to_read(held, seen):
                 return
             failure = self._read(held, seen.missing)
         if self._lock(held) or not seen.complete:
             seen = residency_of(held.members, held.plan, threads=self._threads)
-        self._see(held, seen)
+        self._record(held, seen)
         self.state = replace(self.state, problem=None)
         if failure is not None and not seen.complete:
             raise failure
         if seen.method in ("sampled", "unknown"):
-            self._warn(held, "Unknown", "whether all is in memory can't be told here, so this is never called ready")
+            self._warn(held, "Unknown", "the kernel does not show which pages are in memory, so the model is never ready")
 
-    def _look(self, held: _Held) -> Residency:
-        """At all of it: a lock keeps nothing that the filesystem itself gives up. While something is read again, nobody is told
-        that it is there."""
+    def _measure(self, held: _Held) -> Residency:
+        """Measure every window: a lock does not keep pages that the filesystem itself drops. The state shows the loss while
+        missing pages are read again."""
         seen = residency_of(held.members, held.plan, threads=self._threads)
         if known_to_lack(seen):
             held.release_broken()
-        self._read_something = False
-        self._see(held, seen)
+        self._did_read = False
+        self._record(held, seen)
         return seen
 
-    def _see(self, held: _Held, seen: Residency) -> None:
+    def _record(self, held: _Held, seen: Residency) -> None:
         self.state = replace(self.state, resident=seen.resident, locked=held.locked)
 
-    def _may_read(self, held: _Held, seen: Residency) -> bool:
-        """The first time always, again within the allowance. A storage that is read for ever serves nobody else."""
-        if not held.warm_once or held.allowance.has(seen.missing):
+    def _is_allowed_to_read(self, held: _Held, seen: Residency) -> bool:
+        """The first reading is always allowed. Later ones need the allowance, so a hold does not load storage forever."""
+        if not held.warmed_before or held.allowance.has(seen.missing):
             return True
         problem = (
-            f"what is read is reclaimed at once: {_TIMES_AN_HOUR} times the model was read again within an hour, so it is read "
-            "less often from now on; raise the memory limit, allow locking (CAP_IPC_LOCK), or use `loader copy`"
+            f"pages are reclaimed as fast as they are read: the model was read again {_REREADS_AN_HOUR} times within an hour, "
+            "so it is now read less often; raise the memory limit, allow locking (CAP_IPC_LOCK), or use `loader copy`"
         )
         self._warn(held, NotResident.reason, problem)
         self.state = replace(self.state, problem=f"{NotResident.reason}: {problem}")
         return False
 
     def _read(self, held: _Held, missing: int) -> NotResident | None:
-        """Bring in what is not locked. An error that it did not stay is returned: locking may still hold it."""
-        again, held.warm_once, self._read_something = held.warm_once, True, True
-        if again:
+        """Warm the windows that are not locked. NotResident is returned, not raised: locking may still keep the pages."""
+        rereading, held.warmed_before, self._did_read = held.warmed_before, True, True
+        if rereading:
             held.allowance.spend(missing)
             if self.state.resident is not None:
                 self.state = replace(self.state, rewarmed=self.state.rewarmed + missing)
         try:
-            warm(held.members, held.loose, threads=self._threads, on_event=silent if again else self._on_event)
+            warm(held.members, held.unlocked, threads=self._threads, on_event=silent if rereading else self._on_event)
         except NotResident as error:
-            if again:
+            if rereading:
                 held.allowance.spend(missing * (PASSES - 1))
             return error
         return None
 
     def _lock(self, held: _Held) -> int:
-        """As much as may be locked, from the beginning on; how many windows that was."""
+        """Lock as many windows as the limit allows, in order. Returns how many were locked."""
         raise_lock_limit()
         bound, before = lockable(), len(held.locks)
-        left = bound.bytes
-        for window in held.loose:
-            if window.size > left:
+        remaining = bound.bytes
+        for window in held.unlocked:
+            if window.size > remaining:
                 self._not_locked(held, bound.reason)
                 break
             try:
@@ -224,32 +225,32 @@ class Hold:
             except OSError as error:
                 self._not_locked(held, (error.strerror or str(error)).lower())
                 break
-            left -= window.size
+            remaining -= window.size
         return len(held.locks) - before
 
     def _not_locked(self, held: _Held, reason: str) -> None:
-        loose = size(bytes_in(held.loose))
-        self._warn(held, "NotLocked", f"{loose} can't be locked ({reason}); what is reclaimed of them is read again")
+        unlocked = size(bytes_in(held.unlocked))
+        self._warn(held, "NotLocked", f"{unlocked} can't be locked ({reason}); pages that are reclaimed are read again")
 
-    def _trouble(self, error: FetchError) -> None:
+    def _note_problem(self, error: FetchError) -> None:
         sentence = error.sentence()
         if sentence != self.state.problem:
             self._on_event(Warned(error.reason, error.message))
         self.state = replace(self.state, problem=sentence)
 
     def _warn(self, held: _Held, reason: str, message: str) -> None:
-        if reason not in held.told:
-            held.told.add(reason)
+        if reason not in held.warned:
+            held.warned.add(reason)
             self._on_event(Warned(reason, message))
 
-    def _tell(self, before: State) -> None:
+    def _report_change(self, before: State) -> None:
         now = self.state
         if (now.ready, now.locked, now.rewarmed) != (before.ready, before.locked, before.rewarmed):
             self._on_event(Pinned(now.ready, now.resident, now.locked, now.total, now.rewarmed))
 
 
 def _locked(member: ModelFile, window: Window) -> MappedRange:
-    """Raises OSError where it can't be mapped or locked."""
+    """Raises OSError if the window can't be mapped or locked."""
     with member.identity.opened(member.path) as descriptor:
         mapped_range = MappedRange(descriptor, window.part.start, window.size)
     try:
@@ -260,7 +261,7 @@ def _locked(member: ModelFile, window: Window) -> MappedRange:
     return mapped_range
 
 
-def _identity(path: str) -> FileIdentity:
+def _identity_at(path: str) -> FileIdentity:
     try:
         return FileIdentity.of(path)
     except OSError as error:

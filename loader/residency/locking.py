@@ -1,4 +1,4 @@
-"""How much of its memory this process may lock, so that nothing takes it away."""
+"""The amount of memory that this process is allowed to lock."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _CAP_IPC_LOCK = 14
 
 
 def lockable(root: Path = Path("/"), limit: int | None = None) -> Bound:
-    """What this process may still mlock; `limit` is the soft RLIMIT_MEMLOCK in bytes, by default that of this process."""
+    """Return how many more bytes this process can mlock, and why. `limit`: soft RLIMIT_MEMLOCK, by default this process's."""
     status = read(root / "proc/self/status")
-    if _may_lock_all(status, read(root / "proc/self/uid_map")):
+    if _has_lock_capability(status, read(root / "proc/self/uid_map")):
         return Bound(UNLIMITED, "CAP_IPC_LOCK: no limit to locking")
     limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] if limit is None else limit
     if limit == resource.RLIM_INFINITY:
@@ -27,12 +27,12 @@ def lockable(root: Path = Path("/"), limit: int | None = None) -> Bound:
 
 
 def raise_lock_limit() -> None:
-    """Raise the soft RLIMIT_MEMLOCK to the hard one, as every process may."""
+    """Raise the soft RLIMIT_MEMLOCK to the hard one. This needs no privilege."""
     hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
     resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))
 
 
-def _may_lock_all(status: str, uid_map: str) -> bool:
-    """CAP_IPC_LOCK counts in the first user namespace alone, which maps every UID to itself."""
+def _has_lock_capability(status: str, uid_map: str) -> bool:
+    """CAP_IPC_LOCK counts only in the initial user namespace, which maps every UID to itself."""
     capabilities = next((line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), "0")
     return bool(int(capabilities, 16) >> _CAP_IPC_LOCK & 1) and uid_map.split() == ["0", "0", str(2**32 - 1)]

@@ -1,4 +1,4 @@
-"""The files that warming, pinning and evicting are about, in the order in which an engine reads them."""
+"""The files of a model that are warmed, held or dropped, in the order in which an engine reads them."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ _PIPELINE = "model_index.json"
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """One file, as it was when it was looked at; `shard`: its safetensors header was read and is sound. `split`: which part of
-    a split GGUF it is."""
+    """One file and its identity at the time of the listing. `shard`: it is safetensors, and its header was checked. `split`:
+    which part of a split GGUF it is."""
 
     path: str
     identity: FileIdentity
@@ -52,9 +52,9 @@ class ModelFile:
 
     @contextmanager
     def opened(self) -> Iterator[int]:
-        """A descriptor of that very file. An OSError of the block is raised as the error that it means.
+        """Open this very file and yield its descriptor. An OSError in the block becomes an error of the loader's tree.
 
-        Raises FileReplaced, and what `open_file` raises."""
+        Raises FileReplaced, and the errors of `open_file`."""
         with self.identity.opened(self.path) as descriptor:
             try:
                 yield descriptor
@@ -62,31 +62,33 @@ class ModelFile:
                 raise from_os_error(error, doing="read the content", path=self.path) from error
 
     def residency(self, part: ByteRange | None = None, *, closely: bool) -> Residency:
-        """How much of it is in memory: `measure`, or only a `glance`."""
+        """Return how much of the file is in memory: by `measure`, or by the cheaper `glance`."""
         with self.opened() as descriptor:
             return (measure if closely else glance)(descriptor, part)
 
 
 def model_files(paths: Sequence[str]) -> tuple[ModelFile, ...]:
-    """Of each path in turn: what lies beside the shards of a directory (engines read config and tokenizer first), then the
-    shards; where there are none (GGUF), every file. A directory without weights of its own, a pipeline of components and a Hub
-    cache are the directories below. A file is itself, an index file its shards, the first part of a split GGUF all parts. What
-    is named twice counts once.
+    """Return the files behind the paths, in reading order, each file once.
 
-    Headers are read, and what is incomplete is refused; which tensor counts is for `read_checkpoint`. Raises UsageError,
+    - A directory: its other files first (engines read config and tokenizer before weights), then its shards, or every file of
+      weights if it has no safetensors (GGUF).
+    - A directory without weights, a pipeline of components, a Hub cache: the directories below it.
+    - An index file: its shards. The first part of a split GGUF: all parts. Any other file: itself.
+
+    Reads headers and refuses an incomplete model. `read_checkpoint` decides between duplicate tensors. Raises UsageError,
     NotFound, NotReadable, LocalIOError, FileReplaced, MalformedCheckpoint.
     """
     return _once(member for path in paths for member in _behind(path))
 
 
 Layout = tuple[FileIdentity | tuple[str, tuple[str, ...]], ...]
-"""Of each path: the file itself, or every directory that is looked at, with its names."""
+"""For each path: the identity of the file, or each directory read and the names in it."""
 
 
 def layout(paths: Sequence[str]) -> Layout:
-    """What `model_files` chooses from. It chooses the same as long as this and the files that it chose stay equal.
+    """Return what `model_files` chooses from. While this and the chosen files stay equal, so does the choice.
 
-    Names, not times: many network filesystems never change the time of a directory. A link that leads nowhere is no name.
+    Compares names, not times: many network filesystems never change the time of a directory. Dangling links are left out.
     Raises UsageError, NotFound, NotReadable, LocalIOError.
     """
     return tuple(place for path in paths for place in _layout(path))
@@ -103,30 +105,32 @@ def _names(directory: str) -> tuple[str, ...]:
 
 
 def present(paths: Sequence[str]) -> tuple[ModelFile, ...]:
-    """As `model_files`, sound or not, complete or not, every file of each directory: for evicting.
+    """Return every file of each directory, also of a damaged or incomplete model: for `loader drop`.
 
-    Raises UsageError, NotFound, NotReadable, LocalIOError, MalformedCheckpoint for what is no regular file.
+    Raises UsageError, NotFound, NotReadable, LocalIOError, and MalformedCheckpoint if a path is not a regular file.
     """
     return _once(member for path in paths for member in _present(path))
 
 
-def _once(found: Iterable[ModelFile]) -> tuple[ModelFile, ...]:
+def _once(members: Iterable[ModelFile]) -> tuple[ModelFile, ...]:
     chosen: dict[tuple[int, int], ModelFile] = {}
-    for member in found:
+    for member in members:
         chosen.setdefault((member.identity.device, member.identity.inode), member)
     return tuple(chosen.values())
 
 
 def look(chosen: Iterable[ModelFile], *, closely: bool) -> list[Residency]:
-    """How much of each is in memory."""
+    """Return how much of each file is in memory."""
     return [member.residency(closely=closely) for member in chosen]
 
 
 def total(chosen: Iterable[ModelFile]) -> int:
+    """Return the size of all files together, in bytes."""
     return sum(member.size for member in chosen)
 
 
 def residency(chosen: Iterable[ModelFile], *, closely: bool) -> Residency:
+    """Return how much of all files together is in memory."""
     return together(look(chosen, closely=closely))
 
 
@@ -152,11 +156,11 @@ def _with_siblings(path: str) -> list[str]:
 
 
 def _in_tree(root: str) -> Iterator[ModelFile]:
-    """Where a directory has weights, its subdirectories are other models, or the same weights again (`original/`)."""
-    found = [member for directory in _directories(root) for member in _in_directory(directory)]
-    if not any(is_weight(member.path) for member in found):
-        raise NotFound(f"no weights are in {root} or below it; name the directory that has some", path=root)
-    yield from found
+    """Subdirectories are read only if the directory has no weights: otherwise they are other models or copies (`original/`)."""
+    members = [member for directory in _directories(root) for member in _in_directory(directory)]
+    if not any(is_weight(member.path) for member in members):
+        raise NotFound(f"found no weights in {root} or below it; name the directory that holds the weights", path=root)
+    yield from members
 
 
 def _directories(root: str) -> list[str]:
@@ -168,7 +172,7 @@ def _is_tree(root: str) -> bool:
 
 
 def _is_pipeline(directory: str) -> bool:
-    """Diffusers reads the components, and nothing else. A single file of weights beside them holds the same again."""
+    """Diffusers reads only the components. A single file of weights next to them holds the same weights."""
     return _PIPELINE in visible_names(directory) and any(
         any(map(_is_weight_or_index, visible_names(place))) for place in below(directory)
     )
@@ -191,14 +195,14 @@ def _in_directory(directory: str) -> Iterator[ModelFile]:
 
 
 def _complete(names: Sequence[str], weights: set[str], directory: str) -> list[str]:
-    """The weights that are no safetensors, all of them. Raises NotFound for what an index or the name of a part announces."""
+    """The weights in other formats. Raises NotFound if a part is missing that an index or a part's name announces."""
     refuse_incomplete(directory, names)
     return [os.path.join(directory, name) for name in sorted(weights, key=natural)]
 
 
-def _with_all_parts(found: list[ModelFile]) -> list[ModelFile]:
-    refuse_missing({member.path: member.split for member in found if member.split})
-    return found
+def _with_all_parts(members: list[ModelFile]) -> list[ModelFile]:
+    refuse_missing({member.path: member.split for member in members if member.split})
+    return members
 
 
 def _present(path: str) -> Iterator[ModelFile]:
@@ -219,7 +223,7 @@ def _is_weight_or_index(name: str) -> bool:
 
 
 def _is_file(path: str) -> bool:
-    """A link that leads nowhere is no reason to leave the weights cold."""
+    """False for a dangling link: it must not prevent the weights from being warmed."""
     try:
         return stat.S_ISREG(os.stat(path).st_mode)
     except OSError:
@@ -227,7 +231,7 @@ def _is_file(path: str) -> bool:
 
 
 def _member(path: str) -> ModelFile:
-    """A file of weights. Raises MalformedCheckpoint unless its content is of its format, as far as that can be told."""
+    """A file of weights. Raises MalformedCheckpoint if its content is recognizably not of its format."""
     if path.endswith(EXTENSION):
         return ModelFile(path, read_shard(path).identity, shard=True)
     if path.endswith(GGUF):

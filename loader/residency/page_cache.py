@@ -1,8 +1,9 @@
-"""How much of a file is in the page cache, truthfully.
+"""Measures how much of a file is in the page cache.
 
-`glance` is cheap, to poll with; `measure` is exact, to gate readiness with. Neither says 1.0 of pages nobody looked at: where
-the kernel does not tell a file's reader (a random UID on a read-only mount), they look for themselves, and where that is
-impossible they say `unknown`. Pages go as they come, even without memory pressure (DAMON): measure just before handing over.
+`glance` is cheap: use it for polling. `measure` is exact: use it as a gate for readiness. Neither claims 1.0 without checking
+every page. Where the kernel does not answer a file's reader (a random UID on a read-only mount), they test pages themselves;
+where that is impossible, the method is `unknown`. Pages are reclaimed even without memory pressure (DAMON), so measure just
+before you report readiness.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ from fetcher.quantities import ceil_div
 from loader.kernel import PAGE, always_in_memory, cache_counts, counts_waiting, mapped, read_at_once, reopened, tells_truth
 
 Method = Literal["memory", "mincore", "faults", "cachestat", "sampled", "unknown"]
-"""From the surest to the least sure. `memory`: tmpfs without swap. `mincore`: each page, up to date. `faults`: each page,
-brought in to see which had to be waited for. `cachestat`: each page, those still being read included. `sampled`: some pages."""
+"""From the most to the least certain. `memory`: tmpfs without swap. `mincore`: each page that is up to date. `faults`: each
+page, by reading it and counting the waits. `cachestat`: each page, including those still being read. `sampled`: some pages."""
 
 _CERTAINTY: tuple[Method, ...] = ("memory", "mincore", "faults", "cachestat", "sampled", "unknown")
 _WINDOW = 1 << 30
 _FAULT_WINDOW = 64 << 20
 SAMPLES = 1024
-_ENOUGH_MISSES = 64  # a cold file is known to be cold before a thousand pages of it were disturbed
+_ENOUGH_MISSES = 64  # enough to call a file cold, so that a cold file has few pages disturbed
 
 
 @dataclass(frozen=True, slots=True)
 class Residency:
-    """`resident` of `total` bytes; None when nothing tells."""
+    """`resident` of `total` bytes are in memory, as found by `method`. `resident` is None if unknown."""
 
     resident: int | None
     total: int
@@ -41,24 +42,24 @@ class Residency:
 
     @property
     def fraction(self) -> float | None:
-        """1.0 only if every page was seen; of an empty file, 1.0; None when nothing tells."""
+        """The resident share: 1.0 only if every page was seen, 1.0 for an empty file, None if unknown."""
         if self.resident is None:
             return None
         return self.resident / self.total if self.total else 1.0
 
     @property
     def complete(self) -> bool:
-        """Every byte is known to be there."""
+        """Whether every byte is known to be in memory."""
         return self.resident == self.total
 
     @property
     def missing(self) -> int:
-        """Bytes to be read; all of them when nothing tells."""
+        """Bytes still to read: all bytes if unknown."""
         return self.total - (self.resident or 0)
 
 
 def together(parts: Iterable[Residency]) -> Residency:
-    """Several files or ranges as one, as sure as the least sure of them."""
+    """Add up several files or ranges. The method is the least certain among them."""
     known = list(parts)
     resident = None if any(part.resident is None for part in known) else sum(part.resident or 0 for part in known)
     method = max((part.method for part in known), key=_CERTAINTY.index, default=_CERTAINTY[0])
@@ -66,23 +67,23 @@ def together(parts: Iterable[Residency]) -> Residency:
 
 
 def glance(fd: int, part: ByteRange | None = None) -> Residency:
-    """How much is there or on its way, in 0.2 ms a GiB, or 20 ms where it must look at pages; for progress, not readiness."""
+    """Estimate what is in memory or being read: 0.2 ms a GiB, 20 ms where pages are sampled. For progress, not readiness."""
     pages = _Pages.of(fd, part)
-    told = _by_memory(pages) or _by_cachestat(pages)
-    if told is None and pages.total <= _WINDOW:
-        told = _by_mincore(pages)
-    return told or _by_samples(pages) or Residency(None, pages.total, "unknown")
+    answer = _by_memory(pages) or _by_cachestat(pages)
+    if answer is None and pages.total <= _WINDOW:
+        answer = _by_mincore(pages)
+    return answer or _by_samples(pages) or Residency(None, pages.total, "unknown")
 
 
 def measure(fd: int, part: ByteRange | None = None) -> Residency:
-    """How much is there and up to date, page by page.
+    """Measure what is in memory and up to date, page by page.
 
-    Where mincore does not answer, pages are brought in to see whether they were there, but only once a sample finds next to
-    none missing: measuring a cold file must not read it. What little is missing is then read.
+    Where mincore does not answer, pages are read to see whether they were in memory. This happens only if a sample finds almost
+    none missing, because measuring a cold file must not read it. The few missing pages are read by this.
     """
     pages = _Pages.of(fd, part)
-    if told := _by_memory(pages) or _by_mincore(pages):
-        return told
+    if answer := _by_memory(pages) or _by_mincore(pages):
+        return answer
     estimate = _by_cachestat(pages) or _by_samples(pages)
     if estimate is None:
         return Residency(None, pages.total, "unknown")
@@ -90,8 +91,8 @@ def measure(fd: int, part: ByteRange | None = None) -> Residency:
 
 
 def evict(fd: int, part: ByteRange | None = None) -> Residency:
-    """Write back what is dirty, give the pages up, and measure what stayed: mapped or locked pages do, and the partly covered
-    pages at the ends of `part`. Raises OSError where writing back fails."""
+    """Write back dirty pages, drop the pages, and measure what stayed. Mapped or locked pages stay, and so do pages that `part`
+    covers only partly. Raises OSError if writing back fails."""
     pages = _Pages.of(fd, part)
     counts = cache_counts(fd, pages.start, pages.total) if pages.total else None
     if counts is None or counts.unwritten:
@@ -111,7 +112,7 @@ def _write_back(fd: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Pages:
-    """The pages that hold bytes `start` to `stop`, and what so many of them amount to."""
+    """The pages of an open file that hold bytes `start` to `stop`."""
 
     fd: int
     start: int
@@ -135,12 +136,12 @@ class _Pages:
         return ceil_div(self.stop, PAGE) - self.first if self.total else 0
 
     def windows(self, width: int) -> Iterator[tuple[int, int]]:
-        """Offset and length of what is mapped at a time, so that a file of any size takes little memory to look at."""
+        """Offset and length of each mapping. Mapping in parts keeps the memory small for a file of any size."""
         for offset in range(self.first * PAGE, self.stop, width):
             yield offset, min(width, self.stop - offset)
 
     def amount(self, resident: int, method: Method) -> Residency:
-        """So many of these pages are there. A missing one takes at least a byte, so less than all pages is never all bytes."""
+        """Convert resident pages to bytes. A missing page counts as at least one byte, so the result stays below the total."""
         missing = max(self.count - resident, 0)
         return Residency(min(resident * PAGE, self.total - missing), self.total, method)
 
@@ -179,24 +180,24 @@ def _by_faults(pages: _Pages) -> Residency | None:
     return pages.amount(max(pages.count - missing, 0), "faults")
 
 
-_Ask = Callable[[int], bool | None]
+_PageTest = Callable[[int], bool | None]
 
 
 def _by_samples(pages: _Pages) -> Residency | None:
     """One page out of each of `SAMPLES` equal stretches, another one each time: asking brings a page in."""
     with ExitStack() as stack:
-        ask = _question(pages, stack)
-        asked = hits = 0
+        ask = _page_test(pages, stack)
+        tested = hits = 0
         for page in _chosen(pages):
-            there = ask(page)
-            if there is None:
+            resident = ask(page)
+            if resident is None:
                 return None
-            asked, hits = asked + 1, hits + there
-            if asked - hits == _ENOUGH_MISSES:
+            tested, hits = tested + 1, hits + resident
+            if tested - hits == _ENOUGH_MISSES:
                 break
-    if hits == asked < pages.count:
-        return Residency(pages.total * asked // (asked + 1), pages.total, "sampled")
-    return pages.amount(pages.count * hits // asked, "sampled")
+    if hits == tested < pages.count:
+        return Residency(pages.total * tested // (tested + 1), pages.total, "sampled")
+    return pages.amount(pages.count * hits // tested, "sampled")
 
 
 def _chosen(pages: _Pages) -> list[int]:
@@ -207,8 +208,8 @@ def _chosen(pages: _Pages) -> list[int]:
     return chosen
 
 
-def _question(pages: _Pages, stack: ExitStack) -> _Ask:
-    """The gentlest question that this file answers: without disturbing, without waiting, or by waiting."""
+def _page_test(pages: _Pages, stack: ExitStack) -> _PageTest:
+    """The least intrusive test that works for this file: without reading, without waiting, or by waiting."""
     fd = pages.fd
     if tells_truth(fd):
         return lambda page: _in_core(fd, page)

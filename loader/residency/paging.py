@@ -1,4 +1,4 @@
-"""Pages brought in without copying them, and kept: parts of a file as address space that no instruction of ours touches."""
+"""Reads and locks pages without copying them, by mapping parts of a file. Our code never touches the mapped memory."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from loader.kernel import bring_in, lock, map_shared, os_error, unmap
 
 
 class MappedRange:
-    """`length` bytes of an open file from `start` on, which is on a page; mapped read-only and shared until `close`.
+    """A read-only shared mapping of `length` bytes of an open file, from the page-aligned offset `start`, until `close`.
 
-    Raises OSError where the filesystem maps nothing. The descriptor may be closed before.
+    Raises OSError if the filesystem cannot map files. The descriptor can be closed earlier.
     """
 
     def __init__(self, descriptor: int, start: int, length: int) -> None:
@@ -19,21 +19,21 @@ class MappedRange:
         self._address: int | None = map_shared(descriptor, start, length)
 
     def populate(self) -> None:
-        """Read what is not there (`kernel.bring_in`). Raises OSError."""
+        """Read the missing pages (`kernel.bring_in`). Raises OSError."""
         _refuse(bring_in(self._mapped, self._length))
 
     def lock(self) -> None:
-        """Read what is not there, and keep all of it until `close` (`kernel.lock`). Raises OSError."""
+        """Read the missing pages and lock all of them until `close` (`kernel.lock`). Raises OSError."""
         _refuse(lock(self._mapped, self._length))
 
     @property
     def _mapped(self) -> int:
         if self._address is None:
-            raise ValueError("the mapped_range is closed")
+            raise ValueError("the mapping is closed")
         return self._address
 
     def close(self) -> None:
-        """Unlocks too."""
+        """Unmap the range, which also unlocks it."""
         if self._address is not None:
             unmap(self._address, self._length)
             self._address = None

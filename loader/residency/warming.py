@@ -1,6 +1,6 @@
-"""Files brought into the page cache: in windows, a bounded number at a time, in the order in which an engine reads them.
+"""Reads files into the page cache: in windows, a bounded number at a time, in the order in which an engine reads them.
 
-What is there already is skipped. What was read is looked at again, for a page that was read is not a page that stayed.
+Resident windows are skipped. Residency is measured again after reading, because the kernel may have reclaimed pages meanwhile.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from loader.residency.windows import Window, fitting, joined
 from loader.workers import OwnBuffer, each
 
 Means = Literal["preadv", "populate"]
-"""`preadv`: into a scratch buffer. `populate`: MADV_POPULATE_READ, which copies nothing."""
+"""`preadv`: reads into a scratch buffer. `populate`: MADV_POPULATE_READ, without copying."""
 
 PASSES = 3
-"""Where memory is tight the kernel may take early pages for late ones; what is missing is then read again, so often."""
+"""Number of passes. If memory is tight, the kernel may reclaim early pages for late ones; the next pass reads them again."""
 
 _PIECE = 8 * 1024 * 1024
-"""Bytes of one preadv. Large, as the kernel reads no further ahead than it is asked to where read-ahead is small (NFS)."""
+"""Bytes of one preadv. Large, because the kernel reads no further than asked where read-ahead is small (NFS)."""
 
 _POPULATED = frozenset({"ext4", "xfs", "btrfs", "f2fs"})
-"""Where page faults read ahead from a local disk as far as reads do. On a network they wait for one small read each."""
+"""Local filesystems on which page faults read ahead as far as reads do. On a network each fault waits for one small read."""
 
-_SURE = ("memory", "mincore", "faults", "cachestat")
-"""The ways of looking after which what is missing is missing."""
+_CERTAIN = ("memory", "mincore", "faults", "cachestat")
+"""The methods that never report a resident page as missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Warmed:
-    """`bytes` in `files` were to be warm, of which `read` were read, by `means`; in memory `before` and `after`."""
+    """The result of a warming: `read` of `bytes` bytes in `files` files were read, by `means`, in `seconds` seconds."""
 
     files: int
     bytes: int
@@ -56,21 +56,19 @@ class Warmed:
 
 
 def what_fits(plan: Sequence[Window], left: Bound, *, partial: bool) -> tuple[Window, ...]:
-    """The windows that memory has room for. Raises TooLarge unless these are all, or `partial` and there are any."""
-    taken = fitting(plan, left.bytes)
-    if len(taken) == len(plan) or (partial and taken):
-        return taken
-    wanted, fits = bytes_in(plan), bytes_in(taken)
-    remedy = f"raise that, or `loader warm --partial` brings in the first {size(fits)}" if taken else "raise that"
-    raise TooLarge(
-        f"{size(wanted)} are to be in memory at once, and it has room for {size(left.bytes)} ({left.reason}); {remedy}"
-    )
+    """Return the windows that memory has room for. Raises TooLarge if some do not fit, or with `partial` if none fits."""
+    fitted = fitting(plan, left.bytes)
+    if len(fitted) == len(plan) or (partial and fitted):
+        return fitted
+    needed, fits = bytes_in(plan), bytes_in(fitted)
+    remedy = "raise that limit" + (f", or warm the first {size(fits)} with `loader warm --partial`" if fitted else "")
+    raise TooLarge(f"cannot keep {size(needed)} in memory: there is room for {size(left.bytes)} ({left.reason}); {remedy}")
 
 
 def warm(chosen: Sequence[ModelFile], plan: Sequence[Window], *, threads: int, on_event: Subscriber) -> Warmed:
-    """Bring in the windows of `plan`, which are parts of the files `chosen`, and wait until they are there.
+    """Read the windows of `plan`, parts of the files `chosen`, into the page cache, and wait until they are resident.
 
-    Raises NotResident when they are known not to stay, PagesDropped when that is the mount's doing, and NotFound, NotReadable,
+    Raises NotResident if pages are known to be missing afterwards, PagesDropped if the mount drops them, NotFound, NotReadable,
     LocalIOError, FileReplaced.
     """
     began, files = time.monotonic(), len({window.number for window in plan})
@@ -90,72 +88,73 @@ def warm(chosen: Sequence[ModelFile], plan: Sequence[Window], *, threads: int, o
         refuse_dropped_pages(chosen[number] for number in {window.number for window in plan})
     if known_to_lack(after):
         raise NotResident(
-            f"{size(after.missing)} of {size(after.total)} did not stay in memory, though read {PASSES} times: something "
-            "takes them away as they come, such as a memory limit or a DAMON scheme; `loader hold` locks them"
+            f"{size(after.missing)} of {size(after.total)} did not stay in memory after {PASSES} passes: they were reclaimed, "
+            "for example by a memory limit or a DAMON scheme; lock them with `loader hold`"
         )
     return Warmed(files, before.total, work.read, time.monotonic() - began, before, after, tuple(sorted(work.means)))
 
 
 def bring_in(chosen: Sequence[ModelFile], plan: Iterable[Window], *, threads: int) -> None:
-    """Once, not looking whether it stays: ahead of somebody who reads it anyway. Raises what `warm` does but NotResident."""
+    """Read the windows once, without checking that they stay: a reader follows. Raises as `warm`, except NotResident."""
     each(plan, _Warming(chosen, silent).bring_in, threads=threads)
 
 
 def residency_of(chosen: Sequence[ModelFile], plan: Sequence[Window], *, threads: int, closely: bool = True) -> Residency:
-    """How much of these windows is in memory: measured, or at a glance. Several at a time: 15 ms a GiB are 12 s of 800."""
-    seen: list[Residency] = []
+    """Return how much of the windows is in memory, by several threads: 15 ms a GiB make 12 s for 800 GiB."""
+    measured: list[Residency] = []
 
     def look(mapped: Window) -> None:
-        seen.append(chosen[mapped.number].residency(mapped.part, closely=closely))
+        measured.append(chosen[mapped.number].residency(mapped.part, closely=closely))
 
     each(joined(plan), look, threads=threads)
-    return together(seen)
+    return together(measured)
 
 
-def known_to_lack(seen: Residency) -> bool:
-    """Whether something is missing for sure."""
-    return seen.method in _SURE and not seen.complete
+def known_to_lack(measured: Residency) -> bool:
+    """Return whether pages are certainly missing."""
+    return measured.method in _CERTAIN and not measured.complete
 
 
 def bytes_in(plan: Sequence[Window]) -> int:
+    """Return the size of all windows together, in bytes."""
     return sum(window.size for window in plan)
 
 
 class _Warming:
-    """What the threads share: how much was read, and each one's buffer."""
+    """State shared by the threads: the bytes read, and a buffer for each thread."""
 
     def __init__(self, chosen: Sequence[ModelFile], on_event: Subscriber) -> None:
         self._chosen = chosen
         self._on_event = on_event
-        self._one_at_a_time = threading.Lock()
+        self._lock = threading.Lock()
         self._buffer = OwnBuffer(_PIECE)
         self._kinds: dict[int, str] = {}
         self.read = 0
         self.means: set[Means] = set()
 
     def bring_in(self, window: Window) -> None:
-        """The first time. What is on its way already, by read-ahead or by another process, is left to arrive."""
-        self._unless(window, _on_its_way)
-        with self._one_at_a_time:
+        """The first pass: skip windows that are cached or already being read, by read-ahead or another process."""
+        self._read_unless(window, _is_cached)
+        with self._lock:
             self._on_event(BytesLoaded(self._chosen[window.number].path, window.size))
 
     def insist(self, window: Window) -> None:
-        """What was on its way is waited for; what came and went is read again."""
-        self._unless(window, _there)
+        """A later pass: wait for pages that are being read, and read reclaimed ones again."""
+        self._read_unless(window, _is_resident)
 
-    def _unless(self, window: Window, there: Callable[[int, Window], bool]) -> None:
+    def _read_unless(self, window: Window, skip: Callable[[int, Window], bool]) -> None:
         member = self._chosen[window.number]
         with member.opened() as descriptor:
-            if there(descriptor, window):
+            if skip(descriptor, window):
                 return
             means = self._populate(descriptor, window, member) or self._read(descriptor, window)
             member.identity.check(descriptor, path=member.path)
-        with self._one_at_a_time:
+        with self._lock:
             self.read += window.size
             self.means.add(means)
 
     def _populate(self, descriptor: int, window: Window, member: ModelFile) -> Means | None:
-        """None where that is not the way, or did not succeed: reading is, or says what is wrong."""
+        """None if this filesystem or this attempt does not allow it. Then `_read` reads the window or reports the error."""
         if self._kind(member) not in _POPULATED:
             return None
         try:
@@ -171,23 +170,23 @@ class _Warming:
         while position < window.part.stop:
             count = os.preadv(descriptor, [buffer[: window.part.stop - position]], position)
             if count == 0:
-                break  # it was cut off; its identity says so
+                break  # the file was truncated; the identity check reports it
             position += count
         return "preadv"
 
     def _kind(self, member: ModelFile) -> str:
-        """Asked once a filesystem: a node has thousands of mounts to look through."""
+        """Looked up once for each filesystem: a node may have thousands of mounts."""
         device = member.identity.device
         if device not in self._kinds:
             self._kinds[device] = filesystem_of(Path(member.path)).kind
         return self._kinds[device]
 
 
-def _on_its_way(descriptor: int, window: Window) -> bool:
-    """Whoever has to sample would disturb a cold file more than reading a warm one costs."""
+def _is_cached(descriptor: int, window: Window) -> bool:
+    """False where only sampling could tell: that disturbs a cold file more than it costs to read a warm one."""
     cheap = cache_counts(descriptor, 0, PAGE) is not None or tells_truth(descriptor)
     return cheap and glance(descriptor, window.part).complete
 
 
-def _there(descriptor: int, window: Window) -> bool:
+def _is_resident(descriptor: int, window: Window) -> bool:
     return tells_truth(descriptor) and measure(descriptor, window.part).complete

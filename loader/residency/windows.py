@@ -1,4 +1,4 @@
-"""Which part of which file is brought in next, by whom, and how far memory reaches. Pure."""
+"""Plans which part of which file is read next, by which rank, and how much fits in memory. Does no I/O."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from fetcher.artifact import ByteRange
 from loader.kernel import PAGE
 
 WIDEST = 64 * 1024 * 1024
-"""Bytes. One request for read-ahead over 1 GiB brings 8 MiB of it; MADV_POPULATE_READ in windows of this size was as fast
+"""Bytes. One read-ahead request for 1 GiB reads 8 MiB of it; MADV_POPULATE_READ in windows of this size was as fast
 as the disk, and with four threads a quarter of a GiB is in flight."""
 
 _NARROWEST = 1024 * 1024
 _WINDOWS_EACH = 4
-"""At least so many windows a rank, where the files are small, so that the ranks' parts are about equal."""
+"""The least number of windows for each rank. With several, the ranks' parts are about equal even if the files are small."""
 
 _ALLOWANCE = 64
-"""One byte in so many for what pages cost besides themselves: the tree that finds them (0.2 %), counts kept per processor."""
+"""Overhead of pages, as one byte in this many: the page-cache tree (0.2 %) and per-processor counters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A part of the file `number` of those that were planned for; it begins on a page."""
+    """A part of the planned file `number` (from 0). It begins on a page."""
 
     number: int
     part: ByteRange
@@ -33,48 +33,48 @@ class Window:
 
 
 def windows(sizes: Sequence[int], *, width: int = WIDEST) -> Iterator[Window]:
-    """Every byte of the files, once, in order."""
+    """Divide files of these sizes into windows that cover each byte once, in order. Sizes and `width` in bytes."""
     for number, size in enumerate(sizes):
         for start in range(0, size, width):
             yield Window(number, ByteRange(start, min(start + width, size)))
 
 
 def width_for(total: int, ranks: int) -> int:
-    """How wide windows are: whole pages, narrow enough that each of `ranks` has several of them."""
+    """Return the width of windows in bytes: whole pages, narrow enough that each of `ranks` gets several."""
     fair = total // (ranks * _WINDOWS_EACH) // PAGE * PAGE
     return min(WIDEST, max(_NARROWEST, fair))
 
 
 def share(plan: Sequence[Window], *, rank: int, ranks: int) -> tuple[Window, ...]:
-    """The windows of one of `ranks`. Together the ranks have each window once, and none has more bytes than another by more
-    than a window; all advance through the files together, so that the first shard is warm first."""
+    """Return the windows of rank `rank` of `ranks`. Each window belongs to one rank, and the ranks' bytes differ by a window at
+    most. All ranks advance through the files together, so the first shard is warm first."""
     loads = [0] * ranks
-    mine = []
+    own = []
     for window in plan:
         lightest = min(range(ranks), key=loads.__getitem__)
         loads[lightest] += window.size
         if lightest == rank:
-            mine.append(window)
-    return tuple(mine)
+            own.append(window)
+    return tuple(own)
 
 
 def room_for(size: int) -> int:
-    """How much memory must be left for `size` bytes of files to stay in it."""
+    """Return how many bytes of memory are needed to keep `size` bytes of files in it."""
     return size + size // _ALLOWANCE
 
 
 def fitting(plan: Sequence[Window], left: int) -> tuple[Window, ...]:
-    """The windows from the beginning on for which `left` bytes of memory are room."""
-    taken = 0
+    """Return the first windows of the plan that fit in `left` bytes of memory."""
+    needed = 0
     for count, window in enumerate(plan):
-        taken += window.size
-        if room_for(taken) > left:
+        needed += window.size
+        if room_for(needed) > left:
             return tuple(plan[:count])
     return tuple(plan)
 
 
 def joined(plan: Sequence[Window]) -> Iterator[Window]:
-    """Neighbours as one: what is measured at a time."""
+    """Join adjacent windows of the same file: joined ones are measured in one call."""
     last: Window | None = None
     for window in plan:
         if last is not None and last.number == window.number and last.part.stop == window.part.start:

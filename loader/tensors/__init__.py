@@ -1,6 +1,6 @@
 """A checkpoint's tensors as numpy arrays: `loader.open`.
 
-Knows the checkpoint, how to read it, and what is in memory already. Knows no framework: `loader.adapters` does.
+Knows the checkpoint, its page-cache residency and how to read it. Knows no framework: `loader.adapters` does.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Bytes as numpy arrays, nothing copied."""
+"""Views of bytes as numpy arrays, without copying."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from loader.errors import MalformedCheckpoint, shown
 
 
 class Raw(NamedTuple):
-    """A tensor whose dtype numpy lacks (BF16, F8, F6, F4): its bytes, what they are, and the shape in elements.
+    """A tensor whose dtype numpy lacks (BF16, F8, F6, F4): its bytes, its dtype, and its shape in elements.
 
     `loader.adapters.torch` has these dtypes."""
 
@@ -25,9 +25,9 @@ Array = np.ndarray[Any, np.dtype[Any]] | Raw
 
 
 def array(info: TensorInfo, view: memoryview) -> Array:
-    """A view of `view`, which holds the tensor's bytes. Writable where that is; little-endian, as the format is.
+    """Return the tensor whose bytes are in `view`, without copying. Writable if `view` is; little-endian, like the format.
 
-    Raises MalformedCheckpoint for a shape that numpy cannot have (more than 64 dimensions, an extent beyond 2**63).
+    Raises MalformedCheckpoint for a shape that numpy does not support (more than 64 dimensions, an extent beyond 2**63).
     """
     if info.dtype.numpy is None:
         return Raw(np.ndarray((info.size,), np.uint8, view), info.dtype, info.shape)
@@ -35,5 +35,5 @@ def array(info: TensorInfo, view: memoryview) -> Array:
         return np.ndarray(info.shape, info.dtype.numpy, view)
     except ValueError as error:
         raise MalformedCheckpoint(
-            f"numpy has no such array: {error}", path=info.file, field=f"{shown(info.name)}.shape"
+            f"numpy does not support this shape: {error}", path=info.file, field=f"{shown(info.name)}.shape"
         ) from error

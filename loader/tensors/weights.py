@@ -1,4 +1,4 @@
-"""A checkpoint that is open: what it holds, at once; what its tensors are, as fast as the storage gives them.
+"""An open checkpoint. Names, shapes and dtypes are available at once; tensors are read at the speed of the storage.
 
 ::
 
@@ -36,20 +36,20 @@ from loader.tensors.arrays import Array, array
 from loader.workers import default_threads
 
 Order = Literal["file", "name"] | Sequence[str]
-"""`file`: as they lie in the files, the fastest; `name`: sorted; or just these, in this order."""
+"""`file`: in the order of the files, the fastest. `name`: sorted by name. A list of names: only these, in this order."""
 
 _logger = logging.getLogger(__name__)
 
 _DIRECT_THREADS = 8
 
 _LEAST_WINDOW = 64 * 1024 * 1024
-"""Bytes. With less, a disk is not asked for enough at once."""
+"""Bytes. A smaller window keeps too few requests in flight for a disk."""
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How to read, and why so. `threads` read ahead, `window` bytes at most; without any, tensors are read as they are asked
-    for, as is what is there to be mapped: 30 ms a GiB are nothing that somebody else had to do."""
+    """How tensors are read, and why. `threads` threads read at most `window` bytes ahead. With 0 threads each tensor is read on
+    request: enough for mapping resident files, which takes 30 ms a GiB."""
 
     strategy: Strategy
     reason: str
@@ -67,18 +67,18 @@ def open_weights(
     world_size: int = 1,
     on_warning: Callable[[str], None] = _logger.warning,
 ) -> Weights:
-    """The checkpoint in a directory, in one file, behind an index file, or in a list of files. Only headers are read.
+    """Open the checkpoint in a directory, a file, an index file, or a list of files. Reads only headers.
 
-    `strategy`, `threads`: chosen by where the files lie, what of them is in memory, and what memory is left, unless given.
-    `window`: bytes read ahead at most, less where the cgroup leaves less. `rank` of `world_size` processes on this host that
-    read the same files: each has a `part` of its own, and what one reads stays in the page cache for the others.
+    `strategy`, `threads`: chosen by filesystem, page-cache residency and free memory, unless set. `window`: the most bytes to
+    read ahead; reduced if the cgroup has less memory. `rank` of `world_size`: the number of this process among those on this
+    host that read the same files. Each reads its own `part`, which stays in the page cache for the others.
 
-    `on_warning` gets what the files say in two ways, and which way was taken; by default the log.
+    `on_warning` receives contradictions in the files, with the choice made. By default they are logged.
 
     Raises UsageError, NotFound, NotReadable, LocalIOError, FileReplaced, MalformedCheckpoint.
     """
     if not 0 <= rank < world_size:
-        raise UsageError(f"rank {rank} is none of {world_size}: ranks count from 0")
+        raise UsageError(f"rank {rank} is not valid for world size {world_size}: ranks count from 0")
     checkpoint = read_checkpoint(source)
     for warning in checkpoint.warnings:
         on_warning(warning)
@@ -87,10 +87,10 @@ def open_weights(
 
 
 class Weights:
-    """Made by `loader.open`. Nothing is held open between readings, so there is nothing to close.
+    """Made by `loader.open`. It keeps no file open between readings, so there is nothing to close.
 
-    Memory belongs to whoever looks at it, and is used again for what is read later as soon as nobody does (see
-    `loader.reading.arena`). `part`: the names that this rank reads for all; everything without ranks.
+    Memory is reference-counted by the views of it, and reused after the last one is released (see `loader.reading.arena`).
+    `part`: the names of the tensors that this rank reads; all of them without ranks.
     """
 
     def __init__(self, checkpoint: Checkpoint, way: Way, part: tuple[str, ...]) -> None:
@@ -98,37 +98,37 @@ class Weights:
         self.way = way
         self.part = part
         self.fallbacks: Mapping[str, str] = {}
-        """Files that were read in another way than `way.strategy` in the last reading, and why."""
+        """The files that the last reading did not read by `way.strategy`, with the reason."""
         self._arena = Arena()
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Another process gets what to read and how, and memory of its own. Whoever has it in a child, forked or spawned,
-        begins a reading there: an iterator stays with the process that began it."""
+        """Pickle the checkpoint and the way to read it, without memory. A child process must start its own reading: an iterator
+        belongs to the process that created it."""
         return Weights, (self.checkpoint, self.way, self.part)
 
     def tensors(self, order: Order = "file") -> Iterator[tuple[str, Array]]:
-        """Name and array of each, while later ones are being read: at most `way.window` ahead.
+        """Yield name and array of each tensor. At most `way.window` bytes are read ahead.
 
-        Raises TooLarge, FileReplaced, LocalIOError; NotFound for a name that is not there.
+        Raises TooLarge, FileReplaced, LocalIOError, and NotFound for an unknown name.
         """
-        # No frame of ours holds on to what it has handed out: it is idle as soon as the taker lets go of it.
+        # starmap keeps no reference to a delivered array, so its memory is idle when the consumer releases it.
         return starmap(_named, self.stream(order))
 
     def load(self, order: Order = "file") -> dict[str, Array]:
-        """All arrays at once. Raises what `tensors` does, TooLarge before anything is read."""
+        """Return all arrays by name. Raises as `tensors`; TooLarge before anything is read."""
         return dict(starmap(_named, self.everything(order)))
 
     def stream(self, order: Order = "file") -> Generator[tuple[TensorInfo, memoryview]]:
-        """As `tensors`: the bytes of each, which may be written to."""
+        """Yield the header entry and the writable bytes of each tensor. Raises as `tensors`."""
         infos, way = self._in_order(order), self.way
         jobs = _jobs(self.checkpoint, infos)
         with read(jobs, window=way.window, threads=way.threads, mode=way.strategy, arena=self._arena) as reading:
             self.fallbacks = reading.fallbacks
             for info in infos:
-                yield info, next(reading)[1]  # no name for it here, which would keep it alive
+                yield info, next(reading)[1]  # not bound to a name, which would keep the memory
 
     def everything(self, order: Order = "file") -> list[tuple[TensorInfo, memoryview]]:
-        """As `load`: the bytes."""
+        """Return the header entry and the writable bytes of every tensor. Raises as `load`."""
         infos = self._in_order(order)
         if self.way.strategy != "mmap":
             _refuse_excess(sum(info.size for info in infos), memory_left().anonymous)
@@ -151,14 +151,14 @@ def _named(info: TensorInfo, view: memoryview) -> tuple[str, Array]:
 
 
 def part_of(tensors: Iterable[TensorInfo], *, rank: int, ranks: int) -> tuple[str, ...]:
-    """The names of those that one of `ranks` reads. They lie side by side; each tensor is in one part, and no part is larger
-    than its share by more than a tensor."""
-    found = list(tensors)
+    """Return the names of the adjacent tensors that rank `rank` of `ranks` reads. Each tensor is in one part. A part exceeds
+    its fair share by a tensor at most."""
+    infos = list(tensors)
     if ranks == 1:
-        return tuple(info.name for info in found)
-    total = sum(info.size for info in found)
+        return tuple(info.name for info in infos)
+    total = sum(info.size for info in infos)
     names, before = [], 0
-    for info in found:
+    for info in infos:
         middle = before + info.size // 2
         if min(middle * ranks // max(total, 1), ranks - 1) == rank:
             names.append(info.name)
@@ -169,23 +169,23 @@ def part_of(tensors: Iterable[TensorInfo], *, rank: int, ranks: int) -> tuple[st
 def _way(
     checkpoint: Checkpoint, strategy: Strategy | Literal["auto"], *, threads: int | None, window: int, reread: bool
 ) -> Way:
-    """Memory limits take milliseconds to find, and residency of a large checkpoint takes seconds: each is asked at most once,
-    and only where it decides."""
-    place, reason = filesystem_of(Path(checkpoint.shards[0].path)), "it was asked for"
+    """Choose what is not set. Memory limits take milliseconds to find, and the residency of a large checkpoint seconds: each is
+    looked up at most once, and only if it decides."""
+    filesystem, reason = filesystem_of(Path(checkpoint.shards[0].path)), "requested"
     resident = functools.cache(lambda: residency(_members(checkpoint), closely=False))
     left = functools.cache(memory_left)
     if strategy == "auto":
-        strategy, reason = choose_strategy(place.kind, resident(), lambda: left().pages, checkpoint.size, reread=reread)
+        strategy, reason = choose_strategy(filesystem.kind, resident(), lambda: left().pages, checkpoint.size, reread=reread)
     if threads is None:
-        threads = _threads(strategy, resident, network=place.network)
-    if strategy != "mmap":  # which takes no memory
+        threads = _threads(strategy, resident, network=filesystem.network)
+    if strategy != "mmap":  # mapping takes no memory
         window = min(window, max(_LEAST_WINDOW, left().anonymous.bytes // 2))
     return Way(strategy, reason, threads, window)
 
 
 def _threads(strategy: Strategy, resident: Callable[[], Residency], *, network: bool) -> int:
-    """From the page cache, 2 GiB came in 0.45 s with one thread for each of two processors, and in 0.53 to 1.42 with four. Past
-    it, while one first clears a huge page, others ask the disk: 1.15 s with eight, 1.18 to 1.23 with four, twelve no less."""
+    """From the page cache, two processors read 2 GiB in 0.45 s with two threads, and in 0.53 to 1.42 with four. Past it, some
+    threads clear huge pages while others read: 1.15 s with eight, 1.18 to 1.23 with four, no less with twelve."""
     if strategy == "mmap" and resident().complete:
         return 0
     if strategy == "direct":
@@ -206,6 +206,6 @@ def _jobs(checkpoint: Checkpoint, infos: Iterable[TensorInfo]) -> list[Job]:
 def _refuse_excess(wanted: int, left: Bound) -> None:
     if wanted > left.bytes:
         raise TooLarge(
-            f"the tensors take {size(wanted)}, and there is memory for {size(left.bytes)} ({left.reason}); raise that, or take "
-            "them one after the other with `tensors`"
+            f"cannot load {size(wanted)} of tensors: there is memory for {size(left.bytes)} ({left.reason}); raise that limit, "
+            "or stream them with `tensors`"
         )

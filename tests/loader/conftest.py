@@ -1,4 +1,4 @@
-"""Files whose pages are there or not as a test says, and the eyes of somebody who does not own them."""
+"""Fixtures: files that are warm or cold as a test needs, and code run as another user."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.lab.fixtures import MakeFilesystem
 
 MiB = 1024 * 1024
 NOBODY = 65532
-"""Who containers run as: neither owner nor member of anything."""
+"""The UID of containers: owner of no file and member of no group."""
 
 Result = TypeVar("Result")
 
@@ -45,7 +45,7 @@ def volume(small_filesystem: MakeFilesystem) -> SmallFilesystem:
 
 
 def written(path: Path, size: int) -> Path:
-    """A file of noise, on disk and in the page cache."""
+    """Write a file of random bytes, synced and still in the page cache."""
     with path.open("wb") as file:
         file.write(random.Random(size).randbytes(size))
         file.flush()
@@ -63,14 +63,14 @@ def opened(path: Path) -> Iterator[int]:
 
 
 def make_cold(path: Path) -> None:
-    """What is clean is given up; mapped and locked pages stay."""
+    """Drop the file's pages. Mapped and locked pages stay."""
     with opened(path) as fd:
         os.fsync(fd)
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def make_warm(path: Path, pages: Iterable[int] | None = None) -> None:
-    """Read all of it, or these pages and no neighbours of theirs."""
+    """Read the whole file, or only these pages without read-ahead."""
     with opened(path) as fd:
         if pages is None:
             while os.read(fd, MiB):
@@ -82,8 +82,8 @@ def make_warm(path: Path, pages: Iterable[int] | None = None) -> None:
 
 
 def run_loader_as_nobody(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    """`loader` to its end as UID 65532. In a child of ours, as the interpreter may lie where only its owner gets in; so what is
-    imported late must be imported before."""
+    """Run `loader` as UID 65532, in a forked child: only the owner may be able to read the interpreter's files. So modules that
+    are imported late are imported before the fork."""
     importlib.import_module("fetcher.telemetry.log")
     importlib.import_module("loader.cli.holding")
     with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
@@ -101,16 +101,16 @@ def run_loader_as_nobody(*words: str | Path) -> subprocess.CompletedProcess[str]
 
 
 def as_nobody(look: Callable[[], Result]) -> Result:
-    """What `look` returns in a process of UID 65532; descriptors that are open remain so."""
+    """Return the result of `look` in a child process of UID 65532. Open descriptors stay open."""
     require_root("become another user")
     return in_child(_become_nobody, look)
 
 
 def in_child(become: Callable[[], object], look: Callable[[], Result]) -> Result:
-    """What `look` returns in a process that did `become` something first."""
+    """Return the result of `look` in a child process that calls `become` first."""
     receiver, sender = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # the child of a process with threads: it does nothing but look
+        warnings.simplefilter("ignore", DeprecationWarning)  # a fork of a process with threads: the child only calls `look`
         child = os.fork()
     if child == 0:
         _look(become, look, sender)
@@ -135,7 +135,7 @@ def _look(become: Callable[[], object], look: Callable[[], object], sender: int)
     try:
         become()
         answer: tuple[bool, object] = (True, look())
-    except BaseException:  # noqa: BLE001  it is told to the parent
+    except BaseException:  # noqa: BLE001  sent to the parent
         answer = (False, traceback.format_exc())
     try:
         os.write(sender, pickle.dumps(answer))
@@ -145,7 +145,7 @@ def _look(become: Callable[[], object], look: Callable[[], object], sender: int)
 
 @pytest.fixture
 def mount() -> Iterator[Callable[..., Path]]:
-    """`mount(point, *arguments)`: run mount(8), until the test ends."""
+    """`mount(point, *arguments)`: run mount(8), and unmount at the end of the test."""
     require_root("mount")
     points: list[Path] = []
 
@@ -162,7 +162,7 @@ def mount() -> Iterator[Callable[..., Path]]:
 
 @pytest.fixture
 def public() -> Iterator[Path]:
-    """A directory that everybody may enter, unlike pytest's own, and on a disk: /tmp is memory on many machines."""
+    """A directory on disk that every user can enter. /tmp is memory on many machines, and pytest's directories are private."""
     with tempfile.TemporaryDirectory(prefix="weightlift-", dir="/var/tmp") as name:
         os.chmod(name, 0o755)  # noqa: S103
         yield Path(name)
@@ -170,7 +170,7 @@ def public() -> Iterator[Path]:
 
 @pytest.fixture
 def model(public: Path) -> Path:
-    """A checkpoint of two shards of 4 MiB and what lies beside them, all of it cold."""
+    """A cold checkpoint: two shards of 4 MiB, config and tokenizer."""
     made = make_checkpoint(public / "model", shards=2, shard_size=4 * MiB)
     cool(made)
     return made
@@ -183,17 +183,17 @@ def cool(directory: Path) -> None:
 
 
 def resident(path: Path) -> float:
-    """How much of a file, or of all files in a directory, is in memory, as their owner sees it."""
-    seen = []
+    """Return the resident share of a file, or of all files in a directory, measured as their owner."""
+    measured = []
     for each in [path] if path.is_file() else sorted(path.iterdir()):
         if each.is_file():
             with opened(each) as fd:
-                seen.append(measure(fd))
-    return together(seen).fraction or 0.0
+                measured.append(measure(fd))
+    return together(measured).fraction or 0.0
 
 
 def add_manifest(directory: Path, *, chunk_size: int = MiB, revision: str = "1") -> Manifest:
-    """The manifest that these files have been fetched with."""
+    """Write the manifest of a fetch of these files."""
     files = []
     for path in sorted(directory.rglob("*")):
         if path.is_file() and ".fetcher" not in path.parts:
@@ -210,24 +210,24 @@ def add_manifest(directory: Path, *, chunk_size: int = MiB, revision: str = "1")
 
 @pytest.fixture
 def nothing_left_behind() -> Iterator[None]:
-    """However a reading ended: no thread, no descriptor."""
+    """Check that a reading leaves no thread and no descriptor, however it ended."""
     gc.collect()
     before = open_shards()
     yield
-    gc.collect()  # views of a mapping may be in the frames of a traceback
+    gc.collect()  # a traceback's frames may hold views of a mapping
     assert not readers()
     assert open_shards() <= before
 
 
 def readers() -> list[str]:
-    """The threads of readings."""
+    """Return the names of the reading threads."""
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("read-")]
 
 
 def open_shards() -> set[str]:
-    """Descriptors of safetensors files."""
-    found = set()
+    """Return the open descriptors of safetensors files."""
+    descriptors = set()
     for name in os.listdir("/proc/self/fd"):
         with suppress(OSError):  # the directory itself
-            found.add(f"{name} {os.readlink(f'/proc/self/fd/{name}')}")
-    return {each for each in found if ".safetensors" in each}
+            descriptors.add(f"{name} {os.readlink(f'/proc/self/fd/{name}')}")
+    return {each for each in descriptors if ".safetensors" in each}

@@ -1,4 +1,4 @@
-"""Files to read from, as their headers were seen: what `loader.checkpoint.index.Shard` is to the reader."""
+"""Files for the reader, in place of `loader.checkpoint.index.Shard`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from loader.reading.blocks import Job
 
 @dataclass(slots=True, eq=False)
 class Plain:
-    """A file as it is now. `opened` counts how often it was opened, `descriptors` are those that were."""
+    """A file as it is now. `descriptors` lists the descriptors of all openings."""
 
     path: str
     identity: FileIdentity
@@ -49,12 +49,12 @@ class Plain:
         return Job(self, offset, stop - offset)
 
     def cut(self, length: int) -> list[Job]:
-        """All of it, in jobs of so many bytes and a rest."""
+        """Jobs of `length` bytes that cover the whole file; the last one may be shorter."""
         return [self.job(offset, min(offset + length, self.size)) for offset in range(0, self.size, length)]
 
 
 def expected(jobs: Iterable[Job]) -> list[bytes]:
-    """What their files hold there."""
+    """Return the bytes of the jobs, read with plain file reads."""
     return list(_contents(jobs))
 
 

@@ -1,4 +1,4 @@
-"""Memory is used again when nobody looks at it, and never before."""
+"""Memory is reused after its last view is released, and never before."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ KEEPERS: dict[str, Keep] = {
     "a part of it": lambda view: view[10:20],
     "an array": lambda view: np.frombuffer(view, dtype=np.uint8),
     "a reshaped part of an array": lambda view: np.frombuffer(view, dtype=np.uint16)[4:8].reshape(2, 2).T,
-    "what it is a view of": lambda view: view.obj,
-    "a part of what it is a view of": lambda view: np.asarray(view.obj)[5:6],
+    "the base of the view": lambda view: view.obj,
+    "a part of the base": lambda view: np.asarray(view.obj)[5:6],
     "read-only": lambda view: view.toreadonly()[1:],
 }
 
@@ -42,31 +42,31 @@ def address(view: memoryview) -> int:
 
 class TestReuse:
     @pytest.mark.parametrize("keep", KEEPERS.values(), ids=KEEPERS)
-    def test_whoever_holds_a_view_keeps_the_memory(self, keep: Keep) -> None:
+    def test_any_view_keeps_the_memory(self, keep: Keep) -> None:
         arena = Arena()
         first = arena.take(HUGE)
         first[:] = b"\1" * HUGE
-        where = address(first)
+        place = address(first)
         kept: Any = keep(first)
         del first
         others = [arena.take(HUGE) for _ in range(4)]
         for other in others:
             other[:] = b"\2" * HUGE
-        assert where not in map(address, others)
+        assert place not in map(address, others)
         assert set(bytes(kept)) == {1}
         assert (arena.lent, arena.idle) == (5 * HUGE, 0)
 
     @pytest.mark.parametrize("keep", KEEPERS.values(), ids=KEEPERS)
-    def test_with_the_last_view_it_is_there_again(self, keep: Keep) -> None:
+    def test_memory_is_reused_after_the_last_view_is_released(self, keep: Keep) -> None:
         arena = Arena()
         view = arena.take(HUGE)
-        where = address(view)
+        place = address(view)
         kept = keep(view)
         del view, kept
         assert (arena.lent, arena.idle) == (0, HUGE)
-        assert address(arena.take(HUGE)) == where
+        assert address(arena.take(HUGE)) == place
 
-    def test_views_that_only_the_garbage_collector_finds(self) -> None:
+    def test_memory_is_reused_after_the_garbage_collector_released_a_view(self) -> None:
         arena = Arena()
         loop: list[object] = [arena.take(HUGE)]
         loop.append(loop)
@@ -74,7 +74,7 @@ class TestReuse:
         gc.collect()
         assert arena.idle == HUGE
 
-    def test_collecting_garbage_inside_of_it_does_not_block_it(self) -> None:
+    def test_garbage_collection_during_a_take_causes_no_deadlock(self) -> None:
         arena = Arena()
         gc.collect()
         gc.disable()
@@ -94,15 +94,15 @@ class TestReuse:
         finally:
             gc.enable()
 
-    def test_what_is_a_little_smaller_fits_and_what_is_much_smaller_does_not(self) -> None:
+    def test_a_region_is_reused_for_a_slightly_smaller_request_but_not_for_a_much_smaller_one(self) -> None:
         arena = Arena()
-        where = address(arena.take(10 * HUGE))
-        assert address(arena.take(8 * HUGE)) == where
+        place = address(arena.take(10 * HUGE))
+        assert address(arena.take(8 * HUGE)) == place
         small = arena.take(7 * HUGE)
-        assert (arena.lent, arena.idle) == (7 * HUGE, 0), "what did not fit was unmapped"
+        assert (arena.lent, arena.idle) == (7 * HUGE, 0), "the region that did not fit was unmapped"
         assert len(small) == 7 * HUGE
 
-    def test_trimming_gives_back_what_is_idle_alone(self) -> None:
+    def test_trim_returns_only_idle_memory(self) -> None:
         arena = Arena()
         kept, gone = arena.take(HUGE), arena.take(HUGE)
         kept[:4] = b"kept"
@@ -123,59 +123,59 @@ class TestReuse:
 
 
 @given(st.lists(st.tuples(st.integers(16, 6 * HUGE), st.booleans()), max_size=30), st.data())
-def test_what_is_looked_at_is_never_given_out_and_it_grows_no_larger_than_that(
+def test_memory_in_use_is_never_given_out_again_and_the_arena_stays_bounded(
     steps: list[tuple[int, bool]], data: st.DataObject
 ) -> None:
     arena = Arena()
     held: dict[int, memoryview] = {}
-    most = 0
+    peak = 0
     for number, (size, drop) in enumerate(steps):
         if drop and held:
             del held[data.draw(st.sampled_from(sorted(held)))]
         held[number] = arena.take(size)
         held[number][:8] = held[number][-8:] = number.to_bytes(8, "little")
-        most = max(most, sum(-(-len(view) // HUGE) * HUGE for view in held.values()))
+        peak = max(peak, sum(-(-len(view) // HUGE) * HUGE for view in held.values()))
         spans = sorted((address(view), address(view) + len(view)) for view in held.values())
         assert all(stop <= start for (_, stop), (start, _) in pairwise(spans))
         assert all(view[:8] == view[-8:] == number.to_bytes(8, "little") for number, view in held.items())
-        assert arena.lent + arena.idle <= 1.25 * most
+        assert arena.lent + arena.idle <= 1.25 * peak
 
 
 class TestMemory:
-    def test_it_begins_on_a_huge_page(self) -> None:
+    def test_memory_begins_on_a_huge_page(self) -> None:
         arena = Arena()
         views = [arena.take(size) for size in (1, PAGE, HUGE + 1)]
         assert [address(view) % HUGE for view in views] == [0, 0, 0]
         assert [len(view) for view in views] == [1, PAGE, HUGE + 1]
 
-    def test_it_is_backed_by_huge_pages_where_the_kernel_has_them(self) -> None:
+    def test_memory_is_backed_by_huge_pages_if_the_kernel_has_them(self) -> None:
         if "[never]" in Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text():
             missing("huge pages", "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled")
         view = Arena().take(8 * HUGE)
-        before = huge_kib(address(view))  # the kernel may see one mapping in this and its neighbours
+        before = huge_kib(address(view))  # the kernel may merge this mapping with its neighbours
         view[:] = bytes(8 * HUGE)
         assert huge_kib(address(view)) - before == 8 * HUGE // 1024
 
-    def test_nothing_needs_no_memory(self) -> None:
+    def test_zero_bytes_take_no_memory(self) -> None:
         arena = Arena()
         assert len(arena.take(0)) == 0
         assert (arena.lent, arena.idle) == (0, 0)
 
     @pytest.mark.parametrize("size", [1 << 60, 1 << 63, 1 << 70])
-    def test_more_than_there_can_be_is_an_error_that_says_so(self, size: int) -> None:
+    def test_an_impossible_size_is_an_error_that_names_it(self, size: int) -> None:
         with pytest.raises(TooLarge, match=str(size)):
             Arena().take(size)
 
 
-def huge_kib(where: int) -> int:
-    """What /proc/self/smaps says of the mapping that holds this address."""
-    inside = False
+def huge_kib(place: int) -> int:
+    """Return AnonHugePages in KiB of the mapping that contains this address."""
+    in_mapping = False
     with open("/proc/self/smaps") as file:
         for line in file:
             first, _, rest = line.partition(" ")
             if "-" in first:
                 start, stop = (int(part, 16) for part in first.split("-"))
-                inside = start <= where < stop
-            elif inside and first == "AnonHugePages:":
+                in_mapping = start <= place < stop
+            elif in_mapping and first == "AnonHugePages:":
                 return int(rest.split()[0])
     raise AssertionError("it is not mapped")

@@ -1,4 +1,4 @@
-"""What is read together: neighbours, up to a size; every byte that was asked for, in the order it was asked for."""
+"""Adjacent jobs are read together, up to a size; every requested byte is read, in the given order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SIZE = 256 * KiB
 
 
 class Named:
-    """A file nobody opens."""
+    """A file that is never opened."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -51,44 +51,44 @@ job_lists = st.one_of(jobs_anywhere, neighbours())
 
 class TestBlocks:
     @given(job_lists)
-    def test_they_hold_the_jobs_in_their_order(self, jobs: list[Job]) -> None:
+    def test_blocks_hold_the_jobs_in_order(self, jobs: list[Job]) -> None:
         assert [job for block in blocks(jobs, SIZE, first=SIZE) for job in block.jobs] == jobs
 
     @given(job_lists)
-    def test_every_byte_of_a_job_is_in_its_block(self, jobs: list[Job]) -> None:
+    def test_a_block_contains_every_byte_of_its_jobs(self, jobs: list[Job]) -> None:
         for block in blocks(jobs, SIZE, first=SIZE):
             for job in block.jobs:
                 assert job.source is block.source
                 assert job.length == 0 or block.start <= job.offset <= job.stop <= block.stop
 
     @given(job_lists)
-    def test_only_a_single_job_is_larger_than_the_size(self, jobs: list[Job]) -> None:
+    def test_a_block_exceeds_the_size_only_for_a_single_larger_job(self, jobs: list[Job]) -> None:
         for block in blocks(jobs, SIZE, first=SIZE):
             assert block.stop - block.start <= max(SIZE, *(job.length for job in block.jobs))
 
     @given(job_lists)
-    def test_no_more_is_read_along_than_small_gaps(self, jobs: list[Job]) -> None:
+    def test_only_small_gaps_are_read_as_well(self, jobs: list[Job]) -> None:
         for block in blocks(jobs, SIZE, first=SIZE):
             assert sum(job.length for job in block.jobs) >= (block.stop - block.start) - 64 * KiB * (len(block.jobs) - 1)
 
-    def test_neighbours_are_read_together_up_to_the_size(self) -> None:
+    def test_adjacent_jobs_are_read_together_up_to_the_size(self) -> None:
         jobs = [Job(A, number * 8 * KiB, 8 * KiB) for number in range(64)]
         assert [(block.start, block.stop) for block in blocks(jobs, SIZE, first=SIZE)] == [(0, SIZE), (SIZE, 2 * SIZE)]
 
-    def test_another_file_is_another_block(self) -> None:
+    def test_each_file_has_its_own_blocks(self) -> None:
         assert [block.source for block in blocks([Job(A, 0, 5), Job(B, 5, 5), Job(A, 5, 5)], SIZE, first=SIZE)] == [A, B, A]
 
-    def test_a_large_gap_is_not_read(self) -> None:
+    def test_a_large_gap_starts_another_block(self) -> None:
         assert len(list(blocks([Job(A, 0, 5), Job(A, 70 * KiB, 5)], SIZE, first=SIZE))) == 2
 
-    def test_going_back_is_another_block(self) -> None:
+    def test_going_back_in_the_file_starts_another_block(self) -> None:
         assert len(list(blocks([Job(A, 10, 5), Job(A, 14, 5)], SIZE, first=SIZE))) == 2
 
-    def test_what_begins_with_nothing_begins_where_the_first_bytes_are(self) -> None:
+    def test_empty_jobs_do_not_extend_a_block(self) -> None:
         (block,) = blocks([Job(A, 10**9, 0), Job(A, 7, 5), Job(A, 3, 0)], SIZE, first=SIZE)
         assert (block.start, block.stop) == (7, 12)
 
-    def test_the_first_blocks_are_small_since_somebody_waits_for_them(self) -> None:
+    def test_the_first_blocks_are_small(self) -> None:
         jobs = [Job(A, number * KiB, KiB) for number in range(64)]
         lengths = [block.stop - block.start for block in blocks(jobs, 16 * KiB, first=2 * KiB)]
         assert lengths == [2 * KiB, 4 * KiB, 8 * KiB, 16 * KiB, 16 * KiB, 16 * KiB, 2 * KiB]
@@ -99,7 +99,7 @@ ranges = st.tuples(st.integers(0, 3 * PIECE), st.integers(0, 3 * PIECE)).map(lam
 
 class TestMemory:
     @given(ranges)
-    def test_whole_pages_around_it_fit(self, block: Block) -> None:
+    def test_the_memory_of_a_block_holds_whole_pages(self, block: Block) -> None:
         assert block.origin % PAGE == block.span % PAGE == block.footprint % HUGE == 0
         assert block.origin <= block.start < block.origin + PAGE
         assert block.span <= block.footprint < block.span + HUGE
@@ -109,7 +109,7 @@ class TestMemory:
             assert block.span == 0
 
     @given(ranges)
-    def test_its_pieces_are_the_whole_of_it_and_none_shares_a_page_with_another(self, block: Block) -> None:
+    def test_pieces_cover_the_block_and_share_no_page(self, block: Block) -> None:
         pieces = list(block.pieces())
         edges = [start for start, _ in pieces] + [block.stop]
         assert edges == [block.start] + [stop for _, stop in pieces]
@@ -117,6 +117,6 @@ class TestMemory:
         assert all(0 < stop - start <= PIECE for start, stop in pieces)
 
 
-def test_a_source_is_whatever_can_be_opened_and_checked() -> None:
+def test_any_object_that_can_be_opened_and_checked_is_a_source() -> None:
     source: Source = A
     assert source.path == "a"

@@ -1,4 +1,4 @@
-"""A mount that gives up a file's pages whenever it is opened: nothing is called warm there, and nothing is read for ever."""
+"""A mount that drops a file's pages at each open: nothing is reported as warm, and nothing is read forever."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SIZE = 4 * MiB
 
 @pytest.fixture
 def mounted(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """A directory of weights, seen through FUSE with the page cache as the parameter says."""
+    """A directory of weights on FUSE, with the page-cache mode of the parameter."""
     pages: Pages = request.param
     with fault_filesystem(tmp_path / "fuse", pages=pages) as filesystem:
         (filesystem.source / "model").mkdir()
@@ -39,46 +39,46 @@ kept = pytest.mark.parametrize("mounted", ["kept"], indirect=True)
 
 @dropped
 class TestDropped:
-    def test_warm_ends_with_a_final_code_and_what_to_do(self, mounted: Path) -> None:
+    def test_warm_fails_with_a_final_exit_code_and_the_remedy(self, mounted: Path) -> None:
         done = run_loader("warm", str(mounted))
         assert done.returncode == 78
         assert last_line(done.stderr).startswith("PagesDropped: ")
         assert "mount it with keep-cache" in last_line(done.stderr)
         assert "`loader copy`" in last_line(done.stderr)
 
-    def test_pin_never_says_ready_and_ends_with_the_same(self, mounted: Path) -> None:
-        pin = Hold([str(mounted)], threads=1, on_event=silent)
+    def test_hold_is_never_ready_and_fails_with_the_same_exit_code(self, mounted: Path) -> None:
+        hold = Hold([str(mounted)], threads=1, on_event=silent)
         try:
             with pytest.raises(PagesDropped):
-                pin.check()
-            assert not pin.state.ready
+                hold.check()
+            assert not hold.state.ready
         finally:
-            pin.close()
+            hold.close()
         done = run_loader("hold", str(mounted))
         assert (done.returncode, last_line(done.stderr).partition(":")[0]) == (78, "PagesDropped")
 
-    def test_a_copy_elsewhere_works(self, mounted: Path, tmp_path: Path) -> None:
+    def test_a_copy_on_another_filesystem_can_be_warmed(self, mounted: Path, tmp_path: Path) -> None:
         assert run_loader("copy", str(mounted), str(tmp_path / "copy")).returncode == 0
         assert run_loader("warm", str(tmp_path / "copy")).returncode == 0
 
 
 @kept
 class TestKept:
-    def test_warm_and_pin_work(self, mounted: Path) -> None:
+    def test_warm_and_hold_work(self, mounted: Path) -> None:
         assert run_loader("warm", str(mounted)).returncode == 0
-        pin = Hold([str(mounted)], threads=1, on_event=silent)
+        hold = Hold([str(mounted)], threads=1, on_event=silent)
         try:
-            pin.check()
-            assert pin.state.ready
+            hold.check()
+            assert hold.state.ready
         finally:
-            pin.close()
+            hold.close()
 
 
 @pytest.mark.parametrize("mounted", ["uncached"], indirect=True)
 class TestNoPages:
-    """FUSE with direct_io: mmap is ENODEV."""
+    """FUSE with direct_io: mmap fails with ENODEV."""
 
-    def test_warm_and_pin_end_with_a_final_code_and_what_to_do(self, mounted: Path) -> None:
+    def test_warm_and_hold_fail_with_a_final_exit_code_and_the_remedy(self, mounted: Path) -> None:
         for command in ("warm", "hold"):
             done = run_loader(command, str(mounted))
             assert (done.returncode, last_line(done.stderr).partition(":")[0]) == (78, "PagesDropped")
@@ -86,7 +86,7 @@ class TestNoPages:
             assert "`loader copy`" in last_line(done.stderr)
 
     @pytest.mark.parametrize("strategy", ["auto", "mmap", "direct"])
-    def test_tensors_are_read_all_the_same(self, mounted: Path, strategy: str) -> None:
+    def test_tensors_can_still_be_loaded(self, mounted: Path, strategy: str) -> None:
         (mounted / "weights.bin").unlink()
         make_checkpoint(mounted, shards=1, shard_size=MiB)
         assert run_loader("load", str(mounted), "--strategy", strategy).returncode == 0
@@ -100,7 +100,7 @@ class Clock:
 
 
 class TestAllowance:
-    def test_what_is_spent_comes_back_within_an_hour(self) -> None:
+    def test_the_allowance_refills_within_an_hour(self) -> None:
         clock = Clock()
         allowance = Allowance(100, clock)
         assert allowance.has(100)
@@ -111,7 +111,7 @@ class TestAllowance:
         clock.now += 36_000
         assert (allowance.has(100), allowance.has(101)) == (True, False)
 
-    def test_more_than_was_left_is_owed(self) -> None:
+    def test_overspending_leaves_a_debt(self) -> None:
         clock = Clock()
         allowance = Allowance(100, clock)
         allowance.spend(300)

@@ -1,4 +1,4 @@
-"""A process forks while it reads, as DataLoader workers and servers do: nobody hangs, and the child says what is wrong."""
+"""A process forks while it reads, as DataLoader and servers do: nothing hangs, and the child gets a clear error."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def continued(tensors: Iterator[tuple[str, Array]]) -> str:
         next(tensors)
     except RuntimeError as error:
         return str(error)
-    return "it went on"
+    return "no error"
 
 
 def names(weights: loader.Weights) -> list[str]:
@@ -39,24 +39,24 @@ def names(weights: loader.Weights) -> list[str]:
 
 @Way
 @pytest.mark.parametrize("threads", [0, 2])
-def test_a_child_that_continues_its_parents_iterator_is_told_so(model: Path, way: str, threads: int) -> None:
+def test_a_child_that_continues_its_parents_iterator_gets_an_error(model: Path, way: str, threads: int) -> None:
     weights = loader.open(model, strategy=way, threads=threads)  # type: ignore[arg-type]
     tensors = weights.tensors()
     first, _ = next(tensors)
-    assert "belongs to the process that began it" in forked(lambda: continued(tensors))
+    assert "belongs to the process that started it" in forked(lambda: continued(tensors))
     rest = [name for name, _ in tensors]
-    assert sorted([first, *rest]) == sorted(weights.checkpoint.tensors), "the parent goes on"
+    assert sorted([first, *rest]) == sorted(weights.checkpoint.tensors), "the parent continues"
 
 
 @Way
-def test_a_child_reads_afresh_what_its_parent_is_reading(model: Path, way: str) -> None:
+def test_a_child_can_read_what_its_parent_is_reading(model: Path, way: str) -> None:
     weights = loader.open(model, strategy=way, threads=2)  # type: ignore[arg-type]
     tensors = weights.tensors()
     next(tensors)
     assert forked(lambda: ",".join(names(weights))) == ",".join(sorted(weights.checkpoint.tensors))
 
 
-def test_a_child_may_drop_its_parents_iterator(model: Path) -> None:
+def test_a_child_can_delete_its_parents_iterator(model: Path) -> None:
     tensors = loader.open(model, threads=2).tensors()
     next(tensors)
 
@@ -68,13 +68,13 @@ def test_a_child_may_drop_its_parents_iterator(model: Path) -> None:
     assert forked(drop) == "dropped"
 
 
-def test_an_arena_whose_lock_was_held_at_the_fork_serves_the_child() -> None:
+def test_an_arena_works_in_the_child_if_its_lock_was_held_at_the_fork() -> None:
     arena = Arena()
-    with arena._lock:  # noqa: SLF001  as a thread of the parent holds it
+    with arena._lock:  # noqa: SLF001  a thread of the parent may hold it
         assert forked(lambda: str(len(arena.take(4096)))) == "4096"
 
 
-def test_a_process_that_has_read_forks_without_a_thread_left(model: Path) -> None:
+def test_no_thread_is_left_for_a_fork_after_reading(model: Path) -> None:
     before = threading.active_count()
     weights = loader.open(model, threads=2)
     names(weights)
@@ -84,13 +84,13 @@ def test_a_process_that_has_read_forks_without_a_thread_left(model: Path) -> Non
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_open_weights_go_to_a_process_that_was_not_forked(model: Path, method: str) -> None:
+def test_open_weights_can_be_sent_to_a_spawned_process(model: Path, method: str) -> None:
     weights = loader.open(model, strategy="buffered", threads=2)
     with multiprocessing.get_context(method).Pool(1) as pool:
         assert pool.map(names, [weights]) == [sorted(weights.checkpoint.tensors)]
 
 
-def test_pickled_weights_are_the_same_and_as_immutable(model: Path) -> None:
+def test_unpickled_weights_are_equal_and_immutable(model: Path) -> None:
     weights = loader.open(model, strategy="buffered", threads=2)
     again = pickle.loads(pickle.dumps(weights))  # noqa: S301  our own
     assert (again.checkpoint, again.way, again.part) == (weights.checkpoint, weights.way, weights.part)
@@ -99,8 +99,8 @@ def test_pickled_weights_are_the_same_and_as_immutable(model: Path) -> None:
 
 
 @pytest.mark.parametrize("end", ["read to its end", "closed", "abandoned"])
-def test_a_reading_that_ended_leaves_no_thread_for_a_fork_to_warn_of(model: Path, end: str) -> None:
-    """Python 3.12 warns of a fork beside threads, and `-W error` makes an error of that."""
+def test_an_ended_reading_leaves_no_thread_that_a_fork_would_warn_of(model: Path, end: str) -> None:
+    """Python 3.12 warns if a process with threads forks; `-W error` turns that into an error."""
     before = threading.active_count()
     tensors = loader.open(model, threads=2).stream()
     next(tensors)

@@ -1,4 +1,4 @@
-"""What may be locked in memory is what the kernel then locks."""
+"""The kernel locks exactly the amount of memory that `lockable` predicts."""
 
 from __future__ import annotations
 
@@ -29,37 +29,37 @@ class TestLocking:
         (root / "proc/self/uid_map").write_text(uid_map)
         return root
 
-    def test_a_limit_less_what_is_locked(self, tmp_path: Path) -> None:
+    def test_the_limit_minus_the_locked_amount_is_left(self, tmp_path: Path) -> None:
         root = self.process(tmp_path, self.NONE, self.FIRST_NAMESPACE)
         reason = "RLIMIT_MEMLOCK: limit 8.0 MiB, 2.0 MiB locked, and no CAP_IPC_LOCK"
         assert lockable(root, limit=8 * MiB) == Bound(6 * MiB, reason)
         assert lockable(root, limit=MiB).bytes == 0
 
-    def test_the_capability_lifts_it(self, tmp_path: Path) -> None:
+    def test_the_capability_lifts_the_limit(self, tmp_path: Path) -> None:
         root = self.process(tmp_path, self.ALL, self.FIRST_NAMESPACE)
         assert lockable(root, limit=8 * MiB).bytes == UNLIMITED
 
-    def test_the_capability_is_worth_nothing_in_a_user_namespace(self, tmp_path: Path) -> None:
+    def test_the_capability_has_no_effect_in_a_user_namespace(self, tmp_path: Path) -> None:
         root = self.process(tmp_path, self.ALL, self.ROOTLESS)
         assert lockable(root, limit=8 * MiB).bytes == 6 * MiB
 
-    def test_no_limit(self, tmp_path: Path) -> None:
+    def test_an_unlimited_rlimit_has_no_bound(self, tmp_path: Path) -> None:
         root = self.process(tmp_path, self.NONE, self.ROOTLESS)
         assert lockable(root, limit=resource.RLIM_INFINITY) == Bound(UNLIMITED, "RLIMIT_MEMLOCK: unlimited")
 
-    def test_what_the_kernel_locks_for_a_stranger_is_what_was_said(self) -> None:
+    def test_the_kernel_locks_exactly_the_predicted_amount(self) -> None:
         def look() -> tuple[int, int, int]:
             hard = min(MiB, resource.getrlimit(resource.RLIMIT_MEMLOCK)[1])
             resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard // 2, hard))
             before = lockable().bytes
             raise_lock_limit()
-            promised = lockable().bytes
+            predicted = lockable().bytes
             libc = ctypes.CDLL(None, use_errno=True)
             view = mmap.mmap(-1, 2 * MiB)
             start = ctypes.byref(ctypes.c_char.from_buffer(view))
-            too_much = libc.mlock(start, ctypes.c_size_t(promised + mmap.PAGESIZE))
-            just_enough = libc.mlock(start, ctypes.c_size_t(promised))
-            return promised - before, too_much, just_enough
+            too_much = libc.mlock(start, ctypes.c_size_t(predicted + mmap.PAGESIZE))
+            just_enough = libc.mlock(start, ctypes.c_size_t(predicted))
+            return predicted - before, too_much, just_enough
 
         gained, too_much, just_enough = as_nobody(look)
         assert gained > 0

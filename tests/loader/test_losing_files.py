@@ -1,4 +1,4 @@
-"""Files that go while they are warmed, loaded or pinned: truncated, or with the server of their mount. SIGBUS kills nobody."""
+"""Files lost while they are warmed, loaded or held, by truncation or with the mount's server: an error, and never SIGBUS."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ SECOND = "model-00002-of-00002.safetensors"
 
 @pytest.fixture
 def fuse(tmp_path: Path) -> Iterator[FaultFilesystem]:
-    """A FUSE mount that keeps pages, with a model in `model`."""
+    """A FUSE mount that keeps pages, with a checkpoint in `model`."""
     with fault_filesystem(tmp_path / "fuse", pages="kept") as filesystem:
         make_checkpoint(filesystem.source / "model", shards=2, shard_size=4 * MiB)
         yield filesystem
 
 
 def at_the_first(kind: type[Event], change: Callable[[], None]) -> Callable[[Event], None]:
-    """A subscriber that does `change` once, when an event of `kind` comes."""
+    """A subscriber that calls `change` at the first event of `kind`."""
     done: list[Event] = []
 
     def on_event(event: Event) -> None:
@@ -54,7 +54,7 @@ def at_the_first(kind: type[Event], change: Callable[[], None]) -> Callable[[Eve
 class TestTruncated:
     @pytest.mark.parametrize("length", [0, 1, 4097, 3 * MiB])
     @pytest.mark.parametrize("kind", [LoadPlanned, BytesLoaded])
-    def test_while_it_is_warmed(self, model: Path, kind: type[Event], length: int) -> None:
+    def test_a_file_truncated_while_it_is_warmed_is_an_error(self, model: Path, kind: type[Event], length: int) -> None:
         chosen = model_files([str(model)])
         plan = tuple(windows([member.size for member in chosen]))
         subscriber = at_the_first(kind, lambda: os.truncate(model / SECOND, length))
@@ -62,7 +62,7 @@ class TestTruncated:
             warm(chosen, plan, threads=1, on_event=subscriber)
 
     @pytest.mark.parametrize("kind", [LoadPlanned, BytesLoaded])
-    def test_while_it_is_pinned_the_first_time_it_is_waited_for(self, model: Path, kind: type[Event]) -> None:
+    def test_a_file_truncated_during_the_first_check_is_waited_for(self, model: Path, kind: type[Event]) -> None:
         whole = (model / SECOND).read_bytes()
         keeper = Hold([str(model)], threads=1, on_event=at_the_first(kind, lambda: os.truncate(model / SECOND, 5000)))
         try:
@@ -73,8 +73,8 @@ class TestTruncated:
         finally:
             keeper.close()
 
-    def test_between_looking_at_it_and_being_ready(self, model: Path) -> None:
-        """The lock is there, and the pages are gone."""
+    def test_a_file_truncated_after_it_was_locked_is_not_ready(self, model: Path) -> None:
+        """The lock remains, but its pages are gone."""
         keeper = Hold([str(model)], threads=1, on_event=at_the_first(Pinned, lambda: os.truncate(model / SECOND, 0)))
         try:
             keeper.check()
@@ -83,23 +83,21 @@ class TestTruncated:
             keeper.close()
 
     @pytest.mark.parametrize("length", [0, 4097])
-    def test_under_a_pin_that_goes_on_and_is_ready_when_it_is_whole_again(
-        self, model: Path, tmp_path: Path, length: int
-    ) -> None:
+    def test_a_hold_is_ready_again_when_a_truncated_file_is_restored(self, model: Path, tmp_path: Path, length: int) -> None:
         ready, whole = tmp_path / "ready", (model / SECOND).read_bytes()
-        pinning = started_loader("hold", model, "--interval", "50ms", "--ready-file", ready)
+        process = started_loader("hold", model, "--interval", "50ms", "--ready-file", ready)
         try:
             wait_until(ready.exists, "it is ready")
             os.truncate(model / SECOND, length)
             wait_until(lambda: not ready.exists(), "it is no longer ready")
             (model / SECOND).write_bytes(whole)
             wait_until(ready.exists, "it is ready again")
-            pinning.send_signal(signal.SIGTERM)
-            assert pinning.wait(timeout=20) == 0
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=20) == 0
         finally:
-            end(pinning)
+            end(process)
 
-    def test_before_the_start_it_is_what_is_wrong(self, model: Path) -> None:
+    def test_a_file_truncated_before_the_start_is_malformed(self, model: Path) -> None:
         os.truncate(model / SECOND, 4097)
         for command in ("warm", "load", "hold"):
             done = run_loader(command, model)
@@ -108,14 +106,14 @@ class TestTruncated:
 
 class TestServerGone:
     @pytest.mark.parametrize("command", ["warm", "load", "status", "drop", "copy"])
-    def test_before_the_start(self, fuse: FaultFilesystem, tmp_path: Path, command: str) -> None:
+    def test_a_server_lost_before_the_start_is_an_io_error(self, fuse: FaultFilesystem, tmp_path: Path, command: str) -> None:
         fuse.lose_server()
         done = run_loader(command, fuse.path / "model", *([tmp_path / "copy"] if command == "copy" else []))
         assert (done.returncode, last_line(done.stderr).partition(":")[0]) == (74, "IOError")
         assert "the server of this mount is gone; mount it again" in last_line(done.stderr)
 
     @every_mode
-    def test_while_it_is_loaded(self, fuse: FaultFilesystem, mode: str) -> None:
+    def test_a_server_lost_while_loading_is_an_io_error(self, fuse: FaultFilesystem, mode: str) -> None:
         written(fuse.source / "large.safetensors", 40 * MiB)
         source = Plain.at(fuse.path / "large.safetensors")
         with read(source.cut(2 * MiB), window=2 * MiB, mode=mode, threads=1) as reading:  # type: ignore[arg-type]
@@ -125,16 +123,16 @@ class TestServerGone:
                 list(reading)
         assert caught.value.exit_code == 74
 
-    def test_while_it_is_warmed(self, fuse: FaultFilesystem) -> None:
+    def test_a_server_lost_while_warming_is_a_temporary_error(self, fuse: FaultFilesystem) -> None:
         chosen = model_files([str(fuse.path / "model")])
         plan = tuple(windows([member.size for member in chosen]))
         with pytest.raises(FetchError) as caught:
             warm(chosen, plan, threads=1, on_event=at_the_first(LoadPlanned, fuse.lose_server))
         assert (caught.value.exit_code, caught.value.retryable) == (74, True)
 
-    def test_under_a_pin_that_goes_on_with_what_is_mounted_next(self, fuse: FaultFilesystem, tmp_path: Path) -> None:
+    def test_a_hold_continues_with_the_next_mount(self, fuse: FaultFilesystem, tmp_path: Path) -> None:
         ready = tmp_path / "ready"
-        pinning = started_loader("hold", fuse.path / "model", "--interval", "50ms", "--ready-file", ready, "--progress", "log")
+        process = started_loader("hold", fuse.path / "model", "--interval", "50ms", "--ready-file", ready, "--progress", "log")
         try:
             wait_until(ready.exists, "it is ready")
             fuse.lose_server()
@@ -142,14 +140,14 @@ class TestServerGone:
             fuse.unmount()
             make_checkpoint(fuse.path / "model", shards=1, shard_size=MiB)
             wait_until(ready.exists, "it is ready again")
-            pinning.send_signal(signal.SIGTERM)
-            _, stderr = pinning.communicate(timeout=20)
-            assert pinning.returncode == 0
+            process.send_signal(signal.SIGTERM)
+            _, stderr = process.communicate(timeout=20)
+            assert process.returncode == 0
             assert "transport endpoint is not connected; the server of this mount is gone" in stderr
         finally:
-            end(pinning)
+            end(process)
 
-    def test_a_pin_that_begins_before_its_mount_works_waits(self, fuse: FaultFilesystem) -> None:
+    def test_a_hold_waits_for_its_mount(self, fuse: FaultFilesystem) -> None:
         fuse.lose_server()
         keeper = Hold([str(fuse.path / "model")], threads=1, on_event=lambda _: None)
         assert "the server of this mount is gone" in (keeper.check().problem or "")

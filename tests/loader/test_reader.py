@@ -1,4 +1,4 @@
-"""Every job's bytes in the order of the jobs, never more ahead than allowed, and nothing left behind, however it ends."""
+"""Jobs are delivered in order, within the window, and no thread or descriptor is left, however the reading ends."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Plain]:
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Plain:
-    """40 MiB, so that a window of 2 or 4 MiB is far from all."""
+    """40 MiB: far more than a window of 2 or 4 MiB."""
     return Plain.at(written(tmp_path_factory.mktemp("large") / "large.safetensors", 40 * MiB))
 
 
@@ -50,7 +50,7 @@ def contents(reading: Reading) -> list[bytes]:
 
 class TestContent:
     @every_mode
-    def test_a_checkpoint_of_small_and_large_tensors(self, sources: list[Plain], mode: Strategy) -> None:
+    def test_small_and_large_jobs_are_delivered_in_order(self, sources: list[Plain], mode: Strategy) -> None:
         large, small = sources
         edges = [8, 9, 5000, 5000 + PIECE, 5003 + 2 * PIECE, SIZE]
         jobs = [large.job(start, stop) for start, stop in pairwise(edges)] + [small.job(0)]
@@ -61,31 +61,32 @@ class TestContent:
         assert reading.fallbacks == {}
 
     @every_mode
-    def test_everything_at_once(self, sources: list[Plain], mode: Strategy) -> None:
+    def test_all_jobs_can_be_read_at_once(self, sources: list[Plain], mode: Strategy) -> None:
         jobs = sources[0].cut(1_000_003) + sources[1].cut(100)
         assert list(map(bytes, read_all(jobs, mode=mode))) == expected(jobs)
 
     @every_mode
     @pytest.mark.parametrize("start", [0, 1, 511, 512, 4095, 4096, 4097])
-    def test_wherever_it_begins_and_ends(self, sources: list[Plain], mode: Strategy, start: int) -> None:
+    def test_jobs_can_start_and_end_at_any_byte(self, sources: list[Plain], mode: Strategy, start: int) -> None:
         ends = [start + 1, 4096, 8191, 8192, 8193, PIECE - 1, PIECE, PIECE + 1, SIZE - 1, SIZE]
-        jobs = [sources[0].job(start, stop) for stop in ends if stop > start]  # going back, each is a block of its own
+        # Each job goes back in the file, so each is a separate block.
+        jobs = [sources[0].job(start, stop) for stop in ends if stop > start]
         assert list(map(bytes, read_all(jobs, mode=mode))) == expected(jobs)
 
     @every_mode
-    def test_nothing_to_read(self, sources: list[Plain], mode: Strategy) -> None:
+    def test_empty_jobs_give_empty_views(self, sources: list[Plain], mode: Strategy) -> None:
         assert read_all([], mode=mode) == []
         jobs = [sources[0].job(5, 5), sources[1].job(777, 777), sources[0].job(10**9, 10**9)]
         assert list(map(bytes, read_all(jobs, mode=mode))) == [b"", b"", b""]
 
     @every_mode
-    def test_an_empty_file(self, tmp_path: Path, mode: Strategy) -> None:
+    def test_an_empty_file_gives_an_empty_view(self, tmp_path: Path, mode: Strategy) -> None:
         source = Plain.at(written(tmp_path / "empty.safetensors", 0))
         assert list(map(bytes, read_all([source.job(0)], mode=mode))) == [b""]
 
     @every_mode
     @pytest.mark.parametrize("kind", ["tmpfs", "xfs", "btrfs"])
-    def test_other_filesystems(self, small_filesystem: MakeFilesystem, mode: Strategy, kind: str) -> None:
+    def test_every_mode_works_on_other_filesystems(self, small_filesystem: MakeFilesystem, mode: Strategy, kind: str) -> None:
         volume = small_filesystem(kind, size=(300 if kind == "xfs" else 112) * MiB)  # type: ignore[arg-type]
         path = written(volume.path / "model.safetensors", SIZE)
         make_cold(path)
@@ -95,22 +96,20 @@ class TestContent:
         assert found == expected(jobs)
 
     @every_mode
-    def test_cold_or_warm_it_is_the_same(self, sources: list[Plain], mode: Strategy) -> None:
+    def test_cold_files_give_the_same_bytes(self, sources: list[Plain], mode: Strategy) -> None:
         jobs = sources[0].cut(2_000_001)
         make_cold(Path(sources[0].path))
         assert list(map(bytes, read_all(jobs, mode=mode))) == expected(jobs)
 
     @every_mode
-    def test_an_address_agrees_with_its_offset_modulo_a_page(self, sources: list[Plain], mode: Strategy) -> None:
-        """So a tensor that is aligned in its file is aligned in memory."""
+    def test_an_address_equals_its_file_offset_modulo_a_page(self, sources: list[Plain], mode: Strategy) -> None:
+        """A tensor that is aligned in its file is aligned in memory."""
         jobs = sources[0].cut(1_000_008)
         for job, view in zip(jobs, read_all(jobs, mode=mode), strict=True):
             assert address(view) % PAGE == job.offset % PAGE
 
     @every_mode
-    def test_who_writes_to_a_view_changes_neither_the_file_nor_what_others_read(
-        self, sources: list[Plain], mode: Strategy
-    ) -> None:
+    def test_a_write_to_a_view_changes_neither_the_file_nor_other_views(self, sources: list[Plain], mode: Strategy) -> None:
         jobs = [sources[1].job(0)]
         before = expected(jobs)
         (one,), (other,) = read_all(jobs, mode=mode), read_all(jobs, mode=mode)
@@ -119,7 +118,7 @@ class TestContent:
 
     @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
     @given(data=st.data())
-    def test_any_jobs_in_any_mode(self, sources: list[Plain], data: st.DataObject) -> None:
+    def test_any_jobs_can_be_read_in_any_mode(self, sources: list[Plain], data: st.DataObject) -> None:
         jobs = data.draw(st.lists(st.sampled_from(sources).flatmap(ranges), max_size=12))
         window = data.draw(st.sampled_from([None, 1, HUGE, 3 * HUGE, 64 * MiB]))
         threads, mode = data.draw(st.integers(1, 6)), data.draw(st.sampled_from(MODES))
@@ -132,7 +131,7 @@ class TestContent:
                 if keep:
                     kept.append(view)
         assert found == list(zip(jobs, expected(jobs), strict=True))
-        assert not keep or list(map(bytes, kept)) == expected(jobs), "a view was overwritten while it was held"
+        assert not keep or list(map(bytes, kept)) == expected(jobs), "a view was overwritten while it was kept"
 
 
 def ranges(source: Plain) -> st.SearchStrategy[Job]:
@@ -146,7 +145,7 @@ def address(view: memoryview) -> int:
 
 
 class CountingArena(Arena):
-    """`taken`: bytes of memory that were asked for to read into."""
+    """`taken`: bytes of memory requested so far."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -160,23 +159,23 @@ class CountingArena(Arena):
 class TestWindow:
     @pytest.mark.parametrize("mode", ["buffered", "direct"])
     @pytest.mark.parametrize("threads", [1, 4])
-    def test_all_of_it_is_used_and_not_a_block_more(self, large: Plain, mode: Strategy, threads: int) -> None:
+    def test_the_threads_fill_the_window_and_then_wait(self, large: Plain, mode: Strategy, threads: int) -> None:
         arena = CountingArena()
         with read(large.cut(HUGE), window=4 * HUGE, threads=threads, mode=mode, arena=arena) as reading:
             for taken in range(10):
-                # The threads go on exactly until the window is full; where they stopped they can only have stopped for that.
+                # The threads stop exactly when the window is full, and only for that reason.
                 wait_until(lambda taken=taken: arena.taken == (taken + 4) * HUGE, "the window is full")  # type: ignore[misc]
                 wait_until(lambda: all_waiting(reading), "every thread waits for room")
                 assert (arena.taken, reading.ahead) == ((taken + 4) * HUGE, 4 * HUGE)
                 next(reading)
 
     @pytest.mark.parametrize("mode", MODES)
-    def test_it_is_never_exceeded(self, large: Plain, mode: Strategy) -> None:
+    def test_the_window_is_never_exceeded(self, large: Plain, mode: Strategy) -> None:
         with read(large.cut(100_000), window=3 * HUGE, mode=mode) as reading:
             for _ in reading:
                 assert reading.ahead <= 3 * HUGE
 
-    def test_a_job_that_is_larger_comes_alone(self, large: Plain) -> None:
+    def test_a_job_larger_than_the_window_is_read_alone(self, large: Plain) -> None:
         arena = CountingArena()
         jobs = [large.job(0, HUGE), large.job(HUGE, 6 * HUGE), large.job(6 * HUGE, 7 * HUGE)]
         with read(jobs, window=2 * HUGE, arena=arena) as reading:
@@ -189,21 +188,21 @@ class TestWindow:
             assert (arena.taken, reading.ahead) == (6 * HUGE, 5 * HUGE)
             assert contents(reading) == expected(jobs)[1:]
 
-    def test_without_one_everything_is_read_before_anything_is_taken(self, large: Plain) -> None:
+    def test_without_a_window_everything_is_read_ahead(self, large: Plain) -> None:
         arena = CountingArena()
         with read(large.cut(HUGE), window=None, arena=arena) as reading:
             wait_until(lambda: not readers(), "the threads are done")
             assert arena.taken == large.size
             assert contents(reading) == expected(large.cut(HUGE))
 
-    def test_streaming_takes_no_more_memory_than_the_window_and_what_is_looked_at(self, large: Plain) -> None:
+    def test_streaming_takes_no_more_memory_than_the_window_and_the_views(self, large: Plain) -> None:
         arena = Arena()
         with read(large.cut(HUGE), window=3 * HUGE, arena=arena) as reading:
-            for _, _view in reading:  # one is looked at while the next one is asked for
+            for _, _view in reading:  # the consumer keeps one view while it requests the next
                 assert arena.lent + arena.idle <= 5 * HUGE
         assert arena.lent + arena.idle <= 5 * HUGE
 
-    def test_what_the_taker_lets_go_of_is_idle_at_once(self, large: Plain) -> None:
+    def test_memory_is_idle_as_soon_as_the_consumer_releases_its_view(self, large: Plain) -> None:
         arena = Arena()
         with read(large.cut(HUGE), window=3 * HUGE, arena=arena) as reading:
             for _ in range(5):
@@ -211,15 +210,15 @@ class TestWindow:
                 wait_until(lambda: reading.ahead == 3 * HUGE and all_waiting(reading), "the window is full again")
                 assert arena.lent == 3 * HUGE
 
-    def test_all_threads_read_the_only_block(self, large: Plain) -> None:
+    def test_all_threads_read_a_single_block(self, large: Plain) -> None:
         gate = Gate.before(large)
         with read([gate.job(0)], threads=4) as reading:
             assert gate.reached.wait(60)
-            wait_until(lambda: waiting(reading) == 3, "the others wait for its pieces, and do not think that all is done")
+            wait_until(lambda: waiting(reading) == 3, "the other threads wait for its pieces and do not end")
             gate.opened.set()
             assert contents(reading) == expected([large.job(0)])
 
-    def test_an_arena_that_is_kept_is_filled_again(self, large: Plain) -> None:
+    def test_a_kept_arena_reuses_its_memory(self, large: Plain) -> None:
         arena = Arena()
         views = read_all(large.cut(HUGE), arena=arena)
         first, size = set(map(address, views)), arena.lent
@@ -229,7 +228,7 @@ class TestWindow:
         assert set(map(address, views)) == first
         assert (arena.lent, arena.idle) == (size, 0)
 
-    def test_an_arena_that_is_looked_at_is_not(self, large: Plain) -> None:
+    def test_an_arena_does_not_reuse_memory_with_views(self, large: Plain) -> None:
         arena = Arena()
         before = read_all(large.cut(HUGE), arena=arena)
         other = Plain.at(written(Path(large.path).with_name("other.safetensors"), 40 * MiB - 1))
@@ -239,17 +238,17 @@ class TestWindow:
 
 
 def all_waiting(reading: Reading) -> bool:
-    """Every thread of the reading is where it waits for room (or has nothing left to do)."""
+    """Whether every thread of the reading waits for room or has ended."""
     return waiting(reading) == len(readers())
 
 
 def waiting(reading: Reading) -> int:
-    """How many threads rest; nothing else tells that from outside."""
+    """The number of waiting threads, from a private attribute: nothing public shows it."""
     return len(reading._ahead._changed._waiters)  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 class Gate(Plain):
-    """A file whose opening waits until it is let through, as on a network that does not answer."""
+    """A file whose opening waits for an event, as on a network that does not answer."""
 
     @classmethod
     def before(cls, source: Plain) -> Gate:
@@ -267,28 +266,28 @@ class Gate(Plain):
 
 
 class TestEnding:
-    """`nothing_left_behind` looks after each of these."""
+    """The fixture `nothing_left_behind` checks each of these."""
 
     @every_mode
-    def test_in_the_middle(self, large: Plain, mode: Strategy) -> None:
+    def test_a_reading_can_end_in_the_middle(self, large: Plain, mode: Strategy) -> None:
         with read(large.cut(HUGE), window=3 * HUGE, mode=mode) as reading:
             next(reading)
             assert readers()
         assert not readers()
 
     @every_mode
-    def test_before_anything_was_taken(self, large: Plain, mode: Strategy) -> None:
+    def test_a_reading_can_end_before_the_first_view(self, large: Plain, mode: Strategy) -> None:
         with read(large.cut(HUGE), window=3 * HUGE, mode=mode):
             pass
         assert not readers()
 
-    def test_by_an_exception(self, large: Plain) -> None:
+    def test_an_exception_ends_the_reading(self, large: Plain) -> None:
         with suppress(ZeroDivisionError), read(large.cut(HUGE), window=3 * HUGE) as reading:
             next(reading)
             raise ZeroDivisionError
         assert not readers()
 
-    def test_of_a_generator_around_it(self, large: Plain) -> None:
+    def test_closing_a_generator_around_it_ends_the_reading(self, large: Plain) -> None:
         def tensors() -> Iterator[memoryview]:
             with read(large.cut(HUGE), window=3 * HUGE) as reading:
                 for _, view in reading:
@@ -300,7 +299,7 @@ class TestEnding:
         iterator.close()  # type: ignore[attr-defined]
         assert not readers()
 
-    def test_a_generator_that_is_forgotten(self, large: Plain) -> None:
+    def test_deleting_a_generator_around_it_ends_the_reading(self, large: Plain) -> None:
         def tensors() -> Iterator[memoryview]:
             with read(large.cut(HUGE), window=3 * HUGE) as reading:
                 for _, view in reading:
@@ -312,28 +311,28 @@ class TestEnding:
         gc.collect()
         assert not readers()
 
-    def test_afterwards_it_does_not_pass_for_finished(self, large: Plain) -> None:
+    def test_a_closed_reading_does_not_look_complete(self, large: Plain) -> None:
         with read(large.cut(HUGE), window=3 * HUGE) as reading:
             next(reading)
         with pytest.raises(RuntimeError, match="closed"):
             next(reading)
 
-    def test_nor_after_an_error(self, large: Plain) -> None:
+    def test_a_failed_reading_does_not_look_complete(self, large: Plain) -> None:
         gone = Plain(large.path + ".gone", large.identity)
         with read([gone.job(0, 5)]) as reading:
             with pytest.raises(NotFound):
                 next(reading)
-            with pytest.raises(RuntimeError, match="failed before"):
+            with pytest.raises(RuntimeError, match="closed or has failed"):
                 next(reading)
 
-    def test_from_another_thread_whoever_waits_is_told_at_once(self, large: Plain) -> None:
+    def test_closing_from_another_thread_wakes_the_waiting_consumer_at_once(self, large: Plain) -> None:
         gate = Gate.before(large)
-        told = threading.Event()
+        woken = threading.Event()
 
         def take(reading: Reading) -> None:
             with pytest.raises(RuntimeError, match="closed"):
                 next(reading)
-            told.set()
+            woken.set()
 
         with read(gate.cut(HUGE)) as reading:
             taker = threading.Thread(target=take, args=[reading])
@@ -341,12 +340,12 @@ class TestEnding:
             assert gate.reached.wait(60)
             closer = threading.Thread(target=reading.close)
             closer.start()
-            assert told.wait(60), "although the file is still being opened"
+            assert woken.wait(60), "the consumer is woken although the file is still being opened"
             gate.opened.set()
             closer.join()
             taker.join()
 
-    def test_views_outlive_it(self, large: Plain) -> None:
+    def test_views_outlive_the_reading(self, large: Plain) -> None:
         arena = Arena()
         with read(large.cut(HUGE), window=3 * HUGE, arena=arena) as reading:
             views = [next(reading)[1], next(reading)[1]]
@@ -355,7 +354,7 @@ class TestEnding:
         assert list(map(bytes, other)) == expected(large.cut(HUGE)[10:12])
 
     @every_mode
-    def test_files_are_closed_as_soon_as_they_are_read(self, tmp_path: Path, mode: Strategy) -> None:
+    def test_each_file_is_closed_as_soon_as_it_is_read(self, tmp_path: Path, mode: Strategy) -> None:
         """A checkpoint may have more shards than a process may open files."""
         sources = [Plain.at(written(tmp_path / f"{number}.safetensors", HUGE - number)) for number in range(30)]
         jobs = [source.job(0) for source in sources]
@@ -365,12 +364,12 @@ class TestEnding:
                 assert len(open_shards()) <= 12
         assert [len(source.descriptors) for source in sources] == [1] * 30
 
-    def test_a_file_that_is_gone_ends_it(self, large: Plain) -> None:
+    def test_a_missing_file_ends_the_reading(self, large: Plain) -> None:
         gone = Plain(large.path + ".gone", large.identity)
         with read([gone.job(0, 5), *large.cut(HUGE)]) as reading, pytest.raises(NotFound, match="gone"):
             list(reading)
 
-    def test_what_can_not_be_had_is_told_before_what_lies_before_it(self, large: Plain) -> None:
+    def test_an_error_is_raised_before_earlier_blocks_are_ready(self, large: Plain) -> None:
         gate = Gate.before(large)
         gone = Plain(large.path + ".gone", large.identity)
         with read([gate.job(0, HUGE), gone.job(0, 5)]) as reading:

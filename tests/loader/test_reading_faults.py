@@ -1,4 +1,4 @@
-"""Disks that fail, files that change and filesystems that refuse: a clear error at once, or another way with the reason."""
+"""Failing disks, changing files and refusing filesystems: a clear error at once, or a fallback with its reason."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SIZE = 4 * MiB + 777
 
 
 class Careless(Plain):
-    """Never looks whether the file is still the same, so that the reading itself must notice."""
+    """Never checks the file's identity, so the read itself must notice a change."""
 
     def check(self, descriptor: int) -> None:
         pass
@@ -43,7 +43,7 @@ def broken(faulty: FaultFilesystem) -> Plain:
 
 
 def outcome(jobs: Iterable[Job], mode: Strategy) -> tuple[list[bytes], dict[str, str]]:
-    """What was read, and what was read in another way."""
+    """Return the bytes read, and the fallbacks."""
     with read(jobs, mode=mode) as reading:
         return [bytes(view) for _, view in reading], dict(reading.fallbacks)
 
@@ -51,7 +51,7 @@ def outcome(jobs: Iterable[Job], mode: Strategy) -> tuple[list[bytes], dict[str,
 class TestBrokenDisks:
     @every_mode
     @pytest.mark.parametrize("after", [0, MiB, 4 * MiB])
-    def test_an_error_names_the_file_and_the_place(
+    def test_a_read_error_names_the_file_and_the_offset(
         self, faulty: FaultFilesystem, broken: Plain, mode: Strategy, after: int
     ) -> None:
         faulty.obey(Rule("read", match="model", error=errno.EIO, after=after))
@@ -67,15 +67,15 @@ class TestBrokenDisks:
         faulty.obey(Rule("read", match="model", short=short))
         assert outcome(jobs, mode) == (whole, {})
 
-    def test_a_single_short_read_within_a_page_does_not_end_reading_directly(
+    def test_a_single_short_read_inside_a_page_does_not_end_direct_reading(
         self, faulty: FaultFilesystem, broken: Plain
     ) -> None:
         faulty.obey(Rule("read", match="model", short=PAGE + 1, times=1))
         assert outcome([broken.job(0)], "direct") == (expected([broken.job(0)]), {})
 
     @every_mode
-    def test_a_disk_that_is_lost(self, volume: SmallFilesystem, mode: Strategy) -> None:
-        """Mapped, touching such a page would be SIGBUS."""
+    def test_a_lost_disk_is_an_io_error_and_not_sigbus(self, volume: SmallFilesystem, mode: Strategy) -> None:
+        """Touching a mapped page of a lost disk would raise SIGBUS."""
         source = Plain.at(written(volume.path / "model.safetensors", 40 * MiB))
         make_cold(Path(source.path))
         with read(source.cut(HUGE), window=HUGE, mode=mode) as reading:
@@ -87,7 +87,7 @@ class TestBrokenDisks:
         gc.collect()  # a mapping would keep the volume busy
 
     @every_mode
-    def test_a_server_that_lost_the_file(
+    def test_a_stale_file_handle_is_a_replaced_file(
         self, volume: SmallFilesystem, mode: Strategy, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         source = Plain.at(written(volume.path / "model.safetensors", HUGE))
@@ -119,7 +119,7 @@ def append(path: Path) -> None:
 class TestChangedFiles:
     @every_mode
     @pytest.mark.parametrize("change", [truncate, write_into, append])
-    def test_what_changes_while_it_is_read_is_an_error(
+    def test_a_file_that_changes_during_the_read_is_an_error(
         self, tmp_path: Path, mode: Strategy, change: Callable[[Path], None]
     ) -> None:
         path = written(tmp_path / "model.safetensors", 40 * MiB)
@@ -131,7 +131,7 @@ class TestChangedFiles:
             assert caught.value.retryable
 
     @every_mode
-    def test_what_is_renamed_over_it_is_not_mixed_with_it(self, tmp_path: Path, mode: Strategy) -> None:
+    def test_a_file_renamed_over_the_open_one_is_not_mixed_in(self, tmp_path: Path, mode: Strategy) -> None:
         path = written(tmp_path / "model.safetensors", 20 * MiB)
         jobs = Plain.at(path).cut(HUGE)
         old = expected(jobs)
@@ -142,7 +142,7 @@ class TestChangedFiles:
         assert found == old
 
     @every_mode
-    def test_what_was_replaced_before_it_is_opened_is_an_error(self, tmp_path: Path, mode: Strategy) -> None:
+    def test_a_file_replaced_before_it_is_opened_is_an_error(self, tmp_path: Path, mode: Strategy) -> None:
         source = Plain.at(written(tmp_path / "model.safetensors", HUGE))
         written(tmp_path / "new.safetensors", HUGE).replace(source.path)
         with pytest.raises(FileReplaced, match="replaced"):
@@ -150,12 +150,12 @@ class TestChangedFiles:
 
     @every_mode
     @pytest.mark.parametrize(("size", "stop"), [(SIZE, SIZE + 1), (8192, 9000), (8192, 10 * MiB), (0, 5), (100, 101)])
-    def test_a_file_that_ends_too_early(self, tmp_path: Path, mode: Strategy, size: int, stop: int) -> None:
+    def test_a_file_that_ends_too_early_is_an_error(self, tmp_path: Path, mode: Strategy, size: int, stop: int) -> None:
         source = Careless.at(written(tmp_path / "model.safetensors", size))
         with pytest.raises(FileReplaced, match=f"ends at byte {size};"):
             outcome([source.job(0, stop)], mode)
 
-    def test_a_mapped_file_that_was_truncated_after_it_was_mapped(self, tmp_path: Path) -> None:
+    def test_a_mapped_file_that_is_truncated_is_an_error(self, tmp_path: Path) -> None:
         path = written(tmp_path / "model.safetensors", 40 * MiB)
         with read(Careless.at(path).cut(HUGE), window=HUGE, mode="mmap") as reading:
             next(reading)
@@ -165,7 +165,7 @@ class TestChangedFiles:
 
 
 def refuse_direct_reads(monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
-    """As a device does whose blocks are larger than a page."""
+    """Refuse O_DIRECT reads, like a device with blocks larger than a page."""
     plain, count = os.preadv, 0
 
     def preadv(descriptor: int, buffers: list[memoryview], offset: int) -> int:
@@ -186,36 +186,40 @@ def direct(descriptor: int) -> bool:
 
 
 class TestRefusal:
-    def test_where_there_is_no_direct_reading(self, mount: Callable[..., Path], tmp_path: Path) -> None:
+    def test_a_filesystem_without_o_direct_is_read_through_the_page_cache(
+        self, mount: Callable[..., Path], tmp_path: Path
+    ) -> None:
         source = Plain.at(written(mount(tmp_path / "ramfs", "-t", "ramfs", "ramfs") / "model.safetensors", SIZE))
         found, fallbacks = outcome(source.cut(MiB), "direct")
         assert found == expected(source.cut(MiB))
         assert fallbacks == {source.path: "O_DIRECT was refused (invalid argument)"}
 
     @pytest.mark.parametrize("after", [0, 2])
-    def test_where_direct_reading_is_refused_later(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    def test_a_later_refusal_of_o_direct_falls_back_to_the_page_cache(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+    ) -> None:
         source = Plain.at(written(tmp_path / "model.safetensors", 40 * MiB))
         refuse_direct_reads(monkeypatch, after=after)
         found, fallbacks = outcome(source.cut(5 * MiB), "direct")
         assert found == expected(source.cut(5 * MiB))
         assert "O_DIRECT was refused at offset" in fallbacks[source.path]
 
-    def test_where_nothing_can_be_mapped(self) -> None:
+    def test_a_file_that_cannot_be_mapped_is_read(self) -> None:
         source = Careless.at(Path("/sys/kernel/notes"))  # sysfs maps no files
         assert source.size
         found, fallbacks = outcome(source.cut(16), "mmap")
         assert found == expected(source.cut(16))
         assert fallbacks == {source.path: "mapping was refused (no such device)"}
 
-    def test_where_the_kernel_can_not_tell_bad_pages(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_old_kernel_reads_instead_of_mapping(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         source = Plain.at(written(tmp_path / "model.safetensors", SIZE))
         monkeypatch.setattr(access, "can_bring_in", lambda: False)
         found, fallbacks = outcome(source.cut(MiB), "mmap")
         assert found == expected(source.cut(MiB))
         assert "Linux 5.14" in fallbacks[source.path]
 
-    def test_direct_reading_leaves_the_page_cache_alone(self, volume: SmallFilesystem) -> None:
-        """So it is known that it was not refused, and that the ends of a file are read directly, too."""
+    def test_direct_reading_leaves_the_page_cache_empty(self, volume: SmallFilesystem) -> None:
+        """An empty page cache shows that O_DIRECT was not refused, and that the ends of the file were read directly too."""
         path = written(volume.path / "model.safetensors", SIZE)
         source = Plain.at(path)
         make_cold(path)
@@ -225,7 +229,7 @@ class TestRefusal:
             assert measure(file.fileno()).resident == 0
 
 
-def test_an_error_of_any_kind_reaches_whoever_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_reaches_the_consumer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = Plain.at(written(tmp_path / "model.safetensors", SIZE))
 
     def fail(*_: object) -> int:

@@ -71,7 +71,7 @@ class TestTrees:
 
     def test_a_directory_without_weights_is_refused(self, tmp_path: Path) -> None:
         write(tmp_path, {"config.json": b"{}", "sub/config.json": b"{}"})
-        with pytest.raises(NotFound, match="no weights are in"):
+        with pytest.raises(NotFound, match="found no weights in"):
             model_files([str(tmp_path)])
 
     def test_links_out_of_the_tree_or_back_into_it_are_not_followed(self, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is warmed when, by which rank, and how far memory reaches: each byte once, in order, in equal parts."""
+"""Windows cover each byte once, in order; ranks get equal parts; the first windows that fit in memory are used."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _bounds(size: int, width: int) -> list[int]:
 
 
 @given(sizes, widths, st.integers(1, 9))
-def test_ranks_have_each_window_once_and_equal_parts(files: list[int], width: int, ranks: int) -> None:
+def test_each_window_belongs_to_one_rank_and_the_parts_are_equal(files: list[int], width: int, ranks: int) -> None:
     plan = tuple(windows(files, width=width))
     parts = [share(plan, rank=rank, ranks=ranks) for rank in range(ranks)]
     assert sorted(chain.from_iterable(parts), key=plan.index) == list(plan)
@@ -42,7 +42,7 @@ def test_ranks_have_each_window_once_and_equal_parts(files: list[int], width: in
 
 
 @given(sizes, widths, st.integers(1, 9), st.integers(0, 400 * PAGE))
-def test_what_a_rank_has_does_not_depend_on_where_the_plan_is_cut(files: list[int], width: int, ranks: int, left: int) -> None:
+def test_a_shorter_plan_gives_each_rank_the_same_first_windows(files: list[int], width: int, ranks: int, left: int) -> None:
     plan = tuple(windows(files, width=width))
     for rank in range(ranks):
         whole, cut = share(plan, rank=rank, ranks=ranks), share(fitting(plan, left), rank=rank, ranks=ranks)
@@ -50,25 +50,25 @@ def test_what_a_rank_has_does_not_depend_on_where_the_plan_is_cut(files: list[in
 
 
 @given(st.integers(0, 1 << 45), st.integers(1, 64))
-def test_windows_are_whole_pages_and_no_wider_than_is_good(total: int, ranks: int) -> None:
+def test_windows_are_whole_pages_of_bounded_width(total: int, ranks: int) -> None:
     width = width_for(total, ranks)
     assert width % PAGE == 0
     assert 0 < width <= WIDEST
 
 
 @given(sizes, widths, st.integers(0, 400 * PAGE))
-def test_what_fits_is_the_beginning_and_as_much_of_it_as_fits(files: list[int], width: int, left: int) -> None:
+def test_as_many_first_windows_are_taken_as_fit(files: list[int], width: int, left: int) -> None:
     plan = tuple(windows(files, width=width))
-    taken = fitting(plan, left)
-    assert plan[: len(taken)] == taken
-    assert room_for(bytes_in(taken)) <= left
-    assert len(taken) == len(plan) or room_for(bytes_in(plan[: len(taken) + 1])) > left
+    fitted = fitting(plan, left)
+    assert plan[: len(fitted)] == fitted
+    assert room_for(bytes_in(fitted)) <= left
+    assert len(fitted) == len(plan) or room_for(bytes_in(plan[: len(fitted) + 1])) > left
 
 
 @given(sizes, widths)
-def test_neighbours_are_joined_and_nothing_else(files: list[int], width: int) -> None:
+def test_only_adjacent_windows_of_a_file_are_joined(files: list[int], width: int) -> None:
     plan = tuple(windows(files, width=width))
-    assert [stretch.size for stretch in joined(plan)] == [size for size in files if size]
+    assert [window.size for window in joined(plan)] == [size for size in files if size]
     assert bytes_in(tuple(joined(plan[::2]))) == bytes_in(plan[::2])
 
 
@@ -76,22 +76,22 @@ PLAN = tuple(windows([4 * PAGE], width=PAGE))
 
 
 class TestRefusal:
-    def test_it_tells_all_numbers_and_what_can_be_done(self) -> None:
+    def test_the_error_has_the_numbers_and_the_remedy(self) -> None:
         with pytest.raises(
             TooLarge,
-            match=r"^16\.0 KiB .* room for 9\.8 KiB \(cgroup /pod\); .* `loader warm --partial` .* 8\.0 KiB$",
+            match=r"^cannot keep 16\.0 KiB .* room for 9\.8 KiB \(cgroup /pod\); .* 8\.0 KiB with `loader warm --partial`$",
         ):
             what_fits(PLAN, Bound(10_000, "cgroup /pod"), partial=False)
 
-    def test_partial_takes_what_fits(self) -> None:
+    def test_partial_takes_the_windows_that_fit(self) -> None:
         assert what_fits(PLAN, Bound(10_000, ""), partial=True) == PLAN[:2]
 
-    def test_where_nothing_fits_partial_does_not_help(self) -> None:
-        with pytest.raises(TooLarge, match=r"\(cgroup /pod\); raise that$"):
+    def test_partial_is_refused_if_no_window_fits(self) -> None:
+        with pytest.raises(TooLarge, match=r"\(cgroup /pod\); raise that limit$"):
             what_fits(PLAN, Bound(PAGE, "cgroup /pod"), partial=True)
 
-    def test_nothing_fits_anywhere(self) -> None:
+    def test_an_empty_plan_always_fits(self) -> None:
         assert what_fits((), Bound(0, ""), partial=False) == ()
 
-    def test_windows_compare_by_what_they_are(self) -> None:
+    def test_windows_compare_by_value(self) -> None:
         assert Window(0, PLAN[0].part) == PLAN[0]

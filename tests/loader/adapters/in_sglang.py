@@ -1,6 +1,6 @@
-"""What SGLang itself does with our load format, told as JSON: `python -m tests.loader.adapters.in_sglang DIRECTORY`.
+"""Load with SGLang itself in our format, and print the results as JSON: `python -m tests.loader.adapters.in_sglang DIRECTORY`.
 
-In a process of its own, for SGLang changes the one it is in. Its kernels need a GPU, so no model of its own is built.
+In a separate process, because SGLang changes its process. Its kernels need a GPU, so no model is built.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-# torchvision's operators are for CUDA, and without any it can't be imported.
+# torchvision's operators need CUDA, and without their definitions it can't be imported.
 _OPERATORS = (
     "nms qnms roi_align _roi_align_backward ps_roi_align _ps_roi_align_backward roi_pool _roi_pool_backward ps_roi_pool"
 )
@@ -39,7 +39,7 @@ def loader_for(load_format: str, model: Any = None, **extra: Any) -> Any:
 
 
 def weights(model: Path, load_format: str) -> dict[str, torch.Tensor]:
-    """What comes out of a loader, from which no model chooses."""
+    """Return all tensors that a loader yields, without a model to choose from them."""
     return dict(loader_for(load_format)._get_weights_iterator(DefaultModelLoader.Source(str(model), None)))
 
 

@@ -1,6 +1,8 @@
-"""What vLLM itself does with our load format, told as JSON: `python -m tests.loader.adapters.in_vllm DIRECTORY [RANK RANKS]`.
+"""Load with vLLM itself in our format, and print the results as JSON.
 
-In a process of its own, for vLLM changes the one it is in. It runs on the CPU, without vLLM's compiled parts: models are built
+Run as `python -m tests.loader.adapters.in_vllm DIRECTORY [RANK RANKS]`.
+
+In a separate process, because vLLM changes its process. It runs on the CPU, without vLLM's compiled parts: models are built
 and their weights loaded, nothing is computed.
 """
 
@@ -19,7 +21,7 @@ from safetensors.torch import save_file
 from torch import nn
 from vllm.platforms.cpu import CpuPlatform
 
-vllm.platforms._current_platform = CpuPlatform()  # there is no other way to say so, and most modules ask when they are imported
+vllm.platforms._current_platform = CpuPlatform()  # no other way to set it, and most modules read it at import
 
 from vllm.config import set_current_vllm_config
 from vllm.distributed.parallel_state import init_distributed_environment, initialize_model_parallel
@@ -32,21 +34,21 @@ from tests.loader.adapters.tiny import alike, complaint, make_damaged, make_mode
 
 
 def configured(model: Path, *words: str) -> EngineArgs:
-    """As `vllm serve` would be."""
+    """Parse the arguments as `vllm serve` does."""
     parser = EngineArgs.add_cli_args(FlexibleArgumentParser())
-    found = parser.parse_args(["--model", str(model), "--skip-tokenizer-init", "--enforce-eager", *words])
-    return EngineArgs.from_cli_args(found)
+    arguments = parser.parse_args(["--model", str(model), "--skip-tokenizer-init", "--enforce-eager", *words])
+    return EngineArgs.from_cli_args(arguments)
 
 
 def weights(model: Path, load_format: str, *, experts: set[int] | None = None) -> dict[str, torch.Tensor]:
-    """What comes out of a loader, from which no model chooses."""
+    """Return all tensors that a loader yields, without a model to choose from them."""
     loader = get_model_loader(configured(model, "--load-format", load_format).create_load_config())
     loader.local_expert_ids = experts
     return dict(loader._get_weights_iterator(loader.Source(str(model), None)))
 
 
 def load(config: Any) -> nn.Module:
-    """A model of vLLM's, with its weights."""
+    """Build vLLM's model and load its weights."""
     with set_current_vllm_config(config):
         loader = get_model_loader(config.load_config)
         model = loader.create_model(config, config.model_config)
@@ -55,7 +57,7 @@ def load(config: Any) -> nn.Module:
 
 
 def of_rank(directory: Path, model: Path, ours: EngineArgs, rank: int, ranks: int) -> Iterator[tuple[str, object]]:
-    """A model of vLLM's, which has a part of each tensor in each of `ranks` processes."""
+    """Check vLLM's model, of which each of `ranks` processes holds a part of each tensor."""
     config = ours.create_engine_config()
     yield "loader", type(get_model_loader(config.load_config)).__module__
     init_distributed_environment(ranks, rank, f"file://{directory}/store", rank, "gloo")
@@ -67,14 +69,14 @@ def of_rank(directory: Path, model: Path, ours: EngineArgs, rank: int, ranks: in
 
 
 def checks_of_rank(directory: Path, rank: int, ranks: int) -> Iterator[tuple[str, object]]:
-    """Of one of several processes."""
+    """The checks of one of several processes."""
     model = make_model(directory / f"llama-{rank}")
     words = ["--tensor-parallel-size", str(ranks), "--model-loader-extra-config", '{"strategy": "buffered"}']
     yield from of_rank(directory, model, configured(model, "--load-format", "weightlift", *words), rank, ranks)
 
 
 def checks(directory: Path) -> Iterator[tuple[str, object]]:
-    """Of one process."""
+    """The checks of a single process."""
     model = make_model(directory / "llama")
     ours = configured(model, "--load-format", "weightlift", "--model-loader-extra-config", '{"strategy": "direct"}')
     yield "load_format", ours.load_format
@@ -103,5 +105,5 @@ def checks(directory: Path) -> Iterator[tuple[str, object]]:
 
 if __name__ == "__main__":
     place, *numbers = sys.argv[1:]
-    told = checks_of_rank(Path(place), *map(int, numbers)) if numbers else checks(Path(place))
-    print(json.dumps(dict(told)))
+    results = checks_of_rank(Path(place), *map(int, numbers)) if numbers else checks(Path(place))
+    print(json.dumps(dict(results)))

@@ -1,6 +1,6 @@
 """One of several processes that load the same files at the same time: `python -m ... RANK RANKS FILE...`.
 
-Says `ready`, waits for a line, loads, and prints what it saw as JSON: `read_bytes` is what it had storage fetch.
+Prints `ready`, waits for a line, loads, and prints the result as JSON. `read_bytes` counts the bytes that it read from storage.
 """
 
 from __future__ import annotations

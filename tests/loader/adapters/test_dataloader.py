@@ -1,4 +1,4 @@
-"""Weights that a parent opened, in the workers of torch's DataLoader, however these begin."""
+"""Workers of torch's DataLoader use weights that the parent opened, with every start method."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class Layers(Dataset[float]):
 
 
 class Continued(IterableDataset[str]):
-    """An iterator that the parent began."""
+    """An iterator that the parent started."""
 
-    def __init__(self, begun: Iterator[tuple[str, Any]]) -> None:
-        self._begun = begun
+    def __init__(self, started: Iterator[tuple[str, Any]]) -> None:
+        self._started = started
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name, _ in self._begun)
+        return (name for name, _ in self._started)
 
 
 @pytest.fixture
@@ -54,16 +54,16 @@ def weights(tmp_path: Path) -> loader.Weights:
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_workers_read_what_the_parent_opened(weights: loader.Weights, method: str) -> None:
-    assert len(dict(weights.tensors())) == len(NAMES)  # the parent has read, too
+def test_workers_read_weights_that_the_parent_opened(weights: loader.Weights, method: str) -> None:
+    assert len(dict(weights.tensors())) == len(NAMES)  # the parent reads as well
     batches = DataLoader(Layers(weights), batch_size=None, num_workers=2, multiprocessing_context=method)
     assert list(batches) == list(range(len(NAMES)))
 
 
-def test_a_worker_that_continues_its_parents_iterator_is_told_what_to_do(weights: loader.Weights) -> None:
-    begun = tensors(weights)
-    next(begun)
-    batches = DataLoader(Continued(begun), batch_size=None, num_workers=1, multiprocessing_context="fork")
-    with pytest.raises(RuntimeError, match="begin another reading in the child"):
+def test_a_worker_that_continues_its_parents_iterator_gets_an_error_with_the_remedy(weights: loader.Weights) -> None:
+    started = tensors(weights)
+    next(started)
+    batches = DataLoader(Continued(started), batch_size=None, num_workers=1, multiprocessing_context="fork")
+    with pytest.raises(RuntimeError, match="start another reading in the child"):
         list(batches)
-    assert [name for name, _ in begun] == NAMES[1:], "the parent goes on"
+    assert [name for name, _ in started] == NAMES[1:], "the parent continues"

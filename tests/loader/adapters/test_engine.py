@@ -1,4 +1,4 @@
-"""What the engines' adapters share: settings, order, and how the processes of one host read storage once."""
+"""The common part of the engines' adapters: settings, order, and reading storage once for all processes of a host."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.page_cache, pytest.mark.usefixtures("nothing_left_behi
 
 
 def checkpoint(directory: Path, shards: int, tensors: int, elements: int) -> Path:
-    """Shards as engines know them, on disk and not in the page cache."""
+    """A cold checkpoint on disk, with shards named as engines expect."""
     directory.mkdir()
     for number in range(1, shards + 1):
         names = [f"layers.{number}.{tensor:03}" for tensor in range(tensors)]
@@ -57,10 +57,10 @@ def model(public: Path) -> Path:
 
 
 class TestSettings:
-    def test_nothing_is_needed(self) -> None:
+    def test_every_setting_is_optional(self) -> None:
         assert Settings.read({}) == Settings("auto", None, WINDOW)
 
-    def test_what_can_be_set(self) -> None:
+    def test_strategy_threads_and_window_can_be_set(self) -> None:
         read = Settings.read({"strategy": "direct", "threads": 8, "window": "1Gi"})
         assert read == Settings("direct", 8, 1 << 30)
         assert Settings.read({"window": 4096}).window == 4096
@@ -68,8 +68,8 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("config", "words"),
         [
-            ({"num_threads": 8}, "weightlift has no setting 'num_threads'; there are strategy, threads, window"),
-            ({"strategy": "fast"}, "no strategy 'fast'; there are auto, buffered, direct, mmap"),
+            ({"num_threads": 8}, "weightlift has no setting 'num_threads'; use one of strategy, threads, window"),
+            ({"strategy": "fast"}, "no strategy 'fast'; use one of auto, buffered, direct, mmap"),
             ({"threads": 0}, "a number from 1 to 256, not 0"),
             ({"threads": True}, "a number from 1 to 256, not True"),
             ({"window": "much"}, "'much' is not a size"),
@@ -78,55 +78,55 @@ class TestSettings:
             ("direct", "must be an object, not 'direct'"),
         ],
     )
-    def test_what_is_wrong_is_said(self, config: object, words: str) -> None:
+    def test_a_wrong_setting_is_an_error_that_names_it(self, config: object, words: str) -> None:
         with pytest.raises(ConfigurationError) as caught:
             Settings.read(config)
         assert words in str(caught.value)
 
 
 class TestReading:
-    def test_every_tensor_is_what_the_package_reads_and_its_own(self, model: Path) -> None:
-        said: list[str] = []
-        read = dict(read_tensors(files(model), Settings(), Host(), log=said.append))
+    def test_every_tensor_equals_that_of_the_safetensors_package(self, model: Path) -> None:
+        messages: list[str] = []
+        read = dict(read_tensors(files(model), Settings(), Host(), log=messages.append))
         assert_alike(read, dict(chain.from_iterable(by_the_package(Path(path)).items() for path in files(model))))
-        assert said[0].startswith("reading 16 tensors (32.0 MiB) of 2 files, ")
+        assert messages[0].startswith("reading 16 tensors (32.0 MiB) of 2 files, ")
 
-    def test_the_files_are_read_in_the_order_of_their_numbers(self, tmp_path: Path) -> None:
+    def test_files_are_read_in_numeric_order(self, tmp_path: Path) -> None:
         for number in (10, 9, 1):
             write(tmp_path / f"part-{number}.safetensors", [(str(number), "U8", (1,))])
         assert [name for name, _ in read_tensors(files(tmp_path), Settings(), Host(), log=print)] == ["1", "9", "10"]
 
-    def test_what_is_not_wanted_is_not_read(self, model: Path) -> None:
+    def test_unwanted_tensors_are_not_read(self, model: Path) -> None:
         read = read_tensors(files(model), Settings(), Host(0, 2), log=print, wanted=lambda name: name == "layers.2.003")
         assert [name for name, _ in read] == ["layers.2.003"]
         with opened(Path(files(model)[0])) as descriptor:
             assert (measure(descriptor).fraction or 0) < 0.1
 
-    def test_a_reading_that_is_given_up_leaves_nothing_behind(self, model: Path) -> None:
+    def test_an_abandoned_reading_leaves_no_thread_and_no_descriptor(self, model: Path) -> None:
         read = read_tensors(files(model), Settings("buffered"), Host(0, 2), log=print)
         next(read)
-        del read  # and then `nothing_left_behind`
+        del read  # the fixture `nothing_left_behind` checks the rest
 
 
 class TestSeveralOnAHost:
-    """Ranks of tensor parallelism: each wants everything."""
+    """Ranks of tensor parallelism: each needs every tensor."""
 
-    def test_each_brings_in_its_part_whatever_it_has_read_so_far(self, model: Path) -> None:
+    def test_each_rank_reads_its_part_ahead_before_it_takes_a_tensor(self, model: Path) -> None:
         found = read_checkpoint(files(model))
         plan = tuple(windows([shard.size for shard in found.shards], width=width_for(found.size, 2)))
         part = share(plan, rank=1, ranks=2)
 
-        def is_there(window: Window) -> bool:
+        def is_resident(window: Window) -> bool:
             with opened(Path(found.shards[window.number].path)) as descriptor:
                 return measure(descriptor, window.part).complete
 
-        assert not any(map(is_there, part))
+        assert not any(map(is_resident, part))
         with sharing(found, Host(1, 2), threads=2):
-            wait_until(lambda: all(map(is_there, part)), "its part is in memory")
+            wait_until(lambda: all(map(is_resident, part)), "its part is in memory")
 
-    def test_together_they_read_storage_once(self, model: Path) -> None:
-        """What one brings in the others find, unless they come to it at the same moment: that only adds reading, so one of a
-        few runs must show it. Each for itself would read three times as much, always."""
+    def test_three_ranks_together_read_storage_once(self, model: Path) -> None:
+        """Ranks find in the page cache what another rank read, unless they need it at the same moment. That only adds reading,
+        so one of a few runs must show it. Without sharing, every run would read three times as much."""
         amount = sum(os.stat(path).st_size for path in files(model))
         read: list[int] = []
         while len(read) < 5 and (not read or read[-1] >= 1.2 * amount):
@@ -140,7 +140,7 @@ class TestSeveralOnAHost:
 
 
 def _read_by_three(model: Path) -> list[dict[str, Any]]:
-    """What each of three processes that begin together tells."""
+    """Start three processes together, and return the result of each."""
     ranks = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.loader.adapters.rank", str(rank), "3", *files(model)],
@@ -154,14 +154,14 @@ def _read_by_three(model: Path) -> list[dict[str, Any]]:
         for process in ranks:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
-        return [json.loads(process.communicate("go\n")[0]) for process in _begun(ranks)]
+        return [json.loads(process.communicate("go\n")[0]) for process in _started(ranks)]
     finally:
         for process in ranks:
             process.kill()
             process.wait()
 
 
-def _begun(ranks: list[subprocess.Popen[str]]) -> list[subprocess.Popen[str]]:
+def _started(ranks: list[subprocess.Popen[str]]) -> list[subprocess.Popen[str]]:
     for process in ranks:
         assert process.stdin is not None
         process.stdin.write("go\n")
@@ -174,7 +174,7 @@ class TestRegistration:
         ("group", "module"),
         [("vllm.general_plugins", "loader.adapters.vllm"), ("sglang.srt.plugins", "loader.adapters.sglang")],
     )
-    def test_the_package_announces_its_format_to_the_engine(self, group: str, module: str) -> None:
+    def test_the_package_registers_its_format_with_the_engine(self, group: str, module: str) -> None:
         (found,) = entry_points(group=group, name=LOAD_FORMAT)
         assert (found.module, found.attr) == (module, "register")
         spec = find_spec(module)
@@ -182,14 +182,14 @@ class TestRegistration:
         assert spec.origin is not None
         assert "\ndef register() -> None:" in Path(spec.origin).read_text()
 
-    def test_nobody_imports_torch_or_an_engine_who_did_not_ask_for_it(self) -> None:
+    def test_the_loader_and_the_fetcher_import_neither_torch_nor_an_engine(self) -> None:
         program = (
             "import sys, loader.tensors.weights, loader.cli, fetcher; print({'torch', 'vllm', 'sglang'} & set(sys.modules))"
         )
         assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
-def test_a_tensor_that_is_kept_is_not_overwritten_by_later_ones(model: Path) -> None:
+def test_a_kept_tensor_is_not_overwritten_by_later_ones(model: Path) -> None:
     first = next(iter(by_the_package(Path(files(model)[0])).items()))
     reading = read_tensors(files(model), Settings("buffered", window=4 * MiB), Host(), log=print)
     name, kept = next(reading)

@@ -1,4 +1,4 @@
-"""What the safetensors package makes of a file, for torch, is made of it here: dtype, shape and every bit."""
+"""Torch tensors equal those of the safetensors package: dtype, shape and every bit."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def known(dtype: Dtype) -> bool:
 
 
 def write(path: Path, tensors: Sequence[tuple[str, str, Sequence[int]]], *, header_length: int = 8) -> Path:
-    """A file of these names, dtypes and shapes; where the data begin is `header_length` modulo 8."""
+    """Write a file with these names, dtypes and shapes. The length of its header is `header_length` modulo 8."""
     entries, data = {}, b""
     for name, dtype, shape in tensors:
         size = prod(shape) * DTYPES[dtype].bits // 8
@@ -52,7 +52,7 @@ def bits(tensor: torch.Tensor) -> bytes:
 
 def by_the_package(path: Path) -> dict[str, torch.Tensor]:
     with safe_open(path, framework="pt") as opened:
-        return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - it is no mapping
+        return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a mapping
 
 
 def assert_alike(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
@@ -70,40 +70,40 @@ def path(tmp_path: Path) -> Path:
 class TestDtypes:
     @pytest.mark.parametrize("dtype", [dtype for dtype in DTYPES.values() if known(dtype)], ids=str)
     @pytest.mark.parametrize("shape", SHAPES, ids=str)
-    def test_it_is_the_tensor_that_the_package_makes(self, path: Path, dtype: Dtype, shape: tuple[int, ...]) -> None:
+    def test_a_tensor_equals_that_of_the_safetensors_package(self, path: Path, dtype: Dtype, shape: tuple[int, ...]) -> None:
         write(path, [("a", dtype.name, shape)])
         assert_alike(load(path), by_the_package(path))
 
     @pytest.mark.parametrize("dtype", [dtype for dtype in DTYPES.values() if not known(dtype)], ids=str)
-    def test_a_dtype_that_torch_lacks_is_refused_by_the_package_and_here(self, path: Path, dtype: Dtype) -> None:
+    def test_a_dtype_that_torch_lacks_is_refused_as_by_the_package(self, path: Path, dtype: Dtype) -> None:
         write(path, [("a", dtype.name, (8,))])
-        with pytest.raises(UsageError, match=f"has no dtype for {dtype}, that of 'a'; leave it out"):
+        with pytest.raises(UsageError, match=f"cannot read 'a': torch .* has no dtype {dtype}; leave it out"):
             load(path)
         with pytest.raises(Exception, match=r"F6|float6"):
             by_the_package(path)
 
-    def test_scalars(self, path: Path) -> None:
+    def test_scalars_equal_those_of_the_package(self, path: Path) -> None:
         names = [dtype.name for dtype in DTYPES.values() if dtype.bits >= 8]
         write(path, [(name, name, ()) for name in names])
         assert_alike(load(path), by_the_package(path))
 
-    def test_an_odd_last_dimension_of_f4_is_refused_by_the_package_and_here(self, path: Path) -> None:
+    def test_an_odd_last_dimension_of_f4_is_refused_as_by_the_package(self, path: Path) -> None:
         write(path, [("a", "F4", (2, 3))])
-        with pytest.raises(MalformedCheckpoint, match=r"'a'\.shape: an odd last dimension"):
+        with pytest.raises(MalformedCheckpoint, match=r"'a'\.shape: the last dimension is odd"):
             load(path)
         with pytest.raises(Exception, match="last dim be divisible by 2"):
             by_the_package(path)
 
-    def test_a_shape_that_torch_cannot_have(self) -> None:
+    def test_a_shape_that_torch_does_not_support_is_an_error(self) -> None:
         info = TensorInfo("a", DTYPES["U8"], (0, 2**64 - 1), "f.safetensors", 8, 8)
-        with pytest.raises(MalformedCheckpoint, match=re.escape("f.safetensors: 'a'.shape: torch has no such tensor")):
+        with pytest.raises(MalformedCheckpoint, match=re.escape("f.safetensors: 'a'.shape: torch does not support this shape")):
             tensor(info, memoryview(bytearray()))
 
 
 class TestMemory:
-    """Tensors are views of what was read."""
+    """Tensors are views of the memory that was read into."""
 
-    def test_a_tensor_is_its_view_and_may_be_written_to(self) -> None:
+    def test_a_tensor_shares_the_memory_of_its_view_and_is_writable(self) -> None:
         memory = np.zeros(64, np.uint8)
         info = TensorInfo("a", DTYPES["BF16"], (4, 8), "f", 0, 64)
         made = tensor(info, memory.data)
@@ -111,7 +111,7 @@ class TestMemory:
         made.fill_(1)
         assert memory.tobytes() == b"\x80\x3f" * 32
 
-    def test_it_keeps_its_memory_and_nothing_else_does(self) -> None:
+    def test_the_memory_is_released_with_the_last_tensor_that_views_it(self) -> None:
         memory = np.zeros(64, np.uint8)
         gone = weakref.ref(memory)
         made = tensor(TensorInfo("a", DTYPES["F32"], (16,), "f", 0, 64), memory.data)
@@ -122,7 +122,7 @@ class TestMemory:
         assert gone() is None
 
     @pytest.mark.parametrize("header_length", range(1, 8))
-    def test_what_lies_unaligned_is_read_to_the_same_bits(self, path: Path, header_length: int) -> None:
+    def test_unaligned_tensors_have_the_same_bits(self, path: Path, header_length: int) -> None:
         names = [dtype.name for dtype in DTYPES.values() if known(dtype)]
         write(path, [(name, name, (3, 8)) for name in names], header_length=header_length)
         ours = load(path)
@@ -133,7 +133,7 @@ class TestMemory:
             assert bits(made) == whole[info[name].start : info[name].stop]
             assert made.data_ptr() % made.dtype.itemsize == 0
 
-    def test_a_streamed_tensor_that_nobody_keeps_is_no_longer_in_memory(self, path: Path) -> None:
+    def test_a_streamed_tensor_is_released_when_the_consumer_drops_it(self, path: Path) -> None:
         write(path, [(str(number), "F32", (1024, 1024)) for number in range(8)])
         gone = []
         for _, made in tensors(path, window=4 << 20):
@@ -144,16 +144,16 @@ class TestMemory:
 
 
 class TestOrder:
-    def test_names_choose_and_order(self, path: Path) -> None:
+    def test_a_list_of_names_selects_and_orders_the_tensors(self, path: Path) -> None:
         write(path, [("a", "U8", (1,)), ("b", "U8", (2,)), ("c", "U8", (3,))])
         assert [(name, made.shape[0]) for name, made in tensors(path, ["c", "a"])] == [("c", 3), ("a", 1)]
         assert list(load(path, "name")) == ["a", "b", "c"]
 
-    def test_weights_that_are_open_are_read_as_they_were_opened(self, path: Path) -> None:
+    def test_open_weights_are_read_with_the_options_of_their_opening(self, path: Path) -> None:
         write(path, [("a", "U8", (1,))])
         assert list(load(open_weights(path, strategy="direct"))) == list(load(path, strategy="mmap")) == ["a"]
 
-    def test_what_is_wrong_with_a_file_is_said_before_anything_is_read(self, tmp_path: Path) -> None:
+    def test_a_damaged_file_is_refused_before_anything_is_read(self, tmp_path: Path) -> None:
         (tmp_path / "model.safetensors").write_bytes(b"no header")
         with pytest.raises(LoadError, match="header length"):
             tensors(tmp_path)

@@ -1,4 +1,4 @@
-"""A real model of a few layers, and comparing what two loaders made of it. Imported where an engine is, and so transformers."""
+"""A real model of a few layers, and a comparison of two loaders' tensors. Needs transformers, which comes with an engine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 
 def make_model(directory: Path) -> Path:
-    """Three layers in four shards, of BF16."""
+    """Make a model of three layers in four shards of BF16."""
     torch.manual_seed(0)
     sizes = {"hidden_size": 64, "intermediate_size": 128, "vocab_size": 512, "num_hidden_layers": 3}
     config = LlamaConfig(num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256, **sizes)
@@ -20,7 +20,7 @@ def make_model(directory: Path) -> Path:
 
 
 def alike(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> int:
-    """How many tensors there are, to the bit the same. Raises AssertionError."""
+    """Return the number of tensors. Raises AssertionError unless they are equal to the bit."""
     assert ours.keys() == theirs.keys(), ours.keys() ^ theirs.keys()
     for name, tensor in theirs.items():
         assert torch.equal(ours[name], tensor), name
@@ -28,7 +28,7 @@ def alike(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) 
 
 
 def make_damaged(directory: Path) -> Path:
-    """A file that ends too early, which this project's reader says in its own words."""
+    """Make a file that ends too early: our reader has its own message for that."""
     directory.mkdir()
     save_file({"norm.weight": torch.ones(8)}, directory / "model.safetensors")
     with open(directory / "model.safetensors", "r+b") as file:
@@ -37,9 +37,9 @@ def make_damaged(directory: Path) -> Path:
 
 
 def complaint(about: Callable[[], object]) -> str:
-    """What an engine says then."""
+    """Return the error that `about` raises, as text."""
     try:
         about()
-    except Exception as error:  # noqa: BLE001 - which one is what is told
+    except Exception as error:  # noqa: BLE001 - any error is reported
         return f"{type(error).__name__}: {error}"
-    return "nothing is wrong"
+    return "no error"
