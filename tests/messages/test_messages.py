@@ -1,19 +1,16 @@
-"""All error messages lie side by side in messages.txt, so that somebody reads them as a whole."""
+"""All error messages are listed in messages.txt, so that somebody reads them as a whole."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
-from tests.messages.collecting import error_names, messages
-
-LISTED = Path(__file__).with_name("messages.txt")
+from tests.messages.__main__ import LISTED, error_names, messages
 
 
 def test_the_list_is_up_to_date() -> None:
-    assert messages() == LISTED.read_text().splitlines(), "run python -m tests.messages.collecting > tests/messages/messages.txt"
+    assert messages() == LISTED.read_text().splitlines(), "run python -m tests.messages"
 
 
 def test_the_list_has_messages_of_most_errors() -> None:

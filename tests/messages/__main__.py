@@ -1,12 +1,11 @@
-"""Every error message of both commands as text, taken from the code: `python -m tests.messages.collecting > tests/messages/messages.txt`.
+"""Every error message of both commands as text, taken from the code: `python -m tests.messages` writes messages.txt.
 
-A message is the first argument of an error of the tree, where it is raised. What is filled in stands in braces.
+A message is the first argument of an error of the tree, where it is raised. Braces hold what is filled in.
 """
 
 from __future__ import annotations
 
 import ast
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import loader.errors
 from fetcher.errors import FetchError
 
 ROOT = Path(__file__).parents[2]
+LISTED = Path(__file__).with_name("messages.txt")
 
 
 def error_names() -> set[str]:
@@ -62,4 +62,4 @@ def _text(node: ast.expr) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.writelines(f"{line}\n" for line in messages())
+    LISTED.write_text("".join(f"{line}\n" for line in messages()))
