@@ -1,8 +1,8 @@
-"""KServe's own package and ours, each a process of its own, given the same sources: what is equal, and what is meant to differ.
+"""Compare KServe's package with ours on the same sources, each in a separate process: equal results and intended differences.
 
-Theirs is called as the entry point of its image calls it. Its bookkeeping (`.cache/huggingface`) and ours (`.fetcher`) are left
-out of the trees. Theirs has one exit code for every failure; ours say more, and are zero exactly where theirs are, but for the
-differences below, each with its reason.
+Theirs is called like the entry point of its image. The metadata of theirs (`.cache/huggingface`) and of ours (`.fetcher`) is
+not compared. Theirs has one exit code for all failures; ours has several, and is zero exactly if theirs is. The exceptions are
+listed below, each with its reason.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ COMPRESSED = gzip.compress(b"weights", mtime=0)
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What both are given: sources, one directory each, and variables. `before`: what is in each directory already."""
+    """The input of both: sources, with one directory each, and variables. `before`: files that each directory already has."""
 
     sources: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Situation:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one of them left: its exit code, a tree for each source, its log."""
+    """The result of one of them: exit code, a tree for each source, log."""
 
     code: int
     trees: list[dict[str, bytes | str]]
@@ -58,7 +58,7 @@ Make = Callable[[Origin, Path], Situation]
 
 @pytest.fixture(scope="session")
 def theirs() -> tuple[str, ...]:
-    """The command that stands for their image."""
+    """The command of their image."""
     try:
         python = peers_python("fetching")
     except subprocess.CalledProcessError as error:
@@ -82,7 +82,7 @@ def outcome(command: Sequence[str], situation: Situation, place: Path) -> Outcom
 @pytest.fixture
 def both(theirs: tuple[str, ...], origin: Origin, tmp_path: Path) -> Callable[[Make], tuple[Outcome, Outcome]]:
     def run(make: Make) -> tuple[Outcome, Outcome]:
-        """Theirs, then ours."""
+        """Return the outcome of theirs and of ours."""
         situation = make(origin, tmp_path)
         their = outcome(theirs, situation, tmp_path / "theirs")
         return their, outcome(STORAGE_INITIALIZER, situation, tmp_path / "ours")
@@ -94,7 +94,7 @@ Both = Callable[[Make], tuple[Outcome, Outcome]]
 
 
 def served(origin: Origin, name: str, content: bytes, content_type: str | None = None) -> str:
-    """The address of a file."""
+    """Serve a file and return its address."""
     if content_type:
         origin.faults.add(Fault(Header("Content-Type", content_type), path=name.replace(".", r"\.") + "$"))
     return origin.add_file(f"/files/{name}", content)
@@ -195,10 +195,10 @@ EQUAL: dict[str, Make] = {
 
 
 @pytest.mark.parametrize("name", EQUAL)
-def test_both_bring_the_same(name: str, both: Both) -> None:
+def test_both_produce_the_same_files(name: str, both: Both) -> None:
     their, our = both(EQUAL[name])
     if not hasattr(tarfile, "data_filter") and "unexpected keyword argument 'filter'" in their.log:
-        # Python before 3.11.4, as Debian 12 has it: theirs can't unpack any tar there.
+        # On Python before 3.11.4, as on Debian 12, theirs cannot unpack any tar.
         assert (our.code, our.trees != [{}]) == (0, True), our.log
         return
     assert (their.code, our.code) == (0, 0), (their.log, our.log)
@@ -235,7 +235,7 @@ REFUSED: dict[str, tuple[Make, int]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_both_refuse_the_same(name: str, both: Both) -> None:
+def test_both_refuse_the_same_sources(name: str, both: Both) -> None:
     make, code = REFUSED[name]
     their, our = both(make)
     assert their.code == 1
@@ -243,7 +243,7 @@ def test_both_refuse_the_same(name: str, both: Both) -> None:
     assert our.trees == [{}], "nothing is visible after a failure"
 
 
-# What is meant to differ: theirs, ours, and why.
+# Intended differences: theirs, ours, and the reason.
 
 
 def corrupted(origin: Origin, _: Path) -> Situation:
@@ -284,60 +284,59 @@ def escaped(origin: Origin, _: Path) -> Situation:
 
 
 class TestIntendedDifferences:
-    def test_a_shard_of_the_right_size_with_wrong_bytes(self, both: Both) -> None:
-        """Theirs compares sizes alone. Ours compares the digest that the Hub publishes, and shows nothing that differs."""
+    def test_only_ours_refuses_a_shard_of_the_right_size_with_wrong_bytes(self, both: Both) -> None:
+        """Theirs compares only sizes. Ours compares the digest that the Hub publishes, and places no file that differs."""
         their, our = both(corrupted)
         assert (their.code, their.trees[0]["model.safetensors"] == FILES["model.safetensors"]) == (0, False)
         assert (our.code, our.trees) == (65, [{}])
 
-    def test_a_body_that_is_cut_short(self, both: Both) -> None:
-        """Theirs leaves the beginning under the final name. Ours shows nothing, and goes on from there the next time."""
+    def test_only_ours_hides_a_truncated_file(self, both: Both) -> None:
+        """Theirs leaves the truncated file under the final name. Ours places nothing and resumes in the next run."""
         their, our = both(cut_short)
         assert their.trees[0]["model.bin"] == random_bytes("cut", 500_000)[:100_000]
         assert (our.code, our.trees) == (69, [{}])
 
-    def test_a_revision_with_a_slash(self, both: Both) -> None:
-        """Theirs splits the address at every slash and refuses it; branches have such names."""
+    def test_only_ours_accepts_a_revision_with_a_slash(self, both: Both) -> None:
+        """Theirs splits the address at every slash and refuses it. Branches can have such names."""
         their, our = both(slashed)
         assert (their.code, our.code, our.trees) == (1, 0, [dict(FILES)])
 
-    def test_a_file_that_is_served_as_what_it_is(self, both: Both) -> None:
-        """Theirs takes nothing but application/octet-stream; servers that know JSON say application/json. The one type that
-        means something else than the file, a web page, is refused by both."""
+    def test_only_ours_accepts_a_file_with_its_own_content_type(self, both: Both) -> None:
+        """Theirs accepts only application/octet-stream, but servers send JSON as application/json. Both refuse a web page."""
         their, our = both(of_another_type)
         assert (their.code, our.code, our.trees) == (1, 0, [{"config.json": b"{}"}])
 
-    def test_a_compressed_file_that_is_no_archive(self, both: Both) -> None:
-        """Theirs stores what is in it as model.bin.gz.tar, which it is not. Ours is what is published, by its name."""
+    def test_only_ours_keeps_the_name_of_a_compressed_file(self, both: Both) -> None:
+        """Theirs decompresses it to model.bin.gz.tar, although it is not a tar. Ours places the published file."""
         their, our = both(compressed)
         assert list(their.trees[0]) == ["model.bin.gz.tar"]
         assert (our.code, our.trees) == (0, [{"model.bin.gz": COMPRESSED}])
 
-    def test_an_archive_with_a_name_that_leads_elsewhere(self, both: Both) -> None:
-        """Theirs unpacks it under another name. Nobody packs such a name for a good reason, so ours takes nothing of it."""
+    def test_only_ours_refuses_an_archive_with_a_name_outside_its_directory(self, both: Both) -> None:
+        """Theirs unpacks the file under another name. Ours refuses the archive: such a name has no good reason."""
         their, our = both(leading_upwards)
         assert (their.code, sorted(their.trees[0])) == (0, ["config.json", "planted"])
         assert (our.code, our.trees) == (65, [{}])
 
-    def test_a_link_in_an_archive(self, both: Both) -> None:
-        """Theirs keeps it a link. Ours has a file of the same content: links from outside are never made on the volume."""
+    def test_only_ours_replaces_a_link_in_an_archive_by_a_file(self, both: Both) -> None:
+        """Theirs creates the link. Ours creates a file of the same content: it never creates links from an archive."""
         their, our = both(linked)
-        if hasattr(tarfile, "data_filter"):  # else theirs can't unpack any tar
+        if hasattr(tarfile, "data_filter"):  # otherwise theirs cannot unpack any tar
             assert their.trees == [{"blobs/weights": b"x", "weights": "-> blobs/weights"}]
         assert (our.code, our.trees) == (0, [{"blobs/weights": b"x", "weights": b"x"}])
 
-    def test_a_name_that_is_escaped_in_its_address(self, both: Both) -> None:
-        """Theirs takes the escapes into the name. Ours is the name that was published."""
+    def test_only_ours_decodes_an_escaped_file_name(self, both: Both) -> None:
+        """Theirs keeps the escapes in the name. Ours uses the published name."""
         their, our = both(escaped)
         assert [list(each.trees[0]) for each in (their, our)] == [["my%20model.bin"], ["my model.bin"]]
 
-    def test_another_writing_of_a_revision(self, both: Both) -> None:
-        """`@` besides `:`, as elsewhere in this project; theirs looks for a repository of that name."""
+    def test_only_ours_accepts_a_revision_after_an_at_sign(self, both: Both) -> None:
+        """This project accepts `@` as well as `:`. Theirs looks for a repository of that name."""
         their, our = both(repository("hf://org/model@main"))
         assert (their.code, our.code, our.trees) == (1, 0, [dict(FILES)])
 
-    def test_the_last_line_names_the_reason(self, both: Both) -> None:
-        """It is what KServe shows. Theirs ends with an exception's text after a traceback."""
+    def test_only_the_last_line_of_ours_is_the_reason(self, both: Both) -> None:
+        """KServe shows the last line. Theirs ends with the text of an exception after a traceback."""
         their, our = both(REFUSED["a file that is not there"][0])
         assert "Traceback" in their.log
         assert last_line(our.log).startswith("NotFound: the server returned error: 404 for nothing.bin")
