@@ -125,9 +125,7 @@ def test_devices_and_pipes_are_refused(kind: bytes, tmp_path: Path) -> None:
 
 
 class TestBombs:
-    def test_a_member_larger_than_the_free_space_is_not_written(
-        self, tmp_path: Path, small_filesystem: MakeFilesystem
-    ) -> None:
+    def test_a_member_larger_than_the_free_space_is_not_written(self, tmp_path: Path, small_filesystem: MakeFilesystem) -> None:
         small = small_filesystem("tmpfs", size=8 * MiB)
         path = tmp_path / "bomb.tgz"
         path.write_bytes(tar({"zeros": bytes(32 * MiB)}, "gz"))
@@ -138,9 +136,7 @@ class TestBombs:
             unpack(path, directory, stopped=lambda: False)
         assert not tree(directory)
 
-    def test_members_that_together_exceed_the_space_are_refused(
-        self, tmp_path: Path, small_filesystem: MakeFilesystem
-    ) -> None:
+    def test_members_that_together_exceed_the_space_are_refused(self, tmp_path: Path, small_filesystem: MakeFilesystem) -> None:
         small = small_filesystem("tmpfs", size=8 * MiB)
         path = tmp_path / "bomb.zip"
         path.write_bytes(zipped({f"{number}": bytes(MiB) for number in range(12)}))

@@ -78,9 +78,7 @@ class TestStagingJob:
         only: dict[str, Any] = container
         return only
 
-    def test_the_job_places_the_file_for_llmkube(
-        self, container: dict[str, Any], origin: Origin, tmp_path: Path
-    ) -> None:
+    def test_the_job_places_the_file_for_llmkube(self, container: dict[str, Any], origin: Origin, tmp_path: Path) -> None:
         origin.add_repo("Qwen/Qwen3-14B-GGUF", {"Qwen3-14B-Q4_K_M.gguf": b"weights", "README.md": b""})
         mounted = container["volumeMounts"][0]["mountPath"]
         env = {

@@ -137,9 +137,7 @@ class TestMisuse:
             ({"MODEL_SOURCE": "http://host/m", "CACHE_DIR": "/c", "MODEL_FILES": "a\nb"}, 78, "Configuration: MODEL_FILES"),
         ],
     )  # fmt: skip
-    def test_the_termination_message_explains_it(
-        self, given: dict[str, str], code: int, message: str, log: Path
-    ) -> None:
+    def test_the_termination_message_explains_it(self, given: dict[str, str], code: int, message: str, log: Path) -> None:
         done = download(**given)
         assert (done.returncode, last_line(done.stderr)) == (code, log.read_text().rstrip("\n"))
         assert log.read_text().startswith(message)

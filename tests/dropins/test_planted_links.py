@@ -62,9 +62,7 @@ def initialized(*words: str | Path) -> int:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_link_planted_before_a_fetch_is_not_followed(
-    place: str, origin: Origin, outside: Outside, tmp_path: Path
-) -> None:
+def test_a_link_planted_before_a_fetch_is_not_followed(place: str, origin: Origin, outside: Outside, tmp_path: Path) -> None:
     planted = tmp_path / "models" / place
     planted.parent.mkdir(parents=True)
     planted.symlink_to(outside.path)
@@ -159,9 +157,7 @@ class TestLinking:
         outside.assert_untouched()
 
     @pytest.mark.parametrize("occupy", [Path.mkdir, Path.touch, os.mkfifo])
-    def test_only_links_are_replaced(
-        self, occupy: Callable[[Path], None], source: Path, tmp_path: Path
-    ) -> None:
+    def test_only_links_are_replaced(self, occupy: Callable[[Path], None], source: Path, tmp_path: Path) -> None:
         (tmp_path / "models").mkdir()
         occupy(tmp_path / "models" / "theirs")
         before = (tmp_path / "models" / "theirs").lstat().st_ino

@@ -232,9 +232,7 @@ class TestLinks:
 
 
 class TestArchives:
-    def test_an_unpacked_archive_is_removed_and_stays_cached(
-        self, origin: Origin, tmp_path: Path
-    ) -> None:
+    def test_an_unpacked_archive_is_removed_and_stays_cached(self, origin: Origin, tmp_path: Path) -> None:
         address = origin.add_file("/model.tgz", FORMATS["model.tgz"](FILES))
         assert run_command(STORAGE_INITIALIZER, address, tmp_path / "models").returncode == 0
         assert sorted(os.listdir(tmp_path / "models" / ".fetcher")) == ["manifest.json"]

@@ -105,9 +105,7 @@ class TestStopping:
 
 
 class TestMatching:
-    def test_a_fault_hits_the_nth_and_later_requests(
-        self, origin: Origin, address: str, wire: Wire
-    ) -> None:
+    def test_a_fault_hits_the_nth_and_later_requests(self, origin: Origin, address: str, wire: Wire) -> None:
         fault = origin.faults.add(Fault(Status(500), nth=2, times=2))
         assert [wire.get(address).status for _ in range(5)] == [200, 500, 500, 200, 200]
         assert origin.faults.fired(fault) == 2
