@@ -34,13 +34,13 @@ def test_planning_800_gb(benchmark: Any) -> None:
 
 def test_scheduling_2000_files(benchmark: Any) -> None:
     def schedule() -> int:
-        queue, taken = Schedule(), 0
+        queue, finished = Schedule(), 0
         for number in range(2000):
             queue.add(f"file-{number}", [ByteRange(0, 1000)], size=1000)
         while assignment := queue.assign():
             queue.finish(assignment)
-            taken += 1
-        return taken
+            finished += 1
+        return finished
 
     assert benchmark(schedule) == 2000
 

@@ -89,8 +89,8 @@ def environment(server: Server, home: Path) -> dict[str, str]:
 def fetch(*flags: str, undigested: bool = False, lean: bool = False) -> Command:
     def command(task: Task) -> Sequence[str]:
         source = f"hf://{task.repository.undigested if undigested else task.repository.name}"
-        given = ["fetch", source, f"--dest={task.destination}", f"--max-concurrency={task.connections}", "--progress=none"]
-        return [*(["env", *task.programs.lean] if lean else []), task.programs.fetcher, *given, *flags]
+        words = ["fetch", source, f"--dest={task.destination}", f"--max-concurrency={task.connections}", "--progress=none"]
+        return [*(["env", *task.programs.lean] if lean else []), task.programs.fetcher, *words, *flags]
 
     return command
 

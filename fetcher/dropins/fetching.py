@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 OPTIONS: tuple[Option, ...] = (*FETCH, *METRICS, *ENDING, *(each for each in PLACE if each.name == "require_digests"))
 """The fetcher's own variables that a drop-in accepts. The other system chooses sources and directories."""
-_AT_ONCE = 4
+_CONCURRENT = 4
 """Maximum artifacts fetched concurrently. With more, each gets too little memory for a fast link."""
 
 Through = Callable[[Subscriber], "tuple[Source, Step]"]
@@ -48,24 +48,24 @@ def options_of(environ: Mapping[str, str]) -> dict[str, Any]:
     return values(OPTIONS, argparse.Namespace(**{option.name: None for option in OPTIONS}), environ)
 
 
-def settings_for(directory: Path, found: Mapping[str, Any], environ: Mapping[str, str], *, among: int = 1) -> Settings:
+def settings_for(directory: Path, options: Mapping[str, Any], environ: Mapping[str, str], *, among: int = 1) -> Settings:
     """Return the settings for `directory`, one of `among` that are fetched concurrently."""
-    made, among = settings_from({**found, "dest": directory}, environ), min(among, _AT_ONCE)
+    settings, among = settings_from({**options, "dest": directory}, environ), min(among, _CONCURRENT)
     return replace(
-        made,
-        memory_limit=max(LEAST_MEMORY, made.memory_limit // among),
-        max_concurrency=max(1, made.max_concurrency // among),
-        limit_rate=made.limit_rate / among if made.limit_rate else None,
+        settings,
+        memory_limit=max(LEAST_MEMORY, settings.memory_limit // among),
+        max_concurrency=max(1, settings.max_concurrency // among),
+        limit_rate=settings.limit_rate / among if settings.limit_rate else None,
     )
 
 
-def fetched(orders: Sequence[Order], found: Mapping[str, Any], report: Report) -> list[engine.Artifact]:
+def fetched(orders: Sequence[Order], options: Mapping[str, Any], report: Report) -> list[engine.Artifact]:
     """Fetch the artifacts and return them in order. Complete ones need no event loop.
 
     Raises FetchError; the other artifacts can be resumed.
     """
-    with _subscribers(orders, found) as subscribers:
-        on_events = [report.counting(subscriber) for subscriber in _measured(subscribers, found, report)]
+    with _subscribers(orders, options) as subscribers:
+        on_events = [report.counting(subscriber) for subscriber in _measured(subscribers, options, report)]
         requests = [engine.recovered(order.ref, order.settings) for order in orders]
         artifacts = [engine.find_cached(request, on_event) for request, on_event in zip(requests, on_events, strict=True)]
         missing = [index for index, artifact in enumerate(artifacts) if artifact is None]
@@ -81,7 +81,7 @@ async def _fetch_all(missing: Sequence[tuple[engine.Request, Through | None, Sub
 
     from fetcher.engine.failure import one_error
 
-    turns = asyncio.Semaphore(_AT_ONCE)
+    turns = asyncio.Semaphore(_CONCURRENT)
 
     async def bring(request: engine.Request, through: Through | None, on_event: Subscriber) -> engine.Artifact:
         async with turns:
@@ -96,16 +96,16 @@ async def _fetch_all(missing: Sequence[tuple[engine.Request, Through | None, Sub
     return [task.result() for task in tasks]
 
 
-def _measured(subscribers: list[Subscriber], found: Mapping[str, Any], report: Report) -> list[Subscriber]:
+def _measured(subscribers: list[Subscriber], options: Mapping[str, Any], report: Report) -> list[Subscriber]:
     """Return `subscribers` with the metrics that the environment asks for. Metrics exist only for a single artifact."""
-    if not wants_metrics(found) or not subscribers:
+    if not wants_metrics(options) or not subscribers:
         return subscribers
     if len(subscribers) > 1:
         subscribers[0](Warned("Configuration", "no metrics are published: they need a fetch of one artifact"))
         return subscribers
     from fetcher.cli.metrics import publish
 
-    return [publish(found, report, subscribers[0])]
+    return [publish(options, report, subscribers[0])]
 
 
 class _Labelled:
@@ -123,9 +123,9 @@ class _Labelled:
 
 
 @contextmanager
-def _subscribers(orders: Sequence[Order], found: Mapping[str, Any]) -> Iterator[list[Subscriber]]:
+def _subscribers(orders: Sequence[Order], options: Mapping[str, Any]) -> Iterator[list[Subscriber]]:
     """Yield one subscriber for each order. Several cannot share a progress bar, so each writes log lines with its directory."""
-    kind = found.get("progress", "auto")
+    kind = options.get("progress", "auto")
     with ExitStack() as stack:
         if len(orders) == 1 or kind in ("json", "none"):
             yield [stack.enter_context(subscribed(kind, sys.stderr)) for _ in orders]

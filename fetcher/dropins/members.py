@@ -38,7 +38,7 @@ class Members:
         self._links: dict[str, str] = {}
         self._directory = directory
         self._base = base_of(directory)
-        self._left = free_bytes(directory)
+        self._free = free_bytes(directory)
         self._mode = file_mode(directory)
 
     def add(self, name: str, size: int, content: Readable) -> None:
@@ -46,15 +46,15 @@ class Members:
         path = self._admitted(name)
         self._reserve(path, size)
         with self._created(path) as file:
-            left = size
-            while left:
+            remaining = size
+            while remaining:
                 if self.stopped():
                     raise Stopped
-                piece = content.read(min(PIECE, left))
+                piece = content.read(min(PIECE, remaining))
                 if not piece:
                     raise MalformedArchive(f"the archive ends in the middle of {path}")
                 file.write(piece)
-                left -= len(piece)
+                remaining -= len(piece)
         self.files[path] = size
 
     def note_link(self, name: str, target: str) -> None:
@@ -93,12 +93,12 @@ class Members:
     def _reserve(self, path: str, size: int) -> None:
         if size < 0:
             raise MalformedArchive(f"{path} in the archive has a negative size")
-        if self._left is None:
+        if self._free is None:
             return
-        self._left -= size
-        if self._left < 0:
+        self._free -= size
+        if self._free < 0:
             raise OutOfSpace(
-                f"no space left on device: {path} in the archive has {size:,} bytes, {-self._left:,} more than are free; "
+                f"no space remaining on device: {path} in the archive has {size:,} bytes, {-self._free:,} more than are free; "
                 "free space or use a larger volume"
             )
 

@@ -57,20 +57,20 @@ def in_known_words(error: FetchError) -> str:
 
 def _download(words: Sequence[str], report: Report) -> Mapping[str, Any]:
     Parser(prog="model-downloader", description="Downloads the model of MODEL_SOURCE to CACHE_DIR.").parse_args(words)
-    found = options_of(os.environ)
+    options = options_of(os.environ)
     try:
         request = request_of(os.environ)
-        (artifact,) = fetched([_order(request, found)], found, report)
+        (artifact,) = fetched([_order(request, options)], options, report)
     except FetchError as error:
         error.message = in_known_words(error)
         raise
     return {"message": f"the model is at {request.directory}", "bytes": artifact.bytes}
 
 
-def _order(request: Request, found: Mapping[str, Any]) -> Order:
+def _order(request: Request, options: Mapping[str, Any]) -> Order:
     if request.refresh is not None:
-        found = {**found, "refresh": request.refresh}
-    settings = settings_for(request.directory, found, os.environ)
+        options = {**options, "refresh": request.refresh}
+    settings = settings_for(request.directory, options, os.environ)
     # LLMKube's cache key has no selection, so several selections of one source share a directory.
     settings = replace(settings, expect=request.expect, shared_dest=True)
     return Order(request.ref, settings, _renaming(request, settings))

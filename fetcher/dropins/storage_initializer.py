@@ -54,21 +54,21 @@ def _initialize(words: Sequence[str], report: Report) -> Mapping[str, Any]:
     pairs = kserve.pairs_of(parser.parse_args(words).words)
     # Check all sources before the first fetch, so that an unsupported one fails immediately.
     kinds = [kserve.kind_of(pair.source, exists=os.path.exists(pair.source)) for pair in pairs]
-    found, patterns = options_of(os.environ), kserve.patterns_of(os.environ)
+    options, patterns = options_of(os.environ), kserve.patterns_of(os.environ)
 
     def place_local(on_event: Subscriber) -> list[tuple[kserve.Pair, kserve.Kind]]:
         _trust(os.environ, on_event)
         remaining = [_place_local(pair, kind, patterns, on_event) for pair, kind in zip(pairs, kinds, strict=True)]
         return [each for each in remaining if each is not None]
 
-    remaining = with_progress(found.get("progress", "auto"), place_local)
+    remaining = with_progress(options.get("progress", "auto"), place_local)
     sharing = Counter(pair.directory.absolute() for pair, _ in remaining)
     orders = []
     for pair, kind in remaining:
-        settings = settings_for(pair.directory, found, os.environ, among=len(remaining))
+        settings = settings_for(pair.directory, options, os.environ, among=len(remaining))
         settings = replace(settings, shared_dest=sharing[pair.directory.absolute()] > 1)
         orders.append(order_of(pair.source, kind, patterns, settings))
-    artifacts = fetched(orders, found, report)
+    artifacts = fetched(orders, options, report)
     directories = ", ".join(dict.fromkeys(str(pair.directory) for pair in pairs))
     return {"message": f"the model is at {directories}", "bytes": sum(artifact.bytes for artifact in artifacts)}
 

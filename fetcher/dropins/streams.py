@@ -67,11 +67,11 @@ class ForwardStream:
 
     def read(self, size: int, /) -> bytes:
         _refuse_longer(size)
-        pieces, left = [], size
-        while left and (piece := self._stream.read(left)):
+        pieces, remaining = [], size
+        while remaining and (piece := self._stream.read(remaining)):
             pieces.append(piece)
-            left -= len(piece)
-        self._position += size - left
+            remaining -= len(piece)
+        self._position += size - remaining
         self.last = b"".join(pieces)
         return self.last
 
@@ -85,7 +85,7 @@ class ForwardStream:
         """Seek forwards, at most to the end. Raises MalformedArchive for a step back: no valid archive needs one."""
         if offset < self._position:
             raise MalformedArchive("the members of the archive are not in order")
-        while (left := offset - self._position) and self.read(min(left, LONGEST_READ // 4)):
+        while (remaining := offset - self._position) and self.read(min(remaining, LONGEST_READ // 4)):
             pass
         return self._position
 

@@ -231,9 +231,9 @@ class SourceConformance:
                         await asyncio.sleep(0)
                     reading.cancel()
                     await asyncio.wait([reading])
-                    left = bytes(buffer)
+                    before = bytes(buffer)
                     await asyncio.sleep(0.01)
-                    assert buffer == left
+                    assert buffer == before
             assert await read(source, file) == self.largest
 
     async def test_an_error_of_the_reader_propagates(self, make_source: MakeSource) -> None:

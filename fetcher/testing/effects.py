@@ -20,7 +20,7 @@ class Status(Effect):
     final: ClassVar[bool] = True
     status: int
     headers: tuple[tuple[str, str], ...] = ()
-    body: bytes = b"as asked for by a test"
+    body: bytes = b"requested by a test"
 
     def alter(self, request: Request, response: Response) -> Response:
         return Response(self.status, self.headers, body_of(self.body))

@@ -1,8 +1,8 @@
 """Compare KServe's package with ours on the same sources, each in a separate process: equal results and intended differences.
 
-Theirs is called like the entry point of its image. The metadata of theirs (`.cache/huggingface`) and of ours (`.fetcher`) is
-not compared. Theirs has one exit code for all failures; ours has several, and is zero exactly if theirs is. The exceptions are
-listed below, each with its reason.
+KServe's package is called like the entry point of its image. Its metadata (`.cache/huggingface`) and ours (`.fetcher`) are not
+compared. KServe has one exit code for all failures. We have several, and ours is zero exactly if KServe's is. The exceptions
+are listed below, each with its reason.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.dropins.conftest import FILES, last_line, tree
 from tests.lab.availability import missing
 from tests.lab.command import STORAGE_INITIALIZER, run_command
 
-pytestmark = pytest.mark.timeout(600)  # the first test installs theirs
+pytestmark = pytest.mark.timeout(600)  # the first test installs KServe's package
 TOKEN = "hf_given"
 COMPRESSED = gzip.compress(b"weights", mtime=0)
 
@@ -57,8 +57,8 @@ Make = Callable[[Origin, Path], Situation]
 
 
 @pytest.fixture(scope="session")
-def theirs() -> tuple[str, ...]:
-    """The command of their image."""
+def kserve_command() -> tuple[str, ...]:
+    """The command of KServe's image."""
     try:
         python = peers_python("fetching")
     except subprocess.CalledProcessError as error:
@@ -80,12 +80,12 @@ def outcome(command: Sequence[str], situation: Situation, place: Path) -> Outcom
 
 
 @pytest.fixture
-def both(theirs: tuple[str, ...], origin: Origin, tmp_path: Path) -> Callable[[Make], tuple[Outcome, Outcome]]:
+def both(kserve_command: tuple[str, ...], origin: Origin, tmp_path: Path) -> Callable[[Make], tuple[Outcome, Outcome]]:
     def run(make: Make) -> tuple[Outcome, Outcome]:
-        """Return the outcome of theirs and of ours."""
+        """Return the outcomes of KServe and of ours."""
         situation = make(origin, tmp_path)
-        their = outcome(theirs, situation, tmp_path / "theirs")
-        return their, outcome(STORAGE_INITIALIZER, situation, tmp_path / "ours")
+        kserve = outcome(kserve_command, situation, tmp_path / "kserve")
+        return kserve, outcome(STORAGE_INITIALIZER, situation, tmp_path / "ours")
 
     return run
 
@@ -170,9 +170,9 @@ EQUAL: dict[str, Make] = {
     "a repository": repository(),
     "a repository at a revision": tagged,
     "a private repository with a token": private,
-    "only what some patterns allow": with_patterns('["*.safetensors", "config.json"]'),
+    "only files that patterns allow": with_patterns('["*.safetensors", "config.json"]'),
     "patterns with commas": with_patterns("*.safetensors, *.json"),
-    "what no pattern ignores": with_patterns(ignore='["*.md", "tokenizer/*"]'),
+    "files that no pattern ignores": with_patterns(ignore='["*.md", "tokenizer/*"]'),
     "allowed and not ignored": with_patterns("*.txt,*.md", "README*"),
     "a pattern that crosses directories": with_patterns("*vocab*"),
     "a file": lambda origin, _: Situation([served(origin, "model.bin", b"weights")]),
@@ -186,7 +186,7 @@ EQUAL: dict[str, Make] = {
     "a path": local_path,
     "a local archive": local_archive,
     "a local directory with nothing but an archive": directory_of_an_archive,
-    "what an agent brings": lambda *_: Situation(["/mnt/models/brought-by-the-agent"]),
+    "a path of KServe's agent": lambda *_: Situation(["/mnt/models/brought-by-the-agent"]),
     "several pairs": several,
     "foreign files in the directory": lambda *_: Situation(["hf://org/model"], before={"notes.txt": b"mine"}),
     "a second run": lambda *_: Situation(["hf://org/model"], runs=2),
@@ -196,13 +196,13 @@ EQUAL: dict[str, Make] = {
 
 @pytest.mark.parametrize("name", EQUAL)
 def test_both_produce_the_same_files(name: str, both: Both) -> None:
-    their, our = both(EQUAL[name])
-    if not hasattr(tarfile, "data_filter") and "unexpected keyword argument 'filter'" in their.log:
-        # On Python before 3.11.4, as on Debian 12, theirs cannot unpack any tar.
-        assert (our.code, our.trees != [{}]) == (0, True), our.log
+    kserve, ours = both(EQUAL[name])
+    if not hasattr(tarfile, "data_filter") and "unexpected keyword argument 'filter'" in kserve.log:
+        # On Python before 3.11.4, as on Debian 12, KServe cannot unpack any tar.
+        assert (ours.code, ours.trees != [{}]) == (0, True), ours.log
         return
-    assert (their.code, our.code) == (0, 0), (their.log, our.log)
-    assert our.trees == their.trees
+    assert (kserve.code, ours.code) == (0, 0), (kserve.log, ours.log)
+    assert ours.trees == kserve.trees
 
 
 def test_extra_headers_are_sent(both: Both, origin: Origin) -> None:
@@ -220,16 +220,16 @@ def empty(_: Origin, tmp_path: Path) -> Situation:
 
 
 REFUSED: dict[str, tuple[Make, int]] = {
-    "a repository that is not there": (repository("hf://org/nothing"), 77),
-    "a revision that is not there": (repository("hf://org/model:nothing"), 66),
-    "a file that is not there": (lambda origin, _: Situation([f"{origin.cdn_endpoint}/nothing.bin"]), 66),
-    "a server that is not there": (repository("http://127.0.0.1:1/model.bin"), 69),
-    "a page in the place of a file": (lambda origin, _: Situation([served(origin, "model.bin", b"<html>", "text/html")]), 77),
+    "a missing repository": (repository("hf://org/nothing"), 77),
+    "a missing revision": (repository("hf://org/model:nothing"), 66),
+    "a missing file": (lambda origin, _: Situation([f"{origin.cdn_endpoint}/nothing.bin"]), 66),
+    "an unreachable server": (repository("http://127.0.0.1:1/model.bin"), 69),
+    "a web page instead of a file": (lambda origin, _: Situation([served(origin, "model.bin", b"<html>", "text/html")]), 77),
     "an address without a name": (lambda origin, _: Situation([f"{origin.cdn_endpoint}/"]), 64),
-    "a local path that is not there": (repository("file:///nothing/here"), 66),
+    "a missing local path": (repository("file:///nothing/here"), 66),
     "an empty local directory": (empty, 66),
     "a broken archive": (broken, 65),
-    "a scheme that nobody knows": (repository("ftp://host/model"), 64),
+    "an unknown scheme": (repository("ftp://host/model"), 64),
     "an owner without a name": (repository("hf://org/"), 77),
 }
 
@@ -237,13 +237,13 @@ REFUSED: dict[str, tuple[Make, int]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_both_refuse_the_same_sources(name: str, both: Both) -> None:
     make, code = REFUSED[name]
-    their, our = both(make)
-    assert their.code == 1
-    assert our.code == code, our.log
-    assert our.trees == [{}], "nothing is visible after a failure"
+    kserve, ours = both(make)
+    assert kserve.code == 1
+    assert ours.code == code, ours.log
+    assert ours.trees == [{}], "nothing is visible after a failure"
 
 
-# Intended differences: theirs, ours, and the reason.
+# Intended differences: KServe, ours, and the reason.
 
 
 def corrupted(origin: Origin, _: Path) -> Situation:
@@ -285,59 +285,59 @@ def escaped(origin: Origin, _: Path) -> Situation:
 
 class TestIntendedDifferences:
     def test_only_ours_refuses_a_shard_of_the_right_size_with_wrong_bytes(self, both: Both) -> None:
-        """Theirs compares only sizes. Ours compares the digest that the Hub publishes, and places no file that differs."""
-        their, our = both(corrupted)
-        assert (their.code, their.trees[0]["model.safetensors"] == FILES["model.safetensors"]) == (0, False)
-        assert (our.code, our.trees) == (65, [{}])
+        """KServe compares only sizes. Ours compares the digest that the Hub publishes, and places no file that differs."""
+        kserve, ours = both(corrupted)
+        assert (kserve.code, kserve.trees[0]["model.safetensors"] == FILES["model.safetensors"]) == (0, False)
+        assert (ours.code, ours.trees) == (65, [{}])
 
     def test_only_ours_hides_a_truncated_file(self, both: Both) -> None:
-        """Theirs leaves the truncated file under the final name. Ours places nothing and resumes in the next run."""
-        their, our = both(cut_short)
-        assert their.trees[0]["model.bin"] == random_bytes("cut", 500_000)[:100_000]
-        assert (our.code, our.trees) == (69, [{}])
+        """KServe leaves the truncated file under the final name. Ours places nothing and resumes in the next run."""
+        kserve, ours = both(cut_short)
+        assert kserve.trees[0]["model.bin"] == random_bytes("cut", 500_000)[:100_000]
+        assert (ours.code, ours.trees) == (69, [{}])
 
     def test_only_ours_accepts_a_revision_with_a_slash(self, both: Both) -> None:
-        """Theirs splits the address at every slash and refuses it. Branches can have such names."""
-        their, our = both(slashed)
-        assert (their.code, our.code, our.trees) == (1, 0, [dict(FILES)])
+        """KServe splits the address at every slash and refuses it. Branches can have such names."""
+        kserve, ours = both(slashed)
+        assert (kserve.code, ours.code, ours.trees) == (1, 0, [dict(FILES)])
 
     def test_only_ours_accepts_a_file_with_its_own_content_type(self, both: Both) -> None:
-        """Theirs accepts only application/octet-stream, but servers send JSON as application/json. Both refuse a web page."""
-        their, our = both(of_another_type)
-        assert (their.code, our.code, our.trees) == (1, 0, [{"config.json": b"{}"}])
+        """KServe accepts only application/octet-stream, but servers send JSON as application/json. Both refuse a web page."""
+        kserve, ours = both(of_another_type)
+        assert (kserve.code, ours.code, ours.trees) == (1, 0, [{"config.json": b"{}"}])
 
     def test_only_ours_keeps_the_name_of_a_compressed_file(self, both: Both) -> None:
-        """Theirs decompresses it to model.bin.gz.tar, although it is not a tar. Ours places the published file."""
-        their, our = both(compressed)
-        assert list(their.trees[0]) == ["model.bin.gz.tar"]
-        assert (our.code, our.trees) == (0, [{"model.bin.gz": COMPRESSED}])
+        """KServe decompresses it to model.bin.gz.tar, although it is not a tar. Ours places the published file."""
+        kserve, ours = both(compressed)
+        assert list(kserve.trees[0]) == ["model.bin.gz.tar"]
+        assert (ours.code, ours.trees) == (0, [{"model.bin.gz": COMPRESSED}])
 
     def test_only_ours_refuses_an_archive_with_a_name_outside_its_directory(self, both: Both) -> None:
-        """Theirs unpacks the file under another name. Ours refuses the archive: such a name has no good reason."""
-        their, our = both(leading_upwards)
-        assert (their.code, sorted(their.trees[0])) == (0, ["config.json", "planted"])
-        assert (our.code, our.trees) == (65, [{}])
+        """KServe unpacks the file under another name. Ours refuses the archive: such a name has no good reason."""
+        kserve, ours = both(leading_upwards)
+        assert (kserve.code, sorted(kserve.trees[0])) == (0, ["config.json", "planted"])
+        assert (ours.code, ours.trees) == (65, [{}])
 
     def test_only_ours_replaces_a_link_in_an_archive_by_a_file(self, both: Both) -> None:
-        """Theirs creates the link. Ours creates a file of the same content: it never creates links from an archive."""
-        their, our = both(linked)
-        if hasattr(tarfile, "data_filter"):  # otherwise theirs cannot unpack any tar
-            assert their.trees == [{"blobs/weights": b"x", "weights": "-> blobs/weights"}]
-        assert (our.code, our.trees) == (0, [{"blobs/weights": b"x", "weights": b"x"}])
+        """KServe creates the link. Ours creates a file of the same content: it never creates links from an archive."""
+        kserve, ours = both(linked)
+        if hasattr(tarfile, "data_filter"):  # otherwise KServe cannot unpack any tar
+            assert kserve.trees == [{"blobs/weights": b"x", "weights": "-> blobs/weights"}]
+        assert (ours.code, ours.trees) == (0, [{"blobs/weights": b"x", "weights": b"x"}])
 
     def test_only_ours_decodes_an_escaped_file_name(self, both: Both) -> None:
-        """Theirs keeps the escapes in the name. Ours uses the published name."""
-        their, our = both(escaped)
-        assert [list(each.trees[0]) for each in (their, our)] == [["my%20model.bin"], ["my model.bin"]]
+        """KServe keeps the escapes in the name. Ours uses the published name."""
+        kserve, ours = both(escaped)
+        assert [list(each.trees[0]) for each in (kserve, ours)] == [["my%20model.bin"], ["my model.bin"]]
 
     def test_only_ours_accepts_a_revision_after_an_at_sign(self, both: Both) -> None:
-        """This project accepts `@` as well as `:`. Theirs looks for a repository of that name."""
-        their, our = both(repository("hf://org/model@main"))
-        assert (their.code, our.code, our.trees) == (1, 0, [dict(FILES)])
+        """This project accepts `@` as well as `:`. KServe looks for a repository of that name."""
+        kserve, ours = both(repository("hf://org/model@main"))
+        assert (kserve.code, ours.code, ours.trees) == (1, 0, [dict(FILES)])
 
     def test_only_the_last_line_of_ours_is_the_reason(self, both: Both) -> None:
-        """KServe shows the last line. Theirs ends with the text of an exception after a traceback."""
-        their, our = both(REFUSED["a file that is not there"][0])
-        assert "Traceback" in their.log
-        assert last_line(our.log).startswith("NotFound: the server returned error: 404 for nothing.bin")
-        assert "Traceback" not in our.log
+        """KServe shows the last line. KServe ends with the text of an exception after a traceback."""
+        kserve, ours = both(REFUSED["a missing file"][0])
+        assert "Traceback" in kserve.log
+        assert last_line(ours.log).startswith("NotFound: the server returned error: 404 for nothing.bin")
+        assert "Traceback" not in ours.log

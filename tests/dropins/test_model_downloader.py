@@ -54,12 +54,12 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def variables(given: Variables) -> dict[str, str]:
-    return {name: str(value) for name, value in given.items()}
+def variables(env: Variables) -> dict[str, str]:
+    return {name: str(value) for name, value in env.items()}
 
 
-def download(**given: str | Path) -> subprocess.CompletedProcess[str]:
-    return run_command(MODEL_DOWNLOADER, env=variables(given))
+def download(**env: str | Path) -> subprocess.CompletedProcess[str]:
+    return run_command(MODEL_DOWNLOADER, env=variables(env))
 
 
 def one_file(origin: Origin, cache: Path, name: str = "q4.gguf") -> dict[str, str]:
@@ -74,8 +74,8 @@ class TestPlaces:
         assert tree(cache) == {"q4.gguf": SMALL}
 
     def test_a_file_in_a_directory_gets_the_name_of_model_path(self, repository: Origin, cache: Path) -> None:
-        given = one_file(repository, cache, "split/q8-00001-of-00002.gguf") | {"MODEL_PATH": str(cache / "model.gguf")}
-        assert download(**given).returncode == 0
+        env = one_file(repository, cache, "split/q8-00001-of-00002.gguf") | {"MODEL_PATH": str(cache / "model.gguf")}
+        assert download(**env).returncode == 0
         assert tree(cache) == {"model.gguf": LARGE}
 
     def test_a_file_of_any_server_is_downloaded(self, origin: Origin, cache: Path) -> None:
@@ -102,8 +102,8 @@ class TestPlaces:
         assert tree(cache) == FILES
 
     def test_model_path_can_be_outside_the_cache_directory(self, repository: Origin, cache: Path, tmp_path: Path) -> None:
-        given = one_file(repository, cache) | {"MODEL_PATH": str(tmp_path / "elsewhere" / "model.gguf")}
-        assert download(**given).returncode == 0
+        env = one_file(repository, cache) | {"MODEL_PATH": str(tmp_path / "elsewhere" / "model.gguf")}
+        assert download(**env).returncode == 0
         assert (cache.exists(), tree(tmp_path / "elsewhere")) == (False, {"model.gguf": SMALL})
 
     def test_the_cache_directory_has_the_key_of_the_fetcher(self) -> None:
@@ -112,11 +112,11 @@ class TestPlaces:
     def test_selections_of_one_source_share_one_directory(self, repository: Origin, cache: Path) -> None:
         """LLMKube's key has no selection. Each keeps the other's files, and both are cached."""
         selections = [one_file(repository, cache), one_file(repository, cache, "split/q8-00001-of-00002.gguf")]
-        for given in selections:
-            assert download(**given).returncode == 0
+        for env in selections:
+            assert download(**env).returncode == 0
         repository.stop()
-        for given in selections:
-            assert download(**given).returncode == 0
+        for env in selections:
+            assert download(**env).returncode == 0
         assert tree(cache) == {"q4.gguf": SMALL, "q8-00001-of-00002.gguf": LARGE}
         listed = run_fetcher("list", "--cache-dir", cache.parent).stdout.splitlines()
         assert len(listed) == 2
@@ -125,7 +125,7 @@ class TestPlaces:
 
 class TestMisuse:
     @pytest.mark.parametrize(
-        ("given", "code", "message"),
+        ("env", "code", "message"),
         [
             ({}, 78, "Configuration: MODEL_SOURCE is not set"),
             ({"MODEL_SOURCE": SOURCE}, 78, "Configuration: neither CACHE_DIR nor MODEL_PATH"),
@@ -137,8 +137,8 @@ class TestMisuse:
             ({"MODEL_SOURCE": "http://host/m", "CACHE_DIR": "/c", "MODEL_FILES": "a\nb"}, 78, "Configuration: MODEL_FILES"),
         ],
     )  # fmt: skip
-    def test_the_termination_message_explains_it(self, given: dict[str, str], code: int, message: str, log: Path) -> None:
-        done = download(**given)
+    def test_the_termination_message_explains_it(self, env: dict[str, str], code: int, message: str, log: Path) -> None:
+        done = download(**env)
         assert (done.returncode, last_line(done.stderr)) == (code, log.read_text().rstrip("\n"))
         assert log.read_text().startswith(message)
 
@@ -161,25 +161,25 @@ class TestDigest:
         assert log.read_text().startswith("DigestMismatch: m.gguf")
 
     def test_a_digest_that_is_added_later_is_compared_with_the_cached_file(self, origin: Origin, cache: Path) -> None:
-        given = {
+        env = {
             "MODEL_SOURCE": origin.add_file("/model.gguf", SMALL),
             "CACHE_DIR": str(cache),
             "MODEL_PATH": str(cache / "m.gguf"),
         }
-        assert download(**given).returncode == 0
-        assert download(**given, MODEL_SHA256="0" * 64).returncode == 65
-        assert download(**given, MODEL_SHA256=hashlib.sha256(SMALL).hexdigest()).returncode == 0
+        assert download(**env).returncode == 0
+        assert download(**env, MODEL_SHA256="0" * 64).returncode == 65
+        assert download(**env, MODEL_SHA256=hashlib.sha256(SMALL).hexdigest()).returncode == 0
 
     def test_the_digest_applies_to_the_file_of_model_path(self, repository: Origin, cache: Path) -> None:
         names = [name for name in FILES if name.startswith("split/")]
-        given = {
+        env = {
             "MODEL_SOURCE": SOURCE,
             "CACHE_DIR": str(cache),
             "MODEL_FILES": "\n".join(names),
             "MODEL_PATH": str(cache / names[0]),
         }
-        assert download(**given, MODEL_SHA256=hashlib.sha256(SMALL).hexdigest()).returncode == 65
-        assert download(**given, MODEL_SHA256=hashlib.sha256(LARGE).hexdigest()).returncode == 0
+        assert download(**env, MODEL_SHA256=hashlib.sha256(SMALL).hexdigest()).returncode == 65
+        assert download(**env, MODEL_SHA256=hashlib.sha256(LARGE).hexdigest()).returncode == 0
 
     def test_the_digest_published_by_the_hub_is_compared(self, repository: Origin, cache: Path) -> None:
         repository.faults.add(Fault(FlipBit(1000), origin="cdn"))
@@ -193,30 +193,30 @@ class TestRefreshPolicy:
         return origin.add_file("/model.gguf", SMALL)
 
     def test_if_not_present_sends_no_request(self, address: str, origin: Origin, cache: Path) -> None:
-        given = {"MODEL_SOURCE": address, "CACHE_DIR": str(cache), "MODEL_REFRESH_POLICY": "IfNotPresent"}
-        assert download(**given).returncode == 0
+        env = {"MODEL_SOURCE": address, "CACHE_DIR": str(cache), "MODEL_REFRESH_POLICY": "IfNotPresent"}
+        assert download(**env).returncode == 0
         origin.clear_requests()
-        assert (download(**given).returncode, origin.requests) == (0, ())
+        assert (download(**env).returncode, origin.requests) == (0, ())
 
     def test_on_change_downloads_changed_content(self, address: str, origin: Origin, cache: Path) -> None:
         """Even with an unchanged size, which LLMKube's downloader treats as unchanged content."""
-        given = {"MODEL_SOURCE": address, "CACHE_DIR": str(cache), "MODEL_REFRESH_POLICY": "OnChange"}
+        env = {"MODEL_SOURCE": address, "CACHE_DIR": str(cache), "MODEL_REFRESH_POLICY": "OnChange"}
         for content in (SMALL, SMALL, random_bytes("other", len(SMALL))):
             origin.add_file("/model.gguf", content)
-            assert download(**given).returncode == 0
+            assert download(**env).returncode == 0
             assert tree(cache) == {"model.gguf": content}
 
     @pytest.mark.parametrize("status", [None, 401, 404, 429, 503])
     def test_on_change_keeps_the_copy_if_the_source_is_unavailable(
         self, address: str, origin: Origin, cache: Path, status: int | None
     ) -> None:
-        given = {"MODEL_SOURCE": address, "CACHE_DIR": str(cache), "MODEL_REFRESH_POLICY": "OnChange"}
-        assert download(**given).returncode == 0
+        env = {"MODEL_SOURCE": address, "CACHE_DIR": str(cache), "MODEL_REFRESH_POLICY": "OnChange"}
+        assert download(**env).returncode == 0
         if status is None:
             origin.stop()
         else:
             origin.faults.add(Fault(Status(status)))
-        done = download(**given)
+        done = download(**env)
         assert (done.returncode, tree(cache)) == (0, {"model.gguf": SMALL})
         assert "keeping the present copy" in done.stderr
 
@@ -226,8 +226,8 @@ class TestRefreshPolicy:
 
 
 def test_metrics_are_written_to_a_file(repository: Origin, cache: Path, tmp_path: Path) -> None:
-    given = one_file(repository, cache) | {"FETCHER_METRICS_FILE": str(tmp_path / "metrics.prom")}
-    assert download(**given).returncode == 0
+    env = one_file(repository, cache) | {"FETCHER_METRICS_FILE": str(tmp_path / "metrics.prom")}
+    assert download(**env).returncode == 0
     assert f"fetcher_expected_bytes {len(SMALL)}\n" in (tmp_path / "metrics.prom").read_text()
 
 
@@ -238,8 +238,8 @@ class TestTwoReplicas:
     def start(self) -> Iterator[Callable[[Variables], subprocess.Popen[str]]]:
         processes: list[subprocess.Popen[str]] = []
 
-        def start(given: Variables) -> subprocess.Popen[str]:
-            processes.append(started_command(MODEL_DOWNLOADER, env=variables(given)))
+        def start(env: Variables) -> subprocess.Popen[str]:
+            processes.append(started_command(MODEL_DOWNLOADER, env=variables(env)))
             return processes[-1]
 
         yield start
@@ -308,14 +308,14 @@ mv "$MODEL_PATH.tmp" "$MODEL_PATH"
 
 
 class TestWithLlmkubesScript:
-    def their_script(self, given: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-        return run_command(["sh", "-c", SCRIPT], env=given)
+    def their_script(self, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+        return run_command(["sh", "-c", SCRIPT], env=env)
 
     def test_the_script_accepts_a_file_of_model_downloader(self, repository: Origin, cache: Path) -> None:
-        given = one_file(repository, cache)
-        assert download(**given).returncode == 0
+        env = one_file(repository, cache)
+        assert download(**env).returncode == 0
         repository.stop()
-        done = self.their_script(given)
+        done = self.their_script(env)
         assert (done.returncode, done.stdout, tree(cache)) == (0, "already cached\n", {"q4.gguf": SMALL})
 
     def test_the_script_accepts_a_directory_of_the_fetcher(self, repository: Origin, cache: Path) -> None:
@@ -324,18 +324,18 @@ class TestWithLlmkubesScript:
         assert self.their_script(one_file(repository, cache)).stdout == "already cached\n"
 
     def test_a_truncated_file_of_the_script_is_replaced(self, repository: Origin, cache: Path) -> None:
-        given = one_file(repository, cache)
+        env = one_file(repository, cache)
         cache.mkdir(parents=True)
         (cache / "q4.gguf").write_bytes(SMALL[:1000])
-        assert download(**given).returncode == 0
+        assert download(**env).returncode == 0
         assert tree(cache) == {"q4.gguf": SMALL}
 
     def test_a_complete_file_of_the_script_is_kept(self, repository: Origin, cache: Path) -> None:
-        given = one_file(repository, cache)
+        env = one_file(repository, cache)
         cache.mkdir(parents=True)
         (cache / "q4.gguf").write_bytes(SMALL)
         inode = (cache / "q4.gguf").stat().st_ino
-        assert download(**given).returncode == 0
+        assert download(**env).returncode == 0
         assert (cache / "q4.gguf").stat().st_ino == inode
         assert not [request for request in repository.requests if request.origin == "cdn"]
 

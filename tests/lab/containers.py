@@ -90,7 +90,7 @@ class Podman:
     ) -> Iterator[Container]:
         """Start the image without waiting for its end. It is removed at the end of the block."""
         name = f"weightlift-{os.getpid()}-{next(_numbers)}"
-        volumes = [f"--volume={here}:{there}" for here, there in (mounts or {}).items()]
+        volumes = [f"--volume={path}:{target}" for path, target in (mounts or {}).items()]
         variables = [f"--env={key}={value}" for key, value in (env or {}).items()]
         settings = ["--network=host", f"--user={user}", *RESTRICTED, *volumes, *variables, *options]
         try:

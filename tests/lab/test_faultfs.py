@@ -104,14 +104,14 @@ class TestErrors:
 
     @pytest.mark.parametrize("operation", ["create", "rename", "unlink", "mkdir"])
     def test_a_failed_change_of_names_changes_nothing(self, faulty: FaultFilesystem, operation: Operation) -> None:
-        (faulty.source / "there").touch()
-        there, new = faulty.path / "there", faulty.path / "new"
+        (faulty.source / "old").touch()
+        old, new = faulty.path / "old", faulty.path / "new"
         act: dict[str, Callable[[], object]]
-        act = {"create": new.touch, "rename": partial(there.rename, new), "unlink": there.unlink, "mkdir": new.mkdir}
+        act = {"create": new.touch, "rename": partial(old.rename, new), "unlink": old.unlink, "mkdir": new.mkdir}
         faulty.obey(Rule(operation, error=errno.EROFS))
         with raises(errno.EROFS):
             act[operation]()
-        assert os.listdir(faulty.source) == ["there"]
+        assert os.listdir(faulty.source) == ["old"]
 
     def test_only_matching_paths_fail(self, faulty: FaultFilesystem) -> None:
         faulty.obey(Rule("write", match="model-2", error=errno.EIO))

@@ -15,6 +15,7 @@ import trustme
 
 from tests.lab.fixtures import StartNginx
 from tests.lab.nginx import Behaviour, running_nginx
+from tests.lab.waiting import wait_until
 
 CONTENT = bytes(range(256)) * 400
 
@@ -96,6 +97,7 @@ def test_requests_are_logged_with_their_ranges(nginx: StartNginx, directory: Pat
     server = nginx(directory)
     get(f"{server.url}/shard", byte_range="bytes=0-9")
     get(f"{server.url}/absent")
+    wait_until(lambda: len(server.requests()) == 2, "nginx has logged both requests")
     assert server.requests()[0] == 'GET /shard 206 10 "bytes=0-9"'
     assert server.requests()[1].startswith("GET /absent 404 ")
 
