@@ -98,7 +98,7 @@ class Members:
         self._free -= size
         if self._free < 0:
             raise OutOfSpace(
-                f"no space remaining on device: {path} in the archive has {size:,} bytes, {-self._free:,} more than are free; "
+                f"no space left on device: {path} in the archive has {size:,} bytes, {-self._free:,} more than are free; "
                 "free space or use a larger volume"
             )
 

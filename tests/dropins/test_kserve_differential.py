@@ -336,7 +336,7 @@ class TestIntendedDifferences:
         assert (kserve.code, ours.code, ours.trees) == (1, 0, [dict(FILES)])
 
     def test_only_the_last_line_of_ours_is_the_reason(self, both: Both) -> None:
-        """KServe shows the last line. KServe ends with the text of an exception after a traceback."""
+        """KServe shows users the last line of the log. Its own ends with the text of an exception after a traceback."""
         kserve, ours = both(REFUSED["a missing file"][0])
         assert "Traceback" in kserve.log
         assert last_line(ours.log).startswith("NotFound: the server returned error: 404 for nothing.bin")
