@@ -1,7 +1,6 @@
-"""Measurements: `python -m benchmarks fetch` compares whole fetches in one run, `python -m benchmarks load` what brings weights
-into memory; `make bench` times the pieces too.
+"""Benchmarks: `python -m benchmarks fetch` compares whole fetches, `python -m benchmarks load` compares loaders.
 
-Both, in `fetching` and `loading`, have scenarios, contenders and rows of their own, and share how a process is measured
-(`measuring`), how rounds interleave (`rounds`), what a ratio is (`ratios`), and the shape of a report (`report`). LOG.md keeps
-what was measured, with the attempts that did not help.
+`make bench` also times single pieces. The packages `fetching` and `loading` have their own scenarios, contenders and rows. They
+share the measuring of a process (`measuring`), interleaved rounds (`rounds`), ratios (`ratios`) and the form of a report
+(`report`). LOG.md records the results, including attempts that did not help.
 """

@@ -27,72 +27,76 @@ Scenario = TypeVar("Scenario", bound=Named)
 
 
 def main() -> None:
-    # As for Ctrl-C: servers, namespaces and directories are cleared away.
+    # SIGTERM cleans up servers, namespaces and directories, as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     commands = parser.add_subparsers(dest="command", required=True)
-    _add_fetch(commands.add_parser("fetch", help="whole fetches: the fetcher, what people use today, and a bare loop"))
-    _add_load(commands.add_parser("load", help="into memory: the loader, what people use today, and fio"))
-    given = parser.parse_args()
-    print(_fetch(given) if given.command == "fetch" else _load(given))
+    _add_fetch(commands.add_parser("fetch", help="compare whole fetches: the fetcher, its peers and a bare loop"))
+    _add_load(commands.add_parser("load", help="compare loading into memory: the loader, its peers and fio"))
+    arguments = parser.parse_args()
+    print(_fetch(arguments) if arguments.command == "fetch" else _load(arguments))
 
 
 def _add_fetch(parser: argparse.ArgumentParser) -> None:
     _add_common(parser, fetches.SCENARIOS)
-    parser.add_argument("--fetcher", default=_beside("fetcher"), help="the command under test")
-    lean = "of the fetcher where processor time is compared: hashing and probing off; may be repeated"
+    parser.add_argument("--fetcher", default=_installed_command("fetcher"), help="the command under test")
+    lean = "variable that disables hashing or probing in the fetcher, where processor time is compared; repeatable"
     parser.add_argument("--lean", action="append", default=[], metavar="NAME=VALUE", help=lean)
 
 
 def _add_load(parser: argparse.ArgumentParser) -> None:
     _add_common(parser, loads.SCENARIOS)
-    parser.add_argument("--loader", default=_beside("loader"), help="the command under test")
+    parser.add_argument("--loader", default=_installed_command("loader"), help="the command under test")
 
 
 def _add_common(parser: argparse.ArgumentParser, scenarios: Sequence[Scenario]) -> None:
     names = ", ".join(scenario.name for scenario in scenarios)
-    parser.add_argument("scenarios", nargs="*", type=_scenario(scenarios), default=scenarios, help=f"all without any; {names}")
+    parser.add_argument(
+        "scenarios", nargs="*", type=_scenario(scenarios), default=scenarios, help=f"scenarios to run, by default all: {names}"
+    )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--scale", type=Fraction, default=Fraction(1), help="of the real sizes, such as 1/16, to try the bench")
-    parser.add_argument("--disk", type=Path, default=HOME, help="directory on the disk to read from and to measure")
+    parser.add_argument(
+        "--scale", type=Fraction, default=Fraction(1), help="fraction of the real sizes, such as 1/16, for a trial"
+    )
+    parser.add_argument("--disk", type=Path, default=HOME, help="directory on the disk to measure")
     parser.add_argument("--memory", type=Path, default=Path("/dev/shm"), help="tmpfs with 5 GB free")  # noqa: S108
-    parser.add_argument("--report", type=Path, help="Markdown file; default in benchmarks/reports, by its date; - for none")
+    parser.add_argument("--report", type=Path, help="Markdown file; default: benchmarks/reports with the date; - for none")
 
 
-def _fetch(given: argparse.Namespace) -> str:
+def _fetch(arguments: argparse.Namespace) -> str:
     options = fetching.Options(
-        scenarios=tuple(given.scenarios),
-        rounds=given.rounds,
-        scale=float(given.scale),
-        fetcher=given.fetcher,
-        lean=tuple(given.lean),
-        disk=given.disk.resolve(),
-        memory=given.memory,
-        target=_target(given.report, ""),
+        scenarios=tuple(arguments.scenarios),
+        rounds=arguments.rounds,
+        scale=float(arguments.scale),
+        fetcher=arguments.fetcher,
+        lean=tuple(arguments.lean),
+        disk=arguments.disk.resolve(),
+        memory=arguments.memory,
+        target=_target(arguments.report, ""),
     )
     return fetching.compare(options)
 
 
-def _load(given: argparse.Namespace) -> str:
+def _load(arguments: argparse.Namespace) -> str:
     options = loading.Options(
-        scenarios=tuple(given.scenarios),
-        rounds=given.rounds,
-        scale=float(given.scale),
-        loader=given.loader,
-        disk=given.disk.resolve(),
-        memory=given.memory,
-        target=_target(given.report, "-load"),
+        scenarios=tuple(arguments.scenarios),
+        rounds=arguments.rounds,
+        scale=float(arguments.scale),
+        loader=arguments.loader,
+        disk=arguments.disk.resolve(),
+        memory=arguments.memory,
+        target=_target(arguments.report, "-load"),
     )
     return loading.compare(options)
 
 
-def _target(given: Path | None, suffix: str) -> Path | None:
-    if given == Path("-"):
+def _target(arguments: Path | None, suffix: str) -> Path | None:
+    if arguments == Path("-"):
         return None
-    return given or Path(__file__).parent / "reports" / f"{datetime.now(UTC).date().isoformat()}{suffix}.md"
+    return arguments or Path(__file__).parent / "reports" / f"{datetime.now(UTC).date().isoformat()}{suffix}.md"
 
 
-def _beside(command: str) -> str:
+def _installed_command(command: str) -> str:
     return str(Path(sys.executable).with_name(command))
 
 

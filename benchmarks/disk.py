@@ -1,6 +1,6 @@
-"""The disk that figures rest on: is it idle, is it as fast afterwards as before, and what does it give?
+"""Probe the disk: is it idle, how fast is it, and is its speed the same before and after a measurement?
 
-Virtual disks are throttled after bursts, so a figure counts only between two probes that agree.
+Virtual disks are throttled after bursts, so a measurement counts only between two probes that agree.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from typing import Any
 from benchmarks.measuring import Failed
 
 IDLE = 2.0
-"""Seconds with next to nothing written that count as idle: longer than writeback pauses within a burst."""
+"""Seconds with almost no writes that count as idle: longer than the pauses of writeback within a burst."""
 QUIET = 4 * 2048
-"""Sectors of 512 bytes, 4 MiB, that may be written meanwhile: logs and a journal's commits."""
+"""Maximum sectors of 512 bytes, 4 MiB, written during `IDLE`: logs and a journal's commits."""
 PATIENCE = 15.0
-"""Seconds to wait for that at most; other tenants may never be quiet, and the probes tell whether it mattered."""
+"""Maximum seconds to wait for an idle disk. Other tenants may never be quiet; the probes show whether it matters."""
 AGREE = 0.15
-"""By how much two probes may differ, as a share of the faster one."""
+"""Maximum difference of two probes, as a share of the faster one."""
 
 
 def wait_until_idle(directory: Path) -> None:
-    """Return once the filesystem's device was idle, or after `PATIENCE`."""
+    """Return after the filesystem's device was idle, or after `PATIENCE`."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         before = _sectors_written(directory)
@@ -39,7 +39,7 @@ def wait_until_idle(directory: Path) -> None:
 
 
 def fio(*words: str) -> dict[str, Any]:
-    """What it says of its one job. Raises Failed."""
+    """Run fio and return the result of its one job. Raises Failed."""
     program = shutil.which("fio")
     if program is None:
         raise Failed("fio is missing; on Debian: apt-get install fio")
@@ -51,14 +51,14 @@ def fio(*words: str) -> dict[str, Any]:
 
 
 def probe(directory: Path, *, size: int) -> float:
-    """Bytes a second of fio writing `size` bytes past the page cache. Raises Failed."""
+    """Return the rate in bytes a second at which fio writes `size` bytes with direct I/O. Raises Failed."""
     how = ["--rw=write", "--bs=4M", "--direct=1", "--ioengine=libaio", "--iodepth=4", "--unlink=1", "--end_fsync=1"]
     return float(fio("--name=probe", f"--directory={directory}", f"--size={size}", *how)["write"]["bw_bytes"])
 
 
 @contextmanager
 def workspace(parent: Path) -> Iterator[Path]:
-    """A new directory below `parent`, gone afterwards with all that is in it."""
+    """Create a directory below `parent`, and remove it with its content afterwards."""
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="weightlift-bench-", dir=parent) as name:
         yield Path(name)
@@ -69,7 +69,7 @@ def agree(before: float, after: float) -> bool:
 
 
 def _sectors_written(directory: Path) -> int:
-    """Of the device that holds `directory`; 0 for one without a device, such as an overlay."""
+    """Return the sectors written to the device of `directory`; 0 if it has no device, as on an overlay."""
     device = os.stat(directory).st_dev
     statistics = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat")
     return int(statistics.read_text().split()[6]) if statistics.exists() else 0

@@ -1,5 +1,4 @@
-"""What takes part has to be there: the peers' own environments below `.bench` in the checkout, so that what they need never
-mixes with what we need, and programs of the distribution."""
+"""Install the peers in their own environments below `.bench` in the checkout, and find programs of the distribution."""
 
 from __future__ import annotations
 
@@ -15,10 +14,9 @@ PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 
 
 def peers_python(comparison: str) -> Path:
-    """The Python that has the peers of `benchmarks/<comparison>`; installs them when that was not done, or for other
-    requirements.
+    """Return the Python with the peers of `benchmarks/<comparison>`. Installs them first if needed.
 
-    Raises CalledProcessError when pip fails.
+    Raises CalledProcessError if pip fails.
     """
     requirements = Path(__file__).parent / comparison / "requirements.txt"
     directory = HOME / f"peers-{comparison}"
@@ -35,5 +33,5 @@ def peers_python(comparison: str) -> Path:
 
 
 def missing(program: str, package: str) -> str | None:
-    """What to do where `program` is not there; `package` is Debian's that has it."""
+    """Return the remedy if `program` is missing, or None; `package` is its Debian package."""
     return None if shutil.which(program, path=PATH) else f"{program} is missing; on Debian: apt-get install {package}"

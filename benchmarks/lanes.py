@@ -1,4 +1,4 @@
-"""SHA-256 of several streams at once, by lanes and by hashlib, on one pinned processor in slices that alternate."""
+"""Compare SHA-256 of several parallel streams by lanes and by hashlib, on one pinned processor in alternating slices."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from fetcher.integrity import lanes
 
 SLICE = 256 * 1024
-"""Bytes of each stream between two changes: what a hashing thread reads of one of 8 files."""
+"""Bytes of each stream in one slice: a hashing thread reads this much of one of 8 files."""
 SLICES = 16
 
 
 def compare(streams: int, *, rounds: int) -> list[tuple[float, float]]:
-    """For each round the seconds of processor time that hashlib took for the bytes, and the lanes. Needs the extension."""
+    """Return seconds of processor time of hashlib and of the lanes, for each round. Needs the extension."""
     data = [memoryview(bytes([number]) * SLICE) for number in range(streams)]
     with _pinned():
         return [_round(data) for _ in range(rounds)]

@@ -1,4 +1,4 @@
-"""One contender, one run: a process of its own, its wall time, and processor time and memory of it and all its children."""
+"""Measure one run of a contender as a process: wall time, and processor time and memory with all its children."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ GB = 1e9
 MiB = 1024 * 1024
 
 INTERVAL = 0.05
-"""Seconds between two looks at processes; one costs 0.1 ms."""
+"""Seconds between two samples of processes; a sample costs 0.1 ms."""
 FAMILY = 5
-"""Looks between two searches for children, each of which costs 0.8 ms at 24 threads: all in all 0.5 % of one processor."""
+"""Samples between two searches for children. A search costs 0.8 ms at 24 threads; the total is 0.5 % of one processor."""
 
 
 class Failed(Exception):
-    """A contender ended with an error, took too long, or delivered something else."""
+    """A contender ended with an error, took too long, or gave a wrong result."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Seconds and bytes; memory is of all processes together, as sampled.
+    """The cost of a run in seconds and bytes; memory is the sampled sum over all processes.
 
-    `anonymous`: most anonymous memory at one moment. `resident`: the kernel's own high-water marks (VmHWM), added up, which
-    count pages of mapped files too. `faults`, `major_faults`: page faults, and those of them that waited for a disk.
-    What only some are asked for: `received`: bytes that the server sent. `first`: seconds to the first tensor. `beyond`: most
-    resident memory besides the tensors. `residency`: how much of the files was in the page cache afterwards.
+    `anonymous`: maximum anonymous memory. `resident`: sum of the kernel's high-water marks (VmHWM), which include pages of
+    mapped files. `faults`, `major_faults`: all page faults, and those that waited for a disk. Only for some scenarios:
+    `received`: bytes that the server sent. `first`: seconds to the first tensor. `beyond`: maximum resident memory in addition
+    to the tensors. `residency`: fraction of the files in the page cache afterwards.
     """
 
     wall: float
@@ -47,7 +47,7 @@ class Cost:
     residency: float | None = None
 
     def then(self, following: Cost) -> Cost:
-        """This one followed by another."""
+        """Return the cost of this run followed by another."""
         return Cost(
             self.wall + following.wall,
             self.cpu + following.cpu,
@@ -66,9 +66,9 @@ def run(
     timeout: float,
     enough: Callable[[Watch], bool] | None = None,
 ) -> Cost:
-    """What `command` costs, from its start until the kernel has taken everything back.
+    """Run `command` and return its cost, from its start until the kernel has freed its resources.
 
-    `enough` is asked every `INTERVAL`; once it says so all processes are killed, which is no failure. Raises Failed.
+    `enough` is called every `INTERVAL`. When it returns True, all processes are killed, without failure. Raises Failed.
     """
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     try:
@@ -76,7 +76,7 @@ def run(
         began = time.monotonic()
         pid = os.posix_spawnp(command[0], list(command), environ, file_actions=redirect, setsid=True)
     except OSError as error:
-        raise Failed(f"{command[0]} can't be started: {error.strerror}") from error
+        raise Failed(f"cannot start {command[0]}: {error.strerror}") from error
     finally:
         os.close(output)
     watch = Watch(pid, deadline=began + timeout, enough=enough)
@@ -84,7 +84,7 @@ def run(
         _, status, usage = os.wait4(pid, 0)
         wall = time.monotonic() - began
     if watch.late:
-        raise Failed(f"not done within {timeout:g} s")
+        raise Failed(f"not finished within {timeout:g} s")
     if status != 0 and not watch.killed:
         raise Failed(_last_words(log, status))
     return Cost(
@@ -99,13 +99,13 @@ def run(
 
 def _last_words(log: Path, status: int) -> str:
     lines = log.read_text(errors="replace").strip().splitlines()
-    return f"exit {os.waitstatus_to_exitcode(status)}: {lines[-1][:300] if lines else 'nothing said'}"
+    return f"exit {os.waitstatus_to_exitcode(status)}: {lines[-1][:300] if lines else 'no output'}"
 
 
 class Watch:
-    """Looks at a session of processes from a thread until the block ends.
+    """Samples a session of processes from a thread until the block ends.
 
-    `ru_maxrss` would not do: it begins with what the parent had at the moment of the fork.
+    `ru_maxrss` is not enough: it starts with the parent's memory at the fork.
     """
 
     def __init__(self, pid: int, *, deadline: float, enough: Callable[[Watch], bool] | None) -> None:
@@ -128,7 +128,7 @@ class Watch:
 
     @property
     def written(self) -> int:
-        """Bytes handed to write calls of any kind so far."""
+        """Bytes passed to write calls so far."""
         return sum(self._written.values())
 
     def __enter__(self) -> Self:
@@ -136,7 +136,7 @@ class Watch:
         return self
 
     def __exit__(self, interrupted: object, *_: object) -> None:
-        """Whoever interrupts the bench leaves no contender behind."""
+        """Kill the contender if the bench is interrupted."""
         if interrupted is not None:
             self._kill()
         self._ended.set()
@@ -172,20 +172,20 @@ class Watch:
 
 
 def _family(pid: int) -> list[int]:
-    """`pid` and all its descendants that live."""
-    found, queue = [], [pid]
+    """Return `pid` and all its living descendants."""
+    pids, queue = [], [pid]
     while queue:
-        found.append(one := queue.pop())
+        pids.append(one := queue.pop())
         try:
             for task in os.listdir(f"/proc/{one}/task"):
                 queue += map(int, Path(f"/proc/{one}/task/{task}/children").read_text().split())
         except OSError:
             continue
-    return found
+    return pids
 
 
 def _fields(path: str) -> dict[str, str]:
-    """Lines of `NAME: VALUE`; nothing of a process that has ended."""
+    """Return the `NAME: VALUE` lines as a dictionary, empty if the process has ended."""
     try:
         lines = Path(path).read_text().splitlines()
     except OSError:
@@ -194,13 +194,13 @@ def _fields(path: str) -> dict[str, str]:
 
 
 def _bytes(text: str | None) -> int:
-    """`12 kB`, as /proc writes it."""
+    """Return the bytes of a text such as `12 kB`, as in /proc."""
     return int(text.split()[0]) * 1024 if text else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Median, least and most of several measurements."""
+    """Median, minimum and maximum of several measurements."""
 
     median: float
     least: float
@@ -208,7 +208,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Raises StatisticsError without any."""
+        """Return the spread of `values`. Raises StatisticsError if there are none."""
         return cls(statistics.median(values), min(values, default=0.0), max(values, default=0.0))
 
     def __str__(self) -> str:

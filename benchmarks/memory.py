@@ -1,4 +1,4 @@
-"""Memory that is really there when a contender asks for it. Standard library only: it runs in the peers' environments too."""
+"""Populate memory before a contender needs it. Standard library only: this module also runs in the peers' environments."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _MADV_POPULATE_WRITE = 23
 
 
 def have_ready(size: int, meminfo: Path = Path("/proc/meminfo")) -> None:
-    """Take `size` bytes, half of what is available at most, and give them back.
+    """Populate and free `size` bytes, at most half of the available memory. Call it just before a clock starts.
 
-    A hypervisor takes free memory away from its guest, and whoever needs it first waits for it: of two loaders alike, the one
-    that came first in a round took four times the processor time. To be called just before a clock begins.
+    A hypervisor reclaims free memory of its guest, and the first process that needs it waits. Of two equal loaders, the first
+    in a round took four times the processor time.
     """
     available = re.search(r"^MemAvailable: +(\d+) kB$", meminfo.read_text(), re.MULTILINE)
     if most := min(size, int(available[1]) * 1024 // 2 if available else 0):

@@ -14,19 +14,19 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 GB = 4 * 1024**3 / 1e9
-"""What the section "4 shards" of a report transfers: 4 shards of 1 GiB."""
+"""GB transferred in the section "4 shards" of a report: 4 shards of 1 GiB."""
 OURS = "fetcher"
 PEERS = ("hf_transfer", "snapshot_download", "aria2c", "curl", "kserve-storage")
 
 
 def seconds(report: str, column: str, section: str = "4 shards") -> dict[str, float]:
-    """Contender → median of a column of a section's table, in seconds. A row without a figure is left out.
+    """Return the median of a column in a section's table, in seconds, by contender. Rows without a figure are left out.
 
-    Raises ValueError where the report has no such section or column.
+    Raises ValueError if the section or column is missing.
     """
-    _, found, rest = report.partition(f"\n## {section}\n")
+    _, heading, rest = report.partition(f"\n## {section}\n")
     rows = [_cells(line) for line in rest.partition("\n## ")[0].splitlines() if line.startswith("|")]
-    if not found or not rows:
+    if not heading or not rows:
         raise ValueError(f"the report has no section {section!r} with a table")
     place = rows[0].index(column)
     figures = {row[0]: re.match(r"[0-9.]+", row[place]) for row in rows[2:]}
@@ -34,19 +34,19 @@ def seconds(report: str, column: str, section: str = "4 shards") -> dict[str, fl
 
 
 def verified(report: str) -> dict[str, float]:
-    """Contender → GB a second until every digest is compared. `openssl dgst` compares those of the peers after the transfer."""
+    """Return the rate in GB/s with digests compared, by contender. For the peers, `openssl dgst` follows the transfer."""
     alone, followed = seconds(report, "wall, s"), seconds(report, "wall with openssl dgst, s")
     return {name: GB / (alone[name] if name == OURS else followed[name]) for name in (OURS, *PEERS)}
 
 
 def transferred(report: str) -> dict[str, float]:
-    """Contender → GB a second of the transfer alone."""
+    """Return the rate in GB/s of the transfer alone, by contender."""
     alone = seconds(report, "wall, s")
     return {OURS: GB / alone["fetcher, no digests listed"], **{name: GB / alone[name] for name in PEERS}}
 
 
 def drawn(panels: Mapping[str, Mapping[str, float]]) -> Figure:
-    """A row of bars for each contender in each panel, with its rate as text."""
+    """Draw a bar with its rate for each contender in each panel."""
     figure = Figure(figsize=(9, 3), layout="constrained")
     figure.patch.set_facecolor("white")  # readable on a dark page
     for axes, (title, rates) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
@@ -68,7 +68,7 @@ def _cells(line: str) -> list[str]:
 def main(source: Path, target: Path) -> None:
     report = source.read_text()
     panels = {"every digest verified (peers: followed by openssl dgst)": verified(report), "transfer only": transferred(report)}
-    # Text stays text, and the same figures make the same file.
+    # Text stays text, and the same figures give the same file.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "rates"}):
         drawn(panels).savefig(target, format="svg", metadata={"Date": None})
 

@@ -1,4 +1,4 @@
-"""Figures as pictures: PNG files beside a report and with its name."""
+"""Save plots as PNG files next to a report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A bar of `values` for each name, and what is added to some of them, paler."""
+    """A bar of `values` for each name, with a paler bar of `added` for some."""
 
     title: str
     values: Mapping[str, float]
@@ -30,7 +30,7 @@ def bars(*panels: Panel) -> Figure:
 
 
 def saved(figure: Figure, target: Path, name: str) -> str:
-    """The name of the file, which belongs to the report `target`."""
+    """Save the figure next to the report `target` and return the name of its file."""
     path = target.with_name(f"{target.stem}-{name}.png")
     figure.savefig(path, dpi=100)
     return path.name

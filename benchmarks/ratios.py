@@ -1,4 +1,4 @@
-"""Ratios within one run: each row a name, a way to compute it, and its floor or ceiling."""
+"""Ratios within one run: each row has a name, two sides, and a floor or ceiling."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from benchmarks.measuring import Cost, Spread
 from benchmarks.rounds import Measured
 
 Results = Mapping[str, Mapping[str, Measured]]
-"""By the names of scenario and contender."""
+"""Measurements by the names of scenario and contender."""
 Side = Callable[[Results], list[float]]
-"""One side of a ratio: a value for each round. Raises Unmeasured."""
+"""One side of a ratio: returns a value for each round. Raises Unmeasured."""
 
 
 class Unmeasured(Exception):
-    """What a row needs was not run, or failed."""
+    """A run that a row needs is missing or failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`above` divided by `below`, round by round, is at least `floor` or at most `ceiling`."""
+    """A ratio of `above` to `below` that must be at least `floor` or at most `ceiling`."""
 
     name: str
     against: str
@@ -30,10 +30,10 @@ class Row:
     floor: float | None = None
     ceiling: float | None = None
     sha256: bool = False
-    """Whether it rests on SHA-256 in software: a processor with SHA-NI is only reported."""
+    """True if the ratio depends on SHA-256 in software. On a processor with SHA-NI it has no verdict."""
 
     def ratio(self, results: Results) -> Spread:
-        """Of medians; least and most of single rounds. Raises Unmeasured."""
+        """Return the ratio of medians, and the minimum and maximum ratio of single rounds. Raises Unmeasured."""
         above, below = self.above(results), self.below(results)
         rounds = [one / other for one, other in zip(above, below, strict=False)]
         return Spread(Spread.of(above).median / Spread.of(below).median, min(rounds), max(rounds))
@@ -42,7 +42,7 @@ class Row:
         return f"at least {self.floor:g}" if self.floor is not None else f"at most {self.ceiling:g}"
 
     def verdict(self, value: float, *, flags: Collection[str]) -> str:
-        """`flags` are those of the processor that measured."""
+        """Return the verdict on a value; `flags` are those of the measuring processor."""
         if self.sha256 and "sha_ni" in flags:
             return "SHA-NI"
         holds = (self.floor is None or value >= self.floor) and (self.ceiling is None or value <= self.ceiling)
@@ -61,8 +61,8 @@ def anonymous(cost: Cost) -> float:
     return float(cost.anonymous)
 
 
-def taken(results: Results, scenario: str, contender: str, figure: Callable[[Cost], float]) -> list[float]:
-    """For each round that counts. Raises Unmeasured."""
+def figures(results: Results, scenario: str, contender: str, figure: Callable[[Cost], float]) -> list[float]:
+    """Return the figure of each round that counts. Raises Unmeasured."""
     measured = results.get(scenario, {}).get(contender)
     if measured is None:
         raise Unmeasured("not run")
@@ -74,20 +74,20 @@ def taken(results: Results, scenario: str, contender: str, figure: Callable[[Cos
 
 
 def of(scenario: str, contender: str, figure: Callable[[Cost], float] = wall) -> Side:
-    return lambda results: taken(results, scenario, contender, figure)
+    return lambda results: figures(results, scenario, contender, figure)
 
 
 def fastest_of(scenario: str, peers: Sequence[str]) -> Side:
-    """The peer with the least median of wall time; who failed is left out."""
-    return lambda results: taken(results, scenario, fastest(results, scenario, peers), wall)
+    """Return the side of the peer with the least median wall time, without failed peers."""
+    return lambda results: figures(results, scenario, fastest(results, scenario, peers), wall)
 
 
 def fastest(results: Results, scenario: str, peers: Sequence[str]) -> str:
-    """Its name. Raises Unmeasured when there is none."""
+    """Return the name of the peer with the least median wall time. Raises Unmeasured if no peer was run."""
     medians = {}
     for name in peers:
         with suppress(Unmeasured):
-            medians[name] = Spread.of(taken(results, scenario, name, wall)).median
+            medians[name] = Spread.of(figures(results, scenario, name, wall)).median
     if not medians:
         raise Unmeasured("no peer was run")
     return min(medians, key=lambda name: medians[name])

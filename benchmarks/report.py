@@ -1,4 +1,4 @@
-"""What every report has, in Markdown: how it was taken, the ratios, tables, and how each contender was called."""
+"""The common parts of every report, in Markdown: conditions, ratios, tables, and the command of each contender."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from benchmarks.rounds import Measured
 from benchmarks.surroundings import Setting, processor_flags
 
 Column = Callable[[Sequence[Cost]], str]
-"""What the rounds of one contender come to, as a cell."""
+"""Formats the rounds of one contender as a cell."""
 
 
 def document(title: str, setting: Setting, rows: Sequence[Row], results: Results, parts: Iterable[str]) -> str:
-    """The ratios first, then `parts`."""
+    """Return the report: conditions, ratios, then `parts`."""
     head = [f"# {title}, measured on {setting.date}", _setting(setting), "## Ratios"]
     return "\n\n".join([*head, ratio_table(rows, results, trial=setting.scale != 1, flags=processor_flags()), *parts]) + "\n"
 
 
 def ratio_table(rows: Sequence[Row], results: Results, *, trial: bool, flags: Collection[str]) -> str:
-    """Every row, measured or not; a trial, where starting outweighs the rest, neither passes nor fails."""
+    """Return the table of all rows, measured or not. A trial, in which start-up dominates, has no verdicts."""
     cells = []
     for row in rows:
         try:
@@ -39,7 +39,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def cells(first: Sequence[str], measured: Measured, columns: Iterable[Column]) -> list[str]:
-    """A contender's row: `first`, whose first word is its name, then a cell for each column, or why there is nothing."""
+    """Return a contender's row: `first`, which starts with its name, then a cell for each column or the reason for none."""
     name, *others = first
     costs = measured.kept()
     if measured.failure is not None or not costs:
@@ -54,7 +54,7 @@ def spread(figure: Callable[[Cost], float]) -> Column:
 
 
 def most(figure: Callable[[Cost], float]) -> Column:
-    """In MiB."""
+    """Return a column with the maximum in MiB."""
     return lambda costs: f"{max(map(figure, costs)) / MiB:.0f}"
 
 
@@ -63,7 +63,7 @@ def pictures(names: Iterable[str]) -> Iterable[str]:
 
 
 def commands(results: Results) -> Iterable[str]:
-    """Each contender's command in full, once; then, for each scenario, what came of the ways that a contender has."""
+    """Yield the full command of each contender, then the outcome of its ways in each scenario."""
     known: dict[str, str] = {}
     rows = []
     for scenario, contenders in results.items():
@@ -79,9 +79,9 @@ def commands(results: Results) -> Iterable[str]:
 def _setting(setting: Setting) -> str:
     warning = ""
     if setting.scale != 1:
-        warning = f"\n\n**Sizes are {setting.scale:g} of the real ones: a trial of the bench, not a result.**"
+        warning = f"\n\n**Sizes are {setting.scale:g} of the real ones: this is a trial of the bench, not a result.**"
     names = ", ".join(f"{name} {text}" for name, text in setting.versions.items())
-    skipped = "".join(f"\n- not played: {name}: {reason}" for name, reason in setting.skipped.items())
+    skipped = "".join(f"\n- not run: {name}: {reason}" for name, reason in setting.skipped.items())
     return (
         f"- command: `{setting.command}`\n- commit: {setting.commit}\n- machine: {setting.machine}\n- versions: {names}\n"
         f"- medians (least-most) of {setting.rounds} interleaved rounds; {setting.conditions}{skipped}{warning}"
@@ -89,7 +89,7 @@ def _setting(setting: Setting) -> str:
 
 
 def _differences(tried: Mapping[tuple[str, ...], str]) -> str:
-    """Of each command only the words that the others do not have all."""
+    """Return the outcome of each command with the words that are not common to all."""
     shown = []
     for words, outcome in tried.items():
         common = set(words).intersection(*(other for other in tried if other != words))

@@ -1,4 +1,4 @@
-"""Several contenders in turn: each tried in all its ways first, then measured in rounds that interleave."""
+"""Run several contenders in turn: first each in all its ways, then in interleaved rounds."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from benchmarks.measuring import Cost, Failed
 Trial = Callable[[Sequence[str]], Cost]
 """One run of a command. Raises Failed."""
 Attempt = Callable[[Sequence[str]], Cost | None]
-"""The same; None is a run that does not count."""
+"""Like `Trial`; returns None if the run does not count."""
 
 
 @dataclass(slots=True)
 class Measured:
-    """One contender in one scenario: a cost for each round, None where a round was discarded; or why there is none."""
+    """The measurements of one contender in one scenario: the cost of each round (None: discarded), or its failure."""
 
     command: Sequence[str] = ()
     tried: dict[tuple[str, ...], str] = field(default_factory=dict)
-    """What came of each way before the rounds, by its command for readers; the fastest went on."""
+    """The outcome of each way before the rounds, by its displayed command. The fastest continues."""
     costs: list[Cost | None] = field(default_factory=list)
     failure: str | None = None
 
@@ -28,7 +28,7 @@ class Measured:
         return [cost for cost in self.costs if cost is not None]
 
     def add(self, attempt: Attempt) -> None:
-        """One round more, unless it has failed before."""
+        """Run one more round, unless the contender has failed before."""
         if self.failure is not None:
             return
         try:
@@ -39,7 +39,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One contender in a scenario. `ways`: commands, at least one. `missing`: why it can't take part."""
+    """One contender in a scenario. `ways`: commands, at least one. `missing`: the reason why it cannot run."""
 
     ways: tuple[tuple[str, ...], ...]
     trial: Trial
@@ -49,7 +49,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """Commands for readers, without the directories of this machine and this run."""
+    """Replaces directories of this machine and this run in displayed commands."""
 
     names: Mapping[Path, str]
 
@@ -63,7 +63,7 @@ class Wording:
 
 
 def interleaved(entries: Mapping[str, Entry], wording: Wording, *, rounds: int) -> dict[str, Measured]:
-    """A busy moment of the machine hits all alike; another one begins each round, so that none always follows the same."""
+    """Run interleaved rounds, so that a busy moment affects all contenders. A different contender starts each round."""
     measured = {name: prepared(entry, wording) for name, entry in entries.items()}
     names = list(measured)
     for number in range(rounds):
@@ -74,7 +74,7 @@ def interleaved(entries: Mapping[str, Entry], wording: Wording, *, rounds: int) 
 
 
 def prepared(entry: Entry, wording: Wording) -> Measured:
-    """Everybody runs before the first round, which warms programs and libraries; whoever has several ways, in each."""
+    """Run each way of a contender once, which warms programs and libraries, and choose the fastest."""
     if entry.missing:
         return Measured(failure=entry.missing)
     walls: dict[tuple[str, ...], float] = {}

@@ -1,4 +1,4 @@
-"""Where a figure was taken: machine, versions, commit. A figure without them can't be compared with anything."""
+"""The surroundings of a measurement: machine, versions, commit. Without them results cannot be compared."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ from pathlib import Path
 from benchmarks.measuring import GB
 
 FLAGS = {"sha_ni": "SHA-NI", "avx2": "AVX2", "avx512f": "AVX-512"}
-"""Names in /proc/cpuinfo that decide how fast SHA-256 is, and what they are called."""
+"""Flags in /proc/cpuinfo that determine the speed of SHA-256, and their usual names."""
 OURS = ("weightlift", "aiohttp", "uvloop", "xxhash", "numpy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What a reader of a report needs to judge and to repeat it. `conditions`: what held for every run. `skipped`: scenarios
-    that were not played, with the reason."""
+    """The facts that a reader needs to judge and repeat a report.
+
+    `conditions`: conditions of every run. `skipped`: scenarios that were not run, with the reason.
+    """
 
     command: str
     machine: str
@@ -39,7 +41,7 @@ class Setting:
 
     @classmethod
     def here(cls, *, versions: dict[str, str], rounds: str, scale: float, conditions: str) -> Setting:
-        """This machine, commit, command line and day."""
+        """Return the setting of this machine, commit, command line and day."""
         return cls(
             command=shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
             machine=machine(),
@@ -54,7 +56,7 @@ class Setting:
 
 
 def machine() -> str:
-    """Processors, their flags, memory, kernel and congestion control."""
+    """Return processors, their flags, memory, kernel and congestion control as text."""
     present = processor_flags()
     flags = ", ".join(f"{'' if name in present else 'no '}{label}" for name, label in FLAGS.items())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
@@ -64,7 +66,7 @@ def machine() -> str:
 
 
 def processor_flags() -> frozenset[str]:
-    """As the kernel names them: `sha_ni`, `avx2`."""
+    """Return the processor's flags with the kernel's names, such as `sha_ni`."""
     facts = _processor()
     return frozenset((facts.get("flags") or facts.get("Features") or "").split())
 
@@ -76,32 +78,32 @@ def _processor() -> dict[str, str]:
 
 
 def versions(command: str, peers: Path, *, theirs: Sequence[str], tools: Sequence[str]) -> dict[str, str]:
-    """Of everything that takes part: packages beside `command`, our own under test, `theirs`, and programs."""
+    """Return the versions of Python, our packages, the peers' packages `theirs`, and the programs `tools`."""
     ours = _installed(Path(command).with_name("python"), OURS)
     return {"Python": platform.python_version()} | ours | _installed(peers, theirs) | {name: _version(name) for name in tools}
 
 
 def commit() -> str:
-    """The commit measured, and whether the tree differed from it."""
-    return _said("git", "describe", "--always", "--abbrev=10", "--dirty", "--exclude=*") or "no repository"
+    """Return the measured commit, marked if the tree differs from it."""
+    return _output("git", "describe", "--always", "--abbrev=10", "--dirty", "--exclude=*") or "no repository"
 
 
 def _installed(python: Path, names: Sequence[str]) -> dict[str, str]:
-    """Versions of packages in an environment, those that are there."""
+    """Return the versions of those packages that are installed in an environment."""
     script = "import importlib.metadata as m; [print(d.name, d.version) for d in m.distributions()]"
-    lines = (line.split() for line in _said(str(python), "-c", script).splitlines())
+    lines = (line.split() for line in _output(str(python), "-c", script).splitlines())
     return {name: text for name, text in lines if name in names}
 
 
 def _version(program: str) -> str:
-    """The first number in what it says of itself, if only to complain about the flag."""
+    """Return the first version number in the program's output, which can be an error message."""
     flag = {"nginx": "-v", "openssl": "version"}.get(program, "--version")
-    found = re.search(r"\d+(\.\d+)+\w*", _said(program, flag, failing=True))
-    return found[0] if found else "missing"
+    match = re.search(r"\d+(\.\d+)+\w*", _output(program, flag, failing=True))
+    return match[0] if match else "missing"
 
 
-def _said(program: str, *words: str, failing: bool = False) -> str:
-    """On either stream; nothing where there is no such program or, unless `failing`, where it fails."""
+def _output(program: str, *words: str, failing: bool = False) -> str:
+    """Return stdout and stderr; empty if the program is missing or, unless `failing`, if it fails."""
     executable = shutil.which(program, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin")
     if executable is None:
         return ""

@@ -1,4 +1,4 @@
-"""The inner pieces, each alone: sink, lanes, frontier, planner, journal."""
+"""Benchmarks of single pieces: sink, lanes, frontier, planner, journal."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def test_planning_800_gb(benchmark: Any) -> None:
 
 def test_scheduling_2000_files(benchmark: Any) -> None:
     def schedule() -> int:
-        queue, taken = Schedule(), 0
+        queue, finished = Schedule(), 0
         for number in range(2000):
             queue.add(f"file-{number}", [ByteRange(0, 1000)], size=1000)
         while assignment := queue.assign():
             queue.finish(assignment)
-            taken += 1
-        return taken
+            finished += 1
+        return finished
 
     assert benchmark(schedule) == 2000
 
@@ -91,7 +91,7 @@ def test_a_frontier_that_follows_16_files(benchmark: Any, tmp_path: Path) -> Non
 
 
 def test_the_sink_receives_a_chunk(benchmark: Any) -> None:
-    """Over loopback from a thread, TCP and both copies included: what a range costs beside writing and hashing."""
+    """The cost of a range without writing and hashing: over loopback from a thread, with TCP and both copies."""
     head = f"HTTP/1.1 206 Partial Content\r\nContent-Length: {CHUNK_SIZE}\r\n\r\n".encode()
     answer, server = head + bytes(CHUNK_SIZE), socket.create_server(("127.0.0.1", 0))
 

@@ -1,5 +1,5 @@
-"""Whole fetches: the fetcher, what people use today, and a bare loop.
+"""Compare whole fetches: the fetcher, the tools that people use today, and a bare loop.
 
-`scenarios` says what is compared and `rows` what must come of it; `running` plays a scenario, with `server` and `link` around
-it and the commands of `commands`; `report` and `plots` tell.
+`scenarios` defines the comparisons and `rows` the required ratios. `running` runs a scenario with `server`, `link` and the
+commands of `commands`. `report` and `plots` show the results.
 """

@@ -1,6 +1,6 @@
-"""The commands that bring a repository here: for each program the ways that its users know to be quick.
+"""The commands that download a repository: for each program, the settings that its users know to be fast.
 
-None opens more connections than a scenario gives, so that nobody gains by taking a larger share of the server.
+No command opens more connections than the scenario allows, so that none gets a larger share of the server.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ from benchmarks.installation import PATH
 
 CLIENTS = Path(__file__).parent / "clients"
 BUFFER = MiB
-"""Bytes that the bare loop gathers before it writes: the fastest of 64 KiB (0.76 CPU seconds for 512 MiB), 256 KiB (0.63),
+"""Bytes that the bare loop collects before a write: the fastest of 64 KiB (0.76 CPU seconds for 512 MiB), 256 KiB (0.63),
 1 MiB (0.55) and 4 MiB (0.59), medians of 6 interleaved rounds on 2 x Xeon at 2.50 GHz."""
 
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """`peers` is the Python of the peers' own environment; `lean` are variables of the fetcher that turn hashing and probing
-    off, for the rows that compare processor time."""
+    """The programs under test. `peers` is the Python of the peers' environment.
+
+    `lean` are variables that disable hashing and probing in the fetcher, for the rows that compare processor time.
+    """
 
     fetcher: str
     peers: str
@@ -32,7 +34,7 @@ class Programs:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a command is made for; `lists` holds the files that clients read addresses from (`write_lists`)."""
+    """The input of a command; `lists` is the directory of address lists for clients (`write_lists`)."""
 
     server: Server
     destination: Path
@@ -46,7 +48,7 @@ class Task:
 
     @property
     def range_length(self) -> int:
-        """Bytes of a request where ranges are to be alike: the fetcher's rule, four for each connection within bounds."""
+        """Bytes of a request if all clients use equal ranges: the fetcher's rule, four for each connection within bounds."""
         return max(16 * MiB, min(64 * MiB, self.repository.shape.total // (4 * self.connections)))
 
     @property
@@ -58,7 +60,7 @@ Command = Callable[[Task], Sequence[str]]
 
 
 def write_lists(server: Server, directory: Path) -> Path:
-    """The addresses behind the Hub's redirects, for clients that know no Hub: they are spared listing and redirect."""
+    """Write the addresses behind the Hub's redirects, for clients that do not know the Hub: they skip listing and redirect."""
     directory.mkdir(parents=True, exist_ok=True)
     files = [(server.address(file.name), file.name, file.size) for file in server.repository.files]
     (directory / "addresses").write_text("".join(f"{url}\t{name}\t{size}\n" for url, name, size in files))
@@ -68,7 +70,7 @@ def write_lists(server: Server, directory: Path) -> Path:
 
 
 def environment(server: Server, home: Path) -> dict[str, str]:
-    """What every contender is given: the Hub here and the CA here, nothing of the user's."""
+    """Return the environment of every contender: the local Hub and CA, and no variables of the user."""
     environ = {
         "PATH": PATH,
         "HOME": str(home),
@@ -87,8 +89,8 @@ def environment(server: Server, home: Path) -> dict[str, str]:
 def fetch(*flags: str, undigested: bool = False, lean: bool = False) -> Command:
     def command(task: Task) -> Sequence[str]:
         source = f"hf://{task.repository.undigested if undigested else task.repository.name}"
-        given = ["fetch", source, f"--dest={task.destination}", f"--max-concurrency={task.connections}", "--progress=none"]
-        return [*(["env", *task.programs.lean] if lean else []), task.programs.fetcher, *given, *flags]
+        words = ["fetch", source, f"--dest={task.destination}", f"--max-concurrency={task.connections}", "--progress=none"]
+        return [*(["env", *task.programs.lean] if lean else []), task.programs.fetcher, *words, *flags]
 
     return command
 
@@ -98,7 +100,10 @@ def verify(*flags: str) -> Command:
 
 
 def hf_transfer(*, chunk: int | None = None, share: int = 1, processes: int = 1) -> Command:
-    """`share`: each process has one of so many connections. `chunk`: bytes of a request; None: as the fetcher and the loop."""
+    """hf_transfer with `processes`, each with 1/`share` of the connections.
+
+    `chunk`: bytes of a request; None: as the fetcher and the loop.
+    """
 
     def command(task: Task) -> Sequence[str]:
         numbers = [
@@ -128,11 +133,11 @@ ARIA2 = (
     "--auto-save-interval=1", "--console-log-level=warn", "--summary-interval=0", "--download-result=hide",
     "--show-console-readout=false",
 )  # fmt: skip
-"""It notes its progress every 60 seconds by default, which is longer than anything here lasts."""
+"""By default, aria2 saves its progress every 60 seconds, which is longer than any scenario."""
 
 
 def aria2(split: int | None = None) -> Command:
-    """Each file in `split` parts (its most is 16), or in as many as connections allow when all files go at once."""
+    """aria2 with each file in `split` parts (at most 16); None: connections divided by files."""
 
     def command(task: Task) -> Sequence[str]:
         parts = min(16, task.connections, split or max(1, task.connections // len(task.repository.files)))
@@ -145,9 +150,9 @@ def aria2(split: int | None = None) -> Command:
 
 def curl(most: int) -> Command:
     def command(task: Task) -> Sequence[str]:
-        at_once = ["--parallel", "--parallel-immediate", "--parallel-max", str(min(task.connections, most))]
+        parallel = ["--parallel", "--parallel-immediate", "--parallel-max", str(min(task.connections, most))]
         places = ["--config", str(task.lists / "curl"), "--output-dir", str(task.destination)]
-        return ["curl", "--no-progress-meter", "--fail", *at_once, *places]
+        return ["curl", "--no-progress-meter", "--fail", *parallel, *places]
 
     return command
 
@@ -163,7 +168,7 @@ def bare_loop(task: Task) -> Sequence[str]:
 
 
 def in_parallel(tool: str) -> Command:
-    """Over the files served, which are as warm as a copy. Many small files share a process, as `xargs` is used for them."""
+    """Run `tool` over the served files, which are as warm as a copy. Many small files share a process by `xargs`."""
 
     def command(task: Task) -> Sequence[str]:
         together = max(1, len(task.repository.files) // 32)

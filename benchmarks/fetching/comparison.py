@@ -1,4 +1,4 @@
-"""The comparison of whole fetches: everything installed, served, played and reported."""
+"""Run the comparison of whole fetches: install the peers, serve the files, run all scenarios, write the report."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from benchmarks.surroundings import Setting, versions
 PEERS = ("hf_transfer", "huggingface_hub", "hf-xet", "httpx2", "kserve-storage")
 TOOLS = ("nginx", "aria2c", "curl", "openssl", "sha256sum", "fio")
 ROOM = 1.1
-"""Of a copy's size: what contenders keep beside it, and a reserve."""
+"""Required space as a multiple of a copy's size: files that contenders keep next to it, and a reserve."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """`disk` and `memory` are directories; what is written below them is removed."""
+    """The options of a comparison. `disk` and `memory` are directories; files written below them are removed."""
 
     scenarios: tuple[Scenario, ...]
     rounds: int
@@ -46,7 +46,7 @@ class Options:
 
 
 def compare(options: Options) -> str:
-    """Play all scenarios and return the report; it is also written after each of them when there is a place for it."""
+    """Run all scenarios and return the report. If `target` is set, write it after each scenario."""
     programs = Programs(options.fetcher, str(peers_python("fetching")), options.lean)
     scenarios = [scenario.scaled(options.scale) for scenario in options.scenarios]
     known = versions(options.fetcher, Path(programs.peers), theirs=PEERS, tools=TOOLS)
@@ -73,16 +73,16 @@ def compare(options: Options) -> str:
 
 
 def _obstacle(scenario: Scenario, copies: Path) -> str | None:
-    """Why it can't be played here."""
+    """Return the reason why the scenario cannot run, or None."""
     wanted, free = scenario.shape.total, shutil.disk_usage(copies).free
     if free < wanted * ROOM:
-        return f"{wanted / GB:.1f} GB do not fit into the {free / GB:.1f} GB that are free"
+        return f"{wanted / GB:.1f} GB do not fit into {free / GB:.1f} GB of free space"
     return unavailable() if scenario.link else None
 
 
 @contextmanager
 def _staged(scenario: Scenario, repository: Repository, programs: Programs, *, copies: Path, scratch: Path) -> Iterator[Stage]:
-    """The server, and the link to it where there is one."""
+    """Start the server, and the link to it if the scenario has one."""
     with ExitStack() as stack:
         if scenario.link:
             link = stack.enter_context(linked(scratch / "link"))
@@ -96,7 +96,7 @@ def _staged(scenario: Scenario, repository: Repository, programs: Programs, *, c
 def _save(options: Options, setting: Setting, scenarios: Sequence[Scenario], results: Results) -> None:
     if options.target is None:
         return
-    from benchmarks.fetching.plots import draw  # a run without a report does without matplotlib
+    from benchmarks.fetching.plots import draw  # a run without a report needs no matplotlib
 
     options.target.parent.mkdir(parents=True, exist_ok=True)
     plots = draw(options.target, scenarios, results)

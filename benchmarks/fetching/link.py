@@ -1,6 +1,6 @@
-"""A link between two network namespaces: 20 ms there and back, a rate for all, and a cap for each connection.
+"""A link between two network namespaces: a round trip of 20 ms, a total rate, and a cap for each connection.
 
-`tunlink.c` carries the packets. The cap is nginx's `limit_rate`, so that it is the same under any congestion control.
+`tunlink.c` carries the packets. The cap is nginx's `limit_rate`, so that congestion control does not change it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ ROUND_TRIP = 20.0
 RATE = 2_000
 """Mbit/s in each direction."""
 QUEUE = 16
-"""MB that wait in each direction at most: some three times what is under way."""
+"""Maximum queue in MB in each direction: about three times the data in flight."""
 CAP = RATE * 1_000_000 // 8 // 3
 """Bytes a second of one connection: a third of the link."""
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """`host` is the server's address; `server` and `client` are the words that enter each namespace."""
+    """A link. `host` is the server's address; `server` and `client` are the command prefixes for each namespace."""
 
     host: str
     server: tuple[str, ...]
@@ -33,11 +33,11 @@ class Link:
 
 
 def unavailable() -> str | None:
-    """Why there can be no link here, and what to do."""
+    """Return why the link cannot be created and what to do, or None."""
     if os.geteuid() != 0:
-        return "a network namespace needs root"
+        return "a network namespace needs root; run as root"
     if not Path("/dev/net/tun").exists():
-        return "there is no /dev/net/tun"
+        return "/dev/net/tun is missing; load the kernel's tun module"
     for program, package in (("cc", "gcc libc6-dev"), ("ip", "iproute2")):
         if shutil.which(program) is None:
             return f"{program} is missing; on Debian: apt-get install {package}"
@@ -46,7 +46,7 @@ def unavailable() -> str | None:
 
 @contextmanager
 def linked(workspace: Path) -> Iterator[Link]:
-    """Two namespaces of this process's own and the link between them, until the block ends."""
+    """Create two namespaces and the link between them, until the block ends. Raises RuntimeError."""
     workspace.mkdir(parents=True, exist_ok=True)
     program = workspace / "tunlink"
     source = Path(__file__).with_name("tunlink.c")
@@ -61,5 +61,5 @@ def linked(workspace: Path) -> Iterator[Link]:
         process = stack.enter_context(subprocess.Popen([program, *ends, *numbers], stdout=subprocess.PIPE))
         stack.callback(process.kill)
         if process.stdout is None or process.stdout.readline() != b"up\n":
-            raise RuntimeError("the link did not come up")
+            raise RuntimeError("tunlink did not start the link")
         yield Link("10.77.0.1", ("ip", "netns", "exec", server), ("ip", "netns", "exec", client))

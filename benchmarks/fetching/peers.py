@@ -1,7 +1,7 @@
-"""Who takes part: a name, whether it verifies, and the ways to call it.
+"""The contenders: name, whether they verify, and the ways to call them.
 
-A peer with several ways is tried once in each before the rounds of a scenario, and goes on with the fastest: nobody is
-measured with settings that suit another shape.
+A peer with several ways runs once in each before the rounds of a scenario, and continues with the fastest, so that no peer is
+measured with settings for another shape.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from benchmarks.installation import missing
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """`ways` is never empty. `needs`: the program that must be on the PATH, and the Debian package that has it."""
+    """A contender. `ways` is never empty. `needs`: a program that must be on the PATH, and its Debian package."""
 
     name: str
     ways: tuple[Command, ...]
@@ -37,7 +37,7 @@ class Contender:
     needs: tuple[str, str] | None = None
 
     def missing(self) -> str | None:
-        """What to do so that it can take part."""
+        """Return the remedy if the program of `needs` is missing, or None."""
         return missing(*self.needs) if self.needs else None
 
 
@@ -49,7 +49,7 @@ SAME_RANGES, BARE_LOOP = "hf_transfer, same ranges", "bare loop"
 SHA256SUM, OPENSSL, HASHLIB = "sha256sum", "openssl dgst", "hashlib"
 
 LIMITS = (BARE_LOOP, CURL_RANGES)
-"""Written for this benchmark to show what the machine gives; nobody's way of fetching a model, hence no peers."""
+"""Written for this benchmark to show the limit of the machine. Nobody fetches a model this way, so they are not peers."""
 PEERS = (HF_TRANSFER, SNAPSHOT, ARIA2C, CURL, KSERVE)
 CHECKS = (SHA256SUM, OPENSSL)
 

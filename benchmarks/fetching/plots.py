@@ -1,4 +1,4 @@
-"""The same figures as pictures."""
+"""The plots of a report on fetches."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from benchmarks.plots import Panel, bars, saved
 from benchmarks.ratios import Results
 
 BARS = ("shards", "four", "single", "tls", "link", "disk")
-"""Scenarios that are shown as bars, where they were played."""
+"""Scenarios that are drawn as bars, if they were run."""
 
 
 def draw(target: Path, scenarios: Sequence[Scenario], results: Results) -> list[str]:
-    """The names of the files written beside the report `target`."""
+    """Write plots next to the report `target` and return the names of their files."""
     played = {scenario.name: scenario for scenario in scenarios if scenario.name in results}
     names = []
     if shown := [played[name] for name in BARS if name in played]:
@@ -30,7 +30,7 @@ def draw(target: Path, scenarios: Sequence[Scenario], results: Results) -> list[
 
 
 def _panel(scenario: Scenario, results: Results) -> Panel:
-    """Wall time; what a check afterwards adds is paler."""
+    """Return wall times; the time of a check afterwards is paler."""
     kept = {name: measured.kept() for name, measured in results[scenario.name].items()}
     walls = {name: Spread.of([cost.wall for cost in costs]).median for name, costs in kept.items() if costs}
     fetching = {name: walls[name] for name in scenario.contenders if CONTENDERS[name].fetches and name in walls}
@@ -40,7 +40,7 @@ def _panel(scenario: Scenario, results: Results) -> Panel:
 
 
 def _lines(scenarios: Sequence[Scenario], results: Results, *, label: str) -> Figure:
-    """Rate, processor time and memory of everybody over the number that each scenario's name ends with."""
+    """Draw rate, processor time and memory of all contenders over the number at the end of each scenario's name."""
     figure = Figure(figsize=(12, 4), layout="constrained")
     rate, work, memory = figure.subplots(1, 3)
     for name in scenarios[0].contenders:

@@ -1,4 +1,4 @@
-"""What is served: files of random bytes, and the Hub's metadata of them as static JSON."""
+"""The served files of random bytes, and their Hub metadata as static JSON."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import xxhash
 
 MiB = 1024 * 1024
 COMMIT = "5eed" * 10
-"""What the branch `main` of every repository here is."""
+"""The commit of the branch `main` in every repository."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """So many files of so many bytes each."""
+    """A number of files with an equal size in bytes."""
 
     files: int
     size: int
@@ -49,7 +49,7 @@ class PublishedFile:
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """`name` has digests in its listing; `undigested` is the same without, as some mirrors list files."""
+    """Published files. The listing of `name` has digests; `undigested` has none, like some mirrors."""
 
     directory: Path
     shape: Shape
@@ -67,7 +67,7 @@ class Repository:
         return [str(self.directory / file.name) for file in self.files]
 
     def warm(self) -> None:
-        """Read everything, so that the server reads from memory whatever the kernel has evicted since."""
+        """Read all files, so that the server reads from memory even after an eviction."""
         buffer = bytearray(4 * MiB)
         for path in self.paths():
             with open(path, "rb", buffering=0) as file:
@@ -75,18 +75,18 @@ class Repository:
                     pass
 
     def arrived(self, directory: Path) -> str | None:
-        """None when `directory` holds every file, bit for bit; else what is wrong."""
+        """Return None if `directory` has every file, bit for bit, else the first difference."""
         for file in self.files:
             path = directory / file.name
             if not path.is_file():
                 return f"{file.name} is missing"
             if _xxh3(path) != file.xxh3:
-                return f"{file.name} is not what was served"
+                return f"{file.name} differs from the served file"
         return None
 
 
 def publish(directory: Path, shape: Shape) -> Repository:
-    """Write files to `directory` and sync them, so that no writeback disturbs what is measured after."""
+    """Write files to `directory` and sync them, so that no writeback disturbs later measurements."""
     directory.mkdir(parents=True)
     names = [f"model-{number:05}-of-{shape.files:05}.safetensors" for number in range(1, shape.files + 1)]
     # hashlib releases the GIL on large pieces.
@@ -117,13 +117,13 @@ def _xxh3(path: Path) -> str:
 
 
 def revision_document(repository: Repository) -> str:
-    """What `GET /api/models/{repo}/revision/main` answers."""
+    """Return the response to `GET /api/models/{repo}/revision/main`."""
     siblings = [{"rfilename": file.name} for file in repository.files]
     return json.dumps({"id": repository.name, "modelId": repository.name, "sha": COMMIT, "siblings": siblings})
 
 
 def tree_document(repository: Repository, *, digests: bool) -> str:
-    """What `GET /api/models/{repo}/tree/{commit}` answers, on one page."""
+    """Return the response to `GET /api/models/{repo}/tree/{commit}`, on one page."""
     return json.dumps([_entry(file, digests=digests) for file in repository.files])
 
 

@@ -1,4 +1,4 @@
-"""The report on fetches: the ratios first, then every scenario, then what it takes to repeat it."""
+"""The report on fetches: ratios, scenarios, and the commands to repeat them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from benchmarks.report import Column, cells, commands, document, most, pictures,
 from benchmarks.surroundings import Setting
 
 CONDITIONS = """\
-each contender a process of its own, its children included; nginx with one worker, pinned to the last processor; as much \
-memory as a copy takes had and given back just before, so that nobody waits for the hypervisor; every copy compared with what \
-was served"""
+each contender a separate process, measured with its children; nginx with one worker, pinned to the last processor; memory \
+for a copy populated and freed just before each run, so that no contender waits for the hypervisor; every copy compared with \
+the served files"""
 CALLING = """\
-Every contender ran once in each of its ways before the first round, and the fastest went on. Programs that know no Hub were
-given the addresses behind the Hub's redirects, so that they are spared listing and redirect. `COPY` is the destination,
-`SERVED` what is served, `SCRATCH` where the lists of addresses are."""
+Every contender ran once in each of its ways before the first round, and continued with the fastest. Programs that do not know
+the Hub got the addresses behind the Hub's redirects, so they skip listing and redirect. `COPY` is the destination, `SERVED` the
+directory of the served files, `SCRATCH` the directory of the address lists."""
 
 
 def report(setting: Setting, scenarios: Sequence[Scenario], results: Results, *, plots: Sequence[str] = ()) -> str:
@@ -41,7 +41,7 @@ def _scenario(scenario: Scenario, results: Results) -> Iterable[str]:
     checks = [check for check in CHECKS if scenario.kind == "fetch" and set(CHECKS) <= set(scenario.contenders)]
     rows = [_cells(scenario, CONTENDERS[name], [*columns.values()], checks, results) for name in scenario.contenders]
     yield f"## {scenario.title[0].upper()}{scenario.title[1:]}"
-    yield f"`{scenario.name}`: {scenario.shape}, {scenario.connections} connections at most, to {place}."
+    yield f"`{scenario.name}`: {scenario.shape}, at most {scenario.connections} connections, to {place}."
     yield table(["", "verified", *columns, *(f"wall with {check}, s" for check in checks)], rows)
 
 
@@ -67,7 +67,7 @@ def _cells(
 
 
 def _with_check(scenario: str, contender: Contender, check: str, results: Results, _: Sequence[Cost]) -> str:
-    """What a user of a peer that does not verify waits for; nothing to add for the others."""
+    """Return the wall time of an unverified peer followed by a check; empty for verified contenders."""
     if contender.verified or not contender.fetches:
         return ""
     try:

@@ -1,4 +1,4 @@
-"""What the fetcher must reach."""
+"""The ratios that the fetcher must reach."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ UNVERIFIED_PEERS = (HF_TRANSFER, ARIA2C, CURL, SNAPSHOT)
 
 
 def allowed(_: Cost) -> float:
-    """Bytes: the fetcher's default for `--memory-limit`, and what interpreter and TLS may take beyond it."""
+    """Return the memory limit in bytes: the default `--memory-limit`, and 64 MiB for interpreter and TLS."""
     return float((256 + 64) * MiB)
 
 
@@ -55,7 +55,7 @@ def _streams(count: int, *, floor: float) -> Row:
 
 MANY_STREAMS = 4.0 if "avx512f" in processor_flags() else 2.5
 NOT_SLOWER = 0.97
-"""What hashlib itself reaches against hashlib on a noisy machine."""
+"""The ratio of hashlib to itself on a noisy machine."""
 
 ROWS = (
     Row("unverified wall time, 4 shards", "the fastest of hf_transfer, aria2c, curl, snapshot_download",
@@ -70,7 +70,7 @@ ROWS = (
     Row("verified wall time, 1 file", "the longer of its unverified transfer and hashlib over the file",
         of("single", FETCHER), longer(of("single", UNDIGESTED), of("single", HASHLIB)), ceiling=1.1),
     *_verified("TLS, verified wall time, 16 shards", "tls", sha256sum=2.0, openssl=2.0),
-    Row("link of 20 ms, 2 Gbit/s, a third for one flow, verified", "what the link carries: the fastest of all others",
+    Row("link of 20 ms, 2 Gbit/s, a third for one flow, verified", "the fastest of all others, which fills the link",
         fastest_of("link", (*PEERS, *LIMITS)), of("link", FETCHER), floor=0.95),
     Row("`fetcher verify`, warm files", "parallel `sha256sum`",
         of("verify", SHA256SUM), of("verify", VERIFY), floor=20, sha256=True),

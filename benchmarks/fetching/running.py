@@ -1,4 +1,4 @@
-"""Running a scenario: everybody in turn, several rounds, one copy at a time, every copy compared with what is served."""
+"""Run a scenario: all contenders in turn, several rounds, one copy at a time, every copy compared with the served files."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from benchmarks.memory import have_ready
 from benchmarks.rounds import Entry, Measured, Wording, interleaved, prepared
 
 TIMEOUT = 900.0
-"""Seconds for one run; 8 GiB at 10 MB/s."""
+"""Maximum seconds of one run: 8 GiB at 10 MB/s."""
 PROBE = 1 << 30
-"""Bytes that a probe of the disk writes at most: a second or two."""
+"""Maximum bytes that a probe of the disk writes: a second or two."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Where a scenario is played: `copies` is where contenders write, `scratch` what the bench itself needs.
+    """The surroundings of a scenario. Contenders write to `copies`; the bench itself writes to `scratch`.
 
-    `within`: words before each command, such as those that enter a network namespace.
+    `within`: a prefix of each command, such as one that enters a network namespace.
     """
 
     scenario: Scenario
@@ -45,7 +45,7 @@ class Stage:
         return Task(self.server, self.copies / "copy", self.scenario.connections, lists, self.programs)
 
     def copied(self) -> list[str]:
-        """The files that a contender brings."""
+        """Return the paths of the copy's files."""
         return [str(self.task().destination / file.name) for file in self.server.repository.files]
 
     @property
@@ -62,11 +62,11 @@ class Stage:
 
 
 Attempt = Callable[[Stage, Sequence[str]], Cost | None]
-"""One run of a command; None is a run that does not count. Raises Failed."""
+"""One run of a command. Returns None if the run does not count. Raises Failed."""
 
 
 def play(stage: Stage, *, rounds: int) -> dict[str, Measured]:
-    """All contenders of the scenario, by name. Raises Failed when what they need could not be prepared."""
+    """Run the scenario and return the measurements by contender. Raises Failed if the preparation failed."""
     write_lists(stage.server, stage.scratch / "lists")
     stage.server.repository.warm()
     match stage.scenario.kind:
@@ -108,7 +108,7 @@ def _fetched(stage: Stage, command: Sequence[str]) -> Cost:
 
 
 def _durable(stage: Stage, command: Sequence[str]) -> Cost | None:
-    """With a sync of every file inside the timed part, between two probes of the disk that must agree."""
+    """Measure a fetch and the sync of its files, between two probes of the disk. Returns None if the probes disagree."""
     size = min(PROBE, stage.scenario.shape.total)
     with _empty(stage.copies):
         wait_until_idle(stage.copies)
@@ -123,7 +123,7 @@ def _durable(stage: Stage, command: Sequence[str]) -> Cost | None:
 
 
 def _resumed(stage: Stage, command: Sequence[str]) -> Cost:
-    """Killed, as by the kernel, once half of the bytes were handed to writes; what counts is the run after that."""
+    """Kill a run after half of the bytes were written, and measure the next run."""
     with _empty(stage.copies):
         half = stage.scenario.shape.total // 2
         stage.run(command, enough=lambda watch: watch.written >= half)
@@ -135,7 +135,7 @@ def _resumed(stage: Stage, command: Sequence[str]) -> Cost:
 
 
 def _hits(stage: Stage, rounds: int) -> dict[str, Measured]:
-    """Not interleaved: each copy would have to stay."""
+    """Measure runs on a complete copy. Not interleaved: each contender's copy would need space."""
     measured = {}
     for name in stage.scenario.contenders:
         measured[name] = prepared(_entry(stage, name, _fetched), stage.wording)
@@ -147,7 +147,7 @@ def _hits(stage: Stage, rounds: int) -> dict[str, Measured]:
 
 
 def _settled(server: Server) -> int:
-    """What was sent, once the server has noticed that a client is gone."""
+    """Return the bytes sent, after the server has noticed that a client is gone."""
     count = -1
     while count != (count := server.sent()):
         time.sleep(0.3)
@@ -156,7 +156,7 @@ def _settled(server: Server) -> int:
 
 @contextmanager
 def _empty(copies: Path) -> Iterator[None]:
-    """An empty directory for one copy, gone afterwards."""
+    """Create an empty directory for one copy, and remove it afterwards."""
     copy = copies / "copy"
     copy.mkdir()
     try:

@@ -1,4 +1,4 @@
-"""What is compared: shapes, contenders, and the circumstances. How each is run is in `running`."""
+"""The scenarios: shapes, contenders and conditions. `running` runs them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from benchmarks.fetching.publishing import MiB, Shape
 
 GiB = 1024 * MiB
 MANY = 64
-"""More files than this are scaled by their number, fewer by their size."""
+"""A scenario with more files is scaled by their number, otherwise by their size."""
 
 Kind = Literal["fetch", "resume", "hit", "verify", "disk"]
 
@@ -36,7 +36,7 @@ EVERYBODY = (FETCHER, UNDIGESTED, *PEERS, *LIMITS, *CHECKS)
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """`connections`: for each contender, at most. `on_disk`: the copy goes to a disk, not to memory."""
+    """A scenario. `connections`: maximum for each contender. `on_disk`: the copy goes to a disk instead of memory."""
 
     name: str
     title: str
@@ -62,18 +62,18 @@ SINGLE = Shape(1, 4 * GiB)
 SMALL = Shape(2000, 128 * 1024)
 
 SCENARIOS = (
-    Scenario("start", "what starting and ending cost: one file of 1 KiB", Shape(1, 1024)),
+    Scenario("start", "start and end: one file of 1 KiB", Shape(1, 1024)),
     Scenario("small", "many small files", SMALL),
     Scenario("four", "4 shards", FOUR),
-    Scenario("lean", "4 shards, 4 connections, ranges alike, nothing verified", FOUR,
+    Scenario("lean", "4 shards, 4 connections, equal ranges, nothing verified", FOUR,
              (LEAN, SAME_RANGES, BARE_LOOP), connections=4),
-    Scenario("link", "4 shards across a link of 20 ms and 2 Gbit/s, a third of it at most for a connection", FOUR, link=True),
+    Scenario("link", "4 shards over a link of 20 ms and 2 Gbit/s, at most a third of it for a connection", FOUR, link=True),
     Scenario("single", "1 file", SINGLE, (*EVERYBODY, HASHLIB)),
     Scenario("shards", "16 shards", SHARDS),
     Scenario("tls", "16 shards over TLS", SHARDS, tls=True),
-    Scenario("resume", "16 shards, killed after half: what the second run costs", SHARDS,
+    Scenario("resume", "16 shards, the second run after a kill at half", SHARDS,
              (FETCHER, HF_TRANSFER, SNAPSHOT, ARIA2C, KSERVE), kind="resume"),
-    Scenario("hit", "16 shards, all there already", SHARDS, (FETCHER, SNAPSHOT, KSERVE, ARIA2C), kind="hit"),
+    Scenario("hit", "16 shards, already complete", SHARDS, (FETCHER, SNAPSHOT, KSERVE, ARIA2C), kind="hit"),
     Scenario("verify", "16 shards, warm: verified again", SHARDS, (VERIFY, VERIFY_FULL, *CHECKS), kind="verify"),
     Scenario("disk", "16 shards to disk, synced", SHARDS, (FETCHER, UNDIGESTED, *PEERS, BARE_LOOP), kind="disk", on_disk=True),
     *(
@@ -87,4 +87,4 @@ SCENARIOS = (
         for size in (1, 2, 4, 8)
     ),
 )  # fmt: skip
-"""Those of one shape stand together: what is served is written once for all of them."""
+"""Scenarios of one shape are adjacent, so that the served files are written once."""

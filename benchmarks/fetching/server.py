@@ -1,6 +1,6 @@
-"""nginx as Hub and as CDN: static metadata at one port, a redirect for each file to another port; both plain and TLS.
+"""nginx as Hub and CDN: static metadata on one port, a redirect for each file to another port; HTTP or HTTPS.
 
-One worker, pinned to one processor for all contenders alike. Clients are not pinned.
+It has one worker, pinned to one processor for all contenders. Clients are not pinned.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from benchmarks.fetching.publishing import COMMIT, Repository, revision_document
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """`hub` and `cdn` are origins without a slash at the end; `authority` is the file of the CA, None without TLS."""
+    """A running server. `hub` and `cdn` are origins without a final slash; `authority` is the CA file, None without TLS."""
 
     hub: str
     cdn: str
@@ -32,11 +32,11 @@ class Server:
     workspace: Path
 
     def address(self, name: str) -> str:
-        """Where the bytes of a file are, behind the Hub's redirect."""
+        """Return the CDN address of a file, the target of the Hub's redirect."""
         return f"{self.cdn}/{name}"
 
     def sent(self) -> int:
-        """Bytes of bodies that the CDN has sent; a request counts when it has ended."""
+        """Return the bytes of bodies that the CDN has sent in completed requests."""
         return sum(map(int, (self.workspace / "sent").read_text().split()))
 
 
@@ -108,8 +108,8 @@ def serving(
 ) -> Iterator[Server]:
     """Serve `repository` at `host` until the block ends.
 
-    `within`: words before the command, such as those that enter a network namespace. `limit_rate`: bytes a second of each
-    connection to the CDN. Raises RuntimeError when nginx does not start.
+    `within`: a prefix of the command, such as one that enters a network namespace. `limit_rate`: bytes a second of each
+    connection to the CDN. Raises RuntimeError if nginx does not start.
     """
     shutil.rmtree(workspace, ignore_errors=True)
     workspace.mkdir(parents=True)
@@ -167,14 +167,14 @@ def _free_ports(count: int) -> list[int]:
 def _started(workspace: Path, within: Sequence[str]) -> subprocess.Popen[bytes]:
     executable = shutil.which("nginx", path=os.environ.get("PATH", os.defpath) + ":/usr/sbin")
     if executable is None:
-        raise RuntimeError("there is no nginx here; on Debian: apt-get install nginx-light")
+        raise RuntimeError("nginx is missing; on Debian: apt-get install nginx-light")
     words = [executable, "-p", str(workspace), "-e", str(workspace / "error.log"), "-c", str(workspace / "nginx.conf")]
     quiet = subprocess.DEVNULL
     return subprocess.Popen([*within, *words], stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
 
 
 def _wait_until_up(process: subprocess.Popen[bytes], workspace: Path) -> None:
-    """nginx writes its pid once it listens."""
+    """Wait for nginx's pid file, which it writes after it listens."""
     deadline = time.monotonic() + 10
     while not (workspace / "pid").exists():
         if process.poll() is not None or time.monotonic() > deadline:
@@ -183,7 +183,7 @@ def _wait_until_up(process: subprocess.Popen[bytes], workspace: Path) -> None:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """The whole session at the end, so that a worker never outlives a master that had to be killed."""
+    """Terminate nginx. Kill the whole session on a timeout, so that no worker outlives its master."""
     process.terminate()
     try:
         process.wait(timeout=10)

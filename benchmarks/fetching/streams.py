@@ -1,4 +1,4 @@
-"""SHA-256 of several streams at once, against hashlib, as a scenario beside the fetches; see `benchmarks.lanes`."""
+"""SHA-256 of several parallel streams compared with hashlib, as a scenario; see `benchmarks.lanes`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def hashlibs(streams: int) -> str:
 
 
 def measured(rounds: int) -> dict[str, Measured]:
-    """Like a scenario of fetches: a cost for each round."""
+    """Return the cost of each round, like a scenario of fetches."""
     names = [name(streams) for streams in COUNTS for name in (hashlibs, ours)]
     if not available():
         return {name: Measured(failure="the extension is not built") for name in names}

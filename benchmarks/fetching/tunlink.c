@@ -1,10 +1,10 @@
 // A link with delay and rate between two network namespaces, at the speed of the host: netem needs a kernel module.
 //
-// Each namespace gets a TUN device "link0"; two threads a direction carry packets across, each when it is due. Offloads are
-// kept (IFF_VNET_HDR), so a packet may stand for many segments, and 2 Gbit/s cost a fraction of one processor.
+// Each namespace gets a TUN device "link0". Two threads for each direction carry each packet when it is due. Offloads stay
+// enabled (IFF_VNET_HDR), so one packet can hold many segments, and 2 Gbit/s cost a fraction of one processor.
 //
 // usage: tunlink NAMESPACE-A ADDRESS-A/LEN NAMESPACE-B ADDRESS-B/LEN ONE-WAY-DELAY-MS RATE-MBIT QUEUE-MB
-// says "up" on stdout when packets can pass; ends when it is killed.
+// Prints "up" on stdout when packets can pass. Runs until it is killed.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -49,7 +49,7 @@ static void fail(const char *what) {
   exit(1);
 }
 
-// The descriptor stays valid whatever namespace this process enters next.
+// The descriptor stays valid after this process enters another namespace.
 static int device(const char *namespace, const char *address) {
   char path[128], command[256];
   snprintf(path, sizeof path, "/run/netns/%s", namespace);
@@ -68,7 +68,7 @@ static int device(const char *namespace, const char *address) {
   return tun;
 }
 
-// Takes packets in and says when each is due: after those before it have passed at the rate, and the delay.
+// Reads packets and computes when each is due: after the packets before it at the given rate, plus the delay.
 static void *receive(void *argument) {
   struct direction *d = argument;
   for (;;) {

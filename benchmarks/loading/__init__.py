@@ -1,5 +1,5 @@
-"""What brings weights into memory: the loader, what people use today, and the disk itself as fio reads it.
+"""Compare loading into memory: the loader, the libraries that people use today, and the limit of the disk by fio.
 
-`scenarios` says what is compared and `rows` what must come of it; `running` plays a scenario on the files of `checkpoint`,
-which `temperature` makes cold or warm; `clients` are the programs that load. `report` tells.
+`scenarios` defines the comparisons and `rows` the required ratios. `running` runs a scenario on the files of `checkpoint`,
+which `temperature` makes cold or warm. `clients` are the programs that load. `report` shows the results.
 """

@@ -1,4 +1,4 @@
-"""What is loaded: checkpoints of random BF16 tensors in the sizes that real ones have, with the digest of each tensor."""
+"""The loaded checkpoints: random BF16 tensors of realistic sizes, with the digest of each tensor."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
 from fetcher.testing.checkpoint import header, random_pieces
 
 LAYERS = 22
-"""Of one shard. With 9 tensors each, an embedding and a norm they are 200 tensors."""
+"""Layers of one shard. With 9 tensors each, an embedding and a norm, a shard has 200 tensors."""
 QUARTERS = {
     "input_layernorm": 0,
     "mlp.down_proj": 11,
@@ -31,16 +31,16 @@ QUARTERS = {
     "self_attn.q_proj": 4,
     "self_attn.v_proj": 1,
 }
-"""Sizes in quarters of a square matrix, as in models with grouped queries; 0 is a vector. With 1 GiB a shard they are 1 MiB."""
+"""Sizes in quarters of a square matrix, as with grouped queries; 0 is a vector. A quarter is 1 MiB in a shard of 1 GiB."""
 PARTS = 1008
-"""Quarters in a shard: 946 in its layers; the rest, some 6 %, is the embedding."""
+"""Quarters in a shard: 946 in its layers; the other 6 % are the embedding."""
 WIDTH = 2
-"""Bytes of a BF16."""
+"""Bytes of a BF16 element."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """`digests`: XXH3-128 of each tensor, by its name. `size`: bytes of all tensors."""
+    """A written checkpoint. `digests`: XXH3-128 of each tensor, by name. `size`: bytes of all tensors."""
 
     directory: Path
     files: tuple[Path, ...]
@@ -48,7 +48,7 @@ class Checkpoint:
     size: int
 
     def arrived(self, copy: Path) -> str | None:
-        """None when `copy` holds every file, bit for bit; else what is wrong."""
+        """Return None if `copy` has every file, bit for bit, else the first difference."""
         manifest = Manifest.read(self.directory / RELATIVE_PATH)
         for file in manifest.files if manifest else ():
             try:
@@ -64,28 +64,28 @@ class Checkpoint:
 
 
 def make(directory: Path, *, shards: int, size: int) -> Checkpoint:
-    """200 tensors, `size` bytes of them, in each of `shards` files; synced, and with a manifest that vouches for them."""
+    """Write `shards` files with 200 tensors of `size` bytes each, and their manifest. Files are synced."""
     return _make(directory, [_tensors(number, size) for number in range(shards)])
 
 
 def joined(checkpoint: Checkpoint, directory: Path, *, shards: int, size: int) -> Checkpoint:
-    """The same tensors in one file."""
+    """Write the tensors of `checkpoint` to one file. Raises Failed."""
     shapes = {name: shape for number in range(shards) for name, shape in _tensors(number, size).items()}
     one = _make(directory, [dict(sorted(shapes.items()))])
     if one.digests != checkpoint.digests:
-        raise Failed("the one file does not hold the same tensors")
+        raise Failed("the tensors of the single file differ from those of the shards")
     return one
 
 
 def chunks(descriptor: int) -> tuple[str, ...]:
-    """The digests of a whole file, as a manifest has them."""
+    """Return the digests of a whole file, as in a manifest."""
     size = os.fstat(descriptor).st_size
     parts = [ByteRange(start, min(start + CHUNK_SIZE, size)) for start in range(0, size, CHUNK_SIZE)]
     return tuple(chunk_digest(descriptor, part) or "" for part in parts)
 
 
 def _tensors(number: int, size: int) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a shard of `size` bytes, in the order in which safetensors itself writes them."""
+    """Return names and shapes of a shard of `size` bytes, in the order in which safetensors writes them."""
     columns = 4096 if size >= 64 * MiB else 64
     rows = size // (WIDTH * columns)
     quarter = rows // PARTS
@@ -114,7 +114,7 @@ def _make(directory: Path, shards: Sequence[Mapping[str, tuple[int, ...]]]) -> C
 
 
 def _written(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
-    """The digest of each tensor."""
+    """Write a file and return the digest of each tensor."""
     digests = {}
     with path.open("wb", buffering=0) as file:
         file.write(header(shapes, "BF16"))

@@ -1,4 +1,4 @@
-"""The commands that load: for each library the ways that its users know to be quick, and the tools that warm or copy files."""
+"""The commands that load: for each library, the settings that its users know to be fast, and tools that warm or copy files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CLIENTS = "benchmarks.loading.clients"
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """`loader`: the command under test. `peers`: the Python of the peers' own environment."""
+    """The programs under test. `loader`: the command. `peers`: the Python of the peers' environment."""
 
     loader: str
     peers: str
@@ -31,14 +31,14 @@ class Data:
     tensorized: Path
 
     def files(self) -> list[Path]:
-        """Of those that were made."""
+        """Return all existing files."""
         files = [*self.shards.files, *self.one.files, self.tensorized]
         return [file for file in files if file.exists()]
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a command is made for. `outcome`: where a client says what it took. `copy`: the directory that copies go to."""
+    """The input of a command. `outcome`: the file for a client's result. `copy`: the directory for copies."""
 
     data: Data
     outcome: Path
@@ -50,8 +50,10 @@ Command = Callable[[Task], Sequence[str]]
 
 
 def environment(home: Path, *, memory: int = 0) -> dict[str, str]:
-    """What every contender is given: nothing of the user's. `memory`: bytes that a client has the hypervisor provide before its
-    clock begins."""
+    """Return the environment of every contender, without variables of the user.
+
+    `memory`: bytes that a client populates before its clock starts.
+    """
     return {
         MEMORY: str(memory),
         "PATH": PATH,
@@ -72,12 +74,12 @@ def ours(strategy: str, take: str, *, one: bool = False) -> Command:
 
 
 def peer(client: str, *flags: str, variables: Mapping[str, str] | None = None, one: bool = False) -> Command:
-    """A client that is given the directory of the checkpoint; `variables` are how its users tell it what they want."""
+    """A client that loads the directory of the checkpoint; `variables` are its settings in the environment."""
 
     def command(task: Task) -> Sequence[str]:
         source = (task.data.one if one else task.data.shards).directory
-        told = ["env", *(f"{name}={value}" for name, value in variables.items())] if variables else []
-        return [*told, task.programs.peers, "-m", f"{CLIENTS}.{client}", str(task.outcome), str(source), *flags]
+        prefix = ["env", *(f"{name}={value}" for name, value in variables.items())] if variables else []
+        return [*prefix, task.programs.peers, "-m", f"{CLIENTS}.{client}", str(task.outcome), str(source), *flags]
 
     return command
 

@@ -1,4 +1,4 @@
-"""The comparison of loaders: everything installed, written, played and reported."""
+"""Run the comparison of loaders: install the peers, write checkpoints, run all scenarios, write the report."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ SHARDS, SIZE = 4, 1024 * MiB
 PEERS = ("torch", "safetensors", "runai-model-streamer", "fastsafetensors", "tensorizer")
 TOOLS = ("fio", "vmtouch", "cat", "cp")
 COPIES = 3.2
-"""Of the tensors, on the disk, and a reserve."""
+"""Copies of the tensors on the disk, with a reserve."""
 WRITING = 600.0
-"""Seconds that tensorizer may take to write its file."""
+"""Maximum seconds for tensorizer to write its file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """`disk` and `memory` are directories; what is written below them is removed."""
+    """The options of a comparison. `disk` and `memory` are directories; files written below them are removed."""
 
     scenarios: tuple[Scenario, ...]
     rounds: int
@@ -43,13 +43,13 @@ class Options:
 
 
 def compare(options: Options) -> str:
-    """Play all scenarios and return the report; it is also written after each of them when there is a place for it.
+    """Run all scenarios and return the report. If `target` is set, write it after each scenario.
 
-    Raises Failed when the data could not be made.
+    Raises Failed if the checkpoints cannot be written.
     """
     programs = Programs(options.loader, str(peers_python("loading")))
     known = versions(options.loader, Path(programs.peers), theirs=PEERS, tools=TOOLS)
-    setting = Setting.here(versions=known, rounds=_told(options), scale=options.scale, conditions=CONDITIONS)
+    setting = Setting.here(versions=known, rounds=_rounds(options), scale=options.scale, conditions=CONDITIONS)
     results: dict[str, Mapping[str, Measured]] = {}
     with workspace(options.disk) as disk, workspace(options.memory) as memory:
         print("writing the checkpoints", file=sys.stderr)
@@ -66,7 +66,7 @@ def compare(options: Options) -> str:
     return report(setting, options.scenarios, results, size=data.shards.size)
 
 
-def _told(options: Options) -> str:
+def _rounds(options: Options) -> str:
     own = [f"{scenario.rounds} in `{scenario.name}`" for scenario in options.scenarios if scenario.rounds]
     return f"{options.rounds} ({', '.join(own)})" if own else str(options.rounds)
 
@@ -74,7 +74,7 @@ def _told(options: Options) -> str:
 def _save(options: Options, setting: Setting, results: Results, *, size: int) -> None:
     if options.target is None:
         return
-    from benchmarks.loading.plots import draw  # a run without a report does without matplotlib
+    from benchmarks.loading.plots import draw  # a run without a report needs no matplotlib
 
     options.target.parent.mkdir(parents=True, exist_ok=True)
     plots = draw(options.target, options.scenarios, results)
@@ -82,9 +82,9 @@ def _save(options: Options, setting: Setting, results: Results, *, size: int) ->
 
 
 def made(directory: Path, programs: Programs, *, size: int) -> Data:
-    """The same tensors in shards of `size` bytes, in one file, and in tensorizer's format. Raises Failed."""
+    """Write the same tensors in shards of `size` bytes, in one file, and in tensorizer's format. Raises Failed."""
     if (free := shutil.disk_usage(directory).free) < (wanted := COPIES * SHARDS * size):
-        raise Failed(f"{wanted / GB:.1f} GB do not fit into the {free / GB:.1f} GB that are free; say where with --disk")
+        raise Failed(f"{wanted / GB:.1f} GB do not fit into {free / GB:.1f} GB of free space; choose another disk with --disk")
     shards = make(directory / "shards", shards=SHARDS, size=size)
     one = joined(shards, directory / "one", shards=SHARDS, size=size)
     data = Data(shards, one, directory / "tensorized")

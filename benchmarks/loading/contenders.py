@@ -1,4 +1,4 @@
-"""Who takes part: a name, the ways to call it, and what is compared afterwards."""
+"""The contenders: name, ways to call them, and the result to compare."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ from benchmarks.loading.commands import (
 )
 
 Result = Literal["tensors", "first", "pages", "copy"]
-"""All tensors in memory or the first, files in the page cache, or a copy of them."""
+"""All tensors in memory, the first tensor, files in the page cache, or a copy of the files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """`ways` is never empty; `result` is what it brings. `needs`: the program that must be on the PATH, and the Debian package
-    that has it."""
+    """A contender. `ways` is never empty. `needs`: a program that must be on the PATH, and its Debian package."""
 
     name: str
     ways: tuple[Command, ...]
@@ -33,7 +32,7 @@ class Contender:
     needs: tuple[str, str] | None = None
 
     def missing(self) -> str | None:
-        """What to do so that it can take part."""
+        """Return the remedy if the program of `needs` is missing, or None."""
         return missing(*self.needs) if self.needs else None
 
 
@@ -48,7 +47,7 @@ COPY, CP = "loader copy, verified", "cp -r"
 FIO = "fio, direct"
 
 COPYING = (RUNAI, FAST, TENSORIZER, LOAD_FILE_PREAD, SAFE_OPEN, PREFETCHED)
-"""Peers whose tensors are in memory of their own afterwards, and not views of the page cache."""
+"""Peers whose tensors are in private memory afterwards, not views of the page cache."""
 PEERS = (*COPYING, LOAD_FILE)
 
 THROUGH_THE_CACHE = {"RUNAI_STREAMER_FS_STRATEGY": "io_uring_buffered,sync_buffered"}

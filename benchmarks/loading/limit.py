@@ -1,4 +1,4 @@
-"""What the disk gives: fio reading the same files, cold and past the page cache."""
+"""The limit of the disk: fio reads the same files, cold and with direct I/O."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from benchmarks.measuring import MiB
 
 DEPTHS = (4, 16, 32)
 BLOCKS = (MiB, 8 * MiB)
-"""Bytes that fio asks for at a time. It uses ordinary pages, so a kernel cuts what spans too many of them."""
+"""Bytes of one request of fio. It uses ordinary pages, so the kernel splits requests that span too many of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """`files` are alike in size. `block`: bytes asked for at a time."""
+    """The read rate of `files`, which have equal sizes. `block`: bytes of one request."""
 
     files: tuple[Path, ...]
     block: int
 
     @classmethod
     def found(cls, files: Sequence[Path]) -> Limit:
-        """With the block that suits this disk best. Raises Failed."""
+        """Return the limit with the fastest block size for this disk. Raises Failed."""
         return max((cls(tuple(files), block) for block in BLOCKS), key=lambda limit: limit.rate())
 
     def rate(self) -> float:
-        """Bytes a second with the best of all queue depths, as fio itself counts. Raises Failed."""
+        """Return the rate in bytes a second with the best queue depth, as counted by fio. Raises Failed."""
         return max(self._read(depth)["bw_bytes"] for depth in DEPTHS)
 
     @property
     def words(self) -> list[str]:
-        """As for the least queue depth."""
+        """The command for the least queue depth."""
         return ["fio", *self._words(DEPTHS[0])]
 
     def _read(self, depth: int) -> dict[str, float]:

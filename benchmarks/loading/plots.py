@@ -1,4 +1,4 @@
-"""The same figures as a picture."""
+"""The plot of a report on loading."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from benchmarks.plots import Panel, bars, saved
 from benchmarks.ratios import Results
 
 BARS = ("cold", "warm", "pages", "copy")
-"""Scenarios that are shown, where they were played."""
+"""Scenarios that are drawn, if they were run."""
 
 
 def draw(target: Path, scenarios: Sequence[Scenario], results: Results) -> list[str]:
-    """The names of the files written beside the report `target`."""
+    """Write the plot next to the report `target` and return the name of its file."""
     shown = [scenario for scenario in scenarios if scenario.name in BARS and scenario.name in results]
     panels = (Panel(f"{scenario.title}; seconds", _walls(scenario, results)) for scenario in shown)
     return [saved(bars(*panels), target, "wall")] if shown else []

@@ -1,4 +1,4 @@
-"""The report on loading: the ratios first, then every scenario, then what it takes to repeat it."""
+"""The report on loading: ratios, scenarios, and the commands to repeat them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from benchmarks.surroundings import Setting
 GiB = 1024 * MiB
 
 CONDITIONS = """\
-each contender a process of its own. Loaders are timed inside it, from just before the first file is opened to the last tensor \
-in memory: imports are left out for everybody, allocating destination memory is not. As much memory as it takes is had and \
-given back just before, so that nobody waits for the hypervisor. Commands are timed as whole processes, fio by its own count. \
-Cold: each file synced and given up (POSIX_FADV_DONTNEED), and mincore finds none of it just before the start; warm: mincore \
-finds all of it. Every tensor's digest and every copy was compared"""
+each contender a separate process. Loaders are timed inside it, from just before the first file is opened to the last tensor \
+in memory, with allocation of destination memory but without imports. Memory for the tensors is populated and freed just \
+before, so that no contender waits for the hypervisor. Commands are timed as whole processes, fio by its own count. Cold: each \
+file synced and dropped (POSIX_FADV_DONTNEED), and mincore finds none of it just before the start. Warm: mincore finds all of \
+it. The digest of every tensor and every copy was compared"""
 CALLING = """\
-Every contender ran once in each of its ways before the first round, and the fastest went on. `SHARDS` and `ONE` are the
-checkpoint's directories, `SCRATCH` holds tensorizer's file and what a client says of its time, `COPY` is on tmpfs."""
+Every contender ran once in each of its ways before the first round, and continued with the fastest. `SHARDS` and `ONE` are the
+checkpoint's directories, `SCRATCH` contains tensorizer's file and the results of clients, `COPY` is on tmpfs."""
 
 
 def report(setting: Setting, scenarios: Sequence[Scenario], results: Results, *, size: int, plots: Sequence[str] = ()) -> str:
@@ -52,7 +52,7 @@ def _columns(scenario: Scenario, size: int) -> dict[str, Column]:
     work: dict[str, Column] = {
         "CPU, s": spread(cpu),
         "page faults": lambda costs: f"{Spread.of([cost.faults for cost in costs]).median:,.0f}",
-        "of them waiting": lambda costs: f"{Spread.of([cost.major_faults for cost in costs]).median:,.0f}",
+        "major page faults": lambda costs: f"{Spread.of([cost.major_faults for cost in costs]).median:,.0f}",
         "VmHWM, MiB": most(lambda cost: cost.resident),
     }
     times = {"wall, s": spread(wall)} | rate | work
@@ -68,7 +68,7 @@ def _columns(scenario: Scenario, size: int) -> dict[str, Column]:
 
 
 def _for(name: str, columns: dict[str, Column]) -> Iterable[Column]:
-    """Of fio only the time is taken."""
+    """Return the columns of a contender; fio has only its time."""
     if name != FIO:
         return columns.values()
     return [column if title in ("wall, s", "GiB/s") else (lambda _: "") for title, column in columns.items()]

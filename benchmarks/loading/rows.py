@@ -1,4 +1,4 @@
-"""What the loader must reach."""
+"""The ratios that the loader must reach."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def beyond(cost: Cost) -> float:
 
 
 def window(_: Cost) -> float:
-    """Bytes: what may be read ahead."""
+    """Return the maximum bytes of read-ahead."""
     return float(WINDOW)
 
 

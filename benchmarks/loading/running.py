@@ -1,4 +1,4 @@
-"""Running a scenario: everybody in turn, several rounds, files cold or warm before each, every result compared afterwards."""
+"""Run a scenario: all contenders in turn, several rounds, files cold or warm before each, every result compared."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from benchmarks.memory import have_ready
 from benchmarks.rounds import Entry, Measured, Wording, interleaved, prepared
 
 TIMEOUT = 300.0
-"""Seconds for one run; 4 GiB at 15 MB/s."""
+"""Maximum seconds of one run: 4 GiB at 15 MB/s."""
 TRIES = 2
-"""How many rounds are tried for each that is wanted, where the disk must be as fast afterwards as before."""
+"""Maximum tries for each round, if the disk must have the same speed before and after."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Where a scenario is played: `copies` is tmpfs, `scratch` what the bench itself needs."""
+    """The surroundings of a scenario: `copies` is tmpfs; the bench itself writes to `scratch`."""
 
     scenario: Scenario
     data: Data
@@ -57,13 +57,13 @@ class Stage:
         )
 
     def run(self, contender: Contender, command: Sequence[str]) -> Cost:
-        """Once, with everything as cold or warm as the scenario says. Raises Failed."""
+        """Run the command once, with files cold or warm as in the scenario. Raises Failed."""
         self._temper(command)
         task = self.task
         task.outcome.unlink(missing_ok=True)
         shutil.rmtree(task.copy, ignore_errors=True)
         size = self.data.shards.size * 5 // 4
-        have_ready(size)  # and once more in a client, whose imports take longer than a hypervisor needs
+        have_ready(size)  # clients repeat this: during their imports the hypervisor can reclaim it
         try:
             environ = environment(self.scratch, memory=size)
             cost = run(command, log=self.scratch / "log", environ=environ, timeout=TIMEOUT)
@@ -72,7 +72,7 @@ class Stage:
             shutil.rmtree(task.copy, ignore_errors=True)
 
     def _temper(self, command: Sequence[str]) -> None:
-        """Only what the command names is made warm, so that memory is left for everybody alike."""
+        """Make files cold, or only those of the command warm, so that all contenders have the same free memory."""
         if self.scenario.temperature == "cold":
             chill(self.data.files())
         else:
@@ -92,7 +92,7 @@ class Stage:
 
 
 def play(stage: Stage, *, rounds: int) -> dict[str, Measured]:
-    """All contenders of the scenario, by name. Raises Failed when what they need could not be prepared."""
+    """Run the scenario and return the measurements by contender. Raises Failed if the preparation failed."""
     chill(stage.data.files())
     entries = {name: stage.entry(name) for name in stage.scenario.contenders}
     if stage.scenario.fio is None:
@@ -115,7 +115,7 @@ def _reading(limit: Limit, size: int) -> Entry:
 
 
 def _around(measured: Mapping[str, Measured], entries: Mapping[str, Entry], limit: Limit, size: int, *, rounds: int) -> None:
-    """Runs between two readings by fio; a round where those disagree tells nothing, and there is another one instead."""
+    """Measure between two reads by fio. A round in which they disagree is discarded and repeated."""
     fio, after = measured[FIO], limit.rate()
     for _ in range(rounds * TRIES):
         before = after
@@ -131,14 +131,14 @@ def _around(measured: Mapping[str, Measured], entries: Mapping[str, Entry], limi
 
 
 def _timed_inside(cost: Cost, outcome: Path, digests: Mapping[str, str], *, whole: bool) -> Cost:
-    """What the client says of the part that counts. Raises Failed unless it brought every tensor, or the first of them."""
+    """Return the cost with the client's own timing. Raises Failed unless it loaded all tensors, or the first, correctly."""
     try:
-        said: dict[str, Any] = json.loads(outcome.read_text())
+        measured: dict[str, Any] = json.loads(outcome.read_text())
     except (OSError, ValueError) as error:
-        raise Failed(f"said nothing of what it took: {error}") from error
-    found: Mapping[str, str] = said.pop("digests")
-    if whole and found.keys() != digests.keys():
-        raise Failed(f"brought {len(found)} tensors instead of {len(digests)}")
-    if wrong := [name for name, digest in found.items() if digests.get(name) != digest]:
-        raise Failed(f"{wrong[0]} is not what the file holds")
-    return replace(cost, **said)
+        raise Failed(f"the client wrote no result: {error}") from error
+    loaded: Mapping[str, str] = measured.pop("digests")
+    if whole and loaded.keys() != digests.keys():
+        raise Failed(f"loaded {len(loaded)} tensors instead of {len(digests)}")
+    if wrong := [name for name, digest in loaded.items() if digests.get(name) != digest]:
+        raise Failed(f"{wrong[0]} differs from the file")
+    return replace(cost, **measured)

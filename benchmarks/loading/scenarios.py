@@ -1,4 +1,4 @@
-"""What is compared: temperatures, contenders, and what fio is measured beside."""
+"""The scenarios: temperatures, contenders, and how fio takes part."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ from benchmarks.loading.contenders import (
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """`fio`: it reads the same files as one of the contenders, or around each run, before it and after it, and a round where
-    the two disagree does not count. `rounds`: of its own, whatever the others have."""
+    """A scenario. `fio`: "among" makes it one of the contenders; "around" reads the same files before and after each run.
+
+    With "around", a round in which the two reads disagree is discarded. `rounds` overrides the number of rounds.
+    """
 
     name: str
     title: str
@@ -37,7 +39,7 @@ class Scenario:
 
 
 SCENARIOS = (
-    Scenario("limit", "cold, to tensors, between two readings by fio", (LOADER,), "cold", fio="around", rounds=7),
+    Scenario("limit", "cold, to tensors, between two reads by fio", (LOADER,), "cold", fio="around", rounds=7),
     Scenario("cold", "cold, to tensors", (LOADER, STREAMED, ONE_FILE, *PEERS), "cold"),
     Scenario("warm", "warm, to tensors", (BUFFERED, LOADER, *COPYING, LOAD_FILE), "warm"),
     Scenario("first", "warm, one file, to the first tensor", (FIRST, SAFE_OPEN_FIRST), "warm"),

@@ -1,8 +1,8 @@
-"""An archive that may be hostile, unpacked into a directory of one's own.
+"""Unpack an archive that may be hostile into an empty directory.
 
-A name may lead elsewhere or come twice, a link may lead anywhere, a few kilobytes may hold a terabyte, and a header may claim
-any length. What becomes of the members is `members`' business; here headers are read, none of which may be longer than it
-needs to be, and damage is told from the end.
+A name can point outside the directory or occur twice, a link can point anywhere, a few kilobytes can expand to a terabyte, and
+a header can claim any length. This module reads headers, limits their length, and distinguishes a damaged archive from a
+complete one. `members` writes the files.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from fetcher.store.beneath import open_beneath
 from fetcher.store.layout import base_of
 
 MEMBERS = 20_000
-"""The most an archive may hold: a model has some hundreds, and tarfile keeps a kilobyte of each in memory."""
+"""Maximum members of an archive: a model has some hundreds, and tarfile keeps a kilobyte of each in memory."""
 _PADDING = 4 * 1024 * 1024
-"""Bytes that may follow the end of a tar; `tar` itself fills up to 10 KiB."""
+"""Maximum bytes after the end of a tar; `tar` itself pads to 10 KiB."""
 _BROKEN = (
     tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, gzip.BadGzipFile, struct.error,
     EOFError, IndexError, OverflowError, RuntimeError, ValueError,
 )  # fmt: skip
-"""What the libraries raise for broken content. RuntimeError is zipfile's, for a member with a password or a compression it does
-not know; IndexError too, for a member without a name."""
+"""Errors that the libraries raise for broken content. zipfile raises RuntimeError for a member with a password or an unknown
+compression, and IndexError for a member without a name."""
 
 
 def unpack(archive: Path, directory: Path, *, stopped: Callable[[], bool]) -> Mapping[str, int]:
-    """The sizes in bytes of the files that were unpacked, by their paths. Blocks. `directory` must be there, and empty.
+    """Unpack `archive` and return the size in bytes of each file, by path. Blocks. `directory` must exist and be empty.
 
     Raises MalformedArchive, HostilePath, OutOfSpace, StoreError; Stopped soon after `stopped()`.
     """
@@ -51,7 +51,7 @@ def unpack(archive: Path, directory: Path, *, stopped: Callable[[], bool]) -> Ma
         except _BROKEN as error:
             raise _malformed(archive, error) from error
         except OSError as error:
-            if error.errno is None:  # bz2's way to say that it can't read what it is given
+            if error.errno is None:  # bz2 raises this for content that it cannot read
                 raise _malformed(archive, error) from error
             raise
         into.link()
@@ -65,15 +65,15 @@ def _opened(archive: Path) -> IO[bytes]:
 
 
 def _begins(file: IO[bytes], beginning: bytes) -> bool:
-    """How a file begins tells what it is; names lie."""
-    found = file.read(len(beginning))
+    """Tell whether `file` starts with `beginning`. The name of an archive does not prove its type."""
+    start = file.read(len(beginning))
     file.seek(0)
-    return found == beginning
+    return start == beginning
 
 
 def _malformed(archive: Path, error: Exception) -> MalformedArchive:
     what = " ".join(str(error).split()) or type(error).__name__
-    return MalformedArchive(f"{archive.name} can't be unpacked: {what[:200]}; fetch it anew, else its publisher must mend it")
+    return MalformedArchive(f"{archive.name} cannot be unpacked: {what[:200]}; fetch it again, or ask the publisher to fix it")
 
 
 def _refuse_more(count: int) -> None:
@@ -95,18 +95,18 @@ def _untar(file: IO[bytes], name: str, into: Members) -> None:
     with tarfile.open(fileobj=stream, mode="r:") as opened:
         for count, member in enumerate(opened, 1):
             _refuse_more(count)
-            _take(member, opened, into)
+            _extract(member, opened, into)
     if stream.last != bytes(tarfile.BLOCKSIZE):
-        # tarfile takes a header that it can't read, and the end of the file, for the end of the archive.
-        raise MalformedArchive(f"{name} ends without the mark of its end: it is damaged, or cut short")
-    # To the end, where a compressed stream has its checksum.
+        # tarfile treats an unreadable header and the end of the file as the end of the archive.
+        raise MalformedArchive(f"{name} is damaged or truncated: it has no end-of-archive marker; fetch it again")
+    # Read to the end: a compressed stream has its checksum there.
     for _ in range(_PADDING // PIECE):
         if not stream.read(PIECE):
             return
-    raise MalformedArchive(f"{name} goes on behind its end")
+    raise MalformedArchive(f"{name} has data after the end of the archive; ask the publisher to fix it")
 
 
-def _take(member: tarfile.TarInfo, opened: tarfile.TarFile, into: Members) -> None:
+def _extract(member: tarfile.TarInfo, opened: tarfile.TarFile, into: Members) -> None:
     if member.isreg() and (content := opened.extractfile(member)) is not None:
         into.add(member.name, member.size, content)
     elif member.islnk():
@@ -115,11 +115,11 @@ def _take(member: tarfile.TarInfo, opened: tarfile.TarFile, into: Members) -> No
         target = posixpath.join(posixpath.dirname(member.name), member.linkname)
         into.note_link(member.name, posixpath.normpath(target))
     elif not member.isdir():
-        raise MalformedArchive(f"{member.name[:120]!r} of the archive is neither a file, a directory nor a link")
+        raise MalformedArchive(f"{member.name[:120]!r} in the archive is not a file, directory or link")
 
 
 def _decompressed(file: IO[bytes]) -> Readable:
-    """What is in `file`, by how it begins."""
+    """Return the decompressed content of `file`. Its first bytes decide the format."""
     beginning = file.read(6)
     file.seek(0)
     if beginning.startswith(b"\x1f\x8b"):

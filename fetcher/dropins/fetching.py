@@ -1,4 +1,4 @@
-"""Several artifacts at once, within the memory and the connections of one; and how a drop-in's settings are found."""
+"""Fetch several artifacts concurrently, within the memory and the connections of one, and read the settings of a drop-in."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from fetcher.store.placement import Step
 
 OPTIONS: tuple[Option, ...] = (*FETCH, *METRICS, *ENDING, *(each for each in PLACE if each.name == "require_digests"))
-"""What a drop-in takes from the fetcher's own variables; what goes where is the other system's to say."""
-_AT_ONCE = 4
-"""Artifacts fetched at a time: more would leave each too little memory for what a fast link brings."""
+"""The fetcher's own variables that a drop-in accepts. The other system chooses sources and directories."""
+_CONCURRENT = 4
+"""Maximum artifacts fetched concurrently. With more, each gets too little memory for a fast link."""
 
 Through = Callable[[Subscriber], "tuple[Source, Step]"]
-"""Makes what brings an artifact, and what is told of the steps of its commit."""
+"""Creates the source of an artifact, and the function that is called at each step of its commit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One artifact and where it goes; `through` what, where that is not simply the source that its URI names."""
+    """One artifact to fetch. `settings` has its directory; `through` creates its source, unless its URI names the source."""
 
     ref: ArtifactRef
     settings: Settings
@@ -44,41 +44,44 @@ class Order:
 
 
 def options_of(environ: Mapping[str, str]) -> dict[str, Any]:
-    """The values of `OPTIONS`. Raises ConfigurationError."""
+    """Return the values of `OPTIONS`. Raises ConfigurationError."""
     return values(OPTIONS, argparse.Namespace(**{option.name: None for option in OPTIONS}), environ)
 
 
-def settings_for(directory: Path, found: Mapping[str, Any], environ: Mapping[str, str], *, among: int = 1) -> Settings:
-    """Those for `directory`, one of `among` that are fetched at once."""
-    made, among = settings_from({**found, "dest": directory}, environ), min(among, _AT_ONCE)
+def settings_for(directory: Path, options: Mapping[str, Any], environ: Mapping[str, str], *, among: int = 1) -> Settings:
+    """Return the settings for `directory`, one of `among` that are fetched concurrently."""
+    settings, among = settings_from({**options, "dest": directory}, environ), min(among, _CONCURRENT)
     return replace(
-        made,
-        memory_limit=max(LEAST_MEMORY, made.memory_limit // among),
-        max_concurrency=max(1, made.max_concurrency // among),
-        limit_rate=made.limit_rate / among if made.limit_rate else None,
+        settings,
+        memory_limit=max(LEAST_MEMORY, settings.memory_limit // among),
+        max_concurrency=max(1, settings.max_concurrency // among),
+        limit_rate=settings.limit_rate / among if settings.limit_rate else None,
     )
 
 
-def fetched(orders: Sequence[Order], found: Mapping[str, Any], report: Report) -> list[engine.Artifact]:
-    """The artifacts, in order; complete ones without an event loop. Raises FetchError: the others stay resumable."""
-    with _told(orders, found) as subscribers:
-        told = [report.counting(subscriber) for subscriber in _measured(subscribers, found, report)]
+def fetched(orders: Sequence[Order], options: Mapping[str, Any], report: Report) -> list[engine.Artifact]:
+    """Fetch the artifacts and return them in order. Complete ones need no event loop.
+
+    Raises FetchError; the other artifacts can be resumed.
+    """
+    with _subscribers(orders, options) as subscribers:
+        on_events = [report.counting(subscriber) for subscriber in _measured(subscribers, options, report)]
         requests = [engine.recovered(order.ref, order.settings) for order in orders]
-        here = [engine.find_cached(request, tell) for request, tell in zip(requests, told, strict=True)]
-        missing = [index for index, artifact in enumerate(here) if artifact is None]
+        artifacts = [engine.find_cached(request, on_event) for request, on_event in zip(requests, on_events, strict=True)]
+        missing = [index for index, artifact in enumerate(artifacts) if artifact is None]
         if missing:
-            brought = run_interruptibly(_together([(requests[index], orders[index].through, told[index]) for index in missing]))
-            for index, artifact in zip(missing, brought, strict=True):
-                here[index] = artifact
-    return [artifact for artifact in here if artifact is not None]
+            pending = [(requests[index], orders[index].through, on_events[index]) for index in missing]
+            for index, artifact in zip(missing, run_interruptibly(_fetch_all(pending)), strict=True):
+                artifacts[index] = artifact
+    return [artifact for artifact in artifacts if artifact is not None]
 
 
-async def _together(missing: Sequence[tuple[engine.Request, Through | None, Subscriber]]) -> list[engine.Artifact]:
-    import asyncio  # here, since cached artifacts need none
+async def _fetch_all(missing: Sequence[tuple[engine.Request, Through | None, Subscriber]]) -> list[engine.Artifact]:
+    import asyncio  # not at the top: cached artifacts do not need it
 
     from fetcher.engine.failure import one_error
 
-    turns = asyncio.Semaphore(_AT_ONCE)
+    turns = asyncio.Semaphore(_CONCURRENT)
 
     async def bring(request: engine.Request, through: Through | None, on_event: Subscriber) -> engine.Artifact:
         async with turns:
@@ -93,20 +96,20 @@ async def _together(missing: Sequence[tuple[engine.Request, Through | None, Subs
     return [task.result() for task in tasks]
 
 
-def _measured(subscribers: list[Subscriber], found: Mapping[str, Any], report: Report) -> list[Subscriber]:
-    """With the metrics that the environment asks for, which are of one artifact."""
-    if not wants_metrics(found) or not subscribers:
+def _measured(subscribers: list[Subscriber], options: Mapping[str, Any], report: Report) -> list[Subscriber]:
+    """Return `subscribers` with the metrics that the environment asks for. Metrics exist only for a single artifact."""
+    if not wants_metrics(options) or not subscribers:
         return subscribers
     if len(subscribers) > 1:
-        subscribers[0](Warned("Configuration", "metrics are of one artifact; of several at once there are none"))
+        subscribers[0](Warned("Configuration", "no metrics are published: they need a fetch of one artifact"))
         return subscribers
     from fetcher.cli.metrics import publish
 
-    return [publish(found, report, subscribers[0])]
+    return [publish(options, report, subscribers[0])]
 
 
 class _Labelled:
-    """A log whose lines say what they are about."""
+    """A stream that writes `label` before each log line."""
 
     def __init__(self, stream: TextIO, label: str) -> None:
         self._stream = stream
@@ -120,9 +123,9 @@ class _Labelled:
 
 
 @contextmanager
-def _told(orders: Sequence[Order], found: Mapping[str, Any]) -> Iterator[list[Subscriber]]:
-    """One subscriber for each order. Several cannot share a bar, so they get log lines, each with its directory."""
-    kind = found.get("progress", "auto")
+def _subscribers(orders: Sequence[Order], options: Mapping[str, Any]) -> Iterator[list[Subscriber]]:
+    """Yield one subscriber for each order. Several cannot share a progress bar, so each writes log lines with its directory."""
+    kind = options.get("progress", "auto")
     with ExitStack() as stack:
         if len(orders) == 1 or kind in ("json", "none"):
             yield [stack.enter_context(subscribed(kind, sys.stderr)) for _ in orders]

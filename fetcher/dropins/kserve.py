@@ -1,6 +1,6 @@
-"""What KServe says to its storage-initializer, in arguments and variables, as plain values. Nothing here does I/O.
+"""Parse the arguments and variables that KServe gives to its storage-initializer into plain values. No I/O.
 
-Read of kserve-storage 0.21, whose behaviour `tests/dropins` compares with ours.
+Source: kserve-storage 0.21. `tests/dropins` compares its behaviour with ours.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from fetcher.errors import UnsupportedScheme, UsageError
 
 Kind = Literal["nothing", "local", "archive", "file", "repository"]
 MOUNTED = "/mnt/models"
-"""Where another agent of KServe brings the models: there is nothing to do."""
-_WORKING = "hf://, http://, https://, file:// and paths"
+"""Another agent of KServe places the models here: there is nothing to do."""
+_WORKING = "hf://, http://, https://, file:// or a path"
 _UNBUILT = {
     "s3": "S3", "gs": "Google Cloud Storage", "oci": "an OCI registry", "oci+fetch": "an OCI registry", "hdfs": "HDFS",
     "webhdfs": "HDFS", "modelscope": "ModelScope",
@@ -30,7 +30,7 @@ _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".taz", ".tar.bz2", ".tbz2", ".t
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A source as it was written, and the directory it goes to."""
+    """A source as the user wrote it, and its directory."""
 
     source: str
     directory: Path
@@ -38,7 +38,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Patterns:
-    """Which files are wanted: shell patterns on the relative path, in which `*` also crosses `/`."""
+    """Shell patterns that select files by relative path; `*` also matches `/`."""
 
     allow: tuple[str, ...]
     ignore: tuple[str, ...]
@@ -50,28 +50,28 @@ class Patterns:
 
 
 def pairs_of(words: Sequence[str]) -> tuple[Pair, ...]:
-    """Raises UsageError."""
+    """Parse arguments into pairs of a source and a directory. Raises UsageError."""
     if len(words) < 2 or len(words) % 2:
-        raise UsageError("storage-initializer SRC DST [SRC DST ...]: every source needs a directory")
+        raise UsageError("storage-initializer SRC DST [SRC DST ...]: give a directory for every source")
     if not all(word.strip() for word in words):
-        raise UsageError("storage-initializer SRC DST [SRC DST ...]: one of them is empty")
+        raise UsageError("storage-initializer SRC DST [SRC DST ...]: an argument is empty")
     return tuple(Pair(source, Path(directory)) for source, directory in zip(words[::2], words[1::2], strict=True))
 
 
 def patterns_of(environ: Mapping[str, str]) -> Patterns:
-    """`STORAGE_ALLOW_PATTERNS` and `STORAGE_IGNORE_PATTERNS`."""
+    """Parse `STORAGE_ALLOW_PATTERNS` and `STORAGE_IGNORE_PATTERNS`."""
     return Patterns(_listed(environ.get("STORAGE_ALLOW_PATTERNS", "")), _listed(environ.get("STORAGE_IGNORE_PATTERNS", "")))
 
 
 def authorities_of(environ: Mapping[str, str]) -> Path | None:
-    """The CA bundle of the ConfigMap that KServe mounts, unless the user names another one."""
+    """Return the CA bundle of the ConfigMap that KServe mounts, or None if the user names another bundle."""
     if not environ.get("CA_BUNDLE_CONFIGMAP_NAME") or environ.get("REQUESTS_CA_BUNDLE"):
         return None
     return Path(environ.get("CA_BUNDLE_VOLUME_MOUNT_POINT") or "/etc/ssl/custom-certs") / "cabundle.crt"
 
 
 def kind_of(source: str, *, exists: bool) -> Kind:
-    """What `source` names; `exists`: whether it is a path that is there. Raises UnsupportedScheme."""
+    """Classify `source`; `exists` tells whether it is an existing path. Raises UnsupportedScheme."""
     if source == MOUNTED or source.startswith(MOUNTED + "/"):
         return "nothing"
     scheme = match[1].lower() if (match := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", source)) else ""
@@ -84,22 +84,22 @@ def kind_of(source: str, *, exists: bool) -> Kind:
 
 
 def local_path(source: str) -> Path:
-    """Of a `file://` address or a path."""
+    """Return the path that a `file://` address or a path names."""
     return Path(source[len("file://") :] if source.lower().startswith("file://") else source)
 
 
 def is_archive(name: str) -> bool:
-    """Whether a file of this name is meant to be unpacked."""
+    """Tell by its name whether a file is to be unpacked."""
     return name.lower().endswith(_ARCHIVES)
 
 
 def name_of(address: str) -> str:
-    """The name a file of an address gets: the last part of its path."""
+    """Return the file name for an address: the last part of its path."""
     return unquote(urlsplit(address).path.rpartition("/")[2])
 
 
 def _names_archive(address: str) -> bool:
-    # An address such as /download?file=model.tgz says what it serves in its query alone.
+    # An address such as /download?file=model.tgz has the file name only in its query.
     name = name_of(address)
     return is_archive(name) or ("." not in name and is_archive(urlsplit(address).query))
 
@@ -110,19 +110,19 @@ def _refuse_unbuilt(source: str, scheme: str) -> None:
         try:
             parts = urlsplit(source)
         except ValueError:
-            return  # the engine says what is wrong with it
+            return  # the engine reports the error
         if (parts.hostname or "").endswith(_AZURE):
             where = "Azure Storage"
         elif re.search(r"\.git(/|@|$)", parts.path):
             where = "a git repository"
     elif where is None and scheme != "hf":
-        raise UnsupportedScheme(f"{scheme}:// is not known; these work: {_WORKING}")
+        raise UnsupportedScheme(f"{scheme}:// is not supported; use {_WORKING}")
     if where:
-        raise UnsupportedScheme(f"{where} is no source yet ({scheme}://); these work: {_WORKING}")
+        raise UnsupportedScheme(f"{where} is not supported yet ({scheme}://); use {_WORKING}")
 
 
 def _listed(text: str) -> tuple[str, ...]:
-    """A JSON list, else values separated by commas."""
+    """Parse a JSON list or values separated by commas."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):

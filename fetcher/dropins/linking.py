@@ -1,6 +1,6 @@
-"""A local directory, usually a mounted claim, seen through links: nothing is copied, as its user expects.
+"""Link to the entries of a local directory, usually a mounted claim. Nothing is copied.
 
-KServe's webhook mounts a claim at a place of its own and has the initializer link its entries into the model's directory.
+KServe's webhook mounts the claim outside the model's directory, and its initializer links the entries of the claim there.
 """
 
 from __future__ import annotations
@@ -17,27 +17,29 @@ from fetcher.store.placement import intact
 
 
 def entries(source: Path, *, admits: Callable[[str], bool]) -> Sequence[Path]:
-    """`source` if it is a file, else what it holds but for hidden entries; those whose names `admits`.
+    """Return `source` if it is a file, otherwise its entries except hidden ones. `admits` selects them by name.
 
-    Raises NotFound, Unauthorized, and DigestMismatch where a manifest says that something is missing.
+    Raises NotFound, Unauthorized, and DigestMismatch if `source` does not match its manifest.
     """
     try:
         if not source.exists():
             raise NotFound(f"{source} does not exist")
-        found = [path for path in source.iterdir() if not path.name.startswith(".")] if source.is_dir() else [source]
+        paths = [path for path in source.iterdir() if not path.name.startswith(".")] if source.is_dir() else [source]
     except PermissionError as error:
-        raise Unauthorized(f"{source} may not be read by user {os.getuid()}") from error
-    chosen = sorted(path for path in found if admits(path.name))
+        raise Unauthorized(
+            f"{source} cannot be read by user {os.getuid()}: permission denied; change its mode or owner"
+        ) from error
+    chosen = sorted(path for path in paths if admits(path.name))
     if not chosen:
-        raise NotFound(f"{source} holds nothing that matches; look at what is in it, and at the patterns")
+        raise NotFound(f"no file in {source} matches; check its content and the patterns")
     manifest = Manifest.read(source / RELATIVE_PATH)
     if manifest is not None and not intact(manifest, source):
-        raise DigestMismatch(f"{source} is not complete: its manifest lists other files or sizes; fetch it again")
+        raise DigestMismatch(f"{source} is incomplete: its files or sizes differ from its manifest; fetch it again")
     return chosen
 
 
 def link(sources: Sequence[Path], directory: Path) -> None:
-    """Links of their names in `directory`; one that leads elsewhere is replaced in one step. Raises StoreError."""
+    """Create a link in `directory` to each of `sources`. Replaces a link to another target atomically. Raises StoreError."""
     with storing("link the files"):
         make_directory(directory)
         for source in sources:
@@ -52,4 +54,4 @@ def _link(source: Path, place: Path) -> None:
         symlink(place.parent, place, target)
     except FileExistsError:
         if not os.path.samestat(os.lstat(place), os.stat(source)):
-            raise CannotWrite(f"{place} is there already and is not {source}; remove it, or choose another directory") from None
+            raise CannotWrite(f"{place} exists and is not {source}; remove it or choose another directory") from None

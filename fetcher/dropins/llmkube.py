@@ -1,4 +1,4 @@
-"""What LLMKube says to its model-downloader, in variables, as plain values. Nothing here does I/O."""
+"""Parse the variables that LLMKube gives to its model-downloader into plain values. No I/O."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _POLICIES = {"ifnotpresent": "if-not-present", "onchange": "on-change"}
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`ref` for `directory`, of which `names` are wanted (paths below it; all files without any) with the digests `expect`."""
+    """A download of `ref` to `directory`. `names` are the files to fetch, as paths below it; empty means all files.
+
+    `expect` has the digests of files, by path.
+    """
 
     ref: ArtifactRef
     directory: Path
@@ -28,7 +31,7 @@ class Request:
 
     @property
     def naming(self) -> Naming | None:
-        """Which published file becomes which of `names`; None when all keep theirs."""
+        """The published file for each of `names`, or None if no file is renamed."""
         if not self.names:
             return None
         alone = len(self.names) == 1 and scheme_of(self.ref.uri) != "hf"
@@ -36,19 +39,19 @@ class Request:
 
 
 def request_of(environ: Mapping[str, str]) -> Request:
-    """Raises ConfigurationError, UsageError, UnsupportedScheme."""
+    """Parse the variables into a request. Raises ConfigurationError, UsageError, UnsupportedScheme."""
     source = _text(environ, "MODEL_SOURCE")
     if not source:
-        raise ConfigurationError("MODEL_SOURCE is not set; it names what to download, such as hf://owner/name")
+        raise ConfigurationError("MODEL_SOURCE is not set; set it to the source of the model, such as hf://owner/name")
     if scheme_of(source) == "pvc":
-        raise ConfigurationError("MODEL_SOURCE is a pvc:// address: a claim is mounted, not downloaded")
+        raise ConfigurationError("MODEL_SOURCE is a pvc:// address, which cannot be downloaded; mount the claim instead")
     directory, path = _place(environ)
     names = tuple(line.strip() for line in environ.get("MODEL_FILES", "").splitlines() if line.strip())
     if not names and path:
         names = (path,)
     uri = _of_all_files(source) if len(names) > 1 else source
     return Request(
-        # What is selected is part of what a manifest answers; so is a name that is not the published one.
+        # The selection is part of the cache key, and so are new names of files.
         ArtifactRef(uri, include=tuple(sorted(escape(name) for name in names))),
         directory,
         names,
@@ -58,10 +61,10 @@ def request_of(environ: Mapping[str, str]) -> Request:
 
 
 def _place(environ: Mapping[str, str]) -> tuple[Path, str | None]:
-    """The directory, and the path below it of the one file that is asked for, if one is."""
+    """Return the directory, and the path below it of the requested file, or None if all files are requested."""
     cache, path = _text(environ, "CACHE_DIR"), _text(environ, "MODEL_PATH")
     if not cache and not path:
-        raise ConfigurationError("neither CACHE_DIR nor MODEL_PATH is set; they say where the model goes")
+        raise ConfigurationError("neither CACHE_DIR nor MODEL_PATH is set; set one of them to the place of the model")
     if not path:
         return Path(cache), None
     if cache and PurePosixPath(path).is_relative_to(cache):
@@ -71,12 +74,12 @@ def _place(environ: Mapping[str, str]) -> tuple[Path, str | None]:
 
 
 def _of_all_files(source: str) -> str:
-    """The repository that an address of one of its files belongs to. Raises ConfigurationError where there is none."""
+    """Return the repository of an address of one file. Raises ConfigurationError if the address has no repository."""
     address = hub_address(ArtifactRef(source))
     if address is not None and address.path is not None:
         return f"hf://{address.prefix}{address.repository}@{address.revision}"
     if address is None and scheme_of(source) != "file":
-        raise ConfigurationError("MODEL_FILES names several files, but MODEL_SOURCE is the address of one")
+        raise ConfigurationError("MODEL_FILES names several files, but MODEL_SOURCE is the address of one file")
     return source
 
 
@@ -86,19 +89,19 @@ def _digests(environ: Mapping[str, str], names: tuple[str, ...], path: str | Non
         return {}
     pinned = path if path in names else names[0] if len(names) == 1 else None
     if pinned is None:
-        raise ConfigurationError("MODEL_SHA256 is the digest of one file, but MODEL_PATH does not say of which")
+        raise ConfigurationError("MODEL_SHA256 is the digest of one file; set MODEL_PATH to that file")
     return {pinned: Digest.parse(text if ":" in text else f"sha256:{text}")}
 
 
 def _refresh(environ: Mapping[str, str]) -> str | None:
     text = _text(environ, "MODEL_REFRESH_POLICY")
     if text and text.lower() not in _POLICIES:
-        raise ConfigurationError(f"MODEL_REFRESH_POLICY is {text!r}; it can be IfNotPresent or OnChange")
+        raise ConfigurationError(f"MODEL_REFRESH_POLICY is {text!r}; use IfNotPresent or OnChange")
     return _POLICIES.get(text.lower())
 
 
 def _published(name: str, files: tuple[RemoteFile, ...], *, alone: bool) -> str:
-    """The path of the file that becomes `name`: the same, else the only one of that last part, else the only one at all.
+    """Return the published path for `name`: the same path, else the only file of that base name, else the only file.
 
     Raises NotFound.
     """
@@ -106,11 +109,11 @@ def _published(name: str, files: tuple[RemoteFile, ...], *, alone: bool) -> str:
     if name in paths:
         return name
     alike = [path for path in paths if os.path.basename(path) == os.path.basename(name)]
-    found = paths if alone and len(paths) == 1 else alike
-    if len(found) != 1:
-        what = "no file" if not found else f"{len(found)} files"
-        raise NotFound(f"the source has {what} of the name {name}; check MODEL_FILES and MODEL_PATH", path=name)
-    return found[0]
+    candidates = paths if alone and len(paths) == 1 else alike
+    if len(candidates) != 1:
+        what = "no file" if not candidates else f"{len(candidates)} files"
+        raise NotFound(f"the source has {what} named {name}; check MODEL_FILES and MODEL_PATH", path=name)
+    return candidates[0]
 
 
 def _text(environ: Mapping[str, str], name: str) -> str:

@@ -1,7 +1,7 @@
-"""What an archive's members may become: plain files below one directory, under names that were checked, within the free space.
+"""Write the members of an archive as plain files below one directory, with checked names, within the free space.
 
-No link is ever made for a stranger: one that means another member becomes a further name of that file, any other is refused.
-No link is followed either, below the root that the directory lies in: another user of the volume can plant one at any time.
+Symbolic links are never created: a link to another member becomes a hard link to that file, any other link is refused.
+No symbolic link below the root of the directory is followed: another user of the volume can plant one at any time.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from fetcher.store.beneath import link, make_directories, open_beneath
 from fetcher.store.layout import base_of
 
 PIECE = 1024 * 1024
-"""Bytes that are read and written at a time."""
+"""Bytes of one read or write."""
 _LINKS = 8
-"""How many links may lead to one another before a file is reached."""
+"""Maximum links between a name and its file."""
 
 
 class Stopped(Exception):
-    """The one who waits for it has been cancelled."""
+    """The caller was cancelled."""
 
 
 class Members:
-    """What was taken out so far (`files`: sizes by path), and how much more may be. Methods raise OSError too."""
+    """The unpacked files (`files`: sizes in bytes, by path) and the remaining free space. Methods also raise OSError."""
 
     def __init__(self, directory: Path, *, stopped: Callable[[], bool]) -> None:
         self.files: dict[str, int] = {}
@@ -38,35 +38,35 @@ class Members:
         self._links: dict[str, str] = {}
         self._directory = directory
         self._base = base_of(directory)
-        self._left = free_bytes(directory)
+        self._free = free_bytes(directory)
         self._mode = file_mode(directory)
 
     def add(self, name: str, size: int, content: Readable) -> None:
-        """A regular file of `size` bytes."""
+        """Write a regular file of `size` bytes. Raises MalformedArchive, HostilePath, OutOfSpace, Stopped."""
         path = self._admitted(name)
         self._reserve(path, size)
         with self._created(path) as file:
-            left = size
-            while left:
+            remaining = size
+            while remaining:
                 if self.stopped():
                     raise Stopped
-                piece = content.read(min(PIECE, left))
+                piece = content.read(min(PIECE, remaining))
                 if not piece:
                     raise MalformedArchive(f"the archive ends in the middle of {path}")
                 file.write(piece)
-                left -= len(piece)
+                remaining -= len(piece)
         self.files[path] = size
 
     def note_link(self, name: str, target: str) -> None:
-        """A link to the member `target`, which may come later."""
+        """Remember a link to the member `target`, which can come later in the archive."""
         self._links[self._admitted(name)] = _plain(target)
 
     def link(self) -> None:
-        """Make the links that were noted into further names of what they mean."""
+        """Create a hard link, or a copy, for each link of the archive. Raises MalformedArchive, OutOfSpace."""
         for path in self._links:
-            target = self._meant(path)
+            target = self._target_of(path)
             source, new = self._directory / target, self._directory / path
-            self._make_room_for(path)
+            self._make_parents(path)
             try:
                 link(self._base, source, new)
             except OSError:
@@ -75,35 +75,35 @@ class Members:
                     shutil.copyfileobj(reader, writer, PIECE)
             self.files[path] = self.files[target]
 
-    def _meant(self, path: str) -> str:
+    def _target_of(self, path: str) -> str:
         target = path
         for _ in range(_LINKS):
             target = self._links.get(target, target)
             if target in self.files:
                 return target
-        raise MalformedArchive(f"{path} is a link to {self._links[path][:120]!r}, which is no file of the archive")
+        raise MalformedArchive(f"{path} is a link to {self._links[path][:120]!r}, which is not a file in the archive")
 
     def _admitted(self, name: str) -> str:
         path = _plain(name)
         refuse_hostile_paths([path])
         if path in self.files or path in self._links:
-            raise MalformedArchive(f"the archive holds {path} twice")
+            raise MalformedArchive(f"the archive contains {path} twice")
         return path
 
     def _reserve(self, path: str, size: int) -> None:
         if size < 0:
-            raise MalformedArchive(f"{path} of the archive has a size below zero")
-        if self._left is None:
+            raise MalformedArchive(f"{path} in the archive has a negative size")
+        if self._free is None:
             return
-        self._left -= size
-        if self._left < 0:
+        self._free -= size
+        if self._free < 0:
             raise OutOfSpace(
-                f"no space left on device: {path} of the archive has {size:,} bytes, {-self._left:,} more than are free; "
+                f"no space left on device: {path} in the archive has {size:,} bytes, {-self._free:,} more than are free; "
                 "free space or use a larger volume"
             )
 
     def _created(self, path: str) -> IO[bytes]:
-        self._make_room_for(path)
+        self._make_parents(path)
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
             descriptor = open_beneath(self._base, self._directory / path, flags, self._mode)
@@ -112,8 +112,8 @@ class Members:
         allow(descriptor, self._mode)
         return open(descriptor, "wb")
 
-    def _make_room_for(self, path: str) -> None:
-        """The directories that `path` needs."""
+    def _make_parents(self, path: str) -> None:
+        """Create the parent directories of `path`."""
         try:
             make_directories(self._base, (self._directory / path).parent)
         except NotADirectoryError as error:
@@ -122,12 +122,12 @@ class Members:
 
 def _occupied(path: str) -> MalformedArchive:
     return MalformedArchive(
-        f"{path} of the archive can't be made: the archive holds it twice, or a file in the place of its directory, or another "
-        "process wrote there"
+        f"{path} in the archive cannot be created: the path or a parent already exists as a file; the archive contains it "
+        "twice, or another process wrote there"
     )
 
 
 def _plain(name: str) -> str:
-    """`./a//b` → `a/b`, as `tar -C DIR .` writes names; what is absolute or leads upwards stays that."""
+    """Normalize `./a//b`, as `tar -C DIR .` writes names, to `a/b`. Absolute paths and `..` stay as they are."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     return "/" * name.startswith("/") + "/".join(parts)

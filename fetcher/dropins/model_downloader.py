@@ -1,6 +1,6 @@
-"""`model-downloader`, in the place of LLMKube's container of that name: the same variables, the same place, verified.
+"""`model-downloader` replaces LLMKube's container of that name: same variables, same place, verified files.
 
-Their operator finds the reason in the termination message by the words of a downloader, so each reason comes with its own.
+LLMKube's operator recognizes a reason by phrases in the termination message, so each of our messages contains its phrase.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ PHRASES: tuple[tuple[type[FetchError], tuple[str, ...]], ...] = (
     (Stalled, ("connection timed out",)),
     (Unreachable, ("failed to connect to", "could not resolve host", "connection refused", "connection timed out")),
 )
-"""By which LLMKube's operator tells the reasons apart, as its releases of 2026 have them; the first is added where none is."""
+"""The phrases by which LLMKube's operator recognizes a reason (releases of 2026). A message without one gets the first."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes as in `fetcher.errors`."""
+    """Run the command and return an exit code of `fetcher.errors`."""
     words = sys.argv[1:] if argv is None else list(argv)
     return carried_out(
         lambda report: _download(words, report),
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def in_known_words(error: FetchError) -> str:
-    """The message of `error`, with a phrase of its kind."""
+    """Return the message of `error` with a phrase that LLMKube recognizes."""
     phrases = next((phrases for kind, phrases in PHRASES if isinstance(error, kind)), ())
     if not phrases or "returned error: 5" in error.message or any(phrase in error.message for phrase in phrases):
         return error.message
@@ -56,22 +56,22 @@ def in_known_words(error: FetchError) -> str:
 
 
 def _download(words: Sequence[str], report: Report) -> Mapping[str, Any]:
-    Parser(prog="model-downloader", description="Downloads what MODEL_SOURCE names to CACHE_DIR.").parse_args(words)
-    found = options_of(os.environ)
+    Parser(prog="model-downloader", description="Downloads the model of MODEL_SOURCE to CACHE_DIR.").parse_args(words)
+    options = options_of(os.environ)
     try:
         request = request_of(os.environ)
-        (artifact,) = fetched([_order(request, found)], found, report)
+        (artifact,) = fetched([_order(request, options)], options, report)
     except FetchError as error:
         error.message = in_known_words(error)
         raise
     return {"message": f"the model is at {request.directory}", "bytes": artifact.bytes}
 
 
-def _order(request: Request, found: Mapping[str, Any]) -> Order:
+def _order(request: Request, options: Mapping[str, Any]) -> Order:
     if request.refresh is not None:
-        found = {**found, "refresh": request.refresh}
-    settings = settings_for(request.directory, found, os.environ)
-    # Their key knows no selection, so several selections of one source have one directory.
+        options = {**options, "refresh": request.refresh}
+    settings = settings_for(request.directory, options, os.environ)
+    # LLMKube's cache key has no selection, so several selections of one source share a directory.
     settings = replace(settings, expect=request.expect, shared_dest=True)
     return Order(request.ref, settings, _renaming(request, settings))
 
@@ -85,7 +85,7 @@ def _renaming(request: Request, settings: Settings) -> Through | None:
         from fetcher.dropins.renaming import RenamingSource
         from fetcher.sources import open_source
 
-        # All files are listed, for the naming to choose from; the selection is of the names it gives.
+        # The naming chooses among all files; the selection applies to the new names.
         return RenamingSource(open_source(replace(request.ref, include=()), settings), naming), lambda _: None
 
     return through

@@ -1,4 +1,4 @@
-"""Files of another source under names of one's own: an address says where a file is published, a server where it wants it."""
+"""A source that renames the files of another source: servers expect other paths than the published ones."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from fetcher.artifact import ByteRange, Listing, RemoteFile
 from fetcher.sources.base import Asking, Body, Capabilities, Source, once
 
 Naming = Callable[[tuple[RemoteFile, ...]], Mapping[str, str]]
-"""From all that is published to the path here → the path there of what is wanted. Raises SourceError."""
+"""Maps the new path of each selected file to its published path, given all published files. Raises SourceError."""
 
 
 class RenamingSource:
-    """What `naming` wants of `source`, and nothing else."""
+    """The files of `source` that `naming` selects, under their new paths."""
 
     def __init__(self, source: Source, naming: Naming) -> None:
         self._source = source
@@ -39,8 +39,8 @@ class RenamingSource:
         listing = await self._source.list(revision, ask)
         self._published = dict(self._naming(listing.files))
         files = {file.path: file for file in listing.files}
-        wanted = (replace(files[published], path=here) for here, published in self._published.items())
-        return replace(listing, files=tuple(wanted))
+        renamed = (replace(files[published], path=path) for path, published in self._published.items())
+        return replace(listing, files=tuple(renamed))
 
     async def aclose(self) -> None:
         await self._source.aclose()

@@ -1,7 +1,6 @@
-"""`storage-initializer SRC DST [SRC DST ...]`, in the place of KServe's: every source verified, in place into its directory.
+"""`storage-initializer SRC DST [SRC DST ...]` replaces KServe's: it fetches and verifies each source in its directory.
 
-The last lines of the log are what KServe's users are shown, so the reason comes last, as a sentence; it goes into the
-termination message too.
+KServe shows its users the last lines of the log, so the reason comes last, as a sentence. The termination message has it too.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ if TYPE_CHECKING:
     from fetcher.store.placement import Step
 
 WRONG_ARGUMENTS = 1
-"""What KServe's own ends with when its arguments are no pairs."""
+"""Exit code of KServe's initializer when its arguments are not pairs."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes as in `fetcher.errors`, but for `WRONG_ARGUMENTS`."""
+    """Run the command and return an exit code of `fetcher.errors` or `WRONG_ARGUMENTS`."""
     words = sys.argv[1:] if argv is None else list(argv)
     code = carried_out(
         lambda report: _initialize(words, report),
@@ -50,35 +49,35 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _initialize(words: Sequence[str], report: Report) -> Mapping[str, Any]:
-    parser = Parser(prog="storage-initializer", description="Brings models to the directories that KServe mounts.")
-    parser.add_argument("words", nargs="*", metavar="SRC DST", help="what to bring, and the directory it goes to")
+    parser = Parser(prog="storage-initializer", description="Fetches models to the directories that KServe mounts.")
+    parser.add_argument("words", nargs="*", metavar="SRC DST", help="a source and its directory")
     pairs = kserve.pairs_of(parser.parse_args(words).words)
-    # All are looked at before anything is brought: what can't be brought ends at once.
+    # Check all sources before the first fetch, so that an unsupported one fails immediately.
     kinds = [kserve.kind_of(pair.source, exists=os.path.exists(pair.source)) for pair in pairs]
-    found, patterns = options_of(os.environ), kserve.patterns_of(os.environ)
+    options, patterns = options_of(os.environ), kserve.patterns_of(os.environ)
 
-    def bring_what_is_here(on_event: Subscriber) -> list[tuple[kserve.Pair, kserve.Kind]]:
+    def place_local(on_event: Subscriber) -> list[tuple[kserve.Pair, kserve.Kind]]:
         _trust(os.environ, on_event)
-        left = [_what_is_left(pair, kind, patterns, on_event) for pair, kind in zip(pairs, kinds, strict=True)]
-        return [each for each in left if each is not None]
+        remaining = [_place_local(pair, kind, patterns, on_event) for pair, kind in zip(pairs, kinds, strict=True)]
+        return [each for each in remaining if each is not None]
 
-    left = with_progress(found.get("progress", "auto"), bring_what_is_here)
-    sharing = Counter(pair.directory.absolute() for pair, _ in left)
+    remaining = with_progress(options.get("progress", "auto"), place_local)
+    sharing = Counter(pair.directory.absolute() for pair, _ in remaining)
     orders = []
-    for pair, kind in left:
-        settings = settings_for(pair.directory, found, os.environ, among=len(left))
+    for pair, kind in remaining:
+        settings = settings_for(pair.directory, options, os.environ, among=len(remaining))
         settings = replace(settings, shared_dest=sharing[pair.directory.absolute()] > 1)
         orders.append(order_of(pair.source, kind, patterns, settings))
-    artifacts = fetched(orders, found, report)
+    artifacts = fetched(orders, options, report)
     directories = ", ".join(dict.fromkeys(str(pair.directory) for pair in pairs))
     return {"message": f"the model is at {directories}", "bytes": sum(artifact.bytes for artifact in artifacts)}
 
 
 def order_of(source: str, kind: kserve.Kind, patterns: kserve.Patterns, settings: Settings) -> Order:
-    """How `source` is brought. Raises UsageError."""
+    """Return the order that fetches `source`. Raises UsageError."""
     ref = ArtifactRef(source)
     if kind == "archive":
-        # Its files are linked to from where it was unpacked; a digest that is required is the archive's.
+        # Unpacked files are hard-linked into place; a required digest is the digest of the archive.
         return Order(ref, replace(settings, hard_link=True, require_digests=False), _unpacking(ref, settings))
     if kind == "repository":
         return Order(ArtifactRef(source, include=patterns.allow, exclude=patterns.ignore), settings)
@@ -88,10 +87,10 @@ def order_of(source: str, kind: kserve.Kind, patterns: kserve.Patterns, settings
     return Order(ref, settings)
 
 
-def _what_is_left(
+def _place_local(
     pair: kserve.Pair, kind: kserve.Kind, patterns: kserve.Patterns, on_event: Subscriber
 ) -> tuple[kserve.Pair, kserve.Kind] | None:
-    """What of a pair is left to be fetched: of what is on this machine nothing, once it is linked, but for an archive."""
+    """Link a local source into its directory and return None. Return the pair if it must be fetched or unpacked."""
     if kind == "nothing":
         with storing("make the directory"):
             make_directory(pair.directory)
@@ -108,14 +107,14 @@ def _what_is_left(
 
 
 def _trust(environ: MutableMapping[str, str], on_event: Subscriber) -> None:
-    """Add the authorities of KServe's ConfigMap to those that are trusted."""
+    """Trust the certificate authorities of KServe's ConfigMap."""
     bundle: Path | None = kserve.authorities_of(environ)
     if bundle is None:
         return
     if bundle.is_file():
         environ["REQUESTS_CA_BUNDLE"] = str(bundle)
     else:
-        on_event(Warned("Configuration", f"CA_BUNDLE_CONFIGMAP_NAME is set, but {bundle} is not there; going on without it"))
+        on_event(Warned("Configuration", f"CA_BUNDLE_CONFIGMAP_NAME is set, but {bundle} does not exist; it is ignored"))
 
 
 def _unpacking(ref: ArtifactRef, settings: Settings) -> Through:
@@ -134,7 +133,7 @@ def _unpacking(ref: ArtifactRef, settings: Settings) -> Through:
 
 
 def _flattening(ref: ArtifactRef, settings: Settings, name: str) -> Through:
-    """The one file of an address, without the directories it is published in."""
+    """Place the one file of an address without its published directories."""
 
     def through(_: Subscriber) -> tuple[Source, Step]:
         from fetcher.dropins.renaming import RenamingSource

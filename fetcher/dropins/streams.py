@@ -1,5 +1,8 @@
-"""Streams that `tarfile` and `zipfile` may be let loose on: both read headers and directories whole, at whatever length those
-claim to have, and lzma takes as much memory as its input asks for."""
+"""Bounded streams for `tarfile`, `zipfile` and lzma.
+
+`tarfile` and `zipfile` read headers and directories of any claimed length at once, and lzma allocates the memory that its input
+asks for.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,14 @@ from typing import IO, Protocol
 from fetcher.errors import MalformedArchive
 
 LONGEST_READ = 4 * 1024 * 1024
-"""Bytes of one read. Content is read in pieces of 1 MiB at most; the directory of a zip of 20,000 members has some 2 MB."""
+"""Maximum bytes of one read. Content is read in pieces of up to 1 MiB; the directory of a 20,000-member zip has some 2 MB."""
 XZ_MEMORY = 96 * 1024 * 1024
-"""Bytes that its decompressor may take; `xz -9` needs 65 MiB."""
+"""Maximum memory in bytes of the xz decompressor; `xz -9` needs 65 MiB."""
 _INPUT = 64 * 1024
 
 
 class Readable(Protocol):
-    """At most `size` bytes a call, none only at the end."""
+    """A stream whose `read` returns at most `size` bytes, and none only at the end."""
 
     def read(self, size: int, /) -> bytes: ...
 
@@ -28,20 +31,20 @@ def _refuse_longer(size: int) -> None:
 
 
 class BoundedFile:
-    """A file of which nobody reads more than `LONGEST_READ` at once."""
+    """A file that refuses a read of more than `LONGEST_READ` bytes."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
 
     def read(self, size: int = -1, /) -> bytes:
         _refuse_longer(size)
-        found = self._file.read(size if size >= 0 else LONGEST_READ + 1)
-        _refuse_longer(len(found))
-        return found
+        data = self._file.read(size if size >= 0 else LONGEST_READ + 1)
+        _refuse_longer(len(data))
+        return data
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
         if whence == os.SEEK_SET and offset < 0:
-            raise MalformedArchive("the archive says that a member begins before it")
+            raise MalformedArchive("a member of the archive has a negative offset")
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
@@ -51,11 +54,11 @@ class BoundedFile:
         return True
 
     def close(self) -> None:
-        """It is its opener's to close."""
+        """Do nothing: the opener closes the file."""
 
 
 class ForwardStream:
-    """A stream that knows its position and can go forward: what a tar needs that is read in order. `last`: the last read."""
+    """A stream that can seek forwards only, as a tar that is read in order needs. `last`: the bytes of the last read."""
 
     def __init__(self, stream: Readable) -> None:
         self._stream = stream
@@ -64,45 +67,45 @@ class ForwardStream:
 
     def read(self, size: int, /) -> bytes:
         _refuse_longer(size)
-        pieces, left = [], size
-        while left and (piece := self._stream.read(left)):
+        pieces, remaining = [], size
+        while remaining and (piece := self._stream.read(remaining)):
             pieces.append(piece)
-            left -= len(piece)
-        self._position += size - left
+            remaining -= len(piece)
+        self._position += size - remaining
         self.last = b"".join(pieces)
         return self.last
 
     def write(self, data: bytes, /) -> int:
-        raise NotImplementedError("it is only read")
+        raise NotImplementedError("this stream is read-only")
 
     def tell(self) -> int:
         return self._position
 
     def seek(self, offset: int, /) -> int:
-        """Ends where the stream ends, if that comes first. Going back is what no honest archive asks for."""
+        """Seek forwards, at most to the end. Raises MalformedArchive for a step back: no valid archive needs one."""
         if offset < self._position:
-            raise MalformedArchive("the archive is not in order")
-        while (left := offset - self._position) and self.read(min(left, LONGEST_READ // 4)):
+            raise MalformedArchive("the members of the archive are not in order")
+        while (remaining := offset - self._position) and self.read(min(remaining, LONGEST_READ // 4)):
             pass
         return self._position
 
     def close(self) -> None:
-        """It is its opener's to close."""
+        """Do nothing: the opener closes the stream."""
 
 
 class XzStream:
-    """What is in an xz file, with a bound on the memory that its header may ask for, which `lzma.open` does not have."""
+    """The content of an xz file. Unlike `lzma.open`, it limits the memory that the header can ask for."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY)
 
     def read(self, size: int, /) -> bytes:
-        """Raises EOFError when the end comes too early, and LZMAError."""
+        """Return at most `size` bytes. Raises EOFError if the stream is truncated, and LZMAError."""
         while not self._decompressor.eof:
-            given = self._file.read(_INPUT) if self._decompressor.needs_input else b""
-            if self._decompressor.needs_input and not given:
-                raise EOFError("the compressed stream ends early")
-            if found := self._decompressor.decompress(given, size):
-                return found
+            compressed = self._file.read(_INPUT) if self._decompressor.needs_input else b""
+            if self._decompressor.needs_input and not compressed:
+                raise EOFError("the compressed stream is truncated")
+            if data := self._decompressor.decompress(compressed, size):
+                return data
         return b""

@@ -1,8 +1,8 @@
-"""An archive as a source: what is published is one file, what is wanted are the files in it.
+"""A source whose files are the members of one published archive.
 
-The archive is fetched into the destination's private directory, resumable and verified like any artifact, and unpacked beside
-itself; the engine then takes the unpacked files by further links, in the order in which they may become visible. All of that
-happens under the destination's lease, so two processes with one volume unpack once.
+The archive is fetched into the destination's private directory, resumable and verified like any artifact, and unpacked next to
+it. The engine then hard-links the unpacked files in the order in which they become visible. All of this happens under the
+destination's lease, so two processes that share a volume unpack once.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class ArchiveSource:
     @asynccontextmanager
     async def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AsyncIterator[Body]:
         if self._directory is None:
-            raise AssertionError("nothing is opened before it was listed")
-        with storing("read what was unpacked", file.path):
+            raise AssertionError("open needs a listing first")
+        with storing("read the unpacked file", file.path):
             descriptor = open_beneath(self._root, self._directory / file.path, os.O_RDONLY)
         try:
             yield LocalBody(descriptor, file, byte_range or ByteRange(0, file.size or 0))
@@ -62,10 +62,10 @@ class ArchiveSource:
             os.close(descriptor)
 
     async def aclose(self) -> None:
-        """Nothing is kept open; what was fetched stays, for the next run."""
+        """Do nothing: no file is open, and fetched data stays for the next run."""
 
     async def resolve(self) -> str | None:
-        """The archive's revision."""
+        """Return the revision of the archive."""
         source = open_source(self._ref, self._settings)
         try:
             return await source.resolve()
@@ -73,9 +73,9 @@ class ArchiveSource:
             await source.aclose()
 
     async def list(self, revision: str | None, ask: Asking = once) -> Listing:
-        """What is in the archive, which is here then. Raises FetchError."""
+        """Fetch and unpack the archive, and return its files. Raises FetchError."""
         settings = replace(self._settings, dest=self._scratch / "fetched", shared_dest=False, hard_link=True)
-        archive = await engine.fetch(self._ref, settings, self._without_the_end)
+        archive = await engine.fetch(self._ref, settings, self._except_finished)
         manifest = _manifest_of_one(archive.path)
         path = archive.path / manifest.files[0].path
         files = await self._unpack(path)
@@ -83,45 +83,45 @@ class ArchiveSource:
         return Listing(archive.revision, files, authenticated=manifest.authenticated)
 
     def clean_up(self) -> None:
-        """The files are placed: remove the archive, and what is left of its directory."""
+        """Remove the archive and the unpacked files, after the files were placed."""
         remove_tree(self._root, self._scratch)
 
     async def _unpack(self, archive: Path) -> tuple[RemoteFile, ...]:
         stopping = threading.Event()
-        return await run_uncancelled(self._unpack_anew, archive, stopping, stop=stopping.set)
+        return await run_uncancelled(self._unpack_into_new_directory, archive, stopping, stop=stopping.set)
 
-    def _unpack_anew(self, archive: Path, stopping: threading.Event) -> tuple[RemoteFile, ...]:
-        """Into a new directory: a process that was stopped and lost its lease may still write into an old one."""
+    def _unpack_into_new_directory(self, archive: Path, stopping: threading.Event) -> tuple[RemoteFile, ...]:
+        """Unpack into a new directory: a stopped process that lost its lease can still write into an old one."""
         parent = self._scratch / "unpacked"
         directory = parent / uuid.uuid4().hex
-        with storing("make room for what is unpacked"):
+        with storing("make a directory for the unpacked files"):
             remove_tree(self._root, parent)
             make_directories(self._root, directory)
         sizes = unpack(archive, directory, stopped=stopping.is_set)
         self._directory = directory
-        with storing("look at what was unpacked"):
+        with storing("check the unpacked files"):
             return tuple(self._listed(directory, path, size) for path, size in sorted(sizes.items()))
 
     def _listed(self, directory: Path, path: str, size: int) -> RemoteFile:
-        """Only what was unpacked is listed, whatever else lies there. The mark says if another file is in its place later."""
+        """Return the entry of an unpacked file. Its mark shows later whether another file replaced it."""
         descriptor = open_beneath(self._root, directory / path, os.O_RDONLY)
         try:
             status = os.fstat(descriptor)
         finally:
             os.close(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_size != size:
-            raise LocalIOError(f"{path} of the archive was changed while it was unpacked; run the same command again")
+            raise LocalIOError(f"{path} of the archive changed during unpacking; run the same command again")
         return RemoteFile(path, size, validator=mark(status))
 
-    def _without_the_end(self, event: Event) -> None:
-        """That the archive is here is not the end."""
+    def _except_finished(self, event: Event) -> None:
+        """Pass on all events but Finished: the end of the archive's fetch is not the end of this one."""
         if not isinstance(event, Finished):
             self._on_event(event)
 
 
 def _manifest_of_one(directory: Path) -> Manifest:
-    """The manifest of an artifact that has one file."""
+    """Return the manifest of an artifact that has one file."""
     manifest = Manifest.read(directory / RELATIVE_PATH)
     if manifest is None or len(manifest.files) != 1:
-        raise LocalIOError(f"{directory} was changed while it was in use; run the same command again")
+        raise LocalIOError(f"{directory} changed while it was in use; run the same command again")
     return manifest

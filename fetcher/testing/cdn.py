@@ -33,10 +33,10 @@ class Cdn:
 
 
 def denied() -> Response:
-    """What object stores say of a signature that is wrong or too old."""
+    """Return the response of an object store to a wrong or expired signature."""
     return Response(403, (("Content-Type", "application/xml"),), body_of(_DENIED))
 
 
 def _etag(content: Content) -> str:
-    """Identifies the content, and like that of a multipart upload is no digest of it."""
+    """Return an ETag that, like that of a multipart upload, is not a digest of the content."""
     return f'"{hashlib.md5(content.sha256.encode(), usedforsecurity=False).hexdigest()}-2"'

@@ -1,4 +1,4 @@
-"""A certificate authority for one test: made when asked for, forgotten with the process that made it."""
+"""A certificate authority for one test. It exists as long as the process that created it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 class Certificates:
-    """Needs the package `trustme`. The names certified are those of loopback."""
+    """A certificate authority for loopback names. Needs the package `trustme`."""
 
     def __init__(self) -> None:
         import trustme
@@ -22,7 +22,7 @@ class Certificates:
 
     @cached_property
     def ca_file(self) -> Path:
-        """PEM; lies in a directory that goes with this object."""
+        """The authority as PEM, in a directory that is removed with this object."""
         path = Path(self._directory) / "ca.pem"
         self._authority.cert_pem.write_to_path(str(path))
         return path

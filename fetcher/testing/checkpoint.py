@@ -1,4 +1,4 @@
-"""Generated model weights: deterministic, valid for the `safetensors` package, written without being held in memory.
+"""Generate model weights: deterministic, valid for the `safetensors` package, never whole in memory.
 
 ::
 
@@ -19,7 +19,7 @@ from typing import Literal
 MiB = 1024 * 1024
 
 _POOL = 4 * MiB
-"""Bytes of true pseudo-randomness behind a content: drawing all of a checkpoint's would take seconds a gigabyte."""
+"""Bytes drawn from the random generator for each file. Drawing every byte of a checkpoint takes seconds a gigabyte."""
 
 _ROW = 4096
 """Elements of a tensor's row."""
@@ -28,7 +28,7 @@ Dtype = Literal["BF16", "F32"]
 
 
 def random_pieces(seed: int | str, size: int) -> Iterator[bytes]:
-    """`size` bytes that follow from `seed`, in pieces of 1 MiB, no two alike and none compressible."""
+    """Yield `size` bytes determined by `seed`, in distinct, incompressible pieces of 1 MiB."""
     chance = random.Random(f"pool {seed}")  # noqa: S311 - weights, not secrets
     pool = chance.randbytes(min(_POOL, size + 64))
     for number, start in enumerate(range(0, size, MiB)):
@@ -40,14 +40,14 @@ def random_pieces(seed: int | str, size: int) -> Iterator[bytes]:
 
 
 def random_bytes(seed: int | str, size: int) -> bytes:
-    """The same, as one."""
+    """Return `size` bytes determined by `seed`."""
     return b"".join(random_pieces(seed, size))
 
 
 def make_checkpoint(
     directory: Path, *, shards: int = 4, shard_size: int = 64 * MiB, dtype: Dtype = "BF16", seed: int | str = 0
 ) -> Path:
-    """Writes a sharded checkpoint into `directory` and returns it; each shard has about `shard_size` bytes of tensors.
+    """Write a sharded checkpoint into `directory` and return the directory. A shard has about `shard_size` bytes of tensors.
 
     Raises OSError.
     """
@@ -72,7 +72,7 @@ def _width(dtype: Dtype) -> int:
 
 
 def _tensors(shard: int, size: int, dtype: Dtype) -> dict[str, int]:
-    """Names and rows of a shard's tensors: two layers' worth, of about `size` bytes together."""
+    """Return the names and rows of a shard's tensors: three weights of one layer, about `size` bytes together."""
     rows = max(3, size // (_ROW * _width(dtype)))
     third = rows // 3
     names = ("mlp.down_proj", "mlp.up_proj", "self_attn.o_proj")
@@ -90,8 +90,10 @@ def _write_shard(path: Path, tensors: dict[str, int], dtype: Dtype, *, seed: str
 
 
 def header(shapes: Mapping[str, Sequence[int]], dtype: Dtype) -> bytes:
-    """What a file of these tensors begins with: 8 bytes of length, little endian, and JSON, padded to 8 bytes. The tensors
-    follow in the same order, without gaps."""
+    """Return the header of a safetensors file: the length in 8 bytes, little endian, and JSON padded to 8 bytes.
+
+    The tensors follow in the same order, without gaps.
+    """
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, shape in shapes.items():

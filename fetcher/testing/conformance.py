@@ -1,12 +1,12 @@
-"""The contract of `fetcher.sources.base.Source` as a test suite that every source passes.
+"""The contract of `fetcher.sources.base.Source` as a test suite for every source.
 
-Adopt it in a test module by subclassing; the methods then run against your source::
+Subclass it in a test module to run the suite against your source::
 
     class TestFileSource(SourceConformance):
         @pytest.fixture
         def make_source(self, tmp_path):
             def make(files):
-                write(tmp_path / "artifact", files)       # replaces what was published there before
+                write(tmp_path / "artifact", files)       # replaces earlier files
                 return FileSource(tmp_path / "artifact")
             return make
 
@@ -41,11 +41,11 @@ T = TypeVar("T")
 MakeSource = Callable[[Mapping[str, bytes]], Source]
 
 _SIZE = 300_000
-"""Bytes: several reads of any transport, and still quick."""
+"""Bytes: several reads for any transport, and still fast."""
 
 
 async def read(source: Source, file: RemoteFile, byte_range: ByteRange | None = None) -> bytes:
-    """All bytes of one opening."""
+    """Open the file once and return all bytes of the body."""
     buffer, content = memoryview(bytearray(50_000)), bytearray()
     async with source.open(file, byte_range) as body:
         while count := await body.readinto(buffer):
@@ -54,12 +54,12 @@ async def read(source: Source, file: RemoteFile, byte_range: ByteRange | None = 
 
 
 async def listing_of(source: Source) -> Listing:
-    """What the source lists at the revision that it resolves to."""
+    """Return the listing of the source at its resolved revision."""
     return await source.list(await source.resolve())
 
 
 async def again_at_once(request: Callable[[], Awaitable[T]]) -> T:
-    """A `sources.base.Asking` that makes a request twice more at most."""
+    """A `sources.base.Asking` that retries a request at most twice, without delay."""
     for _ in range(2):
         with contextlib.suppress(Transient):
             return await request()
@@ -68,22 +68,22 @@ async def again_at_once(request: Callable[[], Awaitable[T]]) -> T:
 
 def _faults_of(faults: Faults | None) -> Faults:
     if faults is None:
-        pytest.skip("this source asks no server")
+        pytest.skip("this source has no server")
     return faults
 
 
 def actual(digest: Digest, content: bytes) -> str:
-    """What `digest` ought to be."""
+    """Return the correct hex value of `digest` for `content`."""
     if digest.algorithm == "sha256":
         return hashlib.sha256(content).hexdigest()
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 class SourceConformance:
-    """Override the two fixtures, `faults` for a source that asks a server, and, where they differ, the attributes.
+    """The test suite. Override both source fixtures, `faults` if the source has a server, and attributes that differ.
 
-    `files` is the artifact published: a source of single files overrides it with one. `secret` is the credential that
-    `make_source` and `missing_source` give to the source, if it takes one. `missing_errors` is what it may say of an
+    `files` is the published artifact: a source of single files overrides it with one file. `secret` is the credential that
+    `make_source` and `missing_source` give to the source, if it takes one. `missing_errors` are the errors allowed for an
     artifact that does not exist.
     """
 
@@ -97,7 +97,7 @@ class SourceConformance:
 
     @pytest.fixture
     def make_source(self) -> MakeSource:
-        """Publishes exactly these files, always at the same place, and returns a new source for that place."""
+        """Return a function that publishes exactly these files, always at the same place, and returns a new source for it."""
         raise NotImplementedError("a subclass provides this fixture")
 
     @pytest.fixture
@@ -107,7 +107,7 @@ class SourceConformance:
 
     @pytest.fixture
     def faults(self) -> Faults | None:
-        """Those of the server that both fixtures ask; None for a source that asks none."""
+        """The faults of the server behind both fixtures, or None for a source without a server."""
         return None
 
     @property
@@ -115,12 +115,12 @@ class SourceConformance:
         return max(self.files.values(), key=len)
 
     def file_in(self, listing: Listing) -> RemoteFile:
-        """The entry of the largest file."""
+        """Return the entry of the largest file."""
         path = next(path for path, content in self.files.items() if content is self.largest)
         return next(file for file in listing.files if file.path == path)
 
     def changed(self) -> dict[str, bytes]:
-        """Other files of the same names and sizes."""
+        """Return files with the same names and sizes but other content."""
         return {path: random_bytes(f"other {path}", len(content)) for path, content in self.files.items()}
 
     # Listing
@@ -130,19 +130,19 @@ class SourceConformance:
             listed = [(file.path, file.size) for file in (await listing_of(source)).files]
         assert sorted(listed) == sorted((path, len(content)) for path, content in self.files.items())
 
-    async def test_listed_digests_are_those_of_the_content(self, make_source: MakeSource) -> None:
+    async def test_listed_digests_match_the_content(self, make_source: MakeSource) -> None:
         async with aclosing(make_source(self.files)) as source:
             files = (await listing_of(source)).files
         for file in files:
             for digest in file.digests:
                 assert digest.hex == actual(digest, self.files[file.path]), file.path
 
-    async def test_the_listing_names_the_revision_it_was_asked_for(self, make_source: MakeSource) -> None:
+    async def test_the_listing_has_the_requested_revision(self, make_source: MakeSource) -> None:
         async with aclosing(make_source(self.files)) as source:
             revision = await source.resolve()
             assert (await source.list(revision)).revision == revision
 
-    async def test_files_keep_their_identity_while_their_content_stays(self, make_source: MakeSource) -> None:
+    async def test_unchanged_files_keep_their_identity(self, make_source: MakeSource) -> None:
         async with aclosing(make_source(self.files)) as source, aclosing(make_source(self.files)) as again:
             before = {file.path: file.identity for file in (await listing_of(source)).files}
             assert before == {file.path: file.identity for file in (await listing_of(again)).files}
@@ -190,14 +190,14 @@ class SourceConformance:
             (file,) = (await listing_of(source)).files
             assert (file.size, await read(source, file)) == (0, b"")
 
-    async def test_many_ranges_may_be_open_at_once(self, make_source: MakeSource) -> None:
+    async def test_many_ranges_can_be_open_concurrently(self, make_source: MakeSource) -> None:
         ranges = [ByteRange(start, start + 10_000) for start in range(0, _SIZE, 10_000)]
         async with aclosing(make_source(self.files)) as source:
             file = self.file_in(await listing_of(source))
             parts = await asyncio.gather(*(read(source, file, byte_range) for byte_range in ranges))
         assert b"".join(parts) == self.largest
 
-    async def test_a_body_may_be_left_before_its_end(self, make_source: MakeSource) -> None:
+    async def test_a_body_can_be_closed_before_its_end(self, make_source: MakeSource) -> None:
         async with aclosing(make_source(self.files)) as source:
             file = self.file_in(await listing_of(source))
             for _ in range(3):
@@ -210,7 +210,7 @@ class SourceConformance:
                 pass
             assert await read(source, file) == self.largest
 
-    async def test_nothing_is_written_behind_what_is_returned(self, make_source: MakeSource) -> None:
+    async def test_a_read_writes_only_the_bytes_that_it_returns(self, make_source: MakeSource) -> None:
         async with aclosing(make_source(self.files)) as source:
             file = self.file_in(await listing_of(source))
             buffer = bytearray(b"\xa5" * 4096)
@@ -231,12 +231,12 @@ class SourceConformance:
                         await asyncio.sleep(0)
                     reading.cancel()
                     await asyncio.wait([reading])
-                    left = bytes(buffer)
+                    before = bytes(buffer)
                     await asyncio.sleep(0.01)
-                    assert buffer == left
+                    assert buffer == before
             assert await read(source, file) == self.largest
 
-    async def test_an_error_of_the_reader_passes_through(self, make_source: MakeSource) -> None:
+    async def test_an_error_of_the_reader_propagates(self, make_source: MakeSource) -> None:
         async with aclosing(make_source(self.files)) as source:
             file = self.file_in(await listing_of(source))
             with pytest.raises(ZeroDivisionError):
@@ -244,10 +244,10 @@ class SourceConformance:
                     raise ZeroDivisionError
             assert await read(source, file, ByteRange(0, 1000)) == self.largest[:1000]
 
-    # What goes wrong
+    # Errors
 
-    async def test_other_content_never_passes_for_what_was_listed(self, make_source: MakeSource) -> None:
-        """A source that keeps old revisions goes on serving the listed one; any other notices."""
+    async def test_changed_content_is_never_returned_for_a_listed_file(self, make_source: MakeSource) -> None:
+        """A source that keeps old revisions serves the listed one. Any other source raises ContentChanged."""
         async with aclosing(make_source(self.files)) as source:
             file = self.file_in(await listing_of(source))
             async with aclosing(make_source(self.changed())):
@@ -274,42 +274,42 @@ class SourceConformance:
             error = error.__cause__ or error.__context__
         assert self.secret not in "\n".join(shown)
 
-    # A server that is slow, busy, or says no
+    # Slow, busy and refusing servers
 
-    async def test_a_late_answer_is_waited_for(self, make_source: MakeSource, faults: Faults | None) -> None:
+    async def test_a_late_response_is_awaited(self, make_source: MakeSource, faults: Faults | None) -> None:
         async with aclosing(make_source(self.files)) as source:
             _faults_of(faults).add(Fault(Stall(seconds=0.7)))
             file = self.file_in(await listing_of(source))
             assert await read(source, file, ByteRange(1000, 2000)) == self.largest[1000:2000]
 
     @pytest.mark.parametrize("status", [429, 503])
-    async def test_a_listing_goes_on_at_the_request_that_failed(
+    async def test_a_listing_resumes_at_the_failed_request(
         self, make_source: MakeSource, faults: Faults | None, status: int
     ) -> None:
-        """With every other request refused, a listing that began anew each time would never end."""
+        """Every second request is refused: a listing that restarts after each failure never ends."""
         async with aclosing(make_source(self.files)) as source:
             _faults_of(faults).add(Fault(Status(status), every=2))
             listing = await source.list(await again_at_once(source.resolve), again_at_once)
         assert sorted(file.path for file in listing.files) == sorted(self.files)
 
     @pytest.mark.parametrize("effect", [WrongContentRange(shift=7), LongBody(100)], ids=["another range", "a longer body"])
-    async def test_an_answer_that_breaks_the_protocol_is_said_to_do_so(
+    async def test_a_response_that_breaks_the_protocol_is_a_bad_response(
         self, make_source: MakeSource, faults: Faults | None, effect: Effect
     ) -> None:
-        """As BadResponse, which the engine gives up within seconds, with what was asked for."""
+        """The error names the requested range. The engine gives up on BadResponse within seconds."""
         async with aclosing(make_source(self.files)) as source:
             file = self.file_in(await listing_of(source))
             _faults_of(faults).add(Fault(effect))
             with pytest.raises(BadResponse, match="bytes=1000-1999 was asked for"):
                 await read(source, file, ByteRange(1000, 2000))
 
-    async def test_what_the_server_says_of_its_error_is_said(self, make_source: MakeSource, faults: Faults | None) -> None:
+    async def test_the_error_message_of_the_server_is_reported(self, make_source: MakeSource, faults: Faults | None) -> None:
         async with aclosing(make_source(self.files)) as source:
             _faults_of(faults).add(Fault(Status(451, (("X-Error-Message", "not in your country"),))))
             with pytest.raises(Refused, match="not in your country"):
                 await listing_of(source)
 
-    async def test_where_a_digest_decides_servers_may_differ_in_their_validators(
+    async def test_validators_of_servers_can_differ_if_a_digest_is_known(
         self, make_source: MakeSource, faults: Faults | None
     ) -> None:
         async with aclosing(make_source(self.files)) as source:
@@ -320,9 +320,9 @@ class SourceConformance:
                 _faults_of(faults).add(Fault(Header(name, '"of another replica"')))
             assert await read(source, file, ByteRange(1000, 2000)) == self.largest[1000:2000]
 
-    # Ends
+    # Closing
 
-    async def test_closing_twice_is_closing_once(self, make_source: MakeSource) -> None:
+    async def test_a_source_can_be_closed_twice(self, make_source: MakeSource) -> None:
         source = make_source(self.files)
         await source.aclose()
         await source.aclose()
@@ -334,7 +334,7 @@ class SourceConformance:
             await body.readinto(memoryview(bytearray(1000)))
         await source.aclose()
 
-    async def test_local_files_have_a_path_that_holds_their_content(self, make_source: MakeSource) -> None:
+    async def test_the_local_path_of_a_file_has_its_content(self, make_source: MakeSource) -> None:
         async with aclosing(make_source(self.files)) as source:
             for file in (await listing_of(source)).files:
                 path = source.local_path(file)

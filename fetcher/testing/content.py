@@ -1,6 +1,6 @@
-"""What an origin serves: content of a known size, readable at any range, from memory or from a file.
+"""Content that an origin serves: bytes of a known size, readable at any range, from memory or from a file.
 
-A file's digests are computed once, when first asked for; its bytes are never held in memory.
+Digests of a file are computed once, on first use. Its bytes are never held in memory.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from functools import cached_property
 from pathlib import Path
 
 PIECE = 1024 * 1024
-"""Bytes read at a time where a whole content is walked."""
+"""Bytes of one read when a digest reads all content."""
 
 
 class Content:
-    """Immutable bytes. `file` is where they lie on disk, so that the kernel may send them; None when it must not."""
+    """Immutable bytes. `file` is their path, so that the kernel can send them, or None if it must not."""
 
     size: int
     file: Path | None = None
@@ -55,7 +55,7 @@ class BytesContent(Content):
 
 
 class FileContent(Content):
-    """A file that nobody changes while it is served."""
+    """Content of a file that does not change while it is served."""
 
     def __init__(self, file: Path) -> None:
         self.file: Path = file
@@ -67,7 +67,7 @@ class FileContent(Content):
 
 
 class FlippedBit(Content):
-    """`original` with the lowest bit of the byte at `offset` turned over."""
+    """`original` with the lowest bit of the byte at `offset` flipped."""
 
     def __init__(self, original: Content, offset: int) -> None:
         self.original = original
@@ -97,12 +97,12 @@ class Slice:
 
 
 def content_of(what: bytes | Path | Content) -> Content:
-    """Bytes are held, a path is read when asked for."""
+    """Return the content of bytes in memory, or of a file that is read on request."""
     if isinstance(what, Content):
         return what
     return BytesContent(what) if isinstance(what, bytes) else FileContent(what)
 
 
 def body_of(data: bytes) -> Slice:
-    """`data` as a whole body."""
+    """Return a body that consists of `data`."""
     return Slice(BytesContent(data), 0, len(data))

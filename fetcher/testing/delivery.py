@@ -1,4 +1,4 @@
-"""Sends one response over one connection: at full speed, throttled, or the way an interruption wants it."""
+"""Send one response over one connection: at full speed, throttled, or interrupted."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from fetcher.testing.interruptions import Finish, Interruption, Reset, Stall, Tr
 from fetcher.testing.throttle import Throttle
 
 _PIECE = 256 * 1024
-"""Bytes written at a time where the kernel may not send the file itself."""
+"""Bytes of one write when the kernel cannot send the file itself."""
 
 _PACES = 50
-"""A throttled body is sent in this many pieces a second, so that it flows instead of coming in gusts."""
+"""Pieces a second of a throttled body, so that it flows evenly."""
 
 
 class Interrupted(Exception):
-    """The connection is gone, on purpose."""
+    """An effect closed the connection."""
 
 
 @dataclass(slots=True)
 class Delivery:
-    """One connection's way out. `throttles` are asked in turn before each piece."""
+    """The sending side of one connection. Each piece waits for all of `throttles`."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     throttles: tuple[Throttle, ...]
 
     async def send(self, response: Response, effects: Iterable[Effect], *, head_only: bool) -> None:
-        """Raises Interrupted when an effect ended the connection."""
+        """Send `response`. Raises Interrupted if an effect closed the connection."""
         interruption = next((effect for effect in effects if isinstance(effect, Interruption)), Interruption())
         slow = isinstance(interruption, Trickle)
         if interruption.after is None and not slow:
@@ -82,7 +82,7 @@ class Delivery:
             raise Interrupted
 
     async def _stall(self, seconds: float | None) -> None:
-        """Ends early when the client goes away: it sends nothing more, so whatever can be read is its end."""
+        """Send nothing for `seconds`; None: until the client closes. It sends no more requests, so a read returns only then."""
         if seconds is not None:
             await asyncio.sleep(seconds)
             return
@@ -90,7 +90,7 @@ class Delivery:
         raise Interrupted
 
     async def _body(self, response: Response, part: Slice) -> None:
-        """`part` of the response's body, framed as a chunk of its own when the response is chunked."""
+        """Send `part` of the body, framed as one chunk if the response is chunked."""
         if not len(part):
             return
         if response.chunked:
@@ -122,9 +122,9 @@ class Delivery:
         await self.writer.drain()
 
     async def _flushed(self) -> None:
-        """Until the client's kernel has everything: a reset would discard what still lies in this one's.
+        """Wait until the client's kernel has all bytes: a reset discards the send queue.
 
-        Gives up after a second, for a client that reads nothing.
+        Gives up after a second if the client does not read.
         """
         for _ in range(1000):
             if self.writer.is_closing() or not self._unacknowledged():
@@ -132,7 +132,7 @@ class Delivery:
             await asyncio.sleep(0.001)
 
     def _unacknowledged(self) -> int:
-        """SIOCOUTQ: bytes in the send queue (it shares its number with TIOCOUTQ)."""
+        """Return the bytes in the send queue (SIOCOUTQ, which has the number of TIOCOUTQ)."""
         answer = fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
         return int.from_bytes(answer, sys.byteorder)
 
@@ -142,5 +142,5 @@ class Delivery:
 
     @property
     def _socket(self) -> socket.socket:
-        found: socket.socket = self.writer.transport.get_extra_info("socket")
-        return found
+        connection: socket.socket = self.writer.transport.get_extra_info("socket")
+        return connection

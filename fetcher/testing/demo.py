@@ -1,7 +1,7 @@
-"""`make demo`: the main job as a user sees it, on an embedded default or on the real thing.
+"""`make demo`: fetch, verify, warm and load a model with the command line.
 
-Without an argument an origin of its own, in a process of its own, serves a generated sharded checkpoint; everything after
-that is the ordinary command line. `python -m fetcher.testing.demo hf://org/model` does the same from the Hub.
+Without an argument, an origin in a separate process serves a generated sharded checkpoint.
+`python -m fetcher.testing.demo hf://org/model` fetches from the Hub instead.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from fetcher.testing.checkpoint import make_checkpoint
 
 MiB = 1024 * 1024
 SHARDS, SHARD_SIZE = 4, 256 * MiB
-"""1 GiB: long enough to show an honest rate, short enough for a laptop."""
+"""1 GiB: large enough to measure a rate, small enough for a laptop."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code of the first step that fails, else 0."""
+    """Run the demo. Returns the exit code of the first step that fails, else 0."""
     with tempfile.TemporaryDirectory(prefix="weightlift-demo-", dir=_roomy()) as scratch:
         try:
             if arguments:
@@ -41,27 +41,27 @@ def main(arguments: Sequence[str]) -> int:
 
 def _tour(uri: str, scratch: Path, environ: Any) -> int:
     cache = scratch / "cache"
-    _say("Fetch: from the source to a verified, complete directory")
+    _say("Fetch: download the model to a verified, complete directory")
     first = _fetch(uri, cache, environ)
     path = Path(first["path"])
-    _say("Fetch again: a hit needs no network")
+    _say("Fetch again: the cached model needs no network")
     began = os.times()
     _fetch(uri, cache, environ)
     ended = os.times()
     cpu = ended.children_user + ended.children_system - began.children_user - began.children_system
     print(f"  the whole process took {cpu:.2f} s of CPU time")
-    _say("Verify: what lies there against what was verified when it came")
+    _say("Verify: compare the files with their manifest")
     _run("fetcher", ["verify", first["cache_key"], "--cache-dir", str(cache)], environ)
     _run("fetcher", ["verify", first["cache_key"], "--cache-dir", str(cache), "--full"], environ)
-    _say("Warm: into the page cache, before an engine asks")
+    _say("Warm: read the files into the page cache before an engine needs them")
     _run("loader", ["drop", str(path)], environ)
     _run("loader", ["warm", str(path)], environ)
-    _say("Load: every tensor, as an engine reads them")
+    _say("Load: read every tensor as an engine does")
     _run("loader", ["load", str(path)], environ)
     _say("Result")
     rate = first["bytes_fetched"] / max(first["seconds"], 1e-3)
-    sure = "every digest compared" if first["verified"] else "not all files have a published digest"
-    print(f"  {first['files']} files, {size(first['bytes'])} in {duration(first['seconds'])}: {size(rate)}/s, {sure}")
+    checked = "every digest compared" if first["verified"] else "not all files have a published digest"
+    print(f"  {first['files']} files, {size(first['bytes'])} in {duration(first['seconds'])}: {size(rate)}/s, {checked}")
     for entry in sorted(path.iterdir()):
         print(f"  {path.name}/{entry.name}")
     return 0
@@ -69,15 +69,15 @@ def _tour(uri: str, scratch: Path, environ: Any) -> int:
 
 @contextmanager
 def _served(scratch: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """A generated checkpoint, served by an origin on loopback until the block ends."""
+    """Serve a generated checkpoint by an origin on loopback until the block ends."""
     _say(f"Origin: a Hub on loopback that serves {SHARDS} shards of {size(SHARD_SIZE)}")
     published = make_checkpoint(scratch / "published", shards=SHARDS, shard_size=SHARD_SIZE)
     command = [sys.executable, "-m", "fetcher.testing", str(published), "--repo", "demo/model"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as origin:  # noqa: S603 - our own module
         try:
-            said = json.loads(origin.stdout.readline() if origin.stdout else "")
-            print(f"  {said['endpoint']} (Hub), {said['cdn_endpoint']} (content), commit {said['commit'][:12]}")
-            yield "hf://demo/model", {**os.environ, "HF_ENDPOINT": said["endpoint"]}
+            served = json.loads(origin.stdout.readline() if origin.stdout else "")
+            print(f"  {served['endpoint']} (Hub), {served['cdn_endpoint']} (CDN), commit {served['commit'][:12]}")
+            yield "hf://demo/model", {**os.environ, "HF_ENDPOINT": served["endpoint"]}
         finally:
             origin.terminate()
             origin.wait(timeout=10)
@@ -102,7 +102,7 @@ def _run(command: str, arguments: Sequence[str], environ: Any) -> None:
 
 
 def _roomy() -> str | None:
-    """Where the demo's files go: the ordinary temporary directory, unless it is short of space."""
+    """Return the parent directory for the demo's files: None for the temporary directory, unless it lacks space."""
     return None if shutil.disk_usage(tempfile.gettempdir()).free > 4 * SHARDS * SHARD_SIZE else str(Path.cwd())
 
 

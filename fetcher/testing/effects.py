@@ -1,4 +1,4 @@
-"""Effects that put another response in place of the right one: other status, other head, other bytes."""
+"""Effects that change the response: another status, head or body."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from fetcher.testing.faults import Effect
 
 @dataclass(frozen=True, slots=True)
 class Status(Effect):
-    """An answer of this status, with `headers` and `body`, instead of the right one."""
+    """Respond with this status, `headers` and `body` instead of the correct response."""
 
     final: ClassVar[bool] = True
     status: int
     headers: tuple[tuple[str, str], ...] = ()
-    body: bytes = b"as asked for by a test"
+    body: bytes = b"requested by a test"
 
     def alter(self, request: Request, response: Response) -> Response:
         return Response(self.status, self.headers, body_of(self.body))
 
 
 def rate_limited(*, retry_after: int | None = None, reset: int | None = None) -> Status:
-    """429: with `Retry-After` in seconds, with the Hub's `RateLimit` header that resets in `reset` seconds, or bare."""
+    """Respond with 429: with `Retry-After` in seconds, with the Hub's `RateLimit` that resets in `reset` seconds, or bare."""
     headers: list[tuple[str, str]] = []
     if retry_after is not None:
         headers.append(("Retry-After", str(retry_after)))
@@ -41,7 +41,7 @@ def rate_limited(*, retry_after: int | None = None, reset: int | None = None) ->
 
 @dataclass(frozen=True, slots=True)
 class Expired(Effect):
-    """This request's signature counts as expired. To expire all addresses at once: `Origin.expire_signatures`."""
+    """Treat the signature of this request as expired. `Origin.expire_signatures` expires all addresses."""
 
     final: ClassVar[bool] = True
 
@@ -51,7 +51,7 @@ class Expired(Effect):
 
 @dataclass(frozen=True, slots=True)
 class Redirect(Effect):
-    """To `location`, where `{target}` stands for the request's own: with `{target}` alone it is a loop."""
+    """Redirect to `location`, in which `{target}` is the request's target: `{target}` alone is a loop."""
 
     final: ClassVar[bool] = True
     location: str
@@ -63,7 +63,7 @@ class Redirect(Effect):
 
 @dataclass(frozen=True, slots=True)
 class Header(Effect):
-    """The right response with one header replaced; None removes it."""
+    """Replace one header of the correct response; None removes it."""
 
     name: str
     value: str | None
@@ -76,7 +76,7 @@ class Header(Effect):
 
 @dataclass(frozen=True, slots=True)
 class HugeHeader(Effect):
-    """One more header, of `size` bytes."""
+    """Add a header of `size` bytes."""
 
     size: int
 
@@ -86,7 +86,7 @@ class HugeHeader(Effect):
 
 @dataclass(frozen=True, slots=True)
 class Body(Effect):
-    """The right head with `data` as the body, e.g. JSON that is none."""
+    """Send `data` as the body under the correct head, e.g. invalid JSON."""
 
     data: bytes
 
@@ -95,7 +95,7 @@ class Body(Effect):
 
 
 class ContentEffect(Effect):
-    """Hits only responses that carry a file's bytes."""
+    """An effect on responses with file content only."""
 
     def applies(self, request: Request, response: Response) -> bool:
         return response.content is not None and request.method != "HEAD" and len(response.body) > 0
@@ -103,7 +103,7 @@ class ContentEffect(Effect):
 
 @dataclass(frozen=True, slots=True)
 class IgnoreRange(ContentEffect):
-    """200 and the whole file, whatever part was asked for."""
+    """Ignore the requested range: respond with 200 and the whole file."""
 
     def alter(self, request: Request, response: Response) -> Response:
         whole = Header("Content-Range", None).alter(request, response)
@@ -112,7 +112,7 @@ class IgnoreRange(ContentEffect):
 
 
 class PartEffect(ContentEffect):
-    """Hits only answers to a range."""
+    """An effect on responses to a range only."""
 
     def applies(self, request: Request, response: Response) -> bool:
         return ContentEffect.applies(self, request, response) and response.status == 206
@@ -120,20 +120,20 @@ class PartEffect(ContentEffect):
 
 @dataclass(frozen=True, slots=True)
 class WrongContentRange(PartEffect):
-    """The right bytes, said to lie `shift` bytes further on, of a file of `total` bytes (None: its size)."""
+    """Send the correct bytes with a Content-Range shifted by `shift` bytes and a size of `total` (None: the correct size)."""
 
     shift: int = 0
     total: int | None = None
 
     def alter(self, request: Request, response: Response) -> Response:
         first, last, size = re.findall(r"\d+", response.header("Content-Range") or "")
-        said = f"bytes {int(first) + self.shift}-{int(last) + self.shift}/{self.total or size}"
-        return response.with_header("Content-Range", said)
+        wrong = f"bytes {int(first) + self.shift}-{int(last) + self.shift}/{self.total or size}"
+        return response.with_header("Content-Range", wrong)
 
 
 @dataclass(frozen=True, slots=True)
 class LongBody(PartEffect):
-    """`extra` bytes more than asked for, under a Content-Length that says so and a Content-Range that does not."""
+    """Send `extra` bytes more than requested. Content-Length includes them, Content-Range does not."""
 
     extra: int
 
@@ -143,7 +143,7 @@ class LongBody(PartEffect):
 
 @dataclass(frozen=True, slots=True)
 class UnaskedPart(ContentEffect):
-    """206 for what was asked for as a whole; Content-Range names all of it."""
+    """Respond to a request without a range with 206 and a Content-Range of the whole file."""
 
     def applies(self, request: Request, response: Response) -> bool:
         return ContentEffect.applies(self, request, response) and response.status == 200
@@ -155,7 +155,7 @@ class UnaskedPart(ContentEffect):
 
 @dataclass(frozen=True, slots=True)
 class WrongBody(PartEffect):
-    """The right head with bytes that lie `shift` bytes further on in the file, as far as it goes."""
+    """Send bytes from a position `shift` bytes later in the file, within its size, under the correct head."""
 
     shift: int
 
@@ -167,9 +167,9 @@ class WrongBody(PartEffect):
 
 @dataclass(frozen=True, slots=True)
 class ShortBody(ContentEffect):
-    """`missing` bytes fewer than asked for, under a Content-Length that says so.
+    """Send `missing` bytes fewer than requested, with the Content-Length of the shorter body.
 
-    Content-Range still claims them all, unless `honest`: then it names what is sent.
+    Content-Range claims the requested range, unless `honest`: then it is the range that is sent.
     """
 
     missing: int
@@ -185,7 +185,7 @@ class ShortBody(ContentEffect):
 
 @dataclass(frozen=True, slots=True)
 class Slices(PartEffect):
-    """Every range is cut to its first `size` bytes, and Content-Range says so."""
+    """Cut every range to its first `size` bytes, with a correct Content-Range."""
 
     size: int
 
@@ -195,7 +195,7 @@ class Slices(PartEffect):
 
 @dataclass(frozen=True, slots=True)
 class ExtraBytes(ContentEffect):
-    """`data` after the end of the body, on a connection that stays open."""
+    """Send `data` after the end of the body and keep the connection open."""
 
     data: bytes
 
@@ -205,7 +205,7 @@ class ExtraBytes(ContentEffect):
 
 @dataclass(frozen=True, slots=True)
 class Gzip(ContentEffect):
-    """The body compressed although nobody asked; unless `announced`, without a Content-Encoding."""
+    """Compress the body although the client did not ask for it; with a Content-Encoding if `announced`."""
 
     announced: bool = True
 
@@ -216,13 +216,13 @@ class Gzip(ContentEffect):
 
 @dataclass(frozen=True, slots=True)
 class FlipBit(ContentEffect):
-    """One bit of the file's byte at `offset` turned over; hits only responses that carry that byte."""
+    """Flip one bit of the file's byte at `offset`. Applies only to responses that contain the byte."""
 
     offset: int
 
     def applies(self, request: Request, response: Response) -> bool:
-        carried = response.body.start <= self.offset < response.body.stop
-        return carried and ContentEffect.applies(self, request, response)
+        contained = response.body.start <= self.offset < response.body.stop
+        return contained and ContentEffect.applies(self, request, response)
 
     def alter(self, request: Request, response: Response) -> Response:
         body = response.body
@@ -231,7 +231,7 @@ class FlipBit(ContentEffect):
 
 @dataclass(frozen=True, slots=True)
 class Replace(ContentEffect):
-    """The file has become `data`, under a new ETag; with `keep_etag` under the old one."""
+    """Replace the file's content by `data`, with a new ETag, or the old one if `keep_etag`."""
 
     data: bytes
     keep_etag: bool = False
@@ -244,7 +244,7 @@ class Replace(ContentEffect):
 
 @dataclass(frozen=True, slots=True)
 class Chunked(ContentEffect):
-    """Transfer-Encoding: chunked, and no Content-Length."""
+    """Send the body with Transfer-Encoding: chunked and no Content-Length."""
 
     def alter(self, request: Request, response: Response) -> Response:
         return replace(response, chunked=True)

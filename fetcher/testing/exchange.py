@@ -1,6 +1,6 @@
-"""A request as it was read off the wire, and a response as it shall be written there: plain values.
+"""Requests and responses as plain values.
 
-The server is written on bare streams because a library would refuse to break the rules that clients must survive.
+The server uses bare streams, because an HTTP library refuses to break the protocol in the ways that clients must survive.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ OriginName = Literal["hub", "cdn"]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`target` is the raw request target, `path` its decoded path; header names are in lower case.
+    """A request. `target` is the raw request target, `path` its decoded path; header names are in lower case.
 
-    `at` is the server's monotonic clock, in seconds.
+    `at` is the time of arrival on the server's monotonic clock, in seconds.
     """
 
     origin: OriginName
@@ -43,27 +43,27 @@ class Request:
 
     @property
     def range(self) -> str | None:
-        """The Range header as sent."""
+        """The Range header, unparsed."""
         return self.headers.get("range")
 
     @property
     def byte_range(self) -> ByteRange | None:
-        """The range asked for, when both of its ends were given."""
+        """The requested range, or None if it does not have both ends."""
         match = re.fullmatch(r"bytes=(\d+)-(\d+)", self.range or "")
         return ByteRange(int(match[1]), int(match[2]) + 1) if match else None
 
     @property
     def token(self) -> str | None:
-        """The bearer token, when one was sent."""
+        """The bearer token, or None."""
         scheme, _, value = self.headers.get("authorization", "").partition(" ")
         return value if scheme.lower() == "bearer" else None
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """`body` gives the Content-Length unless `chunked`; `trailing` are bytes sent after the body, against all rules.
+    """A response. Its Content-Length is that of `body`, unless `chunked`; `trailing` are invalid bytes sent after the body.
 
-    `content` is the whole of which `body` may be a part: faults need it.
+    `content` is the whole file that `body` is a part of: faults need it.
     """
 
     status: int
@@ -89,7 +89,7 @@ class Response:
 
 
 def parse_head(origin: OriginName, head: bytes, *, scheme: str, at: float) -> Request:
-    """Raises ValueError for what is no HTTP/1.1 request."""
+    """Parse the head of a request. Raises ValueError if it is not an HTTP/1.1 request."""
     first, *lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
     method, target, _version = first.split(" ")
     pairs = (line.partition(":") for line in lines)
@@ -98,9 +98,9 @@ def parse_head(origin: OriginName, head: bytes, *, scheme: str, at: float) -> Re
 
 
 def parse_range(text: str | None, size: int) -> ByteRange | None:
-    """`bytes=a-b`, `bytes=a-`, `bytes=-n` of a content of `size` bytes; None for no range, several or nonsense.
+    """Parse `bytes=a-b`, `bytes=a-` or `bytes=-n` for content of `size` bytes. Returns None for no, several or invalid ranges.
 
-    Raises ValueError when the range lies outside the content.
+    Raises ValueError if the range is outside the content.
     """
     match = re.fullmatch(r"bytes=(\d*)-(\d*)", text or "")
     if not match or match[0] == "bytes=-":
@@ -115,7 +115,7 @@ def parse_range(text: str | None, size: int) -> ByteRange | None:
 
 
 def serve_content(request: Request, content: Content, headers: Mapping[str, str]) -> Response:
-    """200, 206 or 416, as the request's Range and If-Range ask for."""
+    """Respond with 200, 206 or 416 according to the request's Range and If-Range."""
     fixed = (*headers.items(), ("Accept-Ranges", "bytes"), ("Content-Type", "application/octet-stream"))
     condition = request.headers.get("if-range")
     wanted = request.range if condition in (None, headers.get("ETag")) else None

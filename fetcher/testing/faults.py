@@ -1,8 +1,8 @@
-"""Which requests go wrong: a fault is a matcher and an effect, and it is counted how often each one fired.
+"""Faults: a fault has a matcher and an effect, and counts the requests that it hit.
 
-What goes wrong is said by an effect: `effects` and `listings` alter a response before it is sent, `interruptions` break
-off, delay or slow down its sending. Several faults may hit one request, in the order in which
-they were added. A final one (a status, a redirect, an interruption) is the last, so that several come one by one.
+`effects` and `listings` change a response before it is sent. `interruptions` break off, delay or slow down its sending. Several
+faults can hit one request, in the order in which they were added. A final effect (a status, a redirect, an interruption) ends
+the sequence, so that several final faults hit one request after another.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from fetcher.testing.exchange import OriginName, Request, Response
 
 
 class Effect:
-    """What a fault does to a response. Effects are frozen values. After a `final` one no other fault is asked."""
+    """A change of a response. Effects are frozen values. No further fault applies after a `final` effect."""
 
     final: ClassVar[bool] = False
 
     def applies(self, request: Request, response: Response) -> bool:
-        """Whether it makes sense for this response; where it does not, the fault neither fires nor counts."""
+        """Tell whether the effect can change this response. If not, the fault neither fires nor counts the request."""
         return True
 
     def alter(self, request: Request, response: Response) -> Response:
@@ -30,12 +30,11 @@ class Effect:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fault:
-    """`effect` for the `nth` matching request (counted from 1) and those after it, `times` in all; None means for ever.
-    Of those only each `every`th: 2 is every other one.
+    """Applies `effect` to matching requests, from the `nth` (counted from 1) on, at most `times` (None: no limit).
 
-    `path` is a regular expression searched in the decoded path and in each value of the query, where a blob's address
-    names its file.
-    `ranged` matches only requests with (or without) a Range header.
+    `every`: 2 hits every second matching request. `path` is a regular expression searched in the decoded path and in each value
+    of the query, which names the file in the address of a blob. `ranged` matches only requests with (or without) a Range
+    header.
     """
 
     effect: Effect
@@ -59,7 +58,7 @@ class Fault:
 
 
 class Faults:
-    """The faults in force. May be changed from any thread, also while requests are running."""
+    """The active faults. Any thread can change them, also during requests."""
 
     def __init__(self) -> None:
         self._faults: tuple[Fault, ...] = ()
@@ -74,15 +73,15 @@ class Faults:
         self._faults = tuple(other for other in self._faults if other is not fault)
 
     def clear(self) -> None:
-        """None is in force any more; the counts stay."""
+        """Remove all faults. The counts stay."""
         self._faults = ()
 
     def fired(self, fault: Fault) -> int:
-        """How many requests `fault` has hit."""
+        """Return the number of requests that `fault` has hit."""
         return self._fired[fault]
 
     def apply(self, request: Request, response: Response) -> tuple[Response, tuple[Effect, ...]]:
-        """The altered response, and the effects that fired."""
+        """Return the changed response and the effects that fired."""
         effects: list[Effect] = []
         for fault in self._faults:
             if fault.matches(request, response) and self._due(fault):

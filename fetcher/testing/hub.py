@@ -1,4 +1,4 @@
-"""The Hub: which repositories there are, who may see them, and what it answers. Decides only; sends nothing.
+"""The Hub: its repositories, their access rules, and its responses. It decides only and does no I/O.
 
 ::
 
@@ -8,7 +8,7 @@
     GET|HEAD [/datasets]/{repo}/resolve/{rev}/{path}         a plain file, or a redirect to the CDN
     GET|HEAD /api/resolve-cache{...}                         plain files again, with `resolve_cache`
 
-All of it lies below `prefix`, as at a mirror within a repository manager.
+All paths are below `prefix`, as on a mirror within a repository manager.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from fetcher.testing.signing import Signer
 
 UPSTREAM = "https://huggingface.co"
 Addresses = Literal["absolute", "relative", "upstream", "without prefix"]
-"""How a mirror writes addresses of its own: with its host; as a path; as its upstream sent them; as a path, its prefix
-forgotten."""
+"""How a mirror writes its own addresses: with its host; as a path; as its upstream does; as a path without its prefix."""
 _ACTIONS = ("revision", "refs", "tree", "resolve")
 
 
 @dataclass(slots=True)
 class Hub:
-    """Both endpoints are known only once the servers listen. `blobs` are what the CDN serves, by SHA-256.
+    """The repositories and settings of a Hub. The endpoints are known only after the servers listen.
 
-    `addresses` None: pages by absolute addresses, the resolve cache by relative ones, as the Hub does.
+    `blobs` is the content that the CDN serves, by SHA-256. `addresses` None: absolute addresses for pages and relative ones for
+    the resolve cache, as the Hub does.
     """
 
     signer: Signer
@@ -124,7 +124,7 @@ class Hub:
         return serve_content(request, content, {"ETag": etag, "X-Repo-Commit": commit.id})
 
     def _own(self, place: str, addresses: Addresses) -> str:
-        """The address of `place`, a path and query below the prefix."""
+        """Return the address of `place`, a path and query below the prefix."""
         match addresses:
             case "absolute":
                 return self.endpoint() + place
@@ -153,7 +153,7 @@ def _error(status: int, code: str | None, message: str) -> Response:
 
 
 def _no_repository(request: Request) -> Response:
-    """What the Hub says of a repository that is private or missing: it does not tell which."""
+    """Return the response for a private or missing repository: the Hub does not tell them apart."""
     if request.token is None:
         return _error(401, "RepoNotFound", "Invalid username or password.")
     return _error(404, "RepoNotFound", "Repository not found")

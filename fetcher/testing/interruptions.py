@@ -1,4 +1,4 @@
-"""Effects on the way a response is sent: broken off, held up, or slowed to a trickle."""
+"""Effects on the sending of a response: broken off, stalled, or slowed to a trickle."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fetcher.testing.faults import Effect
 
 @dataclass(frozen=True, slots=True)
 class Interruption(Effect):
-    """Happens after `after` bytes of the body were sent; before the head when it is None."""
+    """An effect after `after` bytes of the body, or before the head if `after` is None."""
 
     final: ClassVar[bool] = True
     after: int | None = None
@@ -18,24 +18,24 @@ class Interruption(Effect):
 
 @dataclass(frozen=True, slots=True)
 class Reset(Interruption):
-    """The connection is torn down with RST."""
+    """Close the connection with RST."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finish(Interruption):
-    """The connection is closed with FIN (on TLS after close_notify), as if the body ended there."""
+    """Close the connection with FIN (on TLS after close_notify), as at the end of the body."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stall(Interruption):
-    """Nothing more is sent for `seconds`, then the rest; None: until the client goes away."""
+    """Send nothing for `seconds`, then the rest; None: until the client closes the connection."""
 
     seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Trickle(Interruption):
-    """From there on `size` bytes every `interval` seconds. `after` None counts as 0: the head is always sent."""
+    """Send the rest in `size` bytes every `interval` seconds. `after` None means 0: the head is always sent."""
 
     size: int = 1
     interval: float = 0.1

@@ -1,4 +1,4 @@
-"""One loopback port speaking HTTP/1.1: reads requests, asks for a response, lets the faults at it, sends it."""
+"""An HTTP/1.1 server on one loopback port: reads requests, gets responses, applies faults, sends them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from fetcher.testing.faults import Faults
 from fetcher.testing.throttle import Throttle
 
 _HEAD_LIMIT = 256 * 1024
-"""Bytes of a request's head. A signed address has a few thousand; more is a client gone wrong."""
+"""Maximum bytes of a request's head. A signed address has a few thousand."""
 _TURNS = 5
-"""Turns of the event loop that it needs for a connection it has just accepted, or aborted: until then nobody else holds it."""
+"""Turns of the event loop that asyncio needs to hand over an accepted connection, or to close an aborted one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Bytes a second, None for no limit: of all connections together, and of each one."""
+    """Limits in bytes a second of all connections together and of each connection; None means no limit."""
 
     total: float | None = None
     per_connection: float | None = None
@@ -30,7 +30,7 @@ class Rates:
 
 @dataclass(slots=True)
 class Listener:
-    """Lives on one event loop. `rates` is asked at each request, so that it may change while connections stand."""
+    """A server on one event loop. `rates` is called for each request, so that rates can change on open connections."""
 
     name: OriginName
     answer: Callable[[Request], Response]
@@ -43,7 +43,7 @@ class Listener:
     _connections: dict[asyncio.Task[None], asyncio.StreamWriter] = field(default_factory=dict)
 
     async def listen(self, port: int) -> int:
-        """Binds 127.0.0.1 and returns the port; 0 picks a free one. Raises OSError."""
+        """Bind 127.0.0.1 and return the port; 0 picks a free one. Raises OSError."""
         self._server = await asyncio.start_server(
             self._accepted, "127.0.0.1", port, ssl=self.tls, limit=_HEAD_LIMIT, backlog=512
         )
@@ -51,7 +51,7 @@ class Listener:
         return number
 
     async def close(self) -> None:
-        """Stops listening and breaks every connection."""
+        """Stop listening and abort every connection."""
         if self._server:
             self._server.close()
         for _ in range(_TURNS):
@@ -64,14 +64,14 @@ class Listener:
             await asyncio.sleep(0)
 
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # Known before its task takes a first step: one that is cancelled before that closes nothing.
+        # Register the task before its first step: a task that is cancelled before that does not close its connection.
         task = asyncio.get_running_loop().create_task(self._connected(reader, writer))
         self._connections[task] = writer
         task.add_done_callback(self._connections.pop)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # Nothing is left in this process's buffers after a drain, so that "after N bytes" means N bytes on the wire.
-        # On TLS asyncio takes a limit of 0 for reached when nothing waits, and a drain would never end.
+        # A drain empties the buffers of this process, so that "after N bytes" means N bytes on the wire.
+        # On TLS, asyncio treats a limit of 0 as reached even with an empty buffer, and a drain never ends.
         writer.transport.set_write_buffer_limits(high=1 if self.tls else 0, low=0)
         try:
             with contextlib.suppress(Interrupted, ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
@@ -81,7 +81,7 @@ class Listener:
         finally:
             writer.close()
             with contextlib.suppress(OSError):
-                await writer.wait_closed()  # what is not sent yet holds it open; `close` breaks that off
+                await writer.wait_closed()  # unsent data keeps it open; `close` aborts that
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         own = Throttle(None)
@@ -90,7 +90,7 @@ class Listener:
             try:
                 request = await self._read(reader)
             except (ValueError, asyncio.LimitOverrunError):
-                await delivery.send(Response(400, body=body_of(b"not a request")), (), head_only=False)
+                await delivery.send(Response(400, body=body_of(b"invalid request")), (), head_only=False)
                 return
             self.log(request)
             response, effects = self.faults.apply(request, self.answer(request))

@@ -1,4 +1,4 @@
-"""Effects on the Hub's listings: entries that no honest Hub would list, and pages that lead astray."""
+"""Effects on the Hub's listings: hostile entries and hostile links to the next page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fetcher.testing.faults import Effect
 
 
 class ListingEffect(Effect):
-    """Hits only pages of a listing."""
+    """An effect on pages of a listing only."""
 
     def applies(self, request: Request, response: Response) -> bool:
         return request.origin == "hub" and "/tree/" in request.path and response.status == 200
@@ -21,7 +21,7 @@ class ListingEffect(Effect):
 
 @dataclass(frozen=True, slots=True)
 class ExtraEntries(ListingEffect):
-    """`entries`, raw JSON objects, after those of the page."""
+    """Append `entries`, raw JSON objects, to the page."""
 
     entries: tuple[Mapping[str, object], ...]
 
@@ -31,13 +31,13 @@ class ExtraEntries(ListingEffect):
 
 
 def extra_files(*paths: str, size: int = 3, oid: str = "0" * 40) -> ExtraEntries:
-    """Plain files of these paths, however hostile."""
+    """Append plain files with these paths, which can be hostile."""
     return ExtraEntries(tuple({"type": "file", "path": path, "size": size, "oid": oid} for path in paths))
 
 
 @dataclass(frozen=True, slots=True)
 class NextLink(ListingEffect):
-    """The page says that `address` is the next one."""
+    """Link to `address` as the next page."""
 
     address: str
 
@@ -47,7 +47,7 @@ class NextLink(ListingEffect):
 
 @dataclass(frozen=True, slots=True)
 class EndlessPages(ListingEffect):
-    """Every page lists `entries` new files and has a next one."""
+    """List `entries` new files on every page and link to a next page."""
 
     entries: int = 1000
 

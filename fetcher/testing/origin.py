@@ -1,6 +1,6 @@
-"""An origin for tests and demonstrations: a Hub and its content network on two loopback ports.
+"""An origin for tests and demonstrations: a Hub and its CDN on two loopback ports.
 
-It speaks the Hub's protocol as the official client knows it, logs what it was asked, and misbehaves on demand::
+It implements the Hub's protocol as its official client uses it, logs requests, and misbehaves on demand::
 
     with Origin() as origin:
         repository = origin.add_repo("org/model", {"config.json": b"{}", "model.safetensors": Path("weights")})
@@ -8,8 +8,8 @@ It speaks the Hub's protocol as the official client knows it, logs what it was a
         ...  # point a client at origin.endpoint
         assert [request.path for request in origin.requests if request.origin == "hub"] == [...]
 
-It runs on a thread of its own. `python -m fetcher.testing DIR` serves a directory from a process of its own, so
-that a client measured beside it need not share the interpreter with it.
+It runs in a separate thread. `python -m fetcher.testing DIR` serves a directory from a separate process, so that a measured
+client does not share the interpreter with it.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ MiB = 1024 * 1024
 
 
 class Origin:
-    """`tokens` are those the Hub knows (others get 401), besides the readers of repositories.
+    """A Hub and a CDN. `tokens` are valid tokens, in addition to those of readers of repositories; others get 401.
 
-    `page_size` is in entries, `lfs_threshold` in bytes: files from there on lie on the CDN. `signature_lifetime` is in
-    seconds, `signature_uses` in requests for each signed address. `resolve_cache` makes the Hub send clients from its
-    resolve addresses to a relative one. `tls` names the origins that speak https, with certificates of `ca_file`;
-    `cdn_host` is the CDN's name in addresses. `prefix` is the path below which the Hub lies, such as `/artifactory/hub`;
-    `addresses` is how it writes addresses of its own. Methods may be called from any thread.
+    `page_size` is in entries. `lfs_threshold` is in bytes: the CDN serves files of this size and larger.
+    `signature_lifetime` is in seconds, `signature_uses` in requests for each signed address. With `resolve_cache` the Hub
+    redirects its resolve addresses to relative ones. `tls` names the origins with https, whose certificates `ca_file` verifies.
+    `cdn_host` is the host in addresses of the CDN. `prefix` is the path of the Hub, such as `/artifactory/hub`; `addresses` is
+    how it writes its own addresses. Any thread can call methods.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Origin:
 
     @property
     def endpoint(self) -> str:
-        """The Hub's address, without a slash at the end: what HF_ENDPOINT takes."""
+        """The Hub's address without a final slash, as in HF_ENDPOINT."""
         return self._address("hub") + self._hub.prefix
 
     @property
@@ -98,7 +98,7 @@ class Origin:
 
     @property
     def ca_file(self) -> Path:
-        """The certificate authority to trust, as PEM. Raises ValueError on an origin without TLS."""
+        """The certificate authority to trust, as PEM. Raises ValueError if the origin has no TLS."""
         if self.certificates is None:
             raise ValueError("this origin has no TLS: give it tls=('hub', 'cdn')")
         return self.certificates.ca_file
@@ -114,7 +114,7 @@ class Origin:
         gated: bool = False,
         readers: Iterable[str] = (),
     ) -> Repository:
-        """A repository with one commit, at which all of `revisions` stand. `readers` are tokens; see Repository."""
+        """Add a repository with one commit that all of `revisions` point to. `readers` are tokens; see Repository."""
         repository = Repository(name, kind, private, gated, frozenset(readers))
         self._hub.tokens |= repository.readers
         self._hub.repositories[kind, name] = repository
@@ -123,17 +123,17 @@ class Origin:
         return repository
 
     def update_repo(self, repository: Repository, files: Files, *, revision: str = "main") -> str:
-        """Moves `revision` to a commit that has exactly `files`, and returns its id; the old one stays reachable."""
+        """Move `revision` to a commit with exactly `files` and return its id. The old commit stays reachable."""
         commit = make_commit(files, lfs_threshold=self._lfs_threshold)
         repository.move(revision, commit)
         return commit.id
 
     def remove_repo(self, repository: Repository) -> None:
-        """It is from now on as if it had never been."""
+        """Remove the repository with all its commits."""
         del self._hub.repositories[repository.kind, repository.name]
 
     def add_file(self, path: str, what: bytes | Path | Content) -> str:
-        """Serves `what` at `path` (with its leading slash) of the CDN, unsigned, and returns the address."""
+        """Serve `what` at `path` (with its leading slash) on the CDN, unsigned, and return the address."""
         self._cdn.files[path] = content_of(what)
         return self.cdn_endpoint + quote(path)
 
@@ -142,22 +142,22 @@ class Origin:
 
     @property
     def requests(self) -> tuple[Request, ...]:
-        """What was asked so far, in order of arrival."""
+        """All requests so far, in order of arrival."""
         return tuple(self._requests)
 
     def clear_requests(self) -> None:
         self._requests.clear()
 
     def expire_signatures(self) -> None:
-        """Every signed address handed out so far gets 403 from now on."""
+        """Expire all signed addresses: they get 403."""
         self.signer.expire()
 
     def throttle(self, *, total: float | None = None, per_connection: float | None = None) -> None:
-        """Limits bodies, in bytes a second; None lifts a limit. Holds from each connection's next request on."""
+        """Limit bodies, in bytes a second; None means no limit. Applies from each connection's next request on."""
         self.rates = Rates(total, per_connection)
 
     def start(self) -> None:
-        """Listens, on the former ports after a `stop`. Raises OSError when a port is taken."""
+        """Start to listen; after a `stop`, on the same ports. Raises OSError if a port is in use."""
         ready: list[OSError | None] = []
         started = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(ready, started), name="origin", daemon=True)
@@ -169,7 +169,7 @@ class Origin:
             raise ready[0]
 
     def stop(self) -> None:
-        """Breaks all connections and stops listening. Idempotent."""
+        """Abort all connections and stop listening. Idempotent."""
         if self._thread is not None:
             self._loop.call_soon_threadsafe(self._stopping.set)
             self._thread.join()

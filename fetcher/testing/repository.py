@@ -1,4 +1,4 @@
-"""A Hub repository: commits that never change, and references that move over them."""
+"""A Hub repository: immutable commits, and references that point to them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RepositoryKind = Literal["model", "dataset"]
 Files = Mapping[str, bytes | Path | Content]
 
 LFS_SUFFIXES = (".safetensors", ".bin", ".gguf", ".pt", ".parquet")
-"""What the Hub's default `.gitattributes` puts into large file storage whatever the size."""
+"""Suffixes that the Hub's default `.gitattributes` puts into large file storage, regardless of size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Commit:
     lfs: frozenset[str]
 
     def entries(self, *, under: str = "", recursive: bool = True) -> Iterator[dict[str, object]]:
-        """The tree as the Hub's JSON: directories and files below `under`, sorted by path."""
+        """Yield the directories and files below `under` as the Hub's JSON, sorted by path."""
         prefix = f"{under}/" if under else ""
         below = {path for path in self.files if path.startswith(prefix)}
         folders = {path[: match.start()] for path in below for match in re.finditer("/", path)}
@@ -47,7 +47,7 @@ class Commit:
 
 
 def git_id(data: bytes) -> str:
-    """SHA-1, as git names things."""
+    """Return the SHA-1 of `data` in hex, as in git ids."""
     return hashlib.sha1(data, usedforsecurity=False).hexdigest()
 
 
@@ -56,7 +56,7 @@ def _folder(path: str) -> dict[str, object]:
 
 
 def make_commit(files: Files, *, lfs_threshold: int) -> Commit:
-    """Its id follows from the content: 40 hex digits, equal for equal files."""
+    """Return a commit of `files`. Its id, 40 hex digits, is determined by the content."""
     contents = {path: content_of(what) for path, what in files.items()}
     lfs = frozenset(path for path, content in contents.items() if content.size >= lfs_threshold or path.endswith(LFS_SUFFIXES))
     text = "".join(
@@ -67,9 +67,9 @@ def make_commit(files: Files, *, lfs_threshold: int) -> Commit:
 
 @dataclass(slots=True)
 class Repository:
-    """`refs` maps branches, tags and `refs/pr/N` to commit ids; old commits stay reachable by their id.
+    """A repository. `refs` maps branches, tags and `refs/pr/N` to commit ids; old commits stay reachable by their id.
 
-    A private repository is shown to `readers` (tokens) only; a gated one lists to all and serves files to `readers`.
+    Only `readers` (tokens) see a private repository. Everyone can list a gated one, but only `readers` get its files.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Repository:
 
     @property
     def commit(self) -> str:
-        """What `main` stands at."""
+        """The commit that `main` points to."""
         return self.refs["main"]
 
     @property
@@ -96,7 +96,7 @@ class Repository:
         return self.commits.get(commit)
 
     def split(self, segments: list[str]) -> tuple[str, str]:
-        """Decoded path segments after `resolve` or `tree` → revision and path; a reference may hold slashes."""
+        """Split decoded path segments after `resolve` or `tree` into revision and path. A reference can contain slashes."""
         joined = "/".join(segments)
         for ref in self.refs:
             if joined == ref or joined.startswith(ref + "/"):

@@ -1,4 +1,4 @@
-"""The origin as a process: serves one directory as a repository, says where, and ends on SIGTERM or SIGINT."""
+"""The origin as a process: serves one directory as a repository, prints its addresses, and ends on SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from fetcher.testing.origin import Origin
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prints one line of JSON once it listens: `endpoint`, `cdn_endpoint`, `repo`, `commit`, `pid`."""
+    """Serve until a signal. Prints one line of JSON after it listens: `endpoint`, `cdn_endpoint`, `repo`, `commit`, `pid`."""
     options = _parser().parse_args(arguments)
     signals = {signal.SIGTERM, signal.SIGINT}
-    # Before the server's thread starts, which inherits the mask, so that only `sigwait` ever takes them.
+    # Block the signals before the server's thread starts and inherits the mask, so that only `sigwait` receives them.
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     origin = Origin(port=options.port, cdn_port=options.cdn_port, lfs_threshold=options.lfs_threshold)
     origin.throttle(total=options.rate, per_connection=options.connection_rate)
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def read_directory(directory: Path) -> dict[str, Content]:
-    """Every file below `directory` that is not hidden, by its relative path; digests are computed in parallel."""
+    """Return all files below `directory` except hidden ones, by relative path. Computes digests in parallel."""
     paths = sorted(path for path in directory.rglob("*") if path.is_file())
     names = {path.relative_to(directory).as_posix(): path for path in paths}
     files = {name: FileContent(path) for name, path in names.items() if not f"/{name}".count("/.")}
@@ -42,11 +42,11 @@ def read_directory(directory: Path) -> dict[str, Content]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m fetcher.testing", description="Serve a directory as a Hub repository.")
-    parser.add_argument("directory", type=Path, help="the repository's files")
-    parser.add_argument("--repo", default="demo/checkpoint", help="its name")
-    parser.add_argument("--port", type=int, default=0, help="of the Hub; 0 picks a free one")
-    parser.add_argument("--cdn-port", type=int, default=0, help="of the content network")
-    parser.add_argument("--lfs-threshold", type=int, default=10 << 20, help="bytes from which files are on the CDN")
-    parser.add_argument("--rate", type=float, default=None, help="bytes a second of all connections together")
-    parser.add_argument("--connection-rate", type=float, default=None, help="bytes a second of each connection")
+    parser.add_argument("directory", type=Path, help="directory with the repository's files")
+    parser.add_argument("--repo", default="demo/checkpoint", help="name of the repository")
+    parser.add_argument("--port", type=int, default=0, help="port of the Hub; 0 picks a free one")
+    parser.add_argument("--cdn-port", type=int, default=0, help="port of the CDN; 0 picks a free one")
+    parser.add_argument("--lfs-threshold", type=int, default=10 << 20, help="size in bytes from which the CDN serves a file")
+    parser.add_argument("--rate", type=float, default=None, help="limit of all connections together, in bytes a second")
+    parser.add_argument("--connection-rate", type=float, default=None, help="limit of each connection, in bytes a second")
     return parser

@@ -1,7 +1,7 @@
-"""Signed addresses, as CDNs hand them out: they expire, and one changed character makes them worthless.
+"""Signed addresses like those of CDNs: they expire, and a change of one character makes them invalid.
 
-The signature covers the raw text of the address, which holds `%2F`, `%27` and `%7E` on purpose: a client that decodes
-and quotes it anew gets 403.
+The signature covers the raw text of the address, which contains `%2F`, `%27` and `%7E` on purpose: a client that decodes and
+quotes it again gets 403.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 
 class Signer:
-    """Signs for `lifetime` seconds of `clock` and, when `uses` is given, for that many requests an address."""
+    """Signs addresses that are valid for `lifetime` seconds of `clock`, and for `uses` requests each (None: no limit)."""
 
     def __init__(self, *, lifetime: float, uses: int | None, clock: Callable[[], float]) -> None:
         self.lifetime = lifetime
@@ -27,14 +27,14 @@ class Signer:
         self._used: Counter[str] = Counter()
 
     def sign(self, path: str, *, filename: str) -> str:
-        """`path` with a query that lets it be fetched."""
+        """Return `path` with a signed query."""
         disposition = quote(f"inline; filename*=UTF-8''{filename}", safe="")
         expires = self._clock() + self.lifetime
         unsigned = f"{path}?Expires={expires:.3f}&Policy=v1%2F%7E&response-content-disposition={disposition}"
         return f"{unsigned}&Signature={self._signature(unsigned)}"
 
     def allows(self, target: str) -> bool:
-        """Whether this raw request target was signed here and is still good; counts as one use."""
+        """Tell whether this raw request target has a valid signature. Counts as one use."""
         unsigned, separator, signature = target.partition("&Signature=")
         expires = re.search(r"[?&]Expires=([0-9.]+)", unsigned)
         if not separator or not expires or not hmac.compare_digest(signature, self._signature(unsigned)):
@@ -44,7 +44,7 @@ class Signer:
         return fresh and (self.uses is None or self._used[signature] <= self.uses)
 
     def expire(self) -> None:
-        """Every address handed out so far is refused from now on."""
+        """Make all signed addresses invalid."""
         self._key = secrets.token_bytes(32)
 
     def _signature(self, unsigned: str) -> str:

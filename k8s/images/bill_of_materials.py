@@ -1,7 +1,7 @@
-"""What is in the image, as CycloneDX: Debian's packages and Python's in one list. `bill_of_materials.py VERSION FILE`
+"""Write the image's bill of materials as CycloneDX, with Debian and Python packages. `bill_of_materials.py VERSION FILE`
 
-Runs in the build stage that has both, by the Python of the tools' environment. Two tools, since each knows one kind: Debian's
-vulnerabilities are filed by source package, which only debsbom names.
+It runs in the build stage that has both, with the Python of the tools' environment. It needs two tools, one for each kind:
+Debian's vulnerabilities are filed by source package, and only debsbom lists source packages.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ def main(version: str, target: Path) -> None:
         bill["components"].append(interpreter())
     text = json.dumps(bill, indent=1)
     if problem := JsonStrictValidator(SchemaVersion.from_version(bill["specVersion"])).validate_str(text):
-        raise SystemExit(f"the bill of materials is no CycloneDX: {problem}")
+        raise SystemExit(f"the bill of materials is invalid CycloneDX: {problem}")
     target.write_text(text)
 
 
 def interpreter() -> dict[str, Any]:
-    """Python itself, where it is no package of Debian's: its own images compile it."""
+    """Return the entry of Python itself, if it is not a Debian package: the Python images compile it."""
     version = platform.python_version()
     cpe = f"cpe:2.3:a:python:python:{version}:*:*:*:*:*:*:*"
     return {"type": "application", "name": "python", "version": version, "purl": f"pkg:generic/python@{version}", "cpe": cpe}
@@ -48,7 +48,7 @@ def merged(python: Path, debian: Path, version: str, directory: Path) -> dict[st
 
 
 def _of_python(directory: Path) -> Path:
-    # A list without a subject can't be merged; which one it has does not matter, since the image takes its place.
+    # debsbom needs a subject to merge a list. Any subject will do, because the image replaces it.
     subject, result = directory / "pyproject.toml", directory / "python.cdx.json"
     subject.write_text('[project]\nname = "environment"\nversion = "0"\n')
     _run("cyclonedx-py", "environment", "--pyproject", subject, "--output-file", result, "/opt/weightlift/bin/python")
@@ -62,7 +62,7 @@ def _of_debian(directory: Path) -> Path:
 
 
 def _run(tool: str, *words: str | Path) -> None:
-    # They warn that the subject of a list depends on nothing: it is gone once the lists are one.
+    # The tools warn that the subject of a list has no dependencies. The merge removes the subject.
     subprocess.run([TOOLS / tool, *words], check=True, env={**os.environ, "PYTHONWARNINGS": "ignore"})
 
 

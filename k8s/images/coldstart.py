@@ -1,7 +1,7 @@
-"""What an image weighs, and how long its commands take to start in a container that was not there before.
+"""Measure an image's size and the start of its commands in new containers.
 
-`python coldstart.py [--engine podman] IMAGE`; `make coldstart` calls it. An interpreter that does nothing shows what of it is
-the engine's and Python's own.
+`python coldstart.py [--engine podman] IMAGE`; `make coldstart` calls it. An idle interpreter shows the share of the container
+engine and of Python.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--engine", default="podman", help="podman or docker")
     parser.add_argument("image")
-    given = parser.parse_args()
-    (image,) = json.loads(_output(given.engine, "image", "inspect", given.image))
-    print(f"{given.image}: {image['Size'] / 1e6:.0f} MB in {len(image['RootFS']['Layers'])} layers")
-    # Interleaved, so that whatever else the machine does strikes all of them.
-    times = [[_seconds(given.engine, given.image, command) for command in COMMANDS] for _ in range(ROUNDS)]
+    arguments = parser.parse_args()
+    (image,) = json.loads(_output(arguments.engine, "image", "inspect", arguments.image))
+    print(f"{arguments.image}: {image['Size'] / 1e6:.0f} MB in {len(image['RootFS']['Layers'])} layers")
+    # Interleaved, so that other load on the machine affects all commands.
+    times = [[_seconds(arguments.engine, arguments.image, command) for command in COMMANDS] for _ in range(ROUNDS)]
     for command, taken in zip(COMMANDS, zip(*times, strict=True), strict=True):
         print(f"{' '.join(command):28} {statistics.median(taken):6.3f} s (of {ROUNDS}: {min(taken):.3f} to {max(taken):.3f})")
 

@@ -1,7 +1,7 @@
-"""What the image does not take over from its base: what installs or builds, documentation, caches, privileges, a cold start.
+"""Strip the base image: remove installers, build tools, documentation, caches and privileges, and compile bytecode.
 
-Runs in the base image's own filesystem, as root. Licenses stay (`/usr/share/doc/*/copyright`), and so does the package
-database, by which scanners know what is here.
+It runs in the base image's filesystem, as root. Licenses (`/usr/share/doc/*/copyright`) and the package database stay: scanners
+need the database.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ UNWANTED = {
     ROOT / "usr/share": ("man/*", "info/*", "locale/*", "doc/*/*[!t]"),
     ROOT / "root": (".cache",),
 }
-"""What goes, by patterns below a directory. A `copyright` ends in t, as little else in doc does."""
+"""Files to remove, as patterns below a directory. `copyright` ends in t, unlike most other files in doc."""
 
 
 def main() -> None:
@@ -57,7 +57,7 @@ def take_privileges_from(path: Path) -> None:
 
 
 def compile_library() -> None:
-    """Python's own images come without bytecode: each start would compile what it imports, and could not keep it."""
+    """Compile the standard library: the Python images lack bytecode, and a read-only container compiles at each start."""
     trusted = py_compile.PycInvalidationMode.UNCHECKED_HASH
     if not compileall.compile_dir(LIBRARY, quiet=1, force=True, workers=0, invalidation_mode=trusted):
         raise SystemExit("the standard library did not compile")

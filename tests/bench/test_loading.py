@@ -1,4 +1,4 @@
-"""The comparison of loaders at a tiny scale: the data, cold and warm, what is compared, and what is told."""
+"""The comparison of loaders at a tiny scale: the data, cold and warm files, the checks, and the report."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ COPIES = Scenario("copy", "warm, copied", (COPY, CP), "warm")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     directory = tmp_path_factory.mktemp("loading")
     if filesystem_of(directory).kind in ("tmpfs", "ramfs"):
-        pytest.skip("temporary files are on tmpfs here, which is never cold; say --basetemp on a disk")
+        pytest.skip("temporary files are on tmpfs, which is never cold; set --basetemp to a directory on a disk")
     shards = make(directory / "shards", shards=SHARDS, size=SIZE)
     return Data(shards, joined(shards, directory / "one", shards=SHARDS, size=SIZE), directory / "tensorized")
 
@@ -49,14 +49,14 @@ def stage(scenario: Scenario, data: Data, programs: Programs, tmp_path: Path) ->
 
 
 def costs(scenario: Scenario, data: Data, programs: Programs, tmp_path: Path) -> dict[str, list[Cost]]:
-    """A round of each contender."""
+    """Run one round of each contender and return its costs."""
     measured = play(stage(scenario, data, programs, tmp_path), rounds=1)
     assert {name: each.failure for name, each in measured.items()} == dict.fromkeys(scenario.contenders)
     return {name: each.kept() for name, each in measured.items()}
 
 
 class TestData:
-    def test_shards_and_the_one_file_are_checkpoints_of_200_tensors_a_shard(self, data: Data) -> None:
+    def test_shards_and_the_single_file_have_200_tensors_a_shard(self, data: Data) -> None:
         names: list[str] = []
         for path in data.shards.files:
             with safe_open(path, framework="numpy") as file:
@@ -66,10 +66,10 @@ class TestData:
         assert len(names) == 200 * SHARDS
         assert data.shards.size == data.one.size == SHARDS * SIZE
 
-    def test_no_two_tensors_are_alike(self, data: Data) -> None:
+    def test_all_tensors_differ(self, data: Data) -> None:
         assert len(set(data.shards.digests.values())) == len(data.shards.digests)
 
-    def test_a_copy_that_differs_in_one_byte_is_noticed(self, data: Data, tmp_path: Path) -> None:
+    def test_a_copy_with_one_wrong_byte_is_detected(self, data: Data, tmp_path: Path) -> None:
         for path in data.shards.directory.iterdir():
             if path.is_file():
                 (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -84,14 +84,14 @@ class TestData:
 
 
 class TestTemperature:
-    def test_cold_is_nothing_in_memory_and_warm_is_everything(self, data: Data) -> None:
+    def test_cold_files_are_not_in_memory_and_warm_files_are(self, data: Data) -> None:
         for _ in range(2):
             heat(data.shards.files)
             assert residency(data.shards.files) == 1.0
             chill(data.shards.files)
             assert residency(data.shards.files) == 0.0
 
-    def test_what_somebody_has_mapped_is_not_called_cold(self, data: Data) -> None:
+    def test_a_mapped_file_cannot_be_made_cold(self, data: Data) -> None:
         path = data.shards.files[0]
         with safe_open(path, framework="numpy") as file:
             file.keys()
@@ -103,40 +103,40 @@ class TestTemperature:
 
 
 class TestContenders:
-    def test_the_loader_brings_every_tensor_cold(self, data: Data, programs: Programs, tmp_path: Path) -> None:
+    def test_the_loader_loads_every_tensor_of_cold_files(self, data: Data, programs: Programs, tmp_path: Path) -> None:
         for cost in (each for kept in costs(COLD, data, programs, tmp_path).values() for each in kept):
             assert cost.first is not None
             assert 0 < cost.first <= cost.wall
             assert cost.beyond is not None
 
-    def test_the_loader_brings_them_warm(self, data: Data, programs: Programs, tmp_path: Path) -> None:
-        found = costs(WARMED, data, programs, tmp_path)
-        assert [len(kept) for kept in found.values()] == [1, 1]
+    def test_the_loader_loads_warm_files(self, data: Data, programs: Programs, tmp_path: Path) -> None:
+        measured = costs(WARMED, data, programs, tmp_path)
+        assert [len(kept) for kept in measured.values()] == [1, 1]
 
-    def test_pages_are_looked_at_afterwards(self, data: Data, programs: Programs, tmp_path: Path) -> None:
-        found = costs(PAGES, data, programs, tmp_path)
-        assert [cost.residency for kept in found.values() for cost in kept] == [1.0, 1.0]
+    def test_residency_is_measured_after_warming(self, data: Data, programs: Programs, tmp_path: Path) -> None:
+        measured = costs(PAGES, data, programs, tmp_path)
+        assert [cost.residency for kept in measured.values() for cost in kept] == [1.0, 1.0]
 
-    def test_copies_are_compared_and_gone_afterwards(self, data: Data, programs: Programs, tmp_path: Path) -> None:
+    def test_copies_are_compared_and_removed(self, data: Data, programs: Programs, tmp_path: Path) -> None:
         costs(COPIES, data, programs, tmp_path)
         assert not (tmp_path / "copy").exists()
 
-    def test_a_tensor_that_is_not_what_the_file_holds_fails(self, data: Data, programs: Programs, tmp_path: Path) -> None:
+    def test_a_wrong_tensor_fails(self, data: Data, programs: Programs, tmp_path: Path) -> None:
         other: Checkpoint = replace(data.shards, digests={**data.shards.digests, "model.norm.0.weight": "0" * 32})
-        with pytest.raises(Failed, match=r"model\.norm\.0\.weight is not what the file holds"):
+        with pytest.raises(Failed, match=r"model\.norm\.0\.weight differs from the file"):
             _once(LOADER, COLD, replace(data, shards=other), programs, tmp_path)
 
-    def test_a_tensor_that_is_missing_fails(self, data: Data, programs: Programs, tmp_path: Path) -> None:
+    def test_a_missing_tensor_fails(self, data: Data, programs: Programs, tmp_path: Path) -> None:
         other = replace(data.shards, digests={**data.shards.digests, "another": "0" * 32})
-        with pytest.raises(Failed, match="brought 400 tensors instead of 401"):
+        with pytest.raises(Failed, match="loaded 400 tensors instead of 401"):
             _once(LOADER, COLD, replace(data, shards=other), programs, tmp_path)
 
-    def test_one_that_says_nothing_fails(self, data: Data, programs: Programs, tmp_path: Path) -> None:
-        with pytest.raises(Failed, match="said nothing"):
+    def test_a_contender_without_output_fails(self, data: Data, programs: Programs, tmp_path: Path) -> None:
+        with pytest.raises(Failed, match="no result"):
             stage(COLD, data, programs, tmp_path).run(CONTENDERS[LOADER], ["true"])
 
 
-def test_the_report_has_every_contender_and_how_it_was_called(data: Data, programs: Programs, tmp_path: Path) -> None:
+def test_the_report_has_every_contender_and_its_command(data: Data, programs: Programs, tmp_path: Path) -> None:
     results = {PAGES.name: play(stage(PAGES, data, programs, tmp_path), rounds=2)}
     setting = Setting.here(versions={}, rounds="2", scale=1 / 1024, conditions="none")
     text = report(setting, [COLD, PAGES], results, size=data.shards.size)

@@ -1,4 +1,4 @@
-"""What a process costs, its children included, with memory there for it."""
+"""The cost of a process and its children, with memory provided in advance."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ def test_processor_time_of_a_child_counts(tmp_path: Path) -> None:
     assert run(words, log=tmp_path / "log", environ=os.environ, timeout=60.0).cpu > 0.05
 
 
-def test_a_failure_says_the_last_line(tmp_path: Path) -> None:
+def test_a_failure_shows_the_last_line(tmp_path: Path) -> None:
     with pytest.raises(Failed, match="exit 3: no such model"):
         run(["sh", "-c", "echo first; echo no such model >&2; exit 3"], log=tmp_path / "log", environ=os.environ, timeout=60.0)
 
 
-def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(Failed, match="absent can't be started"):
+def test_a_missing_program_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Failed, match="cannot start absent"):
         run(["absent"], log=tmp_path / "log", environ=os.environ, timeout=60.0)
 
 
-def test_what_takes_too_long_is_ended(tmp_path: Path) -> None:
-    with pytest.raises(Failed, match="not done within"):
+def test_a_run_that_takes_too_long_is_killed(tmp_path: Path) -> None:
+    with pytest.raises(Failed, match="not finished within"):
         run(["sleep", "100"], log=tmp_path / "log", environ=os.environ, timeout=0.2)
 
 
-def test_a_run_ends_with_all_its_children_once_enough_is_written(tmp_path: Path) -> None:
-    """What is written may be a few bytes more: it is looked at from outside."""
+def test_a_run_and_its_children_are_killed_once_enough_is_written(tmp_path: Path) -> None:
+    """More than the limit can be written, because the run is sampled from outside."""
     target = tmp_path / "written"
 
     def enough(watch: Watch) -> bool:
@@ -54,7 +54,7 @@ def test_a_run_ends_with_all_its_children_once_enough_is_written(tmp_path: Path)
     assert target.stat().st_size >= MiB
 
 
-def test_of_memory_half_of_what_is_available_is_had_ready_at_most(tmp_path: Path) -> None:
+def test_at_most_half_of_the_available_memory_is_populated(tmp_path: Path) -> None:
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal:       24000000 kB\nMemAvailable:         8192 kB\n")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -62,6 +62,6 @@ def test_of_memory_half_of_what_is_available_is_had_ready_at_most(tmp_path: Path
     assert 0 < resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 1500
 
 
-def test_where_nothing_tells_what_is_available_none_is_had_ready(tmp_path: Path) -> None:
+def test_no_memory_is_populated_if_the_available_amount_is_unknown(tmp_path: Path) -> None:
     (tmp_path / "meminfo").write_text("")
-    have_ready(1 << 50, tmp_path / "meminfo")  # more than there are addresses: asking for it would raise
+    have_ready(1 << 50, tmp_path / "meminfo")  # exceeds the address space: a mapping would raise

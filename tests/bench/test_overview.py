@@ -1,4 +1,4 @@
-"""The plot and the table of the README show the figures of the report that they name."""
+"""The plot and the table of the README show the figures of the report."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAMES = {
 
 
 def rows_of_the_readme() -> dict[str, list[str]]:
-    """Contender → the cells of the table on fetching."""
+    """Return the cells of the table on fetching, by contender."""
     table = (REPOSITORY / "README.md").read_text().partition("| | wall, s |")[2].partition("\n\n")[0]
     rows = re.findall(r"^\| \**(?:limit: )?(\w.*?)\** \| (.*) \|$", table, re.MULTILINE)
     return {NAMES.get(name, name): [cell.strip(" *") for cell in cells.split("|")] for name, cells in rows}
@@ -45,7 +45,7 @@ def test_the_table_shows_the_figures_of_the_report() -> None:
         assert set(PEERS) <= set(shown)
 
 
-def test_the_same_report_makes_the_same_plot(tmp_path: Path) -> None:
+def test_the_same_report_gives_the_same_plot(tmp_path: Path) -> None:
     for name in ("one", "two"):
         main(REPORT, tmp_path / name)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()

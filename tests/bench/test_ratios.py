@@ -1,4 +1,4 @@
-"""The table of ratios: what counts, what is missing, what passes."""
+"""The table of ratios: values, missing measurements, verdicts."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ RESULTS = {
 }
 
 
-def test_a_ratio_is_of_medians_and_its_spread_of_single_rounds() -> None:
+def test_a_ratio_divides_medians_and_its_spread_divides_rounds() -> None:
     ratio = Row("", "", of("four", "slow"), of("four", "quick")).ratio(RESULTS)
     assert (ratio.median, ratio.least, ratio.most) == (1.5, 1.5, 4.5)
 
 
-def test_the_fastest_peer_is_the_one_with_the_least_median_whoever_failed() -> None:
+def test_the_fastest_peer_has_the_least_median_and_did_not_fail() -> None:
     assert fastest(RESULTS, "four", ("slow", "broken", "quick")) == "quick"
 
 
-def test_a_check_that_follows_is_added_round_by_round() -> None:
+def test_a_following_check_is_added_round_by_round() -> None:
     side = followed(fastest_of("four", ("slow", "quick")), of("four", "check"))
     assert side(RESULTS) == [3.0, 3.5, 4.0]
 
 
-def test_the_longer_of_two_is_taken_round_by_round() -> None:
+def test_the_longer_of_two_is_chosen_round_by_round() -> None:
     assert longer(of("four", "slow"), of("four", "check"))(RESULTS) == [9.0, 3.0, 3.0]
 
 
@@ -49,7 +49,7 @@ def test_the_longer_of_two_is_taken_round_by_round() -> None:
     ("contender", "reason"),
     [("absent", "not run"), ("broken", "broken: exit 1"), ("discarded", "discarded: every round was discarded")],
 )
-def test_what_was_not_measured_is_said_and_never_passes(contender: str, reason: str) -> None:
+def test_a_missing_measurement_has_a_reason_and_no_verdict(contender: str, reason: str) -> None:
     with pytest.raises(Unmeasured, match=reason):
         Row("", "", of("four", contender), of("four", "quick"), floor=0.0).ratio(RESULTS)
 
@@ -58,25 +58,25 @@ def test_what_was_not_measured_is_said_and_never_passes(contender: str, reason: 
     ("floor", "ceiling", "value", "verdict"),
     [(1.2, None, 1.2, "pass"), (1.2, None, 1.19, "**fail**"), (None, 1.5, 1.5, "pass"), (None, 1.5, 1.51, "**fail**")],
 )
-def test_a_floor_and_a_ceiling_belong_to_what_passes(
+def test_a_value_equal_to_its_floor_or_ceiling_passes(
     floor: float | None, ceiling: float | None, value: float, verdict: str
 ) -> None:
     assert Row("", "", of("", ""), of("", ""), floor=floor, ceiling=ceiling).verdict(value, flags=()) == verdict
 
 
 @pytest.mark.parametrize("rows", [fetching.ROWS, loading.ROWS], ids=["fetch", "load"])
-def test_every_row_is_in_the_report_even_when_nothing_was_run(rows: tuple[Row, ...]) -> None:
+def test_the_report_has_every_row_even_if_nothing_was_run(rows: tuple[Row, ...]) -> None:
     table = ratio_table(rows, {}, trial=False, flags=()).splitlines()[2:]
     assert len(table) == len(rows)
     assert all(line.endswith("| not run | - |") or "no peer was run" in line for line in table)
 
 
-def test_a_trial_neither_passes_nor_fails() -> None:
+def test_a_trial_has_no_verdict() -> None:
     results = {"verify": {"sha256sum": walls(9.0), "fetcher verify": walls(1.0)}}
     assert "| 9.00 (9.00-9.00) | **fail** |" in ratio_table(fetching.ROWS, results, trial=False, flags=())
     assert "| 9.00 (9.00-9.00) | trial |" in ratio_table(fetching.ROWS, results, trial=True, flags=())
 
 
-def test_a_ratio_that_rests_on_sha256_in_software_is_only_reported_on_a_processor_with_sha_extensions() -> None:
+def test_a_software_sha256_ratio_has_no_verdict_with_sha_extensions() -> None:
     results = {"verify": {"sha256sum": walls(9.0), "fetcher verify": walls(1.0)}}
     assert "| 9.00 (9.00-9.00) | SHA-NI |" in ratio_table(fetching.ROWS, results, trial=False, flags={"sha_ni"})

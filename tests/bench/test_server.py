@@ -1,4 +1,4 @@
-"""nginx as Hub and CDN, and the bare loop that reads from it."""
+"""nginx as Hub and CDN, and the bare loop as its client."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def repository(tmp_path: Path) -> Repository:
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-def test_the_fetcher_takes_it_for_the_hub(repository: Repository, tmp_path: Path, tls: bool) -> None:
+def test_the_fetcher_fetches_from_it_as_from_the_hub(repository: Repository, tmp_path: Path, tls: bool) -> None:
     with serving(repository, tmp_path / "nginx", tls=tls) as server:
         words = ("fetch", f"hf://{repository.name}", "--require-digests", "--dest", tmp_path / "copy")
         done = run_fetcher(*words, env=environment(server, tmp_path))
@@ -34,7 +34,7 @@ def test_the_fetcher_takes_it_for_the_hub(repository: Repository, tmp_path: Path
     assert repository.arrived(tmp_path / "copy") is None
 
 
-def test_the_listing_without_digests_has_none(repository: Repository, tmp_path: Path) -> None:
+def test_the_undigested_repository_lists_no_digests(repository: Repository, tmp_path: Path) -> None:
     with serving(repository, tmp_path / "nginx") as server:
         environ = environment(server, tmp_path)
         words = ("fetch", f"hf://{repository.undigested}", "--dest", tmp_path / "copy")
@@ -46,7 +46,7 @@ def test_the_listing_without_digests_has_none(repository: Repository, tmp_path: 
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-def test_the_bare_loop_brings_every_byte(repository: Repository, tmp_path: Path, tls: bool) -> None:
+def test_the_bare_loop_downloads_every_byte(repository: Repository, tmp_path: Path, tls: bool) -> None:
     copy = tmp_path / "copy"
     copy.mkdir()
     with serving(repository, tmp_path / "nginx", tls=tls) as server:
@@ -57,12 +57,12 @@ def test_the_bare_loop_brings_every_byte(repository: Repository, tmp_path: Path,
     assert repository.arrived(copy) is None
 
 
-def test_a_copy_that_differs_in_one_byte_is_noticed(repository: Repository, tmp_path: Path) -> None:
+def test_a_copy_with_one_wrong_byte_is_detected(repository: Repository, tmp_path: Path) -> None:
     copy = shutil.copytree(repository.directory, tmp_path / "copy")
     name = repository.files[1].name
     content = bytearray((copy / name).read_bytes())
     content[500_000] ^= 1
     (copy / name).write_bytes(content)
-    assert repository.arrived(copy) == f"{name} is not what was served"
+    assert repository.arrived(copy) == f"{name} differs from the served file"
     (copy / name).unlink()
     assert repository.arrived(copy) == f"{name} is missing"

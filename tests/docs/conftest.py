@@ -1,4 +1,4 @@
-"""The Hub of the examples: it serves `hf://org/model`, a checkpoint of one tensor."""
+"""The Hub of the examples serves `hf://org/model`, a checkpoint of one tensor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages of the repository, their links, and the anchors that their headings make."""
+"""The pages of the repository, their links, and the anchors of their headings."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
 def links(text: str) -> Iterator[str]:
-    """The targets of links and images, but not those in code."""
+    """Yield the targets of links and images, except in code."""
     for match in re.finditer(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", _FENCE.sub("", text))):
         yield match[1]
 
 
 def anchors(text: str) -> set[str]:
-    """What links may name, where the repository's viewer and the site's generator make the same of a heading."""
-    found = Counter(map(_of_viewer, re.findall(r"^#+ (.+)$", _FENCE.sub("", text), re.MULTILINE)))
-    return {anchor for anchor, times in found.items() if times == 1 and anchor == re.sub("-+", "-", anchor).strip("-")}
+    """Return the anchors of headings for which the repository's viewer and the site's generator agree."""
+    counts = Counter(map(_of_viewer, re.findall(r"^#+ (.+)$", _FENCE.sub("", text), re.MULTILINE)))
+    return {anchor for anchor, times in counts.items() if times == 1 and anchor == re.sub("-+", "-", anchor).strip("-")}
 
 
 def _of_viewer(heading: str) -> str:
@@ -38,5 +38,5 @@ def _of_viewer(heading: str) -> str:
 
 
 def blocks(text: str, language: str) -> list[str]:
-    """The contents of the blocks of code in a language."""
+    """Return the code blocks in a language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)

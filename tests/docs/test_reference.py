@@ -1,4 +1,4 @@
-"""The pages that are made from the code are current, and what the code has is documented."""
+"""The generated pages are current, and every option and variable is documented."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ OPTIONS = {
 VARIABLE = re.compile(
     "(CA|CURL|FETCHER|HF|HUGGING|HUGGINGFACE|LOADER|MODEL|REQUESTS|SSL|STORAGE|TRANSFORMERS|XDG)(_[A-Z0-9]+)+"
 )
-"""Other constants of the code are written like variables too, so the families of those that we read are named."""
+"""The prefixes of variables that we read. Without them, other constants in upper case would match."""
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_reference_page_is_current(name: str) -> None:
-    """`make docs` writes them."""
+    """`make docs` writes the pages."""
     assert (DOCS / name).read_text() == PAGES[name]()
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_reference_page_says_that_it_is_made(name: str) -> None:
+def test_a_reference_page_says_that_it_is_generated(name: str) -> None:
     assert NOTICE in PAGES[name]()
 
 
@@ -56,9 +56,9 @@ def _names(path: Path) -> Iterator[str]:
 
 def test_every_variable_that_the_code_reads_is_documented() -> None:
     page = (DOCS / "environment.md").read_text()
-    found = set(variables_in_the_code()) | set(OPTIONS)
-    assert len(found) > len(OPTIONS)
-    assert {name for name in found if f"`{name}`" not in page} == set()
+    variables = set(variables_in_the_code()) | set(OPTIONS)
+    assert len(variables) > len(OPTIONS)
+    assert {name for name in variables if f"`{name}`" not in page} == set()
 
 
 @pytest.mark.parametrize("variable", OPTIONS)
@@ -71,37 +71,37 @@ def test_every_option_is_documented(variable: str) -> None:
 
 class TestTroubleshooting:
     def sections(self) -> dict[str, str]:
-        """Heading → text."""
+        """Return the text of each section by its heading."""
         parts = re.split(r"^### (.+)$", (DOCS / "errors.md").read_text(), flags=re.MULTILINE)
         return dict(zip(parts[1::2], parts[2::2], strict=True))
 
-    def test_every_reason_word_has_a_section_and_no_other_word_has(self) -> None:
+    def test_exactly_the_reason_words_have_sections(self) -> None:
         assert set(self.sections()) == set(words()) - {"Completed"}
 
     @pytest.mark.parametrize("word", sorted(set(words()) - {"Completed"}))
-    def test_a_section_tells_the_exit_code_and_what_to_check_first(self, word: str) -> None:
+    def test_a_section_has_the_exit_code_and_what_to_check_first(self, word: str) -> None:
         code, again = words()[word]
         section = self.sections()[word].strip()
         assert section.startswith(f"Exit code {code}{', final' if again == 'no' else ''}. ")
         assert "\n1. " in section
 
-    def test_a_section_says_whether_a_later_run_may_succeed(self) -> None:
+    def test_a_section_says_whether_a_later_run_can_succeed(self) -> None:
         promised = {word for word, text in self.sections().items() if "A later run may" in text or "continues" in text}
         assert promised == {word for word, (_, again) in words().items() if again == "yes"} - {"Completed"}
 
 
 class TestStatuses:
-    """The table of HTTP statuses: each row names statuses, or all from one on with exceptions."""
+    """The table of HTTP statuses. A row lists statuses, or a range with exceptions."""
 
     def documented(self) -> dict[int, tuple[str, str]]:
-        """Status → reason word, and whether to run again. A status that is named wins over `500 and above` and `any other`."""
+        """Return the reason word of each status and whether to run again. A listed status overrides a range."""
         table = (DOCS / "errors.md").read_text().partition("## What an HTTP status means")[2]
         rows = re.findall(r"^\| (.*\d.*) \| `(\w+)`.* \| (yes|no) \|$", table, re.MULTILINE)
         (others,) = [(word, again) for named, word, again in rows if "any other" in named]
         (above,) = [(word, again) for named, word, again in rows if "500 and above" in named]
         found = {status: above if status >= 500 else others for status in range(400, 600)}
         for named, word, again in rows:
-            # Of `500 and above, except 501` the exceptions are named in rows of their own.
+            # The exceptions of `500 and above, except 501` have their own rows.
             plain = re.sub("500 and above.*|and any other.*", "", named)
             found |= {int(status): (word, again) for status in re.findall(r"\d{3}", plain)}
         return found

@@ -1,4 +1,4 @@
-"""Archives for tests: honest ones, and such as nobody's program would write."""
+"""Archives for tests: valid ones, and ones that no ordinary program writes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ Compression = Literal["", "gz", "bz2", "xz"]
 
 
 def tar(files: Mapping[str, bytes], compression: Compression = "", *, prefix: str = "") -> bytes:
-    """As `tar -c` writes it; with `prefix="./"` as `tar -C DIR -c .` does."""
+    """Pack files as `tar -c` does; with `prefix="./"` as `tar -C DIR -c .` does."""
     return tar_of([regular(prefix + path, content) for path, content in files.items()], compression)
 
 
 def tar_of(members: list[tuple[tarfile.TarInfo, bytes]], compression: Compression = "") -> bytes:
-    """Of any members, however odd."""
+    """Pack any members, valid or not."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=f"w:{compression}") as archive:  # type: ignore[call-overload]  # a mode that is made
+    with tarfile.open(fileobj=buffer, mode=f"w:{compression}") as archive:  # type: ignore[call-overload]  # a computed mode
         for member, content in members:
             archive.addfile(member, io.BytesIO(content) if content else None)
     return buffer.getvalue()
@@ -34,14 +34,14 @@ def zipped(files: Mapping[str, bytes], *, compress: bool = True) -> bytes:
 
 
 def regular(path: str, content: bytes = b"") -> tuple[tarfile.TarInfo, bytes]:
-    """A member that is a file."""
+    """Return a member that is a file."""
     member = tarfile.TarInfo(path)
     member.size = len(content)
     return member, content
 
 
 def special(path: str, kind: bytes, target: str = "") -> tuple[tarfile.TarInfo, bytes]:
-    """A member that is no regular file."""
+    """Return a member that is not a regular file."""
     member = tarfile.TarInfo(path)
     member.type, member.linkname = kind, target
     return member, b""
@@ -55,4 +55,4 @@ FORMATS: dict[str, Callable[[Mapping[str, bytes]], bytes]] = {
     "model.tar.bz2": lambda files: tar(files, "bz2"),
     "model.tar.xz": lambda files: tar(files, "xz"),
 }
-"""Name of a file → what packs files into one of that name."""
+"""File name of an archive → function that packs files into that format."""

@@ -1,4 +1,4 @@
-"""An origin as both drop-ins meet it, and what a directory looks like to whoever serves from it."""
+"""An origin for both drop-ins, and the content of a directory as an engine sees it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fetcher.testing.origin import Origin
 
 MiB = 1024 * 1024
 BOOKKEEPING = {".fetcher", ".cache"}
-"""Directories in which ours and huggingface_hub keep notes beside the files."""
+"""Directories for the metadata of ours and of huggingface_hub."""
 FILES = {
     "config.json": b'{"architectures": []}',
     "model.safetensors": random_bytes("weights", MiB + 7),
@@ -27,23 +27,23 @@ def origin(monkeypatch: pytest.MonkeyPatch) -> Iterator[Origin]:
     with Origin(lfs_threshold=MiB) as running:
         running.add_repo("org/model", FILES)
         monkeypatch.setenv("HF_ENDPOINT", running.endpoint)
-        # Errors that pass by are not waited out where they are the subject.
+        # The tests are about errors, so temporary ones are not retried.
         monkeypatch.setenv("FETCHER_RETRY_FOR", "0")
         yield running
 
 
 def tree(directory: Path) -> dict[str, bytes | str]:
-    """Path → content of every file, or `-> target` of every link."""
-    found: dict[str, bytes | str] = {}
+    """Return the content of every file, or `-> target` of every link, by path."""
+    entries: dict[str, bytes | str] = {}
     for parent, names, files in os.walk(directory):
         names[:] = [name for name in names if name not in BOOKKEEPING]
         for name in (*files, *names):
             path = Path(parent) / name
             if path.is_symlink():
-                found[path.relative_to(directory).as_posix()] = f"-> {os.readlink(path)}"
+                entries[path.relative_to(directory).as_posix()] = f"-> {os.readlink(path)}"
             elif path.is_file():
-                found[path.relative_to(directory).as_posix()] = path.read_bytes()
-    return found
+                entries[path.relative_to(directory).as_posix()] = path.read_bytes()
+    return entries
 
 
 def last_line(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Nothing a stranger packed writes outside its directory, fills the disk, or leaves anything but plain files."""
+"""A hostile archive cannot write outside its directory, fill the disk, or create anything but plain files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FILES = {"config.json": b"{}", "deep/er/weights.bin": random_bytes("packed", MiB
 
 
 def unpacked(archive: bytes, tmp_path: Path, *, stopped: Callable[[], bool] = lambda: False) -> Path:
-    """The directory that `archive` was unpacked into; nothing beside it was touched."""
+    """Unpack `archive` and return its directory. Asserts that nothing outside it changed."""
     path, directory = tmp_path / "archive", tmp_path / "in" / "directory"
     path.write_bytes(archive)
     directory.mkdir(parents=True)
@@ -44,18 +44,18 @@ def unpacked(archive: bytes, tmp_path: Path, *, stopped: Callable[[], bool] = la
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_an_honest_one_gives_its_files(name: str, tmp_path: Path) -> None:
+def test_a_valid_archive_unpacks_to_its_files(name: str, tmp_path: Path) -> None:
     assert tree(unpacked(FORMATS[name](FILES), tmp_path)) == FILES
 
 
-def test_what_was_unpacked_is_told(tmp_path: Path) -> None:
+def test_unpack_returns_the_size_of_each_file(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(zipped(FILES))
     (tmp_path / "new").mkdir()
     sizes = {path: len(content) for path, content in FILES.items()}
     assert unpack(tmp_path / "a.zip", tmp_path / "new", stopped=lambda: False) == sizes
 
 
-def test_files_are_readable_by_all_and_no_mode_is_taken_over(tmp_path: Path) -> None:
+def test_unpacked_files_are_readable_by_all_and_ignore_the_modes_of_the_archive(tmp_path: Path) -> None:
     member = tarfile.TarInfo("run.sh")
     member.mode, member.size = 0o6755, 2
     path = unpacked(tar_of([(member, b"#!")]), tmp_path) / "run.sh"
@@ -63,7 +63,7 @@ def test_files_are_readable_by_all_and_no_mode_is_taken_over(tmp_path: Path) -> 
 
 
 class TestLinks:
-    def test_to_another_member_become_that_file(self, tmp_path: Path) -> None:
+    def test_a_link_to_another_member_becomes_that_file(self, tmp_path: Path) -> None:
         archive = tar_of(
             [
                 special("first", tarfile.SYMTYPE, "blobs/weights"),
@@ -78,11 +78,11 @@ class TestLinks:
 
     @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
     @pytest.mark.parametrize("target", ["/etc/passwd", "../../outside", "absent", "itself", "."])
-    def test_to_anything_else_are_refused(self, kind: bytes, target: str, tmp_path: Path) -> None:
-        with pytest.raises(MalformedArchive, match="no file of the archive"):
+    def test_a_link_to_anything_else_is_refused(self, kind: bytes, target: str, tmp_path: Path) -> None:
+        with pytest.raises(MalformedArchive, match="not a file in the archive"):
             unpacked(tar_of([special("itself", kind, target)]), tmp_path)
 
-    def test_a_directory_behind_one_is_never_written_through(self, tmp_path: Path) -> None:
+    def test_no_file_is_written_through_a_link_to_a_directory(self, tmp_path: Path) -> None:
         outside = tmp_path / "in"
         archive = tar_of([special("away", tarfile.SYMTYPE, str(outside)), regular("away/planted", b"x")])
         with pytest.raises(MalformedArchive):
@@ -103,29 +103,29 @@ HOSTILE_NAMES = [
 class TestNames:
     @pytest.mark.parametrize("pack", [tar, zipped], ids=["tar", "zip"])
     @pytest.mark.parametrize("name", HOSTILE_NAMES)
-    def test_that_lead_elsewhere_are_refused(self, pack: Callable[..., bytes], name: str, tmp_path: Path) -> None:
+    def test_a_name_outside_the_directory_is_refused(self, pack: Callable[..., bytes], name: str, tmp_path: Path) -> None:
         with pytest.raises(HostilePath):
             unpacked(pack({name: b"x"}), tmp_path)
 
-    def test_that_come_twice_are_refused(self, tmp_path: Path) -> None:
+    def test_a_name_that_occurs_twice_is_refused(self, tmp_path: Path) -> None:
         twice = tar_of([regular("./same"), regular("same")])
         with pytest.raises(MalformedArchive, match="twice"):
             unpacked(twice, tmp_path)
 
     @pytest.mark.parametrize("order", [("a", "a/b"), ("a/b", "a")])
-    def test_a_file_in_the_place_of_a_directory_is_refused(self, order: tuple[str, str], tmp_path: Path) -> None:
-        with pytest.raises(MalformedArchive, match="in the place of its directory"):
+    def test_a_path_that_is_both_file_and_directory_is_refused(self, order: tuple[str, str], tmp_path: Path) -> None:
+        with pytest.raises(MalformedArchive, match="already exists as a file"):
             unpacked(tar_of([regular(name) for name in order]), tmp_path)
 
 
 @pytest.mark.parametrize("kind", [tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE])
 def test_devices_and_pipes_are_refused(kind: bytes, tmp_path: Path) -> None:
-    with pytest.raises(MalformedArchive, match="neither a file"):
+    with pytest.raises(MalformedArchive, match="not a file, directory or link"):
         unpacked(tar_of([special("device", kind)]), tmp_path)
 
 
 class TestBombs:
-    def test_more_than_is_free_is_refused_before_it_is_written(self, tmp_path: Path, small_filesystem: MakeFilesystem) -> None:
+    def test_a_member_larger_than_the_free_space_is_not_written(self, tmp_path: Path, small_filesystem: MakeFilesystem) -> None:
         small = small_filesystem("tmpfs", size=8 * MiB)
         path = tmp_path / "bomb.tgz"
         path.write_bytes(tar({"zeros": bytes(32 * MiB)}, "gz"))
@@ -136,7 +136,7 @@ class TestBombs:
             unpack(path, directory, stopped=lambda: False)
         assert not tree(directory)
 
-    def test_many_that_fit_one_by_one_are_refused_together(self, tmp_path: Path, small_filesystem: MakeFilesystem) -> None:
+    def test_members_that_together_exceed_the_space_are_refused(self, tmp_path: Path, small_filesystem: MakeFilesystem) -> None:
         small = small_filesystem("tmpfs", size=8 * MiB)
         path = tmp_path / "bomb.zip"
         path.write_bytes(zipped({f"{number}": bytes(MiB) for number in range(12)}))
@@ -145,13 +145,13 @@ class TestBombs:
         with pytest.raises(OutOfSpace):
             unpack(path, directory, stopped=lambda: False)
 
-    def test_a_sparse_member_counts_as_what_it_claims(self, tmp_path: Path) -> None:
+    def test_a_sparse_member_counts_with_its_claimed_size(self, tmp_path: Path) -> None:
         header = tarfile.TarInfo("sparse")
         header.size = 1 << 60
         with pytest.raises(OutOfSpace):
             unpacked(header.tobuf(tarfile.GNU_FORMAT) + bytes(1024), tmp_path)
 
-    def test_members_are_counted(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_too_many_members_are_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(archives, "MEMBERS", 10)
         for archive in (tar({f"{number}": b"" for number in range(11)}), zipped({f"{number}/": b"" for number in range(11)})):
             (tmp_path / "new").mkdir(exist_ok=True)
@@ -164,21 +164,21 @@ class TestBombs:
         with pytest.raises(MalformedArchive, match="header or directory"):
             unpacked(header.tobuf(tarfile.GNU_FORMAT) + bytes(10240), tmp_path)
 
-    def test_a_directory_of_a_zip_that_claims_gigabytes_is_not_read(self, tmp_path: Path) -> None:
+    def test_a_zip_directory_that_claims_gigabytes_is_not_read(self, tmp_path: Path) -> None:
         archive = bytearray(zipped({"a": b"x"}) + bytes(8 * MiB))
         end = archive.rindex(b"PK\x05\x06")
-        # The directory's size and place, as the record at the end says them.
+        # The size and the offset of the directory in the end record.
         archive = archive[:end] + bytes(8 * MiB) + archive[end : end + 22]
         archive[-10:-2] = (8 * MiB).to_bytes(4, "little") + (0).to_bytes(4, "little")
         with pytest.raises(MalformedArchive):
             unpacked(bytes(archive), tmp_path)
 
-    def test_xz_gets_no_more_memory_than_it_needs(self, tmp_path: Path) -> None:
+    def test_xz_that_asks_for_too_much_memory_is_refused(self, tmp_path: Path) -> None:
         filters = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 2 * XZ_MEMORY}]
         with pytest.raises(MalformedArchive, match=r"[Mm]emory"):
             unpacked(lzma.compress(tar({"a": b"x"}), filters=filters), tmp_path)
 
-    def test_a_size_below_zero_ends(self, tmp_path: Path) -> None:
+    def test_a_negative_size_is_refused(self, tmp_path: Path) -> None:
         header = bytearray(tarfile.TarInfo("negative").tobuf(tarfile.GNU_FORMAT))
         header[124:136] = b"\xff" * 12  # base-256: -1
         header[148:156] = b" " * 8
@@ -195,8 +195,8 @@ def written(tmp_path: Path, archive: bytes) -> Path:
 
 class TestDamage:
     @pytest.mark.parametrize("name", FORMATS)
-    def test_anywhere_is_never_taken_for_success(self, name: str, tmp_path: Path) -> None:
-        """A bit turned over may be in what nobody reads (a date, padding); then the files are the very same."""
+    def test_a_damaged_archive_is_refused_or_unpacks_to_the_same_files(self, name: str, tmp_path: Path) -> None:
+        """The flipped bit can be in an ignored field (a date, padding); then the files are the same."""
         whole = FORMATS[name]({"weights": random_bytes("damaged", 5000), "config.json": b"{}"})
         intact = None
         for number, position in enumerate(range(0, len(whole), max(1, len(whole) // 60))):
@@ -208,29 +208,29 @@ class TestDamage:
                 unpack(written(tmp_path, bytes(damaged)), directory, stopped=lambda: False)
             except FetchError:
                 continue
-            if name != "model.tar":  # which has no checksum of its content
+            if name != "model.tar":  # a tar has no checksum of its content
                 intact = tree(directory)
                 assert set(intact.values()) == {random_bytes("damaged", 5000), b"{}"}
 
     @pytest.mark.parametrize("name", FORMATS)
-    def test_a_beginning_is_never_taken_for_the_whole(self, name: str, tmp_path: Path) -> None:
+    def test_a_truncated_archive_is_refused(self, name: str, tmp_path: Path) -> None:
         whole = FORMATS[name]({"weights": random_bytes("cut", 5000), "config.json": b"{}"})
-        padding = 20 * 512 if name == "model.tar" else 0  # more zeros follow the end of a tar than it needs
+        padding = 20 * 512 if name == "model.tar" else 0  # a tar ends with more zeros than it needs
         for number, length in enumerate(range(0, len(whole) - padding, max(1, len(whole) // 40))):
             directory = tmp_path / f"{number}"
             directory.mkdir()
             with pytest.raises(FetchError):
                 unpack(written(tmp_path, whole[:length]), directory, stopped=lambda: False)
 
-    def test_what_goes_on_behind_its_end_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(MalformedArchive, match="behind its end"):
+    def test_data_after_the_end_of_an_archive_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(MalformedArchive, match="after the end"):
             unpacked(gzip.compress(tar({"a": b"x"}) + bytes(64 * MiB)), tmp_path)
 
-    def test_a_web_page_is_no_archive(self, tmp_path: Path) -> None:
+    def test_a_web_page_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(MalformedArchive):
             unpacked(b"<html>please log in</html>" * 100, tmp_path)
 
-    def test_one_without_files_is_refused(self, tmp_path: Path) -> None:
+    def test_an_archive_without_files_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(MalformedArchive, match="no files"):
             unpacked(tar_of([special("directory", tarfile.DIRTYPE)]), tmp_path)
 
@@ -241,20 +241,20 @@ class TestDamage:
         with pytest.raises(MalformedArchive, match="encrypted"):
             unpacked(bytes(archive), tmp_path)
 
-    def test_a_zip_whose_member_has_no_name_or_begins_before_it_is_refused(self, tmp_path: Path) -> None:
-        """Both made zipfile raise what it raises for nothing else."""
+    def test_a_zip_with_a_nameless_member_or_a_negative_offset_is_refused(self, tmp_path: Path) -> None:
+        """zipfile raises IndexError and ValueError for these."""
         nameless = bytearray(zipped({"a": b"x"}))
         for signature, field in ((b"PK\x03\x04", 26), (b"PK\x01\x02", 28)):
             nameless[nameless.index(signature) + field] = 0
         early = bytearray(zipped({"a": b"x"}))
-        early[-6:-2] = (1 << 20).to_bytes(4, "little")  # where the directory is said to begin
+        early[-6:-2] = (1 << 20).to_bytes(4, "little")  # the offset of the directory
         for number, archive in enumerate((nameless, early)):
             directory = tmp_path / f"{number}"
             directory.mkdir()
             with pytest.raises(MalformedArchive):
                 unpack(written(tmp_path, bytes(archive)), directory, stopped=lambda: False)
 
-    def test_a_member_larger_than_it_says_is_refused(self, tmp_path: Path) -> None:
+    def test_a_member_larger_than_its_claimed_size_is_refused(self, tmp_path: Path) -> None:
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("grows", bytes(100_000))
@@ -263,7 +263,7 @@ class TestDamage:
             unpacked(claimed, tmp_path)
 
 
-def test_whatever_is_in_one_ends_in_files_or_an_error_that_says_so(chaos: Chaos, tmp_path: Path) -> None:
+def test_any_mutated_archive_ends_in_plain_files_or_a_fetch_error(chaos: Chaos, tmp_path: Path) -> None:
     links = [special("link", tarfile.SYMTYPE, "a"), special("other", tarfile.LNKTYPE, "a"), special("d", tarfile.DIRTYPE)]
     packed = [pack({"a/b": bytes(3000), "config.json": b"{}"}) for pack in FORMATS.values()]
     packed.append(tar_of([regular("a", b"content"), *links]))
@@ -278,7 +278,7 @@ def test_whatever_is_in_one_ends_in_files_or_an_error_that_says_so(chaos: Chaos,
 
 
 def mutated(chance: Random, archives: list[bytes]) -> bytes:
-    """One of `archives`, changed at a few places."""
+    """Return one of `archives`, changed at a few places."""
     content = bytearray(chance.choice(archives))
     for _ in range(chance.randint(1, 5)):
         position = chance.randrange(len(content))
@@ -294,6 +294,6 @@ def mutated(chance: Random, archives: list[bytes]) -> bytes:
     return bytes(content)
 
 
-def test_it_stops_when_nobody_waits_any_more(tmp_path: Path) -> None:
+def test_unpacking_stops_after_the_caller_was_cancelled(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         unpacked(tar({"a": bytes(4 * MiB)}), tmp_path, stopped=lambda: True)

@@ -1,4 +1,4 @@
-"""What `k8s/integrations/kserve` and `llmkube` say is what the commands understand."""
+"""The manifests in `k8s/integrations/kserve` and `llmkube` match the commands."""
 
 from __future__ import annotations
 
@@ -31,39 +31,39 @@ def of_kind(system: str, kind: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("system", ["kserve", "llmkube"])
-def test_a_readme_fits_a_glance(system: str) -> None:
+def test_a_readme_has_at_most_15_lines(system: str) -> None:
     assert len((INTEGRATIONS / system / "README.md").read_text().splitlines()) <= 15
 
 
 class TestStorageContainers:
-    def test_there_is_one_for_each_kind_of_work(self) -> None:
+    def test_each_workload_type_has_a_storage_container(self) -> None:
         kinds = {each["spec"]["workloadType"] for each in of_kind("kserve", "ClusterStorageContainer")}
         assert kinds == {"initContainer", "localModelDownloadJob"}
 
     @pytest.mark.parametrize(
         "resource", of_kind("kserve", "ClusterStorageContainer"), ids=lambda each: each["metadata"]["name"]
     )
-    def test_it_has_the_name_that_kserve_looks_for_and_leaves_the_command_to_the_image(self, resource: dict[str, Any]) -> None:
+    def test_a_storage_container_has_the_name_kserve_expects_and_no_command(self, resource: dict[str, Any]) -> None:
         container = resource["spec"]["container"]
         assert container["name"] == "storage-initializer"
         assert not {"command", "args"} & set(container)
 
     @pytest.mark.parametrize(
-        ("source", "ours"),
+        ("source", "supported"),
         [
             ("hf://org/model", True), ("hf://org/model:main", True), ("https://host/model.tgz", True), ("http://h:80/m", True),
             ("s3://bucket/model", False), ("gs://bucket/model", False), ("oci://registry/model", False),
             ("modelscope://org/model", False), ("hdfs://host/model", False), ("pvc://claim/model", False),
         ],
     )  # fmt: skip
-    def test_it_asks_for_what_the_command_can_bring(self, source: str, ours: bool) -> None:
+    def test_a_storage_container_accepts_the_sources_of_the_command(self, source: str, supported: bool) -> None:
         for resource in of_kind("kserve", "ClusterStorageContainer"):
             formats = resource["spec"]["supportedUriFormats"]
             matches = [
                 source.startswith(each["prefix"]) if "prefix" in each else re.search(each["regex"], source) for each in formats
             ]
-            assert bool(any(matches)) == ours
-        if ours:
+            assert bool(any(matches)) == supported
+        if supported:
             assert kserve.kind_of(source, exists=False) in ("repository", "file", "archive")
         else:
             with pytest.raises(UnsupportedScheme):
@@ -75,10 +75,10 @@ class TestStagingJob:
     def container(self) -> dict[str, Any]:
         (job,) = of_kind("llmkube", "Job")
         (container,) = job["spec"]["template"]["spec"]["containers"]
-        found: dict[str, Any] = container
-        return found
+        only: dict[str, Any] = container
+        return only
 
-    def test_brings_the_file_to_where_llmkube_looks(self, container: dict[str, Any], origin: Origin, tmp_path: Path) -> None:
+    def test_the_job_places_the_file_for_llmkube(self, container: dict[str, Any], origin: Origin, tmp_path: Path) -> None:
         origin.add_repo("Qwen/Qwen3-14B-GGUF", {"Qwen3-14B-Q4_K_M.gguf": b"weights", "README.md": b""})
         mounted = container["volumeMounts"][0]["mountPath"]
         env = {
@@ -90,13 +90,13 @@ class TestStagingJob:
         assert done.returncode == 0, done.stderr
         assert tree(tmp_path) == {"9da7779bcdce8224/Qwen3-14B-Q4_K_M.gguf": b"weights"}
 
-    def test_uses_the_key_of_the_source_that_it_names(self, container: dict[str, Any]) -> None:
+    def test_the_job_uses_the_key_of_its_source(self, container: dict[str, Any]) -> None:
         directory = next(each["value"] for each in container["env"] if each["name"] == "CACHE_DIR")
         assert directory.endswith("/" + ArtifactRef("hf://Qwen/Qwen3-14B-GGUF").key)
 
 
 class TestAdmissionPolicy:
-    def test_changes_image_and_command_of_one_container_and_nothing_else(self) -> None:
+    def test_the_policy_changes_only_image_command_and_arguments(self) -> None:
         (policy,) = of_kind("llmkube", "MutatingAdmissionPolicy")
         (mutation,) = policy["spec"]["mutations"]
         patches = re.findall(r'JSONPatch\{op: "(\w+)", path: ([^,]+), value: (.+?)\}', mutation["jsonPatch"]["expression"])
@@ -110,6 +110,6 @@ class TestAdmissionPolicy:
         assert patches[0][2].strip('"') == job["spec"]["template"]["spec"]["containers"][0]["image"]
         assert "model-cache-prep" not in str(policy["spec"])
 
-    def test_is_not_applied_unasked(self) -> None:
+    def test_the_policy_is_not_applied_by_default(self) -> None:
         (kustomization,) = of_kind("llmkube", "Kustomization")
         assert kustomization["resources"] == ["stage.yaml"]

@@ -1,8 +1,8 @@
-"""KServe's own package and ours, each a process of its own, given the same sources: what is equal, and what is meant to differ.
+"""Compare KServe's package with ours on the same sources, each in a separate process: equal results and intended differences.
 
-Theirs is called as the entry point of its image calls it. Its bookkeeping (`.cache/huggingface`) and ours (`.fetcher`) are left
-out of the trees. Theirs has one exit code for every failure; ours say more, and are zero exactly where theirs are, but for the
-differences below, each with its reason.
+KServe's package is called like the entry point of its image. Its metadata (`.cache/huggingface`) and ours (`.fetcher`) are not
+compared. KServe has one exit code for all failures. We have several, and ours is zero exactly if KServe's is. The exceptions
+are listed below, each with its reason.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from tests.dropins.conftest import FILES, last_line, tree
 from tests.lab.availability import missing
 from tests.lab.command import STORAGE_INITIALIZER, run_command
 
-pytestmark = pytest.mark.timeout(600)  # the first test installs theirs
+pytestmark = pytest.mark.timeout(600)  # the first test installs KServe's package
 TOKEN = "hf_given"
 COMPRESSED = gzip.compress(b"weights", mtime=0)
 
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What both are given: sources, one directory each, and variables. `before`: what is in each directory already."""
+    """The input of both: sources, with one directory each, and variables. `before`: files that each directory already has."""
 
     sources: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Situation:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one of them left: its exit code, a tree for each source, its log."""
+    """The result of one of them: exit code, a tree for each source, log."""
 
     code: int
     trees: list[dict[str, bytes | str]]
@@ -57,8 +57,8 @@ Make = Callable[[Origin, Path], Situation]
 
 
 @pytest.fixture(scope="session")
-def theirs() -> tuple[str, ...]:
-    """The command that stands for their image."""
+def kserve_command() -> tuple[str, ...]:
+    """The command of KServe's image."""
     try:
         python = peers_python("fetching")
     except subprocess.CalledProcessError as error:
@@ -80,12 +80,12 @@ def outcome(command: Sequence[str], situation: Situation, place: Path) -> Outcom
 
 
 @pytest.fixture
-def both(theirs: tuple[str, ...], origin: Origin, tmp_path: Path) -> Callable[[Make], tuple[Outcome, Outcome]]:
+def both(kserve_command: tuple[str, ...], origin: Origin, tmp_path: Path) -> Callable[[Make], tuple[Outcome, Outcome]]:
     def run(make: Make) -> tuple[Outcome, Outcome]:
-        """Theirs, then ours."""
+        """Return the outcomes of KServe and of ours."""
         situation = make(origin, tmp_path)
-        their = outcome(theirs, situation, tmp_path / "theirs")
-        return their, outcome(STORAGE_INITIALIZER, situation, tmp_path / "ours")
+        kserve = outcome(kserve_command, situation, tmp_path / "kserve")
+        return kserve, outcome(STORAGE_INITIALIZER, situation, tmp_path / "ours")
 
     return run
 
@@ -94,7 +94,7 @@ Both = Callable[[Make], tuple[Outcome, Outcome]]
 
 
 def served(origin: Origin, name: str, content: bytes, content_type: str | None = None) -> str:
-    """The address of a file."""
+    """Serve a file and return its address."""
     if content_type:
         origin.faults.add(Fault(Header("Content-Type", content_type), path=name.replace(".", r"\.") + "$"))
     return origin.add_file(f"/files/{name}", content)
@@ -170,9 +170,9 @@ EQUAL: dict[str, Make] = {
     "a repository": repository(),
     "a repository at a revision": tagged,
     "a private repository with a token": private,
-    "only what some patterns allow": with_patterns('["*.safetensors", "config.json"]'),
+    "only files that patterns allow": with_patterns('["*.safetensors", "config.json"]'),
     "patterns with commas": with_patterns("*.safetensors, *.json"),
-    "what no pattern ignores": with_patterns(ignore='["*.md", "tokenizer/*"]'),
+    "files that no pattern ignores": with_patterns(ignore='["*.md", "tokenizer/*"]'),
     "allowed and not ignored": with_patterns("*.txt,*.md", "README*"),
     "a pattern that crosses directories": with_patterns("*vocab*"),
     "a file": lambda origin, _: Situation([served(origin, "model.bin", b"weights")]),
@@ -186,7 +186,7 @@ EQUAL: dict[str, Make] = {
     "a path": local_path,
     "a local archive": local_archive,
     "a local directory with nothing but an archive": directory_of_an_archive,
-    "what an agent brings": lambda *_: Situation(["/mnt/models/brought-by-the-agent"]),
+    "a path of KServe's agent": lambda *_: Situation(["/mnt/models/brought-by-the-agent"]),
     "several pairs": several,
     "foreign files in the directory": lambda *_: Situation(["hf://org/model"], before={"notes.txt": b"mine"}),
     "a second run": lambda *_: Situation(["hf://org/model"], runs=2),
@@ -195,14 +195,14 @@ EQUAL: dict[str, Make] = {
 
 
 @pytest.mark.parametrize("name", EQUAL)
-def test_both_bring_the_same(name: str, both: Both) -> None:
-    their, our = both(EQUAL[name])
-    if not hasattr(tarfile, "data_filter") and "unexpected keyword argument 'filter'" in their.log:
-        # Python before 3.11.4, as Debian 12 has it: theirs can't unpack any tar there.
-        assert (our.code, our.trees != [{}]) == (0, True), our.log
+def test_both_produce_the_same_files(name: str, both: Both) -> None:
+    kserve, ours = both(EQUAL[name])
+    if not hasattr(tarfile, "data_filter") and "unexpected keyword argument 'filter'" in kserve.log:
+        # On Python before 3.11.4, as on Debian 12, KServe cannot unpack any tar.
+        assert (ours.code, ours.trees != [{}]) == (0, True), ours.log
         return
-    assert (their.code, our.code) == (0, 0), (their.log, our.log)
-    assert our.trees == their.trees
+    assert (kserve.code, ours.code) == (0, 0), (kserve.log, ours.log)
+    assert ours.trees == kserve.trees
 
 
 def test_extra_headers_are_sent(both: Both, origin: Origin) -> None:
@@ -220,30 +220,30 @@ def empty(_: Origin, tmp_path: Path) -> Situation:
 
 
 REFUSED: dict[str, tuple[Make, int]] = {
-    "a repository that is not there": (repository("hf://org/nothing"), 77),
-    "a revision that is not there": (repository("hf://org/model:nothing"), 66),
-    "a file that is not there": (lambda origin, _: Situation([f"{origin.cdn_endpoint}/nothing.bin"]), 66),
-    "a server that is not there": (repository("http://127.0.0.1:1/model.bin"), 69),
-    "a page in the place of a file": (lambda origin, _: Situation([served(origin, "model.bin", b"<html>", "text/html")]), 77),
+    "a missing repository": (repository("hf://org/nothing"), 77),
+    "a missing revision": (repository("hf://org/model:nothing"), 66),
+    "a missing file": (lambda origin, _: Situation([f"{origin.cdn_endpoint}/nothing.bin"]), 66),
+    "an unreachable server": (repository("http://127.0.0.1:1/model.bin"), 69),
+    "a web page instead of a file": (lambda origin, _: Situation([served(origin, "model.bin", b"<html>", "text/html")]), 77),
     "an address without a name": (lambda origin, _: Situation([f"{origin.cdn_endpoint}/"]), 64),
-    "a local path that is not there": (repository("file:///nothing/here"), 66),
+    "a missing local path": (repository("file:///nothing/here"), 66),
     "an empty local directory": (empty, 66),
     "a broken archive": (broken, 65),
-    "a scheme that nobody knows": (repository("ftp://host/model"), 64),
+    "an unknown scheme": (repository("ftp://host/model"), 64),
     "an owner without a name": (repository("hf://org/"), 77),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_both_refuse_the_same(name: str, both: Both) -> None:
+def test_both_refuse_the_same_sources(name: str, both: Both) -> None:
     make, code = REFUSED[name]
-    their, our = both(make)
-    assert their.code == 1
-    assert our.code == code, our.log
-    assert our.trees == [{}], "nothing is visible after a failure"
+    kserve, ours = both(make)
+    assert kserve.code == 1
+    assert ours.code == code, ours.log
+    assert ours.trees == [{}], "nothing is visible after a failure"
 
 
-# What is meant to differ: theirs, ours, and why.
+# Intended differences: KServe, ours, and the reason.
 
 
 def corrupted(origin: Origin, _: Path) -> Situation:
@@ -284,61 +284,60 @@ def escaped(origin: Origin, _: Path) -> Situation:
 
 
 class TestIntendedDifferences:
-    def test_a_shard_of_the_right_size_with_wrong_bytes(self, both: Both) -> None:
-        """Theirs compares sizes alone. Ours compares the digest that the Hub publishes, and shows nothing that differs."""
-        their, our = both(corrupted)
-        assert (their.code, their.trees[0]["model.safetensors"] == FILES["model.safetensors"]) == (0, False)
-        assert (our.code, our.trees) == (65, [{}])
+    def test_only_ours_refuses_a_shard_of_the_right_size_with_wrong_bytes(self, both: Both) -> None:
+        """KServe compares only sizes. Ours compares the digest that the Hub publishes, and places no file that differs."""
+        kserve, ours = both(corrupted)
+        assert (kserve.code, kserve.trees[0]["model.safetensors"] == FILES["model.safetensors"]) == (0, False)
+        assert (ours.code, ours.trees) == (65, [{}])
 
-    def test_a_body_that_is_cut_short(self, both: Both) -> None:
-        """Theirs leaves the beginning under the final name. Ours shows nothing, and goes on from there the next time."""
-        their, our = both(cut_short)
-        assert their.trees[0]["model.bin"] == random_bytes("cut", 500_000)[:100_000]
-        assert (our.code, our.trees) == (69, [{}])
+    def test_only_ours_hides_a_truncated_file(self, both: Both) -> None:
+        """KServe leaves the truncated file under the final name. Ours places nothing and resumes in the next run."""
+        kserve, ours = both(cut_short)
+        assert kserve.trees[0]["model.bin"] == random_bytes("cut", 500_000)[:100_000]
+        assert (ours.code, ours.trees) == (69, [{}])
 
-    def test_a_revision_with_a_slash(self, both: Both) -> None:
-        """Theirs splits the address at every slash and refuses it; branches have such names."""
-        their, our = both(slashed)
-        assert (their.code, our.code, our.trees) == (1, 0, [dict(FILES)])
+    def test_only_ours_accepts_a_revision_with_a_slash(self, both: Both) -> None:
+        """KServe splits the address at every slash and refuses it. Branches can have such names."""
+        kserve, ours = both(slashed)
+        assert (kserve.code, ours.code, ours.trees) == (1, 0, [dict(FILES)])
 
-    def test_a_file_that_is_served_as_what_it_is(self, both: Both) -> None:
-        """Theirs takes nothing but application/octet-stream; servers that know JSON say application/json. The one type that
-        means something else than the file, a web page, is refused by both."""
-        their, our = both(of_another_type)
-        assert (their.code, our.code, our.trees) == (1, 0, [{"config.json": b"{}"}])
+    def test_only_ours_accepts_a_file_with_its_own_content_type(self, both: Both) -> None:
+        """KServe accepts only application/octet-stream, but servers send JSON as application/json. Both refuse a web page."""
+        kserve, ours = both(of_another_type)
+        assert (kserve.code, ours.code, ours.trees) == (1, 0, [{"config.json": b"{}"}])
 
-    def test_a_compressed_file_that_is_no_archive(self, both: Both) -> None:
-        """Theirs stores what is in it as model.bin.gz.tar, which it is not. Ours is what is published, by its name."""
-        their, our = both(compressed)
-        assert list(their.trees[0]) == ["model.bin.gz.tar"]
-        assert (our.code, our.trees) == (0, [{"model.bin.gz": COMPRESSED}])
+    def test_only_ours_keeps_the_name_of_a_compressed_file(self, both: Both) -> None:
+        """KServe decompresses it to model.bin.gz.tar, although it is not a tar. Ours places the published file."""
+        kserve, ours = both(compressed)
+        assert list(kserve.trees[0]) == ["model.bin.gz.tar"]
+        assert (ours.code, ours.trees) == (0, [{"model.bin.gz": COMPRESSED}])
 
-    def test_an_archive_with_a_name_that_leads_elsewhere(self, both: Both) -> None:
-        """Theirs unpacks it under another name. Nobody packs such a name for a good reason, so ours takes nothing of it."""
-        their, our = both(leading_upwards)
-        assert (their.code, sorted(their.trees[0])) == (0, ["config.json", "planted"])
-        assert (our.code, our.trees) == (65, [{}])
+    def test_only_ours_refuses_an_archive_with_a_name_outside_its_directory(self, both: Both) -> None:
+        """KServe unpacks the file under another name. Ours refuses the archive: such a name has no good reason."""
+        kserve, ours = both(leading_upwards)
+        assert (kserve.code, sorted(kserve.trees[0])) == (0, ["config.json", "planted"])
+        assert (ours.code, ours.trees) == (65, [{}])
 
-    def test_a_link_in_an_archive(self, both: Both) -> None:
-        """Theirs keeps it a link. Ours has a file of the same content: links from outside are never made on the volume."""
-        their, our = both(linked)
-        if hasattr(tarfile, "data_filter"):  # else theirs can't unpack any tar
-            assert their.trees == [{"blobs/weights": b"x", "weights": "-> blobs/weights"}]
-        assert (our.code, our.trees) == (0, [{"blobs/weights": b"x", "weights": b"x"}])
+    def test_only_ours_replaces_a_link_in_an_archive_by_a_file(self, both: Both) -> None:
+        """KServe creates the link. Ours creates a file of the same content: it never creates links from an archive."""
+        kserve, ours = both(linked)
+        if hasattr(tarfile, "data_filter"):  # otherwise KServe cannot unpack any tar
+            assert kserve.trees == [{"blobs/weights": b"x", "weights": "-> blobs/weights"}]
+        assert (ours.code, ours.trees) == (0, [{"blobs/weights": b"x", "weights": b"x"}])
 
-    def test_a_name_that_is_escaped_in_its_address(self, both: Both) -> None:
-        """Theirs takes the escapes into the name. Ours is the name that was published."""
-        their, our = both(escaped)
-        assert [list(each.trees[0]) for each in (their, our)] == [["my%20model.bin"], ["my model.bin"]]
+    def test_only_ours_decodes_an_escaped_file_name(self, both: Both) -> None:
+        """KServe keeps the escapes in the name. Ours uses the published name."""
+        kserve, ours = both(escaped)
+        assert [list(each.trees[0]) for each in (kserve, ours)] == [["my%20model.bin"], ["my model.bin"]]
 
-    def test_another_writing_of_a_revision(self, both: Both) -> None:
-        """`@` besides `:`, as elsewhere in this project; theirs looks for a repository of that name."""
-        their, our = both(repository("hf://org/model@main"))
-        assert (their.code, our.code, our.trees) == (1, 0, [dict(FILES)])
+    def test_only_ours_accepts_a_revision_after_an_at_sign(self, both: Both) -> None:
+        """This project accepts `@` as well as `:`. KServe looks for a repository of that name."""
+        kserve, ours = both(repository("hf://org/model@main"))
+        assert (kserve.code, ours.code, ours.trees) == (1, 0, [dict(FILES)])
 
-    def test_the_last_line_names_the_reason(self, both: Both) -> None:
-        """It is what KServe shows. Theirs ends with an exception's text after a traceback."""
-        their, our = both(REFUSED["a file that is not there"][0])
-        assert "Traceback" in their.log
-        assert last_line(our.log).startswith("NotFound: the server returned error: 404 for nothing.bin")
-        assert "Traceback" not in our.log
+    def test_only_the_last_line_of_ours_is_the_reason(self, both: Both) -> None:
+        """KServe shows users the last line of the log. Its own ends with the text of an exception after a traceback."""
+        kserve, ours = both(REFUSED["a missing file"][0])
+        assert "Traceback" in kserve.log
+        assert last_line(ours.log).startswith("NotFound: the server returned error: 404 for nothing.bin")
+        assert "Traceback" not in ours.log

@@ -1,4 +1,4 @@
-"""A member of the volume's group plants links where an archive is unpacked or a link is made: nothing below it follows them."""
+"""Another user of the volume plants links where archives are unpacked or links are created: they are never followed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def outside(tmp_path: Path) -> Outside:
 
 @pytest.fixture
 def planting(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Path], None]], None]:
-    """Has somebody change the directory that is unpacked into, after its first member."""
+    """Return a function that makes another user change the unpacking directory after its first member."""
 
     def during(change: Callable[[Path], None]) -> None:
         unchanged = Members.add
@@ -62,7 +62,7 @@ def initialized(*words: str | Path) -> int:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_before_an_archive_is_fetched(place: str, origin: Origin, outside: Outside, tmp_path: Path) -> None:
+def test_a_link_planted_before_a_fetch_is_not_followed(place: str, origin: Origin, outside: Outside, tmp_path: Path) -> None:
     planted = tmp_path / "models" / place
     planted.parent.mkdir(parents=True)
     planted.symlink_to(outside.path)
@@ -73,10 +73,10 @@ def test_before_an_archive_is_fetched(place: str, origin: Origin, outside: Outsi
 
 
 @pytest.mark.parametrize("place", ["archive", "archive/fetched", "archive/unpacked"])
-def test_while_an_archive_is_unpacked(
+def test_a_link_planted_during_unpacking_is_not_followed(
     place: str, origin: Origin, outside: Outside, planting: Callable[[Callable[[Path], None]], None], tmp_path: Path
 ) -> None:
-    """The files that come next, and what is removed at the end, would go through the link."""
+    """Neither later writes nor the final removal follow the link."""
     models = tmp_path / "models"
 
     def plant(directory: Path) -> None:
@@ -91,7 +91,7 @@ def test_while_an_archive_is_unpacked(
     outside.assert_untouched()
 
 
-def test_in_the_place_of_a_directory_of_the_archive(
+def test_a_link_in_place_of_a_directory_of_the_archive_is_not_followed(
     outside: Outside, planting: Callable[[Callable[[Path], None]], None], tmp_path: Path
 ) -> None:
     planting(lambda directory: (directory / "deep").symlink_to(outside.path))
@@ -108,10 +108,10 @@ def test_in_the_place_of_a_directory_of_the_archive(
 
 
 @pytest.mark.parametrize("name", ["later", "first"])
-def test_a_file_outside_is_never_published(
+def test_a_file_outside_the_directory_is_never_published(
     name: str, origin: Origin, outside: Outside, planting: Callable[[Callable[[Path], None]], None], tmp_path: Path
 ) -> None:
-    """Whoever plants a link may be unable to read what it leads to; the fetching user may read it."""
+    """The user who plants a link may lack access to its target, while the fetching user has it."""
 
     def plant(directory: Path) -> None:
         (directory / name).unlink(missing_ok=True)
@@ -140,7 +140,7 @@ class TestLinking:
         (tmp_path / "claim" / "theirs").write_text("weights")
         return tmp_path / "claim" / "theirs"
 
-    def test_a_link_to_elsewhere_is_replaced_and_what_it_led_to_stays(
+    def test_a_link_to_another_file_is_replaced_and_its_target_stays(
         self, source: Path, outside: Outside, tmp_path: Path
     ) -> None:
         (tmp_path / "models").mkdir()
@@ -157,23 +157,23 @@ class TestLinking:
         outside.assert_untouched()
 
     @pytest.mark.parametrize("occupy", [Path.mkdir, Path.touch, os.mkfifo])
-    def test_nothing_else_is_replaced(self, occupy: Callable[[Path], None], source: Path, tmp_path: Path) -> None:
+    def test_only_links_are_replaced(self, occupy: Callable[[Path], None], source: Path, tmp_path: Path) -> None:
         (tmp_path / "models").mkdir()
         occupy(tmp_path / "models" / "theirs")
         before = (tmp_path / "models" / "theirs").lstat().st_ino
-        with pytest.raises(CannotWrite, match="is there already"):
+        with pytest.raises(CannotWrite, match="exists and is not"):
             link([source], tmp_path / "models")
         assert (tmp_path / "models" / "theirs").lstat().st_ino == before
         assert os.listdir(tmp_path / "models") == ["theirs"]
 
-    def test_a_directory_that_is_a_link_is_the_users_own(self, source: Path, tmp_path: Path) -> None:
+    def test_a_destination_directory_can_be_a_link(self, source: Path, tmp_path: Path) -> None:
         (tmp_path / "real").mkdir()
         (tmp_path / "models").symlink_to(tmp_path / "real")
         link([source], tmp_path / "models")
         assert tree(tmp_path / "real") == {"theirs": f"-> {source}"}
 
 
-def test_the_places_are_those_that_a_fetch_makes(
+def test_archives_are_unpacked_below_the_private_directory(
     origin: Origin, planting: Callable[[Callable[[Path], None]], None], tmp_path: Path
 ) -> None:
     seen: list[Path] = []

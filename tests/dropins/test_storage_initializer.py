@@ -1,4 +1,4 @@
-"""`storage-initializer` keeps KServe's contract, and what this project promises beyond it."""
+"""`storage-initializer` keeps KServe's contract and this project's own promises."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def add(self, name, size, content):
 unpacking.Members.add = add
 storage_initializer.main(sys.argv[2:])
 """
-"""Dies before it unpacks another member than the first so many."""
+"""Kills itself after the given number of unpacked members."""
 
 
 @pytest.fixture
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the termination message goes."""
+    """The file for the termination message."""
     path = tmp_path / "termination-log"
     monkeypatch.setenv("FETCHER_TERMINATION_LOG", str(path))
     return path
@@ -52,19 +52,19 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 class TestArguments:
     @pytest.mark.parametrize("words", [[], [URI], [URI, "a", URI]], ids=["none", "one", "three"])
-    def test_that_are_no_pairs_end_with_usage_and_1(self, words: list[str], log: Path) -> None:
+    def test_arguments_that_are_not_pairs_end_with_usage_and_exit_code_1(self, words: list[str], log: Path) -> None:
         done = run_command(STORAGE_INITIALIZER, *words)
         assert (done.returncode, last_line(done.stderr)) == (1, log.read_text().rstrip("\n"))
         assert last_line(done.stderr).startswith("Usage: storage-initializer SRC DST")
 
-    def test_an_empty_one_is_refused(self, tmp_path: Path) -> None:
+    def test_an_empty_argument_is_refused(self, tmp_path: Path) -> None:
         assert run_command(STORAGE_INITIALIZER, "", tmp_path).returncode == 64
 
-    def test_directories_are_made(self, origin: Origin, tmp_path: Path) -> None:
+    def test_missing_directories_are_created(self, origin: Origin, tmp_path: Path) -> None:
         assert run_command(STORAGE_INITIALIZER, URI, tmp_path / "mnt" / "models").returncode == 0
         assert tree(tmp_path / "mnt" / "models") == FILES
 
-    def test_help_is_told(self) -> None:
+    def test_help_shows_the_arguments(self) -> None:
         done = run_command(STORAGE_INITIALIZER, "--help")
         assert (done.returncode, "SRC DST" in done.stdout) == (0, True)
 
@@ -78,17 +78,15 @@ class TestArguments:
         "modelscope://org/model", "https://git.example.com/org/model.git",
     ],
 )  # fmt: skip
-def test_what_is_no_source_yet_is_refused_by_name_before_anything_is_brought(
-    source: str, origin: Origin, tmp_path: Path
-) -> None:
+def test_an_unsupported_source_is_refused_before_the_first_fetch(source: str, origin: Origin, tmp_path: Path) -> None:
     done = run_command(STORAGE_INITIALIZER, URI, tmp_path / "first", source, tmp_path / "second")
     assert (done.returncode, last_line(done.stderr).partition(" ")[0]) == (64, "UnsupportedScheme:")
-    assert "these work: hf://, http://" in done.stderr
+    assert "use hf://, http://" in done.stderr
     assert not list(tmp_path.iterdir())
     assert not origin.requests
 
 
-def test_what_is_complete_already_costs_no_import_of_what_speaks_to_a_network(origin: Origin, tmp_path: Path) -> None:
+def test_a_cached_model_imports_no_network_modules(origin: Origin, tmp_path: Path) -> None:
     assert run_command(STORAGE_INITIALIZER, URI, tmp_path).returncode == 0
     origin.stop()
     probe = "import sys; from fetcher.dropins.storage_initializer import main; print(main(sys.argv[1:]), *sys.modules)"
@@ -98,17 +96,17 @@ def test_what_is_complete_already_costs_no_import_of_what_speaks_to_a_network(or
 
 
 class TestTerminationMessage:
-    def test_is_a_plain_sentence_and_the_last_line_of_the_log(self, origin: Origin, tmp_path: Path, log: Path) -> None:
+    def test_the_termination_message_is_the_last_line_of_the_log(self, origin: Origin, tmp_path: Path, log: Path) -> None:
         done = run_command(STORAGE_INITIALIZER, "hf://org/model:absent", tmp_path / "models")
         assert done.returncode == 66
         assert last_line(done.stderr) == log.read_text().rstrip("\n")
         assert log.read_text().startswith("NotFound: the server returned error: 404 for")
 
-    def test_says_where_the_model_is(self, origin: Origin, tmp_path: Path, log: Path) -> None:
+    def test_the_termination_message_names_the_directory_of_the_model(self, origin: Origin, tmp_path: Path, log: Path) -> None:
         run_command(STORAGE_INITIALIZER, URI, tmp_path / "models")
         assert log.read_text() == f"Completed: the model is at {tmp_path}/models\n"
 
-    def test_holds_no_secret(self, origin: Origin, tmp_path: Path, log: Path) -> None:
+    def test_the_termination_message_contains_no_secret(self, origin: Origin, tmp_path: Path, log: Path) -> None:
         origin.faults.add(Fault(Status(403)))
         address = origin.add_file("/model.bin", b"x").replace("://", "://user:pa55word@") + "?Signature=s3cret"
         headers = {"127.0.0.1-headers": '{"Authorization": "Bearer t0ken"}'}
@@ -118,8 +116,8 @@ class TestTerminationMessage:
 
 
 class TestExtraHeaders:
-    def test_go_to_their_origin_alone(self, origin: Origin, tmp_path: Path) -> None:
-        """The host has the same name on another port; whoever is redirected to is somebody else."""
+    def test_extra_headers_are_sent_only_to_their_origin(self, origin: Origin, tmp_path: Path) -> None:
+        """The redirect target has the same host name on another port: another origin."""
         origin.add_file("/elsewhere.bin", b"weights")
         origin.faults.add(Fault(Redirect(f"{origin.cdn_endpoint}/elsewhere.bin"), origin="hub"))
         headers = {"127.0.0.1-headers": '{"x-api-key": "secret"}'}
@@ -127,7 +125,7 @@ class TestExtraHeaders:
         assert done.returncode == 0, done.stderr
         assert [(each.origin, each.headers.get("x-api-key")) for each in origin.requests] == [("hub", "secret"), ("cdn", None)]
 
-    def test_serve_the_hubs_own_addresses_too(self, origin: Origin, tmp_path: Path) -> None:
+    def test_extra_headers_are_sent_to_addresses_of_the_hub(self, origin: Origin, tmp_path: Path) -> None:
         origin.add_repo("org/private", FILES, private=True, readers=["t0ken"])
         headers = {"127.0.0.1-headers": '{"authorization": "Bearer t0ken"}'}
         address = f"{origin.endpoint}/org/private/resolve/main/config.json"
@@ -135,14 +133,14 @@ class TestExtraHeaders:
         assert tree(tmp_path / "models") == {"config.json": FILES["config.json"]}
 
     @pytest.mark.parametrize("name", ["Range", "accept-encoding", "Host"])
-    def test_cannot_contradict_the_transport(self, name: str, origin: Origin, tmp_path: Path) -> None:
+    def test_extra_headers_cannot_override_headers_of_the_transport(self, name: str, origin: Origin, tmp_path: Path) -> None:
         address = origin.add_file("/model.bin", b"weights")
         headers = {"127.0.0.1-headers": f'{{"{name}": "bytes=0-1"}}'}
         assert run_command(STORAGE_INITIALIZER, address, tmp_path / "models", env=headers).returncode == 0
         assert tree(tmp_path / "models") == {"model.bin": b"weights"}
 
     @pytest.mark.parametrize("text", ["nonsense", "[]", '{"name": 1}', '{"na me": "x"}', '{"name": "a\\r\\nb: c"}'])
-    def test_that_are_none_are_refused_unseen(self, text: str, origin: Origin, tmp_path: Path) -> None:
+    def test_invalid_extra_headers_are_refused_without_showing_them(self, text: str, origin: Origin, tmp_path: Path) -> None:
         address = origin.add_file("/model.bin", b"weights")
         done = run_command(STORAGE_INITIALIZER, address, tmp_path / "models", env={"127.0.0.1-headers": text})
         assert (done.returncode, text in done.stderr) == (78, False)
@@ -155,48 +153,48 @@ class TestAuthorities:
         with Origin(tls=["cdn"]) as running:
             yield running
 
-    def test_of_the_config_map_are_trusted_beside_the_systems(self, secure: Origin, tmp_path: Path) -> None:
+    def test_authorities_of_the_config_map_are_trusted(self, secure: Origin, tmp_path: Path) -> None:
         (tmp_path / "certs").mkdir()
         (tmp_path / "certs" / "cabundle.crt").write_bytes(secure.ca_file.read_bytes())
         env = {"CA_BUNDLE_CONFIGMAP_NAME": "authorities", "CA_BUNDLE_VOLUME_MOUNT_POINT": str(tmp_path / "certs")}
         address = secure.add_file("/model.bin", b"weights")
         assert run_command(STORAGE_INITIALIZER, address, tmp_path / "models", env=env).returncode == 0
 
-    def test_that_are_not_there_are_warned_of(self, secure: Origin, tmp_path: Path) -> None:
+    def test_a_missing_authority_file_causes_a_warning(self, secure: Origin, tmp_path: Path) -> None:
         env = {"CA_BUNDLE_CONFIGMAP_NAME": "authorities", "CA_BUNDLE_VOLUME_MOUNT_POINT": str(tmp_path)}
         done = run_command(STORAGE_INITIALIZER, secure.add_file("/m.bin", b"x"), tmp_path / "models", env=env)
-        assert (done.returncode, "going on without it" in done.stderr) == (69, True)
+        assert (done.returncode, "it is ignored" in done.stderr) == (69, True)
         assert "certificate verify failed" in last_line(done.stderr)
 
 
 class TestSeveralPairs:
-    def test_are_brought_side_by_side(self, origin: Origin, tmp_path: Path) -> None:
-        """The second is complete while the first gets nothing."""
+    def test_several_pairs_are_fetched_concurrently(self, origin: Origin, tmp_path: Path) -> None:
+        """The second completes while the first is stalled."""
         origin.add_repo("org/stalled", {"stalled.safetensors": random_bytes("stalled", 2 * MiB)})
         origin.faults.add(Fault(Stall(after=1000), path="stalled.safetensors", origin="cdn"))
         words = ("hf://org/stalled", tmp_path / "first", URI, tmp_path / "second")
         process = started_command(STORAGE_INITIALIZER, *map(str, words))
         try:
-            wait_until((tmp_path / "second" / RELATIVE_PATH).exists, "the second one is complete")
+            wait_until((tmp_path / "second" / RELATIVE_PATH).exists, "the second model is complete")
             assert process.poll() is None
             assert tree(tmp_path / "first") == {}
         finally:
             end(process)
 
-    def test_into_one_directory_stand_beside_each_other(self, origin: Origin, tmp_path: Path) -> None:
+    def test_several_pairs_can_share_one_directory(self, origin: Origin, tmp_path: Path) -> None:
         adapter = origin.add_file("/adapter.bin", b"weights")
         words = (URI, tmp_path / "models", adapter, tmp_path / "models")
         for _ in range(2):
             assert run_command(STORAGE_INITIALIZER, *words).returncode == 0
             assert tree(tmp_path / "models") == {**FILES, "adapter.bin": b"weights"}
 
-    def test_end_with_the_first_failure_and_the_others_go_on_from_there(self, origin: Origin, tmp_path: Path) -> None:
+    def test_after_one_pair_fails_the_others_can_be_resumed(self, origin: Origin, tmp_path: Path) -> None:
         words = (URI, tmp_path / "first", "hf://org/model:absent", tmp_path / "second")
         assert run_command(STORAGE_INITIALIZER, *words).returncode == 66
         assert run_command(STORAGE_INITIALIZER, *words[:2]).returncode == 0
         assert tree(tmp_path / "first") == FILES
 
-    def test_tell_in_each_line_which_one_it_is_about(self, origin: Origin, tmp_path: Path) -> None:
+    def test_each_log_line_of_several_pairs_names_its_directory(self, origin: Origin, tmp_path: Path) -> None:
         done = run_command(STORAGE_INITIALIZER, URI, tmp_path / "first", URI, tmp_path / "second")
         lines = done.stderr.splitlines()
         assert {line.partition(": ")[0] for line in lines} == {str(tmp_path / "first"), str(tmp_path / "second")}
@@ -210,7 +208,7 @@ class TestLinks:
         (directory / "model.bin").write_bytes(b"weights")
         return directory
 
-    def test_to_another_source_are_replaced(self, claim: Path, tmp_path: Path) -> None:
+    def test_a_link_to_another_source_is_replaced(self, claim: Path, tmp_path: Path) -> None:
         other = tmp_path / "other"
         other.mkdir()
         (other / "model.bin").write_bytes(b"other")
@@ -218,14 +216,14 @@ class TestLinks:
             assert run_command(STORAGE_INITIALIZER, source, tmp_path / "models").returncode == 0
         assert tree(tmp_path / "models") == {"model.bin": f"-> {claim}/model.bin"}
 
-    def test_never_take_the_place_of_a_file(self, claim: Path, tmp_path: Path) -> None:
+    def test_a_link_never_replaces_a_file(self, claim: Path, tmp_path: Path) -> None:
         (tmp_path / "models").mkdir()
         (tmp_path / "models" / "model.bin").write_bytes(b"somebody's")
         done = run_command(STORAGE_INITIALIZER, claim, tmp_path / "models")
         assert (done.returncode, last_line(done.stderr).partition(" ")[0]) == (73, "CannotWrite:")
         assert tree(tmp_path / "models") == {"model.bin": b"somebody's"}
 
-    def test_are_not_made_to_what_its_manifest_says_is_incomplete(self, origin: Origin, tmp_path: Path) -> None:
+    def test_an_incomplete_model_is_not_linked(self, origin: Origin, tmp_path: Path) -> None:
         assert run_command(STORAGE_INITIALIZER, URI, tmp_path / "claim").returncode == 0
         os.truncate(tmp_path / "claim" / "model.safetensors", 100)
         done = run_command(STORAGE_INITIALIZER, tmp_path / "claim", tmp_path / "models")
@@ -234,7 +232,7 @@ class TestLinks:
 
 
 class TestArchives:
-    def test_are_gone_when_their_files_are_there_and_a_second_run_asks_nobody(self, origin: Origin, tmp_path: Path) -> None:
+    def test_an_unpacked_archive_is_removed_and_stays_cached(self, origin: Origin, tmp_path: Path) -> None:
         address = origin.add_file("/model.tgz", FORMATS["model.tgz"](FILES))
         assert run_command(STORAGE_INITIALIZER, address, tmp_path / "models").returncode == 0
         assert sorted(os.listdir(tmp_path / "models" / ".fetcher")) == ["manifest.json"]
@@ -244,7 +242,7 @@ class TestArchives:
         origin.stop()
         assert run_command(STORAGE_INITIALIZER, address, tmp_path / "models").returncode == 0
 
-    def test_with_a_pin_are_compared_before_they_are_unpacked(self, origin: Origin, tmp_path: Path) -> None:
+    def test_the_digest_of_an_archive_is_compared_before_it_is_unpacked(self, origin: Origin, tmp_path: Path) -> None:
         content = FORMATS["model.zip"](FILES)
         address = origin.add_file("/model.zip", content)
         wrong = run_command(STORAGE_INITIALIZER, f"{address}#sha256={'0' * 64}", tmp_path / "models")
@@ -254,7 +252,7 @@ class TestArchives:
         assert run_command(STORAGE_INITIALIZER, right, tmp_path / "models", env=env).returncode == 0
         assert tree(tmp_path / "models") == FILES
 
-    def test_that_changed_are_unpacked_anew_when_asked_to_look(self, origin: Origin, tmp_path: Path) -> None:
+    def test_a_changed_archive_is_unpacked_again_with_refresh_on_change(self, origin: Origin, tmp_path: Path) -> None:
         address = origin.add_file("/model.tar", tar(FILES))
         env = {"FETCHER_REFRESH": "on-change"}
         for files in (FILES, FILES, {"config.json": b"{}", "new.bin": b"new"}):
@@ -262,21 +260,23 @@ class TestArchives:
             assert run_command(STORAGE_INITIALIZER, address, tmp_path / "models", env=env).returncode == 0
             assert tree(tmp_path / "models") == files
 
-    def test_take_the_modes_of_the_volume(self, origin: Origin, tmp_path: Path) -> None:
+    def test_unpacked_files_have_the_modes_of_the_volume(self, origin: Origin, tmp_path: Path) -> None:
         (tmp_path / "models").mkdir()
         (tmp_path / "models").chmod(0o2775)
         address = origin.add_file("/model.tar", tar(FILES))
         assert run_command(STORAGE_INITIALIZER, address, tmp_path / "models").returncode == 0
         assert stat.S_IMODE((tmp_path / "models" / "tokenizer" / "vocab.txt").stat().st_mode) == 0o664
 
-    def test_killed_while_they_are_fetched_go_on_from_there(self, origin: Origin, tmp_path: Path) -> None:
+    def test_an_archive_fetch_resumes_after_a_kill(self, origin: Origin, tmp_path: Path) -> None:
         content = FORMATS["model.tar"]({**FILES, "more.bin": random_bytes("more", 24 * MiB)})
         address = origin.add_file("/model.tar", content)
         stalling = origin.faults.add(Fault(Stall(after=8 * MiB), origin="cdn"))
         process = started_command(STORAGE_INITIALIZER, address, str(tmp_path / "models"))
         try:
             staging = tmp_path / "models" / ".fetcher"
-            wait_until(lambda: any(b'"part"' in path.read_bytes() for path in staging.rglob("journal.*")), "some is journalled")
+            wait_until(
+                lambda: any(b'"part"' in path.read_bytes() for path in staging.rglob("journal.*")), "a range is journalled"
+            )
         finally:
             end(process)
         assert tree(tmp_path / "models") == {}
@@ -286,7 +286,7 @@ class TestArchives:
         assert {path: tree(tmp_path / "models")[path] for path in FILES} == FILES
 
     @pytest.mark.parametrize("members", [0, 1, len(FILES) - 1])
-    def test_killed_while_they_are_unpacked_leave_no_model(self, members: int, origin: Origin, tmp_path: Path) -> None:
+    def test_a_kill_during_unpacking_leaves_no_model(self, members: int, origin: Origin, tmp_path: Path) -> None:
         address, models = origin.add_file("/model.tgz", FORMATS["model.tgz"](FILES)), tmp_path / "models"
         victim = (sys.executable, "-c", VICTIM, str(members))
         assert run_command(victim, address, models).returncode == -signal.SIGKILL

@@ -1,7 +1,7 @@
-"""The image, built once for all tests and kept for the next run, and what is needed to run it.
+"""The image, built once for all tests and kept for the next run, and fixtures to run it.
 
-Its name is made of everything that goes into it, so a changed source means another image, and layers that did not change
-are podman's to reuse. `podman rmi $(podman images --quiet localhost/weightlift)` removes them all.
+Its name is a digest of its inputs, so a changed source gives another image, and podman reuses unchanged layers.
+`podman rmi $(podman images --quiet localhost/weightlift)` removes all images.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ REPOSITORY = Path(__file__).parents[2]
 
 _SUITE = "bookworm"
 _PARTS = ("fetcher", "loader", "k8s/images", "pyproject.toml", "setup.py", "MANIFEST.in")
-"""Of the wheel's metadata the README is part too; a word changed there is no other image."""
+"""The README is part of the wheel's metadata, but a change of its text needs no new image."""
 _NOT_IN_IT = {".pyc", ".so", ".md"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Building the image is no part of the time that a test may take."""
+    """Exclude the build of the image from the timeout of a test."""
     for item in items:
         if Path(__file__).parent in item.path.parents and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(120, func_only=True))
@@ -35,13 +35,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def podman(tmp_path_factory: pytest.TempPathFactory) -> Podman:
-    """Runs images, restricted as the strictest clusters do: `podman.run(image, "fetcher", "key", "hf://org/m")`."""
+    """Podman with the restrictions of the strictest clusters: `podman.run(image, "fetcher", "key", "hf://org/m")`."""
     return podman_in(tmp_path_factory.mktemp("podman"))
 
 
 @pytest.fixture(scope="session")
 def base_image(podman: Podman) -> str:
-    """Debian with Python, made of Debian's packages: no registry can be reached from tests."""
+    """Debian with Python, built from Debian's packages: tests cannot reach a registry."""
     name = f"localhost/weightlift-base:{_SUITE}"
     if not podman.has_image(name):
         program("mmdebstrap", package="mmdebstrap")
@@ -51,7 +51,7 @@ def base_image(podman: Podman) -> str:
 
 @pytest.fixture(scope="session")
 def image(podman: Podman, base_image: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The name of the image, made by `make image`. It has no entry point: the first word is fetcher, loader, ..."""
+    """The name of the image, built by `make image`. It has no entry point: the first word is fetcher, loader, ..."""
     base = podman("image", "inspect", "--format={{.Id}}", base_image).stdout.strip()
     name = f"localhost/weightlift:test-{_digest(base)}"
     if not podman.has_image(name):
@@ -62,13 +62,13 @@ def image(podman: Podman, base_image: str, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="session")
 def storage_initializer_image(image: str) -> str:
-    """The same layers with an entry point of their own, as KServe wants it."""
+    """The name of the image with the same layers and KServe's entry point."""
     return f"{image}-storage-initializer"
 
 
 @pytest.fixture
 def volume(tmp_path: Path) -> Iterator[Path]:
-    """A directory that any user may write, as an emptyDir is, and gone with its user: it may hold gigabytes."""
+    """A directory that every user can write to, like an emptyDir. It is removed after the test: it can hold gigabytes."""
     directory = tmp_path / "volume"
     directory.mkdir()
     directory.chmod(0o777)
@@ -86,12 +86,12 @@ def termination_log(tmp_path: Path) -> Path:
 
 
 def console_scripts() -> list[str]:
-    """What the wheel installs into the image's PATH."""
+    """Return the commands that the wheel installs into the image's PATH."""
     return sorted(tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["scripts"])
 
 
 def _digest(*words: str) -> str:
-    """Of all that goes into the image."""
+    """Return a digest of the inputs of the image and of `words`."""
     digest = hashlib.sha256("\n".join(words).encode())
     for path in _inputs():
         digest.update(f"\0{path.relative_to(REPOSITORY)}\0".encode() + path.read_bytes())
@@ -107,7 +107,7 @@ def _inputs() -> Iterator[Path]:
 
 
 def _make(podman: Podman, *words: str) -> None:
-    """Outside of any `make` that runs this: its options are not meant for this one."""
+    """Run make without the options of an outer `make` that runs the tests."""
     environment = {name: value for name, value in podman.environment().items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
     done = subprocess.run(
         [program("make", package="make"), *words],

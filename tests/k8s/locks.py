@@ -1,4 +1,4 @@
-"""Reading a lock: which version of which package, and that each is bound to digests."""
+"""Read a lock file: the version of each package, bound to digests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from packaging.utils import canonicalize_name
 
 
 def pinned(path: Path) -> dict[str, str]:
-    """Package → version. Raises ValueError for a line that pins none, or that has no digest."""
+    """Return the version of each package. Raises ValueError for a line without an exact version or a digest."""
     versions: dict[str, str] = {}
     for entry in _entries(path.read_text()):
         words = entry.split()
@@ -22,6 +22,6 @@ def pinned(path: Path) -> dict[str, str]:
 
 
 def _entries(text: str) -> list[str]:
-    """Comments left out, continued lines joined."""
+    """Return the lines without comments, with continuation lines joined."""
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     return "\n".join(lines).replace("\\\n", " ").splitlines()

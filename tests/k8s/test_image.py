@@ -1,4 +1,4 @@
-"""What the image is: which programs and packages are in it and which are not, what it says about itself, and how it starts."""
+"""The image: its programs and packages, its labels and bill of materials, and how it starts."""
 
 from __future__ import annotations
 
@@ -31,77 +31,77 @@ print(json.dumps({
     "bill": json.load(open("/opt/weightlift/sbom.cdx.json")),
 }))
 """
-"""Runs in the image, as its ordinary user."""
+"""Runs in the image as its default user."""
 
 
 @pytest.fixture(scope="module")
-def found(podman: Podman, image: str) -> dict[str, Any]:
-    """What there is, by the probe's words."""
+def facts(podman: Podman, image: str) -> dict[str, Any]:
+    """The facts about the image's content that the probe collects."""
     done = podman.run(image, "python", "-c", _PROBE)
     assert done.returncode == 0, done.stderr
-    facts: dict[str, Any] = json.loads(done.stdout)
-    return facts
+    collected: dict[str, Any] = json.loads(done.stdout)
+    return collected
 
 
 @pytest.fixture(scope="module")
 def configuration(podman: Podman, image: str) -> dict[str, Any]:
     (inspected,) = json.loads(podman("image", "inspect", image).stdout)
-    told: dict[str, Any] = inspected
-    return told
+    only: dict[str, Any] = inspected
+    return only
 
 
 class TestContents:
-    def test_nothing_that_installs_or_builds_is_in_it(self, found: dict[str, Any]) -> None:
-        assert (found["installers"], found["programs"]) == ([], [])
+    def test_the_image_has_no_installers_or_build_tools(self, facts: dict[str, Any]) -> None:
+        assert (facts["installers"], facts["programs"]) == ([], [])
 
-    def test_no_file_gives_privileges_and_none_can_be_written(self, found: dict[str, Any]) -> None:
-        assert (found["privileged"], found["writable"]) == ([], [])
+    def test_no_file_is_privileged_or_writable(self, facts: dict[str, Any]) -> None:
+        assert (facts["privileged"], facts["writable"]) == ([], [])
 
-    def test_the_packages_are_those_of_the_lock_and_no_others(self, found: dict[str, Any]) -> None:
-        packages = {canonicalize_name(name): version for name, version in found["packages"].items()}
+    def test_the_packages_are_exactly_those_of_the_lock(self, facts: dict[str, Any]) -> None:
+        packages = {canonicalize_name(name): version for name, version in facts["packages"].items()}
         assert packages.pop(canonicalize_name("weightlift")) == __version__
         assert packages == pinned(REPOSITORY / "k8s/images/requirements.txt")
 
-    def test_the_compiled_part_is_there(self, found: dict[str, Any]) -> None:
-        assert found["extension"]
+    def test_the_compiled_extension_is_installed(self, facts: dict[str, Any]) -> None:
+        assert facts["extension"]
 
 
 class TestBillOfMaterials:
-    def test_it_names_every_python_package_with_its_version(self, found: dict[str, Any]) -> None:
-        listed = {(each["name"], each["version"]) for each in components(found["bill"], "pkg:pypi/")}
-        installed = {(canonicalize_name(name), version) for name, version in found["packages"].items()}
+    def test_it_lists_every_python_package_with_its_version(self, facts: dict[str, Any]) -> None:
+        listed = {(each["name"], each["version"]) for each in components(facts["bill"], "pkg:pypi/")}
+        installed = {(canonicalize_name(name), version) for name, version in facts["packages"].items()}
         assert {(canonicalize_name(name), version) for name, version in listed} >= installed - {("weightlift", __version__)}
 
-    def test_it_names_every_debian_package(self, found: dict[str, Any]) -> None:
-        listed = {each["name"] for each in components(found["bill"], "pkg:deb/")}
-        assert listed >= set(found["debian"])
+    def test_it_lists_every_debian_package(self, facts: dict[str, Any]) -> None:
+        listed = {each["name"] for each in components(facts["bill"], "pkg:deb/")}
+        assert listed >= set(facts["debian"])
 
-    def test_it_is_cyclonedx_about_this_version(self, found: dict[str, Any]) -> None:
-        bill = found["bill"]
+    def test_it_is_cyclonedx_for_this_version(self, facts: dict[str, Any]) -> None:
+        bill = facts["bill"]
         about = bill["metadata"]["component"]
         assert (bill["bomFormat"], about["name"], about["version"]) == ("CycloneDX", "weightlift", __version__)
 
 
 def components(bill: dict[str, Any], kind: str) -> list[dict[str, Any]]:
-    """Those whose package address begins with `kind`."""
+    """Return the components whose package URL starts with `kind`."""
     return [each for each in bill["components"] if each.get("purl", "").startswith(kind)]
 
 
 class TestConfiguration:
-    def test_its_user_is_a_number_that_is_not_root(self, configuration: dict[str, Any]) -> None:
+    def test_the_user_is_numeric_and_not_root(self, configuration: dict[str, Any]) -> None:
         assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", configuration["Config"]["User"])
 
-    def test_its_labels_say_what_it_is(self, configuration: dict[str, Any], base_image: str) -> None:
+    def test_the_labels_describe_the_image(self, configuration: dict[str, Any], base_image: str) -> None:
         labels = configuration["Config"]["Labels"]
-        told = {key.removeprefix("org.opencontainers.image."): value for key, value in labels.items()}
-        assert (told["title"], told["version"], told["licenses"]) == ("weightlift", __version__, "Apache-2.0")
-        assert told["base.name"] == base_image
+        values = {key.removeprefix("org.opencontainers.image."): value for key, value in labels.items()}
+        assert (values["title"], values["version"], values["licenses"]) == ("weightlift", __version__, "Apache-2.0")
+        assert values["base.name"] == base_image
 
-    def test_any_of_its_commands_may_be_the_first_word(self, configuration: dict[str, Any]) -> None:
+    def test_the_first_word_can_be_any_command(self, configuration: dict[str, Any]) -> None:
         assert not configuration["Config"].get("Entrypoint")
         assert configuration["Config"]["Cmd"] == ["fetcher", "--help"]
 
-    def test_kserves_twin_differs_in_its_entry_point_alone(
+    def test_kserves_image_differs_only_in_its_entry_point(
         self, podman: Podman, configuration: dict[str, Any], storage_initializer_image: str
     ) -> None:
         (twin,) = json.loads(podman("image", "inspect", storage_initializer_image).stdout)
@@ -112,7 +112,7 @@ class TestConfiguration:
 class TestStart:
     @pytest.mark.parametrize("command", console_scripts())
     def test_every_command_starts_without_a_shell(self, podman: Podman, image: str, tmp_path: Path, command: str) -> None:
-        """Without a word they say what they want; each in its own words, none with a traceback."""
+        """Without arguments, each command prints its usage, without a traceback."""
         shells = {tmp_path / name: f"/usr/bin/{name}:ro" for name in ("dash", "bash")}
         for nothing in shells:
             nothing.touch()
@@ -121,8 +121,8 @@ class TestStart:
         assert done.stderr
         assert "Traceback" not in done.stderr
 
-    def test_no_start_has_to_compile_anything(self, podman: Podman, image: str) -> None:
-        """On a read-only root filesystem it would do so each time: a second of work for what speaks to a network."""
+    def test_no_command_compiles_at_its_start(self, podman: Podman, image: str) -> None:
+        """On a read-only root filesystem, the network modules would be compiled at each start, which takes a second."""
         modules = "fetcher.cli.running, fetcher.engine.pipeline, fetcher.transport.client, loader.reading.reader"
         done = podman.run(image, "python", "-v", "-c", f"import {modules}")
         assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""A container killed in the middle leaves nothing a server could take for a model, and its successor goes on from there."""
+"""A killed container leaves no visible model, and its successor resumes the fetch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.lab.waiting import wait_until
 MiB = 1024 * 1024
 SIZE = 128 * MiB
 SLOWLY = 8 * MiB
-"""Bytes a second on each of four connections: four seconds for all, of which a kill needs a few tenths."""
+"""Bytes a second on each of four connections: the fetch takes four seconds, and the kill comes after a few tenths."""
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +26,11 @@ def weights() -> bytes:
 
 @pytest.fixture
 def words(nginx: StartNginx, weights: bytes, tmp_path: Path) -> list[str]:
-    """The fetch of a model that takes some seconds to come. A container is a PID namespace of its own, so that nobody can look
-    whether the former owner is dead: its silence is waited out, for a shorter time than usual."""
+    """The command that fetches a model in some seconds.
+
+    A container has its own PID namespace, so its successor cannot see that the previous owner is dead. It waits until the lease
+    is stale, here for a shorter time than by default.
+    """
     served = tmp_path / "served"
     served.mkdir()
     (served / "model.safetensors").write_bytes(weights)
@@ -44,11 +47,11 @@ def visible(volume: Path) -> list[Path]:
     return [path for path in volume.rglob("*") if path.is_file() and ".fetcher" not in path.relative_to(volume).parts]
 
 
-def test_killed_it_leaves_nothing_visible_and_is_resumed(
+def test_a_killed_fetch_leaves_nothing_visible_and_is_resumed(
     podman: Podman, image: str, words: list[str], weights: bytes, volume: Path
 ) -> None:
     with podman.started(image, *words, mounts={volume: "/models"}) as container:
-        finished = until_something_is_finished(container, volume)
+        finished = wait_for_a_finished_chunk(container, volume)
         container.kill()
         assert container.wait() == 137
     assert not visible(volume)
@@ -60,13 +63,13 @@ def test_killed_it_leaves_nothing_visible_and_is_resumed(
     assert (volume / artifact["cache_key"] / "model.safetensors").read_bytes() == weights
 
 
-def test_told_to_stop_it_ends_in_order_and_its_successor_need_not_wait(
+def test_a_stopped_fetch_releases_its_lease_so_its_successor_need_not_wait(
     podman: Podman, image: str, words: list[str], volume: Path, termination_log: Path
 ) -> None:
-    """As process number one of its container, which no signal ends that it does not handle."""
+    """The command is process 1 of its container, so only signals that it handles can end it."""
     mounts = {volume: "/models", termination_log: "/dev/termination-log"}
     with podman.started(image, *words, mounts=mounts) as container:
-        until_something_is_finished(container, volume)
+        wait_for_a_finished_chunk(container, volume)
         container.stop()
         assert container.wait() == 143, container.logs()
     message = json.loads(termination_log.read_text())
@@ -79,8 +82,8 @@ def test_told_to_stop_it_ends_in_order_and_its_successor_need_not_wait(
     assert json.loads(again.stdout)["bytes_reused"] > 0
 
 
-def until_something_is_finished(container: Container, volume: Path) -> int:
-    """How many chunks are, when the first ones are and not all of them."""
+def wait_for_a_finished_chunk(container: Container, volume: Path) -> int:
+    """Wait until some, but not all, chunks are finished, and return their number."""
     wait_until(lambda: finished_chunks(volume) > 0 or not container.is_running(), "a chunk is finished")
     finished = finished_chunks(volume)
     assert 0 < finished < SIZE // (16 * MiB), container.logs()

@@ -1,4 +1,4 @@
-"""An init container's memory limit counts page cache too: a model of six times the limit must come through it."""
+"""An init container's memory limit includes page cache: a fetch of six times the limit must succeed."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tests.lab.fixtures import StartNginx
 MiB = 1024 * 1024
 SIZE = 3_000_000_000
 DIGEST = "16b29649590001513483bb869fd5b39a6a8d3f2aea76680cea66d3feb21a2243"
-"""SHA-256 of so many zeros."""
+"""SHA-256 of `SIZE` zeros."""
 
 LIMIT = ("--memory=512m", "--memory-swap=512m")
 
 
 @pytest.fixture
 def address(nginx: StartNginx, tmp_path: Path) -> str:
-    """3 GB that take no place here, and do on the volume: what is received is written."""
+    """The address of a sparse file of 3 GB. On the volume it takes its full size, because received data is written."""
     served = tmp_path / "served"
     served.mkdir()
     with (served / "model.safetensors").open("wb") as file:
@@ -28,14 +28,14 @@ def address(nginx: StartNginx, tmp_path: Path) -> str:
     return f"{nginx(served).url}/model.safetensors"
 
 
-def test_the_limit_kills_who_takes_more(podman: Podman, image: str) -> None:
-    """Or the next test would show nothing."""
+def test_the_limit_kills_a_process_that_exceeds_it(podman: Podman, image: str) -> None:
+    """Without this the next test proves nothing."""
     done = podman.run(image, "python", "-c", f"bytearray({600 * MiB})", options=LIMIT)
     assert done.returncode == 137
 
 
 @pytest.mark.timeout(300, func_only=True)
-def test_three_gigabytes_come_through_half_a_gibibyte(podman: Podman, image: str, address: str, volume: Path) -> None:
+def test_three_gigabytes_are_fetched_within_half_a_gibibyte(podman: Podman, image: str, address: str, volume: Path) -> None:
     words = ("fetcher", "fetch", f"{address}#sha256={DIGEST}", "--dest", "/models", "--json")
     done = podman.run(image, *words, mounts={volume: "/models"}, options=LIMIT, timeout=240)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""The image run by users it never heard of, without a home, with nothing writable but the volume."""
+"""The image runs as unknown users, without a home, with only the volume writable."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def origin(checkpoint: Path) -> Iterator[Origin]:
 
 @pytest.fixture
 def token(tmp_path: Path) -> Path:
-    """A file as a Secret is mounted."""
+    """A token file like a mounted Secret."""
     path = tmp_path / "token"
     path.write_text(TOKEN)
     path.chmod(0o644)
@@ -51,8 +51,8 @@ def user(request: pytest.FixtureRequest, chaos: Chaos) -> str:
     return {"the image's own": NOBODY_KNOWN, "any, of the root group": f"{uid}:0"}.get(request.param, f"{uid}:{gid}")
 
 
-def test_it_has_no_capability_can_gain_none_and_can_write_nowhere(podman: Podman, image: str, user: str) -> None:
-    """What the other tests run under; their success would mean little if podman had not heard them."""
+def test_the_container_has_no_capabilities_and_no_writable_path(podman: Podman, image: str, user: str) -> None:
+    """Checks that podman applies the restrictions that the other tests rely on."""
     done = podman.run(image, "python", "-c", _PROBE, user=user)
     status, writable = json.loads(done.stdout)
     assert [status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")] == ["0" * 16] * 5
@@ -61,7 +61,7 @@ def test_it_has_no_capability_can_gain_none_and_can_write_nowhere(podman: Podman
     assert writable == []
 
 
-def test_it_fetches_a_private_model_verifies_it_warms_it_and_reads_its_tensors(
+def test_a_private_model_can_be_fetched_verified_warmed_and_loaded(
     podman: Podman, image: str, checkpoint: Path, origin: Origin, volume: Path, token: Path, termination_log: Path, user: str
 ) -> None:
     fetched = podman.run(
@@ -83,8 +83,8 @@ def test_it_fetches_a_private_model_verifies_it_warms_it_and_reads_its_tensors(
         assert done.returncode == 0, done.stderr
 
 
-def test_what_cannot_be_written_is_said_in_a_sentence(podman: Podman, image: str, origin: Origin, token: Path) -> None:
-    """The read-only root filesystem is the place that nobody named."""
+def test_an_unwritable_directory_is_reported_in_a_sentence(podman: Podman, image: str, origin: Origin, token: Path) -> None:
+    """The cache directory is on the read-only root filesystem."""
     done = podman.run(
         *(image, "fetcher", "fetch", URI, "--cache-dir", "/models"),
         mounts={token: "/secret/token:ro"},
@@ -95,7 +95,7 @@ def test_what_cannot_be_written_is_said_in_a_sentence(podman: Podman, image: str
     assert "Traceback" not in done.stderr
 
 
-def test_an_authority_that_is_mounted_is_trusted(
+def test_a_mounted_authority_is_trusted(
     podman: Podman, image: str, nginx: StartNginx, checkpoint: Path, authority_file: Path, volume: Path
 ) -> None:
     authority_file.chmod(0o644)

@@ -1,4 +1,4 @@
-"""The image is made of what the tests ran with: its locks, pyproject.toml and constraints.txt agree. `make lock` sees to it."""
+"""The image has the tested versions: its locks, pyproject.toml and constraints.txt agree. `make lock` updates the locks."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ TOOLS = REPOSITORY / "k8s/images/tools.txt"
 
 
 def needed(name: str, extra: str = "") -> set[str]:
-    """The packages that `name`, installed here, runs with, down to the last."""
-    found: set[str] = set()
+    """Return all packages that the installed package `name` needs, directly or indirectly."""
+    dependencies: set[str] = set()
     pending = [(name, extra)]
     while pending:
         package, wanted = pending.pop()
@@ -27,10 +27,10 @@ def needed(name: str, extra: str = "") -> set[str]:
             if requirement.marker is not None and not requirement.marker.evaluate({"extra": wanted}):
                 continue
             dependency = canonicalize_name(requirement.name)
-            if dependency not in found:
-                found.add(dependency)
+            if dependency not in dependencies:
+                dependencies.add(dependency)
                 pending.extend((dependency, each) for each in ("", *requirement.extras))
-    return found
+    return dependencies
 
 
 def constraints() -> dict[str, str]:
@@ -39,21 +39,21 @@ def constraints() -> dict[str, str]:
     return {canonicalize_name(name): version for name, version in pairs}
 
 
-def test_the_image_has_what_fetcher_and_loader_need_and_nothing_else() -> None:
+def test_the_image_has_exactly_the_dependencies_of_fetcher_and_loader() -> None:
     assert set(pinned(LOCK)) == needed("weightlift") | needed("weightlift", extra="loader")
 
 
-def test_in_the_versions_that_the_tests_run_with() -> None:
+def test_the_image_has_the_tested_versions() -> None:
     tested = constraints()
     assert pinned(LOCK) == {name: tested[name] for name in pinned(LOCK)}
 
 
-def test_the_build_has_its_tools() -> None:
+def test_the_lock_of_the_build_has_its_tools() -> None:
     assert {"pip", "cyclonedx-bom", "debsbom"} <= set(pinned(TOOLS))
 
 
 @pytest.mark.parametrize("line", ["numpy>=2 --hash=sha256:00", "numpy==2.4.6", "numpy==2.4.6 --hash=md5:00"])
-def test_a_line_that_would_let_anything_in_is_no_lock(tmp_path: Path, line: str) -> None:
+def test_a_lock_line_without_version_and_sha256_is_refused(tmp_path: Path, line: str) -> None:
     lock = tmp_path / "lock"
     lock.write_text(line)
     with pytest.raises(ValueError, match="numpy"):

@@ -1,6 +1,5 @@
-"""The lab: real filesystems, a real nginx, a filesystem that fails on demand, real processes. Nothing here is a mock.
+"""The lab: real filesystems, a real nginx, a filesystem that fails on demand, real processes. It has no mocks.
 
-Each part is a context manager or a function, usable by itself; `tests.lab.fixtures` offers them to every test. The
-tests beside them prove that each part does what it says: that ENOSPC and EIO really come, that power loss really loses
-data.
+Each part is a context manager or a function. `tests.lab.fixtures` provides them to all tests. The tests in this package prove
+that each part works: that ENOSPC and EIO occur, and that power loss loses data.
 """

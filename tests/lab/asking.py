@@ -1,4 +1,4 @@
-"""One GET, and whatever answers it."""
+"""Send one GET request and return its response."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Answered:
 
 
 def asked(address: str, *, accept: str = "*/*") -> Answered:
-    """Raises OSError when nobody answers; an answer of any code is one."""
+    """Return the response, whatever its status. Raises OSError if there is none."""
     request = urllib.request.Request(address, headers={"Accept": accept})
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:

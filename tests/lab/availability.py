@@ -1,7 +1,7 @@
-"""What happens when a part of the lab is not on this machine: a skip that says why, or a failure.
+"""Skip or fail tests if a part of the lab is missing on this machine.
 
-A laptop without root or nginx still runs most tests. Continuous integration sets WEIGHTLIFT_REQUIRE_LAB=1, so that a
-missing part cannot silently turn a check off.
+A laptop without root or nginx can still run most tests. Continuous integration sets WEIGHTLIFT_REQUIRE_LAB=1, so that a
+missing part cannot silently disable a test.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import NoReturn
 import pytest
 
 _PATH = os.pathsep.join((sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
-"""This environment's own programs, the user's, then those of root that a user's PATH lacks."""
+"""Programs of this environment, of the user, and of root, in this order. The PATH of a user lacks those of root."""
 _REQUIRED = os.environ.get("WEIGHTLIFT_REQUIRE_LAB") == "1"
-"""Read once, at import: the environment of a test is cleaned."""
+"""Read at import, because the environment of a test is cleaned."""
 
 
 def missing(part: str, remedy: str) -> NoReturn:
-    """End the running test, or the module that is being collected: skipped, or failed where the whole lab is required."""
+    """Skip the running test or the module that is being collected. Fail instead if the whole lab is required."""
     message = f"the lab has no {part}; {remedy}"
     if _REQUIRED:
         pytest.fail(f"{message} (WEIGHTLIFT_REQUIRE_LAB=1)", pytrace=False)
@@ -29,12 +29,12 @@ def missing(part: str, remedy: str) -> NoReturn:
 
 
 def program(name: str, *, package: str) -> str:
-    """The path of a program."""
+    """Return the path of a program."""
     return shutil.which(name, path=_PATH) or missing(name, f"on Debian: apt-get install {package}")
 
 
 def require_package(name: str, *, extra: str) -> None:
-    """A Python package that an extra of this project brings."""
+    """Require a Python package that an extra of this project installs."""
     try:
         importlib.import_module(name)
     except ImportError:

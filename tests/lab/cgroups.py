@@ -1,4 +1,4 @@
-"""Real cgroups below the one that the tests run in, of v1 or v2, whichever the machine has."""
+"""Real cgroups below the cgroup of the tests, of v1 or v2 as the machine has them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.lab.availability import missing, require_root
 
 @contextmanager
 def made_cgroup(controller: str, *, v1: Mapping[str, str], v2: Mapping[str, str]) -> Iterator[Path]:
-    """A cgroup of its own with these limits: file → text. It must be empty of processes at the end."""
+    """Create a cgroup with these limits (file → text). It must contain no process at the end."""
     require_root("make a cgroup")
     mounts = parse_mounts(Path("/proc/self/mountinfo").read_text())
     own = Path(next(iter(cgroup_directories(Path("/proc/self/cgroup").read_text(), mounts, controller))))
@@ -23,11 +23,11 @@ def made_cgroup(controller: str, *, v1: Mapping[str, str], v2: Mapping[str, str]
     try:
         group.mkdir()
     except OSError as error:
-        missing("cgroup of its own", f"the kernel or the container refuses it: {error}")
+        missing("new cgroup", f"the kernel or the container refuses it: {error}")
     try:
         for name, text in limits.items():
             if not (group / name).exists():
-                missing(f"{controller} controller below its own cgroup", "enable it in cgroup.subtree_control")
+                missing(f"{controller} controller in a new cgroup", "enable it in cgroup.subtree_control")
             (group / name).write_text(text)
         yield group
     finally:
@@ -35,5 +35,5 @@ def made_cgroup(controller: str, *, v1: Mapping[str, str], v2: Mapping[str, str]
 
 
 def in_group(group: Path) -> list[str]:
-    """The command that starts others in a cgroup."""
+    """Return a command prefix that starts a command in a cgroup."""
     return ["bash", "-c", 'echo $$ > "$0" && exec "$@"', str(group / "cgroup.procs")]

@@ -1,7 +1,6 @@
-"""Random events, repeatable: how many, and from which seed.
+"""Repeatable random events: their number and their seed.
 
-WEIGHTLIFT_CHAOS_ROUNDS raises the number of rounds from what an ordinary run can afford to what a night can;
-WEIGHTLIFT_CHAOS_SEED repeats a run that failed.
+WEIGHTLIFT_CHAOS_ROUNDS sets the number of rounds, e.g. for a nightly run. WEIGHTLIFT_CHAOS_SEED repeats a failed run.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Chaos:
-    """`random` is seeded: the same seed gives the same choices."""
+    """Random choices: the same seed gives the same choices."""
 
     seed: int
     random: random.Random
     wanted_rounds: int | None
 
     def rounds(self, *, ordinarily: int) -> range:
-        """As many as the environment asks for, else `ordinarily`."""
+        """Return the number of rounds from the environment, else `ordinarily`, as a range."""
         return range(ordinarily if self.wanted_rounds is None else self.wanted_rounds)
 
 

@@ -1,4 +1,4 @@
-"""The command line as its users meet it: a process of its own, judged by its exit code, stdout and stderr."""
+"""Run the command line as users do: in a separate process with an exit code, stdout and stderr."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ MODEL_DOWNLOADER = (sys.executable, "-m", "fetcher.dropins.model_downloader")
 def run_fetcher(
     *arguments: str | Path, env: Mapping[str, str] | None = None, timeout: float = 60.0, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run `fetcher` to its end, whatever its exit code. `env` is added to the test's environment, which is clean.
+    """Run `fetcher` to its end and return the result, whatever its exit code. `env` is added to the test's clean environment.
 
-    Raises subprocess.TimeoutExpired, the process killed, after `timeout` seconds.
+    Kills the process after `timeout` seconds and raises subprocess.TimeoutExpired.
     """
     return _run([*FETCHER, *map(str, arguments)], env=env, timeout=timeout, cwd=cwd)
 
@@ -31,14 +31,14 @@ def run_loader(
     cwd: Path | None = None,
     within: Sequence[str] = (),
 ) -> subprocess.CompletedProcess[str]:
-    """Run `loader` to its end, as `run_fetcher`; `within` is a command that starts others."""
+    """Run `loader` to its end, like `run_fetcher`; `within` is a command prefix."""
     return _run([*within, *LOADER, *map(str, arguments)], env=env, timeout=timeout, cwd=cwd)
 
 
 def run_command(
     command: Sequence[str], *arguments: str | Path, env: Mapping[str, str] | None = None, timeout: float = 60.0
 ) -> subprocess.CompletedProcess[str]:
-    """Run another command to its end, as `run_fetcher`."""
+    """Run another command to its end, like `run_fetcher`."""
     return _run([*command, *map(str, arguments)], env=env, timeout=timeout, cwd=None)
 
 
@@ -60,21 +60,21 @@ def _run(
 def started_fetcher(
     *arguments: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.Popen[str]:
-    """Start `fetcher` in a process group of its own, to be stopped, continued or killed. The caller ends it."""
+    """Start `fetcher` in a new process group, so that a test can stop, continue or kill it. The caller ends it."""
     return _start([*FETCHER, *map(str, arguments)], env=env, cwd=cwd)
 
 
 def started_loader(
     *arguments: str | Path, env: Mapping[str, str] | None = None, within: Sequence[str] = ()
 ) -> subprocess.Popen[str]:
-    """Start `loader`, as `started_fetcher`."""
+    """Start `loader`, like `started_fetcher`."""
     return _start([*within, *LOADER, *map(str, arguments)], env=env, cwd=None)
 
 
 def started_command(
     command: Sequence[str], *arguments: str | Path, env: Mapping[str, str] | None = None
 ) -> subprocess.Popen[str]:
-    """Start another command, as `started_fetcher`."""
+    """Start another command, like `started_fetcher`."""
     return _start([*command, *map(str, arguments)], env=env, cwd=None)
 
 
@@ -92,16 +92,16 @@ def _start(command: Sequence[str], *, env: Mapping[str, str] | None, cwd: Path |
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """Kill it if it still runs (also when stopped), and give back its pipes."""
+    """Kill the process if it runs or is stopped, and close its pipes."""
     if process.poll() is None:
         process.kill()
     process.communicate()
 
 
 def listening_at(process: subprocess.Popen[str]) -> str:
-    """Where a command started with `--metrics-port 0 --progress log` answers, as it says itself."""
+    """Return the address of a command started with `--metrics-port 0 --progress log`, from its log."""
     assert process.stderr is not None
     for line in process.stderr:
         if "listening at " in line:
             return line.partition("listening at ")[2].partition(": ")[0]
-    raise AssertionError("it ended without listening")
+    raise AssertionError("the command ended without listening")

@@ -1,4 +1,4 @@
-"""Debian's podman: an image run for real, by a user it does not know, with nothing writable but what is mounted."""
+"""Run an image with Debian's podman, as a user unknown to the image, with only mounts writable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.lab.availability import missing, program, require_root
 
 RESTRICTED = ("--read-only", "--read-only-tmpfs=false", "--cap-drop=ALL", "--security-opt=no-new-privileges")
-"""What the restricted pod security standard asks for, and a read-only root filesystem without any tmpfs."""
+"""The requirements of the restricted pod security standard, and a read-only root filesystem without any tmpfs."""
 
 NOBODY_KNOWN = "65532:65532"
 
@@ -26,21 +26,21 @@ runtime = "runc"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 """
-"""crun refuses machines that have both versions of cgroups; no systemd is there to make groups or keep logs; and limits
-higher than those of the machine can't be set."""
+"""crun refuses machines with both versions of cgroups, no systemd creates groups or keeps logs, and limits cannot exceed those
+of the machine."""
 
 _NETAVARK = "/usr/lib/podman/netavark"
 
 
 @dataclass(frozen=True, slots=True)
 class Podman:
-    """`configuration` is a containers.conf of the lab's own: the machine's is not touched, and not read."""
+    """Podman with `configuration`, the lab's containers.conf: the machine's is neither changed nor read."""
 
     executable: str
     configuration: Path
 
     def __call__(self, *words: str | Path, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
-        """One command of podman's, whatever its exit code. Raises subprocess.TimeoutExpired."""
+        """Run a podman command and return the result, whatever its exit code. Raises subprocess.TimeoutExpired."""
         return subprocess.run(
             [self.executable, *map(str, words)],
             env=self.environment(),
@@ -52,7 +52,7 @@ class Podman:
         )
 
     def environment(self) -> dict[str, str]:
-        """For other programs that call podman."""
+        """Return the environment for other programs that call podman."""
         return {**os.environ, "CONTAINERS_CONF": str(self.configuration)}
 
     def has_image(self, name: str) -> bool:
@@ -68,10 +68,10 @@ class Podman:
         options: Sequence[str] = (),
         timeout: float = 60.0,
     ) -> subprocess.CompletedProcess[str]:
-        """Run the image to its end, restricted, on this machine's network. What the command said and its exit code; 125 to
-        127 are podman's own, and 137 is that of an OOM kill.
+        """Run the image to its end, restricted, on this machine's network. Return its output and exit code.
 
-        `mounts`: what is here → where it is seen there, with podman's options behind a colon.
+        Exit codes 125 to 127 are podman's own; 137 is an OOM kill. `mounts`: path on this machine → path in the container, with
+        podman's options after a colon.
         """
         with self.started(image, *words, user=user, mounts=mounts, env=env, options=options) as container:
             code = container.wait(timeout=timeout)
@@ -88,9 +88,9 @@ class Podman:
         env: Mapping[str, str] | None = None,
         options: Sequence[str] = (),
     ) -> Iterator[Container]:
-        """The same, without waiting for its end. It is removed when the block ends, whatever it does."""
+        """Start the image without waiting for its end. It is removed at the end of the block."""
         name = f"weightlift-{os.getpid()}-{next(_numbers)}"
-        volumes = [f"--volume={here}:{there}" for here, there in (mounts or {}).items()]
+        volumes = [f"--volume={path}:{target}" for path, target in (mounts or {}).items()]
         variables = [f"--env={key}={value}" for key, value in (env or {}).items()]
         settings = ["--network=host", f"--user={user}", *RESTRICTED, *volumes, *variables, *options]
         try:
@@ -108,22 +108,22 @@ class Container:
     name: str
 
     def wait(self, *, timeout: float = 60.0) -> int:
-        """Its exit code, when it has ended. Raises subprocess.TimeoutExpired."""
+        """Wait for the end and return the exit code. Raises subprocess.TimeoutExpired."""
         return int(self.podman("wait", self.name, timeout=timeout).stdout)
 
     def is_running(self) -> bool:
         return self.podman("inspect", "--format={{.State.Running}}", self.name).stdout.strip() == "true"
 
     def kill(self) -> None:
-        """As the kernel does when memory runs out: without a word before."""
+        """Send SIGKILL, as the kernel does when memory runs out."""
         self.podman("kill", "--signal=KILL", self.name)
 
     def stop(self, *, grace: int = 30) -> None:
-        """As the kubelet does: SIGTERM, and SIGKILL after `grace` seconds."""
+        """Stop as the kubelet does: SIGTERM, and SIGKILL after `grace` seconds."""
         self.podman("stop", f"--time={grace}", self.name, timeout=grace + 30)
 
     def logs(self) -> str:
-        """stdout and stderr."""
+        """Return stdout followed by stderr."""
         done = self.podman("logs", self.name)
         return done.stdout + done.stderr
 
@@ -132,7 +132,7 @@ _numbers = count()
 
 
 def podman_in(workspace: Path) -> Podman:
-    """The machine's podman, if everything that it needs here is there."""
+    """Return the machine's podman. Skips or fails the test if podman or a program that it needs is missing."""
     executable = program("podman", package="podman")
     require_root("run containers")
     program("runc", package="runc")

@@ -1,4 +1,4 @@
-"""Descriptors as the engine asks for them."""
+"""Descriptors in the form that the engine takes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 
 def always(descriptor: int) -> Callable[[], AbstractContextManager[int]]:
-    """Of a file that the test keeps open itself."""
+    """Return an opener of a file that the test keeps open."""
 
     def opened() -> AbstractContextManager[int]:
         return nullcontext(descriptor)

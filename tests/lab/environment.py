@@ -1,4 +1,4 @@
-"""Which variables would let a developer's machine speak into a test: tokens, endpoints, proxies, CAs, settings."""
+"""The variables of a developer's machine that would change a test: tokens, endpoints, proxies, CAs, settings."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ _FOREIGN = re.compile(
 
 
 def is_foreign(name: str) -> bool:
-    """Whether a test must not see the variable `name`."""
+    """Tell whether the variable `name` must be hidden from tests."""
     return _FOREIGN.fullmatch(name) is not None

@@ -1,13 +1,12 @@
-"""A filesystem that fails on demand: passes everything through to a directory, but for what its rules say.
+"""A FUSE filesystem that fails on demand: it passes operations through to a directory, except as its rules say.
 
 The program, `python -m tests.lab.faultfs SOURCE MOUNT RULES PAGES [fold|preserve]`, runs in the foreground until unmounted.
-RULES is a JSON file (a list of `Rule`); replacing it by a rename takes effect with the next operation and starts all counts
-anew. `tests.lab.faults` starts it and writes the rules.
+RULES is a JSON file (a list of `Rule`). Replacing it by a rename takes effect with the next operation and resets all counts.
+`tests.lab.faults` starts the program and writes the rules.
 
-PAGES is one of `PAGES`. By default it is mounted with direct_io, so that a failing or short read and write reaches the caller
-as it is, and not as the page cache makes of it. With `fold` and `preserve`, names that differ only in case, in Unicode form or
-in dots at their end are one name, and no name has a colon, as on vfat and CIFS. `renameat2` flags are refused with EINVAL, as
-on a network filesystem.
+PAGES is one of `PAGES`. The default mount uses direct_io, so that failing or short reads and writes reach the caller without
+the page cache. With `fold` and `preserve`, names that differ only in case, in Unicode form or in dots at their end are one
+name, and no name has a colon, as on vfat and CIFS. `renameat2` flags are refused with EINVAL, as on a network filesystem.
 """
 
 from __future__ import annotations
@@ -34,17 +33,16 @@ PAGES: dict[Pages, dict[str, bool]] = {
     "dropped at each open": {},
     "kept": {"kernel_cache": True},
 }
-"""What becomes of a file's pages, by the mount's options."""
+"""Page-cache behaviour, and the mount options for it."""
 
 _STAT_FIELDS = ("st_mode", "st_ino", "st_nlink", "st_uid", "st_gid", "st_size", "st_blocks")
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Fail, or cut short, the operations on paths that contain `match`, once more than `after` bytes went through.
+    """Fail or shorten operations on paths that contain `match`, after `after` bytes.
 
-    `error` is an errno; without one, `short` is the most bytes a read or write transfers. `times`: how often, None
-    for ever.
+    `error` is an errno. Without it, `short` is the maximum bytes of a read or write. `times`: how often, None for no limit.
     """
 
     operation: Operation
@@ -56,7 +54,7 @@ class Rule:
 
 
 class Rules:
-    """The rules in the file at `path`, and what they have counted since it was put there."""
+    """The rules in the file at `path`, and their counts since the file was replaced."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -66,7 +64,7 @@ class Rules:
         self._hits: list[int] = []
 
     def apply(self, operation: Operation, path: str, size: int = 0) -> int:
-        """How many of `size` bytes the operation may transfer. Raises the OSError of the first rule that says so."""
+        """Return how many of `size` bytes the operation can transfer. Raises the OSError of the first rule that has one."""
         self._reload()
         for index, rule in enumerate(self._rules):
             if rule.operation == operation and rule.match in path and self._hit(index, rule, size):
@@ -92,7 +90,7 @@ class Rules:
 
 
 class Passthrough(mfusepy.Operations):
-    """Every operation on SOURCE itself, after its rules were asked."""
+    """Applies the rules, then does the operation on SOURCE."""
 
     use_ns = True
 
@@ -109,7 +107,7 @@ class Passthrough(mfusepy.Operations):
         return {name: getattr(status, name) for name in _STAT_FIELDS} | times
 
     def readdir(self, path: str, fh: int) -> list[tuple[str, dict[str, int], int]]:
-        # With inode numbers: use_ino hands them on, and an entry whose number is 0 is one that readers skip.
+        # use_ino passes inode numbers on, and readers skip entries with the number 0.
         return [(name, self._entry(f"{path}/{name}"), 0) for name in (".", "..", *os.listdir(self._at(path)))]
 
     def _entry(self, path: str) -> dict[str, int]:
@@ -207,8 +205,10 @@ class Passthrough(mfusepy.Operations):
 
 
 class Folding(Passthrough):
-    """Keeps every name in lower case, in Unicode's composed form, and without dots and spaces at its end, whatever it is called
-    by. Like vfat, it has no names with a colon."""
+    """Stores every name in lower case, in Unicode's composed form, and without dots and spaces at its end.
+
+    Like vfat, it has no names with a colon.
+    """
 
     def _at(self, path: str) -> str:
         if ":" in path:
@@ -218,15 +218,15 @@ class Folding(Passthrough):
 
 
 class Preserving(Folding):
-    """Keeps every name as it was first written, and finds it by any other spelling, as ext4 with casefold, vfat and CIFS do."""
+    """Keeps the first spelling of a name, and finds it by any other, like ext4 with casefold, vfat and CIFS."""
 
     def _at(self, path: str) -> str:
-        wanted = super()._at(path)[len(self._source) :].split("/")[1:]
+        folded = super()._at(path)[len(self._source) :].split("/")[1:]
         written = path.split("/")[1:]
-        found = self._source
-        for name, spelling in zip(wanted, written, strict=True):
-            found += "/" + self._spelled(found, name, spelling)
-        return found.rstrip("/")
+        stored = self._source
+        for name, spelling in zip(folded, written, strict=True):
+            stored += "/" + self._spelled(stored, name, spelling)
+        return stored.rstrip("/")
 
     def _spelled(self, directory: str, name: str, spelling: str) -> str:
         with suppress(OSError):
@@ -238,7 +238,7 @@ class Preserving(Folding):
 
 class _Fuse(mfusepy.FUSE):
     def rename_fuse_3(self, old: bytes, new: bytes, flags: int) -> int:
-        """The binding drops the flags, which would make a plain rename of RENAME_EXCHANGE and RENAME_NOREPLACE."""
+        """Refuse flags: the binding drops them, so that RENAME_EXCHANGE and RENAME_NOREPLACE would be plain renames."""
         return -errno.EINVAL if flags else int(self.rename_fuse_2(old, new))
 
 
@@ -246,7 +246,7 @@ def main(arguments: Sequence[str]) -> None:
     source, mount, rules = map(Path, arguments[:3])
     options: dict[str, Any] = next(options for pages, options in PAGES.items() if pages == arguments[3])
     operations = {"fold": Folding, "preserve": Preserving}.get("".join(arguments[4:]), Passthrough)
-    os.umask(0)  # the kernel has applied the caller's already
+    os.umask(0)  # the kernel has applied the umask of the caller
     _Fuse(
         operations(source, Rules(rules)), str(mount), foreground=True, nothreads=True, fsname="faultfs", use_ino=True,
         attr_timeout=0, entry_timeout=0, **options,

@@ -1,4 +1,4 @@
-"""Starts the filesystem that fails on demand (`tests.lab.faultfs`) as a process of its own, and tells it what to do."""
+"""Start the filesystem that fails on demand (`tests.lab.faultfs`) as a process, and set its rules."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ Names = Literal["exact", "fold", "preserve"]
 
 @dataclass(frozen=True, slots=True)
 class FaultFilesystem:
-    """`path` is where faults happen; `source` is the same directory without them, to look at what really arrived."""
+    """A mounted filesystem. Faults occur at `path`; `source` is the directory behind it, without faults."""
 
     path: Path
     source: Path
     rules: Path
     server: int = 0
-    """The PID of the process that answers."""
+    """PID of the filesystem's process."""
 
     def lose_server(self) -> None:
-        """From now on everything there is ENOTCONN, until it is unmounted."""
+        """Kill the process: every operation fails with ENOTCONN until the filesystem is unmounted."""
         os.kill(self.server, signal.SIGKILL)
-        wait_until(self._is_lost, "the mount notices")
+        wait_until(self._is_lost, "the mount is disconnected")
 
     def unmount(self) -> None:
-        """What is open stays open; the directory below shows again, empty."""
+        """Unmount lazily: open files stay open, and the empty directory below becomes visible."""
         subprocess.run(["umount", "--lazy", str(self.path)], check=True, capture_output=True)
 
     def _is_lost(self) -> bool:
@@ -54,7 +54,7 @@ class FaultFilesystem:
         return False
 
     def obey(self, *rules: Rule) -> None:
-        """From the next operation on, these rules and no others. Counts start anew."""
+        """Replace all rules, from the next operation on. Resets all counts."""
         new = self.rules.with_suffix(".new")
         new.write_text(json.dumps([asdict(rule) for rule in rules]))
         new.replace(self.rules)
@@ -62,8 +62,10 @@ class FaultFilesystem:
 
 @contextmanager
 def fault_filesystem(workspace: Path, *, pages: Pages = "uncached", names: Names = "exact") -> Iterator[FaultFilesystem]:
-    """Mounted in `workspace`, without any fault to begin with; unmounted whatever happens. `pages`: what the mount does to the
-    page cache. `names`: whether case and Unicode form of a name mean nothing, and are kept (preserve) or not (fold)."""
+    """Mount the filesystem in `workspace`, without faults, and always unmount it. `pages`: its page-cache behaviour.
+
+    `names`: `fold` and `preserve` ignore case and Unicode form of names; `preserve` keeps the first spelling.
+    """
     require_root("mount a FUSE filesystem")
     program("fusermount3", package="fuse3")
     if not os.path.exists("/dev/fuse"):
@@ -95,7 +97,7 @@ def _started(filesystem: FaultFilesystem, *options: str) -> subprocess.Popen[byt
 
 
 def _stop(process: subprocess.Popen[bytes], mount: Path) -> None:
-    """Unmounting ends the process; with a file still open it does not, and is killed, so that nobody waits for ever."""
+    """Unmount, which ends the process. If a file is still open, kill the process, so that no reader waits for ever."""
     if subprocess.run(["umount", str(mount)], capture_output=True, check=False).returncode:
         process.kill()
         subprocess.run(["umount", "--lazy", str(mount)], capture_output=True, check=False)

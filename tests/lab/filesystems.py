@@ -1,10 +1,10 @@
-"""Small real filesystems: full when they say they are full, and able to lose power.
+"""Small real filesystems that can be full and can lose power.
 
 ::
 
     with mounted_filesystem("xfs", workspace, size=320 * MiB) as filesystem:
         filesystem.fill(leave=4 * MiB)      # ENOSPC is 4 MiB away
-        filesystem.lose_power()             # what was not synced is gone, the filesystem is mounted again
+        filesystem.lose_power()             # unsynced data is lost, the filesystem is mounted again
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Kind = Literal["ext4", "xfs", "btrfs", "tmpfs"]
 MiB = 1024 * 1024
 
 SMALLEST: dict[Kind, int] = {"ext4": 8 * MiB, "xfs": 300 * MiB, "btrfs": 112 * MiB, "tmpfs": 64 * 1024}
-"""Bytes, below which mkfs refuses (xfsprogs 6.1, btrfs-progs 6.2). Images are sparse: a large one costs nothing."""
+"""Minimum bytes for mkfs (xfsprogs 6.1, btrfs-progs 6.2). Images are sparse: a large one costs nothing."""
 
 _MKFS: dict[Kind, tuple[str, list[str]]] = {
     "ext4": ("e2fsprogs", ["mkfs.ext4", "-q", "-F", "-m", "0"]),
@@ -36,7 +36,7 @@ _MKFS: dict[Kind, tuple[str, list[str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class SmallFilesystem:
-    """A mounted filesystem of its own. `image` is the file behind the loop device, None for tmpfs."""
+    """A mounted filesystem. `image` is the file behind the loop device, None for tmpfs."""
 
     kind: Kind
     path: Path
@@ -48,34 +48,34 @@ class SmallFilesystem:
         _run("mount", "-t", self.kind, "-o", self.options, source, str(self.path))
 
     def unmount(self) -> None:
-        """The loop device detaches itself with the last use. A file still open keeps the mount: CalledProcessError."""
+        """Unmount; the loop device detaches itself. Raises CalledProcessError if a file is open."""
         _run("umount", str(self.path))
 
     def remount_read_only(self) -> None:
         _run("mount", "-o", "remount,ro", str(self.path))
 
     def free(self) -> int:
-        """Bytes an ordinary user may still write."""
+        """Return the bytes that an ordinary user can still write."""
         statistics = os.statvfs(self.path)
         return statistics.f_bavail * statistics.f_frsize
 
     def fill(self, *, leave: int) -> Path:
-        """Allocate all but about `leave` bytes in one file, without writing them; removing it gives the space back."""
+        """Allocate all but about `leave` bytes in one file without writing them. Remove the file to free the space."""
         ballast = self.path / "ballast"
         with ballast.open("wb") as file:
             amount = self.free() - leave
             while amount > 0 and not _allocated(file.fileno(), amount):
-                amount -= MiB  # the filesystem needs some of it for its own records
+                amount -= MiB  # the filesystem needs some space for its metadata
         return ballast
 
     def shut_down(self) -> None:
-        """Stop all I/O at once, as a lost disk would: nothing more is written, every later access is EIO."""
+        """Stop all I/O immediately, as a lost disk does: no more writes, and every later access fails with EIO."""
         xfs_shutdown(self.path)
 
     def lose_power(self) -> None:
-        """What was synced is there afterwards; what was not is gone, although its writer saw it written.
+        """Lose all unsynced data and mount the filesystem again.
 
-        No file on it may be open. For xfs and ext4.
+        No file can be open. For xfs and ext4.
         """
         self.shut_down()
         self.unmount()
@@ -83,7 +83,7 @@ class SmallFilesystem:
 
 
 def xfs_shutdown(mount: Path) -> None:
-    """Without `-f`, which would flush the log first and so save what a power loss does not."""
+    """Shut down without `-f`, which flushes the log first and so saves data that a power loss loses."""
     _run(program("xfs_io", package="xfsprogs"), "-x", "-c", "shutdown", str(mount))
 
 
@@ -91,7 +91,7 @@ def xfs_shutdown(mount: Path) -> None:
 def mounted_filesystem(
     kind: Kind, workspace: Path, *, size: int, inodes: int | None = None, options: str = ""
 ) -> Iterator[SmallFilesystem]:
-    """A new filesystem of `size` bytes, mounted in `workspace`, unmounted whatever happens. `inodes`: of tmpfs only."""
+    """Create a filesystem of `size` bytes, mount it in `workspace`, and always unmount it. `inodes`: for tmpfs only."""
     require_root(f"mount {kind}")
     if size < SMALLEST[kind]:
         raise ValueError(f"{kind} needs at least {SMALLEST[kind]} bytes, not {size}; use fill() to make space scarce")
@@ -111,7 +111,7 @@ def mounted_filesystem(
 
 
 def is_mounted(path: Path) -> bool:
-    """As the kernel says; `os.path.ismount` takes the EIO of a filesystem that was shut down for a no."""
+    """Ask the kernel; `os.path.ismount` returns False for the EIO of a filesystem that was shut down."""
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     return str(path.parent.resolve() / path.name) in (mount.split()[4] for mount in mounts)
 
@@ -139,7 +139,7 @@ def _allocated(descriptor: int, amount: int) -> bool:
 
 
 def _unmount_for_good(path: Path) -> None:
-    """Lazily if need be: a file that a failed test left open must not leave a mount behind."""
+    """Unmount, lazily if a failed test left a file open."""
     if is_mounted(path) and subprocess.run(["umount", str(path)], capture_output=True, check=False).returncode:
         _run("umount", "--lazy", str(path))
 

@@ -1,4 +1,4 @@
-"""The lab's parts as fixtures. Each factory may be called several times in a test; all ends with the test."""
+"""The parts of the lab as fixtures. A test can call each factory several times; everything ends with the test."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class StartFetcher(Protocol):
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """No test sees the developer's tokens, endpoints, proxies or caches. The new HOME, empty."""
+    """Hide the developer's tokens, endpoints, proxies and caches from tests. Return the new, empty HOME."""
     for name in filter(is_foreign, list(os.environ)):
         monkeypatch.delenv(name)
     home = tmp_path_factory.mktemp("home")
@@ -51,7 +51,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
 
 @pytest.fixture(autouse=True)
 def signals_of_the_session() -> Iterator[None]:
-    """A command that a test runs in this process ignores signals at its end; processes that are started later must not."""
+    """Restore signal handlers: a command that runs in this process ignores signals at its end, and later processes must not."""
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     hook = sys.unraisablehook
     yield
@@ -63,7 +63,7 @@ def signals_of_the_session() -> Iterator[None]:
 
 @pytest.fixture
 def chaos() -> Chaos:
-    """Random choices whose seed a failure shows."""
+    """Random choices. A failed test shows their seed."""
     chosen = chaos_from()
     print(f"to repeat these choices: WEIGHTLIFT_CHAOS_SEED={chosen.seed}")
     return chosen
@@ -71,7 +71,7 @@ def chaos() -> Chaos:
 
 @pytest.fixture
 def small_filesystem(tmp_path: Path) -> Iterator[MakeFilesystem]:
-    """Make and mount an ext4, xfs, btrfs or tmpfs of `size` bytes."""
+    """Create and mount an ext4, xfs, btrfs or tmpfs of `size` bytes."""
     with ExitStack() as stack:
         numbers = count()
 
@@ -84,7 +84,7 @@ def small_filesystem(tmp_path: Path) -> Iterator[MakeFilesystem]:
 
 @pytest.fixture
 def cgroup() -> Iterator[Path]:
-    """A cgroup of 64 MiB below this process's own."""
+    """A cgroup of 64 MiB below the cgroup of this process."""
     limit = str(64 * 1024 * 1024)
     with made_cgroup("memory", v1={"memory.limit_in_bytes": limit}, v2={"memory.max": limit}) as group:
         yield group
@@ -92,41 +92,41 @@ def cgroup() -> Iterator[Path]:
 
 @pytest.fixture
 def faulty(tmp_path: Path) -> Iterator[FaultFilesystem]:
-    """A filesystem that fails on demand, without any fault to begin with."""
+    """A filesystem that fails on demand, initially without faults."""
     with fault_filesystem(tmp_path / "faulty") as filesystem:
         yield filesystem
 
 
 @pytest.fixture
 def folding(tmp_path: Path) -> Iterator[Path]:
-    """A directory on a filesystem that takes names for one which differ only in case or in Unicode form."""
+    """A directory on a filesystem that ignores case and Unicode form of names."""
     with fault_filesystem(tmp_path / "folding", names="fold") as filesystem:
         yield filesystem.path
 
 
 @pytest.fixture
 def preserving(tmp_path: Path) -> Iterator[Path]:
-    """As `folding`, where every name keeps the spelling that it was given first."""
+    """Like `folding`, but every name keeps its first spelling."""
     with fault_filesystem(tmp_path / "preserving", names="preserve") as filesystem:
         yield filesystem.path
 
 
 @pytest.fixture(params=["fold", "preserve"])
 def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """As `folding` and as `preserving`."""
+    """`folding` and `preserving` in turn."""
     with fault_filesystem(tmp_path / "destination", names=request.param) as filesystem:
         yield filesystem.path
 
 
 @pytest.fixture(scope="session")
 def authority() -> trustme.CA:
-    """The certificate authority that the lab's servers have their certificates from."""
+    """The certificate authority of the lab's servers."""
     return trustme.CA()
 
 
 @pytest.fixture
 def authority_file(authority: trustme.CA, tmp_path: Path) -> Path:
-    """The authority's certificate as a PEM file, for SSL_CERT_FILE and the like."""
+    """The authority's certificate as a PEM file, for SSL_CERT_FILE and similar variables."""
     path = tmp_path / "authority.pem"
     authority.cert_pem.write_to_path(path)
     return path
@@ -134,7 +134,7 @@ def authority_file(authority: trustme.CA, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def nginx(tmp_path: Path, authority: trustme.CA) -> Iterator[StartNginx]:
-    """Start an nginx that serves a directory, plain and over TLS."""
+    """Start an nginx that serves a directory over HTTP and HTTPS."""
     with ExitStack() as stack:
         numbers = count()
 
@@ -147,7 +147,7 @@ def nginx(tmp_path: Path, authority: trustme.CA) -> Iterator[StartNginx]:
 
 @pytest.fixture
 def start_fetcher() -> Iterator[StartFetcher]:
-    """Start the command without waiting for it, for tests that stop or kill it."""
+    """Start `fetcher` without waiting, for tests that stop or kill it."""
     with ExitStack() as stack:
 
         def start(*arguments: str | Path, env: dict[str, str] | None = None, cwd: Path | None = None) -> subprocess.Popen[str]:

@@ -1,4 +1,4 @@
-"""Metrics as a test reads them: a number for each series, by its name and its labels."""
+"""Metrics as numbers by series: name and labels."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ def samples(text: str) -> dict[str, float]:
 
 
 def samples_in(path: Path) -> dict[str, float]:
-    """Of a file; nothing while there is none."""
+    """Return the samples in a file, or none if it does not exist."""
     return samples(path.read_text()) if path.exists() else {}

@@ -1,7 +1,7 @@
-"""Debian's nginx as an origin: a server that nobody wrote to suit this project, with ranges, TLS and limits of its own.
+"""Debian's nginx as an origin: a server that was not written for this project, with ranges, TLS and rate limits.
 
-It inherits its listening sockets (the variable NGINX, made for upgrades without downtime), so no port can be lost to
-another process between choosing and binding it, and clients may connect before it is up.
+It inherits its listening sockets (the variable NGINX, intended for upgrades without downtime). So no other process can take a
+port between choosing and binding it, and clients can connect before nginx is up.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from tests.lab.waiting import wait_until
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Behaviour:
-    """What one nginx does with every request. The first that is set of `unavailable_for` and `redirect_to` wins.
+    """How an nginx responds to every request. `unavailable_for` takes precedence over `redirect_to`.
 
     `limit_rate`: bytes a second for each connection. `max_ranges`: 0 makes it ignore Range and send the whole file.
-    `redirect_to`: an origin such as `http://127.0.0.1:8000`, answered with 302 and the same path and query.
-    `unavailable_for`: seconds, answered as 503 with Retry-After.
+    `redirect_to`: an origin such as `http://127.0.0.1:8000`; responds with 302 and the same path and query.
+    `unavailable_for`: seconds; responds with 503 and Retry-After.
     """
 
     limit_rate: int | None = None
@@ -46,14 +46,14 @@ class Behaviour:
 
 @dataclass(frozen=True, slots=True)
 class Nginx:
-    """A running nginx: the same files at both addresses (no slash at their ends)."""
+    """A running nginx with the same files at both addresses, which have no final slash."""
 
     url: str
     tls_url: str
     workspace: Path
 
     def requests(self) -> list[str]:
-        """One line each, in the order they were finished: `METHOD URI STATUS BODY-BYTES "RANGE"`."""
+        """Return a line for each request, in order of completion: `METHOD URI STATUS BODY-BYTES "RANGE"`."""
         return (self.workspace / "access.log").read_text().splitlines()
 
     def error_log(self) -> str:
@@ -95,9 +95,9 @@ http {{
 def running_nginx(
     directory: Path, workspace: Path, *, authority: trustme.CA, behaviour: Behaviour | None = None
 ) -> Iterator[Nginx]:
-    """Serve `directory` until the block ends. TLS by a certificate of `authority` for localhost and 127.0.0.1.
+    """Serve `directory` until the block ends. `authority` signs the certificate for localhost and 127.0.0.1.
 
-    The error log is printed when nginx stops; pytest shows it with a failed test.
+    Prints the error log when nginx stops; pytest shows it with a failed test.
     """
     executable = program("nginx", package="nginx-light")
     workspace.mkdir(parents=True)
@@ -122,7 +122,7 @@ def running_nginx(
 
 def _listening() -> socket.socket:
     listener = socket.create_server(("127.0.0.1", 0), backlog=511)
-    listener.setblocking(False)  # the flag is the socket's, and nginx relies on it
+    listener.setblocking(False)  # nginx inherits the flag with the socket and relies on it
     return listener
 
 
@@ -151,7 +151,7 @@ def _started(executable: str, workspace: Path, *listeners: socket.socket) -> sub
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """The whole session at the end, so that a worker never outlives a master that had to be killed."""
+    """Terminate nginx. Kill the whole session on a timeout, so that no worker outlives its master."""
     process.terminate()
     try:
         process.wait(timeout=10)

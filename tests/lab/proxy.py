@@ -1,4 +1,4 @@
-"""A proxy that tunnels TLS, as those at the edge of a company's network do."""
+"""A proxy that tunnels TLS, like the proxy of a company network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PIECE = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """`tunnels` are the targets that were asked for, as `HOST:PORT`, in order; `passwords` the credentials sent with them."""
+    """A running proxy. `tunnels` are the requested targets, as `HOST:PORT`, in order; `passwords` are the credentials sent."""
 
     url: str
     tunnels: list[str] = field(default_factory=list)
@@ -23,7 +23,7 @@ class Proxy:
 
 @contextmanager
 def running_proxy() -> Iterator[Proxy]:
-    """It listens on loopback until the block ends."""
+    """Run a proxy on loopback until the block ends."""
     with _Server(("127.0.0.1", 0), _Tunnel) as server:
         proxy = server.proxy = Proxy(f"http://127.0.0.1:{server.server_address[1]}")
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True, name="proxy")
@@ -53,11 +53,11 @@ class _Tunnel(StreamRequestHandler):
                 self.server.proxy.passwords.append(value)
         self.server.proxy.tunnels.append(target)
         host, _, port = target.rpartition(":")
-        with socket.create_connection((host, int(port))) as there:
+        with socket.create_connection((host, int(port))) as upstream:
             self.wfile.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            back = threading.Thread(target=_relay, args=(there, self.connection), daemon=True)
+            back = threading.Thread(target=_relay, args=(upstream, self.connection), daemon=True)
             back.start()
-            _relay(self.connection, there)
+            _relay(self.connection, upstream)
             back.join()
 
 

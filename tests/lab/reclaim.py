@@ -1,9 +1,9 @@
-"""For tests that ask what is in the page cache, on a kernel that takes pages away as it likes (DAMON, memory pressure).
+"""Repeat page-cache tests that fail because the kernel reclaimed pages (DAMON, memory pressure).
 
-A failure of a test marked `page_cache` counts only if the kernel took no page of a file while the test ran. Otherwise the test
-runs again. DAMON does not count what it pages out: on Linux 6.18 it took pages of a file of 8 MiB within a second of their
-reading in 49 of 636 tries, and no counter of /proc/vmstat told. Where DAMON pages out, a marked test fails only if it fails
-each time.
+A failure of a test marked `page_cache` counts only if the kernel reclaimed no page of a file during the test. Otherwise the
+test runs again. DAMON does not count its reclaims: on Linux 6.18 it took pages of a file of 8 MiB within a second of their
+reading in 49 of 636 tries, and no counter of /proc/vmstat changed. If DAMON pages out, a marked test fails only if all its
+tries fail.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ DAMON = Path("/sys/kernel/mm/damon/admin/kdamonds")
 
 
 def reclaimed(vmstat: Path = Path("/proc/vmstat")) -> int:
-    """Pages of files that the kernel has taken away since it started, on the whole machine."""
-    found = re.search(r"^pgsteal_file (\d+)$", vmstat.read_text(), re.MULTILINE)
-    return int(found[1]) if found else 0
+    """Return the number of file pages that the kernel has reclaimed since boot, on the whole machine."""
+    match = re.search(r"^pgsteal_file (\d+)$", vmstat.read_text(), re.MULTILINE)
+    return int(match[1]) if match else 0
 
 
 def reclaims_uncounted(kdamonds: Path = DAMON) -> bool:
-    """Whether DAMON pages out memory that nobody used for some seconds."""
+    """Tell whether DAMON pages out memory that was idle for some seconds."""
     running = [path.parent for path in kdamonds.glob("*/state") if path.read_text().strip() == "on"]
     return any(path.read_text().strip() == "pageout" for each in running for path in each.glob("contexts/*/schemes/*/action"))
 
@@ -47,5 +47,5 @@ def _reports(item: pytest.Item, nextitem: pytest.Item | None) -> list[pytest.Tes
         reports = runtestprotocol(item, nextitem=nextitem, log=False)
         if not any(report.failed for report in reports) or (reclaimed() == before and not reclaims_uncounted()):
             return reports
-        item._initrequest()  # type: ignore[attr-defined]  # noqa: SLF001  fixtures are made anew
+        item._initrequest()  # type: ignore[attr-defined]  # noqa: SLF001  creates the fixtures again
     return runtestprotocol(item, nextitem=nextitem, log=False)

@@ -1,4 +1,4 @@
-"""What is installed follows from EXTRAS, and what continuous integration requires fails when it is missing."""
+"""EXTRAS selects the installed packages, and a missing part fails if the whole lab is required."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_nothing(): ...
 
 
 def collected(use: str, tmp_path: Path, *, required: bool) -> subprocess.CompletedProcess[str]:
-    """pytest's run over a module that needs what this machine lacks."""
+    """Run pytest on a module that needs a part that this machine lacks."""
     module = tmp_path / "test_it.py"
     module.write_text(MISSING.format(use=use))
     environ = os.environ | {"WEIGHTLIFT_REQUIRE_LAB": "1" if required else "", "PYTHONPATH": str(REPOSITORY)}
@@ -34,30 +34,30 @@ def collected(use: str, tmp_path: Path, *, required: bool) -> subprocess.Complet
     ['availability.require_package("no_such_package", extra="torch")', 'availability.program("nonesuch", package="nonesuch")'],
 )
 class TestMissingPart:
-    def test_it_is_skipped_by_name_on_a_laptop(self, use: str, tmp_path: Path) -> None:
+    def test_a_test_that_needs_it_is_skipped_with_its_name(self, use: str, tmp_path: Path) -> None:
         done = collected(use, tmp_path, required=False)
         assert "1 skipped" in done.stdout
         assert re.search("the lab has no .*(EXTRAS=dev,torch|apt-get install nonesuch)", done.stdout)
 
-    def test_it_fails_where_the_lab_is_required(self, use: str, tmp_path: Path) -> None:
+    def test_a_test_that_needs_it_fails_if_the_lab_is_required(self, use: str, tmp_path: Path) -> None:
         done = collected(use, tmp_path, required=True)
         assert done.returncode not in (0, 5)
         assert "WEIGHTLIFT_REQUIRE_LAB=1" in done.stdout
 
 
-def test_no_test_skips_for_a_missing_part_in_another_way() -> None:
-    found = [
+def test_tests_skip_for_a_missing_part_only_by_the_lab() -> None:
+    others = [
         path.relative_to(REPOSITORY).as_posix()
         for path in (REPOSITORY / "tests").rglob("*.py")
         if re.search(r"pytest\.importorskip|mark\.skipif", path.read_text()) and path != Path(__file__)
     ]
-    assert found == []
+    assert others == []
 
 
 class TestExtras:
     @pytest.fixture
     def checkout(self, tmp_path: Path) -> Path:
-        """As it is after `make setup`."""
+        """A checkout after `make setup`."""
         for name in ("Makefile", "pyproject.toml", "constraints.txt", "setup.py"):
             shutil.copy(REPOSITORY / name, tmp_path)
         (tmp_path / ".venv").mkdir()
@@ -66,15 +66,15 @@ class TestExtras:
 
     def made(self, checkout: Path, *arguments: str) -> str:
         command = ["make", "--dry-run", "--no-print-directory", *arguments]
-        # These tests may run below a `make test EXTRAS=...` themselves.
+        # These tests can run below a `make test EXTRAS=...`.
         environ = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKEOVERRIDES", "EXTRAS")}
         done = subprocess.run(command, cwd=checkout, env=environ, capture_output=True, text=True, check=True, timeout=60)
         return done.stdout
 
-    def test_more_of_them_are_installed(self, checkout: Path) -> None:
+    def test_additional_extras_are_installed(self, checkout: Path) -> None:
         assert "-e '.[dev,torch]'" in self.made(checkout, "test", "EXTRAS=dev,torch")
 
-    def test_what_is_there_is_not_installed_again(self, checkout: Path) -> None:
+    def test_installed_extras_are_not_installed_again(self, checkout: Path) -> None:
         assert "pip install" not in self.made(checkout, "test")
         (checkout / ".venv" / ".ready-dev-torch").touch()
         assert "pip install" not in self.made(checkout, "test")

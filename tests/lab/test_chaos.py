@@ -1,4 +1,4 @@
-"""Chaos can be repeated, and turned up."""
+"""Random choices can be repeated, and the environment sets their number."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def test_without_a_seed_every_run_differs() -> None:
     assert choices(chaos_from({})) != choices(chaos_from({}))
 
 
-def test_a_seed_that_was_reported_repeats_its_run() -> None:
+def test_a_reported_seed_repeats_its_run() -> None:
     first = chaos_from({})
     assert choices(chaos_from({"WEIGHTLIFT_CHAOS_SEED": str(first.seed)})) == choices(first)
 
 
-def test_the_environment_turns_the_rounds_up() -> None:
+def test_the_environment_sets_the_number_of_rounds() -> None:
     assert len(chaos_from({}).rounds(ordinarily=40)) == 40
     assert len(chaos_from({"WEIGHTLIFT_CHAOS_ROUNDS": "5000"}).rounds(ordinarily=40)) == 5000
 

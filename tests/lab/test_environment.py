@@ -1,4 +1,4 @@
-"""A test sees nothing of the machine it runs on, and the command runs as a process of its own."""
+"""A test does not depend on the user's environment, and the command runs as a separate process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_variables_that_would_change_a_fetch_are_foreign(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["PATH", "LANG", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "PYTEST_CURRENT_TEST"])
-def test_what_programs_need_to_run_stays(name: str) -> None:
+def test_variables_that_programs_need_are_kept(name: str) -> None:
     assert not is_foreign(name)
 
 
@@ -37,23 +37,23 @@ def test_no_foreign_variable_is_left_and_home_is_empty(clean_environment: Path) 
 
 
 class TestMissingParts:
-    def test_a_missing_part_skips_by_name_on_a_laptop(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_missing_part_skips_with_its_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(availability, "_REQUIRED", False)
         with pytest.raises(pytest.skip.Exception, match="the lab has no nonesuch; on Debian: apt-get install nonesuch-light"):
             availability.program("nonesuch", package="nonesuch-light")
 
-    def test_a_missing_part_fails_where_the_lab_is_required(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_missing_part_fails_if_the_lab_is_required(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(availability, "_REQUIRED", True)
         with pytest.raises(pytest.fail.Exception, match="the lab has no nonesuch"):
             availability.program("nonesuch", package="nonesuch-light")
 
 
 class TestCommand:
-    def test_it_runs_to_its_end_and_shows_what_it_said(self) -> None:
+    def test_run_fetcher_returns_the_output_of_the_command(self) -> None:
         finished = run_fetcher("key", "hf://org/m")
         assert (finished.returncode, finished.stdout) == (0, "5df9d7cea3b612c3\n"), finished.stderr
 
-    def test_it_can_be_started_and_killed(self, start_fetcher: StartFetcher) -> None:
+    def test_a_started_command_can_be_killed(self, start_fetcher: StartFetcher) -> None:
         process = start_fetcher("key", "hf://org/m")
         process.send_signal(signal.SIGSTOP)
         process.kill()

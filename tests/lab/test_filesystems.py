@@ -1,4 +1,4 @@
-"""The lab's filesystems are really small, really full, and really lose what was not synced."""
+"""The lab's filesystems have a limited size, report ENOSPC, and lose unsynced data on power loss."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write(path: Path, content: bytes, *, sync: bool) -> None:
 
 
 @every_kind
-def test_what_is_written_is_read_back(small_filesystem: MakeFilesystem, kind: Kind) -> None:
+def test_written_data_is_read_back(small_filesystem: MakeFilesystem, kind: Kind) -> None:
     filesystem = small_filesystem(kind, size=SIZES[kind])
     write(filesystem.path / "shard", b"weights", sync=True)
     assert is_mounted(filesystem.path)
@@ -36,7 +36,7 @@ def test_what_is_written_is_read_back(small_filesystem: MakeFilesystem, kind: Ki
 
 
 @every_kind
-def test_a_full_filesystem_says_no_space(small_filesystem: MakeFilesystem, kind: Kind) -> None:
+def test_a_full_filesystem_reports_no_space(small_filesystem: MakeFilesystem, kind: Kind) -> None:
     filesystem = small_filesystem(kind, size=SIZES[kind])
     filesystem.fill(leave=MiB)
     with pytest.raises(OSError, match="No space left") as caught:
@@ -45,7 +45,7 @@ def test_a_full_filesystem_says_no_space(small_filesystem: MakeFilesystem, kind:
 
 
 @every_kind
-def test_removing_the_ballast_gives_the_space_back(small_filesystem: MakeFilesystem, kind: Kind) -> None:
+def test_removing_the_ballast_frees_the_space(small_filesystem: MakeFilesystem, kind: Kind) -> None:
     filesystem = small_filesystem(kind, size=SIZES[kind])
     ballast = filesystem.fill(leave=0)
     with pytest.raises(OSError, match="No space left"):
@@ -71,7 +71,7 @@ def test_a_read_only_filesystem_refuses_writes(small_filesystem: MakeFilesystem)
 
 
 @journalling
-def test_after_power_loss_synced_data_is_there_and_the_rest_is_gone(small_filesystem: MakeFilesystem, kind: Kind) -> None:
+def test_power_loss_keeps_synced_data_and_loses_the_rest(small_filesystem: MakeFilesystem, kind: Kind) -> None:
     filesystem = small_filesystem(kind, size=SIZES[kind])
     write(filesystem.path / "synced", b"kept" * MiB, sync=True)
     write(filesystem.path / "unsynced", b"lost" * MiB, sync=False)
@@ -82,7 +82,7 @@ def test_after_power_loss_synced_data_is_there_and_the_rest_is_gone(small_filesy
     assert not unsynced.exists() or unsynced.read_bytes() != b"lost" * MiB
 
 
-def test_a_rename_that_no_directory_sync_followed_is_lost_with_the_power(small_filesystem: MakeFilesystem) -> None:
+def test_power_loss_undoes_a_rename_without_a_directory_sync(small_filesystem: MakeFilesystem) -> None:
     filesystem = small_filesystem("xfs", size=SIZES["xfs"])
     staged, published = filesystem.path / "staged", filesystem.path / "published"
     write(staged, b"weights", sync=True)
@@ -93,7 +93,7 @@ def test_a_rename_that_no_directory_sync_followed_is_lost_with_the_power(small_f
     assert not published.exists()
 
 
-def test_a_shut_down_filesystem_answers_with_an_io_error(small_filesystem: MakeFilesystem) -> None:
+def test_a_shut_down_filesystem_fails_with_an_io_error(small_filesystem: MakeFilesystem) -> None:
     filesystem = small_filesystem("xfs", size=SIZES["xfs"])
     filesystem.shut_down()
     with pytest.raises(OSError, match="Input/output error"):
@@ -111,21 +111,21 @@ def test_a_filesystem_is_unmounted_after_a_failure_even_with_a_file_open(tmp_pat
 
 
 def loop_backing_files() -> set[str]:
-    """As the kernel names them, an unlinked one with " (deleted)" behind."""
-    found = set()
+    """Return the backing files of all loop devices, unlinked ones too."""
+    files = set()
     for path in Path("/sys/block").glob("loop*/loop/backing_file"):
-        with suppress(OSError):  # detached just now, by somebody else
-            found.add(path.read_text().strip().removesuffix(" (deleted)"))
-    return found
+        with suppress(OSError):  # another process just detached it
+            files.add(path.read_text().strip().removesuffix(" (deleted)"))
+    return files
 
 
-def test_a_filesystem_that_was_shut_down_is_unmounted_as_well(tmp_path: Path) -> None:
+def test_a_shut_down_filesystem_is_unmounted(tmp_path: Path) -> None:
     with mounted_filesystem("xfs", tmp_path / "lab", size=SIZES["xfs"]) as filesystem:
         filesystem.shut_down()
         assert is_mounted(filesystem.path)
     assert not is_mounted(filesystem.path)
 
 
-def test_a_size_below_what_mkfs_accepts_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_size_below_the_minimum_of_mkfs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="xfs needs at least"), mounted_filesystem("xfs", tmp_path, size=MiB):
         pass

@@ -1,4 +1,4 @@
-"""A failure of a test about the page cache is a finding unless the kernel took pages away meanwhile."""
+"""A failed page-cache test runs again only if the kernel may have reclaimed pages."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ MARK = "@pytest.mark.page_cache"
     [
         pytest.param(MARK, True, False, 1, id="the kernel counted pages"),
         pytest.param(MARK, False, True, 1, id="DAMON pages out"),
-        pytest.param(MARK, False, False, 0, id="no page was taken"),
-        pytest.param("", True, True, 0, id="a test about something else"),
+        pytest.param(MARK, False, False, 0, id="no page was reclaimed"),
+        pytest.param("", True, True, 0, id="a test without the marker"),
     ],
 )
-def test_what_failed_runs_again_only_if_pages_were_taken(
+def test_a_failed_test_runs_again_only_if_pages_were_reclaimed(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, mark: str, counted: bool, uncounted: bool, passed: int
 ) -> None:
     count = iter(range(100))
@@ -50,7 +50,7 @@ def test_what_failed_runs_again_only_if_pages_were_taken(
     result.assert_outcomes(passed=passed, failed=1 - passed)
 
 
-def test_the_kernels_count_is_read(tmp_path: Path) -> None:
+def test_the_number_of_reclaimed_pages_is_read(tmp_path: Path) -> None:
     (tmp_path / "vmstat").write_text("pgscan_file 7\npgsteal_file 42\npgsteal_anon 3\n")
     assert reclaim.reclaimed(tmp_path / "vmstat") == 42
     assert reclaim.reclaimed() >= 0
@@ -59,7 +59,7 @@ def test_the_kernels_count_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("state", "action", "pages_out"), [("on", "pageout", True), ("off", "pageout", False), ("on", "stat", False)]
 )
-def test_damon_is_asked_what_it_does(tmp_path: Path, state: str, action: str, pages_out: bool) -> None:
+def test_damon_counts_only_if_it_pages_out(tmp_path: Path, state: str, action: str, pages_out: bool) -> None:
     scheme = tmp_path / "0/contexts/0/schemes/0"
     scheme.mkdir(parents=True)
     (tmp_path / "0/state").write_text(f"{state}\n")
@@ -67,5 +67,5 @@ def test_damon_is_asked_what_it_does(tmp_path: Path, state: str, action: str, pa
     assert reclaim.reclaims_uncounted(tmp_path) is pages_out
 
 
-def test_a_kernel_without_damon_takes_nothing_uncounted(tmp_path: Path) -> None:
+def test_a_kernel_without_damon_has_no_uncounted_reclaims(tmp_path: Path) -> None:
     assert not reclaim.reclaims_uncounted(tmp_path / "none")

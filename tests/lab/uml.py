@@ -1,5 +1,8 @@
-"""A machine of its own on this one: Debian's user-mode Linux, booted on the host's root filesystem (read-only), with what the
-host's kernel lacks: a real NFSv4.2 server and client. One slow processor: for behaviour, never for speed."""
+"""A virtual machine: Debian's user-mode Linux, booted on the host's root filesystem (read-only).
+
+It has a real NFSv4.2 server and client, which the host's kernel lacks. Its one processor is slow: test behaviour on it, never
+speed.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +25,18 @@ _NEEDED = {
 
 
 def played_on_nfs(command: Sequence[str | Path], out: Path, *, timeout: float) -> None:
-    """Run `command` in the guest to its end; it may write to `out`, a directory of the host, and nowhere else.
+    """Run `command` in the guest to its end. It can write only to `out`, a directory of the host.
 
-    Raises AssertionError, with what was printed, when it fails or is not over after `timeout` seconds.
+    Raises AssertionError with its output if it fails or takes longer than `timeout` seconds.
     """
     linux, *_ = [program(name, package=package) for name, package in _NEEDED.items()]
     words = [str(word) for word in command]
     if any(character in word for word in [*words, str(out)] for character in " ,"):
         missing("path without spaces and commas", "the kernel's command line has no quotes; move the checkout")
-    given = ["root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", f"init={_INIT}", f"script={','.join(words)}"]
+    options = ["root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", f"init={_INIT}", f"script={','.join(words)}"]
     guest = subprocess.Popen(
-        [linux, "mem=1G", *given, f"out={out}", "con=null", "con0=null,fd:1", "quiet", f"umid=weightlift{os.getpid()}"],
-        env={**os.environ, "TMPDIR": "/dev/shm"},  # noqa: S108 - where it keeps its memory
+        [linux, "mem=1G", *options, f"out={out}", "con=null", "con0=null,fd:1", "quiet", f"umid=weightlift{os.getpid()}"],
+        env={**os.environ, "TMPDIR": "/dev/shm"},  # noqa: S108 - the guest's memory
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -46,7 +49,7 @@ def played_on_nfs(command: Sequence[str | Path], out: Path, *, timeout: float) -
         os.killpg(guest.pid, signal.SIGKILL)
         console, _ = guest.communicate()
     code = out / "code"
-    assert code.exists(), f"the guest did not come to its end:\n{console}\n{_text(out / 'log')}"
+    assert code.exists(), f"the guest did not finish:\n{console}\n{_text(out / 'log')}"
     assert code.read_text().strip() == "0", f"{' '.join(words)} failed in the guest:\n{_text(out / 'log')}"
 
 

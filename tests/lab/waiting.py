@@ -1,4 +1,4 @@
-"""Waiting for a condition instead of sleeping for luck."""
+"""Wait for a condition instead of a fixed time."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from contextlib import suppress
 
 
 def wait_until(condition: Callable[[], bool], what: str, *, timeout: float = 20.0) -> None:
-    """Return as soon as `condition` holds. Raises AssertionError, after `timeout` seconds, saying that it is not.
+    """Return as soon as `condition` is true. Raises AssertionError with `what` after `timeout` seconds.
 
-    A condition may look into directories that are renamed under its eyes: what is gone does not hold yet.
+    FileNotFoundError counts as false: a condition can read directories that are being renamed.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -18,5 +18,5 @@ def wait_until(condition: Callable[[], bool], what: str, *, timeout: float = 20.
             if condition():
                 return
         if time.monotonic() > deadline:
-            raise AssertionError(f"waited {timeout:g} s in vain until {what}")
+            raise AssertionError(f"timed out after {timeout:g} s; expected: {what}")
         time.sleep(0.01)

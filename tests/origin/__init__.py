@@ -1,1 +1,1 @@
-"""The origin that all other tests lean on: that it is right, and that it goes wrong exactly as asked."""
+"""Tests of the origin that other tests rely on: it is correct, and it misbehaves exactly as requested."""

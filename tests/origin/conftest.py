@@ -1,4 +1,4 @@
-"""One origin a test, and a bare socket to see what it really sends."""
+"""An origin for each test, and a bare socket client that shows what it sends."""
 
 from __future__ import annotations
 

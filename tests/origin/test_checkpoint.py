@@ -1,4 +1,4 @@
-"""Generated weights are what an engine would load, and the same every time."""
+"""Generated weights are valid and deterministic."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_safetensors_package_finds_every_tensor_of_the_index(tmp_path: Path,
     assert len(set(index["weight_map"].values())) == 3
 
 
-def test_equal_seeds_make_equal_files_and_others_do_not(tmp_path: Path) -> None:
+def test_equal_seeds_generate_equal_files_and_other_seeds_do_not(tmp_path: Path) -> None:
     def content(directory: str, seed: int) -> bytes:
         made = make_checkpoint(tmp_path / directory, shards=1, shard_size=100_000, seed=seed)
         return (made / "model-00001-of-00001.safetensors").read_bytes()
@@ -34,7 +34,7 @@ def test_equal_seeds_make_equal_files_and_others_do_not(tmp_path: Path) -> None:
     assert content("one", 1) == content("again", 1) != content("two", 2)
 
 
-def test_random_bytes_have_the_size_asked_for_and_do_not_repeat() -> None:
+def test_random_bytes_have_the_requested_size_and_do_not_repeat() -> None:
     assert [len(random_bytes(0, size)) for size in (0, 1, 1 << 20, (1 << 20) + 1, 5_000_001)] == [
         0, 1, 1 << 20, (1 << 20) + 1, 5_000_001,
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The conformance suite passes a right source and catches wrong ones."""
+"""The conformance suite passes a correct source and fails incorrect ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fetcher.testing.conformance import MakeSource, SourceConformance
 
 
 class MemorySource:
-    """Files in a dictionary that others may change. `broken` names what it does wrong."""
+    """A source of files in a dictionary that others can change. `broken` names its defect."""
 
     def __init__(self, files: dict[str, bytes], broken: str | None = None) -> None:
         self._files = files
@@ -56,20 +56,20 @@ class MemorySource:
 
     @property
     def _former(self) -> bytes:
-        """It remembers what it published first, as a Hub remembers commits."""
+        """The content that was published first: a Hub keeps old commits too."""
         return max(SourceConformance.files.values(), key=len)
 
 
 class MemoryBody:
     def __init__(self, content: bytes) -> None:
-        self._left = content
+        self._remaining = content
 
     direct = None
 
     async def readinto(self, buffer: memoryview) -> int:
-        piece = self._left[: min(len(buffer), 10_000)]
+        piece = self._remaining[: min(len(buffer), 10_000)]
         buffer[: len(piece)] = piece
-        self._left = self._left[len(piece) :]
+        self._remaining = self._remaining[len(piece) :]
         return len(piece)
 
 
@@ -84,7 +84,7 @@ def maker(broken: str | None = None) -> MakeSource:
     return make
 
 
-class TestRightSource(SourceConformance):
+class TestCorrectSource(SourceConformance):
     @pytest.fixture
     def make_source(self) -> MakeSource:
         return maker()
@@ -94,7 +94,7 @@ class TestRightSource(SourceConformance):
         return MemorySource({})
 
 
-class TestWrongSources:
+class TestIncorrectSources:
     async def test_a_wrong_size_is_caught(self) -> None:
         with pytest.raises(AssertionError):
             await SourceConformance().test_every_file_is_listed_once_with_its_size(maker("size"))
@@ -107,11 +107,11 @@ class TestWrongSources:
         with pytest.raises(AssertionError):
             await SourceConformance().test_a_range_arrives_exactly(maker("length"), 0, 1000)
 
-    async def test_other_content_is_caught(self) -> None:
+    async def test_changed_content_is_caught(self) -> None:
         with pytest.raises(AssertionError):
-            await SourceConformance().test_other_content_never_passes_for_what_was_listed(maker("change"))
+            await SourceConformance().test_changed_content_is_never_returned_for_a_listed_file(maker("change"))
 
-    async def test_a_source_that_finds_everything_is_caught(self) -> None:
+    async def test_a_source_without_not_found_errors_is_caught(self) -> None:
         source = MemorySource({"unexpected": b""})
         with pytest.raises(pytest.fail.Exception):
             await SourceConformance().test_an_artifact_that_does_not_exist_is_not_found(source)

@@ -1,4 +1,4 @@
-"""The Hub's official client, pointed at the origin, finds everything as it does at the real one."""
+"""The Hub's official client works with the origin as it does with the real Hub."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ FILES = {
 
 
 def content_below(directory: str) -> dict[str, bytes]:
-    found = (path for path in Path(directory).rglob("*") if path.is_file())
-    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in found}
+    paths = (path for path in Path(directory).rglob("*") if path.is_file())
+    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in paths}
 
 
 class TestDownloads:
-    @pytest.mark.parametrize("resolve_cache", [False, True], ids=["served at once", "by a relative redirect"])
+    @pytest.mark.parametrize("resolve_cache", [False, True], ids=["served directly", "by a relative redirect"])
     def test_a_snapshot_arrives_bit_for_bit(self, tmp_path: Path, resolve_cache: bool) -> None:
         with Origin(resolve_cache=resolve_cache) as origin:
             origin.add_repo("org/model", FILES)
@@ -44,13 +44,13 @@ class TestDownloads:
         assert content_below(snapshot) == FILES
 
     @pytest.mark.parametrize("addresses", [None, "absolute"])
-    def test_a_mirror_below_a_path_is_one_too(self, tmp_path: Path, addresses: Addresses | None) -> None:
+    def test_a_snapshot_arrives_from_a_mirror_below_a_path(self, tmp_path: Path, addresses: Addresses | None) -> None:
         with Origin(prefix="/artifactory/api/huggingfaceml", addresses=addresses, page_size=2) as origin:
             origin.add_repo("org/model", FILES)
             snapshot = snapshot_download("org/model", endpoint=origin.endpoint, cache_dir=tmp_path)
         assert content_below(snapshot) == FILES
 
-    def test_the_variable_that_users_set_leads_a_fresh_process_here(self, origin: Origin, tmp_path: Path) -> None:
+    def test_hf_endpoint_directs_a_new_process_to_the_origin(self, origin: Origin, tmp_path: Path) -> None:
         repository = origin.add_repo("org/model", FILES)
         code = "from huggingface_hub import snapshot_download as get; print(get('org/model'))"
         environ = {**os.environ, "HF_ENDPOINT": origin.endpoint, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
@@ -58,7 +58,7 @@ class TestDownloads:
         assert content_below(done.stdout.strip()) == FILES
         assert done.stdout.strip().endswith(repository.commit)
 
-    def test_a_dataset_has_addresses_of_its_own(self, origin: Origin, tmp_path: Path) -> None:
+    def test_a_dataset_has_its_own_addresses(self, origin: Origin, tmp_path: Path) -> None:
         origin.add_repo("org/corpus", {"train.parquet": b"rows"}, kind="dataset")
         path = hf_hub_download("org/corpus", "train.parquet", repo_type="dataset", endpoint=origin.endpoint, cache_dir=tmp_path)
         assert Path(path).read_bytes() == b"rows"
@@ -91,18 +91,18 @@ class TestListings:
         assert {entry.path for entry in entries} == {*files, *(f"part-{number:02}" for number in range(20))}
         assert len(pages) == 6
 
-    def test_a_folder_lists_what_lies_directly_in_it(self, origin: Origin) -> None:
+    def test_a_folder_lists_its_direct_entries(self, origin: Origin) -> None:
         origin.add_repo("org/model", {"top.json": b"", "a/one.json": b"1", "a/b/two.json": b"2"})
         api = HfApi(endpoint=origin.endpoint)
         assert [entry.path for entry in api.list_repo_tree("org/model")] == ["a", "top.json"]
         assert [entry.path for entry in api.list_repo_tree("org/model", "a")] == ["a/b", "a/one.json"]
 
-    def test_commit_ids_follow_from_the_content(self, origin: Origin) -> None:
+    def test_equal_content_has_equal_commit_ids(self, origin: Origin) -> None:
         one, same = origin.add_repo("org/one", FILES), origin.add_repo("org/same", FILES)
         other = origin.add_repo("org/other", {**FILES, "empty.txt": b"no more"})
         assert one.commit == same.commit != other.commit
 
-    def test_the_clients_own_verification_is_content(self, origin: Origin, tmp_path: Path) -> None:
+    def test_the_client_verifies_all_checksums(self, origin: Origin, tmp_path: Path) -> None:
         origin.add_repo("org/model", FILES)
         snapshot_download("org/model", endpoint=origin.endpoint, cache_dir=tmp_path)
         verified = HfApi(endpoint=origin.endpoint).verify_repo_checksums("org/model", cache_dir=tmp_path)
@@ -110,14 +110,16 @@ class TestListings:
 
 
 class TestAccess:
-    def test_a_private_repository_opens_to_its_readers_token(self, origin: Origin, tmp_path: Path) -> None:
+    def test_a_reader_can_fetch_a_private_repository(self, origin: Origin, tmp_path: Path) -> None:
         origin.add_repo("org/secret", FILES, private=True, readers=["hf_reader"])
         snapshot = snapshot_download("org/secret", token="hf_reader", endpoint=origin.endpoint, cache_dir=tmp_path)
         assert content_below(snapshot) == FILES
         assert {request.origin for request in origin.requests if request.token} == {"hub"}
 
-    @pytest.mark.parametrize(("token", "status"), [(False, 401), ("hf_known", 404)], ids=["strangers", "others"])
-    def test_a_private_repository_looks_missing_to(
+    @pytest.mark.parametrize(
+        ("token", "status"), [(False, 401), ("hf_known", 404)], ids=["without a token", "with another token"]
+    )
+    def test_a_private_repository_looks_missing_without_access(
         self, origin: Origin, tmp_path: Path, token: str | bool, status: int
     ) -> None:
         origin.add_repo("org/secret", FILES, private=True, readers=["hf_reader"])
@@ -126,12 +128,12 @@ class TestAccess:
                 snapshot_download(name, token=token, endpoint=origin.endpoint, cache_dir=tmp_path)
             assert caught.value.response.status_code == status
 
-    def test_a_token_that_nobody_knows_is_refused(self, origin: Origin) -> None:
+    def test_an_unknown_token_is_refused(self, origin: Origin) -> None:
         origin.add_repo("org/model", FILES)
         with pytest.raises(HfHubHTTPError, match="Invalid credentials"):
             HfApi(endpoint=origin.endpoint, token="hf_invented").model_info("org/model")
 
-    def test_a_gated_repository_lists_but_serves_its_readers_only(self, origin: Origin, tmp_path: Path) -> None:
+    def test_only_readers_get_files_of_a_gated_repository(self, origin: Origin, tmp_path: Path) -> None:
         origin.add_repo("org/gated", FILES, gated=True, readers=["hf_reader"])
         assert HfApi(endpoint=origin.endpoint, token=False).list_repo_files("org/gated")
         for token in (False, "hf_known"):
@@ -139,7 +141,7 @@ class TestAccess:
                 hf_hub_download("org/gated", "config.json", token=token, endpoint=origin.endpoint, cache_dir=tmp_path)
         hf_hub_download("org/gated", "config.json", token="hf_reader", endpoint=origin.endpoint, cache_dir=tmp_path)
 
-    def test_a_missing_revision_and_a_missing_file_are_told_apart(self, origin: Origin, tmp_path: Path) -> None:
+    def test_a_missing_revision_and_a_missing_file_have_different_errors(self, origin: Origin, tmp_path: Path) -> None:
         origin.add_repo("org/model", FILES)
         with pytest.raises(RevisionNotFoundError):
             HfApi(endpoint=origin.endpoint).model_info("org/model", revision="nowhere")
@@ -148,14 +150,14 @@ class TestAccess:
 
 
 class TestProcess:
-    def test_a_directory_is_served_by_a_process_until_it_is_told_to_end(self, tmp_path: Path) -> None:
+    def test_a_process_serves_a_directory_until_it_is_terminated(self, tmp_path: Path) -> None:
         (tmp_path / "repo").mkdir()
         (tmp_path / "repo" / "model.safetensors").write_bytes(FILES["model.safetensors"])
         command = [sys.executable, "-m", "fetcher.testing", str(tmp_path / "repo"), "--port", "0"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
-            said = json.loads(process.stdout.readline())
-            snapshot = snapshot_download(said["repo"], endpoint=said["endpoint"], cache_dir=tmp_path / "cache")
+            served = json.loads(process.stdout.readline())
+            snapshot = snapshot_download(served["repo"], endpoint=served["endpoint"], cache_dir=tmp_path / "cache")
             process.terminate()
             assert process.wait(timeout=5) == 0
         assert content_below(snapshot) == {"model.safetensors": FILES["model.safetensors"]}

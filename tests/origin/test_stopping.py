@@ -1,4 +1,4 @@
-"""An origin that stops leaves no connection open, whatever its clients are at."""
+"""A stopped origin leaves no connection open, whatever its clients do."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def connected(address: str) -> socket.socket:
 @pytest.mark.parametrize(
     "sent", [b"", b"GET /", b"GET /big HTTP/1.1\r\n\r\n", b"GET /big HTTP/1.1\r\nConnection: close\r\n\r\n"]
 )
-def test_no_transport_is_left_unclosed(tls: tuple[()] | tuple[str], sent: bytes) -> None:
+def test_a_stopped_origin_has_closed_all_transports(tls: tuple[()] | tuple[str], sent: bytes) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ResourceWarning)
         for _ in range(20):

@@ -1,4 +1,4 @@
-"""A client that understands next to nothing: it shows what came over the wire, right or wrong."""
+"""A minimal client that shows exactly what the server sent, valid or not."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Self
 from urllib.parse import urlsplit
 
 PATIENCE = 5.0
-"""Seconds after which a silent server fails a test."""
+"""Seconds without data after which a test fails."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """`body` is as long as the Content-Length says, or shorter when the server broke off, which `ending` then names."""
+    """A response. `body` is shorter than the Content-Length if the server broke off; `ending` says how."""
 
     status: int
     headers: dict[str, str]
@@ -24,7 +24,7 @@ class Reply:
 
 
 class Wire:
-    """Keeps one connection to each origin, and closes them at the end."""
+    """A client that keeps one connection to each origin and closes them at the end."""
 
     def __init__(self, trust: ssl.SSLContext | None = None) -> None:
         self._trust = trust
@@ -38,7 +38,7 @@ class Wire:
             connection.close()
 
     def get(self, address: str, *, method: str = "GET", **headers: str) -> Reply:
-        """One request; underscores in header names stand for hyphens. Raises ConnectionResetError, EOFError."""
+        """Send one request; underscores in header names mean hyphens. Raises ConnectionResetError, EOFError."""
         parts = urlsplit(address)
         target = parts.path + (f"?{parts.query}" if parts.query else "")
         lines = [f"{method} {target} HTTP/1.1", f"Host: {parts.netloc}"]
@@ -74,7 +74,7 @@ class Wire:
 
 
 def receive(connection: socket.socket, length: int) -> tuple[bytes, str]:
-    """Up to `length` bytes, and how they ended: `complete`, `fin`, `reset` or `silence`."""
+    """Return up to `length` bytes and how they ended: `complete`, `fin`, `reset` or `silence`."""
     body = b""
     while len(body) < length:
         try:

@@ -1,4 +1,4 @@
-"""The peers' side: one small program each, which the bench starts as a process of its own.
+"""A small program for each peer, which the bench starts as a separate process.
 
-They run on the Python of the peers' environment, so they import nothing of the bench or the fetcher.
+The programs run on the Python of the peers' environment, so they do not import the bench or the fetcher.
 """

@@ -1,6 +1,6 @@
-"""The least that a download in Python can be: ranges by blocking sockets on threads, `recv_into`, `pwrite`; nothing else.
+"""A minimal download in Python: ranges by blocking sockets on threads, with `recv_into` and `pwrite`.
 
-No listing, checks, digests, retries or syncs: it is the limit that clients are measured against, not one of them.
+It has no listing, checks, digests, retries or syncs. It is the limit for clients, not one of them.
 Addresses come from a file of lines `URL<TAB>NAME<TAB>SIZE`.
 """
 
@@ -36,20 +36,20 @@ def main() -> None:
     parser.add_argument("--connections", type=int, required=True)
     parser.add_argument("--range", type=int, required=True, help="bytes of one request")
     parser.add_argument("--buffer", type=int, required=True, help="bytes of one connection's buffer")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     parts: queue.SimpleQueue[Part] = queue.SimpleQueue()
-    for line in given.addresses.read_text().splitlines():
+    for line in arguments.addresses.read_text().splitlines():
         url, name, size = line.split("\t")
-        descriptor = os.open(given.directory / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        for start in range(0, int(size), given.range):
-            parts.put(Part(url, descriptor, start, min(start + given.range, int(size))))
-    with ThreadPoolExecutor(given.connections) as pool:
-        for running in [pool.submit(work, parts, bytearray(given.buffer)) for _ in range(given.connections)]:
+        descriptor = os.open(arguments.directory / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        for start in range(0, int(size), arguments.range):
+            parts.put(Part(url, descriptor, start, min(start + arguments.range, int(size))))
+    with ThreadPoolExecutor(arguments.connections) as pool:
+        for running in [pool.submit(work, parts, bytearray(arguments.buffer)) for _ in range(arguments.connections)]:
             running.result()
 
 
 def work(parts: queue.SimpleQueue[Part], buffer: bytearray) -> None:
-    """One connection: takes parts, all of one origin, until none is left."""
+    """Download parts, all from one origin, over one connection until none remains."""
     connection: socket.socket | None = None
     while True:
         try:
@@ -90,7 +90,7 @@ def receive(connection: socket.socket, part: Part, buffer: memoryview) -> None:
 
 
 def fill(connection: socket.socket, buffer: memoryview) -> int:
-    """Bytes received: the whole of `buffer`, in as few writes later as its size allows."""
+    """Fill `buffer` from the connection, for few large writes, and return the bytes received."""
     count = 0
     while count < len(buffer):
         received = connection.recv_into(buffer[count:])

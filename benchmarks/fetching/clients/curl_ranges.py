@@ -1,7 +1,7 @@
-"""curl with ranges: one process for each, which writes at its place of the file.
+"""curl with ranges: one process for each range, which writes at its offset in the file.
 
-`curl --parallel` gives each file one connection and cannot write at an offset. This is the best that a script around curl
-can do: nothing is copied afterwards.
+`curl --parallel` uses one connection for each file and cannot write at an offset. This is the fastest script around curl:
+nothing is copied afterwards.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ def main() -> None:
     parser.add_argument("addresses", type=Path, help="lines of URL, name and size, separated by tabs")
     parser.add_argument("directory", type=Path)
     parser.add_argument("--connections", type=int, required=True)
-    given = parser.parse_args()
-    lines = given.addresses.read_text().splitlines()
-    parts = [part for line in lines for part in split(line, max(1, given.connections // len(lines)))]
-    with ThreadPoolExecutor(given.connections) as pool:
-        list(pool.map(partial(fetch, given.directory), parts))
+    arguments = parser.parse_args()
+    lines = arguments.addresses.read_text().splitlines()
+    parts = [part for line in lines for part in split(line, max(1, arguments.connections // len(lines)))]
+    with ThreadPoolExecutor(arguments.connections) as pool:
+        list(pool.map(partial(fetch, arguments.directory), parts))
 
 
 def split(line: str, parts: int) -> list[tuple[str, str, int, int]]:
-    """Address, name, first and last byte of each part."""
+    """Return address, name, first and last byte of each part."""
     url, name, size = line.split("\t")
     length = -(-int(size) // parts)
     return [(url, name, start, min(start + length, int(size)) - 1) for start in range(0, int(size), length)]

@@ -1,4 +1,4 @@
-"""SHA-256 of files, one after the other, by `hashlib`: what an application itself would do."""
+"""SHA-256 of files in sequence by `hashlib`, as an application does."""
 
 from __future__ import annotations
 

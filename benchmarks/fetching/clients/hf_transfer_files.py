@@ -1,4 +1,4 @@
-"""`hf_transfer` over all files: it takes one at a time and holds the GIL meanwhile, so side by side needs processes."""
+"""`hf_transfer` over all files. It downloads one file at a time and holds the GIL, so concurrent files need processes."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def main() -> None:
     parser.add_argument("--max-files", type=int, required=True, help="hf_transfer's name for connections")
     parser.add_argument("--chunk-size", type=int, required=True)
     parser.add_argument("--processes", type=int, default=1)
-    given = parser.parse_args()
-    lines = given.addresses.read_text().splitlines()
-    one = partial(download, given.directory, given.max_files, given.chunk_size)
-    if given.processes == 1:
+    arguments = parser.parse_args()
+    lines = arguments.addresses.read_text().splitlines()
+    one = partial(download, arguments.directory, arguments.max_files, arguments.chunk_size)
+    if arguments.processes == 1:
         for line in lines:
             one(line)
     else:
-        with ProcessPoolExecutor(given.processes) as pool:
-            list(pool.map(one, lines, chunksize=max(1, len(lines) // given.processes // 16)))
+        with ProcessPoolExecutor(arguments.processes) as pool:
+            list(pool.map(one, lines, chunksize=max(1, len(lines) // arguments.processes // 16)))
 
 
 def download(directory: Path, max_files: int, chunk_size: int, line: str) -> None:

@@ -1,4 +1,4 @@
-"""`kserve-storage`, as the storage-initializer's entry point calls it: `kserve.py SOURCE DIRECTORY [SOURCE DIRECTORY ...]`."""
+"""Call `kserve-storage` like the storage-initializer's entry point: `kserve.py SOURCE DIRECTORY [SOURCE DIRECTORY ...]`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`huggingface_hub.snapshot_download`, into a plain directory as engines are given one."""
+"""`huggingface_hub.snapshot_download` into a plain directory, as engines read it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def main() -> None:
     parser.add_argument("repository")
     parser.add_argument("directory")
     parser.add_argument("--max-workers", type=int, required=True)
-    given = parser.parse_args()
-    snapshot_download(given.repository, local_dir=given.directory, max_workers=given.max_workers)
+    arguments = parser.parse_args()
+    snapshot_download(arguments.repository, local_dir=arguments.directory, max_workers=arguments.max_workers)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""One small program for each way of loading, run as a process of its own: `python -m benchmarks.loading.clients.<name>`.
+"""A small program for each way of loading, run as a separate process: `python -m benchmarks.loading.clients.<name>`.
 
-The peers' run on the Python of the peers' environment, so they import nothing of the loader, and of the bench only `timed`.
+Programs of the peers run on the Python of their environment, so they import only `timed` from the bench and nothing from the
+loader.
 """

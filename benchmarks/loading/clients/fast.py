@@ -1,4 +1,4 @@
-"""`fastsafetensors` into main memory. Whether it reads past the page cache is said in its own variable."""
+"""`fastsafetensors` into main memory. Its own variable selects direct I/O."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`loader.open`: everything at once, one tensor after the other, or only the first."""
+"""`loader.open`: all tensors together, one after another, or only the first."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def main() -> None:
     parser.add_argument("source")
     parser.add_argument("--strategy", choices=("auto", "buffered", "direct", "mmap"), default="auto")
     parser.add_argument("--take", choices=("all", "streamed", "first"), default="all")
-    given = parser.parse_args()
-    load = partial(tensors, given.source, given.strategy, at_once=given.take == "all")
-    timed(given.outcome, load, content, keep=given.take == "all", first_alone=given.take == "first")
+    arguments = parser.parse_args()
+    load = partial(tensors, arguments.source, arguments.strategy, at_once=arguments.take == "all")
+    timed(arguments.outcome, load, content, keep=arguments.take == "all", first_alone=arguments.take == "first")
 
 
 def tensors(source: str, strategy: str, *, at_once: bool) -> Iterator[tuple[str, Array]]:

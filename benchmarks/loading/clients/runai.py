@@ -1,4 +1,4 @@
-"""`runai_model_streamer`: all tensors of all files, kept. How it reads is said in its own variables."""
+"""`runai_model_streamer`: loads and keeps all tensors of all files. Its own variables select how it reads."""
 
 from __future__ import annotations
 

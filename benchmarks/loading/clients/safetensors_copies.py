@@ -1,7 +1,7 @@
-"""`safetensors.safe_open`, each tensor copied into memory of its own, as engines copy it into a parameter.
+"""`safetensors.safe_open` with each tensor copied into private memory, as engines copy it into a parameter.
 
-With `--prefetch` as vLLM does on network filesystems: threads read the files by 16 MiB into the page cache meanwhile. With
-`--first` only the first tensor, which is not copied but every page of it touched.
+With `--prefetch`, threads read the files into the page cache in blocks of 16 MiB, as vLLM does on network filesystems. With
+`--first`, only the first tensor is loaded: it is not copied, but every page is touched.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--prefetch", action="store_true")
     parser.add_argument("--first", action="store_true")
-    given = parser.parse_args()
-    load = prefetched if given.prefetch else views if given.first else copies
-    timed(given.outcome, partial(load, shards(given.directory)), content, first_alone=given.first)
+    arguments = parser.parse_args()
+    load = prefetched if arguments.prefetch else views if arguments.first else copies
+    timed(arguments.outcome, partial(load, shards(arguments.directory)), content, first_alone=arguments.first)
 
 
 def copies(files: Sequence[str]) -> Iterator[tuple[str, torch.Tensor]]:
     for file in files:
         with safe_open(file, framework="pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 - it is no mapping
+            for name in opened.keys():  # noqa: SIM118 - not a mapping
                 yield name, opened.get_tensor(name).clone()
 
 
 def views(files: Sequence[str]) -> Iterator[tuple[str, torch.Tensor]]:
     for file in files:
         with safe_open(file, framework="pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 - it is no mapping
+            for name in opened.keys():  # noqa: SIM118 - not a mapping
                 tensor = opened.get_tensor(name)
                 touch(content(tensor))
                 yield name, tensor

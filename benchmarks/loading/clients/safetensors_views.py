@@ -1,4 +1,4 @@
-"""`safetensors.torch.load_file`: views of the mapped files, every page touched; with `--backend pread`, copies."""
+"""`safetensors.torch.load_file`: views of the mapped files with every page touched; with `--backend pread`, copies."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def main() -> None:
     parser.add_argument("outcome", type=Path)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--backend", choices=("mmap", "pread"), default="mmap")
-    given = parser.parse_args()
-    timed(given.outcome, partial(tensors, shards(given.directory), given.backend), content)
+    arguments = parser.parse_args()
+    timed(arguments.outcome, partial(tensors, shards(arguments.directory), arguments.backend), content)
 
 
 def tensors(files: Sequence[str], backend: str) -> Iterator[tuple[str, torch.Tensor]]:

@@ -1,4 +1,4 @@
-"""`tensorizer`, which has a format of its own: `--write` makes it out of a checkpoint, otherwise it is loaded."""
+"""`tensorizer`, which has its own format: `--write` converts a checkpoint, otherwise the file is loaded."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def main() -> None:
     parser.add_argument("outcome", type=Path)
     parser.add_argument("source", type=Path, help="the file to load, or the checkpoint's directory")
     parser.add_argument("--write", type=Path, metavar="FILE")
-    parser.add_argument("--readers", type=int, help="threads; it chooses unless told")
-    given = parser.parse_args()
-    if given.write:
-        write(shards(given.source), given.write)
+    parser.add_argument("--readers", type=int, help="threads; default: tensorizer's choice")
+    arguments = parser.parse_args()
+    if arguments.write:
+        write(shards(arguments.source), arguments.write)
     else:
-        timed(given.outcome, partial(tensors, str(given.source), given.readers), content)
+        timed(arguments.outcome, partial(tensors, str(arguments.source), arguments.readers), content)
 
 
 def tensors(file: str, readers: int | None) -> Iterator[tuple[str, torch.Tensor]]:

@@ -1,4 +1,4 @@
-"""What the clients with torch share: the files they are given, and the bytes of a tensor, whatever its dtype."""
+"""Shared by clients with torch: the files of a checkpoint, and the bytes of a tensor of any dtype."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Loading timed from inside the process that loads: what a loader costs, not what its imports cost, which are larger.
+"""Time loading inside the loading process, without its imports, which cost more.
 
-The clock begins just before the first file is opened and stops when the last tensor is in memory, its destination allocated
-meanwhile; nothing is let go of before. Afterwards every tensor is digested, and the parent compares. Standard library and
-xxhash only, for it runs in the peers' environment too.
+The clock starts just before the first file is opened and stops when the last tensor is in memory. It includes allocation of the
+destination; no tensor is freed before. Afterwards every tensor is hashed, and the parent compares digests. Standard library and
+xxhash only: this module also runs in the peers' environment.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import xxhash
 from benchmarks.memory import have_ready
 
 MEMORY = "BENCH_MEMORY"
-"""The variable that says how many bytes to have ready."""
+"""Variable with the bytes of memory to populate."""
 
 PAGE = 4096
 _RESET_HIGH_WATER_MARK = "5"
@@ -37,10 +37,10 @@ def timed(
     keep: bool = True,
     first_alone: bool = False,
 ) -> None:
-    """Run `load`, and write what it took to `outcome` as JSON: seconds, bytes, and the digest of each tensor.
+    """Run `load` and write its cost to `outcome` as JSON: seconds, bytes, and the digest of each tensor.
 
-    `keep`: hold everything, as an engine does; otherwise each tensor is let go of when the next one comes, and a second,
-    untimed run is digested. `first_alone`: stop at the first tensor.
+    `keep`: keep all tensors, as an engine does; otherwise each tensor is freed when the next one arrives, and a second, untimed
+    run is hashed. `first_alone`: stop after the first tensor.
     """
     kept: dict[str, Tensor] = {}
     first = None
@@ -75,17 +75,17 @@ def timed(
 
 
 def touch(content: memoryview) -> None:
-    """Bring every page of a mapped tensor in, as whoever copies it to an accelerator will."""
+    """Read every page of a mapped tensor, as a copy to an accelerator does."""
     content[::PAGE].tobytes()
 
 
 def _reset_high_water_mark() -> None:
-    """From here on VmHWM is of the load alone."""
+    """Reset VmHWM, so that it measures only the load."""
     Path("/proc/self/clear_refs").write_text(_RESET_HIGH_WATER_MARK)
 
 
 def _memory(field: str) -> int:
-    """Bytes."""
+    """Return a field of /proc/self/status in bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024

@@ -1,4 +1,4 @@
-"""A model that a source on loopback publishes, an engine's stand-in, and a node to run pods on."""
+"""A model on a loopback origin, a stand-in for an engine, and a node that runs pods."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MakeNode = Callable[..., Node]
 
 @pytest.fixture(scope="session")
 def engine_image(podman: Podman, image: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Our image with the stand-in under the engine's name: a Python is all that it needs."""
+    """Our image with the stand-in under the engine's name. The stand-in needs only Python."""
     context = tmp_path_factory.mktemp("engine")
     shutil.copy(Path(stand_in_engine.__file__), context / "vllm")
     (context / "vllm").chmod(0o755)
@@ -44,14 +44,14 @@ def engine_image(podman: Podman, image: str, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two shards and what lies beside them."""
+    """Two shards and their small files."""
     directory = make_checkpoint(tmp_path_factory.mktemp("model"), shards=2, shard_size=3 * MiB)
     return {path.name: path for path in directory.iterdir()}
 
 
 @pytest.fixture(scope="session")
 def published(model: Mapping[str, Path]) -> dict[str, str]:
-    """The SHA-256 of each of its files."""
+    """The SHA-256 of each file of the model."""
     return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in model.items()}
 
 
@@ -64,14 +64,14 @@ def origin(model: Mapping[str, Path]) -> Iterator[Origin]:
 
 @pytest.fixture
 def memory() -> Iterator[Path]:
-    """A directory that is memory, which `loader copy` is to see."""
+    """A directory in memory, which `loader copy` detects."""
     with tempfile.TemporaryDirectory(prefix="weightlift-", dir="/dev/shm") as directory:
         yield Path(directory)
 
 
 @pytest.fixture
 def make_node(podman: Podman, image: str, engine_image: str, tmp_path: Path, memory: Path) -> MakeNode:
-    """A node that fetches from `origin`."""
+    """Return a function that makes a node which fetches from an origin."""
 
     def make(origin: Origin, *, proxy: str = PROXY, honours_group: bool = True) -> Node:
         instead = {WEIGHTLIFT: image, ENGINE: engine_image, HUB: origin.endpoint, PROXY: proxy}
@@ -86,7 +86,7 @@ def node(make_node: MakeNode, origin: Origin) -> Node:
 
 
 def damage(file: Path) -> None:
-    """What a disk or another tenant may do to it: other bytes, the same size."""
+    """Damage a file as a disk or another tenant can: other bytes, same size."""
     with file.open("r+b") as opened:
         opened.seek(MiB)
         opened.write(b"damage")

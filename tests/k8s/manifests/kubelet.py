@@ -1,8 +1,7 @@
-"""What the control plane and the kubelet make of a workload before the container runtime sees it, as far as Debian's
-`podman kube play` leaves it out.
+"""The steps of the control plane and the kubelet that Debian's `podman kube play` lacks.
 
-It plays Pods with ConfigMaps, init containers, security contexts and limits. It knows neither Jobs nor DaemonSets, claims nor
-the group of a volume, volumes of memory, Secrets, nor `$(NAME)` in arguments. Nothing else of a manifest is touched.
+Podman plays Pods with ConfigMaps, init containers, security contexts and limits. It does not support Jobs, DaemonSets, claims,
+the group of a volume, memory volumes, Secrets, or `$(NAME)` in arguments. Other parts of a manifest stay unchanged.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from typing import Any
 
 from tests.k8s.manifests.rendering import Resource, containers, pod_spec
 
-_MEMORY = "/dev/shm"  # noqa: S108 - where a node has its memory as a filesystem
+_MEMORY = "/dev/shm"  # noqa: S108 - the memory filesystem of a node
 
 _STRANGER = 1000
 
 _KEEP_INIT_CONTAINERS = {"io.podman.annotations.init.container.type": "always"}
-"""Podman removes those that ended well; tests ask them."""
+"""By default podman removes successful init containers. Tests read their logs and exit codes."""
 
 Objects = Mapping[tuple[str, str], Resource]
 """ConfigMaps and Secrets, by kind and name."""
@@ -30,10 +29,10 @@ Objects = Mapping[tuple[str, str], Resource]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disks:
-    """Where volumes lie. Claims and paths of the node outlive pods.
+    """The directories of volumes. Claims and paths of the node outlive pods.
 
-    `memory` is a directory of a tmpfs. `honours_group`: whether the claims' driver gives their root to the pod's fsGroup; one
-    that does not has a root that is somebody else's.
+    `memory` is a directory on a tmpfs. `honours_group`: whether the claims' driver gives their root to the pod's fsGroup. If
+    not, another user owns the root.
     """
 
     root: Path
@@ -48,7 +47,7 @@ class Disks:
         return _made(directory)
 
     def path_of_node(self, path: str) -> Path:
-        """What lies in /dev/shm there lies in memory here."""
+        """Return the directory for a path of the node. Paths in /dev/shm are in `memory`."""
         root = self.memory if Path(path).is_relative_to(_MEMORY) else self.root
         return _made(root / "node" / path.strip("/").replace("/", "-"))
 
@@ -57,9 +56,9 @@ class Disks:
 
 
 def pod_of(workload: Resource, *, name: str, objects: Objects, disks: Disks) -> Resource:
-    """The Pod that the workload's controller would make, as podman can play it on this machine's network.
+    """Return the Pod of a workload, in a form that podman can play on this machine's network.
 
-    Raises KeyError for a ConfigMap or a Secret that is not there.
+    Raises KeyError for a missing ConfigMap or Secret.
     """
     template = workload["spec"]["template"]
     spec = deepcopy(pod_spec(workload))
@@ -69,7 +68,7 @@ def pod_of(workload: Resource, *, name: str, objects: Objects, disks: Disks) -> 
     for container in containers(spec):
         container["env"] = [each for variable in container.get("env", []) for each in _variable(variable, objects)]
         known = _environment(container, objects)
-        container.pop("ports", None)  # on the machine's network podman maps none
+        container.pop("ports", None)  # podman maps no ports on the machine's network
         container |= {
             key: [_expanded(word, known) for word in container[key]] for key in ("command", "args") if key in container
         }
@@ -77,13 +76,13 @@ def pod_of(workload: Resource, *, name: str, objects: Objects, disks: Disks) -> 
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": name, "labels": dict(template["metadata"]["labels"]), "annotations": _KEEP_INIT_CONTAINERS},
-        # Podman would restart init containers that ended well, too.
+        # With another policy, podman also restarts successful init containers.
         "spec": {**spec, "hostNetwork": True, "restartPolicy": "Never"},
     }
 
 
 def _mounted(volume: Resource, spec: Resource, *, pod: str, objects: Objects, disks: Disks) -> Resource:
-    """A directory of this machine, prepared as the kubelet prepares volumes."""
+    """Return a volume on a directory of this machine, prepared as the kubelet does."""
     name = volume["name"]
     directory, grouped = _directory(volume, pod=pod, objects=objects, disks=disks)
     if grouped:
@@ -95,7 +94,7 @@ def _mounted(volume: Resource, spec: Resource, *, pod: str, objects: Objects, di
 
 
 def _directory(volume: Resource, *, pod: str, objects: Objects, disks: Disks) -> tuple[Path, bool]:
-    """What is mounted for the volume, and whether it is given to the pod's fsGroup."""
+    """Return the directory of a volume, and whether the pod's fsGroup owns it."""
     match volume:
         case {"persistentVolumeClaim": {"claimName": claim}}:
             return disks.claim(claim), disks.honours_group
@@ -109,36 +108,36 @@ def _directory(volume: Resource, *, pod: str, objects: Objects, disks: Disks) ->
             return _written(disks.of_pod(pod, volume["name"]), objects["ConfigMap", name]["data"], 0o644), True
         case {"secret": {"secretName": name, "defaultMode": mode}}:
             return _written(disks.of_pod(pod, volume["name"]), objects["Secret", name]["stringData"], mode), True
-    raise AssertionError(f"no such volume is known here: {volume}")
+    raise AssertionError(f"unsupported volume: {volume}")
 
 
 def _variable(variable: Resource, objects: Objects) -> Iterator[dict[str, Any]]:
-    """Itself, or with the value that a Secret holds for it; none where that is optional and not there."""
-    wanted = variable.get("valueFrom", {}).get("secretKeyRef")
-    if wanted is None:
+    """Yield the variable, with the value of its Secret. Yield nothing for a missing optional Secret."""
+    reference = variable.get("valueFrom", {}).get("secretKeyRef")
+    if reference is None:
         yield variable
-    elif ("Secret", wanted["name"]) in objects or not wanted.get("optional"):
-        yield {"name": variable["name"], "value": objects["Secret", wanted["name"]]["stringData"][wanted["key"]]}
+    elif ("Secret", reference["name"]) in objects or not reference.get("optional"):
+        yield {"name": variable["name"], "value": objects["Secret", reference["name"]]["stringData"][reference["key"]]}
 
 
 def _environment(container: Resource, objects: Objects) -> dict[str, str]:
-    """What `$(NAME)` in the container's words stands for."""
+    """Return the values of `$(NAME)` in the container's arguments."""
     known: dict[str, str] = {}
     for source in container.get("envFrom", []):
         known |= objects["ConfigMap", source["configMapRef"]["name"]]["data"]
     for variable in container["env"]:
-        wanted = variable.get("valueFrom", {}).get("configMapKeyRef")
-        known[variable["name"]] = objects["ConfigMap", wanted["name"]]["data"][wanted["key"]] if wanted else variable["value"]
+        source = variable.get("valueFrom", {}).get("configMapKeyRef")
+        known[variable["name"]] = objects["ConfigMap", source["name"]]["data"][source["key"]] if source else variable["value"]
     return known
 
 
 def _expanded(word: str, known: Mapping[str, str]) -> str:
-    """Names that are not known stay as they are, which an engine or a fetch would then choke on."""
+    """Replace `$(NAME)` in `word`. Unknown names stay, so that the command fails on them."""
     return re.sub(r"\$\(([A-Za-z_]+)\)", lambda match: known.get(match[1], match[0]), word)
 
 
 def _give_to_group(directory: Path, group: int) -> None:
-    """The root and the files in it; OnRootMismatch spares what is deeper."""
+    """Give the root and its files to the group. OnRootMismatch skips deeper files."""
     for path in (directory, *(each for each in directory.iterdir() if each.is_file())):
         os.chown(path, -1, group)
     directory.chmod(directory.stat().st_mode | 0o2770)

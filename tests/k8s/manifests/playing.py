@@ -1,4 +1,4 @@
-"""A node that runs pods, with podman."""
+"""A node that runs pods with podman."""
 
 from __future__ import annotations
 
@@ -23,12 +23,15 @@ _numbers = count()
 
 @dataclass(frozen=True, slots=True)
 class PlayedPod:
-    """A pod after its init containers have ended. `started`: whether all of them ended with 0, so that the others run."""
+    """A pod after its init containers have ended. `started`: all of them ended with 0, so the containers run.
+
+    `output`: podman's output.
+    """
 
     podman: Podman
     spec: Resource
     started: bool
-    said: str
+    output: str
 
     @property
     def name(self) -> str:
@@ -39,15 +42,15 @@ class PlayedPod:
         return Container(self.podman, f"{self.name}-{name}")
 
     def exit_codes(self) -> dict[str, int]:
-        """Of every container, in the order in which they start; waits for their end."""
+        """Wait for the end of all containers and return their exit codes, in the order in which they start."""
         return {each["name"]: self.container(each["name"]).wait() for each in containers(self.spec["spec"])}
 
     def report(self) -> dict[str, Any]:
-        """What the stand-in for an engine found."""
+        """Return the report of the stand-in for an engine."""
         engine = self.container("engine")
         wait_until(lambda: "\n" in engine.logs(), "the engine has read the model")
-        found: dict[str, Any] = json.loads(engine.logs().splitlines()[0])
-        return found
+        report: dict[str, Any] = json.loads(engine.logs().splitlines()[0])
+        return report
 
     def logs(self) -> str:
         return "\n".join(f"{each['name']}: {self.container(each['name']).logs()}" for each in containers(self.spec["spec"]))
@@ -55,7 +58,7 @@ class PlayedPod:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """`instead` maps names of images and addresses of sources in the manifests to those of this machine."""
+    """A node. `instead` replaces images and addresses of the manifests by those of this machine."""
 
     podman: Podman
     disks: Disks
@@ -64,13 +67,13 @@ class Node:
 
     @contextmanager
     def playing(self, workload: Resource, resources: Iterable[Resource]) -> Iterator[PlayedPod]:
-        """Run the workload's pod until the block ends, its init containers to their end first."""
-        here = [substituted(resource, self.instead) for resource in resources]
-        objects = {(each["kind"], each["metadata"]["name"]): each for each in here}
+        """Run the init containers of the workload's pod to their end, then the pod until the block ends."""
+        local = [substituted(resource, self.instead) for resource in resources]
+        objects = {(each["kind"], each["metadata"]["name"]): each for each in local}
         name = f"{workload['metadata']['name']}-{os.getpid()}-{next(_numbers)}"
         pod = pod_of(substituted(workload, self.instead), name=name, objects=objects, disks=self.disks)
         manifest = self.workspace / f"{name}.yaml"
-        manifest.write_text(yaml.safe_dump_all([*(each for each in here if each["kind"] == "ConfigMap"), pod]))
+        manifest.write_text(yaml.safe_dump_all([*(each for each in local if each["kind"] == "ConfigMap"), pod]))
         try:
             done = self.podman("kube", "play", manifest, timeout=120)
             played = PlayedPod(self.podman, pod, done.returncode == 0, done.stdout + done.stderr)
@@ -82,16 +85,16 @@ class Node:
 
 @contextmanager
 def showing(pod: PlayedPod) -> Iterator[None]:
-    """What its containers said, where a test fails on it."""
+    """Print the logs of the pod's containers if the test fails."""
     try:
         yield
     except AssertionError:
-        print(pod.said, pod.logs(), sep="\n")
+        print(pod.output, pod.logs(), sep="\n")
         raise
 
 
 def substituted(value: Any, instead: Mapping[str, str]) -> Any:
-    """A copy with other words in place of some."""
+    """Return a copy in which strings are replaced by those of `instead`."""
     match value:
         case dict():
             return {name: substituted(each, instead) for name, each in value.items()}

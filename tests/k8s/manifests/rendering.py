@@ -1,4 +1,4 @@
-"""The manifests as `kubectl apply -k` would send them, and the parts of them that tests ask for."""
+"""The manifests as `kubectl apply -k` sends them, and access to their parts."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ K8S = Path(__file__).parents[3] / "k8s"
 
 OVERLAYS = tuple(sorted(path.parent for path in K8S.glob("overlays/*/kustomization.yaml")))
 INTEGRATIONS = tuple(K8S / "integrations" / name for name in ("flexinfer", "llmkube", "modelplane"))
-"""Those whose workloads are Pods of ours, played here."""
+"""Integrations whose workloads are our own Pods, which the tests run."""
 
 _ORDER = ("Job", "DaemonSet", "Deployment")
-"""Who fetches before who serves."""
+"""Kinds that fetch come before kinds that serve."""
 
 
 def render(directory: Path) -> tuple[Resource, ...]:
-    """Every resource of a kustomization. Raises subprocess.CalledProcessError."""
+    """Return every resource of a kustomization. Raises AssertionError if kubectl fails."""
     return tuple(yaml.safe_load_all(_rendered(directory)))
 
 
@@ -38,20 +38,20 @@ def _rendered(directory: Path) -> str:
 
 
 def workloads(resources: tuple[Resource, ...]) -> tuple[Resource, ...]:
-    """What makes pods, those first on whose work the others wait."""
-    found = [resource for resource in resources if resource["kind"] in _ORDER]
-    return tuple(sorted(found, key=lambda resource: _ORDER.index(resource["kind"])))
+    """Return the workloads, those first that others wait for."""
+    chosen = [resource for resource in resources if resource["kind"] in _ORDER]
+    return tuple(sorted(chosen, key=lambda resource: _ORDER.index(resource["kind"])))
 
 
 def every_workload() -> Iterator[tuple[str, Resource]]:
-    """All of `OVERLAYS` and `INTEGRATIONS`, each with the name of its directory."""
+    """Yield every workload of `OVERLAYS` and `INTEGRATIONS` with the name of its directory."""
     for directory in (*OVERLAYS, *INTEGRATIONS):
         for workload in workloads(render(directory)):
             yield directory.name, workload
 
 
 def named(resources: tuple[Resource, ...], kind: str, name: str) -> Resource:
-    """Raises StopIteration when there is none."""
+    """Return the resource of this kind and name. Raises StopIteration if it is missing."""
     return next(each for each in resources if (each["kind"], each["metadata"]["name"]) == (kind, name))
 
 
@@ -61,5 +61,5 @@ def pod_spec(workload: Resource) -> Resource:
 
 
 def containers(spec: Resource) -> list[Resource]:
-    """In the order in which they start."""
+    """Return all containers in the order in which they start."""
     return [*spec.get("initContainers", []), *spec["containers"]]

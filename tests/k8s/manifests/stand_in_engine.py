@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Stands in for an engine in a pod: `vllm serve DIR ...` reads every byte of DIR, as an engine would before it serves, says
-what it found in one line of JSON, and stays until told to stop.
+"""A stand-in for an engine in a pod: `vllm serve DIR ...` reads every byte of DIR, as an engine does before it serves.
 
-It runs in a container of its own, so it knows nothing but Python.
+It prints its result as one line of JSON and runs until SIGTERM. It runs in a separate container, so it imports only the
+standard library.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def main(words: list[str]) -> None:
         for path in sorted(model.rglob("*"))
         if path.is_file() and ".fetcher" not in path.parts
     }
-    found = {"path": str(model), "flags": words[2:], "uid": os.geteuid(), "files": files, "writable": writable(model)}
-    print(json.dumps(found), flush=True)
+    report = {"path": str(model), "flags": words[2:], "uid": os.geteuid(), "files": files, "writable": writable(model)}
+    print(json.dumps(report), flush=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.pause()
 

@@ -1,4 +1,4 @@
-"""`k8s/integrations/flexinfer`, run in the order in which a Model's life has it."""
+"""`k8s/integrations/flexinfer`: prefetch, verify and flash-loader run as for a Model."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def resources() -> tuple[Resource, ...]:
 def prefetched(node: Node, resources: tuple[Resource, ...]) -> Path:
     """The directory of the model on its claim, after the prefetch Job."""
     with node.playing(named(resources, "Job", "llama-prefetch"), resources) as pod:
-        assert pod.started, pod.said
+        assert pod.started, pod.output
         assert pod.exit_codes() == {"fetch": 0, "mark": 0}
     return node.disks.claim("llama-cache") / "llama"
 
 
 class TestPrefetch:
-    def test_the_model_lies_under_its_name_and_the_marker_goes_with_the_manifest(
+    def test_the_model_is_under_its_name_and_the_marker_follows_the_manifest(
         self, prefetched: Path, published: Mapping[str, str]
     ) -> None:
         assert {path.name for path in prefetched.iterdir()} == {*published, ".fetcher", MARKER}
@@ -41,7 +41,7 @@ class TestPrefetch:
 
         assert not (prefetched / MARKER).exists()
 
-    def test_nothing_is_marked_where_the_model_could_not_be_had(self, node: Node, resources: tuple[Resource, ...]) -> None:
+    def test_a_failed_prefetch_creates_no_marker(self, node: Node, resources: tuple[Resource, ...]) -> None:
         node.disks.claim("llama-cache").joinpath("llama").write_text("a file in the way")
 
         with node.playing(named(resources, "Job", "llama-prefetch"), resources) as pod:
@@ -53,24 +53,22 @@ class TestPrefetch:
 
 
 @pytest.fixture
-def standing(node: Node, origin: Origin) -> Path:
-    """The directory of a model that somebody fetched onto the claim of a pvc:// source."""
+def existing(node: Node, origin: Origin) -> Path:
+    """The directory of a model that was fetched to the claim of a pvc:// source."""
     directory = node.disks.claim("shared-models") / "llama"
     run_fetcher("fetch", "hf://org/model", "--dest", directory, env={"HF_ENDPOINT": origin.endpoint})
     return directory
 
 
 class TestVerify:
-    def test_what_stands_on_the_claim_is_as_it_was_fetched(
-        self, node: Node, resources: tuple[Resource, ...], standing: Path
-    ) -> None:
+    def test_an_unchanged_model_is_verified(self, node: Node, resources: tuple[Resource, ...], existing: Path) -> None:
         with node.playing(named(resources, "Job", "llama-verify"), resources) as pod:
             assert pod.exit_codes() == {"verify": 0}
 
-    def test_a_changed_byte_is_found_and_its_file_named(
-        self, node: Node, resources: tuple[Resource, ...], standing: Path
+    def test_a_changed_byte_fails_with_the_name_of_its_file(
+        self, node: Node, resources: tuple[Resource, ...], existing: Path
     ) -> None:
-        damage(standing / SHARD)
+        damage(existing / SHARD)
 
         with node.playing(named(resources, "Job", "llama-verify"), resources) as pod:
             assert pod.exit_codes() == {"verify": 65}
@@ -78,16 +76,16 @@ class TestVerify:
 
 
 class TestFlashLoader:
-    def test_the_engine_reads_from_memory_what_was_prefetched_and_nothing_that_was_damaged_since(
+    def test_the_engine_reads_the_prefetched_model_from_memory_unless_it_is_damaged(
         self, node: Node, resources: tuple[Resource, ...], prefetched: Path, published: Mapping[str, str]
     ) -> None:
         engine = named(resources, "Deployment", "llama")
         with node.playing(engine, resources) as pod:
-            assert pod.started, pod.said
-            found = pod.report()
+            assert pod.started, pod.output
+            report = pod.report()
 
-        assert found["files"] == published
-        assert (found["path"], found["writable"]) == ("/flash/llama", False)
+        assert report["files"] == published
+        assert (report["path"], report["writable"]) == ("/flash/llama", False)
 
         damage(prefetched / SHARD)
 

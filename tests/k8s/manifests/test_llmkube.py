@@ -1,4 +1,4 @@
-"""`k8s/integrations/llmkube`: the Job that stages what LLMKube's own downloader then finds."""
+"""`k8s/integrations/llmkube`: the Job stages a file that LLMKube's own downloader finds."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from tests.k8s.manifests.rendering import K8S, named, pod_spec, render
 WEIGHTS = random_bytes("gguf", 5 * MiB)
 
 
-def test_the_file_lies_where_the_model_s_server_expects_it(node: Node, origin: Origin) -> None:
+def test_the_job_places_the_file_where_the_models_server_expects_it(node: Node, origin: Origin) -> None:
     resources = render(K8S / "integrations" / "llmkube")
     job = named(resources, "Job", "stage-model")
     variables = {each["name"]: each["value"] for each in pod_spec(job)["containers"][0]["env"]}
     repository, _, file = variables["MODEL_SOURCE"].removeprefix("https://huggingface.co/").partition("/resolve/main/")
     origin.add_repo(repository, {file: WEIGHTS})
-    here = {variables["MODEL_SOURCE"]: f"{origin.endpoint}/{repository}/resolve/main/{file}"}
+    addresses = {variables["MODEL_SOURCE"]: f"{origin.endpoint}/{repository}/resolve/main/{file}"}
 
-    with replace(node, instead={**node.instead, **here}).playing(job, resources) as pod:
-        assert pod.started, pod.said
+    with replace(node, instead={**node.instead, **addresses}).playing(job, resources) as pod:
+        assert pod.started, pod.output
         assert pod.exit_codes() == {"model-downloader": 0}
 
     claim = node.disks.claim("llmkube-model-cache")

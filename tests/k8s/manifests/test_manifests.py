@@ -1,4 +1,4 @@
-"""What the manifests promise on paper: the schemas, who may do what, which exit codes end a Job, sizes that add up."""
+"""Static checks of the manifests: schemas, privileges, exit codes that end a Job, memory sizes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ GiB = 1024**3
 PAGE = K8S.parent / "docs" / "kubernetes.md"
 DIRECTORIES = [*OVERLAYS, *INTEGRATIONS]
 OLDEST = "1.31"
-"""The first version in which podFailurePolicy is there for good."""
+"""The first version with a stable podFailurePolicy."""
 NEWEST = kubernetes.latest_version()
 
 
@@ -42,14 +42,14 @@ def name_of(directory: Path) -> str:
 
 class TestSchemas:
     @pytest.mark.parametrize("version", [OLDEST, NEWEST])
-    def test_every_resource_is_one_of_kubernetes_with_no_field_it_does_not_know(self, version: str) -> None:
+    def test_every_resource_is_valid_and_has_no_unknown_field(self, version: str) -> None:
         distinct = {json.dumps(resource): resource for directory in DIRECTORIES for resource in render(directory)}
 
         for resource in distinct.values():
             kubernetes.validate(resource, version, strict=True)
 
     @pytest.mark.parametrize("version", [OLDEST, NEWEST])
-    def test_a_field_that_is_written_wrongly_would_be_found(self, version: str) -> None:
+    def test_a_misspelled_field_is_detected(self, version: str) -> None:
         job = named(render(K8S / "overlays" / "shared-volume"), "Job", "prefetch")
         pod_spec(job)["containers"][0]["securityContext"]["readonlyRootFilesystem"] = True
 
@@ -57,13 +57,13 @@ class TestSchemas:
             kubernetes.validate(job, version, strict=True)
 
     @pytest.mark.parametrize("directory", DIRECTORIES, ids=name_of)
-    def test_no_two_resources_of_a_kind_have_one_name(self, directory: Path) -> None:
+    def test_resources_of_a_kind_have_different_names(self, directory: Path) -> None:
         names = [(each["kind"], each["metadata"]["name"]) for each in render(directory)]
 
         assert len(names) == len(set(names))
 
     @pytest.mark.parametrize("directory", DIRECTORIES, ids=name_of)
-    def test_what_a_pod_mounts_is_a_volume_it_has(self, directory: Path) -> None:
+    def test_a_pod_mounts_exactly_its_volumes(self, directory: Path) -> None:
         for spec in map(pod_spec, workloads(render(directory))):
             volumes = {volume["name"] for volume in spec["volumes"]}
             mounted = {mount["name"] for container in containers(spec) for mount in container["volumeMounts"]}
@@ -76,11 +76,11 @@ class TestSchemas:
                 assert len(set(volume) - {"name"}) == 1, f"{name}: {volume}"
 
     @pytest.mark.parametrize("overlay", OVERLAYS, ids=name_of)
-    def test_the_label_by_which_components_and_policies_find_them_tells_who_fetches(self, overlay: Path) -> None:
+    def test_the_fetcher_label_tells_which_container_fetches(self, overlay: Path) -> None:
         for workload in workloads(render(overlay)):
             labels = workload["metadata"]["labels"]
 
-            assert labels.get("fetcher") == who_fetches(pod_spec(workload))
+            assert labels.get("fetcher") == fetching_container(pod_spec(workload))
             assert workload["spec"]["template"]["metadata"]["labels"] == labels
 
     def test_every_manifest_belongs_to_a_kustomization(self) -> None:
@@ -89,7 +89,7 @@ class TestSchemas:
 
             assert sorted(listed) == sorted(path.name for path in directory.glob("*.yaml") if path.name != "kustomization.yaml")
 
-    def test_every_component_is_in_an_overlay_and_so_is_tested(self) -> None:
+    def test_every_component_is_used_by_an_overlay(self) -> None:
         used = {
             Path(component).name
             for overlay in OVERLAYS
@@ -99,16 +99,16 @@ class TestSchemas:
         assert used == {path.parent.name for path in K8S.glob("components/*/kustomization.yaml")}
 
     @pytest.mark.parametrize("overlay", OVERLAYS, ids=name_of)
-    def test_the_key_is_that_of_the_uri(self, overlay: Path) -> None:
+    def test_the_model_key_belongs_to_the_model_uri(self, overlay: Path) -> None:
         model = named(render(overlay), "ConfigMap", "model")["data"]
 
         assert model["MODEL_KEY"] == ArtifactRef(model["MODEL_URI"]).key
 
     @pytest.mark.parametrize("overlay", OVERLAYS, ids=name_of)
-    def test_the_page_on_kubernetes_tells_when_to_choose_it(self, overlay: Path) -> None:
+    def test_the_page_on_kubernetes_lists_the_overlay(self, overlay: Path) -> None:
         assert f"`{overlay.name}`" in PAGE.read_text()
 
-    def test_what_that_page_says_to_build_on_them_works(self, tmp_path: Path) -> None:
+    def test_the_kustomization_of_the_page_on_kubernetes_works(self, tmp_path: Path) -> None:
         (example,) = re.findall("```yaml\n(# kustomization.yaml\n.*?)```", PAGE.read_text(), re.DOTALL)
         (tmp_path / "kustomization.yaml").write_text(example)
         (tmp_path / "weightlift").symlink_to(K8S.parent)
@@ -121,23 +121,23 @@ class TestSchemas:
         }
 
 
-def who_fetches(spec: Resource) -> str | None:
+def fetching_container(spec: Resource) -> str | None:
     where = {"initContainers": "init-container", "containers": "container"}
-    found = [label for kind, label in where.items() for each in spec.get(kind, []) if each["name"] == "fetch"]
-    return found[0] if found else None
+    labels = [label for kind, label in where.items() for each in spec.get(kind, []) if each["name"] == "fetch"]
+    return labels[0] if labels else None
 
 
 BASELINE_VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 BASELINE_CAPABILITIES = {"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID"}
 LEVELS = {"no-fsgroup": "baseline", "memory-node": "privileged"}
-"""Where it is not `restricted`."""
+"""Directories whose level is not `restricted`."""
 
 
 class TestPodSecurity:
-    """By the Pod Security Standards, whose levels a namespace is labelled with."""
+    """The levels of the Pod Security Standards, which are labels of a namespace."""
 
     @pytest.mark.parametrize("directory", DIRECTORIES, ids=name_of)
-    def test_a_namespace_of_the_level_the_docs_name_admits_it(self, directory: Path) -> None:
+    def test_a_namespace_of_the_documented_level_admits_the_pods(self, directory: Path) -> None:
         levels = {level(pod_spec(workload)) for workload in workloads(render(directory))}
 
         assert strictest(levels) == LEVELS.get(directory.name, "restricted")
@@ -146,23 +146,23 @@ class TestPodSecurity:
         for _, container in every_container():
             assert container["securityContext"]["readOnlyRootFilesystem"] is True
 
-    def test_no_capability_is_given_but_those_to_prepare_a_volume(self) -> None:
+    def test_only_the_preparation_of_a_volume_has_capabilities(self) -> None:
         for _, container in every_container():
             added = container["securityContext"]["capabilities"].get("add", [])
 
             assert added == (["CHOWN", "FOWNER"] if container["name"].endswith("-prep") else [])
 
-    def test_no_pod_has_a_token_for_the_cluster_s_interface(self) -> None:
+    def test_no_pod_has_a_service_account_token(self) -> None:
         for _, workload in every_workload():
             assert pod_spec(workload)["automountServiceAccountToken"] is False
 
-    def test_the_hub_s_token_is_no_argument(self) -> None:
+    def test_the_hubs_token_is_never_an_argument(self) -> None:
         for _, container in every_container():
             words = " ".join([*container["command"], *container.get("args", [])])
 
             assert "TOKEN" not in words.upper()
 
-    def test_an_engine_sees_the_model_read_only(self) -> None:
+    def test_an_engine_mounts_the_model_read_only(self) -> None:
         engines = [(name, container) for name, container in every_container() if container["name"] == "engine"]
 
         assert len(engines) > len(OVERLAYS)
@@ -173,7 +173,7 @@ class TestPodSecurity:
 
 
 def level(spec: Resource) -> str:
-    """The strictest level of the Pod Security Standards that admits the pod."""
+    """Return the strictest level of the Pod Security Standards that admits the pod."""
     kinds = {kind for volume in spec["volumes"] for kind in volume if kind != "name"}
     added = {each for container in containers(spec) for each in container["securityContext"]["capabilities"].get("add", [])}
     if kinds - BASELINE_VOLUMES or added - BASELINE_CAPABILITIES or {"hostNetwork", "hostPID", "hostIPC"} & set(spec):
@@ -203,27 +203,27 @@ def every_container() -> Iterator[tuple[str, Resource]]:
 
 
 class TestFailurePolicy:
-    def test_final_exit_codes_end_a_job_at_once(self) -> None:
+    def test_final_exit_codes_end_a_job_immediately(self) -> None:
         for job in jobs():
             assert {decision(job, code) for code in exit_codes(retryable=False)} == {"FailJob"}
 
-    def test_what_may_pass_is_tried_again(self) -> None:
+    def test_retryable_exit_codes_are_retried(self) -> None:
         for job in jobs():
             assert {decision(job, code) for code in exit_codes(retryable=True) | {128 + 9, 128 + 15}} == {"Count"}
 
-    def test_a_disruption_does_not_count_whatever_the_exit_code(self) -> None:
+    def test_a_disruption_never_counts_as_a_failure(self) -> None:
         for job in jobs():
             assert {decision(job, code, disrupted=True) for code in (65, 75, 137, 143)} == {"Ignore"}
 
-    def test_a_job_is_never_restarted_in_place_which_its_policy_would_not_see(self) -> None:
+    def test_a_job_never_restarts_its_containers_in_place(self) -> None:
         for job in jobs():
             assert pod_spec(job)["restartPolicy"] == "Never"
 
 
 def jobs() -> list[Resource]:
-    found = [workload for _, workload in every_workload() if workload["kind"] == "Job"]
-    assert len(found) >= len(("prefetch", "verify", "hydrate"))
-    return found
+    chosen = [workload for _, workload in every_workload() if workload["kind"] == "Job"]
+    assert len(chosen) >= len(("prefetch", "verify", "hydrate"))
+    return chosen
 
 
 def exit_codes(*, retryable: bool) -> set[int]:
@@ -231,14 +231,14 @@ def exit_codes(*, retryable: bool) -> set[int]:
 
 
 def errors(root: type[FetchError]) -> Iterator[type[FetchError]]:
-    assert issubclass(loader.errors.LoadError, FetchError)  # both branches are there once both are imported
+    assert issubclass(loader.errors.LoadError, FetchError)  # importing both modules makes both branches visible
     yield root
     for child in root.__subclasses__():
         yield from errors(child)
 
 
 def decision(job: Resource, code: int, *, disrupted: bool = False) -> str:
-    """What the Job controller does about a failed pod: the first rule that matches decides, else the failure counts."""
+    """Return the Job controller's action on a failed pod: that of the first matching rule, else the failure counts."""
     names = {container["name"] for container in containers(pod_spec(job))}
     for rule in job["spec"]["podFailurePolicy"]["rules"]:
         action: str = rule["action"]
@@ -254,19 +254,19 @@ def decision(job: Resource, code: int, *, disrupted: bool = False) -> str:
 
 
 class TestMemory:
-    def test_our_containers_get_all_the_memory_they_may_take(self) -> None:
+    def test_memory_requests_equal_memory_limits(self) -> None:
         for name, container in every_container():
             requested, limit = (container["resources"][kind]["memory"] for kind in ("requests", "limits"))
 
             assert requested == limit, name
 
-    def test_who_fills_a_volume_of_memory_may_hold_all_of_it_and_a_gibibyte(self) -> None:
+    def test_a_container_that_fills_a_memory_volume_has_its_size_and_a_gibibyte(self) -> None:
         for name, spec, volume in memory_volumes():
             for container in containers(spec):
                 if writes_to(container, volume["name"]) and container["name"] != "engine":
                     assert limit_of(container) >= parse_size(volume["emptyDir"]["sizeLimit"]) + GiB, name
 
-    def test_an_engine_beside_a_volume_of_memory_has_that_much_more(self) -> None:
+    def test_an_engine_with_a_memory_volume_has_its_size_in_addition(self) -> None:
         (plain,) = pod_spec(named(render(K8S / "base" / "serve"), "Deployment", "engine"))["containers"]
         copies = [(name, spec, volume) for name, spec, volume in memory_volumes() if volume["name"] != "shared-memory"]
 
@@ -276,7 +276,7 @@ class TestMemory:
 
             assert limit_of(engine) == limit_of(plain) + parse_size(volume["emptyDir"]["sizeLimit"]), name
 
-    def test_who_pins_pages_has_requests_equal_to_limits_so_that_they_go_last(self) -> None:
+    def test_a_pod_that_holds_pages_is_guaranteed(self) -> None:
         daemons = pod_spec(named(render(K8S / "overlays" / "page-cache"), "DaemonSet", "page-cache"))
 
         for container in containers(daemons):
@@ -299,29 +299,29 @@ def limit_of(container: Resource) -> int:
 
 
 class TestWaitingForTheModel:
-    """A pod that waits for weights is neither called failed, nor put where they do not fit."""
+    """A pod that waits for weights does not fail, and is not scheduled where they do not fit."""
 
     FETCH_OF_AN_HOUR = 3600
 
-    def test_every_deployment_gives_a_rollout_longer_than_a_fetch(self) -> None:
+    def test_the_progress_deadline_of_every_deployment_exceeds_a_fetch(self) -> None:
         deployments = [(name, each["spec"]) for name, each in every_workload() if each["kind"] == "Deployment"]
         assert deployments
         for name, spec in deployments:
             assert spec.get("progressDeadlineSeconds", 600) >= self.FETCH_OF_AN_HOUR, name
 
-    def test_a_pod_whose_disk_holds_the_model_asks_for_that_much_of_it(self) -> None:
-        found = []
+    def test_a_pod_with_the_model_on_its_disk_requests_that_much_storage(self) -> None:
+        names = []
         for name, workload in every_workload():
             spec = pod_spec(workload)
             held = sum(parse_size(volume["emptyDir"]["sizeLimit"]) for volume in spec["volumes"] if _holds_model(spec, volume))
             if held:
-                found.append(name)
-                assert _asked_of_the_disk(spec) >= held, name
-        assert "init-container" in found
+                names.append(name)
+                assert _requested_storage(spec) >= held, name
+        assert "init-container" in names
 
 
 def _holds_model(spec: Resource, volume: Resource) -> bool:
-    """Whether it is a directory of the node's disk that an init container fills and a container reads."""
+    """Tell whether an init container fills the volume, a directory of the node's disk, and a container reads it."""
     if "emptyDir" not in volume or volume["emptyDir"].get("medium") == "Memory":
         return False
     filled = _mounts(spec.get("initContainers", ()), volume["name"], read_only=False)
@@ -336,8 +336,8 @@ def _mounts(among: Iterable[Resource], volume: str, *, read_only: bool) -> bool:
     )
 
 
-def _asked_of_the_disk(spec: Resource) -> int:
-    """What the scheduler reckons with: the sum of the containers, or the most of an init container."""
+def _requested_storage(spec: Resource) -> int:
+    """Return the request that the scheduler uses: the sum of the containers, or the maximum of an init container."""
 
     def request(container: Resource) -> int:
         return parse_size(container.get("resources", {}).get("requests", {}).get("ephemeral-storage", "0"))

@@ -1,4 +1,4 @@
-"""`k8s/integrations/modelplane`: hydrated once, and again when the revision changes."""
+"""`k8s/integrations/modelplane`: the Job hydrates once, and again after a change of the revision."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def artifact(node: Node) -> Path:
 
 
 def hydrated(node: Node, *, revision: str = "main") -> dict[str, int]:
-    """The Job's exit codes, after the Job with that revision."""
+    """Run the Job with a revision and return its exit codes."""
     resources = render(K8S / "integrations" / "modelplane")
     job = named(resources, "Job", "hydrate")
     variables: list[Resource] = pod_spec(job)["initContainers"][0]["env"]
     next(each for each in variables if each["name"] == "REVISION")["value"] = revision
     with node.playing(job, resources) as pod:
-        assert pod.started, pod.said
+        assert pod.started, pod.output
         return pod.exit_codes()
 
 
@@ -39,7 +39,7 @@ def marked(artifact: Path) -> dict[str, Any]:
 
 
 class TestHydration:
-    def test_the_repository_lies_flat_and_the_marker_records_it_so_that_the_same_revision_asks_nobody_again(
+    def test_a_revision_is_hydrated_flat_with_a_marker_and_then_cached(
         self, node: Node, artifact: Path, origin: Origin, published: Mapping[str, str]
     ) -> None:
         assert hydrated(node) == {"fetch": 0, "mark": 0}

@@ -1,4 +1,4 @@
-"""Every workload of `k8s/overlays`, run: the model is fetched, and the engine reads it, read-only, or does not start."""
+"""Every workload of `k8s/overlays` runs: the model is fetched, and the engine reads it, read-only, or does not start."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HUB_SECRET: Resource = {"kind": "Secret", "metadata": {"name": "hub"}, "stringDa
 
 PLAIN = ("init-container", "memory-node", "memory-pod", "page-cache")
 WITH_MORE = ("corporate", "gated", "no-fsgroup", "shared-volume", "user-claim")
-"""Those with a test of their own."""
+"""Overlays with their own test."""
 
 
 def overlay(name: str) -> tuple[Resource, ...]:
@@ -37,11 +37,11 @@ def overlay(name: str) -> tuple[Resource, ...]:
 
 @contextmanager
 def everything_played(node: Node, resources: tuple[Resource, ...]) -> Iterator[PlayedPod]:
-    """Jobs to their end, DaemonSets until they are ready, then the engine, which stays."""
+    """Run Jobs to their end, wait for DaemonSets to be ready, then run the engine until the block ends."""
     with ExitStack() as stack:
         for workload in workloads(resources):
             pod = stack.enter_context(node.playing(workload, resources))
-            assert pod.started, pod.said
+            assert pod.started, pod.output
             if workload["kind"] == "Job":
                 assert set(pod.exit_codes().values()) == {0}
             elif workload["kind"] == "DaemonSet":
@@ -51,7 +51,7 @@ def everything_played(node: Node, resources: tuple[Resource, ...]) -> Iterator[P
 
 
 def is_ready() -> bool:
-    """What the readiness probe of a DaemonSet asks, in the pod's network, which here is the machine's."""
+    """Send the readiness probe of a DaemonSet. The pod's network is the machine's."""
     try:
         with urllib.request.urlopen("http://127.0.0.1:9090/ready", timeout=5) as answer:
             return bool(answer.status == 200)
@@ -60,21 +60,19 @@ def is_ready() -> bool:
 
 
 class TestOverlays:
-    def test_none_is_left_out_here(self) -> None:
+    def test_every_overlay_has_a_test(self) -> None:
         assert sorted((*PLAIN, *WITH_MORE)) == [path.name for path in OVERLAYS]
 
     @pytest.mark.parametrize("name", PLAIN)
-    def test_the_engine_reads_what_was_published_and_can_change_nothing(
-        self, node: Node, published: Mapping[str, str], name: str
-    ) -> None:
+    def test_the_engine_reads_the_published_model_read_only(self, node: Node, published: Mapping[str, str], name: str) -> None:
         with everything_played(node, overlay(name)) as engine:
-            found = engine.report()
+            report = engine.report()
 
-        assert found["files"] == published
-        assert found["path"] == f"/models/{KEY}"
-        assert (found["uid"], found["writable"]) == (NOBODY, False)
+        assert report["files"] == published
+        assert report["path"] == f"/models/{KEY}"
+        assert (report["uid"], report["writable"]) == (NOBODY, False)
 
-    def test_after_the_job_the_server_s_init_container_asks_nobody(
+    def test_after_the_job_the_servers_init_container_sends_no_request(
         self, node: Node, origin: Origin, published: Mapping[str, str]
     ) -> None:
         resources = overlay("shared-volume")
@@ -83,12 +81,12 @@ class TestOverlays:
         origin.clear_requests()
 
         with node.playing(named(resources, "Deployment", "engine"), resources) as engine:
-            assert engine.started, engine.said
+            assert engine.started, engine.output
             assert engine.report()["files"] == published
 
         assert origin.requests == ()
 
-    def test_a_claim_of_the_user_s_has_the_model_at_its_root_under_its_key_and_keeps_what_else_is_there(
+    def test_a_users_claim_gets_the_model_under_its_key_and_keeps_other_files(
         self, node: Node, published: Mapping[str, str]
     ) -> None:
         resources, claim = overlay("user-claim"), node.disks.claim("my-models")
@@ -101,7 +99,7 @@ class TestOverlays:
         assert (claim / "notes").read_text() == "mine"
         assert not [each for each in resources if each["kind"] == "PersistentVolumeClaim"]
 
-    def test_a_volume_without_a_group_is_given_one_and_keeps_its_owner(
+    def test_a_volume_without_fsgroup_support_gets_the_group_and_keeps_its_owner(
         self, make_node: MakeNode, origin: Origin, published: Mapping[str, str]
     ) -> None:
         node = make_node(origin, honours_group=False)
@@ -113,7 +111,7 @@ class TestOverlays:
         root = node.disks.claim("models").stat()
         assert (root.st_uid, root.st_gid, stat.S_IMODE(root.st_mode)) == (owner, NOBODY, 0o2775)
 
-    def test_a_gated_repository_opens_with_the_token_of_a_secret(
+    def test_a_gated_repository_is_fetched_with_the_token_of_a_secret(
         self, make_node: MakeNode, model: Mapping[str, Path], published: Mapping[str, str]
     ) -> None:
         with Origin(lfs_threshold=MiB) as origin:
@@ -122,7 +120,7 @@ class TestOverlays:
                 assert engine.report()["files"] == published
                 assert TOKEN not in engine.logs()
 
-    def test_behind_a_proxy_with_an_authority_of_one_s_own_and_a_token_file(
+    def test_a_model_is_fetched_by_a_proxy_with_a_private_authority_and_a_token_file(
         self, make_node: MakeNode, model: Mapping[str, Path], published: Mapping[str, str]
     ) -> None:
         with Origin(lfs_threshold=MiB, tls=("hub", "cdn")) as origin, running_proxy() as proxy:
@@ -143,12 +141,12 @@ def assert_no_engine_ran(pod: PlayedPod) -> None:
 
 
 class TestFailures:
-    def test_a_repository_that_is_not_there_ends_the_job_with_a_final_code(self, node: Node, origin: Origin) -> None:
+    def test_a_missing_repository_ends_the_job_with_a_final_exit_code(self, node: Node, origin: Origin) -> None:
         origin.remove_repo(origin.add_repo("org/model", {}))
         resources = overlay("shared-volume")
 
         with node.playing(named(resources, "Job", "prefetch"), resources) as job:
-            assert job.exit_codes() == {"fetch": 77}  # the Hub does not tell what is private from what is not there
+            assert job.exit_codes() == {"fetch": 77}  # the Hub does not distinguish private and missing repositories
             assert job.container("fetch").logs().splitlines()[-1].startswith("Unauthorized: ")
 
     def test_a_server_never_starts_without_its_model(self, node: Node, origin: Origin) -> None:
@@ -160,23 +158,21 @@ class TestFailures:
 
         assert not list(node.disks.claim("models").glob("*/config.json"))
 
-    def test_without_the_prepared_group_a_volume_can_t_be_written_and_the_message_says_so(
-        self, make_node: MakeNode, origin: Origin
-    ) -> None:
+    def test_an_unprepared_volume_fails_with_a_message_about_fsgroup(self, make_node: MakeNode, origin: Origin) -> None:
         node, resources = make_node(origin, honours_group=False), overlay("shared-volume")
 
         with node.playing(named(resources, "Job", "prefetch"), resources) as job:
             assert job.exit_codes() == {"fetch": 73}
             assert "fsGroup" in job.container("fetch").logs().splitlines()[-1]
 
-    def test_an_engine_does_not_start_before_the_node_s_memory_has_the_model(self, node: Node) -> None:
+    def test_an_engine_does_not_start_without_the_model_in_the_nodes_memory(self, node: Node) -> None:
         resources = overlay("memory-node")
 
         with node.playing(named(resources, "Deployment", "engine"), resources) as pod:
             assert_no_engine_ran(pod)
             assert pod.container("verify").wait() == 66
 
-    def test_nor_on_a_copy_that_somebody_changed(self, node: Node, origin: Origin) -> None:
+    def test_an_engine_does_not_start_with_a_changed_copy(self, node: Node, origin: Origin) -> None:
         resources, memory = overlay("memory-node"), node.disks.path_of_node(MEMORY_OF_NODE)
         run_fetcher("fetch", "hf://org/model", "--cache-dir", memory, env={"HF_ENDPOINT": origin.endpoint})
         damage(memory / KEY / SHARD)

@@ -1,4 +1,4 @@
-"""The filesystem that fails on demand passes everything through, and fails exactly what it was told to."""
+"""The filesystem that fails on demand passes operations through and fails exactly those of its rules."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class TestWithoutRules:
         os.utime(directory / "blob", (1, 2))
         (directory / "blob").chmod(0o604)
         directory.rename(faulty.path / "renamed")
-        found = faulty.source / "renamed"
+        renamed = faulty.source / "renamed"
         assert sorted(os.listdir(faulty.path / "renamed")) == ["blob", "link", "second"]
-        assert os.readlink(found / "link") == "blob"
-        assert (found / "blob").stat().st_nlink == 2
-        assert ((found / "blob").stat().st_mode & 0o777, (found / "blob").stat().st_mtime) == (0o604, 2)
+        assert os.readlink(renamed / "link") == "blob"
+        assert (renamed / "blob").stat().st_nlink == 2
+        assert ((renamed / "blob").stat().st_mode & 0o777, (renamed / "blob").stat().st_mtime) == (0o604, 2)
 
     def test_an_open_file_follows_the_rename_of_its_directory(self, faulty: FaultFilesystem) -> None:
         (faulty.path / "old").mkdir()
@@ -52,7 +52,7 @@ class TestWithoutRules:
             file.write(b"late")
         assert (faulty.source / "new/shard").read_bytes() == b"late"
 
-    def test_inode_numbers_are_those_of_the_source(self, faulty: FaultFilesystem) -> None:
+    def test_inode_numbers_are_equal_to_those_of_the_source(self, faulty: FaultFilesystem) -> None:
         (faulty.path / "shard").touch()
         assert (faulty.path / "shard").stat().st_ino == (faulty.source / "shard").stat().st_ino
 
@@ -64,7 +64,7 @@ class TestWithoutRules:
 
 
 def exchange(one: Path, two: Path) -> int:
-    """The errno of renameat2 with RENAME_EXCHANGE, 0 when it worked."""
+    """Call renameat2 with RENAME_EXCHANGE and return its errno, or 0."""
     libc = ctypes.CDLL(None, use_errno=True)
     at_fdcwd, rename_exchange = -100, 2
     failed = libc.renameat2(at_fdcwd, bytes(one), at_fdcwd, bytes(two), rename_exchange)
@@ -72,7 +72,7 @@ def exchange(one: Path, two: Path) -> int:
 
 
 class TestErrors:
-    def test_a_write_fails_after_so_many_bytes(self, faulty: FaultFilesystem) -> None:
+    def test_a_write_fails_after_the_given_bytes(self, faulty: FaultFilesystem) -> None:
         faulty.obey(Rule("write", error=errno.ENOSPC, after=64 * KiB))
         with (faulty.path / "shard").open("wb", buffering=0) as file:
             assert file.write(bytes(64 * KiB)) == 64 * KiB
@@ -86,7 +86,7 @@ class TestErrors:
         with raises(errno.EIO):
             (faulty.path / "shard").read_bytes()
 
-    def test_fsync_fails_once_and_then_pretends_all_is_well(self, faulty: FaultFilesystem) -> None:
+    def test_fsync_fails_once_and_then_succeeds(self, faulty: FaultFilesystem) -> None:
         faulty.obey(Rule("fsync", match="shard", error=errno.EIO, times=1))
         with (faulty.path / "shard").open("wb") as file:
             with raises(errno.EIO):
@@ -103,15 +103,15 @@ class TestErrors:
             os.close(directory)
 
     @pytest.mark.parametrize("operation", ["create", "rename", "unlink", "mkdir"])
-    def test_a_change_of_names_fails_and_changes_nothing(self, faulty: FaultFilesystem, operation: Operation) -> None:
-        (faulty.source / "there").touch()
-        there, new = faulty.path / "there", faulty.path / "new"
+    def test_a_failed_change_of_names_changes_nothing(self, faulty: FaultFilesystem, operation: Operation) -> None:
+        (faulty.source / "old").touch()
+        old, new = faulty.path / "old", faulty.path / "new"
         act: dict[str, Callable[[], object]]
-        act = {"create": new.touch, "rename": partial(there.rename, new), "unlink": there.unlink, "mkdir": new.mkdir}
+        act = {"create": new.touch, "rename": partial(old.rename, new), "unlink": old.unlink, "mkdir": new.mkdir}
         faulty.obey(Rule(operation, error=errno.EROFS))
         with raises(errno.EROFS):
             act[operation]()
-        assert os.listdir(faulty.source) == ["there"]
+        assert os.listdir(faulty.source) == ["old"]
 
     def test_only_matching_paths_fail(self, faulty: FaultFilesystem) -> None:
         faulty.obey(Rule("write", match="model-2", error=errno.EIO))
@@ -128,19 +128,19 @@ class TestErrors:
 
 
 class TestShortTransfers:
-    def test_a_write_transfers_less_than_it_was_given(self, faulty: FaultFilesystem) -> None:
+    def test_a_write_can_be_short(self, faulty: FaultFilesystem) -> None:
         faulty.obey(Rule("write", short=1000))
         with (faulty.path / "shard").open("wb", buffering=0) as file:
             assert file.write(bytes(5000)) == 1000
 
-    def test_a_read_transfers_less_than_it_was_asked_for(self, faulty: FaultFilesystem) -> None:
+    def test_a_read_can_be_short(self, faulty: FaultFilesystem) -> None:
         (faulty.source / "shard").write_bytes(bytes(5000))
         faulty.obey(Rule("read", short=1000))
         with (faulty.path / "shard").open("rb", buffering=0) as file:
             assert len(os.pread(file.fileno(), 5000, 0)) == 1000
 
 
-def test_it_is_unmounted_after_a_failure_even_with_a_file_open(tmp_path: Path) -> None:
+def test_the_filesystem_is_unmounted_after_a_failure_even_with_a_file_open(tmp_path: Path) -> None:
     stack = ExitStack()
     filesystem = stack.enter_context(fault_filesystem(tmp_path / "lab"))
     with (filesystem.path / "shard").open("wb", buffering=0):

@@ -1,4 +1,4 @@
-"""Every fault does on the wire what its name says, once, always, or where its matcher lets it."""
+"""Every fault does on the wire what its name says, for the requests that match."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def address(origin: Origin) -> str:
     return origin.add_file("/file.bin", DATA)
 
 
-class TestProperService:
+class TestCorrectService:
     def test_ranges_are_served_exactly(self, address: str, wire: Wire) -> None:
         for start, stop in [(0, 1), (500, 70_000), (99_999, 100_000)]:
             reply = wire.ranged(address, start, stop)
@@ -69,7 +69,7 @@ class TestProperService:
         assert wire.get(address).body == DATA
         assert wire.ranged(address, 12_345, 67_890).body == DATA[12_345:67_890]
 
-    def test_requests_are_logged_with_what_tests_ask_about(self, origin: Origin, address: str, wire: Wire) -> None:
+    def test_requests_are_logged_with_query_range_and_token(self, origin: Origin, address: str, wire: Wire) -> None:
         wire.get(address + "?a=%2F", Range="bytes=5-9", Authorization="Bearer hf_x")
         (request,) = origin.requests
         assert (request.origin, request.method, request.path) == ("cdn", "GET", "/file.bin")
@@ -79,14 +79,14 @@ class TestProperService:
         origin.clear_requests()
         assert origin.requests == ()
 
-    def test_nonsense_is_answered_with_400(self, address: str, wire: Wire) -> None:
+    def test_an_invalid_request_gets_400(self, address: str, wire: Wire) -> None:
         connection = wire.connection(address)
         connection.sendall(b"\x16\x03\x01 nonsense\r\n\r\n")
         assert connection.recv(12) == b"HTTP/1.1 400"
 
 
 class TestStopping:
-    def test_a_stopped_origin_refuses_and_comes_back_at_the_same_place(self, origin: Origin, address: str) -> None:
+    def test_a_stopped_origin_refuses_connections_and_restarts_on_the_same_port(self, origin: Origin, address: str) -> None:
         origin.stop()
         origin.stop()
         with Wire() as wire, pytest.raises(ConnectionRefusedError):
@@ -95,7 +95,7 @@ class TestStopping:
         with Wire() as wire:
             assert wire.get(address).body == DATA
 
-    def test_stopping_breaks_what_stands_still(self, origin: Origin, address: str, wire: Wire) -> None:
+    def test_stopping_aborts_a_stalled_connection(self, origin: Origin, address: str, wire: Wire) -> None:
         origin.faults.add(Fault(Stall(after=10)))
         connection = wire.connection(address)
         connection.sendall(b"GET /file.bin HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -105,12 +105,12 @@ class TestStopping:
 
 
 class TestMatching:
-    def test_a_fault_hits_from_the_nth_request_on_as_often_as_told(self, origin: Origin, address: str, wire: Wire) -> None:
+    def test_a_fault_hits_the_nth_and_later_requests(self, origin: Origin, address: str, wire: Wire) -> None:
         fault = origin.faults.add(Fault(Status(500), nth=2, times=2))
         assert [wire.get(address).status for _ in range(5)] == [200, 500, 500, 200, 200]
         assert origin.faults.fired(fault) == 2
 
-    def test_a_fault_hits_only_what_it_names(self, origin: Origin, address: str, wire: Wire) -> None:
+    def test_a_fault_hits_only_matching_requests(self, origin: Origin, address: str, wire: Wire) -> None:
         origin.add_repo("org/model", {"config.json": b"{}"})
         origin.faults.add(Fault(Status(500), origin="cdn", path=r"\.bin$", method="GET", ranged=True))
         assert wire.get(f"{origin.endpoint}/org/model/resolve/main/config.json", Range="bytes=0-1").status == 206
@@ -118,7 +118,7 @@ class TestMatching:
         assert wire.get(address, method="HEAD", Range="bytes=0-1").status == 206
         assert wire.get(address, Range="bytes=0-1").status == 500
 
-    def test_a_blob_is_known_by_the_name_of_its_file(self, origin: Origin, wire: Wire) -> None:
+    def test_the_path_of_a_fault_matches_the_file_name_of_a_blob(self, origin: Origin, wire: Wire) -> None:
         origin.add_repo("org/model", {"a.bin": DATA, "b.bin": DATA[::-1]})
         fault = origin.faults.add(Fault(Status(500), origin="cdn", path=r"b\.bin"))
         for name, status in [("a.bin", 200), ("b.bin", 500)]:
@@ -126,7 +126,7 @@ class TestMatching:
             assert wire.get(signed).status == status
         assert origin.faults.fired(fault) == 1
 
-    def test_cleared_faults_hit_nothing(self, origin: Origin, address: str, wire: Wire) -> None:
+    def test_removed_and_cleared_faults_hit_nothing(self, origin: Origin, address: str, wire: Wire) -> None:
         fault = origin.faults.add(Fault(Status(500)))
         origin.faults.remove(fault)
         assert wire.get(address).status == 200
@@ -138,7 +138,7 @@ class TestMatching:
 class TestInterruptions:
     @pytest.mark.parametrize("after", [0, 1, 50_000, 99_999])
     @pytest.mark.parametrize(("effect", "ending"), [(Reset, "reset"), (Finish, "fin")])
-    def test_the_body_breaks_off_after_exactly_so_many_bytes(
+    def test_the_body_breaks_off_after_exactly_the_given_bytes(
         self, origin: Origin, address: str, wire: Wire, effect: type[Reset | Finish], ending: str, after: int
     ) -> None:
         origin.faults.add(Fault(effect(after=after)))
@@ -155,7 +155,7 @@ class TestInterruptions:
             wire.get(address)
 
     @pytest.mark.parametrize("after", [None, 10])
-    def test_a_stall_sends_nothing_more_until_the_client_goes(
+    def test_a_stall_sends_nothing_until_the_client_closes(
         self, origin: Origin, address: str, wire: Wire, after: int | None
     ) -> None:
         origin.faults.add(Fault(Stall(after=after), times=1))
@@ -167,24 +167,24 @@ class TestInterruptions:
         assert received.partition(b"\r\n\r\n")[2] == DATA[: after or 0]
         assert bool(received) == (after is not None)
 
-    def test_a_short_stall_goes_on_with_the_rest(self, origin: Origin, address: str, wire: Wire) -> None:
+    def test_a_short_stall_continues_with_the_rest(self, origin: Origin, address: str, wire: Wire) -> None:
         origin.faults.add(Fault(Stall(after=10, seconds=0.01)))
         assert wire.get(address).body == DATA
 
-    def test_a_trickle_comes_to_its_end_piece_by_piece(self, origin: Origin, address: str, wire: Wire) -> None:
+    def test_a_trickle_sends_the_whole_body_in_pieces(self, origin: Origin, address: str, wire: Wire) -> None:
         origin.faults.add(Fault(Trickle(after=10, size=5, interval=0.001)))
         assert wire.ranged(address, 100, 160).body == DATA[100:160]
 
 
 class TestStatuses:
     @pytest.mark.parametrize("status", [401, 403, 500, 502, 503])
-    def test_any_status_can_be_had(self, origin: Origin, address: str, wire: Wire, status: int) -> None:
+    def test_a_fault_can_send_any_status(self, origin: Origin, address: str, wire: Wire, status: int) -> None:
         origin.faults.add(Fault(Status(status, (("X-Error-Code", "GatedRepo"),)), times=1))
         reply = wire.get(address)
         assert (reply.status, reply.headers["x-error-code"]) == (status, "GatedRepo")
         assert wire.get(address).status == 200
 
-    def test_rate_limits_come_in_three_kinds(self, origin: Origin, address: str, wire: Wire) -> None:
+    def test_a_rate_limit_has_retry_after_or_ratelimit_or_no_hint(self, origin: Origin, address: str, wire: Wire) -> None:
         for effect in (rate_limited(retry_after=7), rate_limited(reset=55), rate_limited()):
             origin.faults.add(Fault(effect, times=1))
         hinted, counted, bare = (wire.get(address) for _ in range(3))
@@ -196,31 +196,31 @@ class TestStatuses:
 
 class TestHeads:
     @pytest.mark.parametrize("location", ["http://elsewhere.invalid/x", "/relative", "{target}"])
-    def test_redirects_lead_anywhere(self, origin: Origin, address: str, wire: Wire, location: str) -> None:
+    def test_a_redirect_can_lead_anywhere(self, origin: Origin, address: str, wire: Wire, location: str) -> None:
         origin.faults.add(Fault(Redirect(location, 308)))
         reply = wire.get(address)
         assert (reply.status, reply.headers["location"]) == (308, location.replace("{target}", "/file.bin"))
 
-    def test_a_header_is_replaced_or_missing(self, origin: Origin, address: str, wire: Wire) -> None:
+    def test_a_header_can_be_replaced_or_removed(self, origin: Origin, address: str, wire: Wire) -> None:
         origin.faults.add(Fault(Header("ETag", None)))
         origin.faults.add(Fault(Header("accept-ranges", "none")))
         reply = wire.get(address)
         assert "etag" not in reply.headers
         assert reply.headers["accept-ranges"] == "none"
 
-    def test_a_header_is_as_long_as_told(self, origin: Origin, address: str, wire: Wire) -> None:
+    def test_a_huge_header_has_the_given_size(self, origin: Origin, address: str, wire: Wire) -> None:
         origin.faults.add(Fault(HugeHeader(70_000)))
         assert len(wire.get(address).headers["x-huge"]) == 70_000
 
 
 class TestWrongBodies:
-    def test_range_is_ignored(self, origin: Origin, address: str, wire: Wire) -> None:
+    def test_the_whole_file_is_sent_if_the_range_is_ignored(self, origin: Origin, address: str, wire: Wire) -> None:
         origin.faults.add(Fault(IgnoreRange()))
         reply = wire.ranged(address, 500, 600)
         assert (reply.status, reply.body) == (200, DATA)
         assert "content-range" not in reply.headers
 
-    def test_content_range_lies_about_place_and_total(self, origin: Origin, address: str, wire: Wire) -> None:
+    def test_content_range_can_be_shifted_or_have_a_wrong_total(self, origin: Origin, address: str, wire: Wire) -> None:
         origin.faults.add(Fault(WrongContentRange(shift=100), times=1))
         reply = wire.ranged(address, 500, 600)
         assert (reply.headers["content-range"], reply.body) == ("bytes 600-699/100000", DATA[500:600])
@@ -228,18 +228,18 @@ class TestWrongBodies:
         origin.faults.add(Fault(WrongContentRange(total=7)))
         assert wire.ranged(address, 500, 600).headers["content-range"] == "bytes 500-599/7"
 
-    def test_the_body_is_that_of_another_range(self, origin: Origin, address: str, wire: Wire) -> None:
+    def test_the_body_can_be_that_of_another_range(self, origin: Origin, address: str, wire: Wire) -> None:
         origin.faults.add(Fault(WrongBody(shift=50)))
         reply = wire.ranged(address, 500, 600)
         assert (reply.headers["content-range"], reply.body) == ("bytes 500-599/100000", DATA[550:650])
 
-    def test_a_short_body_lies_or_says_so(self, origin: Origin, address: str, wire: Wire) -> None:
-        for honest, said in [(False, "bytes 500-599/100000"), (True, "bytes 500-589/100000")]:
+    def test_a_short_body_has_a_wrong_or_a_correct_content_range(self, origin: Origin, address: str, wire: Wire) -> None:
+        for honest, content_range in [(False, "bytes 500-599/100000"), (True, "bytes 500-589/100000")]:
             origin.faults.clear()
             origin.faults.add(Fault(ShortBody(missing=10, honest=honest)))
             reply = wire.ranged(address, 500, 600)
             assert (reply.headers["content-length"], reply.body) == ("90", DATA[500:590])
-            assert reply.headers["content-range"] == said
+            assert reply.headers["content-range"] == content_range
 
     def test_extra_bytes_follow_on_an_open_connection(self, origin: Origin, address: str, wire: Wire) -> None:
         planted = b"HTTP/1.1 206 Partial Content\r\n"
@@ -249,13 +249,13 @@ class TestWrongBodies:
         assert wire.ranged(address, 0, 100).body == DATA[:100]
 
     @pytest.mark.parametrize("announced", [True, False])
-    def test_the_body_is_compressed(self, origin: Origin, address: str, wire: Wire, announced: bool) -> None:
+    def test_the_body_can_be_compressed(self, origin: Origin, address: str, wire: Wire, announced: bool) -> None:
         origin.faults.add(Fault(Gzip(announced)))
         reply = wire.ranged(address, 500, 1600)
         assert gzip.decompress(reply.body) == DATA[500:1600]
         assert reply.headers.get("content-encoding") == ("gzip" if announced else None)
 
-    def test_one_bit_is_flipped_where_the_body_carries_it(self, origin: Origin, address: str, wire: Wire) -> None:
+    def test_one_bit_is_flipped_in_bodies_with_its_byte(self, origin: Origin, address: str, wire: Wire) -> None:
         fault = origin.faults.add(Fault(FlipBit(offset=1000), times=1))
         assert wire.ranged(address, 0, 1000).body == DATA[:1000]
         assert origin.faults.fired(fault) == 0
@@ -265,7 +265,9 @@ class TestWrongBodies:
         assert wire.ranged(address, 500, 1500).body == DATA[500:1500]
 
     @pytest.mark.parametrize("keep_etag", [True, False])
-    def test_the_content_changes_midway(self, origin: Origin, address: str, wire: Wire, keep_etag: bool) -> None:
+    def test_the_content_can_change_between_two_requests(
+        self, origin: Origin, address: str, wire: Wire, keep_etag: bool
+    ) -> None:
         origin.faults.add(Fault(Replace(DATA[::-1], keep_etag), nth=2))
         before, after = wire.ranged(address, 0, 100), wire.ranged(address, 100, 200)
         assert (before.body, after.body) == (DATA[:100], DATA[::-1][100:200])
@@ -279,7 +281,7 @@ class TestWrongBodies:
         framed = b"64\r\n" + DATA[500:600] + b"\r\n0\r\n\r\n"
         assert receive(wire.connection(address), len(framed)) == (framed, "complete")
 
-    def test_effects_add_up(self, origin: Origin, address: str, wire: Wire) -> None:
+    def test_several_effects_apply_to_one_response(self, origin: Origin, address: str, wire: Wire) -> None:
         origin.faults.add(Fault(FlipBit(offset=0)))
         origin.faults.add(Fault(IgnoreRange()))
         origin.faults.add(Fault(Finish(after=100)))
@@ -294,7 +296,7 @@ class TestSignedAddresses:
         origin.add_repo("org/model", {"sub folder/it's~a.bin": DATA})
         return f"{origin.endpoint}/org/model/resolve/main/sub%20folder/it%27s~a.bin"
 
-    def test_a_signed_address_serves_as_long_as_nobody_touches_it(self, resolve: str, wire: Wire) -> None:
+    def test_a_changed_signed_address_is_refused(self, resolve: str, wire: Wire) -> None:
         signed = wire.get(resolve).headers["location"]
         assert wire.get(signed).body == DATA
         for quoted, plain in [("%2F", "/"), ("%27", "'"), ("%7E", "~")]:
@@ -302,13 +304,13 @@ class TestSignedAddresses:
             assert wire.get(signed.replace(quoted, plain)).status == 403
         assert wire.get(signed.partition("?")[0]).status == 403
 
-    def test_all_addresses_expire_at_once(self, origin: Origin, resolve: str, wire: Wire) -> None:
+    def test_all_signed_addresses_can_expire_together(self, origin: Origin, resolve: str, wire: Wire) -> None:
         signed = wire.get(resolve).headers["location"]
         origin.expire_signatures()
         assert wire.get(signed).status == 403
         assert wire.get(wire.get(resolve).headers["location"]).status == 200
 
-    def test_one_request_may_find_its_address_expired(self, origin: Origin, resolve: str, wire: Wire) -> None:
+    def test_the_address_of_one_request_can_be_expired(self, origin: Origin, resolve: str, wire: Wire) -> None:
         origin.faults.add(Fault(Expired(), origin="cdn", nth=2, times=1))
         signed = wire.get(resolve).headers["location"]
         assert [wire.get(signed).status for _ in range(3)] == [200, 403, 200]
@@ -318,13 +320,15 @@ class TestSignedAddresses:
         [({"signature_uses": 2}, [200, 200, 403]), ({"signature_lifetime": -1.0}, [403, 403, 403])],
         ids=["uses", "lifetime"],
     )
-    def test_addresses_have_limits(self, wire: Wire, limits: dict[str, float], statuses: list[int]) -> None:
+    def test_signed_addresses_have_a_limit_of_uses_and_lifetime(
+        self, wire: Wire, limits: dict[str, float], statuses: list[int]
+    ) -> None:
         with Origin(**limits) as origin:  # type: ignore[arg-type]  # a different keyword each
             origin.add_repo("org/model", {"model.bin": DATA})
             signed = wire.get(f"{origin.endpoint}/org/model/resolve/main/model.bin").headers["location"]
             assert [wire.get(signed).status for _ in range(3)] == statuses
 
-    def test_the_two_origins_tag_one_content_differently(self, resolve: str, wire: Wire) -> None:
+    def test_hub_and_cdn_send_different_etags_for_one_file(self, resolve: str, wire: Wire) -> None:
         redirect = wire.get(resolve, method="HEAD")
         assert redirect.headers["x-linked-size"] == str(len(DATA))
         assert redirect.headers["x-linked-etag"] != wire.get(redirect.headers["location"]).headers["etag"]
@@ -336,16 +340,16 @@ class TestListings:
         repository = origin.add_repo("org/model", {"config.json": b"{}"})
         return f"{origin.endpoint}/api/models/org/model/tree/{repository.commit}?recursive=true"
 
-    def test_hostile_paths_are_listed_as_they_are(self, origin: Origin, tree: str, wire: Wire) -> None:
+    def test_hostile_paths_are_listed_unchanged(self, origin: Origin, tree: str, wire: Wire) -> None:
         hostile = ("../x", "/abs", "a\\b", "C:x", "nul\0", "CONFIG.JSON", "config.json/file")
         origin.faults.add(Fault(extra_files(*hostile)))
         assert [entry["path"] for entry in json.loads(wire.get(tree).body)] == ["config.json", *hostile]
 
-    def test_the_next_page_lies_elsewhere(self, origin: Origin, tree: str, wire: Wire) -> None:
+    def test_the_next_page_can_be_on_another_host(self, origin: Origin, tree: str, wire: Wire) -> None:
         origin.faults.add(Fault(NextLink("http://elsewhere.invalid/tree")))
         assert wire.get(tree).headers["link"] == '<http://elsewhere.invalid/tree>; rel="next"'
 
-    def test_pages_never_end(self, origin: Origin, tree: str, wire: Wire) -> None:
+    def test_a_listing_can_have_endless_pages(self, origin: Origin, tree: str, wire: Wire) -> None:
         origin.faults.add(Fault(EndlessPages(entries=2)))
         paths: list[str] = []
         for _ in range(3):
@@ -354,13 +358,13 @@ class TestListings:
             tree = reply.headers["link"].partition(">")[0].lstrip("<")
         assert len(set(paths)) == 6
 
-    def test_json_is_broken(self, origin: Origin, tree: str, wire: Wire) -> None:
+    def test_a_listing_can_be_invalid_json(self, origin: Origin, tree: str, wire: Wire) -> None:
         origin.faults.add(Fault(Body(b'[{"type":'), path="/tree/"))
         assert wire.get(tree).body == b'[{"type":'
 
 
 class TestTls:
-    def test_each_origin_has_a_certificate_of_the_authority(self, tmp_path: Path) -> None:
+    def test_one_authority_signs_the_certificates_of_hub_and_cdn(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_bytes(DATA)
         with Origin(tls=("hub", "cdn"), cdn_host="localhost") as origin:
             origin.add_repo("org/model", {"model.bin": tmp_path / "file"})
@@ -382,7 +386,9 @@ class TestThrottle:
         assert Throttle(None).reserve(10**12, now=0.0) == 0.0
 
     @pytest.mark.parametrize("limit", ["total", "per_connection"])
-    def test_a_throttled_body_takes_its_time(self, origin: Origin, address: str, wire: Wire, limit: str) -> None:
+    def test_a_throttled_body_takes_as_long_as_its_rate_demands(
+        self, origin: Origin, address: str, wire: Wire, limit: str
+    ) -> None:
         origin.throttle(**{limit: 1_000_000.0})
         before = time.monotonic()
         assert wire.get(address).body == DATA
