@@ -92,7 +92,7 @@ class TestTrickles:
         await fetch(max_concurrency=1, timeout_stall=1.5)
         (event,) = [event for event in fetch.events if isinstance(event, Retrying)]
         assert time.monotonic() - began >= 1.5
-        assert "brought only" in event.message
+        assert "received only" in event.message
 
     @pytest.mark.parametrize("connections", [1, 3])
     async def test_what_trickles_for_ever_is_given_up_although_bytes_come(

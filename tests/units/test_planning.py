@@ -127,15 +127,15 @@ class TestSelection:
         assert (len(chosen) == 2) is matches
 
     def test_nothing_left_and_nothing_there_are_told_apart(self) -> None:
-        with pytest.raises(NotFound, match="matches none of its 1 files"):
+        with pytest.raises(NotFound, match="matches none of the 1 files"):
             select([RemoteFile("a", 1)], include=(), exclude=("*",))
-        with pytest.raises(NotFound, match="there are no"):
+        with pytest.raises(NotFound, match="lists no files"):
             select([], include=(), exclude=())
 
     @pytest.mark.parametrize(
         ("pattern", "hint"),
         [
-            ("Config.json", "case counts, there is 'config.json'"),
+            ("Config.json", "patterns are case-sensitive, there is 'config.json'"),
             ("./config.json", "paths begin without ./ and /, write 'config.json'"),
             ("/Q4/*", "paths begin without ./ and /, write 'Q4/*'"),
             ("Q4", "that is a directory, write 'Q4/'"),
