@@ -79,7 +79,11 @@ def warn_of_selection(listing: Listing, files: Iterable[RemoteFile], ref: Artifa
     for sentence in in_vain(listing.files, include=ref.include, exclude=ref.exclude):
         emit(Warned("NoMatch", sentence))
     for each in incomplete_sets(file.path for file in files):
-        emit(Warned("IncompleteSet", f"{each.example} is one of {each.total} parts; only {each.present} are selected"))
+        emit(
+            Warned(
+                "IncompleteSet", f"{each.example} is one of {each.total} parts, but the selection contains only {each.present}"
+            )
+        )
 
 
 def refuse_pointers(files: Iterable[RemoteFile], place: Callable[[RemoteFile], Path | None]) -> None:

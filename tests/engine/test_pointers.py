@@ -97,7 +97,7 @@ class TestSets:
     async def test_a_part_alone_is_said(self, origin: Origin, fetch: Fetcher) -> None:
         await fetch(origin.add_file("/m-00001-of-00003.gguf", b"GGUF"))
         said = [event.message for event in fetch.events if isinstance(event, Warned)]
-        assert said == ["m-00001-of-00003.gguf is one of 3 parts; only 1 are selected"]
+        assert said == ["m-00001-of-00003.gguf is one of 3 parts, but the selection contains only 1"]
 
     async def test_a_selection_that_leaves_a_part_out_is_said(self, origin: Origin, fetch: Fetcher) -> None:
         origin.add_repo("org/model", {f"m-{number:05}-of-00002.gguf": b"GGUF" for number in (1, 2)})

@@ -54,7 +54,7 @@ async def test_the_same_violation_each_time_is_given_up_however_patient_one_is(
         await fetch(retry_for=3600.0, max_concurrency=connections)
     sentence = caught.value.sentence()
     assert "model.safetensors" in sentence
-    assert "answers in a row were wrong; check HF_ENDPOINT and the proxy, or use another mirror" in sentence
+    assert "answers in a row broke the protocol; check HF_ENDPOINT and the proxy, or use another mirror" in sentence
     assert len([event for event in fetch.events if isinstance(event, Retrying)]) == VIOLATIONS - 1
 
 
@@ -62,7 +62,7 @@ async def test_the_same_violation_each_time_is_given_up_however_patient_one_is(
 async def test_a_listing_is_no_exception(origin: Origin, fetch: Fetcher, place: str) -> None:
     origin.add_repo("org/model", CONTENT)
     login = origin.faults.add(Fault(Body(b"<html>Log in</html>"), path=place))
-    with pytest.raises(BadResponse, match="org/model is no JSON; 5 answers in a row were wrong"):
+    with pytest.raises(BadResponse, match="org/model is no JSON; 5 answers in a row broke the protocol"):
         await fetch(retry_for=3600.0)
     assert origin.faults.fired(login) == VIOLATIONS
 
@@ -73,7 +73,7 @@ async def test_an_address_is_no_exception(
 ) -> None:
     address = origin.add_file("/model.bin", CONTENT["model.safetensors"])
     wrong = origin.faults.add(Fault(effect))
-    with pytest.raises(BadResponse, match="5 answers in a row were wrong"):
+    with pytest.raises(BadResponse, match="5 answers in a row broke the protocol"):
         await fetch(address, retry_for=3600.0)
     assert origin.faults.fired(wrong) == VIOLATIONS
 

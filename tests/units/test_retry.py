@@ -105,7 +105,7 @@ class TestViolations:
             violations.failed(self.WRONG)
             time.now += VIOLATED_FOR
         with pytest.raises(
-            BadResponse, match="bytes 5-9 for bytes=0-4; 5 answers in a row were wrong; check HF_ENDPOINT"
+            BadResponse, match="bytes 5-9 for bytes=0-4; 5 answers in a row broke the protocol; check HF_ENDPOINT"
         ) as caught:
             violations.failed(self.WRONG)
         assert caught.value.path == "a.bin"

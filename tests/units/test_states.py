@@ -39,5 +39,5 @@ def test_each_state_is_reached_and_all_but_the_last_are_left() -> None:
 
 
 def test_what_can_not_happen_is_a_fault_of_ours() -> None:
-    with pytest.raises(ValueError, match="a file that is SEALED can't be changed by HASH"):
+    with pytest.raises(ValueError, match="a file in state SEALED cannot change by HASH"):
         after(State.SEALED, Change.HASH)
