@@ -56,7 +56,7 @@ def kills(victims: Victims, tmp_path: Path) -> Kills:
     return Kills(victims, tmp_path)
 
 
-def test_a_first_keyed_publication(origin: Origin, kills: Kills, finish: Successor) -> None:
+def test_a_kill_during_a_first_keyed_publication(origin: Origin, kills: Kills, finish: Successor) -> None:
     origin.add_repo("org/model", OLD)
     for root, _ in kills("cache_dir", least=3):
         assert_nothing_or_complete(root / KEY, OLD)
@@ -68,7 +68,7 @@ def test_a_first_keyed_publication(origin: Origin, kills: Kills, finish: Success
         assert not list((root / ".fetcher" / "staging").rglob("data.*/*"))
 
 
-def test_a_keyed_refresh_by_exchange(origin: Origin, kills: Kills, finish: Successor, tmp_path: Path) -> None:
+def test_a_kill_during_a_keyed_refresh_by_exchange(origin: Origin, kills: Kills, finish: Successor, tmp_path: Path) -> None:
     repository = origin.add_repo("org/model", OLD)
     finish(cache_dir=tmp_path / "old")
     origin.update_repo(repository, NEW)
@@ -85,7 +85,7 @@ def test_a_keyed_refresh_by_exchange(origin: Origin, kills: Kills, finish: Succe
         assert [visible(each) for each in (root / ".fetcher" / "old").iterdir()] == [OLD]
 
 
-def test_a_keyed_refresh_by_two_renames_that_any_later_command_completes(
+def test_any_later_command_completes_a_keyed_refresh_by_two_renames(
     origin: Origin, kills: Kills, finish: Successor, tmp_path: Path
 ) -> None:
     repository = origin.add_repo("org/model", OLD)
@@ -103,7 +103,7 @@ def test_a_keyed_refresh_by_two_renames_that_any_later_command_completes(
         assert_verified(root / KEY)
 
 
-def test_a_first_placement_in_place(origin: Origin, kills: Kills, finish: Successor) -> None:
+def test_a_kill_during_a_first_placement_in_place(origin: Origin, kills: Kills, finish: Successor) -> None:
     origin.add_repo("org/model", OLD)
     for directory, _ in kills("dest", least=9):
         assert_in_place(directory, OLD)
@@ -114,7 +114,7 @@ def test_a_first_placement_in_place(origin: Origin, kills: Kills, finish: Succes
         assert_verified(directory)
 
 
-def test_a_refresh_in_place_between_revisions_of_equal_sizes(
+def test_a_kill_during_a_refresh_in_place_between_revisions_of_equal_sizes(
     origin: Origin, kills: Kills, finish: Successor, tmp_path: Path
 ) -> None:
     repository = origin.add_repo("org/model", OLD)
@@ -130,7 +130,7 @@ def test_a_refresh_in_place_between_revisions_of_equal_sizes(
 
 
 @pytest.mark.parametrize("before", [None, OLD], ids=["first", "refresh"])
-def test_the_hubs_cache_layout(
+def test_a_kill_during_a_commit_into_a_hub_cache(
     origin: Origin, kills: Kills, finish: Successor, tmp_path: Path, before: dict[str, bytes] | None
 ) -> None:
     repository = origin.add_repo("org/model", OLD)
@@ -150,7 +150,7 @@ def test_the_hubs_cache_layout(
         assert found.name == repository.commit
 
 
-def test_killed_again_while_a_sealed_artifact_is_continued(
+def test_a_second_kill_during_the_resumption_of_a_sealed_artifact_loses_nothing(
     origin: Origin, victims: Victims, finish: Successor, tmp_path: Path
 ) -> None:
     """The next owner reads all of it; what it had not come to yet when it was killed in turn is not lost."""

@@ -63,7 +63,7 @@ def sign_below(root: Path) -> Path:
 
 @pytest.mark.parametrize("lose", WAYS)
 @pytest.mark.parametrize("place", PLACES)
-def test_before_the_commit_it_publishes_nothing(
+def test_an_owner_that_loses_its_heartbeat_before_the_commit_publishes_nothing(
     place: str, lose: Callable[[Path], None], origin: Origin, finish: Successor, tmp_path: Path
 ) -> None:
     origin.add_repo("org/model", OLD)
@@ -85,7 +85,9 @@ def test_before_the_commit_it_publishes_nothing(
 
 
 @pytest.mark.parametrize("lose", [removed, replaced_by_a_copy, replaced_by_nothing])
-def test_nobody_takes_its_silence_for_a_death(lose: Callable[[Path], None], origin: Origin, tmp_path: Path) -> None:
+def test_an_owner_without_a_heartbeat_does_not_count_as_dead(
+    lose: Callable[[Path], None], origin: Origin, tmp_path: Path
+) -> None:
     """Its inodes are not to be trusted: it goes on writing into them until it notices."""
     origin.add_repo("org/model", OLD)
     seen: list[Observation | None] = []
@@ -106,7 +108,7 @@ def test_nobody_takes_its_silence_for_a_death(lose: Callable[[Path], None], orig
     [("keyed", "sealing"), ("in place", "sealing"), ("hf-cache", "sealing"), ("in place", "sealed"), ("hf-cache", "sealed"),
      ("in place", f"placed {WEIGHTS[0]}"), ("hf-cache", f"placed {WEIGHTS[0]}"), ("hf-cache", "snapshot placed")],
 )  # fmt: skip
-def test_one_that_was_taken_over_in_the_middle_of_its_commit_publishes_nothing_more(
+def test_an_owner_replaced_during_its_commit_publishes_nothing_more(
     place: str, moment: str, origin: Origin, finish: Successor, tmp_path: Path
 ) -> None:
     """Its heartbeat was removed and another owner took over: the name of the directory fences the first one off."""
@@ -133,7 +135,7 @@ def test_one_that_was_taken_over_in_the_middle_of_its_commit_publishes_nothing_m
 
 @pytest.mark.parametrize("exchange", [True, False])
 @pytest.mark.parametrize("place", ["first", "newer"])
-def test_a_directory_that_was_taken_over_is_not_renamed_into_place(
+def test_a_directory_of_a_replaced_owner_is_not_published(
     place: str, exchange: bool, origin: Origin, finish: Successor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The heartbeat is gone before the one rename that publishes."""

@@ -39,7 +39,7 @@ class Slow:
         self._work(stretches, buffer)
 
 
-async def test_no_range_is_begun_while_enough_waits_to_be_hashed(
+async def test_no_range_is_begun_while_enough_bytes_wait_to_be_hashed(
     origin: Origin, fetch: Fetcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = Slow(fetch)

@@ -105,7 +105,7 @@ async def given_up(work: Any) -> bool:
 
 @TIMES
 @pytest.mark.parametrize("kind", ["hub", "directory"])
-async def test_at_every_suspension(origin: Origin, tmp_path: Path, kind: str, times: int) -> None:
+async def test_a_fetch_cancelled_at_any_suspension_is_resumable(origin: Origin, tmp_path: Path, kind: str, times: int) -> None:
     origin.add_repo("org/model", FILES)
     for path, content in FILES.items():
         (tmp_path / "source").mkdir(exist_ok=True)
@@ -126,7 +126,7 @@ async def test_at_every_suspension(origin: Origin, tmp_path: Path, kind: str, ti
 
 
 @TIMES
-async def test_at_every_event(origin: Origin, tmp_path: Path, times: int) -> None:
+async def test_a_fetch_cancelled_at_any_event_is_resumable(origin: Origin, tmp_path: Path, times: int) -> None:
     origin.add_repo("org/model", FILES)
     before, fired, at = descriptors(), True, 0
     while fired and at < 40:
@@ -179,7 +179,7 @@ async def test_a_renewal_in_flight_does_not_undo_the_release(
     assert contents((await fetch(lease_wait=1.0)).path) == FILES
 
 
-def test_the_end_of_asyncio_run(origin: Origin, fetch: Fetcher) -> None:
+def test_a_fetch_ended_by_asyncio_run_is_resumable(origin: Origin, fetch: Fetcher) -> None:
     """An exception ends asyncio.run while a fetch is under way in another task."""
     origin.add_repo("org/model", FILES)
 
@@ -202,7 +202,7 @@ def test_the_end_of_asyncio_run(origin: Origin, fetch: Fetcher) -> None:
 
 
 @TIMES
-async def test_a_claim_that_is_being_verified(tmp_path: Path, times: int) -> None:
+async def test_an_in_place_check_can_be_cancelled_at_any_suspension(tmp_path: Path, times: int) -> None:
     for path, content in FILES.items():
         (tmp_path / path).write_bytes(content)
     before, fired, at = descriptors(), True, 0

@@ -58,34 +58,34 @@ def origin() -> Iterator[Origin]:
         yield running
 
 
-def test_from_the_hub(origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fetch_from_the_hub(origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", origin.endpoint)
     complete(Path(fetcher("fetch", "hf://org/model", "--cache-dir", tmp_path).stdout.strip()))
 
 
-def test_into_a_hub_cache(origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fetch_into_a_hub_cache(origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", origin.endpoint)
     snapshot = Path(fetcher("fetch", "hf://org/smaller", "--layout", "hf-cache", "--cache-dir", tmp_path).stdout.strip())
     assert sum(path.is_file() for path in snapshot.rglob("*.json") if ".fetcher" not in path.parts) == IN_HUB_CACHE
 
 
 @pytest.mark.parametrize("options", [(), ("--hard-link",)], ids=["copied", "linked"])
-def test_from_a_directory_and_verified(source: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_a_fetch_from_a_directory_is_verified(source: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
     complete(Path(fetcher("fetch", source, "--cache-dir", tmp_path, *options).stdout.strip()))
     fetcher("verify", "--full", "--cache-dir", tmp_path)
 
 
-def test_in_place_and_again_in_place(source: Path, tmp_path: Path) -> None:
+def test_a_refresh_in_place(source: Path, tmp_path: Path) -> None:
     complete(Path(fetcher("fetch", source, "--dest", tmp_path).stdout.strip()))
     os.utime(source / "0/0.json")
     complete(Path(fetcher("fetch", source, "--dest", tmp_path, "--refresh", "on-change").stdout.strip()))
 
 
-def test_where_it_stands(source: Path, tmp_path: Path) -> None:
+def test_a_check_in_place(source: Path, tmp_path: Path) -> None:
     fetcher("fetch", "pvc://claim/" + source.name, "--pvc-mount", f"claim={source.parent}", "--cache-dir", tmp_path)
 
 
-async def test_what_a_cancelled_fetch_left_is_continued(source: Path, tmp_path: Path) -> None:
+async def test_a_cancelled_fetch_is_resumed(source: Path, tmp_path: Path) -> None:
     """Thousands of files are complete but for their hash and their sync: none of them is open while it waits."""
     fetch = Fetcher(tmp_path)
     enough = asyncio.Event()

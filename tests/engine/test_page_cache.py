@@ -36,7 +36,7 @@ def resident(path: Path) -> float:
 
 @pytest.mark.parametrize(("asked", "share"), [("keep", 1.0), ("drop", 0.0)])
 @pytest.mark.parametrize("digests", [True, False], ids=["hashed", "without a digest"])
-async def test_pages_are_kept_or_dropped_as_asked(
+async def test_pages_are_kept_or_dropped_as_requested(
     origin: Origin, fetch: Fetcher, small_filesystem: MakeFilesystem, *, asked: str, share: float, digests: bool
 ) -> None:
     volume = small_filesystem("ext4", size=112 * MiB)

@@ -10,7 +10,7 @@ from fetcher.testing.origin import Origin
 from tests.engine.conftest import Fetcher, MiB
 
 
-async def test_files_that_are_gone_with_the_lease_are_reported_as_the_lease(origin: Origin, fetch: Fetcher) -> None:
+async def test_files_lost_with_the_lease_are_reported_as_a_lost_lease(origin: Origin, fetch: Fetcher) -> None:
     origin.add_repo("org/model", {f"{number}.bin": b"%d" % number * 1000 for number in range(300)})
 
     def listen(event: Event) -> None:
