@@ -1,4 +1,4 @@
-"""An owner whose heartbeat is taken away in the middle notices it: of two writers, one publishes at most."""
+"""An owner notices that its heartbeat was removed. At most one of two writers publishes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ PLACES: dict[str, Callable[[Path], dict[str, Any]]] = {
 }
 
 
-def sign_below(root: Path) -> Path:
+def heartbeat_below(root: Path) -> Path:
     (found,) = root.glob(".fetcher/staging/*/lease.*")
     return found
 
@@ -73,7 +73,7 @@ def test_an_owner_that_loses_its_heartbeat_before_the_commit_publishes_nothing(
         nonlocal done
         if isinstance(event, FileVerified) and not done:
             done = True
-            lose(sign_below(tmp_path))
+            lose(heartbeat_below(tmp_path))
 
     with pytest.raises(LeaseLost, match="run the same command again"):
         asyncio.run(fetch(REF, Settings(**given), listen))
@@ -88,13 +88,13 @@ def test_an_owner_that_loses_its_heartbeat_before_the_commit_publishes_nothing(
 def test_an_owner_without_a_heartbeat_does_not_count_as_dead(
     lose: Callable[[Path], None], origin: Origin, tmp_path: Path
 ) -> None:
-    """Its inodes are not to be trusted: it goes on writing into them until it notices."""
+    """It keeps writing into its inodes until it notices, so nobody may reuse them."""
     origin.add_repo("org/model", OLD)
     seen: list[Observation | None] = []
 
     def listen(event: Event) -> None:
         if isinstance(event, FileVerified) and not seen:
-            heartbeat = sign_below(tmp_path)
+            heartbeat = heartbeat_below(tmp_path)
             lose(heartbeat)
             seen.append(observe(heartbeat.parent))
 
@@ -111,14 +111,14 @@ def test_an_owner_without_a_heartbeat_does_not_count_as_dead(
 def test_an_owner_replaced_during_its_commit_publishes_nothing_more(
     place: str, moment: str, origin: Origin, finish: Successor, tmp_path: Path
 ) -> None:
-    """Its heartbeat was removed and another owner took over: the name of the directory fences the first one off."""
+    """The heartbeat was removed and another owner took over. The new directory name fences off the first owner."""
     origin.add_repo("org/model", OLD)
     given = PLACES[place](tmp_path)
 
     def step(name: str) -> None:
         if name == moment:
-            directory = sign_below(tmp_path).parent
-            sign_below(tmp_path).unlink()
+            directory = heartbeat_below(tmp_path).parent
+            heartbeat_below(tmp_path).unlink()
             seen = observe(directory)
             assert seen is not None
             successor = take_over(directory, seen, stale=60.0)
@@ -138,7 +138,7 @@ def test_an_owner_replaced_during_its_commit_publishes_nothing_more(
 def test_a_directory_of_a_replaced_owner_is_not_published(
     place: str, exchange: bool, origin: Origin, finish: Successor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The heartbeat is gone before the one rename that publishes."""
+    """The heartbeat disappears just before the rename that publishes."""
     if not exchange:
         monkeypatch.setattr(keyed, "exchange", lambda *_: False)
     repository = origin.add_repo("org/model", OLD)

@@ -1,4 +1,4 @@
-"""Killed, stopped and outlived while bytes arrive: what was finished is not fetched again, and nobody publishes a mixture."""
+"""Kills and stops during a transfer: finished chunks are not fetched again, and nobody publishes a mixture."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ GROUP = 4711
 
 @pytest.fixture
 def shared_volume() -> Iterator[Path]:
-    """A directory that a group shares, where every user gets at it: pytest's own are for one user only."""
+    """A directory that a group shares. Those of pytest are accessible to one user only."""
     require_root("become two other users")
     with TemporaryDirectory() as directory:
         root = Path(directory)
@@ -47,19 +47,19 @@ def shared_volume() -> Iterator[Path]:
 
 
 def served(origin: Origin) -> int:
-    """Bytes of weights that were asked for."""
+    """Requested bytes of weights."""
     return sum(
         len(request.byte_range) if request.byte_range else CHUNK_SIZE for request in origin.requests if request.origin == "cdn"
     )
 
 
 def received(root: Path) -> int:
-    """Bytes that are allocated to staged weights."""
+    """Bytes allocated to staged weights."""
     return sum(path.stat().st_blocks * 512 for path in root.rglob("*.safetensors"))
 
 
 def begun(root: Path) -> bool:
-    """Whether some journal speaks of written data."""
+    """Whether a journal records written data."""
     return any(b'"part"' in path.read_bytes() or b'"chunk"' in path.read_bytes() for path in root.rglob("journal.*"))
 
 
@@ -67,7 +67,7 @@ def begun(root: Path) -> bool:
 def test_a_fetch_killed_at_random_moments_always_completes(
     origin: Origin, victims: Victims, chaos: Chaos, tmp_path: Path
 ) -> None:
-    """About forty kills: each run is killed after a random time until one outlives it, then a new root begins."""
+    """About forty kills: runs are killed after a random time until one completes; then a new root begins."""
     origin.add_repo("org/model", FILES)
     origin.throttle(total=120 * MiB)
     root, number = tmp_path / "0", 0
@@ -144,7 +144,7 @@ def test_a_stopped_owner_that_resumes_later_cannot_change_the_published_artifact
 
 
 def test_the_next_container_resumes_immediately_after_a_kill(origin: Origin, victims: Victims, tmp_path: Path) -> None:
-    """It had a PID namespace of its own, so nobody can look for its process."""
+    """It had its own PID namespace, so nobody can look for its process."""
     require_root("make a PID namespace")
     origin.add_repo("org/model", FILES)
     container = ("unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", '"$@"; true', "sh")
@@ -170,7 +170,7 @@ def test_a_lease_wait_is_bounded_and_names_the_holder(origin: Origin, victims: V
 def test_the_lease_of_another_user_of_the_group_is_taken_over(
     origin: Origin, victims: Victims, shared_volume: Path, umask: int
 ) -> None:
-    """Volumes with an fsGroup: setgid and group-writable, while every pod runs as a user of its own."""
+    """Volumes with an fsGroup: setgid and group-writable, while every pod runs as a different user."""
     origin.add_repo("org/model", FILES)
     origin.throttle(total=30 * MiB)
     first = victims.start(cache_dir=shared_volume, user=10001, group=GROUP, umask=umask)

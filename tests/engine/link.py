@@ -1,4 +1,4 @@
-"""A model of a link in simulated time, driven by the real schedule and the real controller."""
+"""A link in simulated time, used by the real schedule and the real controller."""
 
 from __future__ import annotations
 
@@ -106,6 +106,6 @@ class Simulation:
         ]
 
     def level_in(self, start: float, stop: float) -> list[int]:
-        """The numbers of connections that were allowed in a part of the run (0 to 1)."""
+        """Return the numbers of connections that were allowed in a part of the run (0 to 1)."""
         end = self.levels[-1][0]
         return [level for at, level in self.levels if start * end <= at <= stop * end]

@@ -1,4 +1,4 @@
-"""In simulated time: as many connections as the link is worth, no more, and 95 % of what it carries."""
+"""The number of connections fits the link, in simulated time: 95 % of its capacity with no more connections than needed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GB = 10**9
 
 
 def efficiency(simulation: Simulation) -> float:
-    """Of the time that the bytes need on a link that is full from the first answer to the last byte."""
+    """Return the best possible time, on a link full from the first answer to the last byte, divided by the actual time."""
     link = simulation.link
     best = link.latency + sum(simulation.sizes) / min(link.rate, link.cap * simulation.most)
     return best / simulation.run()
@@ -50,7 +50,7 @@ def test_a_transfer_reaches_95_percent_of_the_link_capacity(link: Link, sizes: l
 
 
 def test_many_small_files_get_many_connections() -> None:
-    """Their bytes are nothing beside their round trips, so it takes many connections; growing to those takes a moment."""
+    """Round trips dominate, so many connections are needed. Growing to that number takes a moment."""
     simulation = Simulation(Link(10 * GBIT, 10 * GBIT, 0.1), [100_000] * 10_000)
     assert simulation.run() < 0.1 * 10_000 / 64 * 1.4
 
@@ -89,7 +89,7 @@ def test_slower_answers_do_not_add_connections() -> None:
     files=st.sampled_from([1, 3, 16, 40]),
 )
 def test_any_link_is_used_well(rate: float, flows: int, latency: float, files: int) -> None:
-    """A minute's worth of data. (A chunk is not shared: where one lasts longer than two seconds, the tail shows.)"""
+    """A minute's worth of data. A chunk is not shared: the tail is visible if a chunk lasts longer than two seconds."""
     assume(rate / flows >= CHUNK_SIZE / 2)
     assert efficiency(Simulation(Link(rate, rate / flows, latency), [int(60 * rate / files)] * files)) >= 0.95
 
@@ -131,7 +131,7 @@ class TestSteps:
         control.received(8 * 50)
         clock[0] = 1.0
         control.received(0)
-        rate = 8 * 50 / 0.75  # what came after the first quarter of a second, over the time since then
+        rate = 8 * 50 / 0.75  # the bytes after the first quarter of a second, divided by the time since then
         assert control.range_length(10**12, shortest=16, longest=10**9) == int(2 * rate / 8)
         assert control.range_length(1600, shortest=16, longest=10**9) == 100
         assert control.range_length(10, shortest=16, longest=10**9) == 16

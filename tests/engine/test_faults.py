@@ -1,4 +1,4 @@
-"""Whatever an origin does wrong ends in the right bytes, or in the right error and nothing visible."""
+"""Every fault of an origin ends in the right bytes, or in the right error with nothing published."""
 
 from __future__ import annotations
 
@@ -258,7 +258,7 @@ async def test_listings_of_several_pages_are_read_to_the_end(fetch: Fetcher, mon
 
 
 async def test_a_slow_listing_does_not_lose_the_lease(origin: Origin, fetch: Fetcher) -> None:
-    """Nobody would know that its owner is alive if life showed only in the bytes that come."""
+    """The lease is renewed before the first byte, so that others know that its owner is alive."""
     origin.add_repo("org/model", FILES)
     slow = origin.faults.add(Fault(Stall(seconds=3.0), path="/tree/", times=1))
     artifact = await fetch(lease_stale=4.0, timeout_stall=10.0)

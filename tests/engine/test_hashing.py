@@ -1,4 +1,4 @@
-"""Frontiers are moved forward together: when it is worth it, up to their limits, each by one thread at a time."""
+"""Frontiers advance together when that is faster, up to their limits, each on one thread at a time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Work:
 
 
 class Bench:
-    """Files in a directory, and hashing threads that note whose frontier has arrived."""
+    """Files in a directory, and hashing threads that record finished frontiers."""
 
     def __init__(self, directory: Path, *, threads: int, gather: int = 1 << 60) -> None:
         self.directory = directory

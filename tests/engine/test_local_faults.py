@@ -1,4 +1,4 @@
-"""A disk that is full, read-only or broken: the right error, nothing visible, and a later run that finishes."""
+"""A full, read-only or broken disk: the right error, nothing published, and a later run that finishes."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class TestBrokenDisks:
     async def test_a_disk_error_that_resembles_a_network_error_is_not_retried(
         self, origin: Origin, fetch: Fetcher, faulty: FaultFilesystem, operation: str, code: int
     ) -> None:
-        """A soft mount of NFS says ETIMEDOUT, a FUSE daemon that died ENOTCONN. Python calls some of them TimeoutError."""
+        """A soft NFS mount returns ETIMEDOUT, a dead FUSE daemon ENOTCONN. Python raises TimeoutError for some of them."""
         origin.add_repo("org/model", FILES)
         faulty.obey(Rule(operation, match=".safetensors", error=code, after=MiB))  # type: ignore[arg-type]
         with pytest.raises(LocalIOError, match="the staged file") as caught:

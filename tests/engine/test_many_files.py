@@ -1,4 +1,4 @@
-"""10,000 files with 256 descriptors, from every source to every place: nothing is open that nobody needs."""
+"""10,000 files with 256 descriptors, from every source to every place: no unused file stays open."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.engine.conftest import Fetcher
 
 FILES = {f"{number % 100}/{number}.json": b"%d" % number * 20 for number in range(10_000)} | {"empty.txt": b""}
 IN_HUB_CACHE = 10_000 if os.environ.get("WEIGHTLIFT_CHAOS_ROUNDS") else 2000
-"""Each file there takes several names more, so all of them take half a minute."""
+"""A hub cache needs several more names per file, so 10,000 files would take half a minute."""
 LIMITED = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
@@ -36,7 +36,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fetcher(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    """The command with 256 descriptors, none of which it can add to."""
+    """Run the command with a hard limit of 256 descriptors."""
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, *map(str, words)], capture_output=True, text=True, timeout=300, check=False
     )
@@ -86,7 +86,7 @@ def test_a_check_in_place(source: Path, tmp_path: Path) -> None:
 
 
 async def test_a_cancelled_fetch_is_resumed(source: Path, tmp_path: Path) -> None:
-    """Thousands of files are complete but for their hash and their sync: none of them is open while it waits."""
+    """Thousands of files wait for their hash and their sync, and none of them is open."""
     fetch = Fetcher(tmp_path)
     enough = asyncio.Event()
 

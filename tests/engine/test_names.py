@@ -1,4 +1,4 @@
-"""Names that one filesystem tells apart and another takes for one. The destination decides, and only about what is selected."""
+"""Names that some filesystems tell apart and others do not. The destination decides, for selected files only."""
 
 from __future__ import annotations
 
@@ -109,5 +109,5 @@ async def test_a_pattern_without_a_match_is_a_warning(origin: Origin, fetch: Fet
     origin.add_repo("org/model", {"config.json": b"{}", "Q4/m.gguf": b"GGUF"})
     artifact = await fetch(include=("*.json", "m.gguf"))
     assert contents(artifact.path) == {"config.json": b"{}"}
-    (said,) = [event.message for event in fetch.events if isinstance(event, Warned)]
-    assert said == "--include 'm.gguf' matches no file: a pattern is compared with the whole path, write '*/m.gguf'"
+    (message,) = [event.message for event in fetch.events if isinstance(event, Warned)]
+    assert message == "--include 'm.gguf' matches no file: a pattern is compared with the whole path, write '*/m.gguf'"

@@ -1,4 +1,4 @@
-"""`HF_HUB_OFFLINE`: the Hub's own cache, as its real client filled it, is the source, and nothing is asked."""
+"""`HF_HUB_OFFLINE`: a Hub cache filled by the real client is the source, and no request is sent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHARD = "model-00001-of-00002.safetensors"
 
 @pytest.fixture
 def hub(origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty Hub cache; the origin counts who asks."""
+    """An empty Hub cache; the origin counts requests."""
     origin.add_repo("org/model", FILES)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path / "hub"
@@ -29,7 +29,7 @@ def hub(origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 @pytest.fixture
 def filled(hub: Path, origin: Origin, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The directory of the snapshot that the client fetched; the network is forbidden from now on."""
+    """The directory of a snapshot that the client fetched. After that the network is forbidden."""
     snapshot = Path(snapshot_download("org/model", cache_dir=hub, endpoint=origin.endpoint))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     origin.clear_requests()
@@ -37,7 +37,7 @@ def filled(hub: Path, origin: Origin, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def forget_listings(hub: Path) -> None:
-    """As a client leaves the cache that writes none."""
+    """Remove the listing: some clients write none."""
     for tree in hub.rglob("trees/*"):
         tree.unlink()
 
@@ -96,7 +96,7 @@ async def test_a_snapshot_without_a_listing_is_not_known_to_be_complete(
 
 
 def test_the_entries_of_the_listing_are_kept(filled: Path) -> None:
-    """A cache that is filled from this one has the client's own listing then, Xet's hashes too."""
+    """A cache filled from this one has the listing of the client, with the Xet hashes."""
     (tree,) = filled.parents[1].glob("trees/*.json")
     document = json.loads(tree.read_text())
     document["files"][SHARD]["xet_hash"] = "d" * 64

@@ -1,4 +1,4 @@
-"""Waiting, retrying, giving up: what is progress, what is slow, and what is worth another try."""
+"""Waiting, retrying and giving up: progress, slow connections, and temporary errors."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def retries(fetch: Fetcher) -> list[str]:
 
 
 class TestLateAnswers:
-    """The window in which connections are compared is a third of the stall timeout, at least a second."""
+    """Connections are compared within a third of the stall timeout, at least a second."""
 
     @pytest.mark.parametrize("connections", [1, 4])
     async def test_a_late_answer_within_the_stall_timeout_is_not_retried(
@@ -125,7 +125,7 @@ REFUSALS: dict[str, Effect] = {
 
 
 class TestSequences:
-    """Each request is retried by itself. Every other one fails here, so that a sequence begun anew never ends."""
+    """Each request is retried separately. Every other request fails, so a sequence that restarted would never end."""
 
     @pytest.fixture(autouse=True)
     def short_delays(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +168,7 @@ class TestSequences:
         assert [request.path for request in origin.requests].count("/a.bin") == 1
 
     async def test_a_redirect_is_requested_again_if_its_target_stays_down(self, origin: Origin, fetch: Fetcher) -> None:
-        """The next redirect may lead to another replica."""
+        """The next redirect can lead to another replica."""
         down, up = origin.add_file("/down.bin", b"x"), origin.add_file("/up.bin", b"weights")
         address = origin.add_file("/model.bin", b"")
         origin.faults.add(Fault(Status(503), path="^/down.bin"))
@@ -258,7 +258,7 @@ class TestFinalAnswers:
         assert contents((await fetch(address)).path) == {"model.bin": b"weights"}
 
 
-SAID: dict[str, Effect] = {
+COMPLAINTS: dict[str, Effect] = {
     "a header": Status(401, (("X-Error-Message", "token is expired"),)),
     "the Hub's JSON": Status(401, (("Content-Type", "application/json"),), b'{"error": "token is expired"}'),
     "a gateway's JSON": Status(401, (), b'{"code": 7, "message": "token is expired"}'),
@@ -270,7 +270,7 @@ SAID: dict[str, Effect] = {
 
 
 class TestServersWords:
-    @pytest.mark.parametrize("answer", SAID.values(), ids=SAID)
+    @pytest.mark.parametrize("answer", COMPLAINTS.values(), ids=COMPLAINTS)
     async def test_the_message_quotes_the_server_and_names_the_origin_of_the_token(
         self, origin: Origin, fetch: Fetcher, monkeypatch: pytest.MonkeyPatch, answer: Effect
     ) -> None:

@@ -235,7 +235,7 @@ class TestInPlace:
 
 
 class TestSharedDirectory:
-    """Several artifacts in one directory, each with a manifest of its own."""
+    """Several artifacts in one directory, each with its own manifest."""
 
     async def test_no_artifact_removes_files_that_another_one_lists(
         self, origin: Origin, fetch: Fetcher, tmp_path: Path
@@ -266,7 +266,7 @@ class TestSharedDirectory:
     async def test_a_manifest_is_withdrawn_when_another_artifact_changes_its_file(
         self, origin: Origin, fetch: Fetcher, tmp_path: Path
     ) -> None:
-        """Both list config.json, at two revisions, of one size: the older selection would be a hit with a mixture."""
+        """Both list config.json, at two revisions of one size. A cached older selection would be a mixture."""
         repository = origin.add_repo("org/model", FILES)
         await fetch(dest=tmp_path, shared_dest=True, include=(SHARD, "config.json"))
         origin.update_repo(repository, FILES | {"config.json": FILES["config.json"][::-1]})
@@ -371,7 +371,7 @@ class TestPlainAddresses:
         assert list(contents(artifact.path).values()) == [FILES[SHARD]]
 
     async def test_a_web_page_instead_of_a_file_is_refused(self, origin: Origin, fetch: Fetcher) -> None:
-        """A login page comes with a status of success."""
+        """A login page has a status of success."""
         origin.faults.add(Fault(Header("Content-Type", "Text/HTML; charset=utf-8")))
         content = b"<html>please log in</html>"
         with pytest.raises(Unauthorized, match="a web page in the place of"):

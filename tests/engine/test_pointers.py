@@ -1,4 +1,4 @@
-"""A Git LFS pointer in the place of a file is never a silent success. Parts without their siblings are said."""
+"""A Git LFS pointer instead of a file is never a silent success. Incomplete sets are reported."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ DIGEST = Digest("sha256", hashlib.sha256(POINTER).hexdigest())
 
 
 @pytest.fixture(params=["http", "file", "a directory", "pvc", "hard link"])
-def given(request: pytest.FixtureRequest, origin: Origin, tmp_path: Path) -> tuple[str, dict[str, object]]:
-    """A URI behind which `model.safetensors` is a pointer, and the options it needs."""
+def pointer(request: pytest.FixtureRequest, origin: Origin, tmp_path: Path) -> tuple[str, dict[str, object]]:
+    """A URI whose `model.safetensors` is a pointer, and the options it needs."""
     path = tmp_path / "claim" / "model.safetensors"
     path.parent.mkdir()
     path.write_bytes(POINTER)
@@ -34,8 +34,8 @@ def given(request: pytest.FixtureRequest, origin: Origin, tmp_path: Path) -> tup
     return options[request.param]
 
 
-async def test_a_pointer_is_refused_by_name(fetch: Fetcher, given: tuple[str, dict[str, object]]) -> None:
-    uri, options = given
+async def test_a_pointer_is_refused_by_name(fetch: Fetcher, pointer: tuple[str, dict[str, object]]) -> None:
+    uri, options = pointer
     with pytest.raises(LfsPointer, match=r"model\.safetensors is a Git LFS pointer.*git lfs pull") as caught:
         await fetch(uri, **options)
     assert (caught.value.path, caught.value.exit_code, fetch.visible()) == ("model.safetensors", 65, [])
@@ -50,8 +50,8 @@ async def test_a_pointer_in_a_local_directory_is_refused_before_anything_is_copi
     assert not [event for event in fetch.events if isinstance(event, Planned | BytesReceived)]
 
 
-async def test_a_pinned_pointer_is_fetched(fetch: Fetcher, given: tuple[str, dict[str, object]]) -> None:
-    uri, options = given
+async def test_a_pinned_pointer_is_fetched(fetch: Fetcher, pointer: tuple[str, dict[str, object]]) -> None:
+    uri, options = pointer
     artifact = await fetch(uri, expect={"model.safetensors": DIGEST}, **options)
     assert contents(artifact.path) == {"model.safetensors": POINTER}
 
@@ -96,8 +96,8 @@ class TestSets:
 
     async def test_a_single_part_is_a_warning(self, origin: Origin, fetch: Fetcher) -> None:
         await fetch(origin.add_file("/m-00001-of-00003.gguf", b"GGUF"))
-        said = [event.message for event in fetch.events if isinstance(event, Warned)]
-        assert said == ["m-00001-of-00003.gguf is one of 3 parts, but the selection contains only 1"]
+        messages = [event.message for event in fetch.events if isinstance(event, Warned)]
+        assert messages == ["m-00001-of-00003.gguf is one of 3 parts, but the selection contains only 1"]
 
     async def test_a_selection_without_a_part_is_a_warning(self, origin: Origin, fetch: Fetcher) -> None:
         origin.add_repo("org/model", {f"m-{number:05}-of-00002.gguf": b"GGUF" for number in (1, 2)})

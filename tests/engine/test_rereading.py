@@ -1,4 +1,4 @@
-"""Files that stand are read again, side by side: what is wrong is said of the right file, and of no other."""
+"""Existing files are read again in parallel. Each problem is reported for the right file only."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def on_disk(directory: Path, name: str, content: bytes, *digests: Digest) -> Fil
 
 
 def test_chunk_digests_are_in_the_order_of_the_content(tmp_path: Path) -> None:
-    told: list[int] = []
+    reported: list[int] = []
     files = [on_disk(tmp_path, "large", LARGE), on_disk(tmp_path, "empty", b""), on_disk(tmp_path, "small", b"x")]
-    found = chunk_digests(files, lambda _, size: told.append(size))
+    found = chunk_digests(files, lambda _, size: reported.append(size))
     pieces = [LARGE[start : start + CHUNK_SIZE] for start in range(0, len(LARGE), CHUNK_SIZE)]
     assert found == [tuple(map(xxhash.xxh3_128_hexdigest, pieces)), (), (xxhash.xxh3_128_hexdigest(b"x"),)]
-    assert sum(told) == len(LARGE) + 1
+    assert sum(reported) == len(LARGE) + 1
 
 
 @settings(max_examples=20, deadline=None)

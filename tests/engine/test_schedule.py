@@ -1,4 +1,4 @@
-"""Which range comes next: files take turns front to back, idle connections take over what would last longest."""
+"""The next range: files take turns and are read front to back, idle connections steal from the slowest range."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def chunks(count: int, *, first: int = 0) -> list[ByteRange | None]:
 
 
 def scheduled(**files: int) -> Schedule:
-    """Files of so many chunks."""
+    """A schedule of files with these numbers of chunks."""
     schedule = Schedule()
     for path, count in files.items():
         schedule.add(path, chunks(count), size=count * CHUNK_SIZE)
@@ -90,7 +90,7 @@ class TestTurns:
 class TestLength:
     @given(st.integers(1, 40 * CHUNK_SIZE), st.integers(0, 10 * CHUNK_SIZE), st.lists(st.integers(1, 5 * CHUNK_SIZE)))
     def test_an_assignment_is_whole_chunks_up_to_the_longest_length(self, size: int, start: int, lengths: list[int]) -> None:
-        """But for the first, which may go on in the middle of one, and the last; and never less than the rest of one chunk."""
+        """Except the first and the last range. No range is shorter than the rest of one chunk."""
         schedule, position = Schedule(), min(start, size - 1)
         schedule.add("a", [ByteRange(position, size)], size=size)
         for length in [*lengths, *[size] * 2]:

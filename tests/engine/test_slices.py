@@ -1,4 +1,4 @@
-"""Servers that cut ranges short, or do not say which part they send. Their parts are used, or the whole file is asked for."""
+"""Servers that cut ranges short, or do not say which part they send. Parts are used, or the whole file is requested."""
 
 from __future__ import annotations
 

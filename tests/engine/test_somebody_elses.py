@@ -1,4 +1,4 @@
-"""On a filesystem that takes two names for one, somebody else's file is not replaced by one of another spelling."""
+"""On a filesystem that takes two names for one, a foreign file is not replaced by a file of another spelling."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ async def test_a_foreign_file_created_during_the_fetch_stays(origin: Origin, fet
 async def test_our_file_of_the_previous_version_is_replaced(
     origin: Origin, fetch: Fetcher, before: str, after: str, destination: Path
 ) -> None:
-    """A publisher renames a file by case alone, with the same content, and changes another."""
+    """A publisher renames a file by case only, with the same content, and changes another file."""
     repository = origin.add_repo("org/model", {"config.json": b"{}", before: b"same"})
     await fetch(dest=destination)
     newer = {"config.json": b"[]", after: b"same"}
@@ -89,7 +89,7 @@ async def test_our_file_of_the_previous_version_is_replaced(
 
 
 async def test_our_file_of_the_same_version_is_not_foreign(origin: Origin, fetch: Fetcher, destination: Path) -> None:
-    """Also where the filesystem spells the names that we gave in a way of its own."""
+    """Also if the filesystem changes the spelling of our names."""
     files = {"README.md": b"one", "Docs/A.txt": b"two", COMPOSED: b"three", "config.json": b"{}"}
     repository = origin.add_repo("org/model", files)
     await fetch(dest=destination)

@@ -1,4 +1,4 @@
-"""An owner whose lease was taken over says so, although what it sees first is that its files are gone."""
+"""An owner reports that its lease was taken over, although it first notices missing files."""
 
 from __future__ import annotations
 

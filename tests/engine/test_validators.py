@@ -1,4 +1,4 @@
-"""Replicas and edges of a content network differ in ETag and Last-Modified. A digest decides; else one answer of one server."""
+"""Replicas and edges of a CDN differ in ETag and Last-Modified. A digest decides, or else one response of one server."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from fetcher.testing.origin import Origin
 from tests.engine.conftest import FILES, Fetcher, MiB, contents
 
 LARGE = random_bytes("large", 66 * MiB)
-"""More than the first range, which `resolve` has begun already."""
+"""More than the first range, which `resolve` requests."""
 
 
 def several_edges(origin: Origin, *names: str, path: str | None = None) -> None:
-    """Each request is answered by another of three edges."""
+    """Three edges answer requests in turn."""
     for name in names:
         for turn in (2, 3):
             origin.faults.add(Fault(Header(name, f'"edge {turn}"'), origin="cdn", path=path, every=turn))

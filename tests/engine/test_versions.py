@@ -1,4 +1,4 @@
-"""Two releases on one volume: what a later one wrote is present, but not ours."""
+"""Two releases on one volume: artifacts of a later release are visible, but not changed."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ LAYOUTS = [("flat", KEYED), ("in place", IN_PLACE), ("hf-cache", HUB_CACHE)]
 
 
 def rewrite(path: Path, **changes: Any) -> bytes:
-    """The manifest at `path` as a later release writes it."""
+    """Rewrite the manifest at `path` in the format of a later release."""
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     return path.read_bytes()
 
 
 async def cut_short(fetch: Fetcher) -> None:
-    """Everything is fetched, nothing is published."""
+    """Stop after everything is fetched and before anything is published."""
 
     def stop(step: str) -> None:
         raise RuntimeError(f"stopped at {step}")
@@ -131,26 +131,26 @@ async def test_every_manifest_fits_the_published_schema(
 
 
 class TestAuthenticated:
-    """`authenticated` says that others may have no right to read the artifact."""
+    """`authenticated`: others may have no right to read the artifact."""
 
-    async def said(self, fetch: Fetcher, uri: str = URI, **more: Any) -> bool:
+    async def is_authenticated(self, fetch: Fetcher, uri: str = URI, **more: Any) -> bool:
         artifact = await fetch(uri, **more)
         manifest = Manifest.read(artifact.path / RELATIVE_PATH)
         assert manifest is not None
         return manifest.authenticated
 
     async def test_a_fetch_with_a_hub_token_is_authenticated(self, fetch: Fetcher, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert not await self.said(fetch)
+        assert not await self.is_authenticated(fetch)
         monkeypatch.setenv("HF_TOKEN", "hf_secret")
-        assert await self.said(fetch, revision="main")
+        assert await self.is_authenticated(fetch, revision="main")
 
     async def test_a_fetch_with_a_secret_in_the_address_is_authenticated(self, fetch: Fetcher, origin: Origin) -> None:
         plain = origin.add_file("/config.json", b"{}")
-        assert not await self.said(fetch, f"{plain}?download=true")
+        assert not await self.is_authenticated(fetch, f"{plain}?download=true")
         for query in ("X-Amz-Signature=ab", "sv=1&sig=ab", "access_token=ab", "Key-Pair-Id=ab&Signature=c"):
-            assert await self.said(fetch, f"{plain}?{query}"), query
+            assert await self.is_authenticated(fetch, f"{plain}?{query}"), query
         scheme, _, rest = plain.partition("://")
-        assert await self.said(fetch, f"{scheme}://user:secret@{rest}")
+        assert await self.is_authenticated(fetch, f"{scheme}://user:secret@{rest}")
 
     async def test_bytes_of_an_authenticated_earlier_attempt_stay_authenticated(
         self, fetch: Fetcher, monkeypatch: pytest.MonkeyPatch
@@ -158,7 +158,7 @@ class TestAuthenticated:
         monkeypatch.setenv("HF_TOKEN", "hf_secret")
         await cut_short(fetch)
         monkeypatch.delenv("HF_TOKEN")
-        assert await self.said(fetch)
+        assert await self.is_authenticated(fetch)
 
     async def test_files_kept_from_an_authenticated_version_stay_authenticated(
         self, fetch: Fetcher, origin: Origin, monkeypatch: pytest.MonkeyPatch
@@ -167,7 +167,7 @@ class TestAuthenticated:
         await fetch()
         monkeypatch.delenv("HF_TOKEN")
         origin.add_repo("org/model", FILES | {"config.json": b"{}"})
-        assert await self.said(fetch, refresh="on-change")
+        assert await self.is_authenticated(fetch, refresh="on-change")
 
     async def test_a_copy_of_an_authenticated_artifact_is_authenticated(
         self, fetch: Fetcher, monkeypatch: pytest.MonkeyPatch
@@ -175,4 +175,4 @@ class TestAuthenticated:
         monkeypatch.setenv("HF_TOKEN", "hf_secret")
         artifact = await fetch()
         monkeypatch.delenv("HF_TOKEN")
-        assert await self.said(fetch, artifact.path.as_uri())
+        assert await self.is_authenticated(fetch, artifact.path.as_uri())

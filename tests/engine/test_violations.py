@@ -1,4 +1,4 @@
-"""A server that breaks HTTP the same way each time is given up soon; one that does it now and then is tried again."""
+"""A server that always breaks HTTP is given up soon. A server that breaks it now and then is retried."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONTENT = {"config.json": b"{}", "model.safetensors": random_bytes("violations",
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The seconds that a user waits are not waited here; the number of answers decides."""
+    """Without the waiting time of real use: only the number of answers decides."""
     monkeypatch.setattr("fetcher.engine.retry.VIOLATED_FOR", 0.0)
     monkeypatch.setattr("fetcher.engine.retry.FIRST_DELAY", 0.01)
 
@@ -43,14 +43,14 @@ VIOLATING: dict[str, tuple[list[Fault], str]] = {
 
 
 @pytest.mark.parametrize("connections", [1, 8])
-@pytest.mark.parametrize(("faults", "said"), VIOLATING.values(), ids=VIOLATING)
+@pytest.mark.parametrize(("faults", "message"), VIOLATING.values(), ids=VIOLATING)
 async def test_a_repeated_violation_is_given_up_for_any_retry_time(
-    origin: Origin, fetch: Fetcher, faults: list[Fault], said: str, connections: int
+    origin: Origin, fetch: Fetcher, faults: list[Fault], message: str, connections: int
 ) -> None:
     origin.add_repo("org/model", CONTENT)
     for fault in faults:
         origin.faults.add(fault)
-    with pytest.raises(BadResponse, match=said) as caught:
+    with pytest.raises(BadResponse, match=message) as caught:
         await fetch(retry_for=3600.0, max_concurrency=connections)
     sentence = caught.value.sentence()
     assert "model.safetensors" in sentence

@@ -1,4 +1,4 @@
-"""Several threads may be the first to hash, each of which chooses the lanes: none finds them half chosen."""
+"""Several threads can be the first to hash. Each of them chooses the lanes, and none sees a partial choice."""
 
 from __future__ import annotations
 

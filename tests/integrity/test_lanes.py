@@ -1,4 +1,4 @@
-"""SHA-256 of many streams at once equals hashlib's, whatever the instructions, the lanes, the splits and the lengths."""
+"""SHA-256 in lanes equals that of hashlib, for all instructions, lanes, splits and lengths."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def the_extension_is_here() -> None:
 
 @pytest.fixture(params=[0, 1, 2], ids=["any machine", "AVX2", "AVX-512"])
 def widths(request: pytest.FixtureRequest) -> Iterator[tuple[int, ...]]:
-    """1 and the numbers of lanes, by the instructions of one level. (What the machine lacks falls back to what it has.)"""
+    """1 and the numbers of lanes with the instructions of one level. A missing level falls back to a lower one."""
     yield (1, *_sha256.use_level(request.param))
     _sha256.use_level(2)
 
@@ -112,7 +112,7 @@ class TestLanes:
                 assert found == digests([CONTENT[number + lane :] * 20 for lane in range(16)])
 
     def test_other_threads_run_during_hashing(self) -> None:
-        """The other thread can only be seen to run if the call lets go of the GIL."""
+        """The other thread can only run if the call releases the GIL."""
         seen, done = [], threading.Event()
         large = bytes(64 * 1024 * 1024)
 
