@@ -29,7 +29,7 @@ GAIN = 1.06
 HOLD = 15.0
 """Seconds from one attempt at a higher level to the next."""
 WORK = 2.0
-"""Minimum seconds for a range, besides forty round trips: then waiting for answers takes a fortieth of the time."""
+"""Minimum seconds for a range, which also takes at least forty round trips: waiting for answers is a fortieth of the time."""
 CAUTION = 60.0
 """Seconds without growth after a server refused. The Hub's windows are minutes."""
 

@@ -1,4 +1,4 @@
-"""The hash frontiers of all files, moved forward by a few threads, up to 16 files at once.
+"""Advances the hash frontiers of all files on a few threads, up to 16 files together.
 
 A vector unit hashes 16 files in little more time than one, so a thread waits until several files have bytes to hash. While
 bytes still arrive, receiving needs the processors: one thread hashes all jobs, once most of the begun files are ready or too

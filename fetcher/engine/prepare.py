@@ -68,11 +68,11 @@ def prepare(files: Iterable[RemoteFile], preparation: Preparation) -> Prepared:
     files = tuple(files)
     lease, placement = preparation.lease, preparation.placement
     with storing("resume the staged files"):
-        left = left_behind(lease)
+        leftovers = left_behind(lease)
         clear_strangers(lease, files)
-    prepared = Prepared(authenticated=left.authenticated)
+    prepared = Prepared(authenticated=leftovers.authenticated)
     try:
-        fresh = _gathered(files, left.files, preparation, prepared)
+        fresh = _gathered(files, leftovers.files, preparation, prepared)
         if preparation.stopped():
             raise Stopped
         _refuse_without_space([file for file in fresh if not _linkable(file, preparation)], prepared.staged, placement.anchor)

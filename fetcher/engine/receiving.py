@@ -153,7 +153,7 @@ class Receiver:
 
 
 def _stored(incoming: Incoming, cursor: Cursor, data: memoryview) -> int:
-    """`Incoming.write`. Every OSError here comes from the disk, also ETIMEDOUT, EPIPE and EINTR."""
+    """`Incoming.write`. Every OSError comes from the disk, also ETIMEDOUT, EPIPE and EINTR."""
     with storing("write the staged file", incoming.path):
         return incoming.write(cursor, data)
 

@@ -89,24 +89,24 @@ def wrong_digests(files: Sequence[FileOnDisk], stopped: Callable[[], bool] = lam
 
 def _compared(group: Sequence[FileOnDisk], stopped: Callable[[], bool]) -> dict[str, Wrong | Unread | None]:
     """Compare up to 16 files in parallel lanes, on one thread."""
-    found: dict[str, Wrong | Unread | None] = {}
+    results: dict[str, Wrong | Unread | None] = {}
     buffer = pages(HASH_BUFFER)
     stretches: dict[str, Stretch] = {}
     for file in group:
         frontier = Frontier(RemoteFile(file.name, file.size, file.digests), streams=len(group))
         stretches[file.name] = Stretch(file.name, frontier, partial(_opened, file), min(file.size, STRETCH))
-    while moving := [stretch for stretch in stretches.values() if stretch.left and stretch.name not in found]:
+    while moving := [stretch for stretch in stretches.values() if stretch.left and stretch.name not in results]:
         if stopped():
             break
-        found |= _stepped(moving, buffer)
+        results |= _stepped(moving, buffer)
         for file in group:
             if not (stretch := stretches[file.name]).left and stretch.limit < file.size:
                 stretches[file.name] = _further(stretch, file.size)
     for name, stretch in stretches.items():
         stretch.close()
-        if name not in found:
-            found[name] = stretch.frontier.mismatch()
-    return found
+        if name not in results:
+            results[name] = stretch.frontier.mismatch()
+    return results
 
 
 def _further(stretch: Stretch, size: int) -> Stretch:

@@ -110,8 +110,10 @@ def _costs() -> Costs:
         digests = tuple(_sha256.Sha256() for _ in range(width))
         buffers, widths = (data,) * width, bytes([width] * (MOST + 1))
         by_width[width] = _seconds(lambda d=digests, b=buffers, w=widths: _sha256.advance(d, b, w))  # type: ignore[misc]
-    ours, theirs = _sha256.Sha256(), hashlib.sha256()
-    return Costs(one=_seconds(lambda: ours.update(data)), by_width=by_width, hashlib_one=_seconds(lambda: theirs.update(data)))
+    single, openssl = _sha256.Sha256(), hashlib.sha256()
+    return Costs(
+        one=_seconds(lambda: single.update(data)), by_width=by_width, hashlib_one=_seconds(lambda: openssl.update(data))
+    )
 
 
 def _seconds(call: Callable[[], object]) -> float:

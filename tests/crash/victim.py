@@ -22,9 +22,9 @@ from fetcher.store import keyed
 def main(fields: dict[str, Any]) -> int:
     """The JSON contains fields of Settings, and what happens to the process:
 
-    `kill_at` is the number of the step at which SIGKILL comes (every step's name goes to stdout), `stop_at` that at which
-    SIGSTOP does; `kill_on` is the name of the event at which it is killed; `exchange` false takes the atomic exchange away;
-    `user`, `group` and `umask` are its own.
+    `kill_at` is the number of the step for SIGKILL (the name of every step goes to stdout), `stop_at` the number of the step
+    for SIGSTOP, `kill_on` the name of the event for SIGKILL. `exchange` false disables the atomic exchange. `user`, `group`
+    and `umask` are those of the process.
     """
     os.umask(fields.pop("umask", 0o022))
     if "user" in fields:
@@ -59,8 +59,8 @@ def main(fields: dict[str, Any]) -> int:
 
 
 def _become(user: int, group: int) -> None:
-    """Like a container's process: of that one group. What is imported late is imported before the interpreter's own files may
-    become unreadable."""
+    """Become a process of one user and one group, as in a container. Late imports come first: the files of the interpreter may
+    be unreadable afterwards."""
     for name in (
         "encodings.idna",
         "fetcher.engine.pipeline",

@@ -296,13 +296,15 @@ class TestServersWords:
         assert "pa55word" not in caught.value.sentence()
 
     @pytest.mark.parametrize(("status", "error"), [(404, NotFound), (429, RateLimited), (451, Refused), (503, Unreachable)])
-    async def test_of_every_status(self, origin: Origin, fetch: Fetcher, status: int, error: type[FetchError]) -> None:
+    async def test_every_status_quotes_the_server(
+        self, origin: Origin, fetch: Fetcher, status: int, error: type[FetchError]
+    ) -> None:
         address = origin.add_file("/model.bin", b"x")
         origin.faults.add(Fault(Status(status, (("X-Error-Code", "Odd"), ("X-Error-Message", "come back on Monday")))))
         with pytest.raises(error, match='says "Odd: come back on Monday"'):
             await fetch(address, retry_for=0.2)
 
-    async def test_a_body_without_end_or_that_never_comes_delays_nothing(self, origin: Origin, fetch: Fetcher) -> None:
+    async def test_a_long_error_body_is_shortened(self, origin: Origin, fetch: Fetcher) -> None:
         address = origin.add_file("/model.bin", b"x")
         origin.faults.add(Fault(Status(400, (), b"x y " * MiB)))
         with pytest.raises(Refused) as caught:
@@ -312,14 +314,14 @@ class TestServersWords:
 
 class TestProxies:
     @pytest.mark.parametrize("status", [407, 403, 405])
-    async def test_one_that_refuses_the_tunnel_is_a_matter_of_configuration(
+    async def test_a_proxy_that_refuses_the_tunnel_is_a_configuration_error(
         self, fetch: Fetcher, monkeypatch: pytest.MonkeyPatch, status: int
     ) -> None:
-        asked = 0
+        requests = 0
 
         async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            nonlocal asked
-            asked += 1
+            nonlocal requests
+            requests += 1
             await reader.readuntil(b"\r\n\r\n")
             writer.write(f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n".encode())
             writer.close()
@@ -330,7 +332,7 @@ class TestProxies:
         async with server:
             with pytest.raises(ConfigurationError, match="HTTPS_PROXY") as caught:
                 await fetch("https://weights.invalid/model.bin")
-        assert (caught.value.exit_code, asked) == (78, 1)
+        assert (caught.value.exit_code, requests) == (78, 1)
         assert str(status) in caught.value.message
 
 
@@ -378,7 +380,7 @@ class Broken:
      FileNotFoundError(2, "gone"), PermissionError(1, "not permitted"), InterruptedError(4, "interrupted")],
     ids=lambda error: type(error).__name__,
 )  # fmt: skip
-async def test_an_os_error_of_a_source_is_never_the_disks(tmp_path: Path, error: OSError, opening: bool) -> None:
+async def test_an_os_error_of_a_source_is_not_a_disk_error(tmp_path: Path, error: OSError, opening: bool) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "weights.bin").write_bytes(b"weights" * 1000)
     events: list[Event] = []
@@ -392,7 +394,7 @@ async def test_an_os_error_of_a_source_is_never_the_disks(tmp_path: Path, error:
 
 
 @pytest.mark.parametrize("opening", [True, False], ids=["while it opens", "after its first bytes"])
-async def test_a_source_without_a_descriptor_is_not_tried_for_minutes(tmp_path: Path, opening: bool) -> None:
+async def test_a_source_without_free_descriptors_is_not_retried(tmp_path: Path, opening: bool) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "weights.bin").write_bytes(b"weights" * 1000)
     source = Failing(tmp_path / "model", OSError(errno.EMFILE, "Too many open files"), opening=opening)

@@ -1,4 +1,4 @@
-"""Where an artifact ends up, what is reused, and what is left alone: keyed, in place and in the Hub's own cache layout."""
+"""The place of an artifact, reused files and foreign files: keyed, in place and in the layout of the Hub cache."""
 
 from __future__ import annotations
 

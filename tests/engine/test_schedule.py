@@ -128,7 +128,7 @@ class TestLagging:
         assert handed_out == sum(files.values())
 
 
-class TestTakingOver:
+class TestStealing:
     def assigned(self, schedule: Schedule, length: int) -> Assignment:
         schedule.add("a", [ByteRange(0, length)], size=length)
         assignment = schedule.assign()

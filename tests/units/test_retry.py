@@ -172,7 +172,7 @@ class TestAsker:
         time.now += 299.0
 
         async def call() -> None:
-            """Succeeds at once."""
+            """Succeeds at the first try."""
 
         await Asker(patience, silent)(call)
         time.now += 299.0
