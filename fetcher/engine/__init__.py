@@ -1,7 +1,7 @@
 """From a reference to a complete artifact: resolve, plan, transfer, verify, commit.
 
-`fetching` is the way in, `pipeline` the life of one fetch. The engine knows sources and stores by their contracts, and reports
-by events; it renders nothing.
+`fetching` is the entry point, `pipeline` the life of one fetch. The engine uses the contracts of sources and stores, and
+reports by events. It renders nothing.
 """
 
 from __future__ import annotations

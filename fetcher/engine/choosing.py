@@ -1,4 +1,4 @@
-"""Which of the listed files are wanted, and what can be refused before a byte of them is fetched."""
+"""Selects files of a listing, and refuses what can be refused before anything is fetched."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from fetcher.store.selector import contradiction
 
 
 def in_one_piece(listing: Listing, pins: Container[str]) -> Listing:
-    """`listing` for a source whose answers contradict each other: a file without digest or pin is to come in one answer.
+    """Return `listing` for a source with contradictory validators: files without digest or pin are fetched in one response.
 
-    One answer of one server is one content, whatever the validators say. None of them is recorded then, and no revision that
-    is made of them: what another server says later must not pass for this content.
+    One response has one content, whatever its validator is. Neither those validators nor a revision made of them is recorded:
+    the same validator from another server can mean other content.
     """
     files = tuple(
         file if file.digests or file.path in pins else replace(file, ranges=False, validator=None) for file in listing.files
@@ -32,7 +32,7 @@ def in_one_piece(listing: Listing, pins: Container[str]) -> Listing:
 
 
 def chosen(listing: Listing, ref: ArtifactRef, settings: Settings) -> tuple[RemoteFile, ...]:
-    """What is to be fetched, with the user's pins. What the selection leaves out is not judged.
+    """Return the selected files, with the user's pins. Files outside the selection are not checked.
 
     Raises NotFound, HostilePath, DigestMismatch, DigestUnavailable.
     """
@@ -42,11 +42,13 @@ def chosen(listing: Listing, ref: ArtifactRef, settings: Settings) -> tuple[Remo
 
 
 def pinned(files: Iterable[RemoteFile], settings: Settings) -> tuple[RemoteFile, ...]:
-    """`files` with the user's pins among their digests. Raises DigestMismatch, DigestUnavailable, NotFound."""
+    """Return `files` with the user's pins added to their digests. Raises DigestMismatch, DigestUnavailable, NotFound."""
     by_path = {file.path: file for file in files}
     for path, expected in settings.expect.items():
         if path not in by_path:
-            raise NotFound(f"--expect names {path}, which is not among the artifact's files; see `fetcher plan`", path=path)
+            raise NotFound(
+                f"--expect names {path}, which is not a file of the artifact; `fetcher plan` lists its files", path=path
+            )
         listed = by_path[path].digests
         if expected not in listed:
             by_path[path] = replace(by_path[path], digests=(*listed, expected))
@@ -59,7 +61,7 @@ def pinned(files: Iterable[RemoteFile], settings: Settings) -> tuple[RemoteFile,
         for file in by_path.values():
             if not file.digests:
                 raise DigestUnavailable(
-                    f"{file.path}: --require-digests is set, but the source publishes none; pin it with "
+                    f"{file.path}: --require-digests is set, but the source publishes no digest; pin the file with "
                     f"--expect {file.path}=sha256:...",
                     path=file.path,
                 )
@@ -67,20 +69,25 @@ def pinned(files: Iterable[RemoteFile], settings: Settings) -> tuple[RemoteFile,
 
 
 def with_pins(listed: Iterable[RemoteFile], chosen: Iterable[RemoteFile]) -> tuple[RemoteFile, ...]:
+    """Return `listed`, with each chosen file in place of the listed one of the same path."""
     pinned = {file.path: file for file in chosen}
     return tuple(pinned.get(file.path, file) for file in listed)
 
 
 def warn_of_selection(listing: Listing, files: Iterable[RemoteFile], ref: ArtifactRef, emit: Subscriber) -> None:
-    """What may be a mistake, or meant: a pattern in vain (of a list for many models), a part alone (for each node its own)."""
+    """Warn of a possible mistake: a pattern that matches nothing, or a set with missing parts. Both can be intended."""
     for sentence in in_vain(listing.files, include=ref.include, exclude=ref.exclude):
         emit(Warned("NoMatch", sentence))
     for each in incomplete_sets(file.path for file in files):
-        emit(Warned("IncompleteSet", f"{each.example} is one of {each.total} parts; fetched of them: {each.present}"))
+        emit(
+            Warned(
+                "IncompleteSet", f"{each.example} is one of {each.total} parts, but the selection contains only {each.present}"
+            )
+        )
 
 
 def refuse_pointers(files: Iterable[RemoteFile], place: Callable[[RemoteFile], Path | None]) -> None:
-    """Raises LfsPointer for a file that no digest vouches for. It lies where `place` says; what is not there is not judged."""
+    """Raise LfsPointer for a file without a digest that is a pointer. `place` returns its path; a missing file is skipped."""
     for file in files:
         path = None if file.digests or (file.size or 0) >= LONGEST else place(file)
         if path is not None and path.is_file() and path.stat().st_size < LONGEST:

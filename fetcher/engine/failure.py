@@ -1,4 +1,4 @@
-"""One error out of many: what a TaskGroup raises, reduced to what a person needs to hear."""
+"""Reduces the errors of a TaskGroup to the one that explains the failure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fetcher.errors import FetchError, LeaseLost, Transient
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
-    """The exceptions in a group, however deep."""
+    """Yield the exceptions in a group, at any depth."""
     if isinstance(error, BaseExceptionGroup):
         for each in error.exceptions:
             yield from leaves(each)
@@ -18,7 +18,7 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def most_telling(error: BaseException) -> BaseException:
-    """A lost lease explains everything after it; then what is final; then what gave up; then what nobody expected."""
+    """Return the most important error: a lost lease, then a final error, then a transient error, then any other."""
 
     def rank(each: BaseException) -> int:
         match each:
@@ -35,7 +35,7 @@ def most_telling(error: BaseException) -> BaseException:
 
 @contextmanager
 def one_error() -> Iterator[None]:
-    """Raise the most telling error of a group in its stead."""
+    """Raise the most important error of a group instead of the group."""
     try:
         yield
     except BaseExceptionGroup as group:

@@ -1,7 +1,6 @@
-"""The way in: an artifact that is already here, or a fetch.
+"""The entry point: return a cached artifact, or fetch it.
 
-A cached artifact is found before anything that speaks to a network is imported, so that a warm start costs tens of
-milliseconds.
+The cache is checked before any network module is imported, so a warm start takes tens of milliseconds.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from fetcher.store.selector import matching_manifest
 
 
 def find_cached(request: Request, on_event: Subscriber = silent) -> Artifact | None:
-    """The artifact if it is complete here and answers the request, else None. Asks no network. Raises FetchError."""
+    """Return the artifact if a complete copy satisfies the request, else None. Uses no network. Raises FetchError."""
     if request.settings.refresh != "if-not-present" or request.placement is None:
         return None
     began = time.monotonic()
@@ -37,16 +36,16 @@ def find_cached(request: Request, on_event: Subscriber = silent) -> Artifact | N
 
 
 def _no_step(_: str) -> None:
-    """Nobody watches the steps of the commit."""
+    """Ignore the steps of the commit."""
 
 
 async def bring(
     request: Request, on_event: Subscriber = silent, *, source: Source | None = None, step: Step = _no_step
 ) -> Artifact:
-    """Fetch what `find_cached` did not find. Raises FetchError; on cancellation staging is left resumable.
+    """Fetch an artifact that is not cached. Raises FetchError. After a cancellation the next fetch resumes.
 
-    `source` brings it in place of the one that its URI names, and is closed at the end. `step` is called with the name of
-    each step of the commit when it is done; it may raise.
+    `source` replaces the source that the URI names, and is closed at the end. `step` is called with the name of each step of
+    the commit after that step; it can raise.
     """
     from fetcher.engine import in_place_check, pipeline
     from fetcher.sources import open_source
@@ -72,19 +71,19 @@ async def fetch(
     source: Source | None = None,
     step: Step = _no_step,
 ) -> Artifact:
-    """`ref`, found in the cache or fetched, at the place that `settings` say. Raises FetchError; see `bring`."""
+    """Return the artifact of `ref`, cached or fetched to the place that `settings` name. Raises FetchError; see `bring`."""
     request = recovered(ref, settings)
     return find_cached(request, on_event) or await bring(request, on_event, source=source, step=step)
 
 
 def _on_this_loop(on_event: Subscriber) -> Subscriber:
-    """Threads report too; subscribers are only ever called on the event loop."""
-    import asyncio  # here, since a cached artifact needs none
+    """Return a subscriber for any thread that calls `on_event` on this event loop only."""
+    import asyncio  # imported late: a cached artifact does not need it
 
-    loop, here = asyncio.get_running_loop(), threading.get_ident()
+    loop, thread = asyncio.get_running_loop(), threading.get_ident()
 
     def relay(event: Event) -> None:
-        if threading.get_ident() == here:
+        if threading.get_ident() == thread:
             on_event(event)
         else:
             loop.call_soon_threadsafe(on_event, event)

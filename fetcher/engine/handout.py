@@ -1,6 +1,6 @@
-"""Which connection pulls what, and how many connections there are: ranges handed out, taken back, and moved from slow hands.
+"""Hands out ranges to connections, takes them back, and replaces slow connections.
 
-Everything here runs on the event loop and decides at once; `schedule`, `concurrency` and `pace` hold the rules.
+Everything in this module runs on the event loop. The rules are in `schedule`, `concurrency` and `pace`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from fetcher.planning.ranges import LONGEST_RANGE
 from fetcher.quantities import ceil_div
 
 AHEAD = 512 * 1024 * 1024
-"""Bytes that could be hashed, from which on no range is begun: receiving would only take processor time from what the end waits
-for. Of 12.9 s for one file of 3 GiB the hashing thread ran 8.8 and waited 3.6 for a processor. A second's work or more, so that
-a link that brings less for a moment is not waited for."""
+"""Bytes ready to be hashed, above which no range is begun: receiving takes processor time from hashing, which finishes last.
+Of 12.9 s for one file of 3 GiB the hashing thread ran 8.8 and waited 3.6 for a processor. These bytes are a second's work or
+more, so a short pause of the link does not stop hashing."""
 
 
 class Handout:
-    """Ranges of `files` for at most `connections`, of at most `open_files` at a time that are not sealed yet. `hash_lag`: bytes
-    that may wait to be hashed. `changed` is called when a file is begun or a pull begins or ends."""
+    """The ranges of `files` for at most `connections`, with at most `open_files` begun and not sealed. `hash_lag`: bytes that
+    wait at most to be hashed. `changed` is called when a file is sealed, and when a pull begins or ends."""
 
     def __init__(
         self,
@@ -58,21 +58,21 @@ class Handout:
     # What to pull
 
     def refill(self, incoming: Incoming) -> None:
-        """All that `incoming` lacks may be pulled."""
+        """Make all missing ranges of `incoming` pending."""
         self.clear(incoming)
         self._schedule.add(incoming.path, incoming.missing(), size=incoming.size or 0)
         self.wake()
 
     def clear(self, incoming: Incoming) -> None:
-        """Nothing more of it is handed out."""
+        """Remove the pending ranges of `incoming`."""
         self._schedule.clear(incoming.path)
 
     def wake(self) -> None:
-        """Connections that found nothing to pull look again."""
+        """Make waiting connections look for a range again."""
         self._wake.set()
 
     async def claim(self) -> Assignment | None:
-        """The next assignment, waiting for one while files are unsealed; None when all are sealed."""
+        """Wait for the next assignment and return it; None when all files are sealed."""
         while self._unsealed:
             if self._out < self._concurrency.connections and (assignment := self._next()):
                 self._out += 1
@@ -86,39 +86,41 @@ class Handout:
 
     def _next(self) -> Assignment | None:
         if sum(each.ready for each in self.begun.values()) > min(AHEAD, self._hash_lag):
-            return None  # the next bytes that are hashed wake us
-        # Several connections on one file leave gaps as long as their ranges, at which its hash frontier waits.
-        crowd = ceil_div(self._concurrency.connections, max(1, self._schedule.open_files))
-        longest = self._concurrency.range_length(self._schedule.missing, shortest=CHUNK_SIZE, longest=LONGEST_RANGE // crowd)
+            return None  # progress of the hashing threads wakes the connections
+        # Several connections on one file leave gaps as long as their ranges, and the hash frontier waits at a gap.
+        connections_per_file = ceil_div(self._concurrency.connections, max(1, self._schedule.open_files))
+        longest = self._concurrency.range_length(
+            self._schedule.missing, shortest=CHUNK_SIZE, longest=LONGEST_RANGE // connections_per_file
+        )
         lagging = sum(each.lag for each in self.begun.values()) > self._hash_lag
         begin = len(self.begun) < self._open_files
         return self._schedule.assign(longest=longest, lagging=lagging, begin=begin) or self._schedule.steal(self._progress())
 
     def _progress(self) -> Iterator[Progress]:
-        """Of all pulls that another connection may steal from."""
+        """Yield the progress of all pulls that another connection may steal from."""
         for pull in self.pulls:
             rate = pull.received / max(pull.body_seconds, 1e-3) if pull.received else self._judge.typical
             if not self._files[pull.path].restarts_soon:
                 yield Progress(pull.assignment, pull.position + pull.promised, rate)
 
     def give_back(self, assignment: Assignment) -> None:
-        """Its connection is free again."""
+        """Record that the connection of `assignment` is free again."""
         self._schedule.finish(assignment)
         self._out -= 1
 
     def return_rest(self, assignment: Assignment, incoming: Incoming, cursor: Cursor) -> None:
-        """What a range lacks is for another connection."""
+        """Make the missing rest of a range pending for another connection."""
         if assignment.stop is not None and cursor.position < assignment.stop:
             incoming.park(cursor)
             rest = ByteRange(cursor.position, assignment.stop)
             self._schedule.add(incoming.path, [rest], size=incoming.size or 0)
 
     def active(self, incoming: Incoming) -> bool:
-        """Whether a connection is at work on it."""
+        """Whether a connection pulls a range of `incoming`."""
         return self._schedule.active(incoming.path) > 0
 
     def sealed(self, incoming: Incoming) -> None:
-        """It is complete: nothing of it will be pulled again."""
+        """Record that `incoming` is complete: none of its ranges will be pulled again."""
         self._unsealed -= 1
         self.begun.pop(incoming.path, None)
         self._judge.sealed(incoming.path)
@@ -127,29 +129,29 @@ class Handout:
     # How many connections
 
     def answered(self, pull: Pull) -> None:
-        """The source has answered it."""
+        """Record that the source answered the pull."""
         self._concurrency.answered(time.monotonic() - pull.asked_at)
 
     def received(self, count: int) -> None:
-        """So many bytes came."""
+        """Record `count` received bytes."""
         before = self._concurrency.connections
         self._concurrency.received(count)
         if self._concurrency.connections > before:
             self.wake()
 
     def refused(self) -> None:
-        """The server wants fewer connections."""
+        """Record that the server wants fewer connections."""
         self._concurrency.refused()
 
     def failed(self) -> None:
-        """A connection broke."""
+        """Record that a connection broke."""
         self._concurrency.failed()
 
     # Connections that are too slow
 
     @contextmanager
     def pulling(self, pull: Pull) -> Iterator[None]:
-        """Counts the pull among the active ones while the block lasts."""
+        """Count the pull as active during the block."""
         self.pulls.add(pull)
         self._changed()
         self._emit(ConnectionsActive(len(self.pulls)))
@@ -161,12 +163,12 @@ class Handout:
             self._emit(ConnectionsActive(len(self.pulls)))
 
     def finished(self, pull: Pull) -> None:
-        """It brought all that it was to bring: a measure for the others."""
+        """Record the rate of a complete pull, to compare others with."""
         if pull.received:
             self._judge.finished(pull.path, pull.received / max(pull.body_seconds, 1e-3))
 
     def replaced(self, pull: Pull) -> None:
-        """It was abandoned for its slowness; the next one of its file is given longer."""
+        """Record that the pull was abandoned because it was slow; the next pull of its file gets more time."""
         self._judge.replaced(pull.path)
 
     def abandon(self, incoming: Incoming, why: str) -> None:
@@ -176,13 +178,13 @@ class Handout:
                 pull.abandon(why)
 
     async def replace_tricklers(self) -> None:
-        """Abandon connections that are far slower than the others, or as good as silent; another one takes what is missing."""
+        """Abandon connections that are nearly silent or far slower than the others. Other connections claim their ranges."""
         while True:
             await asyncio.sleep(self._judge.window / 4)
             self._compare()
             for pull in self.pulls:
                 self._measure(pull)
-            self.wake()  # an idle connection may steal from what lasts long by now
+            self.wake()  # an idle connection may steal from a slow one
 
     def _compare(self) -> None:
         window, judge = self._judge.window, self._judge
@@ -197,6 +199,6 @@ class Handout:
     def _measure(self, pull: Pull) -> None:
         since = pull.since_measured
         if self._judge.dead(since.count, since.seconds, pull.path):
-            pull.abandon(f"that brought only {since.count:,} bytes in {since.seconds:.0f} s was replaced (--timeout-stall)")
+            pull.abandon(f"that received only {since.count:,} bytes in {since.seconds:.0f} s was replaced (--timeout-stall)")
         elif since.seconds >= self._judge.patience * self._judge.grace(pull.path):
             pull.measured()

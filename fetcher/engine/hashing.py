@@ -1,8 +1,8 @@
-"""The hash frontiers of all files, moved forward by a few threads, up to 16 files at once.
+"""Advances the hash frontiers of all files on a few threads, up to 16 files together.
 
-A vector unit hashes 16 files in hardly more time than one, so it pays to wait until several have something to hash. While bytes
-still come in, the processors are needed for them: one thread takes all there is, once most of the files at hand are ready or
-too much has gathered. Afterwards all threads share what is left.
+A vector unit hashes 16 files in little more time than one, so a thread waits until several files have bytes to hash. While
+bytes still arrive, receiving needs the processors: one thread hashes all jobs, once most of the begun files are ready or too
+many bytes wait. Afterwards all threads share the rest.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from fetcher.planning.memory import HASH_BUFFER
 from fetcher.quantities import ceil_div
 
 LEAST = 4
-"""Files that are not shared out further: two threads with two files each take longer than one with four."""
+"""Minimum number of files per thread: two threads with two files each take longer than one thread with four."""
 READY = 0.75
-"""Of the files at hand: waiting for the last few, which may hang, gains less than it costs."""
+"""Fraction of the begun files: waiting for the last few, which may hang, costs more than it gains."""
 
 
 class Job(Protocol):
-    """One file with something to hash."""
+    """A file with bytes to hash."""
 
     @property
     def stretch(self) -> Stretch: ...
@@ -35,7 +35,8 @@ J = TypeVar("J", bound=Job)
 
 
 class Hashing(Generic[J]):
-    """`threads` of the caller's run `work` until `close`. `done` is called, by them, with each job that came to its limit."""
+    """Shares jobs between `threads` threads of the caller, which run `work` until `close`. They call `done` with each finished
+    job. `gather`: bytes that wait at most for more files."""
 
     def __init__(self, *, threads: int, gather: int, done: Callable[[J], None]) -> None:
         self._threads = threads
@@ -44,32 +45,32 @@ class Hashing(Generic[J]):
         self._ready: deque[J] = deque()
         self._changed = threading.Condition()
         self._claimed = 0
-        self._at_hand = 0
+        self._begun = 0
         self._receiving = True
         self._closed = False
 
     def add(self, job: J) -> None:
-        """There is something to hash; until `done`, nobody else may touch the job's frontier."""
+        """Add a job. Nobody else may use the frontier of the job until `done` is called."""
         with self._changed:
             self._ready.append(job)
             self._changed.notify()
 
     def expect(self, files: int, *, receiving: bool) -> None:
-        """How many files are begun and not yet hashed, and whether more bytes are to come."""
+        """Set the number of begun, unhashed `files`, and whether more bytes will arrive."""
         with self._changed:
-            self._at_hand = files
+            self._begun = files
             self._receiving = receiving
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Threads return after the step they are at. Nothing stays mapped."""
+        """Make threads return after their current step. Nothing stays mapped."""
         with self._changed:
             self._closed = True
             _close(self._ready)
             self._changed.notify_all()
 
     def work(self) -> None:
-        """Hash until `close`. Raises OSError, EOFError; see `advance_together`."""
+        """Hash until `close`. Blocks. Raises OSError, EOFError; see `advance_together`."""
         buffer = pages(HASH_BUFFER)
         while jobs := self._claim():
             try:
@@ -95,11 +96,11 @@ class Hashing(Generic[J]):
         return min(MOST, max(LEAST, ceil_div(len(self._ready) + self._claimed, self._threads)))
 
     def _put_back(self, jobs: Sequence[J]) -> None:
-        # Told apart before the others are anyone's again: another thread may finish those at once.
+        # Before the unfinished jobs are put back: another thread may finish them immediately.
         finished = [job for job in jobs if not job.stretch.left]
         with self._changed:
             self._claimed -= len(jobs)
-            # First in line: each is mapped, which holds a descriptor, so no more are begun than threads work on.
+            # In front: a begun job is mapped and holds a descriptor. So only as many are begun as threads work on.
             self._ready.extendleft(reversed([job for job in jobs if job.stretch.left]))
             if self._closed:
                 _close(self._ready)
@@ -112,7 +113,7 @@ class Hashing(Generic[J]):
     def _worth_it(self) -> bool:
         if not self._ready or not self._receiving:
             return bool(self._ready)
-        return len(self._ready) >= READY * min(MOST, self._at_hand) or self._waiting_bytes() >= self._gather
+        return len(self._ready) >= READY * min(MOST, self._begun) or self._waiting_bytes() >= self._gather
 
     def _waiting_bytes(self) -> int:
         return sum(job.stretch.left for job in self._ready)
@@ -124,5 +125,5 @@ def _close(jobs: Iterable[Job]) -> None:
 
 
 def hash_threads(processors: int) -> int:
-    """How many are worth it: vector units are shared by the two threads of a core, and somebody has to receive."""
+    """Return the useful number of threads: two hyperthreads share a vector unit, and receiving needs processors too."""
     return max(1, processors // 2) if available() else processors

@@ -1,4 +1,4 @@
-"""Getting a lease, waiting for one, and keeping it alive while work goes on."""
+"""Acquires a lease, waits for one, and renews it during the fetch."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from fetcher.store.placement import Placement
 from fetcher.uncancelled import run_uncancelled
 
 _POLL = 0.5
-"""Seconds between two looks at somebody else's lease: a small file read, and the longest a waiter sleeps past the end."""
+"""Seconds between two reads of another owner's lease. A waiter notices the end of the lease at most this late."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseTimes:
-    """Seconds. `wait`: how long to wait for another owner, None without end. `stale`: None for what suits the filesystem."""
+    """Seconds. `wait`: maximum wait for another owner, None for no limit. `stale`: None for the default of the filesystem."""
 
     wait: float | None
     stale: float | None
@@ -33,7 +33,7 @@ class LeaseTimes:
 async def obtain(
     placement: Placement, *, times: LeaseTimes, published: Callable[[], Manifest | None], on_event: Subscriber
 ) -> Lease | Manifest:
-    """The lease, or what somebody else published meanwhile. Raises LeaseTimeout, StoreError."""
+    """Return the lease, or the manifest that another owner published meanwhile. Raises LeaseTimeout, StoreError."""
     with storing("prepare the staging directory"):
         await run_uncancelled(make_directories, base_of(placement.staging), placement.staging)
     stale = times.stale or patience(placement.staging)
@@ -45,7 +45,7 @@ async def obtain(
         except BaseException:
             _give_back(lease)
             raise
-        # Also after winning: the owner before may have published just now.
+        # Also with the lease in hand: the previous owner may have published just before.
         if manifest is not None:
             if isinstance(lease, Lease):
                 lease.dissolve()
@@ -58,15 +58,15 @@ async def obtain(
         if times.wait is not None and waited >= times.wait:
             raise LeaseTimeout(
                 f"{lease.owner if lease else 'another process'} is still fetching this artifact after {waited:.0f} s "
-                "(--lease-wait); run the same command again, or look at what that process does"
+                "(--lease-wait); run the same command again, or check that process"
             )
         await asyncio.sleep(_POLL if lease is not None else 0)
 
 
 def _try(placement: Placement, watch: Watch, stale: float, on_event: Subscriber) -> Lease | Observation | None:
-    """A lease, or who holds it; None when that changed while looking."""
+    """Return the lease, or an observation of its owner; None if the owner changed meanwhile. Blocks."""
     directory = placement.staging / placement.lease_name
-    with storing("take the lease"):
+    with storing("acquire the lease"):
         seen = observe(directory)
         if seen is None:
             return acquire(placement.staging, placement.lease_name, stale=stale)
@@ -83,11 +83,11 @@ def _try(placement: Placement, watch: Watch, stale: float, on_event: Subscriber)
 
 
 def give_up(lease: Lease) -> None:
-    """Give the lease up. If nothing is staged, nothing stays behind; otherwise the next owner may continue at once."""
+    """Release the lease, so that the next owner can resume immediately. Remove its directory if nothing is staged."""
     try:
         empty = not any(path.is_file() for path in lease.data.rglob("*"))
     except OSError:
-        empty = False  # the disk may be what failed
+        empty = False  # the disk itself may have failed
     if empty:
         lease.dissolve()
     else:
@@ -101,17 +101,17 @@ def _give_back(tried: Lease | Observation | None) -> None:
 
 @asynccontextmanager
 async def kept_alive(lease: Lease, *, progress: Callable[[], tuple[int, int | None]]) -> AsyncIterator[None]:
-    """Raise the lease's counter every few seconds. When that fails for too long the body is cancelled by LeaseLost."""
+    """Renew the lease every few seconds. If renewals fail for too long, LeaseLost cancels the body."""
     every = min(RENEW_EVERY, lease.stale / 10)
 
     async def renew() -> None:
         while True:
             fetched, total = progress()
             try:
-                # To its end: a renewal that is still being written would undo the `released` that follows.
+                # Not cancelled: a renewal that is still being written would undo a later `released`.
                 await run_uncancelled(partial(lease.renew, fetched=fetched, total=total))
             except OSError:
-                lease.check()  # a hiccup of the volume is no loss until it lasts
+                lease.check()  # a short failure of the volume does not lose the lease
             await asyncio.sleep(every)
 
     async with asyncio.TaskGroup() as group:

@@ -1,4 +1,4 @@
-"""`pvc://`: an artifact that stands where it will be used. It is verified there, and never written."""
+"""`pvc://`: verifies an artifact in place, where it will be used. Writes nothing."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from fetcher.uncancelled import Stopped, run_uncancelled
 
 
 async def check(ref: ArtifactRef, settings: Settings, *, source: Source, on_event: Subscriber) -> Artifact:
-    """Compare every file with its manifest's chunks, else with its digests. Raises NotFound, DigestMismatch, LfsPointer,
-    LocalIOError."""
+    """Compare every file with the chunks of its manifest, or else with its digests. Raises NotFound, DigestMismatch,
+    LfsPointer, LocalIOError."""
     began = time.monotonic()
     listing = await source.list(await source.resolve())
     files = pinned(select(listing.files, include=ref.include, exclude=ref.exclude), settings)
@@ -46,7 +46,7 @@ async def check(ref: ArtifactRef, settings: Settings, *, source: Source, on_even
 def _root(source: Source, files: tuple[RemoteFile, ...]) -> Path:
     path = source.local_path(files[0])
     if path is None:
-        raise NotFound("the claim holds no such file")
+        raise NotFound("the claim does not contain such a file")
     return path.parents[files[0].path.count("/")]
 
 
@@ -66,16 +66,16 @@ def _checked(
             raise Stopped
         on_event(BytesHashed(name, size))
 
-    found = chunk_digests(present, hashed)
-    entries = [_entry(file, each.size, chunks, known) for file, each, chunks in zip(files, present, found, strict=True)]
-    # Those digests that the manifest's chunks do not stand for already.
+    digests = chunk_digests(present, hashed)
+    entries = [_entry(file, each.size, chunks, known) for file, each, chunks in zip(files, present, digests, strict=True)]
+    # The chunks of the manifest already prove the digests in it.
     proven = {file.path: file.digests for file in known.files} if known else {}
-    open_ones = [
-        replace(each, digests=left)
+    unproven = [
+        replace(each, digests=digests_left)
         for each in present
-        if (left := tuple(digest for digest in each.digests if digest not in proven.get(each.name, ())))
+        if (digests_left := tuple(digest for digest in each.digests if digest not in proven.get(each.name, ())))
     ]
-    for each, wrong in zip(open_ones, wrong_digests(open_ones, stopped), strict=True):
+    for each, wrong in zip(unproven, wrong_digests(unproven, stopped), strict=True):
         _refuse(each.name, wrong)
     for entry in entries:
         on_event(FileVerified(entry.path, entry.size, bool(entry.digests)))
@@ -84,7 +84,7 @@ def _checked(
 
 def _on_disk(file: RemoteFile, path: Path | None) -> FileOnDisk:
     if path is None:
-        raise NotFound(f"{file.path} is not there", path=file.path)
+        raise NotFound(f"{file.path} does not exist", path=file.path)
     with storing("read the file", file.path):
         size = os.stat(path).st_size
         if size < LONGEST and not file.digests:
@@ -113,4 +113,4 @@ def _refuse(path: str, wrong: Wrong | Unread | None) -> None:
 def _unreadable(path: str, error: Unread) -> FetchError:
     if isinstance(error, OSError):
         return from_os_error(error, doing="read the file", path=path)
-    return LocalIOError(f"{path} was cut short while it was read", path=path)
+    return LocalIOError(f"{path} was truncated while it was read; run again when nothing writes to it", path=path)

@@ -1,6 +1,6 @@
-"""One file on its way: what is staged, how far its hash frontier is, and what received bytes do to both.
+"""One file of a transfer: its staged bytes and its hash frontier.
 
-`write`, `damaged_chunks` and `sync` block and run on threads; everything else runs on the event loop.
+`write`, `damaged_chunks`, `sync` and `drop_hashed` block and run on threads; everything else runs on the event loop.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from fetcher.store.journal import JournalledChunk, JournalledPart
 from fetcher.store.pages import drop, finish_writing_back, start_writing_back
 
 PART_SIZE = 4 * 1024 * 1024
-"""Bytes after which a begun chunk is noted in the journal. With 16 connections that share 100 MB/s no chunk is finished for
-2.7 s: without it, a kill after two seconds had lost all of 200 MB."""
+"""Bytes between two journal records of a begun chunk. When 16 connections share 100 MB/s, the first chunk is finished after
+2.7 s: without these records a kill after two seconds lost all 200 MB."""
 
 STRETCH = 4 * CHUNK_SIZE
-"""Bytes hashed at most between two reports: a fraction of a second for a single file."""
+"""Maximum bytes hashed between two reports: a fraction of a second for a single file."""
 
 
 @dataclass(slots=True)
 class Cursor:
-    """Where one connection writes: `position` is the next byte, `hasher` the XXH3 of the chunk it is in so far."""
+    """The place where one connection writes: `position` is the next byte, `hasher` the XXH3 of the begun chunk."""
 
     position: int
     hasher: Hasher
     noted: int = 0
-    """Where the journal last said of a begun chunk that it is written up to here."""
+    """The end of the begun chunk in its last journal record."""
     leaving: ByteRange = field(default=ByteRange(0, 0))
-    """What was written last, on its way from the page cache to the device."""
+    """The bytes written last. The kernel is writing them from the page cache to the device."""
 
 
 class Incoming:
-    """A staged file being filled, one of `streams`. `refetches` counts whole-file restarts after a digest mismatch."""
+    """A staged file that is being filled, one of `streams`. `refetches` counts the digest mismatches."""
 
     def __init__(self, staged: StagedFile, *, streams: int, drop_pages: bool = False) -> None:
         self.staged = staged
@@ -53,7 +53,7 @@ class Incoming:
         self._streams = streams
         self.frontier = self._new_frontier()
         if self.frontier is not None and staged.state[0]:
-            with suppress(DigestUnavailable):  # this machine has no extension: from the beginning, then
+            with suppress(DigestUnavailable):  # without the extension, hash from the beginning
                 self.frontier.restore(*staged.state)
         self.state = State.OPEN
         self.entry: ManifestFile | None = None
@@ -78,18 +78,18 @@ class Incoming:
 
     @property
     def restarts_soon(self) -> bool:
-        """It begins anew as soon as nobody is at it: what is received until then is thrown away."""
+        """Whether the file restarts once nobody uses it. Bytes received before that are discarded."""
         return self.state in (State.STOPPING, State.RESTARTING)
 
     @property
     def sealed(self) -> ManifestFile:
-        """What the manifest says of it, once it is sealed."""
+        """The manifest entry of the sealed file. Raises ValueError before it is sealed."""
         if self.state is not State.SEALED or self.entry is None:
             raise ValueError(f"{self.path} is {self.state.name}, not sealed")
         return self.entry
 
     def change(self, change: Change) -> None:
-        """Go to the state that follows. Raises ValueError, see `states.after`."""
+        """Enter the next state. Raises ValueError; see `states.after`."""
         self.state = after(self.state, change)
 
     @property
@@ -99,7 +99,7 @@ class Incoming:
 
     @property
     def ready(self) -> int:
-        """Bytes that could be hashed and are not."""
+        """Bytes that could be hashed now."""
         return max(0, self.contiguous() - self.frontier.position) if self.frontier else 0
 
     @property
@@ -107,7 +107,7 @@ class Incoming:
         return self.frontier is None or self.frontier.position == self.size
 
     def missing(self) -> list[ByteRange | None]:
-        """What is to be pulled; a source without ranges gives all or nothing."""
+        """Return the ranges to pull. None stands for the whole file, from a source without ranges."""
         if self.staged.complete:
             return []
         if self.size is None or not self.file.ranges:
@@ -116,7 +116,7 @@ class Incoming:
         return [each for byte_range in whole for each in self._without_parts(byte_range)]
 
     def _without_parts(self, byte_range: ByteRange) -> Iterator[ByteRange]:
-        """What is missing between the parts of begun chunks."""
+        """Yield `byte_range` without the parts of begun chunks."""
         start = byte_range.start
         for index in sorted(self._partial):
             if byte_range.start <= index * CHUNK_SIZE < byte_range.stop:
@@ -126,23 +126,23 @@ class Incoming:
         yield ByteRange(start, byte_range.stop)
 
     def cursor(self, start: int) -> Cursor:
-        """Where to write the bytes from `start` on; goes on in the middle of a chunk that another connection began."""
+        """Return a cursor at `start`. It continues a chunk that another connection left there."""
         partial = self._partial.pop(start // CHUNK_SIZE, None)
         if partial is not None and partial.position == start:
             return partial
         return Cursor(start, new_chunk_hasher())
 
     def park(self, cursor: Cursor) -> None:
-        """The connection ended inside a chunk: keep its state for the one that goes on."""
+        """Keep the cursor of a connection that ended inside a chunk, for the next connection."""
         if cursor.position % CHUNK_SIZE and cursor.position != self.size:
             self._partial[cursor.position // CHUNK_SIZE] = cursor
             self._note(cursor)
 
     def write(self, cursor: Cursor, data: memoryview) -> int:
-        """Write `data` at the cursor, hash it, record each chunk that is thereby finished; how many are. Raises OSError."""
+        """Write and hash `data` at the cursor, and record finished chunks. Returns their number. Raises OSError."""
         finished = 0
         while data:
-            # No piece crosses a chunk's border.
+            # No piece crosses the end of a chunk.
             piece = data[: CHUNK_SIZE - cursor.position % CHUNK_SIZE]
             self.staged.write(cursor.position, piece)
             cursor.hasher.update(piece)
@@ -171,7 +171,7 @@ class Incoming:
         cursor.noted = cursor.position
 
     def end_unsized(self, cursor: Cursor) -> None:
-        """The sender's end of a file whose size was not known: it is now."""
+        """Set the size of a file of unknown size, after its last byte."""
         self.staged.size = cursor.position
         if cursor.position % CHUNK_SIZE:
             self._finish_chunk(cursor)
@@ -181,26 +181,26 @@ class Incoming:
         cursor.hasher = new_chunk_hasher()
 
     def advanced(self, count: int) -> int:
-        """`count` bytes were written: how many of them are more than the file ever had. Bytes fetched again are no progress."""
+        """Record `count` written bytes, and return how many of them are new. Bytes fetched again are not progress."""
         self.brought += count
         further = max(0, self.brought - self._furthest)
         self._furthest += further
         return further
 
     def hashed_further(self, position: int) -> bool:
-        """Whether the hash frontier never was as far as `position`."""
+        """Record the hash frontier at `position`, and return whether it has never been that far."""
         further = position > self._hashed_furthest
         self._hashed_furthest = max(position, self._hashed_furthest)
         return further
 
     def contiguous(self) -> int:
-        """Bytes from the start of the file without a gap."""
+        """Return the length of the prefix without a gap."""
         while self._contiguous in self.staged.chunks:
             self._contiguous += 1
         return min(self._contiguous * CHUNK_SIZE, self.size if self.size is not None else self._contiguous * CHUNK_SIZE)
 
     def stretch(self) -> Stretch | None:
-        """What can be hashed now, a bounded part of it; None when there is nothing."""
+        """Return a bounded part of the bytes that can be hashed now; None if there are none."""
         limit = self.contiguous()
         if self.frontier is None or self.frontier.position >= limit:
             return None
@@ -208,15 +208,16 @@ class Incoming:
         return Stretch(self.path, self.frontier, self.staged.opened, limit)
 
     def note_state(self) -> None:
-        """Where the frontier is goes into the journal. Called between two stretches."""
+        """Record the state of the frontier in the journal. Called between two stretches."""
         if self.frontier is not None and (state := self.frontier.save()) is not None:
             self.staged.note_state(self.frontier.position, state)
 
     def mismatch(self) -> tuple[Digest, str] | None:
+        """Return the first expected digest that differs, and the actual one; None if all agree. Call it after the last byte."""
         return self.frontier.mismatch() if self.frontier else None
 
     def damaged_chunks(self) -> list[int]:
-        """Chunks that no longer read as what was received: the disk's doing, so only they need to be fetched again."""
+        """Return the chunks that differ from what was received. The disk damaged them, so only they are fetched again."""
         size = self.size or 0
         with self.staged.opened() as descriptor:
             return [
@@ -226,7 +227,7 @@ class Incoming:
             ]
 
     def forget(self, chunks: Sequence[int]) -> int:
-        """Drop `chunks` and begin hashing anew. Returns the bytes that no longer count."""
+        """Drop `chunks` and restart hashing. Returns the number of dropped bytes."""
         before = self.staged.held
         for index in chunks:
             self.staged.drop_chunk(index)
@@ -235,7 +236,7 @@ class Incoming:
         return before - self.staged.held
 
     def restart(self) -> int:
-        """Throw everything away and begin in a new inode. No writer may be active. Returns the bytes that are thrown away."""
+        """Discard everything and restart in a new inode. No writer may be active. Returns the number of discarded bytes."""
         held, self.brought = max(self.staged.held, self.brought), 0
         self.staged.file = self.file
         self.staged.restart()
@@ -246,20 +247,20 @@ class Incoming:
         return held
 
     def sync(self) -> None:
-        """fdatasync(2) of what is written. Raises OSError, after which the file must be fetched again."""
+        """Sync the written bytes with fdatasync(2). Raises OSError; then the file must be fetched again."""
         self._unless_closed(os.fdatasync)
 
     def drop_hashed(self, part: ByteRange) -> None:
-        """Give back the page cache of what the frontier has passed."""
+        """Drop `part`, which the frontier has passed, from the page cache."""
 
-        def give_back(descriptor: int) -> None:
+        def drop_pages(descriptor: int) -> None:
             finish_writing_back(descriptor, part)
             drop(descriptor, part)
 
-        self._unless_closed(give_back)
+        self._unless_closed(drop_pages)
 
     def _unless_closed(self, call: Callable[[int], None]) -> None:
-        """`call` with the descriptor. A file that was sealed or begun anew meanwhile needs it no longer."""
+        """Call `call` with the descriptor. Ignores its errors if the file was sealed or restarted meanwhile."""
         handle = self.staged.handle
         try:
             with handle.opened() as descriptor:

@@ -1,4 +1,4 @@
-"""How fast: the overall limit a user sets, and what counts as far too slow."""
+"""The rate limit that a user sets, and the rules for connections that are too slow."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 
 LEAST = 64 * 1024
-"""Bytes that a whole `--timeout-stall` of body time must bring: with 30 s some 2 KiB/s, as good as stalled. Less is no
+"""Minimum bytes within `--timeout-stall` of body time: with 30 s some 2 KiB/s, which is as good as stalled. Less is not
 progress either."""
 LONGEST_GRACE = 4
-"""Times its window that a connection is given at most, after those before it were replaced."""
+"""Maximum factor on the window of a connection, after earlier connections were replaced."""
 
 
 class RateLimit:
-    """At most `rate` bytes a second over all connections, None for no limit; bursts of up to a quarter of a second."""
+    """A limit of `rate` bytes a second for all connections together, None for no limit. Allows bursts of a quarter second."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class RateLimit:
         return self._rate is not None
 
     def piece(self, size: int) -> int:
-        """How many bytes to receive at once into a buffer of `size`: a tenth of a second's worth, so that it does not jerk."""
+        """Return the bytes to receive at once into a buffer of `size`: a tenth of a second's worth, for a smooth flow."""
         return size if self._rate is None else max(1, min(size, int(self._rate / 10)))
 
     async def spend(self, count: int) -> None:
@@ -50,16 +50,16 @@ class RateLimit:
 
 
 class TrickleJudge:
-    """Tells connections that are far slower than their siblings, which a stall deadline never catches.
+    """Finds connections that are far slower than their siblings, which a stall timeout never catches.
 
-    A connection that has no sibling is never called slow: nobody knows what the link can do. It may only be `dead`.
+    A connection without siblings is never `slow`, since the rate of the link is unknown. It can only be `dead`.
     """
 
     FRACTION = 0.05
-    """Of the median. CDN edges differ by factors of two to five; twenty is a broken path."""
+    """Fraction of the median. CDN edges differ by factors of two to five; a factor of twenty is a broken path."""
 
     def __init__(self, window: float, *, patience: float, least: int = LEAST) -> None:
-        """`window` seconds between two looks at a connection, `patience` seconds in which `least` bytes must come."""
+        """`window`: seconds between two checks of a connection. `patience`: seconds in which `least` bytes must arrive."""
         self.window = window
         self.patience = patience
         self._least = least
@@ -68,44 +68,44 @@ class TrickleJudge:
         self._replaced: Counter[str] = Counter()
 
     def finished(self, path: str, rate: float) -> None:
-        """A range of a file came to its end at `rate` bytes a second of body time."""
+        """Record that a range of a file finished at `rate` bytes a second of body time."""
         self._finished.append(rate)
         self._of_file.setdefault(path, deque(maxlen=16)).append(rate)
 
     def sealed(self, path: str) -> None:
-        """The file is complete: what was known of its connections is of no more use."""
+        """Forget the connections of a complete file."""
         self._of_file.pop(path, None)
         self._replaced.pop(path, None)
 
     def alike(self, path: str) -> Sequence[float]:
-        """The rates of ranges of the same file that finished lately. They are siblings as good as those that run: without them
-        a broken path would carry the last range for hours, when all others are done."""
+        """Return the rates of recently finished ranges of the file. They count as siblings: otherwise a broken path could
+        carry the last range for hours, after all other ranges are done."""
         return tuple(self._of_file.get(path, ()))
 
     def replaced(self, path: str) -> None:
-        """A connection of the file was replaced: the one that takes its place is given twice as long."""
+        """Record that a connection of the file was replaced: the next one gets twice the time."""
         self._replaced[path] += 1
 
     def grace(self, path: str) -> float:
-        """How many times longer a connection of the file is given."""
+        """Return the factor on the time that a connection of the file gets."""
         return float(min(2 ** self._replaced[path], LONGEST_GRACE))
 
     @property
     def typical(self) -> float:
-        """The rate of those that finished lately; without end while there is none."""
+        """The median rate of recently finished ranges; infinite before the first one."""
         return statistics.median(self._finished) if self._finished else math.inf
 
     def slow(self, rate: float, siblings: Sequence[float]) -> bool:
-        """Whether a connection is far slower than its siblings, of which the `alike` are some. All in bytes a second."""
+        """Whether a connection is far slower than its siblings, which include the `alike`. All in bytes a second."""
         return bool(siblings) and rate < self.FRACTION * statistics.median(siblings)
 
     def dead(self, count: int, seconds: float, path: str) -> bool:
-        """Whether `count` bytes in `seconds` of body time are as good as none."""
+        """Whether `count` bytes in `seconds` of body time count as none."""
         return seconds >= self.patience * self.grace(path) and count < self._least
 
 
 class Gain:
-    """Whether bytes amount to progress: `least` of them within `window` seconds. A trickle never does."""
+    """Decides whether bytes are progress: `least` of them within `window` seconds. A trickle never is."""
 
     def __init__(self, window: float, *, least: int = LEAST, clock: Callable[[], float] = time.monotonic) -> None:
         self._window = window
@@ -115,7 +115,7 @@ class Gain:
         self._count = 0
 
     def add(self, count: int) -> bool:
-        """`count` more bytes have come that were never here before."""
+        """Record `count` new bytes, and return whether they complete some progress."""
         now = self._clock()
         if now - self._since > self._window:
             self._since, self._count = now, 0

@@ -2,12 +2,12 @@
 
 ::
 
-    recover      finish what a killed command began here
-    ask          on-change only: one metadata request; unchanged, or not to be asked, ends here
-    lease        one owner a key; somebody else's result is ours too
+    recover      complete the commit of a killed command
+    ask          on-change only: one metadata request; ends here if unchanged or if the source cannot be asked
+    lease        one owner per key; the result of another owner is used too
     resolve      a revision, then its listing, once
-    check        selection, hostile paths, pins, digests: all that can be refused before a byte is fetched
-    prepare      what is already here, and room for the rest
+    check        selection, hostile paths, pins, digests: everything that can be refused before a byte is fetched
+    prepare      existing copies of files, and space for the rest
     transfer     pull, write, hash, compare, sync
     seal, place  the manifest, then the rename
 """
@@ -58,17 +58,17 @@ from fetcher.uncancelled import run_uncancelled
 from fetcher.version import VERSION
 
 ASK_FOR = 15.0
-"""Seconds to spend on asking whether there is something newer, when a good copy is here: a pod's start waits for it."""
+"""Maximum seconds for asking for a newer version while a good copy exists: the start of a pod waits for it."""
 LEAST_ROOM = 64 * 1024 * 1024
-"""Bytes of page cache that are counted on however small the cgroup: a chunk of each of four files."""
+"""Minimum bytes of page cache to count on, however small the cgroup: a chunk of each of four files."""
 CHANGES = 2
-"""Times an artifact is listed anew because its source changed while it was fetched. The last time, what no
-digest vouches for is fetched in one piece."""
+"""Times an artifact is listed again because its source changed during the fetch. The last time, files without a digest are
+fetched in one piece."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """What is staged and may be sealed; `fetched` bytes of it came from the source."""
+    """The complete staging, ready to be sealed; `fetched` bytes of it came from the source."""
 
     manifest: Manifest
     listing: Listing
@@ -77,7 +77,7 @@ class Gathered:
 
 @dataclass(slots=True)
 class Pipeline:
-    """One fetch. `step` is told the name of each step of the commit when it is done."""
+    """One fetch. `step` is called with the name of each step of the commit after that step."""
 
     ref: ArtifactRef
     settings: Settings
@@ -88,15 +88,15 @@ class Pipeline:
     began: float
 
     async def run(self) -> Artifact:
-        """Raises FetchError; whatever was fetched until then stays resumable."""
+        """Return the artifact. Raises FetchError; fetched bytes stay resumable."""
         recover(self.settings)
-        stands = self._hit()
-        if stands is not None and (answer := await self._ask(stands)) is not None:
+        existing = self._existing()
+        if existing is not None and (answer := await self._ask(existing)) is not None:
             return answer
         lease = await obtain(
             self.placement,
             times=LeaseTimes(self.settings.lease_wait, self.settings.lease_stale),
-            published=lambda: self._published(stands),
+            published=lambda: self._published(existing),
             on_event=self.emit,
         )
         if isinstance(lease, Manifest):
@@ -107,27 +107,27 @@ class Pipeline:
             await run_uncancelled(give_up, lease)
             raise
 
-    # What is already here
+    # Existing copies
 
-    def _hit(self) -> Manifest | None:
+    def _existing(self) -> Manifest | None:
         return matching_manifest(self.placement, self.ref, self.settings)
 
     def _published(self, before: Manifest | None) -> Manifest | None:
-        manifest = self._hit()
+        manifest = self._existing()
         return manifest if manifest != before else None
 
-    async def _ask(self, stands: Manifest) -> Artifact | None:
-        """None when the source has something else than what stands here."""
+    async def _ask(self, existing: Manifest) -> Artifact | None:
+        """Return the existing artifact, or None if the source has another version."""
         if self.settings.refresh == "if-not-present":
-            return self._result(stands, cached=True)
+            return self._result(existing, cached=True)
         self.emit(Resolving(redact(self.ref.uri)))
         ask = Asker(Patience(min(self.settings.retry_for, ASK_FOR)), self.emit)
         try:
             revision = await ask(self.source.resolve)
         except SourceError as error:
-            self.emit(Warned(error.reason, f"{error.message}; keeping the present copy"))
-            return self._result(stands, cached=True, stale=True)
-        return self._result(stands, cached=True) if revision is not None and revision == stands.revision else None
+            self.emit(Warned(error.reason, f"{error.message}; keeping the existing copy"))
+            return self._result(existing, cached=True, stale=True)
+        return self._result(existing, cached=True) if revision is not None and revision == existing.revision else None
 
     # Building
 
@@ -140,7 +140,7 @@ class Pipeline:
             except ContentChanged as error:
                 if attempt == CHANGES:
                     raise
-                how = "again" if attempt + 1 < CHANGES else "once more, for each file without a digest in one piece"
+                how = "again" if attempt + 1 < CHANGES else "again, now for each file without a digest in one piece"
                 self.emit(Warned(error.reason, f"{error.message}; asking the source {how}"))
             else:
                 await run_uncancelled(self._commit, lease, gathered.manifest, gathered.listing)
@@ -148,9 +148,9 @@ class Pipeline:
         raise AssertionError("unreachable")
 
     async def _gathered(self, lease: Lease, patience: Patience, *, whole: bool) -> Gathered:
-        """All that is listed, staged and verified; `whole`: see `in_one_piece`.
+        """List, stage and verify all files; `whole`: see `in_one_piece`.
 
-        The lease shows life from before the listing on, which a source may take minutes to give.
+        The lease is renewed from the beginning: a source may take minutes to list its files.
         """
         transfer: Transfer | None = None
         total: int | None = None
@@ -166,9 +166,9 @@ class Pipeline:
             total = total_size(files)
             if names := look_alikes(file.path for file in files):
                 await run_uncancelled(refuse_taken_for_one, names, lease.data)
-            with storing("look at what stands there"):
+            with storing("examine the existing files"):
                 await run_uncancelled(self.placement.survey, [file.path for file in files])
-            # Those of a local source before minutes are spent on copying the rest.
+            # A local source is checked now, before the copy takes minutes.
             await run_uncancelled(refuse_pointers, files, self.source.local_path)
             with closing(self._journal(lease)) as journal:
                 if listing.authenticated:
@@ -230,15 +230,15 @@ class Pipeline:
             hash_threads=descriptors.hash_threads,
             write_threads=write_threads(threads),
         )
-        total, room = total_size(files), max(LEAST_ROOM, memory_left().pages.bytes - self.settings.memory_limit)
+        total, page_cache = total_size(files), max(LEAST_ROOM, memory_left().pages.bytes - self.settings.memory_limit)
         self.emit(Planned(len(files), total, prepared.held, memory.connections))
-        drop_pages = self.settings.page_cache == "drop" or (self.settings.page_cache == "auto" and total > room)
+        drop_pages = self.settings.page_cache == "drop" or (self.settings.page_cache == "auto" and total > page_cache)
         limits = Limits(
             connections=memory.connections,
             files=descriptors.files,
             buffers=memory.buffers,
             buffer_size=memory.buffer,
-            hash_lag=room // 4,
+            hash_lag=page_cache // 4,
             write_threads=write_threads(threads),
             hash_threads=descriptors.hash_threads,
             timeout_stall=self.settings.timeout_stall,
@@ -282,9 +282,9 @@ class Pipeline:
 
 
 async def run(request: Request, *, source: Source, on_event: Subscriber, step: Step) -> Artifact:
-    """One fetch through `source`. Raises FetchError."""
+    """Fetch the artifact through `source` and return it. Raises FetchError."""
     placement = request.placed
-    with storing("make the directory"):
+    with storing("create the directory"):
         base = base_of_destination(placement.anchor)
         make_directory(base)
         make_directories(base, placement.anchor)

@@ -1,8 +1,8 @@
-"""What of an artifact is already here, file by file, and room for the rest.
+"""Finds existing copies of each file, and checks the free space for the rest.
 
-For each file the cheapest that holds: the previous version's (its manifest says it is equal), what stands at its final place
-(after comparing its digest), what an earlier attempt left in staging (after comparing each chunk), a clone or link of a local
-source; else a new empty file to fill.
+Each file comes from the first of these that works: the previous version, if its manifest lists the same content; the file at
+the final place, after comparing its digest; the staged file of an earlier attempt, after comparing each chunk; a link or clone
+of a local source. Otherwise a new empty file is filled.
 """
 
 from __future__ import annotations
@@ -35,15 +35,16 @@ from fetcher.uncancelled import Stopped
 
 @dataclass(slots=True)
 class Prepared:
-    """`settled` files need nothing more; `staged` ones are to be completed. Sizes in bytes."""
+    """The result: `settled` files are complete, `staged` files must be completed. Sizes in bytes."""
 
     settled: dict[str, ManifestFile] = field(default_factory=dict)
     staged: list[StagedFile] = field(default_factory=list)
     authenticated: bool = False
-    """Whether a credential was used to get any of it."""
+    """Whether a credential was used for any file."""
 
     @property
     def held(self) -> int:
+        """Bytes of all files that need not be fetched."""
         return sum(entry.size for entry in self.settled.values()) + sum(each.held for each in self.staged)
 
 
@@ -63,15 +64,15 @@ class Preparation:
 
 
 def prepare(files: Iterable[RemoteFile], preparation: Preparation) -> Prepared:
-    """Blocks, on several threads. Raises StoreError, Stopped; nothing is fetched before the free space was compared."""
+    """Prepare all files. Blocks; uses several threads. Raises StoreError (OutOfSpace before any byte is fetched), Stopped."""
     files = tuple(files)
     lease, placement = preparation.lease, preparation.placement
-    with storing("continue what is staged"):
-        left = left_behind(lease)
+    with storing("resume the staged files"):
+        leftovers = left_behind(lease)
         clear_strangers(lease, files)
-    prepared = Prepared(authenticated=left.authenticated)
+    prepared = Prepared(authenticated=leftovers.authenticated)
     try:
-        fresh = _gathered(files, left.files, preparation, prepared)
+        fresh = _gathered(files, leftovers.files, preparation, prepared)
         if preparation.stopped():
             raise Stopped
         _refuse_without_space([file for file in fresh if not _linkable(file, preparation)], prepared.staged, placement.anchor)
@@ -80,7 +81,7 @@ def prepare(files: Iterable[RemoteFile], preparation: Preparation) -> Prepared:
                 prepared.staged.append(_create(file, preparation))
         if preparation.stopped():
             raise Stopped
-        with storing("continue what is staged"):
+        with storing("resume the staged files"):
             forget_what_was_left(lease, preparation.journal)
     except BaseException:
         for each in prepared.staged:
@@ -92,7 +93,7 @@ def prepare(files: Iterable[RemoteFile], preparation: Preparation) -> Prepared:
 def _gathered(
     files: tuple[RemoteFile, ...], known: Mapping[str, JournalledFile], preparation: Preparation, prepared: Prepared
 ) -> list[RemoteFile]:
-    """Put what is found of each of `files` into `prepared`, also when one of them fails; returns those without anything."""
+    """Add existing copies of `files` to `prepared`, also if one file fails. Returns the files without a copy."""
 
     def find(file: RemoteFile) -> RemoteFile | None:
         match _find(file, known, preparation):
@@ -113,7 +114,7 @@ def _find(file: RemoteFile, known: Mapping[str, JournalledFile], preparation: Pr
     if preparation.stopped():
         return None
     placement, lease = preparation.placement, preparation.lease
-    with storing("look at what is already here", file.path), naming(file.path, lease.data):
+    with storing("look for an existing copy", file.path), naming(file.path, lease.data):
         previous = preparation.previous.file(file.path) if preparation.previous else None
         if previous and file.identity and previous.identity == file.identity and placement.reuse(file, previous, lease):
             return previous
@@ -131,21 +132,21 @@ def _find(file: RemoteFile, known: Mapping[str, JournalledFile], preparation: Pr
             stopped=preparation.stopped,
         )
         if staged is not None:
-            said = len(known[file.path].chunks)
-            preparation.on_event(Rechecked(file.path, min(said * CHUNK_SIZE, file.size or 0), staged.held))
+            journalled = len(known[file.path].chunks)
+            preparation.on_event(Rechecked(file.path, min(journalled * CHUNK_SIZE, file.size or 0), staged.held))
         return staged
 
 
 def _compared(file: RemoteFile, path: Path, known: JournalledFile | None) -> ManifestFile | None:
-    """The entry of a file that stands at its final place, if it is what is listed; None if that can't be shown."""
+    """Return the entry of the file at its final place if it has the listed content; None if that cannot be proven."""
     size = path.stat().st_size
     if file.size != size:
         return None
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         chunks = {index: chunk_digest(descriptor, chunk_range(index, size)) for index in range(chunk_count(size))}
-        said = {index: chunk.xxh3 for index, chunk in known.chunks.items()} if known is not None else {}
-        sealed = known is not None and known.identity == file.identity and said == chunks
+        journalled = {index: chunk.xxh3 for index, chunk in known.chunks.items()} if known is not None else {}
+        sealed = known is not None and known.identity == file.identity and journalled == chunks
         if not sealed:
             if not file.digests:
                 return None
@@ -162,7 +163,7 @@ def _compared(file: RemoteFile, path: Path, known: JournalledFile | None) -> Man
 
 
 def _create(file: RemoteFile, preparation: Preparation) -> StagedFile:
-    """A new file to fill; of a local source a link (when asked for) or a clone, whose chunks are then only read."""
+    """Return a new file to fill. For a local source it is a link (if requested) or a clone, which is only read."""
     path = preparation.lease.data / file.path
     local = preparation.local_path(file)
     if local is not None and preparation.hard_link and (linked := _linked(file, local, path, preparation.journal)):
@@ -171,16 +172,16 @@ def _create(file: RemoteFile, preparation: Preparation) -> StagedFile:
     if local is not None:
         with suppress(FileNotFoundError), local.open("rb") as source, staged.opened() as descriptor:
             if _is_listed(file, source.fileno()) and clone(source.fileno(), descriptor):
-                _take_as_it_is(staged)
+                _record_all_chunks(staged)
     return staged
 
 
 def _linkable(file: RemoteFile, preparation: Preparation) -> bool:
-    """Whether `file` becomes another name of what is here already, and so takes no space."""
+    """Whether `file` becomes a hard link, which takes no space."""
     local = preparation.local_path(file) if preparation.hard_link else None
     if local is None:
         return False
-    with storing("look at the source", file.path):
+    with storing("examine the source", file.path):
         return os.stat(local).st_dev == os.stat(preparation.placement.anchor).st_dev
 
 
@@ -197,20 +198,20 @@ def _linked(file: RemoteFile, local: Path, path: Path, journal: Journal) -> Stag
         staged.close()
         remove(base_of(path), path)
         return None
-    _take_as_it_is(staged)
+    _record_all_chunks(staged)
     return staged
 
 
 def _is_listed(file: RemoteFile, descriptor: int) -> bool:
-    """Whether the local source's file that is open is the one that was listed. Its path may lead elsewhere by now.
+    """Whether the open file of the local source is the listed one. Its path may lead to another file by now.
 
     A file without a validator is compared with its digest later.
     """
     return bool(file.digests) if file.validator is None else file.validator == mark(os.fstat(descriptor))
 
 
-def _take_as_it_is(staged: StagedFile) -> None:
-    """All chunks are there; read them once for their XXH3, and (later, from the page cache) for the digests."""
+def _record_all_chunks(staged: StagedFile) -> None:
+    """Record all chunks of a complete file: read it for their XXH3 (and later, from the page cache, for the digests)."""
     size = staged.size or 0
     with staged.opened() as descriptor:
         if os.fstat(descriptor).st_size != size:
@@ -221,9 +222,9 @@ def _take_as_it_is(staged: StagedFile) -> None:
 
 
 def _refuse_without_space(fresh: Iterable[RemoteFile], staged: Iterable[StagedFile], anchor: Path) -> None:
-    """Raises OutOfSpace before the first byte is fetched. What a staged file already occupies is not needed again."""
+    """Raise OutOfSpace if the files do not fit. Staged files already occupy a part of the space."""
     fresh = list(fresh)
-    with storing("ask for the free space"):
+    with storing("read the free space"):
         free, inodes = free_bytes(anchor), free_inodes(anchor)
         needed = sum(file.size or 0 for file in fresh)
         for each in staged:
@@ -234,4 +235,7 @@ def _refuse_without_space(fresh: Iterable[RemoteFile], staged: Iterable[StagedFi
             "free space, use a larger volume, or select fewer files with --include"
         )
     if inodes is not None and len(fresh) + 8 > inodes:
-        raise OutOfSpace(f"no space left on device: {anchor} has {inodes} inodes free, the artifact needs {len(fresh) + 8}")
+        raise OutOfSpace(
+            f"no space left on device: {anchor} has {inodes} inodes free, the artifact needs {len(fresh) + 8}; "
+            "delete files, use another volume, or select fewer files with --include"
+        )

@@ -1,4 +1,4 @@
-"""What a fetch would do, without doing it: `fetcher plan`."""
+"""`fetcher plan`: shows what a fetch would do, without fetching."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fetcher.store.selector import matching_manifest
 
 @dataclass(frozen=True, slots=True)
 class PlannedFile:
-    """`state` is held (equal in the present version), fetch, or skipped (by the selection)."""
+    """A file of the plan. `state` is held (equal in the present version), fetch, or skipped (not selected)."""
 
     path: str
     size: int | None
@@ -29,6 +29,8 @@ class PlannedFile:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
+    """The plan of a fetch. Sizes in bytes; `cached`: a complete copy satisfies the request."""
+
     cache_key: str
     uri: str
     revision: str | None
@@ -41,7 +43,7 @@ class Preview:
 
 
 async def preview(ref: ArtifactRef, settings: Settings, on_event: Subscriber = silent) -> Preview:
-    """Resolve and list, compare with what is here. Writes nothing. Raises FetchError."""
+    """Return the plan: resolve, list, and compare with the present version. Writes nothing. Raises FetchError."""
     on_event(Resolving(redact(ref.uri)))
     source = open_source(ref, settings)
     ask = Asker(Patience(settings.retry_for), on_event)

@@ -1,4 +1,4 @@
-"""One range on its way over one connection: how much came, since when, and how it is ended from outside."""
+"""One range on one connection: its received bytes, its times, and the way to abandon it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fetcher.engine.schedule import Assignment
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """So many bytes, at or in so many seconds."""
+    """A count of bytes, at a time or within a time in seconds."""
 
     count: int
     seconds: float
@@ -26,9 +26,9 @@ class Mark:
 
 @dataclass(slots=True, eq=False)
 class Pull:
-    """An assignment in the making: bytes received so far, and the scope by which it can be abandoned.
+    """A running assignment: the bytes received so far, and the scope that can abandon it.
 
-    `body_since` is when the first byte of its body came, None while the answer is waited for: only a body can trickle.
+    `body_since` is the time of the first byte of the body, None before it: only a body can trickle.
     """
 
     assignment: Assignment
@@ -36,7 +36,7 @@ class Pull:
     clock: Callable[[], float] = time.monotonic
     received: int = 0
     promised: int = 0
-    """Bytes that a thread may be writing just now: they are this connection's, wherever the assignment ends by then."""
+    """Bytes that a thread may be writing now. They belong to this connection even if the assignment is cut short meanwhile."""
     asked_at: float = field(init=False)
     body_since: float | None = None
     why: str = ""
@@ -53,15 +53,15 @@ class Pull:
 
     @property
     def position(self) -> int:
-        """The next byte to come."""
+        """The next byte to receive."""
         return self.assignment.start + self.received
 
     def left(self, room: int) -> int:
-        """How many of `room` bytes still belong to the assignment, whose end may have come nearer."""
+        """Return how many of `room` bytes still belong to the assignment, which may have been cut short."""
         return room if self.assignment.stop is None else max(0, min(room, self.assignment.stop - self.position))
 
     def came(self, count: int) -> None:
-        """`count` more bytes of the body are here."""
+        """Record `count` received bytes of the body."""
         if self.body_since is None:
             self.body_since = self.clock()
             self._compared = self._measured = Mark(0, self.body_since)
@@ -69,22 +69,25 @@ class Pull:
 
     @property
     def body_seconds(self) -> float:
+        """Seconds since the first byte of the body."""
         return 0.0 if self.body_since is None else self.clock() - self.body_since
 
     @property
     def since_compared(self) -> Mark:
-        """Bytes and seconds since it was last compared with others; no seconds at all before its body begins."""
+        """Bytes and seconds since the last comparison with other pulls; zero before the body begins."""
         return self._since(self._compared)
 
     @property
     def since_measured(self) -> Mark:
-        """Bytes and seconds since it was last found to bring enough."""
+        """Bytes and seconds since the pull last brought enough; zero before the body begins."""
         return self._since(self._measured)
 
     def compared(self) -> None:
+        """Record that the pull was compared with others now."""
         self._compared = Mark(self.received, self.clock())
 
     def measured(self) -> None:
+        """Record that the pull brought enough until now."""
         self._measured = Mark(self.received, self.clock())
 
     def _since(self, mark: Mark) -> Mark:
@@ -93,7 +96,7 @@ class Pull:
         return Mark(self.received - mark.count, self.clock() - mark.seconds)
 
     def abandon(self, why: str) -> None:
-        """End it as if it had timed out; `why` completes "a connection ..."."""
+        """End the pull as if it had timed out; `why` completes "a connection ..."."""
         self.why = why
-        with suppress(RuntimeError):  # it has just ended by itself
+        with suppress(RuntimeError):  # it has already ended
             self.scope.reschedule(asyncio.get_running_loop().time())

@@ -1,9 +1,9 @@
-"""From a body into a file: what a connection brings is written and hashed by a few threads.
+"""Moves a body into a file. A few threads write and hash the bytes of all connections.
 
 ::
 
-    a body that waits in the kernel    a thread takes it from there into its own buffer and writes it
-    any other (chunked, local)         the event loop fills a buffer of the pool while a thread writes the one before
+    a body in the socket buffer of the kernel    a thread reads it into its own buffer and writes it
+    any other body (chunked, local)              the event loop fills a buffer while a thread writes the previous one
 """
 
 from __future__ import annotations
@@ -29,24 +29,25 @@ from fetcher.store.lease import Lease
 from fetcher.uncancelled import ended
 
 TURN = 8 * THREAD_BUFFER
-"""Bytes a thread moves at most before another connection has its turn: a hop from the event loop and back, with what is told
-there, costs 0.17 ms, as much as writing a megabyte."""
+"""Maximum bytes that a thread moves for one connection at a time. A switch to the thread and back, with the reports on the
+event loop, costs 0.17 ms, as much as writing a megabyte."""
 
 NICENESS = 10
-"""Of threads that write, within this process and its cgroup. On two processors one file of 2 GiB took 6.20 s instead of 6.59
-(hashlib alone 5.63), four of 512 MiB 3.34 instead of 3.59 (niceness 5: 3.43); sixteen, and nothing verified, the same."""
+"""Niceness of writing threads, within this process and its cgroup. On two processors one file of 2 GiB took 6.20 s instead of
+6.59 (hashlib alone 5.63), and four files of 512 MiB 3.34 s instead of 3.59 (niceness 5: 3.43). Sixteen files, and a fetch
+without verification, took the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a thread did: bytes, and how many chunks of 16 MiB are finished by them."""
+    """The result of one write: its bytes, and the number of chunks of 16 MiB that they finish."""
 
     count: int
     chunks: int
 
 
 class Receiver:
-    """`received` is told of bytes as they come, `written` when they are in the file; both on the event loop."""
+    """Receives bodies into files. Calls `received` for bytes that arrive and `written` for stored bytes, on the event loop."""
 
     def __init__(
         self,
@@ -67,7 +68,7 @@ class Receiver:
         self.threads = ThreadPoolExecutor(threads, "write", initializer=_lower_priority)
 
     async def receive(self, body: Body, incoming: Incoming, cursor: Cursor, pull: Pull) -> None:
-        """All of `body` that belongs to the pull. Raises as the body does, and StoreError for what the disk refuses."""
+        """Receive the part of `body` that belongs to the pull. Raises the errors of the body, and StoreError from the disk."""
         if (direct := body.direct) is not None:
             await self._receive_directly(direct, incoming, cursor, pull)
         else:
@@ -75,24 +76,24 @@ class Receiver:
 
     async def _receive_directly(self, body: DirectBody, incoming: Incoming, cursor: Cursor, pull: Pull) -> None:
         def write(room: int) -> Written:
-            # As many buffers as threads, made when first needed; the one given back last is still in a CPU's cache.
+            # One buffer per thread, allocated when first needed. The most recently used one is still in a CPU's cache.
             buffer = self._scratch.pop() if self._scratch else pages(THREAD_BUFFER)
             try:
                 count = chunks = 0
                 while count < room:
                     self._lease.check()
                     piece = buffer[: room - count]
-                    count += (came := body.read(piece))
-                    chunks += _stored(incoming, cursor, piece[:came])
-                    if came < len(piece):
+                    count += (length := body.read(piece))
+                    chunks += _stored(incoming, cursor, piece[:length])
+                    if length < len(piece):
                         break
                 return Written(count, chunks)
             finally:
                 self._scratch.append(buffer)
 
         end = pull.assignment.stop
-        # At its own end the body is asked once more: only then does it know that nothing follows, and give its connection back.
-        # What another connection has taken over is not waited for.
+        # At the end of the assignment, read once more: only then does the body know that nothing follows, and release its
+        # connection. If another connection stole the rest, do not wait for it.
         while (room := pull.left(self._rate.piece(TURN))) or pull.assignment.stop == end:
             if not await body.readable(room):
                 break
@@ -130,7 +131,7 @@ class Receiver:
             if buffer is not None:
                 self._pool.give_back(buffer)
             if writing is not None:
-                await ended(writing)  # its buffer and its descriptor are in use until then
+                await ended(writing)  # the thread still uses the buffer and the descriptor
 
     def _write(self, incoming: Incoming, cursor: Cursor, buffer: memoryview, count: int) -> asyncio.Future[Written]:
         def write() -> Written:
@@ -142,27 +143,27 @@ class Receiver:
         return writing
 
     def _on_thread(self, write: Callable[[], Written], incoming: Incoming) -> asyncio.Future[Written]:
-        def tell(done: asyncio.Future[Written]) -> None:
+        def report(done: asyncio.Future[Written]) -> None:
             if not done.cancelled() and done.exception() is None:
                 self._written(incoming, done.result())
 
         writing = asyncio.get_running_loop().run_in_executor(self.threads, write)
-        writing.add_done_callback(tell)
+        writing.add_done_callback(report)
         return writing
 
 
 def _stored(incoming: Incoming, cursor: Cursor, data: memoryview) -> int:
-    """`Incoming.write`. What goes wrong here is the disk's doing, whatever Python calls it: ETIMEDOUT, EPIPE, EINTR."""
+    """`Incoming.write`. Every OSError comes from the disk, also ETIMEDOUT, EPIPE and EINTR."""
     with storing("write the staged file", incoming.path):
         return incoming.write(cursor, data)
 
 
 def _lower_priority() -> None:
-    """Behind the threads that hash, which the end waits for; bytes can wait in the kernel. Of the thread that calls this."""
+    """Put the calling thread behind the hashing threads, which finish last. Bytes can wait in the kernel."""
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 def write_threads(processors: int) -> int:
-    """How many: one more than processors, since disks make them wait."""
+    """Return the number of writing threads: one more than processors, since threads wait for disks."""
     return min(4, processors + 1)

@@ -1,4 +1,4 @@
-"""What is asked for, how, and where it goes: decided once, before anything is looked up or fetched."""
+"""The request: artifact, settings and placement, decided once before anything is looked up or fetched."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fetcher.store.selector import placement_for, recover
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One artifact and its place. `placement` is None for `pvc://`, which is checked where it lies and never written."""
+    """One artifact and its placement. `placement` is None for `pvc://`, which is verified in place and never written."""
 
     ref: ArtifactRef
     settings: Settings
@@ -21,25 +21,25 @@ class Request:
 
     @property
     def placed(self) -> Placement:
-        """The placement of a request that has one."""
+        """The placement. Raises ValueError for a request without one."""
         if self.placement is None:
             raise ValueError(f"{self.ref.uri} has no placement")
         return self.placement
 
 
 def request_for(ref: ArtifactRef, settings: Settings) -> Request:
-    """The request, with its placement. Writes nothing. Raises UsageError, CannotWrite."""
+    """Return the request, with its placement. Writes nothing. Raises UsageError, CannotWrite."""
     return Request(ref, settings, None if ref.uri.startswith("pvc://") else choose_placement(ref, settings))
 
 
 def choose_placement(ref: ArtifactRef, settings: Settings) -> Placement:
-    """Where `ref` goes. Raises UsageError, CannotWrite."""
+    """Return the placement of `ref`. Raises UsageError, CannotWrite."""
     folder, revision = hub_folder(ref)
     return placement_for(ref, settings, repository=folder, revision=revision)
 
 
 def recovered(ref: ArtifactRef, settings: Settings) -> Request:
-    """`request_for`, after what a killed command began at that place was finished. Raises FetchError."""
+    """Complete the commit of a killed command at that place, then return `request_for`. Raises FetchError."""
     if not ref.uri.startswith("pvc://"):
         recover(settings)
     return request_for(ref, settings)

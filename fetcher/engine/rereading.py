@@ -1,6 +1,6 @@
-"""Files that stand, read again on all processors: XXH3 of every chunk, and published digests in the lanes of a vector unit.
+"""Reads existing files again on all processors: XXH3 of every chunk, and published digests in the lanes of a vector unit.
 
-Both functions block, and raise nothing for what they find: what kept a file from being read stands in its result's place.
+Both functions block. They do not raise for a file: its result is the error that kept it from being read.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from fetcher.planning.ranges import chunk_count, chunk_range
 from fetcher.quantities import ceil_div
 
 PART = 8
-"""Chunks (128 MiB) that one thread reads at a time: one file is read by all of them."""
+"""Chunks (128 MiB) that one thread reads at a time: all threads share one file."""
 
 T = TypeVar("T")
 R = TypeVar("R")
 Unread = OSError | EOFError
 Wrong = tuple[Digest, str]
-"""The digest a file is to have, and the one it has."""
+"""The expected digest of a file, and the actual one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class FileOnDisk:
 
 
 def chunk_digests(files: Sequence[FileOnDisk], on_chunk: Callable[[str, int], None]) -> list[tuple[str, ...] | Unread]:
-    """Of each file the XXH3-128 of its chunks, "" for one that is cut short. `on_chunk` is called by one thread at a time."""
+    """Return the XXH3-128 of the chunks of each file, "" for a truncated chunk. One thread at a time calls `on_chunk`."""
     one_at_a_time = threading.Lock()
 
     def read(part: tuple[FileOnDisk, range]) -> list[str] | Unread:
@@ -66,64 +66,63 @@ def chunk_digests(files: Sequence[FileOnDisk], on_chunk: Callable[[str, int], No
         return digests
 
     parts = [(file, indexes) for file in files for indexes in _parts(chunk_count(file.size))]
-    found: dict[str, list[str] | Unread] = {file.name: [] for file in files}
+    results: dict[str, list[str] | Unread] = {file.name: [] for file in files}
     for (file, _), digests in zip(parts, _on_threads(cpu_count(), read, parts), strict=True):
-        before = found[file.name]
+        before = results[file.name]
         if not isinstance(before, Unread):
-            found[file.name] = digests if isinstance(digests, Unread) else before + digests
-    return [digests if isinstance(digests, Unread) else tuple(digests) for digests in found.values()]
+            results[file.name] = digests if isinstance(digests, Unread) else before + digests
+    return [digests if isinstance(digests, Unread) else tuple(digests) for digests in results.values()]
 
 
 def wrong_digests(files: Sequence[FileOnDisk], stopped: Callable[[], bool] = lambda: False) -> list[Wrong | Unread | None]:
-    """Of each file the first of its digests that its bytes do not have; None where all agree. Ends early, with results that say
-    nothing, once `stopped()`."""
-    found: dict[str, Wrong | Unread | None] = {}
+    """Return the first wrong digest of each file; None if all agree. Ends early, with meaningless results, once `stopped()`."""
+    compared: dict[str, Wrong | Unread | None] = {}
     threads = hash_threads_within(free_descriptors(), hash_threads(cpu_count()))
-    # Those of one size are done at one time, so that no lane runs empty.
+    # Files of similar size are hashed together, so that no lane is empty.
     order = sorted(files, key=lambda file: file.size, reverse=True)
     width = min(MOST, max(LEAST, ceil_div(len(order), threads)))
     groups = [order[start : start + width] for start in range(0, len(order), width)]
     for results in _on_threads(threads, lambda group: _compared(group, stopped), groups):
-        found |= results
-    return [found[file.name] for file in files]
+        compared |= results
+    return [compared[file.name] for file in files]
 
 
 def _compared(group: Sequence[FileOnDisk], stopped: Callable[[], bool]) -> dict[str, Wrong | Unread | None]:
-    """One thread's work: up to 16 files side by side."""
-    found: dict[str, Wrong | Unread | None] = {}
+    """Compare up to 16 files in parallel lanes, on one thread."""
+    results: dict[str, Wrong | Unread | None] = {}
     buffer = pages(HASH_BUFFER)
     stretches: dict[str, Stretch] = {}
     for file in group:
         frontier = Frontier(RemoteFile(file.name, file.size, file.digests), streams=len(group))
         stretches[file.name] = Stretch(file.name, frontier, partial(_opened, file), min(file.size, STRETCH))
-    while moving := [stretch for stretch in stretches.values() if stretch.left and stretch.name not in found]:
+    while moving := [stretch for stretch in stretches.values() if stretch.left and stretch.name not in results]:
         if stopped():
             break
-        found |= _stepped(moving, buffer)
+        results |= _stepped(moving, buffer)
         for file in group:
             if not (stretch := stretches[file.name]).left and stretch.limit < file.size:
                 stretches[file.name] = _further(stretch, file.size)
     for name, stretch in stretches.items():
         stretch.close()
-        if name not in found:
-            found[name] = stretch.frontier.mismatch()
-    return found
+        if name not in results:
+            results[name] = stretch.frontier.mismatch()
+    return results
 
 
 def _further(stretch: Stretch, size: int) -> Stretch:
-    """The next one of the file: so much is mapped at a time that a small cgroup's page cache need not hold all of it."""
+    """Return the next stretch of the file. Only a part is mapped at a time, so it fits the page cache of a small cgroup."""
     stretch.close()
     return Stretch(stretch.name, stretch.frontier, stretch.opened, min(size, stretch.limit + STRETCH))
 
 
 def _stepped(stretches: Sequence[Stretch], buffer: memoryview) -> dict[str, Unread]:
-    """All of them a step further; those that can't be read, and why."""
+    """Advance all stretches by one step. Returns the errors of those that cannot be read."""
     try:
         advance_together(stretches, buffer)
     except (OSError, EOFError) as error:
         if len(stretches) == 1:
             return {stretches[0].name: error}
-        # None of them has moved: each for itself shows which it is.
+        # No frontier has moved. Advancing each alone shows which one fails.
         return {name: why for stretch in stretches for name, why in _stepped([stretch], buffer).items()}
     return {}
 
@@ -146,5 +145,5 @@ def _on_threads(threads: int, work: Callable[[T], R], items: Sequence[T]) -> lis
     try:
         return list(pool.map(work, items))
     finally:
-        # Who is interrupted waits for no thread: they only read.
+        # On interrupt we do not wait for threads: they only read.
         pool.shutdown(wait=False, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""What a fetch returns, and the event that ends it."""
+"""The result of a fetch, and its last event."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from fetcher.manifest import Manifest
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A complete artifact at `path`. Sizes in bytes: of all files, of what came from the source, of what was already here.
+    """A complete artifact at `path`. `bytes` counts all files: `bytes_fetched` came from the source, `bytes_reused` did not.
 
-    `verified`: every file was compared with a published or pinned digest. `cached`: nothing had to be done. `stale`: the
-    source could not be asked whether there is something newer.
+    `verified`: every file was compared with a published or pinned digest. `cached`: nothing was fetched. `stale`: the source
+    could not be asked for a newer version.
     """
 
     path: Path
@@ -42,7 +42,7 @@ def described(
     cached: bool = False,
     stale: bool = False,
 ) -> Artifact:
-    """The artifact of `manifest` at `path`, for those who asked for `ref`. `fetched` bytes came from the source."""
+    """Return the artifact of `manifest` at `path`, requested as `ref`. `fetched` bytes came from the source."""
     return Artifact(
         path=path,
         cache_key=ref.key,
@@ -60,7 +60,7 @@ def described(
 
 
 def finished(artifact: Artifact) -> Finished:
-    """The last event of a fetch that returned `artifact`."""
+    """Return the last event of a fetch that returned `artifact`."""
     return Finished(
         path=str(artifact.path),
         revision=artifact.revision,

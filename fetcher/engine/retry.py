@@ -1,9 +1,9 @@
-"""The one place that decides whether and when to try again. Sources classify; this obeys the class.
+"""The one place that decides whether and when to retry. Sources classify their errors; this module acts on the class.
 
-Delays grow from try to try with full jitter (so that 32 nodes that failed together do not return together), never below what
-the server asked for. What ends it is not a number of tries but time without any progress: a server that is down for two
-minutes at noon costs two minutes. A server that breaks HTTP the same way each time is not down, and waiting does not change it:
-`Violations` ends that within seconds.
+Delays grow from try to try with full jitter, so that 32 nodes that failed together do not retry together. A delay is never
+shorter than the server asked for. Retries end after a time without progress, not after a number of tries: a server that is down
+for two minutes costs two minutes. A server that breaks HTTP the same way each time is not down, and waiting does not help:
+`Violations` ends those retries within seconds.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from fetcher.events import Retrying, Subscriber
 T = TypeVar("T")
 
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0
-"""Seconds. A dropped connection is worth a try at once; a service that restarts needs half a minute."""
+"""Seconds. A retry after a dropped connection often works immediately; a service that restarts needs half a minute."""
 
 VIOLATIONS, VIOLATED_FOR = 5, 5.0
-"""Answers, and seconds from the first to the last of them. A proxy that restarts sends nonsense for a moment, and several
-connections meet that moment at once; whoever breaks the protocol for longer was written or configured so."""
+"""Answers, and seconds from the first to the last of them. A proxy that restarts sends nonsense for a moment, to several
+connections. A server that breaks the protocol for longer has a bug or a wrong configuration."""
 CHECK_THE_WAY = "check HF_ENDPOINT and the proxy, or use another mirror: one of them breaks HTTP"
 
 
 @dataclass(slots=True)
 class Patience:
-    """How long to go on without progress: `retry_for` seconds since `progressed` was last called."""
+    """Allows retries for `retry_for` seconds without progress."""
 
     retry_for: float
     clock: Callable[[], float] = time.monotonic
@@ -42,35 +42,36 @@ class Patience:
         self._since = self.clock()
 
     def progressed(self) -> None:
+        """Record progress: the time starts again."""
         self._since = self.clock()
 
     def delay(self, error: Transient, attempt: int) -> float:
-        """Seconds to wait before try `attempt + 1` (the first try is 1). Raises `error` when patience is at its end."""
-        left = self._since + self.retry_for - self.clock()
+        """Return the seconds to wait before try `attempt + 1` (the first try is 1). Raises `error` when the time is over."""
+        seconds_left = self._since + self.retry_for - self.clock()
         wanted = error.retry_after or 0.0
-        if left <= 0:
+        if seconds_left <= 0:
             raise gave_up(error, f"gave up after {self.retry_for:.0f} s without progress (--retry-for)")
-        if wanted > left:
+        if wanted > seconds_left:
             raise gave_up(error, f"the server asks to wait {wanted:.0f} s, longer than --retry-for allows")
         backoff = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(attempt - 1, 16))
-        # Full jitter on top of what was asked for; the last try is made just before the end, not after it.
-        return min(wanted + self.uniform(0.0, backoff), max(left, 0.01))
+        # Full jitter on top of what the server asked for. The last try is just before the end.
+        return min(wanted + self.uniform(0.0, backoff), max(seconds_left, 0.01))
 
 
 @dataclass(slots=True)
 class Violations:
-    """Answers in a row that broke the protocol: of one request, or of all requests for one file."""
+    """Counts consecutive answers that broke the protocol, for one request or for all requests of one file."""
 
     clock: Callable[[], float] = time.monotonic
     _count: int = 0
     _since: float = 0.0
 
     def answered(self) -> None:
-        """An answer was right, or brought something."""
+        """Record a valid answer, or received bytes."""
         self._count = 0
 
     def failed(self, error: Transient) -> None:
-        """Raises `error` when it is one violation too many. Any other error ends the row: it tells of another state."""
+        """Record an error. Raises it after too many violations. Any other error resets the count."""
         if not isinstance(error, BadResponse):
             self._count = 0
             return
@@ -78,25 +79,24 @@ class Violations:
             self._since = self.clock()
         self._count += 1
         if self._count >= VIOLATIONS and self.clock() - self._since >= VIOLATED_FOR:
-            raise gave_up(error, f"{self._count} answers in a row were wrong")
+            raise gave_up(error, f"{self._count} answers in a row broke the protocol")
 
 
 def gave_up(error: Transient, why: str) -> Transient:
-    """`error`, which also says why there is no further try, and what to do where waiting would not help."""
+    """Return `error` with the reason why there is no further retry, and advice if waiting does not help."""
     advice = f"; {CHECK_THE_WAY}" if isinstance(error, BadResponse) else ""
     return type(error)(f"{error.message}; {why}{advice}", path=error.path, retry_after=error.retry_after)
 
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """The `sources.base.Asking` of one fetch: each request of a sequence is tried again by itself, and each success is
-    progress."""
+    """The `sources.base.Asking` of one fetch: retries each request of a sequence separately. Each success is progress."""
 
     patience: Patience
     on_event: Subscriber
 
     async def __call__(self, request: Callable[[], Awaitable[T]]) -> T:
-        """The result of `request`, tried again while its error is transient and patience lasts."""
+        """Return the result of `request`. Retries while its error is transient and `patience` allows. Raises the last error."""
         attempt, violations = 0, Violations(self.patience.clock)
         while True:
             attempt += 1

@@ -1,10 +1,9 @@
-"""Which byte range a free connection pulls next: a synchronous decision, so that it can be tested without a network.
+"""Decides which byte range a free connection pulls next. The decision is synchronous, so tests need no network.
 
-Up to 16 files are open at once, as many as are hashed together; larger ones are opened first. They take turns, the one with
-fewest active ranges first, and each is handed out front to back, so that its hash frontier does not lag. While too much is
-written but not yet hashed, only a file on which nothing is active gets a range: its frontier needs exactly that range, so the
-rule can't lock up. When nothing is left to hand out, an idle connection steals the later part of the range that would last
-longest.
+Up to 16 files are open, as many as are hashed together; the largest are opened first. The file with the fewest active ranges
+gets the next connection. The ranges of a file are assigned front to back, so that its hash frontier does not lag. While too
+many bytes wait to be hashed, only a file without active ranges gets a range: its frontier waits for exactly that range, so the
+rule cannot deadlock. When no range is pending, an idle connection steals the later half of the range that would last longest.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from fetcher.quantities import ceil_div
 OPEN = 16
 """Files: the lanes of the widest vector unit (`integrity.lanes.MOST`)."""
 WORTH = 2.0
-"""Seconds. What ends sooner by itself is not stolen: it costs the connection that was at it, and a request."""
+"""Seconds. A range that ends sooner is not stolen: stealing costs the other connection and a request."""
 
 
 @dataclass(slots=True, eq=False)
 class Assignment:
-    """Pull file `path` from `start` to `stop`; `stop` may come nearer meanwhile, when another connection steals the rest.
+    """Pull file `path` from `start` to `stop`. `stop` moves down when another connection steals the rest.
 
-    None means all of it, from a source that can't send parts.
+    A `stop` of None means the whole file, from a source that cannot send parts.
     """
 
     path: str
@@ -38,7 +37,7 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far an assignment is: the next byte to come, and bytes a second."""
+    """The progress of an assignment: the next byte to receive, and bytes a second."""
 
     assignment: Assignment
     position: int
@@ -52,7 +51,7 @@ class Progress:
 
 
 class Schedule:
-    """Pending and active ranges of all files; `missing` bytes are pending. `__repr__` shows how many ranges."""
+    """Pending and active ranges of all files; `missing` bytes are pending. `__repr__` shows the numbers of ranges."""
 
     def __init__(self) -> None:
         self._pending: dict[str, list[ByteRange | None]] = {}
@@ -65,7 +64,7 @@ class Schedule:
         self._unopened: list[tuple[int, str]] = []
 
     def add(self, path: str, ranges: Iterable[ByteRange | None], *, size: int) -> None:
-        """More to pull of `path`, a file of `size` bytes."""
+        """Make `ranges` of `path`, a file of `size` bytes, pending."""
         known = path in self._active
         pending = self._pending.setdefault(path, [])
         ranges = list(ranges)
@@ -79,8 +78,8 @@ class Schedule:
             heapq.heappush(self._unopened, (-size, path))
 
     def assign(self, *, longest: int = sys.maxsize, lagging: bool = False, begin: bool = True) -> Assignment | None:
-        """The next range, of whole chunks up to `longest` bytes, now active; None when there is nothing at present.
-        Without `begin` it is one of a file that was begun before."""
+        """Activate and return the next range, of whole chunks and up to `longest` bytes; None if there is none now. Without
+        `begin` it belongs to a file that was begun before."""
         self._open_more()
         candidates = [path for path in self._open if (begin or path in self._begun) and (not lagging or not self._active[path])]
         if not candidates:
@@ -95,41 +94,42 @@ class Schedule:
         return self._activated(path, byte_range)
 
     def steal(self, active: Iterable[Progress]) -> Assignment | None:
-        """The later half, from a chunk's border on, of the range that would last longest; its own assignment is cut short."""
+        """Return the later half of the range that would last longest, from a chunk boundary on. Cuts its assignment short."""
         for slowest in sorted(active, key=lambda each: each.seconds_left, reverse=True):
             assignment = slowest.assignment
             if slowest.seconds_left < WORTH or assignment.stop is None:
                 return None
-            middle = _next_border((slowest.position + assignment.stop) // 2)
-            border = min(middle, _last_border(assignment.stop))
-            if slowest.position < border < assignment.stop:
-                rest = ByteRange(border, assignment.stop)
-                assignment.stop = border
+            middle = _next_boundary((slowest.position + assignment.stop) // 2)
+            boundary = min(middle, _last_boundary(assignment.stop))
+            if slowest.position < boundary < assignment.stop:
+                rest = ByteRange(boundary, assignment.stop)
+                assignment.stop = boundary
                 return self._activated(assignment.path, rest)
         return None
 
     def finish(self, assignment: Assignment) -> None:
-        """The range is no longer active; what is missing of it must be added again."""
+        """Record that the range is no longer active. Its missing rest must be added again."""
         self._active[assignment.path] -= 1
 
     def clear(self, path: str) -> None:
-        """Forget what is pending of `path`."""
+        """Remove the pending ranges of `path`."""
         self.missing -= _bytes(self._pending.get(path, ()))
         self._pending[path] = []
         self._open.discard(path)
 
     @property
     def open_files(self) -> int:
-        """How many files share the connections now."""
+        """Number of files that share the connections now."""
         return len(self._open)
 
     def active(self, path: str) -> int:
+        """Return the number of active ranges of `path`."""
         return self._active.get(path, 0)
 
     def _open_more(self) -> None:
         while len(self._open) < OPEN and self._unopened:
             _, path = heapq.heappop(self._unopened)
-            # A new file comes after those that wait already, in the order of size.
+            # A new file gets its turn after the waiting files, in the order of size.
             self._turns[path] = next(self._turn)
             if self._pending[path]:
                 self._open.add(path)
@@ -137,11 +137,11 @@ class Schedule:
     def _cut(self, byte_range: ByteRange | None, path: str, longest: int) -> ByteRange | None:
         if byte_range is None or len(byte_range) <= longest:
             return byte_range
-        border = max(_last_border(byte_range.start + longest + 1), _next_border(byte_range.start + 1))
-        if border >= byte_range.stop:
+        boundary = max(_last_boundary(byte_range.start + longest + 1), _next_boundary(byte_range.start + 1))
+        if boundary >= byte_range.stop:
             return byte_range
-        self._pending[path].append(ByteRange(border, byte_range.stop))
-        return ByteRange(byte_range.start, border)
+        self._pending[path].append(ByteRange(boundary, byte_range.stop))
+        return ByteRange(byte_range.start, boundary)
 
     def _activated(self, path: str, byte_range: ByteRange | None) -> Assignment:
         self._active[path] += 1
@@ -162,9 +162,9 @@ def _start(byte_range: ByteRange | None) -> int:
     return byte_range.start if byte_range else 0
 
 
-def _next_border(position: int) -> int:
+def _next_boundary(position: int) -> int:
     return ceil_div(position, CHUNK_SIZE) * CHUNK_SIZE
 
 
-def _last_border(stop: int) -> int:
+def _last_boundary(stop: int) -> int:
     return (stop - 1) // CHUNK_SIZE * CHUNK_SIZE

@@ -1,15 +1,15 @@
-"""What happens to one file of a transfer, and what may happen next.
+"""The states of one file of a transfer, and the transitions between them.
 
 ::
 
-    OPEN ──hash──▶ HASHING ──done──▶ OPEN         a thread hashes what is there
-    OPEN ──seal──▶ SEALING ──sealed──▶ SEALED     all is there: compare, sync, close
-                   SEALING ──done──▶ OPEN         something was wrong: some of it is fetched again
+    OPEN ──hash──▶ HASHING ──done──▶ OPEN         a thread hashes the contiguous bytes
+    OPEN ──seal──▶ SEALING ──sealed──▶ SEALED     all bytes are written: compare, sync, close
+                   SEALING ──done──▶ OPEN         an error: some bytes are fetched again
     HASHING, SEALING ──restart──▶ STOPPING ──done, sealed──▶ RESTARTING
     OPEN ──restart──▶ RESTARTING ──restarted──▶ OPEN
 
 Connections write in OPEN and HASHING. In STOPPING a thread still reads the file, in RESTARTING connections may still write to
-it; once nobody does, it begins in a new inode.
+it. Once nobody uses the file, it restarts in a new inode.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from enum import Enum, auto
 
 
 class State(Enum):
-    """Of one file."""
+    """The state of one file."""
 
     OPEN = auto()
     HASHING = auto()
@@ -29,7 +29,7 @@ class State(Enum):
 
 
 class Change(Enum):
-    """What happened to it."""
+    """An event in the life of one file."""
 
     HASH = auto()
     SEAL = auto()
@@ -49,7 +49,7 @@ TRANSITIONS: dict[tuple[State, Change], State] = {
     (State.SEALING, Change.SEALED): State.SEALED,
     (State.SEALING, Change.RESTART): State.STOPPING,
     (State.STOPPING, Change.DONE): State.RESTARTING,
-    (State.STOPPING, Change.SEALED): State.RESTARTING,  # what was sealed is the content that is to be thrown away
+    (State.STOPPING, Change.SEALED): State.RESTARTING,  # the sealed content is the one to discard
     (State.STOPPING, Change.RESTART): State.STOPPING,
     (State.RESTARTING, Change.RESTART): State.RESTARTING,
     (State.RESTARTING, Change.RESTARTED): State.OPEN,
@@ -57,8 +57,8 @@ TRANSITIONS: dict[tuple[State, Change], State] = {
 
 
 def after(state: State, change: Change) -> State:
-    """The state that follows. Raises ValueError for a change that can't happen then: a fault of ours."""
+    """Return the next state. Raises ValueError for a change that is impossible in `state`: a bug."""
     try:
         return TRANSITIONS[state, change]
     except KeyError:
-        raise ValueError(f"a file that is {state.name} can't be changed by {change.name}") from None
+        raise ValueError(f"a file in state {state.name} cannot change by {change.name}") from None

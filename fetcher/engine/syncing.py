@@ -1,7 +1,7 @@
-"""What reaches the disk, and when: chunks every now and then, a finished file before its entry in the manifest.
+"""Syncs to disk: finished chunks periodically, a complete file before its entry in the manifest.
 
-After a failed fsync the kernel may have dropped the pages, and it reports that once: syncing again would lie. So the file is
-fetched again into a new inode, once.
+After a failed fsync the kernel may have dropped the pages, and it reports that only once: a second fsync would succeed falsely.
+So the file is fetched again into a new inode, once.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from fetcher.store.journal import Journal
 from fetcher.store.lease import Lease
 
 SYNC_EVERY = 32
-"""Finished chunks (512 MiB) between two syncs of data and journal: what power loss may cost, at about one fsync a second."""
+"""Finished chunks (512 MiB) between two syncs of data and journal: the maximum loss at a power failure. About one fsync a
+second."""
 
 Spawn = Callable[[Coroutine[None, None, None]], None]
-"""Begins a task that ends with the transfer."""
+"""Starts a task that ends with the transfer."""
 
 
 class Syncing:
-    """Syncs the `begun` files on a thread of its own. `fetch_again` is called with each file whose first sync failed."""
+    """Syncs the `begun` files on its own thread. Calls `fetch_again` with each file whose first sync failed."""
 
     def __init__(
         self,
@@ -50,14 +51,14 @@ class Syncing:
         self._thread = ThreadPoolExecutor(1, "sync")
 
     def written(self, chunks: int) -> None:
-        """So many more chunks are finished. Syncs data and journal when enough are."""
+        """Record `chunks` finished chunks. Syncs data and journal after every SYNC_EVERY."""
         self._unsynced += chunks
         if self._unsynced >= SYNC_EVERY:
             self._unsynced = 0
             self._spawn(self._sync())
 
     async def _sync(self) -> None:
-        """Data first, then the journal that speaks of it."""
+        """Sync the data first, then the journal that refers to it."""
         loop = asyncio.get_running_loop()
         for incoming in [each for each in self._begun.values() if each.state is not State.SEALING]:
             try:
@@ -68,7 +69,7 @@ class Syncing:
             await loop.run_in_executor(self._thread, self._journal.sync)
 
     async def seal(self, incoming: Incoming) -> ManifestFile | None:
-        """Cut to size, sync and close; None when it is to be fetched again. Raises FetchError."""
+        """Truncate to size, sync and close. Returns the manifest entry; None if the file is refetched. Raises FetchError."""
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self._thread, lambda: incoming.staged.seal(drop_pages=incoming.drops_pages))
@@ -84,12 +85,12 @@ class Syncing:
         self._fetch_again(incoming)
 
     def close(self) -> None:
-        """Does not wait: a sync may take many seconds, holds no buffer, and changes nothing."""
+        """Stop without waiting: a sync can take many seconds, and uses no buffer."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
 def disk_error(lease: Lease, error: OSError, *, doing: str, path: str | None) -> FetchError:
-    """What to raise for `error`. A staged file that is gone went with the lease if a new owner renamed the directory."""
+    """Return the error to raise for `error`. A missing staged file means LeaseLost if a new owner renamed the directory."""
     if error.errno == errno.ENOENT:
         try:
             lease.renew()

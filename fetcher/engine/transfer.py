@@ -1,18 +1,18 @@
-"""All ranges of all files, pulled at once: a TaskGroup of connections, a few threads that write and hash.
+"""Pulls all ranges of all files: a TaskGroup of connections, and a few threads that write and hash.
 
 ::
 
     repeat on every connection until all files are sealed
         claim a range                            (handout, schedule: a synchronous decision)
-        open it at the source, fill a buffer     (event loop; nothing here touches the disk)
+        open it at the source, fill a buffer     (event loop; never touches the disk)
         write + XXH3 each buffer                 (writing thread; the next one is filled meanwhile)
-        a chunk is finished: journal it, let the file's SHA-256 follow the contiguous prefix   (verifying: hashing thread)
-        the last chunk is hashed: compare, sync, seal; or throw away what is wrong and pull again   (verifying, syncing)
-        the range failed: what is missing of it goes back, another connection claims it; back off
+        chunk finished: journal it, hash the contiguous prefix             (verifying: hashing thread)
+        last chunk hashed: compare, sync, seal; or discard bad chunks and pull them again   (verifying, syncing)
+        range failed: its missing rest becomes pending for another connection; back off
 
-Every error of a source is decided in `_failed`; every error of the disk ends the fetch, except a failed sync (`syncing`). Where
-an error was raised says whose it is: the disk's are wrapped where the disk is touched. Progress, which renews patience, is what
-a file never had before (`Incoming.advanced`).
+`_failed` handles every error of a source. Every error of the disk ends the fetch, except a failed sync (`syncing`). Errors of
+the disk are wrapped where the disk is used, so any other OSError comes from the source. Only bytes that a file never had before
+are progress and renew patience (`Incoming.advanced`).
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ from fetcher.store.journal import Journal
 from fetcher.store.lease import Lease
 
 RESTARTS = 10
-"""Times a file is begun anew because a server that can't send parts broke off. A lossy link that drops a connection every few
-minutes needs some; what breaks off more often never comes to an end, and each time costs all that came before."""
+"""Times a file restarts because a server that cannot send parts broke off. A lossy link that drops a connection every few
+minutes needs some restarts. A link that breaks off more often never delivers the file, and each restart discards all bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What bounds a transfer. Sizes in bytes, times in seconds."""
+    """The bounds of a transfer. Sizes in bytes, times in seconds."""
 
     connections: int
     files: int
@@ -71,7 +71,7 @@ class Limits:
 
 
 class Transfer:
-    """Fills every `Incoming`; `run` returns what the manifest says of each."""
+    """Fills every `Incoming`; `run` returns their manifest entries."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Transfer:
         self._limits = limits
         self._patience = patience
         self._emit = on_event
-        least = 1 if rate.limited else LEAST  # what the user holds back is no trickle
+        least = 1 if rate.limited else LEAST  # a rate limit of the user is not a trickle
         self._gain = Gain(limits.timeout_stall, least=least)
         self._handout = Handout(
             self._files,
@@ -115,7 +115,7 @@ class Transfer:
             lease=lease,
             journal=journal,
             spawn=self._spawn,
-            fetch_again=self._begin_anew,
+            fetch_again=self._restart,
             on_event=on_event,
         )
         self._verifying = Verifying(
@@ -135,7 +135,7 @@ class Transfer:
         self.bytes_fetched = 0
 
     async def run(self) -> dict[str, ManifestFile]:
-        """Path → manifest entry of every file, all synced and closed. Raises FetchError."""
+        """Fill, sync and close all files. Returns path → manifest entry. Raises FetchError."""
         try:
             async with asyncio.TaskGroup() as self._group:
                 self._verifying.begin()
@@ -146,7 +146,7 @@ class Transfer:
                 watching.cancel()
                 self._verifying.stop()
         finally:
-            # Threads finish the buffer they hold, so that no descriptor is closed, or reused, under them.
+            # Wait until threads finish their buffer: they still use descriptors.
             self._verifying.stop()
             self._receiver.threads.shutdown(wait=True, cancel_futures=True)
             self._verifying.close()
@@ -178,7 +178,7 @@ class Transfer:
                 raise
             except asyncio.CancelledError:
                 if assignment.stop is not None:
-                    incoming.park(cursor)  # what is begun is noted: the next attempt need not fetch it again
+                    incoming.park(cursor)  # the next attempt resumes inside the chunk
                 raise
             finally:
                 self._handout.give_back(assignment)
@@ -188,7 +188,7 @@ class Transfer:
                 await asyncio.sleep(delay)
 
     async def _pull(self, assignment: Assignment, incoming: Incoming, cursor: Cursor) -> None:
-        """Receive one range into the file. What was received before an error counts."""
+        """Receive one range into the file. Bytes received before an error are kept."""
         whole = assignment.stop in (None, incoming.size) and assignment.start == 0
         wanted = None if whole or assignment.stop is None else ByteRange(assignment.start, assignment.stop)
         scope = asyncio.timeout(None)
@@ -200,11 +200,11 @@ class Transfer:
                         self._handout.answered(pull)
                         await self._receiver.receive(body, incoming, cursor, pull)
         except OSError as error:
-            # The disk's errors are StoreErrors by now; what else is one comes from the source, or from our own abandoning.
+            # Errors of the disk are StoreErrors by now. This error comes from the source, or from `Pull.abandon`.
             if not scope.expired():
                 raise _of_the_source(error, incoming.path) from error
             if incoming.restarts_soon:
-                return  # it was ended only because the file begins anew
+                return  # abandoned only because the file restarts
             self._handout.replaced(pull)
             raise Stalled(f"a connection {pull.why}", path=incoming.path) from None
         self._handout.finished(pull)
@@ -213,11 +213,11 @@ class Transfer:
                 incoming.end_unsized(cursor)
 
     def _return(self, assignment: Assignment, incoming: Incoming, cursor: Cursor) -> None:
-        """What a range lacks is for another connection; a source without ranges can only begin anew."""
+        """Return the missing rest of a range to the handout. Without ranges, restart the file."""
         if assignment.stop is not None:
             self._handout.return_rest(assignment, incoming, cursor)
         elif incoming.size != cursor.position:
-            self._begin_anew(incoming)
+            self._restart(incoming)
 
     def _written(self, incoming: Incoming, written: Written) -> None:
         self.bytes_fetched += written.count
@@ -234,12 +234,12 @@ class Transfer:
     # What an error means
 
     def _failed(self, error: SourceError, assignment: Assignment, incoming: Incoming, failures: int) -> float:
-        """Seconds this connection waits before its next range. Raises what can't be cured here."""
+        """Return the seconds until the next range of this connection. Raises `error` if a retry cannot help."""
         match error:
             case RangesUnsupported() if assignment.stop is not None:
-                # Several connections may learn this at once; each says the same.
+                # Several connections may find this out; the result is the same.
                 incoming.file = replace(incoming.file, ranges=False)
-                self._begin_anew(incoming)
+                self._restart(incoming)
                 return 0.0
             case Transient():
                 incoming.violations.failed(error)
@@ -256,25 +256,25 @@ class Transfer:
         raise error
 
     def _count_restart(self, error: Transient, assignment: Assignment, incoming: Incoming) -> None:
-        """A whole file that broke off can only be fetched from its beginning. Raises `error` when that was done too often."""
+        """Count a restart of a file that can only be fetched as a whole. Raises `error` after too many restarts."""
         if assignment.stop is not None or not incoming.brought:
             return
         incoming.restarts += 1
         if incoming.restarts > RESTARTS:
-            raise gave_up(error, f"the server can't send parts of a file, and broke off {incoming.restarts} times") from error
+            raise gave_up(error, f"the server cannot send parts of a file, and broke off {incoming.restarts} times") from error
 
-    # What the parts tell each other
+    # Callbacks
 
     def _changed(self) -> None:
         self._verifying.expect()
 
-    def _begin_anew(self, incoming: Incoming) -> None:
+    def _restart(self, incoming: Incoming) -> None:
         self._verifying.begin_anew(incoming)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         try:
             self._group.create_task(work)
-        except RuntimeError:  # the group is being cancelled: a write that was under way has just ended
+        except RuntimeError:  # the group is being cancelled, and a running write has just ended
             work.close()
 
 

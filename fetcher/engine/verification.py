@@ -1,4 +1,4 @@
-"""Is what was placed still what was verified? XXH3 of every chunk at disk speed; with `full`, the published digests too."""
+"""Verifies a placed artifact: XXH3 of every chunk at disk speed; with `full`, the published digests too."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from fetcher.store.catalog import Entry
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """`bad` are (path, problem); `unverifiable` the paths for which no digest was ever published (their chunks are checked)."""
+    """The result of a verification. `bad`: (path, problem). `unverifiable`: paths without a digest, of which only chunks were
+    compared. `bytes` is the size of all files."""
 
     path: str
     files: int
@@ -27,17 +28,18 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
+        """Whether every file is intact."""
         return not self.bad
 
 
 def verify(entry: Entry, *, full: bool, on_event: Subscriber) -> VerifyReport:
-    """Read every file of `entry`, all processors at once. Never raises for what it finds: it reports."""
+    """Read every file of `entry` on all processors. Returns problems in the report and raises nothing for them."""
     began = time.monotonic()
     files, total = entry.manifest.files, entry.manifest.size
     on_event(Planned(len(files), total, 0, 0))
 
     problems: dict[str, str] = {}
-    present = [there for file in files if (there := _found(entry, file, problems)) is not None]
+    present = [on_disk for file in files if (on_disk := _on_disk(entry, file, problems)) is not None]
     known = {file.path: file for file in files}
     for file, chunks in zip(present, chunk_digests(present, lambda name, size: on_event(BytesHashed(name, size))), strict=True):
         if problem := _wrong_chunk(known[file.name], chunks):
@@ -61,13 +63,13 @@ def verify(entry: Entry, *, full: bool, on_event: Subscriber) -> VerifyReport:
     )
 
 
-def _found(entry: Entry, file: ManifestFile, problems: dict[str, str]) -> FileOnDisk | None:
-    """The file as it is to be, if it is there at all."""
+def _on_disk(entry: Entry, file: ManifestFile, problems: dict[str, str]) -> FileOnDisk | None:
+    """Return the file if it exists with the right size, else None, and record the problem."""
     path = entry.path / file.path
     try:
         size = os.stat(path).st_size
     except OSError as error:
-        problems[file.path] = f"can't be opened: {(error.strerror or str(error)).lower()}"
+        problems[file.path] = f"cannot be opened: {(error.strerror or str(error)).lower()}"
         return None
     if size != file.size:
         problems[file.path] = f"has {size:,} bytes instead of {file.size:,}"
@@ -81,9 +83,9 @@ def _wrong_chunk(file: ManifestFile, chunks: tuple[str, ...] | Unread) -> str | 
     for index, (chunk, known) in enumerate(zip(chunks, file.chunks, strict=True)):
         if chunk != known:
             start = chunk_range(index, file.size).start
-            return f"chunk {index} (from byte {start:,}) differs from what was verified"
+            return f"chunk {index} (from byte {start:,}) differs from the verified content"
     return None
 
 
 def _unread(error: Unread) -> str:
-    return f"can't be read: {(getattr(error, 'strerror', None) or str(error)).lower()}"
+    return f"cannot be read: {(getattr(error, 'strerror', None) or str(error)).lower()}"

@@ -1,4 +1,4 @@
-"""From received bytes to a sealed file: hash what is contiguous, compare, seal; or decide what is fetched again."""
+"""From received bytes to a sealed file: hash the contiguous prefix, compare, seal; or fetch bad chunks again."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from fetcher.integrity.frontier import Stretch
 from fetcher.store.lease import Lease
 
 REFETCHES = 2
-"""Times a file whose digest is wrong is fetched again. One cures a bit flipped on the way, two a flipped bit and a proxy that
-had cached it; what is wrong three times is wrong at the source."""
+"""Times a file with a wrong digest is fetched again. One refetch corrects a bit flipped on the way, two also correct a proxy
+that cached the flipped bit. Content that is wrong three times is wrong at the source."""
 GATHER = 128 * 1024 * 1024
-"""Bytes that wait at most for more files to be hashed with them: still in the page cache, a fraction of a second's work."""
+"""Maximum bytes that wait for more files to be hashed with: still in the page cache, a fraction of a second's work."""
 
 
 @dataclass(frozen=True, slots=True)
 class HashJob:
-    """`part` of a file, which the hashing threads are given."""
+    """`part` of a file, a job for the hashing threads."""
 
     incoming: Incoming
     stretch: Stretch
@@ -36,7 +36,7 @@ class HashJob:
 
 
 class Verifying:
-    """Moves each file from one state to the next (`states`). `progressed` is called for what was never verified before."""
+    """Moves each file from one state to the next (`states`). Calls `progressed` when a file is hashed further than before."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Verifying:
         self._loop: asyncio.AbstractEventLoop
 
     def begin(self) -> None:
-        """Begin with what is there of each file already."""
+        """Start the hashing threads, and hash the bytes that each file already has."""
         self._loop = asyncio.get_running_loop()
         for _ in range(self._count):
             self._spawn(self._hash())
@@ -77,29 +77,29 @@ class Verifying:
             self.follow(incoming)
 
     def expect(self) -> None:
-        """How many files are on their way has changed."""
+        """Pass the present number of begun files to the hashing threads."""
         self._hashing.expect(len(self._handout.begun), receiving=bool(self._handout.pulls))
 
     def stop(self) -> None:
-        """All is verified, or given up."""
+        """Make the hashing threads return after their current step."""
         self._hashing.close()
 
     def close(self) -> None:
-        """Blocks until the threads have ended, so that no descriptor is closed under them."""
+        """Stop, and block until the threads have ended: they still use descriptors."""
         self._hashing.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
 
     # From state to state
 
     def settle(self, incoming: Incoming) -> None:
-        """After a range, a hash or a seal has ended, well or not: begin anew if that is wanted and nobody is at it; give back
-        what is missing."""
+        """Update a file after a range, a hash or a seal has ended, also with an error. Restart the file if requested and
+        unused, and make missing ranges pending."""
         if incoming.state in (State.SEALING, State.SEALED):
             return
         if incoming.restarts_soon:
             self._handout.clear(incoming)
             if incoming.state is State.RESTARTING and not self._handout.active(incoming):
-                with storing("begin the staged file anew", incoming.path):
+                with storing("restart the staged file", incoming.path):
                     self._emit(BytesDiscarded(incoming.path, incoming.restart()))
                 self._handout.refill(incoming)
         elif not self._handout.active(incoming) and not incoming.staged.complete:
@@ -108,7 +108,7 @@ class Verifying:
         self._handout.wake()
 
     def follow(self, incoming: Incoming) -> None:
-        """Let the hash frontier move if it can, and seal the file when it has arrived."""
+        """Hash what can be hashed, and seal the file after its last byte."""
         if incoming.state is not State.OPEN:
             return
         if (stretch := incoming.stretch()) is not None:
@@ -119,9 +119,9 @@ class Verifying:
             self._spawn(self._finish(incoming))
 
     def begin_anew(self, incoming: Incoming) -> None:
-        """As soon as nobody is at it any more (`settle`), the file starts over in a new inode."""
+        """Restart the file in a new inode as soon as nobody uses it (`settle`)."""
         incoming.change(Change.RESTART)
-        self._handout.abandon(incoming, "was ended because its file begins anew")
+        self._handout.abandon(incoming, "was ended because its file restarts")
 
     # Hashing
 
@@ -131,10 +131,10 @@ class Verifying:
         except OSError as error:
             raise disk_error(self._lease, error, doing="read back the staged file", path=error.filename) from error
         except EOFError as error:
-            raise LocalIOError(f"the staged file was cut short by somebody else: {error}") from error
+            raise LocalIOError(f"another process truncated the staged file: {error}") from error
 
     def _report(self, job: HashJob) -> None:
-        """Called by a hashing thread."""
+        """Report a finished job. Called by a hashing thread."""
         job.incoming.note_state()
         self._loop.call_soon_threadsafe(lambda: self._spawn(self._hashed(job)))
 
@@ -151,9 +151,9 @@ class Verifying:
     # The end of a file
 
     async def _finish(self, incoming: Incoming) -> None:
-        """Compare, sync and close; or decide what to fetch again."""
-        if found := incoming.mismatch():
-            await self._mismatched(incoming, str(found[0]), found[1])
+        """Compare, sync and close; or fetch bad chunks again."""
+        if mismatch := incoming.mismatch():
+            await self._mismatched(incoming, str(mismatch[0]), mismatch[1])
             incoming.change(Change.DONE)
         else:
             await self._seal(incoming)
@@ -165,8 +165,8 @@ class Verifying:
         if incoming.refetches > REFETCHES:
             incoming.staged.discard()
             raise DigestMismatch(
-                f"{incoming.path}: expected {expected}, but the source sends {actual}, also after {REFETCHES} refetches; "
-                "the file is damaged at the source or on the way, or its pin is wrong; all other files stay resumable",
+                f"{incoming.path}: expected {expected}, but the source sends {actual}, even after {REFETCHES} refetches; "
+                "the file is damaged at the source or on the way, or its pin is wrong; other files stay resumable",
                 path=incoming.path,
                 expected=expected,
                 actual=actual,

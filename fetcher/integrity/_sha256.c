@@ -1,10 +1,10 @@
-/* SHA-256 (FIPS 180-4) of many streams at once: each in one 32-bit lane of a vector, or one after the other.
+/* SHA-256 (FIPS 180-4) of many streams: each in one 32-bit lane of a vector, or one after the other.
 
-   A stream's state is eight words, a count and up to 63 bytes that wait for their block to be whole. It is the same whichever way
-   it was advanced, so a stream may change between lanes of any number and the single path at every call, and be saved and restored.
+   The state of a stream is eight words, a count and up to 63 bytes of an incomplete block. All methods produce the same state. So a
+   stream can switch between any number of lanes and the single path at every call, and can be saved and restored.
 
-   The single path is OpenSSL's where it can be had (hand-written assembly, SHA extensions): `use_openssl` is given the address of
-   SHA256_Update in the libcrypto that this Python runs on. Its context is a public struct that has not changed since 0.9.8. */
+   The single path uses OpenSSL if possible (hand-written assembly, SHA extensions): `use_openssl` gets the address of
+   SHA256_Update in the libcrypto of this Python. Its context is a public struct that has not changed since 0.9.8. */
 
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030b0000
@@ -32,7 +32,7 @@ static const uint32_t INITIAL[8] = {
     0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19,
 };
 
-/* ---- The kernels: every width for every instruction set, the fastest that this machine has chosen once. ---- */
+/* ---- The kernels: every width for every instruction set. The fastest of this machine is chosen once. ---- */
 
 #define LIST4(f) f(0), f(1), f(2), f(3)
 #define LIST8(f) LIST4(f), f(4), f(5), f(6), f(7)
@@ -78,7 +78,7 @@ typedef void (*Kernel)(uint32_t states[8][MOST_LANES], const uint8_t *const data
 #include "_sha256_lanes.h"
 #endif
 
-/* Complete tables, one of which is published by one store: threads hash without the GIL while another one chooses. */
+/* Complete tables. One atomic store publishes one of them: threads hash without the GIL while another thread chooses. */
 typedef struct { Kernel of4, of8, of16; } Kernels;
 static const Kernels any_machine = {lanes4, NULL, NULL};
 #if defined(__x86_64__)
@@ -87,7 +87,7 @@ static const Kernels with_avx512 = {lanes4_avx512, lanes8_avx512, lanes16_avx512
 #endif
 static _Atomic(const Kernels *) chosen = &any_machine;
 
-/* `level`: 0 takes no more than every machine of its kind has, 1 also AVX2, 2 also AVX-512. */
+/* `level`: 0 uses what every machine of the architecture has, 1 also AVX2, 2 also AVX-512. */
 static const Kernels *best_kernels(int level)
 {
 #if defined(__x86_64__)
@@ -150,17 +150,17 @@ static void single(uint32_t state[8], const uint8_t *data, size_t blocks)
     }
 }
 
-/* ---- A digest in the making ---- */
+/* ---- A running digest ---- */
 
 typedef struct {
     PyObject_HEAD
     uint64_t length;          /* bytes seen */
     uint32_t state[8];
     uint8_t tail[BLOCK];      /* the last `length % BLOCK` of them */
-    int busy;                 /* a call without the GIL works on it */
+    int busy;                 /* a call without the GIL uses it */
 } Sha256;
 
-/* What is to be hashed of one stream: whole blocks, after its tail was made one. */
+/* The work on one stream: whole blocks, after its tail became one. */
 typedef struct { Sha256 *hasher; const uint8_t *data; size_t blocks, rest; } Job;
 
 static PyObject *sha256_type;
@@ -180,11 +180,11 @@ static void begin(Sha256 *hasher, Job *job, const uint8_t *data, size_t length)
 
 static void end(Job *job)
 {
-    /* Nothing is left over while a tail is still being filled: its bytes are in place already. */
+    /* An incomplete tail already contains all bytes: nothing is left over. */
     memcpy(job->hasher->tail, job->data, job->rest);
 }
 
-/* `blocks` of up to `lanes` jobs; unused lanes repeat the first, which costs nothing more. */
+/* Hash `blocks` of up to `lanes` jobs. Unused lanes repeat the first job, at no extra cost. */
 static void together(Job *const jobs[], int count, int lanes, Kernel kernel, size_t blocks)
 {
     uint32_t states[8][MOST_LANES] __attribute__((aligned(64)));
@@ -203,7 +203,7 @@ static void together(Job *const jobs[], int count, int lanes, Kernel kernel, siz
     }
 }
 
-/* All jobs to their end. `widths[n]` is how many lanes to use when n of them (at most 16) have blocks left; 1 for none. */
+/* Hash all jobs. `widths[n]` is the number of lanes while n jobs (at most 16) have blocks left; 1 means the single path. */
 static void run(const Kernels *kernels, Job *jobs, size_t total, const uint8_t widths[MOST_LANES + 1])
 {
     for (;;) {
@@ -254,7 +254,7 @@ static void sha256_dealloc(PyObject *self)
 static int claim(Sha256 *hasher)
 {
     if (hasher->busy) {
-        PyErr_SetString(PyExc_RuntimeError, "this digest is being advanced already, by another thread or twice in one call");
+        PyErr_SetString(PyExc_RuntimeError, "another thread advances this digest, or it occurs twice in one call");
         return -1;
     }
     return hasher->busy = 1, 0;
@@ -303,7 +303,7 @@ static PyObject *sha256_hexdigest(PyObject *object, PyObject *Py_UNUSED(ignored)
     return PyUnicode_FromStringAndSize(text, 64);
 }
 
-/* Eight words and the length, big-endian, then the tail: the same on every machine. */
+/* Eight words and the length, big-endian, then the tail: portable between machines. */
 #define SAVED (32 + 8)
 
 static PyObject *sha256_save(PyObject *object, PyObject *Py_UNUSED(ignored))
@@ -371,7 +371,7 @@ static PyObject *advance(PyObject *Py_UNUSED(module), PyObject *args)
     if (!known_widths(kernels, (const uint8_t *)widths, widths_size))
         return NULL;
     if (PyTuple_Size(buffers) != total) {
-        PyErr_SetString(PyExc_ValueError, "as many buffers as digests are needed");
+        PyErr_SetString(PyExc_ValueError, "the numbers of digests and buffers differ");
         return NULL;
     }
     Job *jobs = PyMem_Calloc((size_t)total + 1, sizeof *jobs);
@@ -443,18 +443,18 @@ static PyObject *use_level(PyObject *Py_UNUSED(module), PyObject *level)
 }
 
 static PyMethodDef sha256_methods[] = {
-    {"update", sha256_update, METH_O, "Hash `data`, whatever has the buffer protocol. Releases the GIL."},
-    {"hexdigest", sha256_hexdigest, METH_NOARGS, "Of all bytes until now, 64 hex digits."},
-    {"save", sha256_save, METH_NOARGS, "The state as bytes, for `restore` in another process, on another machine."},
-    {"restore", sha256_restore, METH_O | METH_CLASS, "Go on from what `save` returned. Raises ValueError."},
+    {"update", sha256_update, METH_O, "Hash `data`, an object with the buffer protocol. Releases the GIL."},
+    {"hexdigest", sha256_hexdigest, METH_NOARGS, "Return the digest of all bytes so far, 64 hex digits."},
+    {"save", sha256_save, METH_NOARGS, "Return the state, for `restore` in another process or on another machine."},
+    {"restore", sha256_restore, METH_O | METH_CLASS, "Resume from a state that `save` returned. Raises ValueError."},
     {NULL, NULL, 0, NULL},
 };
 static PyGetSetDef sha256_fields[] = {
-    {"length", sha256_length, NULL, "Bytes hashed until now.", NULL},
+    {"length", sha256_length, NULL, "Bytes hashed so far.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 static PyType_Slot sha256_slots[] = {
-    {Py_tp_doc, "SHA-256 in the making."},
+    {Py_tp_doc, "A running SHA-256."},
     {Py_tp_new, sha256_new},
     {Py_tp_dealloc, sha256_dealloc},
     {Py_tp_methods, sha256_methods},
@@ -469,10 +469,10 @@ static PyType_Spec sha256_spec = {
 };
 static PyMethodDef functions[] = {
     {"advance", advance, METH_VARARGS,
-     "advance(digests, buffers, widths): hash buffers[i] into digests[i], several at once; widths[n] is the number of lanes to\n"
-     "use while n streams are left. Releases the GIL. Raises RuntimeError for a digest that is being advanced already."},
-    {"use_openssl", use_openssl, METH_O, "Hash single streams by the SHA256_Update at this address, if it passes a test; 0: not."},
-    {"use_level", use_level, METH_O, "Choose instructions: 0 any machine's, 1 AVX2, 2 AVX-512. The numbers of lanes there are."},
+     "advance(digests, buffers, widths): hash buffers[i] into digests[i], in lanes; widths[n] is the number of lanes to\n"
+     "use while n streams are left. Releases the GIL. Raises RuntimeError for a digest that another call advances."},
+    {"use_openssl", use_openssl, METH_O, "Hash single streams with the SHA256_Update at this address, if it passes a test; 0 for none."},
+    {"use_level", use_level, METH_O, "Choose instructions: 0 baseline, 1 AVX2, 2 AVX-512. Return the available numbers of lanes."},
     {NULL, NULL, 0, NULL},
 };
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_sha256", NULL, -1, functions, NULL, NULL, NULL, NULL};

@@ -1,9 +1,9 @@
-/* SHA-256 of LANES streams at once, one in each 32-bit lane of a vector. Included once for every width and instruction set:
+/* SHA-256 of LANES streams, one in each 32-bit lane of a vector. Included once for every width and instruction set:
 
      LANES    4, 8 or 16
-     LIST(f)  f(0) to f(LANES - 1), separated by commas: the lanes by number, as shuffles want them
+     LIST(f)  f(0) to f(LANES - 1), separated by commas: the lane numbers for shuffles
      NAME     of the function
-     TARGET   its attribute, which lets the compiler use instructions that not every machine has
+     TARGET   its attribute, which allows instructions that not every machine has
 
    Written with the vector types of GCC and Clang: one source for SSE2, AVX2, AVX-512 and NEON. */
 

@@ -1,4 +1,4 @@
-"""The digests a file is compared with: SHA-256 (the Hub's LFS files, every pin) and git's blob SHA-1 (its plain files)."""
+"""Digests that a file is compared with: SHA-256 (LFS files of the Hub, pins) and git's blob SHA-1 (plain files of the Hub)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from fetcher.integrity.hasher import Hasher
 
 
 def new_hasher(algorithm: DigestAlgorithm, *, size: int | None, streams: int = 1) -> Hasher:
-    """A running digest of a file of `size` bytes, one of `streams` that are advanced together (`lanes.advance`).
+    """Return a running digest of a file of `size` bytes, one of `streams` that `lanes.advance` advances together.
 
-    git's needs the size first: without it, DigestUnavailable.
+    Raises DigestUnavailable for a git digest without a size: git hashes the size first.
     """
     if algorithm == "sha256":
         return lanes.new_sha256(streams=streams)
     if size is None:
-        raise DigestUnavailable("a git digest can't be checked for a file whose size the source does not tell")
-    # Not a defence against forgery, git's own identity: usedforsecurity=False keeps it working on FIPS hosts.
+        raise DigestUnavailable("cannot check a git digest: the source does not report the size of the file")
+    # git uses SHA-1 as a name, not against forgery: usedforsecurity=False keeps it working on FIPS hosts.
     hasher = hashlib.sha1(usedforsecurity=False)
     hasher.update(b"blob %d\0" % size)
     return hasher
@@ -38,19 +38,19 @@ class DigestCheck:
 
     @property
     def hashers(self) -> list[Hasher]:
-        """To be fed all the bytes, in order; for those who advance several files at once."""
+        """The running digests, for a caller that advances several files at once. Feed each of them all bytes in order."""
         return [hasher for _, hasher in self._hashers]
 
     def save(self) -> bytes | None:
-        """The state of all, to go on from in another process; None when it can't be had."""
+        """Return the state, to resume from in another process; None unless the file has a single digest that can be saved."""
         if len(self._hashers) != 1:
             return None
         return lanes.saved(self._hashers[0][1])
 
     def restore(self, state: bytes, *, length: int) -> None:
-        """Go on from what `save` returned for the same digests after `length` bytes. Raises DigestUnavailable."""
+        """Resume from a state that `save` returned for the same digests after `length` bytes. Raises DigestUnavailable."""
         if [digest.algorithm for digest, _ in self._hashers] != ["sha256"]:
-            raise DigestUnavailable("only a single SHA-256 can be continued")
+            raise DigestUnavailable("only a single SHA-256 can be resumed")
         self._hashers = [(self._hashers[0][0], lanes.restored(state, length=length))]
 
     def update(self, data: bytes | bytearray | memoryview) -> None:
@@ -58,7 +58,7 @@ class DigestCheck:
             hasher.update(data)
 
     def mismatch(self) -> tuple[Digest, str] | None:
-        """The first expected digest that the bytes do not have, and the one they have; None when all agree."""
+        """Return the first expected digest that differs, and the actual one; None if all agree."""
         for expected, hasher in self._hashers:
             actual = hasher.hexdigest()
             if actual != expected.hex:
@@ -67,5 +67,5 @@ class DigestCheck:
 
 
 def new_chunk_hasher() -> Hasher:
-    """XXH3-128, which runs at memory speed (9.4 GB/s a core where SHA-256 without SHA-NI does 0.2-0.4)."""
+    """A running XXH3-128. It runs at memory speed: 9.4 GB/s a core, where SHA-256 without SHA-NI does 0.2-0.4."""
     return xxhash.xxh3_128()

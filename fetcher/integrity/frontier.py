@@ -1,8 +1,8 @@
 """Hashing behind the download: the digest of a file follows its contiguous prefix while later parts still arrive.
 
-Chunks arrive out of order and are written where they belong; SHA-256 is sequential. So one frontier a file moves forward
-whenever the bytes at its position are there, reading them from the page cache into which they were just written; several
-files' move together, in the lanes of a vector unit.
+Chunks arrive out of order, but SHA-256 is sequential. So each file has a frontier. It moves forward when the bytes at its
+position are written, and reads them from the page cache. The frontiers of several files move together, in the lanes of a
+vector unit.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from fetcher.integrity.lanes import advance
 
 _MADV_POPULATE_READ = 22
 WORTH_MAPPING = 1024 * 1024
-"""Bytes. Below, mapping and unmapping (0.3 ms with threads running) cost more than copying."""
+"""Bytes. Below this, mapping and unmapping (0.3 ms with threads running) cost more than copying."""
 LONGER = 8
-"""Times as much as a buffer holds is hashed at once where none is needed: a step of 16 MiB instead of 2. Of 2 GiB in one file a
-verified fetch took 7.2 s instead of 7.9, in 16 files 2.9 instead of 3.3: after each step a thread waits for the interpreter."""
+"""Times the length of the buffer: one step of a mapped file, which needs no buffer, hashes 16 MiB instead of 2. A verified
+fetch of 2 GiB took 7.2 s instead of 7.9 in one file and 2.9 instead of 3.3 in 16: a thread waits for the interpreter after each
+step."""
 READ_SIZE = 512 * 1024
-"""Bytes. `pread` + XXH3 on two threads took 0.207 s for 2 GiB in pieces of 256 or 512 KiB, 0.231 in ones of 1 MiB, which
-is all of a second-level cache, and twice as long in ones of 16 MiB."""
+"""Bytes. `pread` + XXH3 on two threads took 0.207 s for 2 GiB in pieces of 256 or 512 KiB, 0.231 s in pieces of 1 MiB (all of
+a second-level cache), and twice as long in pieces of 16 MiB."""
 
 
 class Frontier:
-    """How far the digests of one file have come. `position` is the number of bytes hashed."""
+    """The running digests of one file. `position` is the number of bytes hashed."""
 
     __slots__ = ("_check", "position")
 
@@ -42,26 +43,26 @@ class Frontier:
         return self._check.hashers
 
     def save(self) -> bytes | None:
-        """The digest in the making, for `restore` in another process; None when it can't be had."""
+        """Return the state, for `restore` in another process; None if it cannot be saved."""
         return self._check.save()
 
     def restore(self, position: int, state: bytes) -> None:
-        """Go on after the first `position` bytes. Raises DigestUnavailable where that is not possible."""
+        """Resume after the first `position` bytes. Raises DigestUnavailable if that is impossible."""
         self._check.restore(state, length=position)
         self.position = position
 
     def mismatch(self) -> tuple[Digest, str] | None:
-        """After the last byte: as `DigestCheck.mismatch`."""
+        """Return the result of `DigestCheck.mismatch`. Call it after the last byte."""
         return self._check.mismatch()
 
 
 class Stretch:
     """The bytes of a file from its frontier up to byte `limit`, all of which are written. Used by one thread at a time.
-    `opened` gives its descriptor, valid within a block.
+    `opened` gives a descriptor of the file, valid within a block.
 
-    They are hashed where they are, in the page cache: mapped, which spares a copy of everything (12 % of a verified fetch's
-    wall time). Reading mapped memory turns an error of the device into SIGBUS; MADV_POPULATE_READ (Linux 5.14) fails instead,
-    and then, as on older kernels, the bytes are read in the ordinary way, which says what is wrong.
+    The bytes are mapped and hashed in the page cache, which saves a copy (12 % of a verified fetch's wall time). An error of
+    the device turns a read of mapped memory into SIGBUS; MADV_POPULATE_READ (Linux 5.14) fails instead. Then, and on older
+    kernels, the bytes are read with `preadv`, whose error names the cause.
     """
 
     __slots__ = ("_base", "_mapped", "_to_be_mapped", "frontier", "limit", "name", "opened")
@@ -80,9 +81,9 @@ class Stretch:
         return self.limit - self.frontier.position
 
     def next_bytes(self, buffer: memoryview) -> memoryview:
-        """What follows the frontier, at least one byte: a bounded part of what is mapped, or as much as fits into `buffer`.
+        """Return the bytes after the frontier, at least one: a bounded part of the mapping, or as much as fits into `buffer`.
 
-        Raises OSError with the name as its filename, and EOFError when the file ends before its limit.
+        Raises OSError with the name as its filename, and EOFError if the file ends before the limit.
         """
         if self._to_be_mapped:
             self._map()
@@ -106,24 +107,24 @@ class Stretch:
         return buffer[:count]
 
     def _map(self) -> None:
-        """When a thread has taken it, so that any number of stretches may wait with nothing open."""
+        """Map on first use, so that stretches which wait for a thread hold nothing open."""
         self._to_be_mapped = False
-        with suppress(OSError, ValueError), self.opened() as descriptor:  # ValueError: the file ends before
+        with suppress(OSError, ValueError), self.opened() as descriptor:  # ValueError: the file is shorter
             self._mapped = mmap.mmap(descriptor, self.limit - self._base, mmap.MAP_SHARED, mmap.PROT_READ, offset=self._base)
 
     def close(self) -> None:
-        """Let go of the pages, which can't be dropped from the page cache while they are mapped. What follows is read."""
+        """Unmap: the page cache cannot drop mapped pages. Later bytes are read instead."""
         self._to_be_mapped = False
         mapped, self._mapped = self._mapped, None
         if mapped is not None:
-            with suppress(BufferError):  # an error's traceback still refers to some of it, and unmaps it with itself
+            with suppress(BufferError):  # the traceback of an error still refers to the mapping, and unmaps it at its end
                 mapped.close()
 
 
 def advance_together(stretches: Sequence[Stretch], buffer: memoryview) -> None:
-    """One step of each, as long as an equal share of `buffer`, or LONGER. Blocks; no frontier may occur twice.
+    """Advance each stretch by one step: an equal share of `buffer`, or LONGER times that. Blocks. No frontier may occur twice.
 
-    Raises as `Stretch.next_bytes`, and then none has moved.
+    Raises the errors of `Stretch.next_bytes`; then no frontier has moved.
     """
     share = len(buffer) // len(stretches)
     steps = [
@@ -135,18 +136,18 @@ def advance_together(stretches: Sequence[Stretch], buffer: memoryview) -> None:
 
 
 def chunk_digest(descriptor: int, byte_range: ByteRange) -> str | None:
-    """XXH3-128 of a part of a file; None when the file is shorter."""
-    hasher, seen = new_chunk_hasher(), 0
+    """Return the XXH3-128 of a part of a file; None if the file is shorter."""
+    hasher, hashed = new_chunk_hasher(), 0
     for piece in read_pieces(descriptor, byte_range, short_ok=True):
         hasher.update(piece)
-        seen += len(piece)
-    return hasher.hexdigest() if seen == len(byte_range) else None
+        hashed += len(piece)
+    return hasher.hexdigest() if hashed == len(byte_range) else None
 
 
 def read_pieces(descriptor: int, byte_range: ByteRange, *, short_ok: bool = False) -> Iterator[memoryview]:
-    """The bytes of a range in order, as views of one reused buffer: each is valid until the next is asked for.
+    """Yield the bytes of a range in order, as views of one reused buffer. A view is valid until the next one is requested.
 
-    Raises OSError, and EOFError when the file ends before the range does (unless `short_ok`).
+    Raises OSError, and EOFError if the file ends before the range (unless `short_ok`).
     """
     buffer = memoryview(bytearray(min(READ_SIZE, max(len(byte_range), 1))))
     position = byte_range.start

@@ -1,4 +1,4 @@
-"""What a running digest is, whichever library computes it."""
+"""The interface of a running digest, whichever library computes it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Hasher(Protocol):
-    """As in `hashlib`."""
+    """A running digest with the methods of `hashlib`."""
 
     def update(self, data: bytes | bytearray | memoryview, /) -> object: ...
     def hexdigest(self) -> str: ...

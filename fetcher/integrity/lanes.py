@@ -1,10 +1,11 @@
 """SHA-256 at the rate of the wire: several files share the lanes of a vector unit.
 
-One file's SHA-256 is sequential, 0.2-0.4 GB/s a core where the CPU has no SHA extensions. Different files' are independent, and
-a vector instruction works on 4 to 16 of them at once: 1.0 GB/s for 4 files, 2.6 for 16 (AVX-512, one core at 2.5 GHz). Which
-way is faster for how many files is measured once, in about two milliseconds, and a digest may change its way at any call.
+The SHA-256 of one file is sequential: 0.2-0.4 GB/s a core without SHA extensions of the CPU. Digests of different files are
+independent, and a vector instruction works on 4 to 16 of them: 1.0 GB/s for 4 files, 2.6 for 16 (AVX-512, one core at
+2.5 GHz). The fastest method for each number of files is measured once, in about two milliseconds. A digest can switch between
+methods at any call.
 
-Without the extension (no compiler when it was installed) hashlib does the work, with the same results.
+Without the extension (no compiler at installation) hashlib does the work, with the same results.
 """
 
 from __future__ import annotations
@@ -23,60 +24,60 @@ except ImportError:
     _sha256 = None  # type: ignore[assignment]  # it is optional
 
 MOST = 16
-"""Streams that one call works on at once."""
+"""Maximum number of streams that one vector instruction advances."""
 _TRIAL = 16 * 1024
-"""Bytes a stream for each measurement: 256 blocks, long enough that the call itself does not count."""
+"""Bytes per stream and measurement: 256 blocks, enough to make the cost of the call negligible."""
 
 
 def available() -> bool:
-    """Whether the _sha256 is there."""
+    """Whether the extension is installed."""
     return _sha256 is not None
 
 
 def new_sha256(*, streams: int) -> Hasher:
-    """A running SHA-256, one of `streams` that will be advanced together."""
+    """Return a running SHA-256, one of `streams` that will be advanced together."""
     if _sha256 is None or not _worth_it(streams):
         return hashlib.sha256()
     return _sha256.Sha256()
 
 
 def saved(hasher: Hasher) -> bytes | None:
-    """The state of `hasher`, to go on from later; None when it can't be had (hashlib's, git's)."""
+    """Return the state of `hasher`, to resume from later; None if it cannot be saved (hashlib, git)."""
     return hasher.save() if _sha256 is not None and isinstance(hasher, _sha256.Sha256) else None
 
 
 def restored(state: bytes, *, length: int) -> Hasher:
-    """A hasher that goes on from `saved` after `length` bytes. Raises DigestUnavailable where that is not possible."""
+    """Return a hasher that resumes from `state` after `length` bytes. Raises DigestUnavailable if that is impossible."""
     if _sha256 is None:
-        raise DigestUnavailable("a saved SHA-256 can't be continued without the extension")
+        raise DigestUnavailable("cannot resume a saved SHA-256 without the extension")
     try:
         hasher = _sha256.Sha256.restore(state)
     except ValueError as error:
         raise DigestUnavailable(str(error)) from error
     if hasher.length != length:
-        raise DigestUnavailable(f"the saved SHA-256 is that of {hasher.length:,} bytes, not of {length:,}")
+        raise DigestUnavailable(f"the saved SHA-256 covers {hasher.length:,} bytes, not {length:,}")
     return hasher
 
 
 def advance(pairs: Sequence[tuple[Hasher, memoryview]]) -> None:
     """Feed each hasher its bytes, together where that is faster. Releases the GIL.
 
-    No hasher may occur twice, or be advanced by another thread at the same time (RuntimeError).
+    Raises RuntimeError if a hasher occurs twice or another thread advances it at the same time.
     """
-    ours, theirs = [], []
+    vectored, sequential = [], []
     for hasher, data in pairs:
         if _sha256 is not None and isinstance(hasher, _sha256.Sha256):
-            ours.append((hasher, data))
+            vectored.append((hasher, data))
         else:
-            theirs.append((hasher, data))
-    if ours:
-        _sha256.advance(tuple(hasher for hasher, _ in ours), tuple(data for _, data in ours), _costs().widths)
-    for hasher, data in theirs:
+            sequential.append((hasher, data))
+    if vectored:
+        _sha256.advance(tuple(hasher for hasher, _ in vectored), tuple(data for _, data in vectored), _costs().widths)
+    for hasher, data in sequential:
         hasher.update(data)
 
 
 class Costs:
-    """What was measured: seconds for `_TRIAL` bytes of n streams, and with how many lanes to begin."""
+    """The measured seconds for `_TRIAL` bytes of n streams, and the number of lanes to begin with."""
 
     def __init__(self, *, one: float, by_width: dict[int, float], hashlib_one: float) -> None:
         best, widths = [0.0], [0]
@@ -91,7 +92,7 @@ class Costs:
         self._hashlib_one = hashlib_one
 
     def worth_it(self, streams: int) -> bool:
-        """Whether the _sha256 is not slower than hashlib for so many streams. (A twentieth is noise.)"""
+        """Whether the extension is at least as fast as hashlib for this number of streams. A difference of 5 % is noise."""
         count = min(max(streams, 1), MOST)
         return self._best[count] <= 1.05 * count * self._hashlib_one
 
@@ -109,12 +110,14 @@ def _costs() -> Costs:
         digests = tuple(_sha256.Sha256() for _ in range(width))
         buffers, widths = (data,) * width, bytes([width] * (MOST + 1))
         by_width[width] = _seconds(lambda d=digests, b=buffers, w=widths: _sha256.advance(d, b, w))  # type: ignore[misc]
-    alone, theirs = _sha256.Sha256(), hashlib.sha256()
-    return Costs(one=_seconds(lambda: alone.update(data)), by_width=by_width, hashlib_one=_seconds(lambda: theirs.update(data)))
+    single, openssl = _sha256.Sha256(), hashlib.sha256()
+    return Costs(
+        one=_seconds(lambda: single.update(data)), by_width=by_width, hashlib_one=_seconds(lambda: openssl.update(data))
+    )
 
 
 def _seconds(call: Callable[[], object]) -> float:
-    """The least of a few: what disturbs only ever adds."""
+    """The least of several measurements: disturbances only add time."""
     least = float("inf")
     for _ in range(5):
         began = time.perf_counter()
@@ -124,7 +127,7 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def address_of_openssl() -> int:
-    """Of SHA256_Update in the libcrypto that Python's own hashlib runs on; 0 when it can't be seen."""
+    """Return the address of SHA256_Update in the libcrypto that hashlib uses; 0 if it is not visible."""
     import ctypes
 
     try:

@@ -1,1 +1,1 @@
-"""Pure decisions: which files, which byte ranges, in which order, with how much memory. Nothing here does I/O."""
+"""Pure decisions: which files, which byte ranges, in which order, with how much memory. No I/O."""

@@ -1,4 +1,4 @@
-"""How `--memory-limit` is shared out: every buffer that grows with the number of connections comes out of one budget."""
+"""Shares out `--memory-limit`: every buffer that grows with the number of connections comes out of one budget."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ KiB = 1024
 MiB = 1024 * KiB
 
 READ_BUFFER = 64 * KiB
-"""Bytes that aiohttp's parser may hold a connection: it pauses at twice this, and one more socket read (256 KiB in uvloop) can
-follow. Only heads and bodies on the ordinary path pass through it."""
+"""Bytes per connection that aiohttp's parser buffers: it pauses at twice this, and one more socket read (256 KiB in uvloop) can
+follow. Only heads and bodies on the ordinary path pass through the parser."""
 
 _PARSER = int((2 * READ_BUFFER + 256 * KiB) * 1.5)
 """Pieces of many sizes leave holes: at 64 connections resident memory was up to 1.4 times the bytes held."""
 _BUFFERS = (4 * MiB, 2 * MiB, MiB, 512 * KiB, 256 * KiB, 128 * KiB)
 HASH_BUFFER = 2 * MiB
-"""Bytes a hashing thread: 128 KiB for each of 16 files, all of one, below which the hand-over between threads shows."""
+"""Bytes per hashing thread: 128 KiB for each of 16 files, or all for one file. Less makes switches between threads visible."""
 THREAD_BUFFER = MiB
-"""Bytes a writing thread, which takes them from the kernel and writes them: within a CPU's second-level cache."""
+"""Bytes per writing thread, which reads from the kernel and writes to the file: fits a CPU's second-level cache."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """At most `connections` at once, and `buffers` of `buffer` bytes: each connection writes one while it fills another."""
+    """At most `connections`, and `buffers` of `buffer` bytes: each connection fills one while a thread writes the other."""
 
     connections: int
     buffer: int
@@ -37,7 +37,7 @@ class MemoryPlan:
 
 
 def plan_memory(limit: int, *, connections: int, hash_threads: int, write_threads: int) -> MemoryPlan:
-    """The largest buffers within `limit` bytes; fewer connections where even the smallest do not fit."""
+    """Return the largest buffers within `limit` bytes, or fewer connections if even the smallest buffers do not fit."""
     budget = limit - hash_threads * HASH_BUFFER - write_threads * THREAD_BUFFER
     for buffer in _BUFFERS:
         if connections * _per_connection(buffer) <= budget:

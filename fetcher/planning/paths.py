@@ -1,8 +1,8 @@
-"""Which paths of a selection are refused before anything is fetched, and which names a filesystem must tell apart.
+"""Refuses hostile paths before anything is fetched, and finds names that some filesystems take for one.
 
-A listing comes from outside. Nothing that is selected of it may name a place outside the artifact's directory or a place that
-this store uses itself. Two names that differ only in case or in Unicode form are legal: whether they are two files is for the
-destination's filesystem to say (`store.names`), and `look_alikes` says what to ask it.
+A listing comes from outside. A selected path must not leave the artifact's directory, nor name a path that the store uses
+itself. Two names that differ only in case or in Unicode form are legal. Whether they are two files depends on the destination's
+filesystem (`store.names`); `look_alikes` finds the names to ask about.
 """
 
 from __future__ import annotations
@@ -18,40 +18,43 @@ RESERVED = ".fetcher"
 _MAX_COMPONENT = 255
 """Bytes: NAME_MAX of ext4, xfs, btrfs, tmpfs and NFS."""
 _MAX_PATH = 2048
-"""Bytes: leaves room for the root within Linux's PATH_MAX of 4,096."""
+"""Bytes: leaves space for the root within Linux's PATH_MAX of 4,096."""
 
 
 def each_once(files: Iterable[RemoteFile]) -> tuple[RemoteFile, ...]:
-    """`files` with each path once. Raises DigestMismatch when one path is listed with two contents."""
-    found: dict[str, RemoteFile] = {}
+    """Return `files` with each path once. Raises DigestMismatch if a path is listed with two contents."""
+    by_path: dict[str, RemoteFile] = {}
     for file in files:
-        other = found.setdefault(file.path, file)
+        other = by_path.setdefault(file.path, file)
         if (other.size, other.identity) != (file.size, file.identity):
             raise DigestMismatch(
-                f"the listing holds {shown(file.path)} twice, with different contents; nothing was fetched. Its publisher must "
-                "repair it, or leave the file out with --exclude",
+                f"the listing contains {shown(file.path)} twice, with different contents; nothing was fetched. Ask the "
+                "publisher to fix it, or leave the file out with --exclude",
                 path=file.path,
             )
-    return tuple(found.values())
+    return tuple(by_path.values())
 
 
 def refuse_hostile_paths(paths: Iterable[str]) -> None:
-    """Raises HostilePath for a path that is no plain relative one, and for a file where another path needs a directory."""
+    """Raise HostilePath for a path that is not plain and relative, and for a file where another path needs a directory."""
     listed = dict.fromkeys(paths)
     for path in listed:
         if problem := _problem(path):
-            raise HostilePath(f"the listing holds {shown(path)}, {problem}; nothing was fetched")
+            raise HostilePath(
+                f"the listing contains {shown(path)}, {problem}; nothing was fetched. Leave it out with --exclude"
+            )
     for path in listed:
         for parent in _parents(path):
             if parent in listed:
                 raise HostilePath(
-                    f"the listing holds the file {shown(parent)} where {shown(path)} needs a directory; nothing was fetched"
+                    f"the listing contains the file {shown(parent)} where {shown(path)} needs a directory; nothing was "
+                    "fetched. Leave one out with --exclude"
                 )
 
 
 def look_alikes(paths: Iterable[str]) -> tuple[tuple[str, ...], ...]:
-    """Groups of names of one directory that some filesystem takes for one. They differ only in case, in Unicode form, in
-    characters that show nothing, or in dots and spaces at their end."""
+    """Return groups of names in one directory that some filesystem takes for one name. They differ only in case, in Unicode
+    form, in invisible characters, or in dots and spaces at the end."""
     groups: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
     for path in paths:
         for entry in (path, *_parents(path)):
@@ -61,7 +64,7 @@ def look_alikes(paths: Iterable[str]) -> tuple[tuple[str, ...], ...]:
 
 
 def folded(path: str) -> str:
-    """Equal for two paths that some filesystem may take for one."""
+    """Return `path` in a form that is equal for two paths which some filesystem takes for one."""
     return "/".join(_folded(name) for name in path.split("/"))
 
 
@@ -79,11 +82,11 @@ def _problem(path: str) -> str | None:
     if not path or path.startswith("/"):
         return "an absolute or empty path"
     if "\\" in path:
-        return "a path with a backslash, which some programs read as a separator of directories"
+        return "a path with a backslash, which some programs read as a directory separator"
     if any(unicodedata.category(character) == "Cc" for character in path):
         return "a path with control characters"
     if any(not part.strip(". ") for part in parts):
-        return "a path that leaves its directory"  # also `.. `, which is `..` where spaces at the end do not count
+        return "a path that leaves its directory"  # also `.. `: some filesystems ignore spaces at the end
     if any(_folded(part) == RESERVED for part in parts):
         return f"a path under the reserved name {RESERVED}"
     if len(encoded) > _MAX_PATH or any(len(part.encode()) > _MAX_COMPONENT for part in parts):
@@ -92,12 +95,12 @@ def _problem(path: str) -> str | None:
 
 
 def _folded(name: str) -> str:
-    """Equal for names that vfat, CIFS (no dots and spaces at the end) or ext4 with casefold (no characters of format) take for
-    one."""
+    """Equal for names that vfat, CIFS (both ignore dots and spaces at the end) or ext4 with casefold (ignores format
+    characters) take for one."""
     plain = unicodedata.normalize("NFC", unicodedata.normalize("NFKD", name).casefold())
     return "".join(each for each in plain if unicodedata.category(each) != "Cf").rstrip(". ")
 
 
 def shown(path: str) -> str:
-    """`path` in plain letters, fit for a message."""
+    """Return `path` in ASCII and shortened, for a message."""
     return ascii(path if len(path) <= 120 else path[:117] + "...")

@@ -1,5 +1,5 @@
-"""`--include` and `--exclude`, read as `hf download` reads them: shell patterns on the whole relative path, in which `*`
-also crosses `/`; a pattern that ends in `/` means everything below."""
+"""`--include` and `--exclude`, with the meaning they have in `hf download`: shell patterns on the whole relative path. `*` also
+matches `/`, and a pattern that ends in `/` means everything below."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from fetcher.artifact import RemoteFile
 from fetcher.errors import NotFound
 from fetcher.planning.paths import shown
 
-_SAID = 10
-"""Patterns that are named: a list of a thousand says no more."""
+_NAMED = 10
+"""Patterns named in messages: a list of a thousand helps no one."""
 _COMPARED = 1000
-"""Paths that are compared letter by letter, which takes 0.1 s."""
+"""Paths compared letter by letter, which takes 0.1 s."""
 
 
 def select(files: Iterable[RemoteFile], *, include: tuple[str, ...], exclude: tuple[str, ...]) -> tuple[RemoteFile, ...]:
-    """The files that match some include (all do when there is none) and no exclude.
+    """Return the files that match an include pattern (or all, without one) and no exclude pattern.
 
-    Raises NotFound when nothing is left: an empty artifact is never what was meant.
+    Raises NotFound if no file is selected: nobody wants an empty artifact.
     """
     files = tuple(files)
     chosen = tuple(file for file in files if (not include or _matches(file.path, include)) and not _matches(file.path, exclude))
     if not files:
-        raise NotFound("there are no files; look at `fetcher plan` without --include and --exclude")
+        raise NotFound("the source lists no files; check its address")
     if not chosen:
         why = "".join(f"; {each}" for each in in_vain(files, include=include, exclude=()))
         raise NotFound(
-            f"the selection matches none of its {len(files)} files{why}; look at `fetcher plan` without --include and --exclude"
+            f"the selection matches none of the {len(files)} files{why}; run `fetcher plan` without --include and --exclude"
         )
     return chosen
 
 
 def in_vain(files: Iterable[RemoteFile], *, include: tuple[str, ...], exclude: tuple[str, ...]) -> tuple[str, ...]:
-    """A sentence for each of the first patterns that match no file, with what may be meant instead."""
+    """Return a sentence for each of the first patterns that match no file, with a suggestion."""
     paths = [file.path for file in files]
     patterns = [("--include", pattern) for pattern in include] + [("--exclude", pattern) for pattern in exclude]
     vain = [(option, pattern) for option, pattern in patterns if not any(_matches(path, (pattern,)) for path in paths)]
-    return tuple(f"{option} {shown(pattern)} matches no file{_hint(pattern, paths)}" for option, pattern in vain[:_SAID])
+    return tuple(f"{option} {shown(pattern)} matches no file{_hint(pattern, paths)}" for option, pattern in vain[:_NAMED])
 
 
 def _hint(pattern: str, paths: list[str]) -> str:
@@ -53,7 +53,7 @@ def _hint(pattern: str, paths: list[str]) -> str:
         if any(_matches(path, (meant,)) for path in paths):
             return f": {why}, write {shown(meant)}"
     if other := next((path for path in paths if _matches(path.casefold(), (plain.casefold(),))), None):
-        return f": case counts, there is {shown(other)}"
+        return f": patterns are case-sensitive, there is {shown(other)}"
     alike = get_close_matches(plain, paths[:_COMPARED], n=1)
     return f": there is {shown(alike[0])}" if alike else ""
 

@@ -1,5 +1,5 @@
-"""Sets that are split into parts, such as `model-00001-of-00003.gguf` or `model.gguf.part1of3`. A part's name says how
-many belong together."""
+"""Models split into parts, such as `model-00001-of-00003.gguf` or `model.gguf.part1of3`. The name of a part contains the
+number of parts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PARTS = tuple(re.compile(pattern, re.DOTALL) for pattern in _NUMBERS)
 
 @dataclass(frozen=True, slots=True)
 class SplitSet:
-    """`present` of `total` parts are there; `example` is one of them."""
+    """A set of which `present` of `total` parts are listed; `example` is one of them."""
 
     example: str
     present: int
@@ -25,10 +25,10 @@ class SplitSet:
 
 
 def incomplete_sets(paths: Iterable[str]) -> tuple[SplitSet, ...]:
-    """The sets of which some part is among `paths` and another one is not."""
+    """Return the sets with some parts in `paths` and others missing."""
     parts: dict[tuple[str, int, str], dict[int, str]] = defaultdict(dict)
     for path in paths:
         if match := next(filter(None, (pattern.fullmatch(path) for pattern in _PARTS)), None):
             parts[match["set"], int(match["total"]), match["suffix"]][int(match["number"])] = path
-    found = (SplitSet(next(iter(those.values())), len(those), total) for (_, total, _), those in parts.items())
-    return tuple(each for each in found if each.present < each.total)
+    sets = (SplitSet(next(iter(those.values())), len(those), total) for (_, total, _), those in parts.items())
+    return tuple(each for each in sets if each.present < each.total)

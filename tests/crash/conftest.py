@@ -1,4 +1,4 @@
-"""Processes to be killed, and what must be true of whatever they leave."""
+"""Processes to kill, and the invariants of what they leave."""
 
 from __future__ import annotations
 
@@ -50,33 +50,33 @@ def origin(monkeypatch: pytest.MonkeyPatch) -> Iterator[Origin]:
 
 
 class Victims:
-    """Starts fetches in processes of their own; ends what is left of them."""
+    """Starts fetches in separate processes, and ends them after the test."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
 
-    def start(self, *, within: Sequence[str] = (), **told: Any) -> subprocess.Popen[str]:
-        """`within` is a command that starts others."""
-        told = {name: str(value) if isinstance(value, Path) else value for name, value in told.items()}
+    def start(self, *, within: Sequence[str] = (), **fields: Any) -> subprocess.Popen[str]:
+        """Start a fetch. `within` is a command that runs another command."""
+        fields = {name: str(value) if isinstance(value, Path) else value for name, value in fields.items()}
         script = Path(__file__).with_name("victim.py")
-        command = [*within, sys.executable, str(script), json.dumps(told)]
+        command = [*within, sys.executable, str(script), json.dumps(fields)]
         victim = self._stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
         self._stack.callback(victim.kill)
         return victim
 
-    def run(self, **told: Any) -> tuple[int, list[str], str]:
-        """Exit code, the names of the steps, stderr."""
-        victim = self.start(**told)
+    def run(self, **fields: Any) -> tuple[int, list[str], str]:
+        """Run a fetch. Returns its exit code, the names of its steps, and stderr."""
+        victim = self.start(**fields)
         stdout, stderr = victim.communicate(timeout=60)
         return victim.returncode, stdout.split("\n")[:-1], stderr
 
 
 class Successor:
-    """The run that follows a kill; in this process, which is another one than the victim's."""
+    """The run after a kill, in the process of the test."""
 
-    def __call__(self, uri: str = "hf://org/model", **told: Any) -> Artifact:
-        told.setdefault("cache_dir", told.get("dest"))
-        return asyncio.run(fetch(ArtifactRef(uri), Settings(**told)))
+    def __call__(self, uri: str = "hf://org/model", **fields: Any) -> Artifact:
+        fields.setdefault("cache_dir", fields.get("dest"))
+        return asyncio.run(fetch(ArtifactRef(uri), Settings(**fields)))
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def victims() -> Iterator[Victims]:
 
 
 def fetched_files(origin: Origin) -> set[str]:
-    """Names of the files whose bytes were asked for."""
+    """Names of the files whose bytes were requested."""
     return {
         Path(request.path).name if request.origin == "hub" else "model-weights"
         for request in origin.requests
@@ -100,7 +100,7 @@ def fetched_files(origin: Origin) -> set[str]:
 
 
 def visible(directory: Path) -> dict[str, bytes]:
-    """Path → content of what a reader of the artifact's directory sees."""
+    """Path → content of every file that a reader of the artifact's directory sees."""
     if not directory.is_dir():
         return {}
     return {
@@ -111,7 +111,7 @@ def visible(directory: Path) -> dict[str, bytes]:
 
 
 def assert_nothing_or_complete(directory: Path, *revisions: dict[str, bytes]) -> None:
-    """What holds of a keyed artifact at every instant."""
+    """The invariant of a keyed artifact at every instant."""
     if not directory.exists():
         return
     assert visible(directory) in revisions
@@ -119,7 +119,7 @@ def assert_nothing_or_complete(directory: Path, *revisions: dict[str, bytes]) ->
 
 
 def assert_in_place(directory: Path, *revisions: dict[str, bytes]) -> None:
-    """What holds of an artifact that is placed file by file, at every instant."""
+    """The invariant of an artifact placed file by file, at every instant."""
     seen = visible(directory)
     for path, content in seen.items():
         assert content in [each[path] for each in revisions], f"{path} is no revision's"
@@ -133,7 +133,7 @@ def assert_in_place(directory: Path, *revisions: dict[str, bytes]) -> None:
 
 
 def assert_verified(directory: Path) -> None:
-    """`fetcher verify --full` is content."""
+    """`fetcher verify --full` succeeds."""
     manifest = Manifest.read(directory / RELATIVE_PATH)
     assert manifest is not None
     report = verify(Entry("", directory, manifest), full=True, on_event=silent)

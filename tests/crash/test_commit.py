@@ -1,4 +1,4 @@
-"""Killed at any step of a commit: what is visible is right, and the next run finishes without fetching weights again."""
+"""A kill at any step of a commit: visible files are right, and the next run finishes without fetching weights again."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ KEY = ArtifactRef("hf://org/model").key
 
 
 class Kills:
-    """Fetches that are killed at their first step, at their second one, and so on until one outlives it."""
+    """Fetches killed at their first step, at their second step, and so on until one completes."""
 
     def __init__(self, victims: Victims, directory: Path) -> None:
         self._victims = victims
         self._directory = directory
 
-    def __call__(self, option: str, *, onto: Path | None = None, least: int, **told: Any) -> Iterator[tuple[Path, list[str]]]:
-        """The directory that `option` named, a copy of `onto`, and the names of the steps that were taken; `least` times."""
+    def __call__(self, option: str, *, onto: Path | None = None, least: int, **fields: Any) -> Iterator[tuple[Path, list[str]]]:
+        """Yield, at least `least` times, the directory of `option` (a copy of `onto`) and the names of the completed steps."""
         number, code = 0, -signal.SIGKILL
         while code != 0:
             place = self._directory / f"killed-{number}"
             if onto is not None:
                 shutil.copytree(onto, place, symlinks=True)
-            code, names, stderr = self._victims.run(kill_at=number, **{option: place}, **told)
+            code, names, stderr = self._victims.run(kill_at=number, **{option: place}, **fields)
             assert code in (0, -signal.SIGKILL), stderr
             number += 1
             yield place, names
@@ -56,7 +56,7 @@ def kills(victims: Victims, tmp_path: Path) -> Kills:
     return Kills(victims, tmp_path)
 
 
-def test_a_first_keyed_publication(origin: Origin, kills: Kills, finish: Successor) -> None:
+def test_a_kill_during_a_first_keyed_publication(origin: Origin, kills: Kills, finish: Successor) -> None:
     origin.add_repo("org/model", OLD)
     for root, _ in kills("cache_dir", least=3):
         assert_nothing_or_complete(root / KEY, OLD)
@@ -68,7 +68,7 @@ def test_a_first_keyed_publication(origin: Origin, kills: Kills, finish: Success
         assert not list((root / ".fetcher" / "staging").rglob("data.*/*"))
 
 
-def test_a_keyed_refresh_by_exchange(origin: Origin, kills: Kills, finish: Successor, tmp_path: Path) -> None:
+def test_a_kill_during_a_keyed_refresh_by_exchange(origin: Origin, kills: Kills, finish: Successor, tmp_path: Path) -> None:
     repository = origin.add_repo("org/model", OLD)
     finish(cache_dir=tmp_path / "old")
     origin.update_repo(repository, NEW)
@@ -80,12 +80,12 @@ def test_a_keyed_refresh_by_exchange(origin: Origin, kills: Kills, finish: Succe
         assert not fetched_files(origin)
         assert visible(root / KEY) == NEW
         assert_verified(root / KEY)
-        # Also when the kill came between the exchange and the rename that follows it: the old version is not left in staging.
+        # Also after a kill between the exchange and the following rename: the old version does not stay in staging.
         assert not list((root / ".fetcher" / "staging").rglob("data.*"))
         assert [visible(each) for each in (root / ".fetcher" / "old").iterdir()] == [OLD]
 
 
-def test_a_keyed_refresh_by_two_renames_that_any_later_command_completes(
+def test_any_later_command_completes_a_keyed_refresh_by_two_renames(
     origin: Origin, kills: Kills, finish: Successor, tmp_path: Path
 ) -> None:
     repository = origin.add_repo("org/model", OLD)
@@ -103,7 +103,7 @@ def test_a_keyed_refresh_by_two_renames_that_any_later_command_completes(
         assert_verified(root / KEY)
 
 
-def test_a_first_placement_in_place(origin: Origin, kills: Kills, finish: Successor) -> None:
+def test_a_kill_during_a_first_placement_in_place(origin: Origin, kills: Kills, finish: Successor) -> None:
     origin.add_repo("org/model", OLD)
     for directory, _ in kills("dest", least=9):
         assert_in_place(directory, OLD)
@@ -114,7 +114,7 @@ def test_a_first_placement_in_place(origin: Origin, kills: Kills, finish: Succes
         assert_verified(directory)
 
 
-def test_a_refresh_in_place_between_revisions_of_equal_sizes(
+def test_a_kill_during_a_refresh_in_place_between_revisions_of_equal_sizes(
     origin: Origin, kills: Kills, finish: Successor, tmp_path: Path
 ) -> None:
     repository = origin.add_repo("org/model", OLD)
@@ -130,7 +130,7 @@ def test_a_refresh_in_place_between_revisions_of_equal_sizes(
 
 
 @pytest.mark.parametrize("before", [None, OLD], ids=["first", "refresh"])
-def test_the_hubs_cache_layout(
+def test_a_kill_during_a_commit_into_a_hub_cache(
     origin: Origin, kills: Kills, finish: Successor, tmp_path: Path, before: dict[str, bytes] | None
 ) -> None:
     repository = origin.add_repo("org/model", OLD)
@@ -138,22 +138,22 @@ def test_the_hubs_cache_layout(
         finish(cache_dir=tmp_path / "old", layout="hf-cache")
         origin.update_repo(repository, NEW)
     wanted = NEW if before is not None else OLD
-    told = {"layout": "hf-cache", "refresh": "on-change"}
-    for root, _ in kills("cache_dir", onto=tmp_path / "old" if before else None, least=7, **told):
+    fields = {"layout": "hf-cache", "refresh": "on-change"}
+    for root, _ in kills("cache_dir", onto=tmp_path / "old" if before else None, least=7, **fields):
         if before is not None or (root / "models--org--model" / "refs" / "main").exists():
             assert visible(Path(snapshot_download("org/model", cache_dir=root, local_files_only=True))) in (before, wanted)
         origin.clear_requests()
-        finish(cache_dir=root, **told)
+        finish(cache_dir=root, **fields)
         assert not fetched_files(origin)
         found = Path(snapshot_download("org/model", cache_dir=root, local_files_only=True))
         assert visible(found) == wanted
         assert found.name == repository.commit
 
 
-def test_killed_again_while_a_sealed_artifact_is_continued(
+def test_a_second_kill_during_the_resumption_of_a_sealed_artifact_loses_nothing(
     origin: Origin, victims: Victims, finish: Successor, tmp_path: Path
 ) -> None:
-    """The next owner reads all of it; what it had not come to yet when it was killed in turn is not lost."""
+    """The next owner reads the whole artifact. A kill during that loses nothing, also not the unread rest."""
     origin.add_repo("org/model", OLD)
     assert victims.run(cache_dir=tmp_path, kill_at=1)[0] == -signal.SIGKILL
     assert victims.run(cache_dir=tmp_path, kill_on="Rechecked")[0] == -signal.SIGKILL

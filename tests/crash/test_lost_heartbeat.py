@@ -1,4 +1,4 @@
-"""An owner whose heartbeat is taken away in the middle notices it: of two writers, one publishes at most."""
+"""An owner notices that its heartbeat was removed. At most one of two writers publishes."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ PLACES: dict[str, Callable[[Path], dict[str, Any]]] = {
 }
 
 
-def sign_below(root: Path) -> Path:
+def heartbeat_below(root: Path) -> Path:
     (found,) = root.glob(".fetcher/staging/*/lease.*")
     return found
 
 
 @pytest.mark.parametrize("lose", WAYS)
 @pytest.mark.parametrize("place", PLACES)
-def test_before_the_commit_it_publishes_nothing(
+def test_an_owner_that_loses_its_heartbeat_before_the_commit_publishes_nothing(
     place: str, lose: Callable[[Path], None], origin: Origin, finish: Successor, tmp_path: Path
 ) -> None:
     origin.add_repo("org/model", OLD)
@@ -73,7 +73,7 @@ def test_before_the_commit_it_publishes_nothing(
         nonlocal done
         if isinstance(event, FileVerified) and not done:
             done = True
-            lose(sign_below(tmp_path))
+            lose(heartbeat_below(tmp_path))
 
     with pytest.raises(LeaseLost, match="run the same command again"):
         asyncio.run(fetch(REF, Settings(**given), listen))
@@ -85,14 +85,16 @@ def test_before_the_commit_it_publishes_nothing(
 
 
 @pytest.mark.parametrize("lose", [removed, replaced_by_a_copy, replaced_by_nothing])
-def test_nobody_takes_its_silence_for_a_death(lose: Callable[[Path], None], origin: Origin, tmp_path: Path) -> None:
-    """Its inodes are not to be trusted: it goes on writing into them until it notices."""
+def test_an_owner_without_a_heartbeat_does_not_count_as_dead(
+    lose: Callable[[Path], None], origin: Origin, tmp_path: Path
+) -> None:
+    """It keeps writing into its inodes until it notices, so nobody may reuse them."""
     origin.add_repo("org/model", OLD)
     seen: list[Observation | None] = []
 
     def listen(event: Event) -> None:
         if isinstance(event, FileVerified) and not seen:
-            heartbeat = sign_below(tmp_path)
+            heartbeat = heartbeat_below(tmp_path)
             lose(heartbeat)
             seen.append(observe(heartbeat.parent))
 
@@ -106,17 +108,17 @@ def test_nobody_takes_its_silence_for_a_death(lose: Callable[[Path], None], orig
     [("keyed", "sealing"), ("in place", "sealing"), ("hf-cache", "sealing"), ("in place", "sealed"), ("hf-cache", "sealed"),
      ("in place", f"placed {WEIGHTS[0]}"), ("hf-cache", f"placed {WEIGHTS[0]}"), ("hf-cache", "snapshot placed")],
 )  # fmt: skip
-def test_one_that_was_taken_over_in_the_middle_of_its_commit_publishes_nothing_more(
+def test_an_owner_replaced_during_its_commit_publishes_nothing_more(
     place: str, moment: str, origin: Origin, finish: Successor, tmp_path: Path
 ) -> None:
-    """Its heartbeat was removed and another owner took over: the name of the directory fences the first one off."""
+    """The heartbeat was removed and another owner took over. The new directory name fences off the first owner."""
     origin.add_repo("org/model", OLD)
     given = PLACES[place](tmp_path)
 
     def step(name: str) -> None:
         if name == moment:
-            directory = sign_below(tmp_path).parent
-            sign_below(tmp_path).unlink()
+            directory = heartbeat_below(tmp_path).parent
+            heartbeat_below(tmp_path).unlink()
             seen = observe(directory)
             assert seen is not None
             successor = take_over(directory, seen, stale=60.0)
@@ -133,10 +135,10 @@ def test_one_that_was_taken_over_in_the_middle_of_its_commit_publishes_nothing_m
 
 @pytest.mark.parametrize("exchange", [True, False])
 @pytest.mark.parametrize("place", ["first", "newer"])
-def test_a_directory_that_was_taken_over_is_not_renamed_into_place(
+def test_a_directory_of_a_replaced_owner_is_not_published(
     place: str, exchange: bool, origin: Origin, finish: Successor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The heartbeat is gone before the one rename that publishes."""
+    """The heartbeat disappears just before the rename that publishes."""
     if not exchange:
         monkeypatch.setattr(keyed, "exchange", lambda *_: False)
     repository = origin.add_repo("org/model", OLD)

@@ -1,4 +1,4 @@
-"""Killed in the middle of thousands of small files: only those that were not complete are fetched again."""
+"""A kill among thousands of small files: only incomplete files are fetched again."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def many(monkeypatch: pytest.MonkeyPatch) -> Iterator[Origin]:
 
 @pytest.mark.timeout(600 if LONG else 120)
 @pytest.mark.parametrize("place", PLACES)
-def test_only_the_missing_ones_are_fetched(place: str, many: Origin, tmp_path: Path) -> None:
-    """With 256 descriptors, and with one request or two for each file that is missing."""
+def test_only_missing_files_are_fetched_after_a_kill(place: str, many: Origin, tmp_path: Path) -> None:
+    """With 256 descriptors, and one or two requests per missing file."""
     command = [sys.executable, "-c", LIMITED, "fetch", "hf://org/model", *PLACES[place], str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as victim:
         try:

@@ -1,4 +1,4 @@
-"""Stopped at any step of a commit, outlived, and continued: an owner that lost its lease changes nothing that is published."""
+"""An owner stopped at any step of a commit, replaced, and continued: after it lost its lease it changes nothing published."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ LAYOUTS: dict[str, tuple[str, dict[str, Any]]] = {
     "hf-cache": ("cache_dir", {"layout": "hf-cache"}),
 }
 THIRD = {**NEW, "config.json": b'{"seed": "c"}', "tokenizer.json": b"[]"}
-"""What its successor publishes: fewer files than the stopped owner knows of, and other content."""
+"""The content that the successor publishes: fewer files than the stopped owner lists, with other content."""
 del THIRD["model.safetensors.index.json"]
 
 
 def everything(root: Path) -> dict[str, bytes | str]:
-    """All that readers see: files and links, our manifests among them."""
+    """Everything that readers see: files and links, with our manifests."""
     private = root / ".fetcher"
     return {
         path.relative_to(root).as_posix(): str(path.readlink()) if path.is_symlink() else path.read_bytes()
@@ -41,16 +41,16 @@ def everything(root: Path) -> dict[str, bytes | str]:
 def test_a_stopped_owner_changes_nothing_that_its_successor_published(
     layout: str, origin: Origin, victims: Victims, finish: Successor, tmp_path: Path
 ) -> None:
-    option, told = LAYOUTS[layout]
-    plain = {name: value for name, value in told.items() if name != "exchange"}
+    option, fields = LAYOUTS[layout]
+    plain = {name: value for name, value in fields.items() if name != "exchange"}
     again: dict[str, Any] = {"refresh": "on-change", "lease_stale": 1.0}
     repository = origin.add_repo("org/model", OLD)
     finish(**{option: tmp_path / "old", **plain})
-    for number in steps(victims, origin, repository, tmp_path, option, told):
+    for number in steps(victims, origin, repository, tmp_path, option, fields):
         root = tmp_path / f"stopped-{number}"
         shutil.copytree(tmp_path / "old", root, symlinks=True)
         origin.update_repo(repository, NEW)
-        stopped = victims.start(**{option: root, **again, "stop_at": number, **told})
+        stopped = victims.start(**{option: root, **again, "stop_at": number, **fields})
         wait_until(lambda: psutil.Process(stopped.pid).status() == psutil.STATUS_STOPPED, "the owner to stop")  # noqa: B023
         origin.update_repo(repository, THIRD)
         finish(**{option: root, **again, **plain})
@@ -62,12 +62,12 @@ def test_a_stopped_owner_changes_nothing_that_its_successor_published(
 
 
 def steps(
-    victims: Victims, origin: Origin, repository: Any, tmp_path: Path, option: str, told: dict[str, Any]
+    victims: Victims, origin: Origin, repository: Any, tmp_path: Path, option: str, fields: dict[str, Any]
 ) -> Iterator[int]:
-    """The number of each step of a refresh, but for those after which nothing is left to do."""
+    """The number of each step of a refresh, except the final steps with no work after them."""
     shutil.copytree(tmp_path / "old", tmp_path / "whole", symlinks=True)
     origin.update_repo(repository, NEW)
-    code, names, stderr = victims.run(**{option: tmp_path / "whole", "refresh": "on-change", **told})
+    code, names, stderr = victims.run(**{option: tmp_path / "whole", "refresh": "on-change", **fields})
     assert code == 0, stderr
     assert len(names) >= 3
     yield from range(len(names))

@@ -1,4 +1,4 @@
-"""Killed, stopped and outlived while bytes arrive: what was finished is not fetched again, and nobody publishes a mixture."""
+"""Kills and stops during a transfer: finished chunks are not fetched again, and nobody publishes a mixture."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ GROUP = 4711
 
 @pytest.fixture
 def shared_volume() -> Iterator[Path]:
-    """A directory that a group shares, where every user gets at it: pytest's own are for one user only."""
+    """A directory that a group shares. Those of pytest are accessible to one user only."""
     require_root("become two other users")
     with TemporaryDirectory() as directory:
         root = Path(directory)
@@ -47,27 +47,27 @@ def shared_volume() -> Iterator[Path]:
 
 
 def served(origin: Origin) -> int:
-    """Bytes of weights that were asked for."""
+    """Requested bytes of weights."""
     return sum(
         len(request.byte_range) if request.byte_range else CHUNK_SIZE for request in origin.requests if request.origin == "cdn"
     )
 
 
 def received(root: Path) -> int:
-    """Bytes that are allocated to staged weights."""
+    """Bytes allocated to staged weights."""
     return sum(path.stat().st_blocks * 512 for path in root.rglob("*.safetensors"))
 
 
 def begun(root: Path) -> bool:
-    """Whether some journal speaks of written data."""
+    """Whether a journal records written data."""
     return any(b'"part"' in path.read_bytes() or b'"chunk"' in path.read_bytes() for path in root.rglob("journal.*"))
 
 
 @pytest.mark.timeout(0 if os.environ.get("WEIGHTLIFT_CHAOS_ROUNDS") else 120)
-def test_killed_at_random_moments_it_always_ends_complete(
+def test_a_fetch_killed_at_random_moments_always_completes(
     origin: Origin, victims: Victims, chaos: Chaos, tmp_path: Path
 ) -> None:
-    """About forty kills: each run is killed after a random time until one outlives it, then a new root begins."""
+    """About forty kills: runs are killed after a random time until one completes; then a new root begins."""
     origin.add_repo("org/model", FILES)
     origin.throttle(total=120 * MiB)
     root, number = tmp_path / "0", 0
@@ -93,7 +93,7 @@ def test_killed_at_random_moments_it_always_ends_complete(
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
-def test_what_was_finished_is_not_fetched_again(
+def test_a_second_fetch_resumes_where_the_first_was_killed(
     origin: Origin, victims: Victims, tmp_path: Path, number: signal.Signals
 ) -> None:
     origin.add_repo("org/model", FILES)
@@ -115,7 +115,7 @@ def test_what_was_finished_is_not_fetched_again(
 
 
 @pytest.mark.parametrize("count", [2, 10])
-def test_several_processes_download_it_once(origin: Origin, victims: Victims, tmp_path: Path, count: int) -> None:
+def test_several_processes_download_the_artifact_once(origin: Origin, victims: Victims, tmp_path: Path, count: int) -> None:
     origin.add_repo("org/model", FILES)
     started = [victims.start(cache_dir=tmp_path, max_concurrency=2) for _ in range(count)]
     assert [victim.wait(timeout=60) for victim in started] == [0] * count
@@ -123,7 +123,7 @@ def test_several_processes_download_it_once(origin: Origin, victims: Victims, tm
     assert served(origin) <= sum(map(len, FILES.values())) + CHUNK_SIZE
 
 
-def test_a_stopped_owner_that_goes_on_later_cannot_touch_what_was_published(
+def test_a_stopped_owner_that_resumes_later_cannot_change_the_published_artifact(
     origin: Origin, victims: Victims, tmp_path: Path
 ) -> None:
     origin.add_repo("org/model", FILES)
@@ -143,10 +143,8 @@ def test_a_stopped_owner_that_goes_on_later_cannot_touch_what_was_published(
     assert_verified(tmp_path / KEY)
 
 
-def test_a_container_that_was_killed_is_continued_at_once_by_the_next_one(
-    origin: Origin, victims: Victims, tmp_path: Path
-) -> None:
-    """It had a PID namespace of its own, so nobody can look for its process."""
+def test_the_next_container_resumes_immediately_after_a_kill(origin: Origin, victims: Victims, tmp_path: Path) -> None:
+    """It had its own PID namespace, so nobody can look for its process."""
     require_root("make a PID namespace")
     origin.add_repo("org/model", FILES)
     container = ("unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", '"$@"; true', "sh")
@@ -169,10 +167,10 @@ def test_a_lease_wait_is_bounded_and_names_the_holder(origin: Origin, victims: V
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077], ids=["umask 022", "umask 077"])
-def test_an_owner_of_another_uid_of_the_group_is_taken_over(
+def test_the_lease_of_another_user_of_the_group_is_taken_over(
     origin: Origin, victims: Victims, shared_volume: Path, umask: int
 ) -> None:
-    """Volumes with an fsGroup: setgid and group-writable, while every pod runs as a user of its own."""
+    """Volumes with an fsGroup: setgid and group-writable, while every pod runs as a different user."""
     origin.add_repo("org/model", FILES)
     origin.throttle(total=30 * MiB)
     first = victims.start(cache_dir=shared_volume, user=10001, group=GROUP, umask=umask)
@@ -194,7 +192,7 @@ def test_an_owner_of_another_uid_of_the_group_is_taken_over(
         assert (path.stat().st_gid, stat.S_IMODE(path.stat().st_mode)) == (GROUP, wanted), path
 
 
-def test_the_umask_takes_nothing_from_readers_of_other_users(origin: Origin, victims: Victims, tmp_path: Path) -> None:
+def test_other_users_can_read_whatever_the_umask(origin: Origin, victims: Victims, tmp_path: Path) -> None:
     origin.add_repo("org/model", {"config.json": b"{}", "nested/model.safetensors": b"weights"})
     tmp_path.chmod(0o700)
     assert victims.run(cache_dir=tmp_path / "cache", umask=0o077)[0] == 0

@@ -1,4 +1,4 @@
-"""A fetch in a process of its own, to be killed, stopped or made another user's: `python victim.py JSON`."""
+"""A fetch in a separate process, to be killed, stopped or run as another user: `python victim.py JSON`."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from fetcher.settings import Settings
 from fetcher.store import keyed
 
 
-def main(told: dict[str, Any]) -> int:
-    """JSON holds the fields of Settings, and of what befalls the process:
+def main(fields: dict[str, Any]) -> int:
+    """The JSON contains fields of Settings, and what happens to the process:
 
-    `kill_at` is the number of the step at which SIGKILL comes (every step's name goes to stdout), `stop_at` that at which
-    SIGSTOP does; `kill_on` is the name of the event at which it is killed; `exchange` false takes the atomic exchange away;
-    `user`, `group` and `umask` are its own.
+    `kill_at` is the number of the step for SIGKILL (the name of every step goes to stdout), `stop_at` the number of the step
+    for SIGSTOP, `kill_on` the name of the event for SIGKILL. `exchange` false disables the atomic exchange. `user`, `group`
+    and `umask` are those of the process.
     """
-    os.umask(told.pop("umask", 0o022))
-    if "user" in told:
-        _become(told.pop("user"), told.pop("group"))
-    if not told.pop("exchange", True):
+    os.umask(fields.pop("umask", 0o022))
+    if "user" in fields:
+        _become(fields.pop("user"), fields.pop("group"))
+    if not fields.pop("exchange", True):
         vars(keyed)["exchange"] = lambda *_: False
-    kill_on = told.pop("kill_on", None)
-    kill_at, stop_at, seen = told.pop("kill_at", None), told.pop("stop_at", None), 0
-    uri = told.pop("uri", "hf://org/model")
+    kill_on = fields.pop("kill_on", None)
+    kill_at, stop_at, seen = fields.pop("kill_at", None), fields.pop("stop_at", None), 0
+    uri = fields.pop("uri", "hf://org/model")
 
     def step(name: str) -> None:
         nonlocal seen
@@ -48,10 +48,10 @@ def main(told: dict[str, Any]) -> int:
         if type(event).__name__ == kill_on:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    told |= {name: Path(told[name]) for name in ("cache_dir", "dest") if name in told}
-    told.setdefault("cache_dir", told.get("dest"))
+    fields |= {name: Path(fields[name]) for name in ("cache_dir", "dest") if name in fields}
+    fields.setdefault("cache_dir", fields.get("dest"))
     try:
-        asyncio.run(fetch(ArtifactRef(uri), Settings(**told), on_event, step=step))
+        asyncio.run(fetch(ArtifactRef(uri), Settings(**fields), on_event, step=step))
     except FetchError as error:
         print(error.sentence(), file=sys.stderr)
         return error.exit_code
@@ -59,8 +59,8 @@ def main(told: dict[str, Any]) -> int:
 
 
 def _become(user: int, group: int) -> None:
-    """Like a container's process: of that one group. What is imported late is imported before the interpreter's own files may
-    become unreadable."""
+    """Become a process of one user and one group, as in a container. Late imports come first: the files of the interpreter may
+    be unreadable afterwards."""
     for name in (
         "encodings.idna",
         "fetcher.engine.pipeline",

@@ -218,7 +218,7 @@ class TestRefreshPolicy:
             origin.faults.add(Fault(Status(status)))
         done = download(**env)
         assert (done.returncode, tree(cache)) == (0, {"model.gguf": SMALL})
-        assert "keeping the present copy" in done.stderr
+        assert "keeping the existing copy" in done.stderr
 
     def test_on_change_without_a_copy_fails(self, address: str, origin: Origin, cache: Path) -> None:
         origin.stop()

@@ -1,4 +1,4 @@
-"""An origin, and a fetch through it as a test sees it."""
+"""An origin, and a fetch through it."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ def origin(monkeypatch: pytest.MonkeyPatch) -> Iterator[Origin]:
 
 
 class Fetcher:
-    """Fetches into one cache root; remembers the events."""
+    """Fetches into one cache root, and records the events."""
 
     def __init__(self, cache_dir: Path) -> None:
         self.cache_dir = cache_dir
         self.events: list[Event] = []
 
-    async def __call__(self, uri: str = "hf://org/model", **given: Any) -> Artifact:
+    async def __call__(self, uri: str = "hf://org/model", **options: Any) -> Artifact:
         names = ("revision", "include", "exclude")
-        ref = ArtifactRef(uri, **{name: given.pop(name) for name in names if name in given})
-        given.setdefault("retry_for", 5.0)
-        given.setdefault("timeout_stall", 1.0)
-        given.setdefault("max_concurrency", 4)
-        given.setdefault("cache_dir", self.cache_dir)
-        step: Callable[[str], None] = given.pop("step", lambda _: None)
-        listen: Subscriber = given.pop("listen", self.events.append)
-        return await engine_fetch(ref, Settings(**given), listen, step=step)
+        ref = ArtifactRef(uri, **{name: options.pop(name) for name in names if name in options})
+        options.setdefault("retry_for", 5.0)
+        options.setdefault("timeout_stall", 1.0)
+        options.setdefault("max_concurrency", 4)
+        options.setdefault("cache_dir", self.cache_dir)
+        step: Callable[[str], None] = options.pop("step", lambda _: None)
+        listen: Subscriber = options.pop("listen", self.events.append)
+        return await engine_fetch(ref, Settings(**options), listen, step=step)
 
     def visible(self) -> list[str]:
-        """Every file that a user of the cache could take for an artifact's."""
+        """Every file that a user of the cache could mistake for one of an artifact."""
         return sorted(
             path.relative_to(self.cache_dir).as_posix()
             for path in self.cache_dir.rglob("*")

@@ -1,4 +1,4 @@
-"""A model of a link in simulated time, driven by the real schedule and the real controller."""
+"""A link in simulated time, used by the real schedule and the real controller."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ STEP = 0.01
 
 @dataclass(slots=True)
 class Link:
-    """`rate` bytes a second in all (from `rate_later[0]` on another one), at most `cap` for each connection. A request's first
-    byte takes `latency`, and longer by what waits in the queue of a link that is asked for more than it carries. More than
-    `allowed` connections are answered 429."""
+    """`rate` bytes a second for all connections, at most `cap` for each. `rate_later`: a time, and the rate from then on. The
+    first byte of a request takes `latency`, plus the time in the queue of an overloaded link. Connections above `allowed` are
+    answered 429."""
 
     rate: float
     cap: float
@@ -106,6 +106,6 @@ class Simulation:
         ]
 
     def level_in(self, start: float, stop: float) -> list[int]:
-        """The numbers of connections that were allowed in a part of the run (0 to 1)."""
+        """Return the numbers of connections that were allowed in a part of the run (0 to 1)."""
         end = self.levels[-1][0]
         return [level for at, level in self.levels if start * end <= at <= stop * end]

@@ -1,4 +1,4 @@
-"""Receiving runs only so far ahead of hashing."""
+"""Receiving does not run too far ahead of hashing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONTENT = random_bytes("long", 128 * MiB)
 
 
 class Slow:
-    """Hashes nothing until no connection is left; remembers how much had been received by then."""
+    """Hashes nothing while a connection is active, and records the bytes received by then."""
 
     def __init__(self, fetch: Fetcher) -> None:
         self._events = fetch.events
@@ -31,7 +31,7 @@ class Slow:
         self._events.append(event)
         if event == ConnectionsActive(0) and not self._idle.is_set():
             self.received_first = sum(each.bytes for each in self._events if isinstance(each, BytesReceived))
-            if self.received_first > 32 * MiB:  # else two connections just ended a range at one time
+            if self.received_first > 32 * MiB:  # otherwise two connections ended a range at the same time
                 self._idle.set()
 
     def advance_together(self, stretches: Sequence[Stretch], buffer: memoryview) -> None:
@@ -39,7 +39,7 @@ class Slow:
         self._work(stretches, buffer)
 
 
-async def test_no_range_is_begun_while_enough_waits_to_be_hashed(
+async def test_no_range_is_begun_while_enough_bytes_wait_to_be_hashed(
     origin: Origin, fetch: Fetcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = Slow(fetch)

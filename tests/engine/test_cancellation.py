@@ -1,4 +1,4 @@
-"""A fetch that is cancelled, once or twice, at any point leaves no lease, no descriptor, no thread, and can be continued."""
+"""A fetch cancelled at any point, once or twice, leaves no lease, descriptor or thread, and can be resumed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Stepped:
             error = None
             try:
                 yield future
-            except BaseException as thrown:  # noqa: BLE001 - it is the work's
+            except BaseException as thrown:  # noqa: BLE001 - the work raised it
                 error = thrown
 
 
@@ -64,14 +64,14 @@ async def stepped(work: Stepped) -> None:
 
 
 def descriptors() -> dict[str, str]:
-    """Of files: sockets of the origin come and go."""
-    found = {}
+    """Return the descriptors of files. Those of sockets change with the origin."""
+    targets = {}
     for number in os.listdir("/proc/self/fd"):
         try:
-            found[number] = os.readlink(f"/proc/self/fd/{number}")
+            targets[number] = os.readlink(f"/proc/self/fd/{number}")
         except FileNotFoundError:
             continue
-    return {number: target for number, target in found.items() if target.startswith("/")}
+    return {number: target for number, target in targets.items() if target.startswith("/")}
 
 
 def working_threads() -> list[str]:
@@ -79,7 +79,7 @@ def working_threads() -> list[str]:
 
 
 def unreleased(cache_dir: Path) -> list[Path]:
-    """Staging directories whose owner neither removed them nor said that it is done."""
+    """Return the staging directories that their owner neither removed nor released."""
     return [
         data
         for data in cache_dir.rglob("data.*")
@@ -90,12 +90,12 @@ def unreleased(cache_dir: Path) -> list[Path]:
 async def left_in_order(fetch: Fetcher, before: dict[str, str]) -> None:
     assert unreleased(fetch.cache_dir) == []
     assert asyncio.all_tasks() == {asyncio.current_task()}
-    wait_until(lambda: not working_threads(), "threads that end")  # a sync is not waited for
+    wait_until(lambda: not working_threads(), "threads that end")  # the fetch does not wait for a sync
     assert descriptors() == before
 
 
 async def given_up(work: Any) -> bool:
-    """Whether it was cancelled; otherwise it was complete first."""
+    """Whether the work was cancelled before it was complete."""
     try:
         await work
     except asyncio.CancelledError:
@@ -105,7 +105,7 @@ async def given_up(work: Any) -> bool:
 
 @TIMES
 @pytest.mark.parametrize("kind", ["hub", "directory"])
-async def test_at_every_suspension(origin: Origin, tmp_path: Path, kind: str, times: int) -> None:
+async def test_a_fetch_cancelled_at_any_suspension_is_resumable(origin: Origin, tmp_path: Path, kind: str, times: int) -> None:
     origin.add_repo("org/model", FILES)
     for path, content in FILES.items():
         (tmp_path / "source").mkdir(exist_ok=True)
@@ -126,7 +126,7 @@ async def test_at_every_suspension(origin: Origin, tmp_path: Path, kind: str, ti
 
 
 @TIMES
-async def test_at_every_event(origin: Origin, tmp_path: Path, times: int) -> None:
+async def test_a_fetch_cancelled_at_any_event_is_resumable(origin: Origin, tmp_path: Path, times: int) -> None:
     origin.add_repo("org/model", FILES)
     before, fired, at = descriptors(), True, 0
     while fired and at < 40:
@@ -151,7 +151,7 @@ async def test_at_every_event(origin: Origin, tmp_path: Path, times: int) -> Non
 async def test_a_renewal_in_flight_does_not_undo_the_release(
     origin: Origin, fetch: Fetcher, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
-    """The volume takes its time to write the sign; the fetch is cancelled meanwhile."""
+    """The volume is slow to write the heartbeat, and the fetch is cancelled meanwhile."""
     origin.add_repo("org/model", FILES)
     begun, may_end = threading.Event(), threading.Event()
     renew = Lease.renew
@@ -179,8 +179,8 @@ async def test_a_renewal_in_flight_does_not_undo_the_release(
     assert contents((await fetch(lease_wait=1.0)).path) == FILES
 
 
-def test_the_end_of_asyncio_run(origin: Origin, fetch: Fetcher) -> None:
-    """An exception ends asyncio.run while a fetch is under way in another task."""
+def test_a_fetch_ended_by_asyncio_run_is_resumable(origin: Origin, fetch: Fetcher) -> None:
+    """An exception ends asyncio.run while another task fetches."""
     origin.add_repo("org/model", FILES)
 
     async def main() -> None:
@@ -202,7 +202,7 @@ def test_the_end_of_asyncio_run(origin: Origin, fetch: Fetcher) -> None:
 
 
 @TIMES
-async def test_a_claim_that_is_being_verified(tmp_path: Path, times: int) -> None:
+async def test_an_in_place_check_can_be_cancelled_at_any_suspension(tmp_path: Path, times: int) -> None:
     for path, content in FILES.items():
         (tmp_path / path).write_bytes(content)
     before, fired, at = descriptors(), True, 0

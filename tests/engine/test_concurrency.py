@@ -1,4 +1,4 @@
-"""In simulated time: as many connections as the link is worth, no more, and 95 % of what it carries."""
+"""The number of connections fits the link, in simulated time: 95 % of its capacity with no more connections than needed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GB = 10**9
 
 
 def efficiency(simulation: Simulation) -> float:
-    """Of the time that the bytes need on a link that is full from the first answer to the last byte."""
+    """Return the best possible time, on a link full from the first answer to the last byte, divided by the actual time."""
     link = simulation.link
     best = link.latency + sum(simulation.sizes) / min(link.rate, link.cap * simulation.most)
     return best / simulation.run()
@@ -45,37 +45,37 @@ def efficiency(simulation: Simulation) -> float:
         "files of one range",
     ],
 )
-def test_it_reaches_95_percent_of_what_the_link_carries(link: Link, sizes: list[int]) -> None:
+def test_a_transfer_reaches_95_percent_of_the_link_capacity(link: Link, sizes: list[int]) -> None:
     assert efficiency(Simulation(link, sizes)) >= 0.95
 
 
-def test_many_small_files_are_a_matter_of_answers() -> None:
-    """Their bytes are nothing beside their round trips, so it takes many connections; growing to those takes a moment."""
+def test_many_small_files_get_many_connections() -> None:
+    """Round trips dominate, so many connections are needed. Growing to that number takes a moment."""
     simulation = Simulation(Link(10 * GBIT, 10 * GBIT, 0.1), [100_000] * 10_000)
     assert simulation.run() < 0.1 * 10_000 / 64 * 1.4
 
 
-def test_a_link_that_one_connection_fills_is_left_with_few() -> None:
+def test_a_link_that_one_connection_fills_gets_few_connections() -> None:
     simulation = Simulation(Link(2 * GBIT, 2 * GBIT, 0.001), [GB] * 16)
     simulation.run()
     assert statistics.median(simulation.level_in(0.2, 0.9)) <= 12
 
 
-def test_it_grows_when_the_link_does() -> None:
+def test_connections_grow_when_the_link_gets_faster() -> None:
     link = Link(GBIT, GBIT / 4, 0.02, rate_later=(30.0, 8 * GBIT))
     simulation = Simulation(link, [5 * GB] * 8)
     simulation.run()
     assert statistics.median(simulation.level_in(0.7, 0.95)) >= 28
 
 
-def test_a_server_that_refuses_is_asked_for_less() -> None:
+def test_a_server_that_refuses_gets_fewer_requests() -> None:
     simulation = Simulation(Link(10 * GBIT, GBIT / 4, 0.02, allowed=8), [5 * GB] * 4)
     simulation.run()
     assert statistics.median(simulation.level_in(0.1, 1.0)) <= 8
     assert simulation.refusals < 40
 
 
-def test_a_queue_that_fills_is_not_made_longer() -> None:
+def test_slower_answers_do_not_add_connections() -> None:
     simulation = Simulation(Link(2 * GBIT, GBIT, 0.02, queue=True), [GB] * 16)
     simulation.run()
     assert statistics.median(simulation.level_in(0.2, 0.9)) <= 12
@@ -88,8 +88,8 @@ def test_a_queue_that_fills_is_not_made_longer() -> None:
     latency=st.floats(0.0005, 0.15),
     files=st.sampled_from([1, 3, 16, 40]),
 )
-def test_on_any_link(rate: float, flows: int, latency: float, files: int) -> None:
-    """A minute's worth of data. (A chunk is not shared: where one lasts longer than two seconds, the tail shows.)"""
+def test_any_link_is_used_well(rate: float, flows: int, latency: float, files: int) -> None:
+    """A minute's worth of data. A chunk is not shared: the tail is visible if a chunk lasts longer than two seconds."""
     assume(rate / flows >= CHUNK_SIZE / 2)
     assert efficiency(Simulation(Link(rate, rate / flows, latency), [int(60 * rate / files)] * files)) >= 0.95
 
@@ -99,7 +99,7 @@ class TestSteps:
         clock = [0.0]
         return Concurrency(most, clock=lambda: clock[0]), clock
 
-    def test_never_more_than_allowed_and_never_none(self) -> None:
+    def test_the_number_stays_between_one_and_the_limit(self) -> None:
         control, clock = self.controlled(most=2)
         for _ in range(100):
             clock[0] += 2.0
@@ -111,33 +111,33 @@ class TestSteps:
             control.failed()
         assert control.connections == 1
 
-    def test_many_refusals_of_one_moment_are_one(self) -> None:
+    def test_simultaneous_refusals_count_as_one(self) -> None:
         control, clock = self.controlled()
         clock[0] = 10.0
         for _ in range(8):
             control.refused()
         assert control.connections == 5
 
-    def test_breaking_connections_make_it_smaller(self) -> None:
+    def test_broken_connections_reduce_the_number(self) -> None:
         control, clock = self.controlled()
         clock[0] = 10.0
         control.failed()
         assert control.connections == 6
 
-    def test_a_range_is_two_seconds_worth_and_at_the_end_half_a_share(self) -> None:
+    def test_a_range_takes_two_seconds_and_near_the_end_half_a_share(self) -> None:
         control, clock = self.controlled(most=8)
         assert control.range_length(10**12, shortest=16, longest=10**9) == 64
         clock[0] = 0.5
         control.received(8 * 50)
         clock[0] = 1.0
         control.received(0)
-        rate = 8 * 50 / 0.75  # what came after the first quarter of a second, over the time since then
+        rate = 8 * 50 / 0.75  # the bytes after the first quarter of a second, divided by the time since then
         assert control.range_length(10**12, shortest=16, longest=10**9) == int(2 * rate / 8)
         assert control.range_length(1600, shortest=16, longest=10**9) == 100
         assert control.range_length(10, shortest=16, longest=10**9) == 16
         assert control.range_length(10**12, shortest=16, longest=64) == 64
 
-    def test_on_a_long_link_a_range_is_forty_round_trips(self) -> None:
+    def test_a_range_on_a_long_link_takes_forty_round_trips(self) -> None:
         control, clock = self.controlled(most=8)
         control.answered(0.2)
         clock[0] = 1.0

@@ -1,4 +1,4 @@
-"""Whatever an origin does wrong ends in the right bytes, or in the right error and nothing visible."""
+"""Every fault of an origin ends in the right bytes, or in the right error with nothing published."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ CURED: dict[str, Fault] = {
 
 
 @pytest.mark.parametrize("fault", CURED.values(), ids=CURED)
-async def test_what_passes_by_ends_in_the_right_bytes(origin: Origin, fetch: Fetcher, fault: Fault) -> None:
+async def test_a_fetch_survives_temporary_faults(origin: Origin, fetch: Fetcher, fault: Fault) -> None:
     origin.add_repo("org/model", FILES)
     origin.faults.add(fault)
 
@@ -103,7 +103,7 @@ LASTING: dict[str, tuple[Fault, type[FetchError], int]] = {
 
 
 @pytest.mark.parametrize(("fault", "error", "code"), LASTING.values(), ids=LASTING)
-async def test_what_lasts_ends_in_its_error_and_nothing_visible(
+async def test_a_permanent_fault_ends_in_its_error_and_publishes_nothing(
     origin: Origin, fetch: Fetcher, fault: Fault, error: type[FetchError], code: int
 ) -> None:
     origin.add_repo("org/model", FILES)
@@ -130,7 +130,7 @@ async def test_one_bad_file_leaves_the_others_resumable(origin: Origin, fetch: F
     assert artifact.bytes_fetched < artifact.bytes
 
 
-async def test_a_mismatch_is_told_and_refetched_a_bounded_number_of_times(origin: Origin, fetch: Fetcher) -> None:
+async def test_a_mismatch_is_reported_and_refetched_a_bounded_number_of_times(origin: Origin, fetch: Fetcher) -> None:
     origin.add_repo("org/model", FILES)
     fault = origin.faults.add(Fault(FlipBit(5), path="model-00002"))
     with pytest.raises(DigestMismatch, match="00002"):
@@ -212,7 +212,7 @@ class TestCredentials:
             assert contents(artifact.path) == FILES
             assert {request.token for request in origin.requests if request.scheme == "http"} == {None}
 
-    async def test_an_unpinned_file_is_not_taken_over_a_downgrade(
+    async def test_an_unpinned_file_is_not_fetched_after_a_downgrade(
         self, fetch: Fetcher, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with Origin(tls=["cdn"]) as origin, Origin() as plain:
@@ -223,7 +223,7 @@ class TestCredentials:
                 await fetch(address)
             assert plain.requests == ()
 
-    async def test_a_certificate_nobody_vouches_for_is_untrusted(self, fetch: Fetcher) -> None:
+    async def test_an_unknown_certificate_is_untrusted(self, fetch: Fetcher) -> None:
         with Origin(tls=["cdn"]) as origin, pytest.raises(Untrusted, match="certificate verify failed"):
             await fetch(origin.add_file("/model.bin", b"weights"))
 
@@ -233,7 +233,7 @@ class TestCredentials:
     [("hf://org/nothing", {}), ("hf://org/model@nothing", {}), ("hf://org/model", {"include": ("nothing",)})],
     ids=["repository", "revision", "selection"],
 )
-async def test_what_does_not_exist_is_not_found(
+async def test_a_missing_repository_or_revision_is_not_found(
     origin: Origin, fetch: Fetcher, monkeypatch: pytest.MonkeyPatch, uri: str, given: dict[str, tuple[str]]
 ) -> None:
     origin.add_repo("org/model", FILES, readers=["hf_reader"])
@@ -243,7 +243,7 @@ async def test_what_does_not_exist_is_not_found(
     assert fetch.visible() == []
 
 
-async def test_a_file_that_does_not_exist_is_not_found(origin: Origin, fetch: Fetcher) -> None:
+async def test_a_missing_file_is_not_found(origin: Origin, fetch: Fetcher) -> None:
     origin.add_repo("org/model", FILES)
     with pytest.raises(NotFound):
         await fetch(f"{origin.endpoint}/org/model/resolve/main/nothing.bin")
@@ -257,8 +257,8 @@ async def test_listings_of_several_pages_are_read_to_the_end(fetch: Fetcher, mon
         assert contents((await fetch()).path) == files
 
 
-async def test_a_source_that_is_slow_to_list_does_not_cost_the_lease(origin: Origin, fetch: Fetcher) -> None:
-    """Nobody would know that its owner is alive if life showed only in the bytes that come."""
+async def test_a_slow_listing_does_not_lose_the_lease(origin: Origin, fetch: Fetcher) -> None:
+    """The lease is renewed before the first byte, so that others know that its owner is alive."""
     origin.add_repo("org/model", FILES)
     slow = origin.faults.add(Fault(Stall(seconds=3.0), path="/tree/", times=1))
     artifact = await fetch(lease_stale=4.0, timeout_stall=10.0)
@@ -266,7 +266,7 @@ async def test_a_source_that_is_slow_to_list_does_not_cost_the_lease(origin: Ori
     assert contents(artifact.path) == FILES
 
 
-async def test_retries_are_told(origin: Origin, fetch: Fetcher) -> None:
+async def test_retries_are_reported(origin: Origin, fetch: Fetcher) -> None:
     origin.add_repo("org/model", FILES)
     origin.faults.add(Fault(Status(503), origin="cdn", times=1))
     await fetch()
@@ -277,7 +277,7 @@ def test_every_effect_of_the_matrix_is_an_effect() -> None:
     assert all(isinstance(fault.effect, Effect) for fault in CURED.values())
 
 
-async def test_what_is_continued_is_not_hashed_from_the_beginning(origin: Origin, fetch: Fetcher) -> None:
+async def test_a_resumed_file_is_not_hashed_from_the_beginning(origin: Origin, fetch: Fetcher) -> None:
     origin.add_repo("org/model", {"model.safetensors": random_bytes("continued", 60 * MiB)})
     origin.throttle(total=40 * MiB)
     fetching = asyncio.ensure_future(fetch(max_concurrency=1))

@@ -1,4 +1,4 @@
-"""Frontiers are moved forward together: when it is worth it, up to their limits, each by one thread at a time."""
+"""Frontiers advance together when that is faster, up to their limits, each on one thread at a time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Work:
 
 
 class Bench:
-    """Files in a directory, and hashing threads that note whose frontier has arrived."""
+    """Files in a directory, and hashing threads that record finished frontiers."""
 
     def __init__(self, directory: Path, *, threads: int, gather: int = 1 << 60) -> None:
         self.directory = directory
@@ -85,7 +85,7 @@ def test_every_digest_is_right(tmp_path: Path, threads: int, count: int) -> None
     assert [job.stretch.frontier.mismatch() for job in jobs] == [None] * count
 
 
-def test_it_stops_at_the_limit(tmp_path: Path) -> None:
+def test_hashing_stops_at_the_limit(tmp_path: Path) -> None:
     bench = Bench(tmp_path, threads=1)
     bench.hashing.expect(1, receiving=True)
     job = bench.file("a", bytes(3 * MiB), limit=MiB + 5)
@@ -95,7 +95,7 @@ def test_it_stops_at_the_limit(tmp_path: Path) -> None:
     assert job.stretch.frontier.position == MiB + 5
 
 
-def test_while_bytes_come_in_it_waits_for_most_of_the_files(tmp_path: Path) -> None:
+def test_hashing_waits_for_most_files_while_bytes_arrive(tmp_path: Path) -> None:
     bench = Bench(tmp_path, threads=2)
     bench.hashing.expect(8, receiving=True)
     jobs = [bench.file(f"{number}", b"x" * 1000) for number in range(6)]
@@ -108,7 +108,7 @@ def test_while_bytes_come_in_it_waits_for_most_of_the_files(tmp_path: Path) -> N
         wait_until(lambda: len(bench.arrived) == 6, "six of eight are enough")
 
 
-def test_but_not_longer_than_until_too_much_has_gathered(tmp_path: Path) -> None:
+def test_hashing_starts_when_too_many_bytes_wait(tmp_path: Path) -> None:
     bench = Bench(tmp_path, threads=1, gather=2 * MiB)
     bench.hashing.expect(16, receiving=True)
     with bench.running():
@@ -116,7 +116,7 @@ def test_but_not_longer_than_until_too_much_has_gathered(tmp_path: Path) -> None
         wait_until(lambda: bench.arrived == ["a"], "it is not waited for others")
 
 
-def test_when_nothing_more_is_to_come_whatever_is_there_is_hashed(tmp_path: Path) -> None:
+def test_all_waiting_files_are_hashed_after_the_last_byte(tmp_path: Path) -> None:
     bench = Bench(tmp_path, threads=1)
     bench.hashing.expect(16, receiving=True)
     with bench.running():
@@ -125,7 +125,7 @@ def test_when_nothing_more_is_to_come_whatever_is_there_is_hashed(tmp_path: Path
         wait_until(lambda: bench.arrived == ["a"], "it is not waited for others")
 
 
-def test_a_file_that_was_cut_short_is_said_by_name(tmp_path: Path) -> None:
+def test_a_truncated_file_is_named(tmp_path: Path) -> None:
     bench = Bench(tmp_path, threads=1)
     job = bench.file("a", bytes(MiB), limit=MiB)
     os.truncate(tmp_path / "a", 1000)
@@ -136,7 +136,7 @@ def test_a_file_that_was_cut_short_is_said_by_name(tmp_path: Path) -> None:
     assert str(bench.errors[0]) == "a ends at byte 1,000, before byte 1,048,576"
 
 
-def test_what_can_not_be_read_is_said_by_name(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
     bench = Bench(tmp_path, threads=1)
     job = bench.file("a", bytes(10), flags=os.O_WRONLY)
     bench.hashing.expect(1, receiving=False)
@@ -147,12 +147,12 @@ def test_what_can_not_be_read_is_said_by_name(tmp_path: Path) -> None:
     assert bench.errors[0].filename == "a"
 
 
-def test_half_of_the_processors_hash_where_lanes_do_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_of_the_processors_hash_if_lanes_are_available(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fetcher.engine.hashing.available", lambda: True)
     assert [hash_threads(count) for count in (1, 2, 3, 8)] == [1, 1, 1, 4]
     monkeypatch.setattr("fetcher.engine.hashing.available", lambda: False)
     assert [hash_threads(count) for count in (1, 2, 8)] == [1, 2, 8]
 
 
-def test_it_is_not_shared_out_below_what_lanes_need() -> None:
+def test_each_thread_gets_enough_files_to_fill_lanes() -> None:
     assert 1 < LEAST <= lanes.MOST

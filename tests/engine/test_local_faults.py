@@ -1,4 +1,4 @@
-"""A disk that is full, read-only or broken: the right error, nothing visible, and a later run that finishes."""
+"""A full, read-only or broken disk: the right error, nothing published, and a later run that finishes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KEY = ArtifactRef("hf://org/model").key
 
 class TestNoSpace:
     @pytest.mark.parametrize("kind", ["tmpfs", "ext4", "xfs", "btrfs"])
-    async def test_it_is_known_before_the_first_byte(
+    async def test_missing_space_is_reported_before_the_first_byte(
         self, origin: Origin, fetch: Fetcher, small_filesystem: MakeFilesystem, kind: str
     ) -> None:
         origin.add_repo("org/model", FILES)
@@ -37,13 +37,15 @@ class TestNoSpace:
         assert caught.value.exit_code == 73
         assert not [request for request in origin.requests if request.origin == "cdn"]
 
-    async def test_no_inodes_are_no_space(self, origin: Origin, fetch: Fetcher, small_filesystem: MakeFilesystem) -> None:
+    async def test_missing_inodes_are_missing_space(
+        self, origin: Origin, fetch: Fetcher, small_filesystem: MakeFilesystem
+    ) -> None:
         origin.add_repo("org/model", FILES)
         volume = small_filesystem("tmpfs", size=100 * MiB, inodes=14)
         with pytest.raises(OutOfSpace):
             await fetch(cache_dir=volume.path / "cache")
 
-    async def test_what_is_reserved_can_not_be_taken_by_another_writer(
+    async def test_another_writer_cannot_use_reserved_space(
         self, origin: Origin, fetch: Fetcher, small_filesystem: MakeFilesystem
     ) -> None:
         origin.add_repo("org/model", FILES)
@@ -55,7 +57,7 @@ class TestNoSpace:
         origin.throttle()
         assert contents((await fetching).path) == FILES
 
-    async def test_a_disk_that_fills_up_meanwhile_leaves_it_resumable(
+    async def test_a_fetch_is_resumable_after_the_disk_fills_up(
         self, origin: Origin, fetch: Fetcher, faulty: FaultFilesystem
     ) -> None:
         origin.add_repo("org/model", FILES)
@@ -70,7 +72,9 @@ class TestNoSpace:
 
 
 class TestBrokenDisks:
-    async def test_a_read_only_target(self, origin: Origin, fetch: Fetcher, small_filesystem: MakeFilesystem) -> None:
+    async def test_a_read_only_target_is_reported(
+        self, origin: Origin, fetch: Fetcher, small_filesystem: MakeFilesystem
+    ) -> None:
         origin.add_repo("org/model", FILES)
         volume = small_filesystem("ext4", size=64 * MiB)
         volume.remount_read_only()
@@ -79,7 +83,9 @@ class TestBrokenDisks:
         assert caught.value.exit_code == 73
 
     @pytest.mark.parametrize("operation", ["write", "read"])
-    async def test_an_io_error(self, origin: Origin, fetch: Fetcher, faulty: FaultFilesystem, operation: str) -> None:
+    async def test_an_io_error_is_reported_and_the_next_run_finishes(
+        self, origin: Origin, fetch: Fetcher, faulty: FaultFilesystem, operation: str
+    ) -> None:
         origin.add_repo("org/model", FILES)
         faulty.obey(Rule(operation, match=".safetensors", error=errno.EIO, after=MiB))  # type: ignore[arg-type]
         with pytest.raises(LocalIOError, match="safetensors") as caught:
@@ -93,10 +99,10 @@ class TestBrokenDisks:
     @pytest.mark.parametrize(
         "code", [errno.ETIMEDOUT, errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN, errno.ESTALE, errno.EAGAIN]
     )
-    async def test_an_error_that_sounds_like_the_network_is_the_disks(
+    async def test_a_disk_error_that_resembles_a_network_error_is_not_retried(
         self, origin: Origin, fetch: Fetcher, faulty: FaultFilesystem, operation: str, code: int
     ) -> None:
-        """A soft mount of NFS says ETIMEDOUT, a FUSE daemon that died ENOTCONN. Python calls some of them TimeoutError."""
+        """A soft NFS mount returns ETIMEDOUT, a dead FUSE daemon ENOTCONN. Python raises TimeoutError for some of them."""
         origin.add_repo("org/model", FILES)
         faulty.obey(Rule(operation, match=".safetensors", error=code, after=MiB))  # type: ignore[arg-type]
         with pytest.raises(LocalIOError, match="the staged file") as caught:
@@ -114,7 +120,7 @@ class TestBrokenDisks:
             (errno.EDQUOT, OutOfSpace, "no space left on device", 73),
         ],
     )
-    async def test_each_number_has_its_sentence(
+    async def test_each_errno_has_its_message(
         self,
         origin: Origin,
         fetch: Fetcher,
@@ -150,7 +156,7 @@ class TestBrokenDisks:
             await fetch(cache_dir=faulty.path / "cache")
         assert not (faulty.path / "cache" / KEY).exists()
 
-    async def test_without_exchange_and_reservation_a_refresh_works_too(
+    async def test_a_refresh_works_without_exchange_and_reservation(
         self, origin: Origin, fetch: Fetcher, faulty: FaultFilesystem
     ) -> None:
         repository = origin.add_repo("org/model", FILES)
@@ -162,7 +168,7 @@ class TestBrokenDisks:
 
 class TestPowerLoss:
     @pytest.mark.parametrize("step", ["sealing", "sealed", "renamed", None])
-    async def test_what_is_visible_afterwards_is_complete_and_the_next_run_finishes(
+    async def test_a_visible_artifact_is_complete_after_power_loss_and_the_next_run_finishes(
         self, origin: Origin, fetch: Fetcher, small_filesystem: MakeFilesystem, step: str | None
     ) -> None:
         origin.add_repo("org/model", FILES)
@@ -187,7 +193,7 @@ class TestPowerLoss:
             assert step is not None, "what was published is gone"
         assert contents((await fetch(cache_dir=root)).path) == FILES
 
-    async def test_in_the_middle_of_the_transfer(
+    async def test_the_next_run_finishes_after_power_loss_during_the_transfer(
         self, origin: Origin, fetch: Fetcher, small_filesystem: MakeFilesystem
     ) -> None:
         origin.add_repo("org/model", FILES)

@@ -1,4 +1,4 @@
-"""10,000 files with 256 descriptors, from every source to every place: nothing is open that nobody needs."""
+"""10,000 files with 256 descriptors, from every source to every place: no unused file stays open."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.engine.conftest import Fetcher
 
 FILES = {f"{number % 100}/{number}.json": b"%d" % number * 20 for number in range(10_000)} | {"empty.txt": b""}
 IN_HUB_CACHE = 10_000 if os.environ.get("WEIGHTLIFT_CHAOS_ROUNDS") else 2000
-"""Each file there takes several names more, so all of them take half a minute."""
+"""A hub cache needs several more names per file, so 10,000 files would take half a minute."""
 LIMITED = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
@@ -36,7 +36,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fetcher(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    """The command with 256 descriptors, none of which it can add to."""
+    """Run the command with a hard limit of 256 descriptors."""
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, *map(str, words)], capture_output=True, text=True, timeout=300, check=False
     )
@@ -58,35 +58,35 @@ def origin() -> Iterator[Origin]:
         yield running
 
 
-def test_from_the_hub(origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fetch_from_the_hub(origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", origin.endpoint)
     complete(Path(fetcher("fetch", "hf://org/model", "--cache-dir", tmp_path).stdout.strip()))
 
 
-def test_into_a_hub_cache(origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fetch_into_a_hub_cache(origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", origin.endpoint)
     snapshot = Path(fetcher("fetch", "hf://org/smaller", "--layout", "hf-cache", "--cache-dir", tmp_path).stdout.strip())
     assert sum(path.is_file() for path in snapshot.rglob("*.json") if ".fetcher" not in path.parts) == IN_HUB_CACHE
 
 
 @pytest.mark.parametrize("options", [(), ("--hard-link",)], ids=["copied", "linked"])
-def test_from_a_directory_and_verified(source: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_a_fetch_from_a_directory_is_verified(source: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
     complete(Path(fetcher("fetch", source, "--cache-dir", tmp_path, *options).stdout.strip()))
     fetcher("verify", "--full", "--cache-dir", tmp_path)
 
 
-def test_in_place_and_again_in_place(source: Path, tmp_path: Path) -> None:
+def test_a_refresh_in_place(source: Path, tmp_path: Path) -> None:
     complete(Path(fetcher("fetch", source, "--dest", tmp_path).stdout.strip()))
     os.utime(source / "0/0.json")
     complete(Path(fetcher("fetch", source, "--dest", tmp_path, "--refresh", "on-change").stdout.strip()))
 
 
-def test_where_it_stands(source: Path, tmp_path: Path) -> None:
+def test_a_check_in_place(source: Path, tmp_path: Path) -> None:
     fetcher("fetch", "pvc://claim/" + source.name, "--pvc-mount", f"claim={source.parent}", "--cache-dir", tmp_path)
 
 
-async def test_what_a_cancelled_fetch_left_is_continued(source: Path, tmp_path: Path) -> None:
-    """Thousands of files are complete but for their hash and their sync: none of them is open while it waits."""
+async def test_a_cancelled_fetch_is_resumed(source: Path, tmp_path: Path) -> None:
+    """Thousands of files wait for their hash and their sync, and none of them is open."""
     fetch = Fetcher(tmp_path)
     enough = asyncio.Event()
 

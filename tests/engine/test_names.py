@@ -1,4 +1,4 @@
-"""Names that one filesystem tells apart and another takes for one. The destination decides, and only about what is selected."""
+"""Names that some filesystems tell apart and others do not. The destination decides, for selected files only."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ALIKE = {
 
 @pytest.mark.parametrize("files", ALIKE.values(), ids=ALIKE)
 @pytest.mark.parametrize("placed", ["cache", "dest", "hf-cache"])
-async def test_where_they_are_two_files_both_are_fetched(
+async def test_both_files_are_fetched_if_the_filesystem_tells_them_apart(
     origin: Origin, fetch: Fetcher, files: dict[str, bytes], placed: str, tmp_path: Path
 ) -> None:
     origin.add_repo("org/model", files)
@@ -40,7 +40,7 @@ async def test_where_they_are_two_files_both_are_fetched(
 
 
 @pytest.mark.parametrize("files", ALIKE.values(), ids=ALIKE)
-async def test_where_they_are_one_both_are_named_and_nothing_is_fetched(
+async def test_colliding_names_are_reported_and_nothing_is_fetched(
     origin: Origin, fetch: Fetcher, files: dict[str, bytes], folding: Path
 ) -> None:
     origin.add_repo("org/model", files)
@@ -52,7 +52,7 @@ async def test_where_they_are_one_both_are_named_and_nothing_is_fetched(
 
 
 @pytest.mark.parametrize("files", ALIKE.values(), ids=ALIKE)
-async def test_where_they_are_one_the_rest_can_be_had_without_the_other(
+async def test_excluding_one_of_two_colliding_names_fetches_the_rest(
     origin: Origin, fetch: Fetcher, files: dict[str, bytes], folding: Path
 ) -> None:
     origin.add_repo("org/model", files)
@@ -62,7 +62,7 @@ async def test_where_they_are_one_the_rest_can_be_had_without_the_other(
 
 
 @pytest.mark.parametrize("path", ["a:b.json", "a:b/config.json"])
-async def test_a_name_that_the_filesystem_can_not_hold_is_final_and_named(
+async def test_a_name_that_the_filesystem_cannot_store_is_reported_and_not_retried(
     origin: Origin, fetch: Fetcher, folding: Path, path: str
 ) -> None:
     origin.add_repo("org/model", {"config.json": b"{}", path: b"{}"})
@@ -73,14 +73,14 @@ async def test_a_name_that_the_filesystem_can_not_hold_is_final_and_named(
 
 
 @pytest.mark.parametrize("path", ["../escape", "back\\slash", "config.json/x", ".fetcher/manifest.json", "\udcff"])
-async def test_a_hostile_path_that_is_not_selected_does_no_harm(origin: Origin, fetch: Fetcher, path: str) -> None:
+async def test_a_hostile_path_outside_the_selection_is_ignored(origin: Origin, fetch: Fetcher, path: str) -> None:
     origin.add_repo("org/model", {"config.json": b"{}", "a:b.json": b"{}"})
     origin.faults.add(Fault(extra_files(path), path="/tree/"))
     artifact = await fetch(exclude=(path,))
     assert contents(artifact.path) == {"config.json": b"{}", "a:b.json": b"{}"}
 
 
-async def test_a_plan_judges_the_selection_too(origin: Origin, tmp_path: Path) -> None:
+async def test_a_plan_refuses_hostile_paths_in_the_selection_only(origin: Origin, tmp_path: Path) -> None:
     origin.add_repo("org/model", {"config.json": b"{}"})
     origin.faults.add(Fault(extra_files("../escape"), path="/tree/"))
     with pytest.raises(HostilePath):
@@ -89,7 +89,7 @@ async def test_a_plan_judges_the_selection_too(origin: Origin, tmp_path: Path) -
     assert [(file.path, file.state) for file in shown.files] == [("config.json", "fetch"), ("../escape", "skipped")]
 
 
-async def test_a_file_that_is_listed_twice_is_one_file(origin: Origin, fetch: Fetcher) -> None:
+async def test_a_file_listed_twice_is_one_file(origin: Origin, fetch: Fetcher) -> None:
     origin.add_repo("org/model", {"config.json": b"{}"})
     listed = extra_files("twice", size=0, oid="e69de29bb2d1d6434b8b29ae775ad8c2e48c5391")
     origin.add_repo("org/model", {"config.json": b"{}", "twice": b""})
@@ -98,16 +98,16 @@ async def test_a_file_that_is_listed_twice_is_one_file(origin: Origin, fetch: Fe
     assert contents(artifact.path) == {"config.json": b"{}", "twice": b""}
 
 
-async def test_a_file_that_is_listed_with_two_contents_is_refused(origin: Origin, fetch: Fetcher) -> None:
+async def test_a_file_listed_with_two_contents_is_refused(origin: Origin, fetch: Fetcher) -> None:
     origin.add_repo("org/model", {"config.json": b"{}"})
     origin.faults.add(Fault(extra_files("config.json"), path="/tree/"))
     with pytest.raises(DigestMismatch, match="twice, with different contents"):
         await fetch()
 
 
-async def test_a_pattern_in_vain_is_said_while_the_fetch_goes_on(origin: Origin, fetch: Fetcher) -> None:
+async def test_a_pattern_without_a_match_is_a_warning(origin: Origin, fetch: Fetcher) -> None:
     origin.add_repo("org/model", {"config.json": b"{}", "Q4/m.gguf": b"GGUF"})
     artifact = await fetch(include=("*.json", "m.gguf"))
     assert contents(artifact.path) == {"config.json": b"{}"}
-    (said,) = [event.message for event in fetch.events if isinstance(event, Warned)]
-    assert said == "--include 'm.gguf' matches no file: a pattern is compared with the whole path, write '*/m.gguf'"
+    (message,) = [event.message for event in fetch.events if isinstance(event, Warned)]
+    assert message == "--include 'm.gguf' matches no file: a pattern is compared with the whole path, write '*/m.gguf'"

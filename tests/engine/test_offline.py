@@ -1,4 +1,4 @@
-"""`HF_HUB_OFFLINE`: the Hub's own cache, as its real client filled it, is the source, and nothing is asked."""
+"""`HF_HUB_OFFLINE`: a Hub cache filled by the real client is the source, and no request is sent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHARD = "model-00001-of-00002.safetensors"
 
 @pytest.fixture
 def hub(origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty Hub cache; the origin counts who asks."""
+    """An empty Hub cache; the origin counts requests."""
     origin.add_repo("org/model", FILES)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path / "hub"
@@ -29,7 +29,7 @@ def hub(origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 @pytest.fixture
 def filled(hub: Path, origin: Origin, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The directory of the snapshot that the client fetched; the network is forbidden from now on."""
+    """The directory of a snapshot that the client fetched. After that the network is forbidden."""
     snapshot = Path(snapshot_download("org/model", cache_dir=hub, endpoint=origin.endpoint))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     origin.clear_requests()
@@ -37,7 +37,7 @@ def filled(hub: Path, origin: Origin, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def forget_listings(hub: Path) -> None:
-    """As a client leaves the cache that writes none."""
+    """Remove the listing: some clients write none."""
     for tree in hub.rglob("trees/*"):
         tree.unlink()
 
@@ -47,7 +47,7 @@ def list_below(directory: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("uri", ["hf://org/model", "hf://org/model@main"])
-async def test_a_complete_snapshot_is_fetched_verified_and_nobody_is_asked(
+async def test_a_complete_snapshot_is_fetched_and_verified_without_requests(
     filled: Path, fetch: Fetcher, origin: Origin, uri: str
 ) -> None:
     artifact = await fetch(uri)
@@ -56,7 +56,7 @@ async def test_a_complete_snapshot_is_fetched_verified_and_nobody_is_asked(
     assert not origin.requests
 
 
-async def test_a_selection_a_commit_and_an_address_of_one_file_work_too(filled: Path, fetch: Fetcher, origin: Origin) -> None:
+async def test_a_selection_a_commit_and_a_file_address_work_offline(filled: Path, fetch: Fetcher, origin: Origin) -> None:
     assert set(contents((await fetch(include=("*.json",))).path)) == {name for name in FILES if name.endswith(".json")}
     assert contents((await fetch(revision=filled.name)).path) == FILES
     one = await fetch(f"{origin.endpoint}/org/model/resolve/main/config.json")
@@ -64,7 +64,7 @@ async def test_a_selection_a_commit_and_an_address_of_one_file_work_too(filled: 
     assert not origin.requests
 
 
-async def test_a_partial_snapshot_serves_what_it_has_and_names_what_it_lacks(
+async def test_a_partial_snapshot_serves_its_files_and_names_the_missing_ones(
     hub: Path, fetch: Fetcher, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     snapshot_download("org/model", cache_dir=hub, endpoint=origin.endpoint, allow_patterns=["*.json"])
@@ -85,7 +85,7 @@ async def test_a_damaged_blob_is_never_published(filled: Path, fetch: Fetcher) -
     assert fetch.visible() == []
 
 
-async def test_without_a_listing_nobody_can_tell_that_it_is_complete(
+async def test_a_snapshot_without_a_listing_is_not_known_to_be_complete(
     hub: Path, fetch: Fetcher, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hf_hub_download("org/model", "config.json", cache_dir=hub, endpoint=origin.endpoint)
@@ -95,8 +95,8 @@ async def test_without_a_listing_nobody_can_tell_that_it_is_complete(
         await fetch()
 
 
-def test_what_the_listing_says_of_each_file_is_kept(filled: Path) -> None:
-    """A cache that is filled from this one has the client's own listing then, Xet's hashes too."""
+def test_the_entries_of_the_listing_are_kept(filled: Path) -> None:
+    """A cache filled from this one has the listing of the client, with the Xet hashes."""
     (tree,) = filled.parents[1].glob("trees/*.json")
     document = json.loads(tree.read_text())
     document["files"][SHARD]["xet_hash"] = "d" * 64
@@ -106,7 +106,7 @@ def test_what_the_listing_says_of_each_file_is_kept(filled: Path) -> None:
     assert shard.facts["xet_hash"] == "d" * 64
 
 
-def test_a_pipe_in_the_place_of_a_listing_blocks_nobody(filled: Path) -> None:
+def test_a_pipe_in_place_of_a_listing_does_not_block(filled: Path) -> None:
     (tree,) = filled.parents[1].glob("trees/*.json")
     tree.unlink()
     os.mkfifo(tree)
@@ -117,7 +117,7 @@ def test_a_pipe_in_the_place_of_a_listing_blocks_nobody(filled: Path) -> None:
 @pytest.mark.parametrize(
     "damage", [b"", b"[]", b'{"format_version": 2, "files": {}}', b'{"format_version": 1, "files": {"a": 5}}']
 )
-async def test_a_listing_that_is_none_is_said(filled: Path, fetch: Fetcher, damage: bytes) -> None:
+async def test_a_damaged_listing_is_reported(filled: Path, fetch: Fetcher, damage: bytes) -> None:
     (tree,) = filled.parents[1].glob("trees/*.json")
     tree.write_bytes(damage)
     with pytest.raises(Offline, match="is no listing that this version reads"):
@@ -125,7 +125,7 @@ async def test_a_listing_that_is_none_is_said(filled: Path, fetch: Fetcher, dama
 
 
 @pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
-async def test_an_empty_cache_is_said_with_what_to_do(
+async def test_an_empty_cache_is_reported_with_advice(
     hub: Path, fetch: Fetcher, origin: Origin, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     monkeypatch.setenv(variable, "1")

@@ -1,4 +1,4 @@
-"""What is left in the page cache: all of it when a warm start follows, nothing where memory is scarce."""
+"""The page cache after a fetch: everything if a warm start follows, nothing if memory is scarce."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ FILES = {"model-1.safetensors": random_bytes("one", 20 * MiB), "model-2.safetens
 
 
 def resident(path: Path) -> float:
-    """The share of a file's pages that are in the page cache, by mincore(2)."""
+    """Return the fraction of the pages of a file in the page cache, by mincore(2)."""
     libc = ctypes.CDLL(None, use_errno=True)
     with (
         path.open("rb") as file,
         mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ | mmap.PROT_WRITE, flags=mmap.MAP_PRIVATE) as view,
     ):
         pages = (len(view) + mmap.PAGESIZE - 1) // mmap.PAGESIZE
-        told = (ctypes.c_ubyte * pages)()
+        resident = (ctypes.c_ubyte * pages)()
         start = ctypes.c_char.from_buffer(view)
-        assert libc.mincore(ctypes.byref(start), ctypes.c_size_t(len(view)), told) == 0
+        assert libc.mincore(ctypes.byref(start), ctypes.c_size_t(len(view)), resident) == 0
         del start
-    return sum(page & 1 for page in told) / pages
+    return sum(page & 1 for page in resident) / pages
 
 
 @pytest.mark.parametrize(("asked", "share"), [("keep", 1.0), ("drop", 0.0)])
 @pytest.mark.parametrize("digests", [True, False], ids=["hashed", "without a digest"])
-async def test_pages_are_kept_or_dropped_as_asked(
+async def test_pages_are_kept_or_dropped_as_requested(
     origin: Origin, fetch: Fetcher, small_filesystem: MakeFilesystem, *, asked: str, share: float, digests: bool
 ) -> None:
     volume = small_filesystem("ext4", size=112 * MiB)

@@ -1,4 +1,4 @@
-"""Waiting, retrying, giving up: what is progress, what is slow, and what is worth another try."""
+"""Waiting, retrying and giving up: progress, slow connections, and temporary errors."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def retries(fetch: Fetcher) -> list[str]:
 
 
 class TestLateAnswers:
-    """The window in which connections are compared is a third of the stall timeout, at least a second."""
+    """Connections are compared within a third of the stall timeout, at least a second."""
 
     @pytest.mark.parametrize("connections", [1, 4])
-    async def test_an_answer_within_the_stall_timeout_is_waited_for(
+    async def test_a_late_answer_within_the_stall_timeout_is_not_retried(
         self, origin: Origin, fetch: Fetcher, connections: int
     ) -> None:
         origin.add_repo("org/model", FILES)
@@ -55,19 +55,19 @@ class TestLateAnswers:
         assert contents(artifact.path) == FILES
         assert retries(fetch) == []
 
-    async def test_one_late_connection_beside_fast_ones_is_waited_for_too(self, origin: Origin, fetch: Fetcher) -> None:
+    async def test_one_late_connection_among_fast_ones_is_not_retried(self, origin: Origin, fetch: Fetcher) -> None:
         origin.add_repo("org/model", FILES)
         origin.faults.add(Fault(Stall(seconds=2.5), origin="cdn", path="model-00002", times=1))
         await fetch(timeout_stall=3.5)
         assert retries(fetch) == []
 
-    async def test_a_late_first_byte_after_the_head_is_a_late_answer(self, origin: Origin, fetch: Fetcher) -> None:
+    async def test_a_late_first_byte_is_not_retried(self, origin: Origin, fetch: Fetcher) -> None:
         origin.add_repo("org/model", FILES)
         origin.faults.add(Fault(Stall(after=0, seconds=2.0), origin="cdn"))
         await fetch(max_concurrency=2, timeout_stall=3.5)
         assert retries(fetch) == []
 
-    async def test_only_the_redirects_target_is_late(self, origin: Origin, fetch: Fetcher) -> None:
+    async def test_a_late_redirect_target_is_not_retried(self, origin: Origin, fetch: Fetcher) -> None:
         content = random_bytes("late", 3 * MiB)
         target = origin.add_file("/target.bin", content)
         address = origin.add_file("/model.bin", content)
@@ -77,7 +77,7 @@ class TestLateAnswers:
         assert contents(artifact.path) == {"model.bin": content}
         assert retries(fetch) == []
 
-    async def test_later_than_the_stall_timeout_is_a_stall(self, origin: Origin, fetch: Fetcher) -> None:
+    async def test_an_answer_after_the_stall_timeout_is_a_stall(self, origin: Origin, fetch: Fetcher) -> None:
         origin.add_repo("org/model", FILES)
         origin.faults.add(Fault(Stall(seconds=5.0), origin="cdn", times=1))
         await fetch(timeout_stall=1.0)
@@ -85,19 +85,17 @@ class TestLateAnswers:
 
 
 class TestTrickles:
-    async def test_on_the_only_file_left_it_is_replaced_after_a_stall_timeout(self, origin: Origin, fetch: Fetcher) -> None:
+    async def test_a_trickle_on_the_last_file_is_replaced_after_a_stall_timeout(self, origin: Origin, fetch: Fetcher) -> None:
         origin.add_repo("org/model", {"model.safetensors": random_bytes("only", 2 * MiB)})
         origin.faults.add(Fault(Trickle(after=1000, size=100, interval=0.1), origin="cdn", times=1))
         began = time.monotonic()
         await fetch(max_concurrency=1, timeout_stall=1.5)
         (event,) = [event for event in fetch.events if isinstance(event, Retrying)]
         assert time.monotonic() - began >= 1.5
-        assert "brought only" in event.message
+        assert "received only" in event.message
 
     @pytest.mark.parametrize("connections", [1, 3])
-    async def test_what_trickles_for_ever_is_given_up_although_bytes_come(
-        self, origin: Origin, fetch: Fetcher, connections: int
-    ) -> None:
+    async def test_an_endless_trickle_is_given_up(self, origin: Origin, fetch: Fetcher, connections: int) -> None:
         files = {f"model-{number}.safetensors": random_bytes(f"{number}", 2 * MiB) for number in range(connections)}
         origin.add_repo("org/model", files)
         origin.faults.add(Fault(Trickle(after=0, size=100, interval=0.1), origin="cdn"))
@@ -111,7 +109,7 @@ class TestTrickles:
         await fetch(max_concurrency=2, timeout_stall=1.5)
         assert retries(fetch) == []
 
-    async def test_what_the_user_holds_back_is_none_either(self, origin: Origin, fetch: Fetcher) -> None:
+    async def test_a_rate_limit_is_not_a_trickle(self, origin: Origin, fetch: Fetcher) -> None:
         origin.add_repo("org/model", {"config.json": random_bytes("c", 60_000)})
         await fetch(max_concurrency=1, timeout_stall=1.0, limit_rate=20_000.0)
         assert retries(fetch) == []
@@ -127,7 +125,7 @@ REFUSALS: dict[str, Effect] = {
 
 
 class TestSequences:
-    """Each request is retried by itself. Every other one fails here, so that a sequence begun anew never ends."""
+    """Each request is retried separately. Every other request fails, so a sequence that restarted would never end."""
 
     @pytest.fixture(autouse=True)
     def short_delays(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +133,7 @@ class TestSequences:
 
     @pytest.mark.parametrize("pages", [2, 10])
     @pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
-    async def test_a_listing_goes_on_at_the_page_that_failed(
+    async def test_a_listing_resumes_at_the_failed_page(
         self, fetch: Fetcher, monkeypatch: pytest.MonkeyPatch, pages: int, refusal: Effect
     ) -> None:
         with Origin(page_size=2) as origin:
@@ -148,7 +146,7 @@ class TestSequences:
             listed = [request for request in origin.requests if "/tree/" in request.path]
             assert len(listed) == 2 * pages
 
-    async def test_every_other_request_of_a_whole_fetch_fails(self, fetch: Fetcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_a_fetch_succeeds_if_every_other_request_fails(self, fetch: Fetcher, monkeypatch: pytest.MonkeyPatch) -> None:
         with Origin(page_size=3, resolve_cache=True, lfs_threshold=MiB) as origin:
             monkeypatch.setenv("HF_ENDPOINT", origin.endpoint)
             origin.add_repo("org/model", FILES)
@@ -156,7 +154,9 @@ class TestSequences:
             assert contents((await fetch(max_concurrency=1, retry_for=10.0)).path) == FILES
 
     @pytest.mark.parametrize("refusal", [Status(503), Reset()], ids=["503", "a reset"])
-    async def test_a_chain_of_redirects_goes_on_where_it_failed(self, origin: Origin, fetch: Fetcher, refusal: Effect) -> None:
+    async def test_a_chain_of_redirects_resumes_at_the_failed_address(
+        self, origin: Origin, fetch: Fetcher, refusal: Effect
+    ) -> None:
         content = random_bytes("chain", 1000)
         last = origin.add_file("/d.bin", content)
         for name, target in (("c", "d"), ("b", "c"), ("a", "b")):
@@ -167,8 +167,8 @@ class TestSequences:
         assert contents(artifact.path) == {"a.bin": content}
         assert [request.path for request in origin.requests].count("/a.bin") == 1
 
-    async def test_a_place_that_stays_down_is_not_held_on_to(self, origin: Origin, fetch: Fetcher) -> None:
-        """The next redirect may lead to another replica."""
+    async def test_a_redirect_is_requested_again_if_its_target_stays_down(self, origin: Origin, fetch: Fetcher) -> None:
+        """The next redirect can lead to another replica."""
         down, up = origin.add_file("/down.bin", b"x"), origin.add_file("/up.bin", b"weights")
         address = origin.add_file("/model.bin", b"")
         origin.faults.add(Fault(Status(503), path="^/down.bin"))
@@ -200,7 +200,7 @@ class TestProgress:
         received = sum(event.bytes for event in fetch.events if isinstance(event, BytesReceived))
         assert received <= (RESTARTS + 1) * 3 * MiB
 
-    async def test_restarts_are_bounded_however_patient_one_is(
+    async def test_restarts_are_bounded_for_any_retry_time(
         self, origin: Origin, fetch: Fetcher, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("fetcher.engine.retry.FIRST_DELAY", 0.001)
@@ -212,14 +212,14 @@ class TestProgress:
         assert caught.value.exit_code == 69
         assert origin.faults.fired(broken) == RESTARTS + 1
 
-    async def test_one_that_breaks_off_a_few_times_is_cured(self, origin: Origin, fetch: Fetcher) -> None:
+    async def test_a_server_without_ranges_can_break_off_a_few_times(self, origin: Origin, fetch: Fetcher) -> None:
         content = random_bytes("cured", 2 * MiB)
         address = origin.add_file("/model.bin", content)
         origin.faults.add(Fault(IgnoreRange()))
         origin.faults.add(Fault(Finish(after=MiB), times=3))
         assert contents((await fetch(address)).path) == {"model.bin": content}
 
-    async def test_what_is_fetched_again_after_a_mismatch_is_no_progress(self, origin: Origin, fetch: Fetcher) -> None:
+    async def test_a_refetch_after_a_mismatch_succeeds(self, origin: Origin, fetch: Fetcher) -> None:
         origin.add_repo("org/model", FILES)
         origin.faults.add(Fault(FlipBit(1000), origin="cdn", path="model-00001", times=1))
         assert contents((await fetch(max_concurrency=1)).path) == FILES
@@ -234,7 +234,7 @@ FINAL: dict[int, type[FetchError]] = {
 class TestFinalAnswers:
     @pytest.mark.parametrize("where", ["/revision/", "/tree/", "/resolve/", "/blob/"])
     @pytest.mark.parametrize("status", FINAL)
-    async def test_what_no_retry_can_cure_is_asked_once(self, origin: Origin, fetch: Fetcher, status: int, where: str) -> None:
+    async def test_a_final_status_is_not_retried(self, origin: Origin, fetch: Fetcher, status: int, where: str) -> None:
         origin.add_repo("org/model", {"model.safetensors": random_bytes("final", 2 * MiB)})
         refused = origin.faults.add(Fault(Status(status), path=where))
         with pytest.raises(FINAL[status]) as caught:
@@ -244,7 +244,7 @@ class TestFinalAnswers:
         assert retries(fetch) == []
 
     @pytest.mark.parametrize("status", [400, 405, 451])
-    async def test_an_address_is_no_exception(self, origin: Origin, fetch: Fetcher, status: int) -> None:
+    async def test_a_final_status_of_a_plain_address_is_refused(self, origin: Origin, fetch: Fetcher, status: int) -> None:
         address = origin.add_file("/model.bin", b"weights")
         origin.faults.add(Fault(Status(status)))
         with pytest.raises(Refused) as caught:
@@ -252,13 +252,13 @@ class TestFinalAnswers:
         assert caught.value.exit_code == 77
 
     @pytest.mark.parametrize("status", [408, 409, 421, 423, 425, 429, 499, 500, 502, 503, 504, 520])
-    async def test_what_passes_by_is_tried_again(self, origin: Origin, fetch: Fetcher, status: int) -> None:
+    async def test_a_temporary_status_is_retried(self, origin: Origin, fetch: Fetcher, status: int) -> None:
         address = origin.add_file("/model.bin", b"weights")
         origin.faults.add(Fault(Status(status), times=1))
         assert contents((await fetch(address)).path) == {"model.bin": b"weights"}
 
 
-SAID: dict[str, Effect] = {
+COMPLAINTS: dict[str, Effect] = {
     "a header": Status(401, (("X-Error-Message", "token is expired"),)),
     "the Hub's JSON": Status(401, (("Content-Type", "application/json"),), b'{"error": "token is expired"}'),
     "a gateway's JSON": Status(401, (), b'{"code": 7, "message": "token is expired"}'),
@@ -270,8 +270,8 @@ SAID: dict[str, Effect] = {
 
 
 class TestServersWords:
-    @pytest.mark.parametrize("answer", SAID.values(), ids=SAID)
-    async def test_they_are_said_and_where_the_token_came_from(
+    @pytest.mark.parametrize("answer", COMPLAINTS.values(), ids=COMPLAINTS)
+    async def test_the_message_quotes_the_server_and_names_the_origin_of_the_token(
         self, origin: Origin, fetch: Fetcher, monkeypatch: pytest.MonkeyPatch, answer: Effect
     ) -> None:
         monkeypatch.setenv("HF_TOKEN", "hf_expired")
@@ -283,12 +283,12 @@ class TestServersWords:
         assert "set HF_TOKEN" not in caught.value.message
         assert "hf_expired" not in caught.value.sentence()
 
-    async def test_without_a_token_that_is_said(self, origin: Origin, fetch: Fetcher) -> None:
+    async def test_the_message_says_that_no_credentials_were_sent(self, origin: Origin, fetch: Fetcher) -> None:
         origin.add_repo("org/model", FILES, private=True)
         with pytest.raises(Unauthorized, match=r'says ".*Invalid username or password"; no credentials were sent'):
             await fetch()
 
-    async def test_credentials_of_an_address_are_named_by_their_place(self, origin: Origin, fetch: Fetcher) -> None:
+    async def test_the_message_names_credentials_in_the_address(self, origin: Origin, fetch: Fetcher) -> None:
         address = origin.add_file("/model.bin", b"x").replace("http://", "http://user:pa55word@")
         origin.faults.add(Fault(Status(403, (), b'{"message": "user:pa55word has no access"}')))
         with pytest.raises(Unauthorized, match="from the address") as caught:
@@ -296,13 +296,15 @@ class TestServersWords:
         assert "pa55word" not in caught.value.sentence()
 
     @pytest.mark.parametrize(("status", "error"), [(404, NotFound), (429, RateLimited), (451, Refused), (503, Unreachable)])
-    async def test_of_every_status(self, origin: Origin, fetch: Fetcher, status: int, error: type[FetchError]) -> None:
+    async def test_every_status_quotes_the_server(
+        self, origin: Origin, fetch: Fetcher, status: int, error: type[FetchError]
+    ) -> None:
         address = origin.add_file("/model.bin", b"x")
         origin.faults.add(Fault(Status(status, (("X-Error-Code", "Odd"), ("X-Error-Message", "come back on Monday")))))
         with pytest.raises(error, match='says "Odd: come back on Monday"'):
             await fetch(address, retry_for=0.2)
 
-    async def test_a_body_without_end_or_that_never_comes_delays_nothing(self, origin: Origin, fetch: Fetcher) -> None:
+    async def test_a_long_error_body_is_shortened(self, origin: Origin, fetch: Fetcher) -> None:
         address = origin.add_file("/model.bin", b"x")
         origin.faults.add(Fault(Status(400, (), b"x y " * MiB)))
         with pytest.raises(Refused) as caught:
@@ -312,14 +314,14 @@ class TestServersWords:
 
 class TestProxies:
     @pytest.mark.parametrize("status", [407, 403, 405])
-    async def test_one_that_refuses_the_tunnel_is_a_matter_of_configuration(
+    async def test_a_proxy_that_refuses_the_tunnel_is_a_configuration_error(
         self, fetch: Fetcher, monkeypatch: pytest.MonkeyPatch, status: int
     ) -> None:
-        asked = 0
+        requests = 0
 
         async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            nonlocal asked
-            asked += 1
+            nonlocal requests
+            requests += 1
             await reader.readuntil(b"\r\n\r\n")
             writer.write(f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n".encode())
             writer.close()
@@ -330,7 +332,7 @@ class TestProxies:
         async with server:
             with pytest.raises(ConfigurationError, match="HTTPS_PROXY") as caught:
                 await fetch("https://weights.invalid/model.bin")
-        assert (caught.value.exit_code, asked) == (78, 1)
+        assert (caught.value.exit_code, requests) == (78, 1)
         assert str(status) in caught.value.message
 
 
@@ -378,7 +380,7 @@ class Broken:
      FileNotFoundError(2, "gone"), PermissionError(1, "not permitted"), InterruptedError(4, "interrupted")],
     ids=lambda error: type(error).__name__,
 )  # fmt: skip
-async def test_an_os_error_of_a_source_is_never_the_disks(tmp_path: Path, error: OSError, opening: bool) -> None:
+async def test_an_os_error_of_a_source_is_not_a_disk_error(tmp_path: Path, error: OSError, opening: bool) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "weights.bin").write_bytes(b"weights" * 1000)
     events: list[Event] = []
@@ -392,7 +394,7 @@ async def test_an_os_error_of_a_source_is_never_the_disks(tmp_path: Path, error:
 
 
 @pytest.mark.parametrize("opening", [True, False], ids=["while it opens", "after its first bytes"])
-async def test_a_source_without_a_descriptor_is_not_tried_for_minutes(tmp_path: Path, opening: bool) -> None:
+async def test_a_source_without_free_descriptors_is_not_retried(tmp_path: Path, opening: bool) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "weights.bin").write_bytes(b"weights" * 1000)
     source = Failing(tmp_path / "model", OSError(errno.EMFILE, "Too many open files"), opening=opening)

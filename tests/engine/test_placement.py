@@ -1,4 +1,4 @@
-"""Where an artifact ends up, what is reused, and what is left alone: keyed, in place and in the Hub's own cache layout."""
+"""The place of an artifact, reused files and foreign files: keyed, in place and in the layout of the Hub cache."""
 
 from __future__ import annotations
 
@@ -49,15 +49,13 @@ class TestHits:
         again = await fetch()
         assert (again.path, again.cached, again.bytes_fetched) == (first.path, True, 0)
 
-    async def test_without_its_manifest_it_is_none(self, origin: Origin, fetch: Fetcher) -> None:
+    async def test_an_artifact_without_a_manifest_is_not_cached(self, origin: Origin, fetch: Fetcher) -> None:
         origin.add_repo("org/model", FILES)
         artifact = await fetch()
         (artifact.path / RELATIVE_PATH).unlink()
         assert find_cached(recovered(ArtifactRef("hf://org/model"), Settings(cache_dir=fetch.cache_dir))) is None
 
-    async def test_with_a_file_cut_short_it_is_none_and_is_repaired_in_a_new_inode(
-        self, origin: Origin, fetch: Fetcher
-    ) -> None:
+    async def test_a_truncated_file_is_repaired_in_a_new_inode(self, origin: Origin, fetch: Fetcher) -> None:
         origin.add_repo("org/model", FILES)
         artifact = await fetch()
         reader = (artifact.path / OTHER).open("rb")
@@ -67,7 +65,7 @@ class TestHits:
         assert len(reader.read()) == 5
         reader.close()
 
-    async def test_a_pin_that_the_manifest_does_not_satisfy_is_none(self, origin: Origin, fetch: Fetcher) -> None:
+    async def test_a_cached_copy_does_not_satisfy_a_different_pin(self, origin: Origin, fetch: Fetcher) -> None:
         origin.add_repo("org/model", FILES)
         await fetch()
         with pytest.raises(DigestMismatch):
@@ -75,14 +73,14 @@ class TestHits:
 
 
 class TestSelection:
-    async def test_include_and_exclude_make_an_artifact_of_their_own(self, origin: Origin, fetch: Fetcher) -> None:
+    async def test_include_and_exclude_make_a_separate_artifact(self, origin: Origin, fetch: Fetcher) -> None:
         origin.add_repo("org/model", FILES)
         artifact = await fetch(include=("*.json", "*00002-of*"), exclude=("*.index.json",))
         assert sorted(contents(artifact.path)) == ["config.json", OTHER]
         assert artifact.path.name != ArtifactRef("hf://org/model").key
 
     @pytest.mark.parametrize("revision", ["main", "v1", "refs/pr/3"])
-    async def test_branches_tags_and_pull_requests(self, origin: Origin, fetch: Fetcher, revision: str) -> None:
+    async def test_branches_tags_and_pull_requests_are_resolved(self, origin: Origin, fetch: Fetcher, revision: str) -> None:
         repository = origin.add_repo("org/model", FILES)
         if revision != "main":
             origin.update_repo(repository, CHANGED, revision=revision)
@@ -102,11 +100,11 @@ class TestSelection:
         with pytest.raises(UsageError):
             await fetch("hf://org/model@v1", revision="v2")
 
-    async def test_datasets(self, origin: Origin, fetch: Fetcher) -> None:
+    async def test_a_dataset_is_fetched(self, origin: Origin, fetch: Fetcher) -> None:
         origin.add_repo("org/data", FILES, kind="dataset")
         assert contents((await fetch("hf://datasets/org/data")).path) == FILES
 
-    async def test_the_hubs_own_address_of_a_file(self, origin: Origin, fetch: Fetcher) -> None:
+    async def test_a_file_address_of_the_hub_is_fetched(self, origin: Origin, fetch: Fetcher) -> None:
         origin.add_repo("org/model", FILES)
         address = f"{origin.endpoint}/org/model/resolve/main/{OTHER}"
         artifact = await fetch(address)
@@ -116,18 +114,18 @@ class TestSelection:
 
 
 class TestDigests:
-    async def test_a_pin_on_a_plain_address(self, origin: Origin, fetch: Fetcher) -> None:
+    async def test_a_pin_verifies_a_plain_address(self, origin: Origin, fetch: Fetcher) -> None:
         address = origin.add_file("/model.bin", b"weights")
         right = "9a5be5a4c72b84fdf5b6f6c2b94b1b1d" * 2
         with pytest.raises(DigestMismatch):
             await fetch(f"{address}#sha256={right}")
         assert fetch.visible() == []
 
-    async def test_required_and_not_published_is_refused_before_it_is_fetched(self, origin: Origin, fetch: Fetcher) -> None:
+    async def test_a_file_without_a_required_digest_is_refused_before_the_fetch(self, origin: Origin, fetch: Fetcher) -> None:
         with pytest.raises(DigestUnavailable):
             await fetch(origin.add_file("/model.bin", b"weights"), require_digests=True)
 
-    async def test_a_pin_of_a_file_that_is_not_there(self, origin: Origin, fetch: Fetcher) -> None:
+    async def test_a_pin_of_a_missing_file_is_refused(self, origin: Origin, fetch: Fetcher) -> None:
         origin.add_repo("org/model", FILES)
         with pytest.raises(NotFound):
             await fetch(expect={"nothing": Digest("sha256", "0" * 64)})
@@ -146,7 +144,7 @@ class TestDigests:
 
 
 class TestRefresh:
-    async def test_unchanged_is_one_metadata_request(self, origin: Origin, fetch: Fetcher) -> None:
+    async def test_a_refresh_of_an_unchanged_artifact_is_one_metadata_request(self, origin: Origin, fetch: Fetcher) -> None:
         origin.add_repo("org/model", FILES)
         await fetch()
         origin.clear_requests()
@@ -154,7 +152,7 @@ class TestRefresh:
         assert artifact.cached
         assert [request.path for request in origin.requests] == ["/api/models/org/model/revision/main"]
 
-    async def test_only_what_changed_is_fetched_and_the_old_version_stays_readable(
+    async def test_only_changed_files_are_fetched_and_the_old_version_stays_readable(
         self, origin: Origin, fetch: Fetcher
     ) -> None:
         repository = origin.add_repo("org/model", FILES)
@@ -171,7 +169,7 @@ class TestRefresh:
         (old,) = (fetch.cache_dir / ".fetcher" / "old").iterdir()
         assert contents(old) == FILES
 
-    async def test_without_an_atomic_exchange_two_renames_do(
+    async def test_a_refresh_works_with_two_renames_instead_of_an_exchange(
         self, origin: Origin, fetch: Fetcher, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("fetcher.store.keyed.exchange", lambda *_: False)
@@ -182,7 +180,7 @@ class TestRefresh:
         assert not list((fetch.cache_dir / ".fetcher" / "ready").iterdir())
 
     @pytest.mark.parametrize("status", [401, 403, 404, 429, 500])
-    async def test_a_source_that_cannot_be_asked_keeps_the_present_copy(
+    async def test_the_existing_copy_is_kept_if_the_source_cannot_be_asked(
         self, origin: Origin, fetch: Fetcher, status: int
     ) -> None:
         origin.add_repo("org/model", FILES)
@@ -193,7 +191,7 @@ class TestRefresh:
         assert contents(artifact.path) == FILES
         assert [event for event in fetch.events if isinstance(event, Warned)]
 
-    async def test_an_address_is_asked_by_its_etag(self, origin: Origin, fetch: Fetcher) -> None:
+    async def test_a_refresh_of_an_address_compares_its_etag(self, origin: Origin, fetch: Fetcher) -> None:
         address = origin.add_file("/model.bin", b"weights")
         await fetch(address)
         assert (await fetch(address, refresh="on-change")).cached
@@ -202,14 +200,16 @@ class TestRefresh:
 
 
 class TestInPlace:
-    async def test_a_directory_of_ones_own(self, origin: Origin, fetch: Fetcher, tmp_path: Path) -> None:
+    async def test_an_artifact_is_placed_in_a_directory(self, origin: Origin, fetch: Fetcher, tmp_path: Path) -> None:
         origin.add_repo("org/model", FILES)
         artifact = await fetch(dest=tmp_path / "mnt")
         assert artifact.path == tmp_path / "mnt"
         assert contents(artifact.path) == FILES
         assert (await fetch(dest=tmp_path / "mnt")).cached
 
-    async def test_foreign_files_stay_and_former_ones_go(self, origin: Origin, fetch: Fetcher, tmp_path: Path) -> None:
+    async def test_foreign_files_stay_and_files_of_the_old_version_are_removed(
+        self, origin: Origin, fetch: Fetcher, tmp_path: Path
+    ) -> None:
         repository = origin.add_repo("org/model", FILES | {"former.txt": b"x"})
         await fetch(dest=tmp_path)
         (tmp_path / "foreign.txt").write_bytes(b"mine")
@@ -218,7 +218,7 @@ class TestInPlace:
         assert contents(artifact.path) == CHANGED | {"foreign.txt": b"mine"}
         assert artifact.bytes_reused >= len(FILES[SHARD])
 
-    async def test_a_keyed_place_with_foreign_files_is_filled_in_place(self, origin: Origin, fetch: Fetcher) -> None:
+    async def test_a_keyed_directory_with_foreign_files_is_filled_in_place(self, origin: Origin, fetch: Fetcher) -> None:
         origin.add_repo("org/model", FILES)
         place = fetch.cache_dir / ArtifactRef("hf://org/model").key
         place.mkdir(parents=True)
@@ -228,16 +228,18 @@ class TestInPlace:
         assert contents(artifact.path) == FILES | {"foreign.txt": b"mine"}
         assert artifact.bytes_reused == len(FILES[SHARD])
 
-    async def test_an_empty_keyed_directory_is_renamed_over(self, origin: Origin, fetch: Fetcher) -> None:
+    async def test_an_empty_keyed_directory_is_replaced(self, origin: Origin, fetch: Fetcher) -> None:
         origin.add_repo("org/model", FILES)
         (fetch.cache_dir / ArtifactRef("hf://org/model").key).mkdir(parents=True)
         assert contents((await fetch()).path) == FILES
 
 
 class TestSharedDirectory:
-    """Several artifacts in one directory, each with a manifest of its own."""
+    """Several artifacts in one directory, each with its own manifest."""
 
-    async def test_neither_takes_away_what_the_other_lists(self, origin: Origin, fetch: Fetcher, tmp_path: Path) -> None:
+    async def test_no_artifact_removes_files_that_another_one_lists(
+        self, origin: Origin, fetch: Fetcher, tmp_path: Path
+    ) -> None:
         repository = origin.add_repo("org/model", FILES)
         selections: list[dict[str, Any]] = [{"include": (SHARD, "config.json")}, {"include": (OTHER, "config.json")}]
         for selection in selections:
@@ -251,7 +253,7 @@ class TestSharedDirectory:
         await fetch(dest=tmp_path, shared_dest=True, refresh="on-change", include=(OTHER, "tokenizer/*"))
         assert (await fetch(dest=tmp_path, shared_dest=True, **selections[0])).cached
 
-    async def test_what_one_alone_listed_goes_when_it_goes_from_there(
+    async def test_a_file_that_only_one_artifact_listed_is_removed_with_it(
         self, origin: Origin, fetch: Fetcher, tmp_path: Path
     ) -> None:
         repository = origin.add_repo("org/model", FILES | {"former.txt": b"x"})
@@ -261,10 +263,10 @@ class TestSharedDirectory:
         await fetch(dest=tmp_path, shared_dest=True, refresh="on-change")
         assert contents(tmp_path) == {path: FILES[path] for path in (SHARD, "config.json")}
 
-    async def test_a_manifest_that_another_one_makes_untrue_is_withdrawn(
+    async def test_a_manifest_is_withdrawn_when_another_artifact_changes_its_file(
         self, origin: Origin, fetch: Fetcher, tmp_path: Path
     ) -> None:
-        """Both list config.json, at two revisions, of one size: the older selection would be a hit with a mixture."""
+        """Both list config.json, at two revisions of one size. A cached older selection would be a mixture."""
         repository = origin.add_repo("org/model", FILES)
         await fetch(dest=tmp_path, shared_dest=True, include=(SHARD, "config.json"))
         origin.update_repo(repository, FILES | {"config.json": FILES["config.json"][::-1]})
@@ -273,7 +275,9 @@ class TestSharedDirectory:
         assert not again.cached
         assert contents(tmp_path)["config.json"] == FILES["config.json"][::-1]
 
-    async def test_beside_one_that_has_the_directory_for_itself(self, origin: Origin, fetch: Fetcher, tmp_path: Path) -> None:
+    async def test_a_shared_artifact_leaves_an_unshared_one_intact(
+        self, origin: Origin, fetch: Fetcher, tmp_path: Path
+    ) -> None:
         origin.add_repo("org/model", FILES)
         await fetch(dest=tmp_path, include=(SHARD,))
         await fetch(dest=tmp_path, shared_dest=True, include=(OTHER,))
@@ -293,7 +297,7 @@ class TestHubCache:
         checked = HfApi(endpoint=origin.endpoint).verify_repo_checksums("org/model", cache_dir=fetch.cache_dir)
         assert (checked.checked_count, checked.mismatches) == (len(FILES), [])
 
-    async def test_beside_what_the_real_client_wrote(self, origin: Origin, fetch: Fetcher) -> None:
+    async def test_a_cache_of_the_real_client_is_extended(self, origin: Origin, fetch: Fetcher) -> None:
         repository = origin.add_repo("org/model", FILES)
         api = HfApi(endpoint=origin.endpoint)
         api.snapshot_download("org/model", cache_dir=fetch.cache_dir, allow_patterns=["config.json"])
@@ -305,7 +309,7 @@ class TestHubCache:
         assert contents(artifact.path) == FILES
         assert newer.path.name != artifact.path.name
 
-    async def test_it_is_for_repositories_only(self, origin: Origin, fetch: Fetcher) -> None:
+    async def test_a_hub_cache_accepts_repositories_only(self, origin: Origin, fetch: Fetcher) -> None:
         with pytest.raises(UsageError):
             await fetch(origin.add_file("/model.bin", b"weights"), layout="hf-cache")
 
@@ -324,11 +328,11 @@ class TestLocalSources:
         assert contents(artifact.path) == FILES
         assert (artifact.path / SHARD).stat().st_ino != (model / SHARD).stat().st_ino
 
-    async def test_it_is_linked_only_when_asked(self, fetch: Fetcher, model: Path) -> None:
+    async def test_files_are_linked_only_on_request(self, fetch: Fetcher, model: Path) -> None:
         artifact = await fetch(str(model), hard_link=True)
         assert (artifact.path / SHARD).stat().st_ino == (model / SHARD).stat().st_ino
 
-    async def test_links_need_no_room(self, fetch: Fetcher, small_filesystem: MakeFilesystem) -> None:
+    async def test_links_need_no_space(self, fetch: Fetcher, small_filesystem: MakeFilesystem) -> None:
         small = small_filesystem("tmpfs", size=16 * MiB)
         (small.path / "model").mkdir()
         (small.path / "model" / "model.safetensors").write_bytes(bytes(10 * MiB))
@@ -337,7 +341,7 @@ class TestLocalSources:
         with pytest.raises(OutOfSpace):
             await fetch(str(small.path / "model"), cache_dir=small.path / "another")
 
-    async def test_a_claim_is_verified_where_it_stands(self, origin: Origin, fetch: Fetcher, tmp_path: Path) -> None:
+    async def test_a_claim_is_verified_in_place(self, origin: Origin, fetch: Fetcher, tmp_path: Path) -> None:
         origin.add_repo("org/model", FILES)
         await fetch(dest=tmp_path / "volume" / "model")
         mounts = {"weights": tmp_path / "volume"}
@@ -348,11 +352,11 @@ class TestLocalSources:
         with pytest.raises(DigestMismatch, match=OTHER):
             await fetch("pvc://weights/model", pvc_mounts=mounts)
 
-    async def test_a_claim_nobody_mounted_is_a_matter_of_configuration(self, fetch: Fetcher) -> None:
+    async def test_a_claim_without_a_mount_is_a_configuration_error(self, fetch: Fetcher) -> None:
         with pytest.raises(ConfigurationError, match="--pvc-mount"):
             await fetch("pvc://weights/model")
 
-    async def test_nothing_there(self, fetch: Fetcher, tmp_path: Path) -> None:
+    async def test_a_missing_local_path_is_not_found(self, fetch: Fetcher, tmp_path: Path) -> None:
         with pytest.raises(NotFound):
             await fetch(str(tmp_path / "nothing"))
 
@@ -366,8 +370,8 @@ class TestPlainAddresses:
         artifact = await fetch(address)
         assert list(contents(artifact.path).values()) == [FILES[SHARD]]
 
-    async def test_a_web_page_in_the_place_of_a_file_is_refused(self, origin: Origin, fetch: Fetcher) -> None:
-        """A login page comes with a status of success."""
+    async def test_a_web_page_instead_of_a_file_is_refused(self, origin: Origin, fetch: Fetcher) -> None:
+        """A login page has a status of success."""
         origin.faults.add(Fault(Header("Content-Type", "Text/HTML; charset=utf-8")))
         content = b"<html>please log in</html>"
         with pytest.raises(Unauthorized, match="a web page in the place of"):
@@ -375,14 +379,14 @@ class TestPlainAddresses:
         for address in (origin.add_file("/index.html", content), origin.add_file("/m", content) + "#sha256=" + PAGE_DIGEST):
             assert list(contents((await fetch(address)).path).values()) == [content]
 
-    async def test_an_empty_file(self, origin: Origin, fetch: Fetcher) -> None:
+    async def test_an_empty_file_is_fetched(self, origin: Origin, fetch: Fetcher) -> None:
         assert contents((await fetch(origin.add_file("/empty.bin", b""))).path) == {"empty.bin": b""}
 
     async def test_a_small_file_costs_one_request(self, origin: Origin, fetch: Fetcher) -> None:
         await fetch(origin.add_file("/small.bin", b"small"))
         assert len(origin.requests) == 1
 
-    async def test_no_secret_of_the_address_is_kept(self, origin: Origin, fetch: Fetcher) -> None:
+    async def test_no_secret_of_the_address_is_stored(self, origin: Origin, fetch: Fetcher) -> None:
         address = origin.add_file("/model.bin", b"weights").replace("http://", "http://user:s3cr3t@") + "?sig=h1dd3n"
         artifact = await fetch(address)
         written = b"".join(path.read_bytes() for path in fetch.cache_dir.rglob("*") if path.is_file())
@@ -393,7 +397,7 @@ class TestPlainAddresses:
 
 class TestPermissions:
     @pytest.mark.parametrize(("root", "file", "directory"), [(0o755, 0o644, 0o755), (0o2775, 0o664, 0o2775)])
-    async def test_modes_follow_the_root_and_not_the_umask(
+    async def test_modes_follow_the_root_not_the_umask(
         self, origin: Origin, fetch: Fetcher, root: int, file: int, directory: int
     ) -> None:
         origin.add_repo("org/model", FILES)
@@ -410,7 +414,7 @@ class TestPermissions:
         assert stat.S_IMODE(artifact.path.stat().st_mode) == directory
 
 
-async def test_the_manifest_says_what_was_verified(origin: Origin, fetch: Fetcher) -> None:
+async def test_the_manifest_records_the_verified_files(origin: Origin, fetch: Fetcher) -> None:
     repository = origin.add_repo("org/model", FILES)
     artifact = await fetch(include=("*.safetensors",))
     manifest = Manifest.read(artifact.path / RELATIVE_PATH)

@@ -1,4 +1,4 @@
-"""A Git LFS pointer in the place of a file is never a silent success. Parts without their siblings are said."""
+"""A Git LFS pointer instead of a file is never a silent success. Incomplete sets are reported."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ DIGEST = Digest("sha256", hashlib.sha256(POINTER).hexdigest())
 
 
 @pytest.fixture(params=["http", "file", "a directory", "pvc", "hard link"])
-def given(request: pytest.FixtureRequest, origin: Origin, tmp_path: Path) -> tuple[str, dict[str, object]]:
-    """A URI behind which `model.safetensors` is a pointer, and the options it needs."""
+def pointer(request: pytest.FixtureRequest, origin: Origin, tmp_path: Path) -> tuple[str, dict[str, object]]:
+    """A URI whose `model.safetensors` is a pointer, and the options it needs."""
     path = tmp_path / "claim" / "model.safetensors"
     path.parent.mkdir()
     path.write_bytes(POINTER)
@@ -34,14 +34,14 @@ def given(request: pytest.FixtureRequest, origin: Origin, tmp_path: Path) -> tup
     return options[request.param]
 
 
-async def test_it_is_refused_by_its_name(fetch: Fetcher, given: tuple[str, dict[str, object]]) -> None:
-    uri, options = given
+async def test_a_pointer_is_refused_by_name(fetch: Fetcher, pointer: tuple[str, dict[str, object]]) -> None:
+    uri, options = pointer
     with pytest.raises(LfsPointer, match=r"model\.safetensors is a Git LFS pointer.*git lfs pull") as caught:
         await fetch(uri, **options)
     assert (caught.value.path, caught.value.exit_code, fetch.visible()) == ("model.safetensors", 65, [])
 
 
-async def test_one_of_a_directory_is_refused_before_anything_is_copied(fetch: Fetcher, tmp_path: Path) -> None:
+async def test_a_pointer_in_a_local_directory_is_refused_before_anything_is_copied(fetch: Fetcher, tmp_path: Path) -> None:
     (tmp_path / "clone").mkdir()
     (tmp_path / "clone" / "a.safetensors").write_bytes(b"weights" * 1000)
     (tmp_path / "clone" / "b.safetensors").write_bytes(POINTER)
@@ -50,13 +50,13 @@ async def test_one_of_a_directory_is_refused_before_anything_is_copied(fetch: Fe
     assert not [event for event in fetch.events if isinstance(event, Planned | BytesReceived)]
 
 
-async def test_a_pin_says_that_it_is_wanted(fetch: Fetcher, given: tuple[str, dict[str, object]]) -> None:
-    uri, options = given
+async def test_a_pinned_pointer_is_fetched(fetch: Fetcher, pointer: tuple[str, dict[str, object]]) -> None:
+    uri, options = pointer
     artifact = await fetch(uri, expect={"model.safetensors": DIGEST}, **options)
     assert contents(artifact.path) == {"model.safetensors": POINTER}
 
 
-async def test_the_file_itself_is_fetched_afterwards(fetch: Fetcher, tmp_path: Path) -> None:
+async def test_the_real_file_is_fetched_afterwards(fetch: Fetcher, tmp_path: Path) -> None:
     path = tmp_path / "model.bin"
     path.write_bytes(POINTER)
     with pytest.raises(LfsPointer):
@@ -67,7 +67,7 @@ async def test_the_file_itself_is_fetched_afterwards(fetch: Fetcher, tmp_path: P
 
 
 @pytest.mark.parametrize("content", [POINTER + b"#" * 1024, b"\n" + POINTER, b"version 1\n", b""])
-async def test_what_only_looks_like_one_is_a_file(fetch: Fetcher, tmp_path: Path, content: bytes) -> None:
+async def test_a_file_that_resembles_a_pointer_is_fetched(fetch: Fetcher, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "notes.txt"
     path.write_bytes(content)
     artifact = await fetch(str(path))
@@ -91,15 +91,15 @@ class TestSets:
             (["m-00001-of-00001.bin", "one-of-them.bin", "2-of-2", "x/README.md"], ()),
         ],
     )  # fmt: skip
-    def test_those_of_which_a_part_is_missing(self, paths: list[str], found: tuple[SplitSet, ...]) -> None:
+    def test_incomplete_sets_are_found(self, paths: list[str], found: tuple[SplitSet, ...]) -> None:
         assert incomplete_sets(paths) == found
 
-    async def test_a_part_alone_is_said(self, origin: Origin, fetch: Fetcher) -> None:
+    async def test_a_single_part_is_a_warning(self, origin: Origin, fetch: Fetcher) -> None:
         await fetch(origin.add_file("/m-00001-of-00003.gguf", b"GGUF"))
-        said = [event.message for event in fetch.events if isinstance(event, Warned)]
-        assert said == ["m-00001-of-00003.gguf is one of 3 parts; fetched of them: 1"]
+        messages = [event.message for event in fetch.events if isinstance(event, Warned)]
+        assert messages == ["m-00001-of-00003.gguf is one of 3 parts, but the selection contains only 1"]
 
-    async def test_a_selection_that_leaves_a_part_out_is_said(self, origin: Origin, fetch: Fetcher) -> None:
+    async def test_a_selection_without_a_part_is_a_warning(self, origin: Origin, fetch: Fetcher) -> None:
         origin.add_repo("org/model", {f"m-{number:05}-of-00002.gguf": b"GGUF" for number in (1, 2)})
         await fetch(include=("*00002-of*",))
         assert [event.reason for event in fetch.events if isinstance(event, Warned)] == ["IncompleteSet"]

@@ -1,4 +1,4 @@
-"""Bytes reach the file by a few threads, each of them once, and no further than the assignment's end."""
+"""A few threads write each byte to the file once, up to the end of the assignment."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONTENT = random_bytes("receiving", 3 * TURN)
 
 
 class Held:
-    """A lease that nobody disputes."""
+    """A lease that is never lost."""
 
     def check(self) -> None:
         pass
@@ -33,7 +33,7 @@ class Held:
 
 @dataclass
 class Target:
-    """What an `Incoming` does with bytes, in memory."""
+    """An `Incoming` in memory."""
 
     content: bytearray = field(default_factory=lambda: bytearray(len(CONTENT)))
     path: str = "f"
@@ -46,14 +46,14 @@ class Target:
 
 @dataclass
 class Kernel:
-    """A body that waits to be taken. `comes` says how many bytes are there each time it is asked."""
+    """A body in the kernel. `comes` are the numbers of bytes that arrive before each read."""
 
     comes: list[int]
     position: int = 0
-    there: int = 0
+    available: int = 0
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     ended: bool = False
-    """Whether it was asked once more after its last byte."""
+    """Whether it was read once more after its last byte."""
 
     @property
     def direct(self) -> Kernel:
@@ -70,14 +70,14 @@ class Kernel:
             return False
         if not self.comes:
             raise Stalled("nothing more")
-        self.there += self.comes.pop(0)
+        self.available += self.comes.pop(0)
         return True
 
     def read(self, buffer: memoryview) -> int:
-        count = min(len(buffer), self.there)
+        count = min(len(buffer), self.available)
         buffer[:count] = CONTENT[self.position : self.position + count]
         self.position += count
-        self.there -= count
+        self.available -= count
         return count
 
 
@@ -112,7 +112,7 @@ def pull_of(stop: int) -> Pull:
     return Pull(Assignment("f", 0, stop), asyncio.timeout(None))
 
 
-async def test_what_comes_is_written_and_counted_once(bench: Bench) -> None:
+async def test_received_bytes_are_written_and_counted_once(bench: Bench) -> None:
     body = Kernel([1, 100_000, 2 * TURN, 0, len(CONTENT) - 2 * TURN - 100_001, 0, 0, 0])
     pull = pull_of(len(CONTENT))
     target = await received(bench, body, pull)
@@ -121,7 +121,7 @@ async def test_what_comes_is_written_and_counted_once(bench: Bench) -> None:
     assert pull.received == sum(bench.written) == len(CONTENT)
 
 
-async def test_an_end_that_comes_nearer_while_nothing_comes_is_kept_to(bench: Bench) -> None:
+async def test_an_assignment_cut_short_during_a_wait_is_respected(bench: Bench) -> None:
     pull, body = pull_of(len(CONTENT)), Kernel([5000, 5000])
     working = asyncio.ensure_future(received(bench, body, pull))
     await body.asked.wait()
@@ -133,8 +133,8 @@ async def test_an_end_that_comes_nearer_while_nothing_comes_is_kept_to(bench: Be
     assert not any(target.content[3000:])
 
 
-async def test_while_a_thread_writes_it_is_known_how_far_it_may_come(bench: Bench) -> None:
-    """So that nobody takes over a part that is being written."""
+async def test_bytes_promised_to_a_writing_thread_are_known(bench: Bench) -> None:
+    """So that no connection steals bytes that are being written."""
     pull, promised = pull_of(len(CONTENT)), []
 
     class Watching(Kernel):
@@ -147,7 +147,7 @@ async def test_while_a_thread_writes_it_is_known_how_far_it_may_come(bench: Benc
     assert pull.promised == 0
 
 
-async def test_its_threads_step_back_behind_those_that_hash(bench: Bench) -> None:
+async def test_writing_threads_have_a_lower_priority_than_hashing_threads(bench: Bench) -> None:
     niceness = {}
 
     class Watching(Kernel):
@@ -161,15 +161,15 @@ async def test_its_threads_step_back_behind_those_that_hash(bench: Bench) -> Non
     assert set(niceness.values()) == {max(ours, NICENESS)}
 
 
-async def test_what_came_before_an_error_counts(bench: Bench) -> None:
+async def test_bytes_received_before_an_error_are_kept(bench: Bench) -> None:
     pull = pull_of(len(CONTENT))
     with pytest.raises(Stalled):
         await received(bench, Kernel([4000]), pull)
     assert pull.received == sum(bench.written) == 4000
 
 
-async def test_cancelled_it_waits_for_the_thread(bench: Bench) -> None:
-    """The descriptor is closed right afterwards, and its number may be somebody else's then."""
+async def test_a_cancelled_receiver_waits_for_its_thread(bench: Bench) -> None:
+    """The descriptor is closed afterwards, and its number can be reused."""
     loop, reading, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
 
     class Slow(Kernel):

@@ -1,4 +1,4 @@
-"""Files that stand are read again, side by side: what is wrong is said of the right file, and of no other."""
+"""Existing files are read again in parallel. Each problem is reported for the right file only."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def on_disk(directory: Path, name: str, content: bytes, *digests: Digest) -> Fil
     return FileOnDisk(name, directory / name, len(content), digests or (sha256(content),))
 
 
-def test_chunks_are_those_of_the_content_in_order(tmp_path: Path) -> None:
-    told: list[int] = []
+def test_chunk_digests_are_in_the_order_of_the_content(tmp_path: Path) -> None:
+    reported: list[int] = []
     files = [on_disk(tmp_path, "large", LARGE), on_disk(tmp_path, "empty", b""), on_disk(tmp_path, "small", b"x")]
-    found = chunk_digests(files, lambda _, size: told.append(size))
+    found = chunk_digests(files, lambda _, size: reported.append(size))
     pieces = [LARGE[start : start + CHUNK_SIZE] for start in range(0, len(LARGE), CHUNK_SIZE)]
     assert found == [tuple(map(xxhash.xxh3_128_hexdigest, pieces)), (), (xxhash.xxh3_128_hexdigest(b"x"),)]
-    assert sum(told) == len(LARGE) + 1
+    assert sum(reported) == len(LARGE) + 1
 
 
 @settings(max_examples=20, deadline=None)
 @given(sizes=st.lists(st.integers(0, 300_000), min_size=1, max_size=40), data=st.data())
-def test_of_many_files_just_the_wrong_ones_are_named(
+def test_only_wrong_files_among_many_are_named(
     sizes: list[int], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     directory = tmp_path_factory.mktemp("many")
@@ -60,13 +60,13 @@ def test_of_many_files_just_the_wrong_ones_are_named(
     assert wrong_digests(files) == expected
 
 
-def test_a_file_longer_than_what_is_mapped_at_a_time(tmp_path: Path) -> None:
+def test_a_file_longer_than_one_mapping_is_hashed(tmp_path: Path) -> None:
     content = random_bytes("stretches", STRETCH + 5000)
     files = [on_disk(tmp_path, "long", content), on_disk(tmp_path, "short", b"s")]
     assert wrong_digests(files) == [None, None]
 
 
-def test_what_is_gone_cut_short_or_forbidden_does_not_keep_others_from_being_read(tmp_path: Path) -> None:
+def test_missing_truncated_and_forbidden_files_do_not_affect_other_files(tmp_path: Path) -> None:
     files = [on_disk(tmp_path, name, LARGE) for name in ("gone", "cut", "whole")]
     os.unlink(tmp_path / "gone")
     os.truncate(tmp_path / "cut", CHUNK_SIZE + 5)
@@ -82,7 +82,7 @@ def test_what_is_gone_cut_short_or_forbidden_does_not_keep_others_from_being_rea
     assert right is None
 
 
-def test_a_disk_error_is_that_files_alone(faulty: FaultFilesystem) -> None:
+def test_a_disk_error_affects_only_its_file(faulty: FaultFilesystem) -> None:
     files = [on_disk(faulty.path, name, LARGE) for name in ("bad", "good")]
     faulty.obey(Rule("read", match="bad", error=errno.EIO, after=1024 * 1024))
     bad, good = wrong_digests(files)

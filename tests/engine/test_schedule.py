@@ -1,4 +1,4 @@
-"""Which range comes next: files take turns front to back, idle connections take over what would last longest."""
+"""The next range: files take turns and are read front to back, idle connections steal from the slowest range."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def chunks(count: int, *, first: int = 0) -> list[ByteRange | None]:
 
 
 def scheduled(**files: int) -> Schedule:
-    """Files of so many chunks."""
+    """A schedule of files with these numbers of chunks."""
     schedule = Schedule()
     for path, count in files.items():
         schedule.add(path, chunks(count), size=count * CHUNK_SIZE)
@@ -31,24 +31,24 @@ def taken(schedule: Schedule, count: int) -> list[Assignment]:
 
 
 class TestTurns:
-    def test_a_file_is_handed_out_front_to_back(self) -> None:
+    def test_ranges_of_a_file_are_assigned_front_to_back(self) -> None:
         schedule = scheduled(a=4)
         assert [each.start for each in taken(schedule, 9)] == [index * CHUNK_SIZE for index in range(4)]
 
-    def test_files_take_turns_the_larger_first(self) -> None:
+    def test_files_take_turns_and_larger_files_are_first(self) -> None:
         assert [each.path for each in taken(scheduled(a=2, b=3, c=2), 7)] == ["b", "a", "c", "b", "a", "c", "b"]
 
-    def test_the_one_with_fewest_active_ranges_goes_first(self) -> None:
+    def test_the_file_with_the_fewest_active_ranges_is_next(self) -> None:
         schedule = scheduled(a=5, b=5)
         first, *_ = taken(schedule, 4)
         schedule.finish(first)
         assert [each.path for each in taken(schedule, 1)] == [first.path]
 
-    def test_no_more_files_are_open_than_are_hashed_together(self) -> None:
+    def test_as_many_files_are_open_as_are_hashed_together(self) -> None:
         schedule = scheduled(**{f"file-{number:03d}": 3 for number in range(5 * OPEN)})
         assert len({each.path for each in taken(schedule, 2 * OPEN)}) == OPEN
 
-    def test_what_comes_back_is_handed_out_again_in_its_place(self) -> None:
+    def test_a_returned_range_is_assigned_again_in_order(self) -> None:
         schedule = scheduled(a=3)
         first, second = taken(schedule, 2)
         for each in (second, first):
@@ -56,12 +56,12 @@ class TestTurns:
             schedule.add("a", [ByteRange(each.start + 5, each.stop or 0)], size=3 * CHUNK_SIZE)
         assert [each.start for each in taken(schedule, 3)] == [5, CHUNK_SIZE + 5, 2 * CHUNK_SIZE]
 
-    def test_a_source_without_ranges_gives_all_at_once(self) -> None:
+    def test_a_file_without_ranges_is_one_assignment(self) -> None:
         schedule = Schedule()
         schedule.add("a", [None], size=0)
         assert [(each.start, each.stop) for each in taken(schedule, 2)] == [(0, None)]
 
-    def test_what_was_cleared_is_handed_out_only_if_added_again(self) -> None:
+    def test_a_cleared_range_is_assigned_only_if_added_again(self) -> None:
         schedule = scheduled(a=3)
         schedule.clear("a")
         assert schedule.assign() is None
@@ -69,12 +69,12 @@ class TestTurns:
         assert schedule.assign() is not None
 
     @given(st.dictionaries(st.text("abcdef", min_size=1, max_size=3), CHUNKS, max_size=30))
-    def test_everything_is_handed_out_once(self, files: dict[str, int]) -> None:
+    def test_every_byte_is_assigned_once(self, files: dict[str, int]) -> None:
         everything = [(each.path, each.start, each.stop) for each in taken(scheduled(**files), 1000)]
         wanted = [(path, part.start, part.stop) for path, count in files.items() for part in chunks(count) if part]
         assert sorted(everything) == sorted(wanted)
 
-    def test_it_knows_how_many_bytes_are_still_to_be_handed_out(self) -> None:
+    def test_the_schedule_counts_pending_bytes(self) -> None:
         schedule = scheduled(a=3, b=2)
         assert schedule.missing == 5 * CHUNK_SIZE
         assignment = schedule.assign(longest=CHUNK_SIZE)
@@ -89,8 +89,8 @@ class TestTurns:
 
 class TestLength:
     @given(st.integers(1, 40 * CHUNK_SIZE), st.integers(0, 10 * CHUNK_SIZE), st.lists(st.integers(1, 5 * CHUNK_SIZE)))
-    def test_whole_chunks_up_to_what_is_asked_for(self, size: int, start: int, lengths: list[int]) -> None:
-        """But for the first, which may go on in the middle of one, and the last; and never less than the rest of one chunk."""
+    def test_an_assignment_is_whole_chunks_up_to_the_longest_length(self, size: int, start: int, lengths: list[int]) -> None:
+        """Except the first and the last range. No range is shorter than the rest of one chunk."""
         schedule, position = Schedule(), min(start, size - 1)
         schedule.add("a", [ByteRange(position, size)], size=size)
         for length in [*lengths, *[size] * 2]:
@@ -106,7 +106,7 @@ class TestLength:
 
 
 class TestLagging:
-    def test_only_a_file_on_which_nothing_is_active_gets_a_range(self) -> None:
+    def test_only_a_file_without_active_ranges_gets_a_range(self) -> None:
         schedule = scheduled(a=3, b=3)
         first = schedule.assign()
         assert first is not None
@@ -116,7 +116,7 @@ class TestLagging:
         assert schedule.assign(lagging=True) is None
 
     @given(st.dictionaries(st.text("abc", min_size=1, max_size=2), CHUNKS, min_size=1), st.integers(1, 8))
-    def test_it_never_locks_up(self, files: dict[str, int], connections: int) -> None:
+    def test_the_schedule_never_deadlocks(self, files: dict[str, int], connections: int) -> None:
         schedule, active, handed_out = scheduled(**files), list[Assignment](), 0
         while True:
             while len(active) < connections and (assignment := schedule.assign(lagging=True)):
@@ -128,14 +128,14 @@ class TestLagging:
         assert handed_out == sum(files.values())
 
 
-class TestTakingOver:
+class TestStealing:
     def assigned(self, schedule: Schedule, length: int) -> Assignment:
         schedule.add("a", [ByteRange(0, length)], size=length)
         assignment = schedule.assign()
         assert assignment is not None
         return assignment
 
-    def test_the_later_half_goes_to_the_idle_one_from_a_chunks_border_on(self) -> None:
+    def test_an_idle_connection_steals_the_later_half_from_a_chunk_boundary_on(self) -> None:
         schedule = Schedule()
         first = self.assigned(schedule, 8 * CHUNK_SIZE)
         second = schedule.steal([Progress(first, 2 * CHUNK_SIZE + 17, rate=1e6)])
@@ -143,25 +143,25 @@ class TestTakingOver:
         assert (first.stop, second.start, second.stop) == (6 * CHUNK_SIZE, 6 * CHUNK_SIZE, 8 * CHUNK_SIZE)
         assert schedule.active("a") == 2
 
-    def test_of_several_the_one_that_would_last_longest_is_relieved(self) -> None:
+    def test_the_range_that_would_last_longest_is_stolen_from(self) -> None:
         schedule = scheduled(a=1, b=1)
         fast, slow = Assignment("a", 0, 40 * CHUNK_SIZE), Assignment("b", 0, 10 * CHUNK_SIZE)
         second = schedule.steal([Progress(fast, 0, rate=100e6), Progress(slow, 0, rate=1e6)])
         assert second is not None
         assert second.path == "b"
 
-    def test_what_ends_soon_is_left_alone(self) -> None:
+    def test_a_range_that_ends_soon_is_not_stolen_from(self) -> None:
         schedule = Schedule()
         first = self.assigned(schedule, 8 * CHUNK_SIZE)
         assert schedule.steal([Progress(first, 0, rate=8 * CHUNK_SIZE / WORTH * 1.01)]) is None
         assert first.stop == 8 * CHUNK_SIZE
 
-    def test_a_single_chunk_is_never_shared(self) -> None:
+    def test_a_single_chunk_is_never_split(self) -> None:
         schedule = Schedule()
         first = self.assigned(schedule, CHUNK_SIZE)
         assert schedule.steal([Progress(first, 5, rate=1.0)]) is None
 
-    def test_all_of_a_source_without_ranges_can_not_be_shared(self) -> None:
+    def test_a_file_without_ranges_is_never_split(self) -> None:
         schedule = Schedule()
         schedule.add("a", [None], size=0)
         first = schedule.assign()
@@ -169,7 +169,7 @@ class TestTakingOver:
         assert schedule.steal([Progress(first, 5, rate=1.0)]) is None
 
     @given(st.integers(1, 100 * CHUNK_SIZE), st.data())
-    def test_both_parts_together_are_the_whole(self, length: int, data: st.DataObject) -> None:
+    def test_both_halves_together_are_the_whole_range(self, length: int, data: st.DataObject) -> None:
         schedule = Schedule()
         first = self.assigned(schedule, length)
         position = data.draw(st.integers(0, length - 1))
@@ -184,7 +184,7 @@ class TestTakingOver:
 
 
 @given(st.integers(1, 40 * CHUNK_SIZE), st.sets(st.integers(0, 40)))
-def test_missing_ranges_are_what_is_not_held(size: int, held: set[int]) -> None:
+def test_missing_ranges_are_exactly_the_chunks_that_are_not_held(size: int, held: set[int]) -> None:
     found = list(missing_ranges(size, held=held))
     covered = {index for part in found for index in range(part.start // CHUNK_SIZE, -(-part.stop // CHUNK_SIZE))}
     assert covered == {index for index in range(-(-size // CHUNK_SIZE)) if index not in held}

@@ -1,4 +1,4 @@
-"""Servers that cut ranges short, or do not say which part they send. Their parts are used, or the whole file is asked for."""
+"""Servers that cut ranges short, or do not say which part they send. Parts are used, or the whole file is requested."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def on_the_web(origin: Origin) -> str:
 
 @pytest.mark.parametrize("publish", [on_the_hub, on_the_web])
 @pytest.mark.parametrize("size", [64 * 1024, MiB + 1, 16 * MiB])
-async def test_slices_are_used_for_what_they_are(origin: Origin, fetch: Fetcher, publish: Publish, size: int) -> None:
+async def test_shortened_ranges_are_used(origin: Origin, fetch: Fetcher, publish: Publish, size: int) -> None:
     uri = publish(origin)
     origin.faults.add(Fault(Slices(size), origin="cdn"))
     artifact = await fetch(uri, retry_for=0.0)
@@ -36,9 +36,7 @@ async def test_slices_are_used_for_what_they_are(origin: Origin, fetch: Fetcher,
 
 
 @pytest.mark.parametrize("publish", [on_the_hub, on_the_web])
-async def test_a_body_that_announces_less_than_its_content_range_is_used_as_far_as_it_goes(
-    origin: Origin, fetch: Fetcher, publish: Publish
-) -> None:
+async def test_a_body_shorter_than_its_content_range_is_used(origin: Origin, fetch: Fetcher, publish: Publish) -> None:
     uri = publish(origin)
     origin.faults.add(Fault(ShortBody(missing=100_000), origin="cdn", ranged=True, times=1))
     artifact = await fetch(uri, retry_for=0.0)
@@ -59,7 +57,7 @@ USELESS = {
 
 @pytest.mark.parametrize("publish", [on_the_hub, on_the_web])
 @pytest.mark.parametrize("effect", USELESS.values(), ids=USELESS)
-async def test_parts_of_no_use_are_given_up_at_once_for_the_whole_file(
+async def test_useless_parts_are_abandoned_for_the_whole_file(
     origin: Origin, fetch: Fetcher, publish: Publish, effect: Effect
 ) -> None:
     uri = publish(origin)

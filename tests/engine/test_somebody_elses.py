@@ -1,4 +1,4 @@
-"""On a filesystem that takes two names for one, somebody else's file is not replaced by one of another spelling."""
+"""On a filesystem that takes two names for one, a foreign file is not replaced by a file of another spelling."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ THEIRS = {
 
 
 @pytest.mark.parametrize(("theirs", "ours"), THEIRS.values(), ids=THEIRS)
-async def test_it_stays_both_are_named_and_nothing_is_fetched(
+async def test_a_foreign_file_stays_and_both_names_are_reported(
     origin: Origin, fetch: Fetcher, theirs: str, ours: str, preserving: Path
 ) -> None:
     origin.add_repo("org/model", {"config.json": b"{}", ours: b"ours"})
@@ -43,7 +43,7 @@ async def test_it_stays_both_are_named_and_nothing_is_fetched(
 
 
 @pytest.mark.parametrize("target", ["elsewhere", "absent"])
-async def test_nor_is_their_link(origin: Origin, fetch: Fetcher, preserving: Path, target: str) -> None:
+async def test_a_foreign_link_stays(origin: Origin, fetch: Fetcher, preserving: Path, target: str) -> None:
     origin.add_repo("org/model", {"README.md": b"ours"})
     (preserving / "elsewhere").write_bytes(b"theirs")
     (preserving / "readme.md").symlink_to(target)
@@ -53,7 +53,7 @@ async def test_nor_is_their_link(origin: Origin, fetch: Fetcher, preserving: Pat
     assert (preserving / "elsewhere").read_bytes() == b"theirs"
 
 
-async def test_a_keyed_place_that_holds_their_file_is_surveyed_too(origin: Origin, fetch: Fetcher, preserving: Path) -> None:
+async def test_a_foreign_file_in_a_keyed_directory_stays(origin: Origin, fetch: Fetcher, preserving: Path) -> None:
     origin.add_repo("org/model", {"README.md": b"ours"})
     (preserving / KEY).mkdir()
     (preserving / KEY / "readme.md").write_bytes(b"theirs")
@@ -62,7 +62,7 @@ async def test_a_keyed_place_that_holds_their_file_is_surveyed_too(origin: Origi
     assert contents(preserving / KEY) == {"readme.md": b"theirs"}
 
 
-async def test_what_comes_while_it_is_fetched_stays_too(origin: Origin, fetch: Fetcher, preserving: Path) -> None:
+async def test_a_foreign_file_created_during_the_fetch_stays(origin: Origin, fetch: Fetcher, preserving: Path) -> None:
     origin.add_repo("org/model", {"README.md": b"ours"})
 
     def step(name: str) -> None:
@@ -75,10 +75,10 @@ async def test_what_comes_while_it_is_fetched_stays_too(origin: Origin, fetch: F
 
 
 @pytest.mark.parametrize(("before", "after"), THEIRS.values(), ids=THEIRS)
-async def test_our_own_of_the_version_before_makes_way(
+async def test_our_file_of_the_previous_version_is_replaced(
     origin: Origin, fetch: Fetcher, before: str, after: str, destination: Path
 ) -> None:
-    """A publisher renames a file by case alone, with the same content, and changes another."""
+    """A publisher renames a file by case only, with the same content, and changes another file."""
     repository = origin.add_repo("org/model", {"config.json": b"{}", before: b"same"})
     await fetch(dest=destination)
     newer = {"config.json": b"[]", after: b"same"}
@@ -88,8 +88,8 @@ async def test_our_own_of_the_version_before_makes_way(
     assert len(contents(destination)) == len(newer)
 
 
-async def test_the_same_version_again_is_no_stranger(origin: Origin, fetch: Fetcher, destination: Path) -> None:
-    """Also where the filesystem spells the names that we gave in a way of its own."""
+async def test_our_file_of_the_same_version_is_not_foreign(origin: Origin, fetch: Fetcher, destination: Path) -> None:
+    """Also if the filesystem changes the spelling of our names."""
     files = {"README.md": b"one", "Docs/A.txt": b"two", COMPOSED: b"three", "config.json": b"{}"}
     repository = origin.add_repo("org/model", files)
     await fetch(dest=destination)
@@ -100,7 +100,7 @@ async def test_the_same_version_again_is_no_stranger(origin: Origin, fetch: Fetc
 
 
 @pytest.mark.parametrize(("theirs", "ours"), list(THEIRS.values())[:4], ids=list(THEIRS)[:4])
-async def test_where_they_are_two_names_both_stand_there(
+async def test_both_files_exist_if_the_filesystem_tells_their_names_apart(
     origin: Origin, fetch: Fetcher, theirs: str, ours: str, tmp_path: Path
 ) -> None:
     origin.add_repo("org/model", {ours: b"ours"})
@@ -112,7 +112,7 @@ async def test_where_they_are_two_names_both_stand_there(
 
 
 @pytest.mark.parametrize(("before", "after"), [("notes/deep/a.txt", "notes"), ("notes", "notes/deep/a.txt")])
-async def test_a_file_may_become_a_directory_and_a_directory_a_file(
+async def test_a_file_can_become_a_directory_and_a_directory_a_file(
     origin: Origin, fetch: Fetcher, before: str, after: str, tmp_path: Path
 ) -> None:
     repository = origin.add_repo("org/model", {"config.json": b"{}", before: b"before"})

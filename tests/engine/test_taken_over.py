@@ -1,4 +1,4 @@
-"""An owner whose lease was taken over says so, although what it sees first is that its files are gone."""
+"""An owner reports that its lease was taken over, although it first notices missing files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fetcher.testing.origin import Origin
 from tests.engine.conftest import Fetcher, MiB
 
 
-async def test_files_that_are_gone_with_the_lease_are_reported_as_the_lease(origin: Origin, fetch: Fetcher) -> None:
+async def test_files_lost_with_the_lease_are_reported_as_a_lost_lease(origin: Origin, fetch: Fetcher) -> None:
     origin.add_repo("org/model", {f"{number}.bin": b"%d" % number * 1000 for number in range(300)})
 
     def listen(event: Event) -> None:

@@ -1,4 +1,4 @@
-"""Replicas and edges of a content network differ in ETag and Last-Modified. A digest decides; else one answer of one server."""
+"""Replicas and edges of a CDN differ in ETag and Last-Modified. A digest decides, or else one response of one server."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from fetcher.testing.origin import Origin
 from tests.engine.conftest import FILES, Fetcher, MiB, contents
 
 LARGE = random_bytes("large", 66 * MiB)
-"""More than the first range, which `resolve` has begun already."""
+"""More than the first range, which `resolve` requests."""
 
 
 def several_edges(origin: Origin, *names: str, path: str | None = None) -> None:
-    """Each request is answered by another of three edges."""
+    """Three edges answer requests in turn."""
     for name in names:
         for turn in (2, 3):
             origin.faults.add(Fault(Header(name, f'"edge {turn}"'), origin="cdn", path=path, every=turn))
@@ -35,7 +35,7 @@ DIFFERING = {
 
 
 @pytest.mark.parametrize("names", DIFFERING.values(), ids=DIFFERING)
-async def test_the_hubs_digest_decides(origin: Origin, fetch: Fetcher, names: tuple[str, ...]) -> None:
+async def test_the_digest_of_the_hub_decides(origin: Origin, fetch: Fetcher, names: tuple[str, ...]) -> None:
     origin.add_repo("org/model", FILES)
     if names == ("Last-Modified",):
         origin.faults.add(Fault(Header("ETag", None), origin="cdn"))
@@ -64,14 +64,14 @@ async def test_a_pin_still_refuses_parts_of_two_contents(origin: Origin, fetch: 
     assert fetch.visible() == []
 
 
-async def test_a_size_decides_where_a_digest_will(origin: Origin, fetch: Fetcher) -> None:
+async def test_different_sizes_are_different_contents_before_the_digest_is_checked(origin: Origin, fetch: Fetcher) -> None:
     address = origin.add_file("/model.bin", LARGE)
     origin.faults.add(Fault(Replace(LARGE[:-1]), path="/model.bin", every=2))
     with pytest.raises(ContentChanged, match="bytes now, not"):
         await fetch(f"{address}#sha256={hashlib.sha256(LARGE).hexdigest()}")
 
 
-async def test_where_nothing_decides_one_answer_does(origin: Origin, fetch: Fetcher) -> None:
+async def test_a_file_without_a_digest_is_fetched_in_one_response(origin: Origin, fetch: Fetcher) -> None:
     address = origin.add_file("/model.bin", LARGE)
     several_edges(origin, "ETag")
 
@@ -93,7 +93,7 @@ async def test_two_contents_of_one_size_are_never_mixed(origin: Origin, fetch: F
     assert contents(artifact.path)["model.bin"] in (LARGE, LARGE[::-1])
 
 
-async def test_what_is_fetched_in_one_piece_is_never_taken_for_unchanged(origin: Origin, fetch: Fetcher) -> None:
+async def test_a_file_fetched_in_one_response_never_counts_as_unchanged(origin: Origin, fetch: Fetcher) -> None:
     address = origin.add_file("/model.bin", LARGE)
     several_edges(origin, "ETag")
     await fetch(address)
@@ -105,7 +105,7 @@ async def test_what_is_fetched_in_one_piece_is_never_taken_for_unchanged(origin:
     assert contents(artifact.path) == {"model.bin": LARGE[::-1]}
 
 
-async def test_two_contents_of_two_sizes_end_as_changed(origin: Origin, fetch: Fetcher) -> None:
+async def test_two_contents_of_different_sizes_end_as_changed(origin: Origin, fetch: Fetcher) -> None:
     address = origin.add_file("/model.bin", LARGE)
     origin.faults.add(Fault(Replace(LARGE[:-1]), path="/model.bin", every=2))
     with pytest.raises(ContentChanged):

@@ -1,4 +1,4 @@
-"""Two releases on one volume: what a later one wrote is present, but not ours."""
+"""Two releases on one volume: artifacts of a later release are visible, but not changed."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ LAYOUTS = [("flat", KEYED), ("in place", IN_PLACE), ("hf-cache", HUB_CACHE)]
 
 
 def rewrite(path: Path, **changes: Any) -> bytes:
-    """The manifest at `path` as a later release writes it."""
+    """Rewrite the manifest at `path` in the format of a later release."""
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     return path.read_bytes()
 
 
 async def cut_short(fetch: Fetcher) -> None:
-    """Everything is fetched, nothing is published."""
+    """Stop after everything is fetched and before anything is published."""
 
     def stop(step: str) -> None:
         raise RuntimeError(f"stopped at {step}")
@@ -57,7 +57,7 @@ async def cut_short(fetch: Fetcher) -> None:
 
 
 @pytest.mark.parametrize(("layout", "where"), LAYOUTS)
-async def test_an_artifact_of_a_later_format_is_refused_and_left_as_it_is(
+async def test_an_artifact_of_a_later_format_is_refused_and_unchanged(
     fetch: Fetcher, tmp_path: Path, layout: str, where: Where
 ) -> None:
     await fetch(**given(layout, tmp_path / "root"))
@@ -70,7 +70,7 @@ async def test_an_artifact_of_a_later_format_is_refused_and_left_as_it_is(
     assert contents(tmp_path / "root") == before
 
 
-async def test_others_in_the_same_root_are_fetched_and_listed(fetch: Fetcher, origin: Origin) -> None:
+async def test_other_artifacts_in_the_same_root_are_fetched_and_listed(fetch: Fetcher, origin: Origin) -> None:
     artifact = await fetch()
     rewrite(artifact.path / RELATIVE_PATH, format_version=2)
     origin.add_repo("org/other", FILES)
@@ -82,9 +82,7 @@ async def test_others_in_the_same_root_are_fetched_and_listed(fetch: Fetcher, or
     assert (shown.returncode, shown.stderr.splitlines()[-1].partition(":")[0]) == (78, "NewerFormat")
 
 
-async def test_another_artifact_of_a_later_format_in_a_shared_directory_is_not_written_over(
-    fetch: Fetcher, tmp_path: Path
-) -> None:
+async def test_an_artifact_of_a_later_format_in_a_shared_directory_is_not_overwritten(fetch: Fetcher, tmp_path: Path) -> None:
     artifact = await fetch(dest=tmp_path / "shared", shared_dest=True)
     rewrite(HUB_CACHE(tmp_path / "shared"), format_version=2)
     before = contents(artifact.path)
@@ -93,7 +91,7 @@ async def test_another_artifact_of_a_later_format_in_a_shared_directory_is_not_w
     assert contents(artifact.path) == before
 
 
-async def test_a_fetch_that_a_later_release_began_is_left_to_it(fetch: Fetcher) -> None:
+async def test_a_fetch_begun_by_a_later_release_is_not_resumed(fetch: Fetcher) -> None:
     await cut_short(fetch)
     (journal,) = fetch.cache_dir.glob(".fetcher/staging/*/journal.*")
     first, _, rest = journal.read_bytes().partition(b"\n")
@@ -106,9 +104,7 @@ async def test_a_fetch_that_a_later_release_began_is_left_to_it(fetch: Fetcher) 
 
 
 @pytest.mark.parametrize(("layout", "where"), LAYOUTS)
-async def test_fields_that_only_a_later_release_knows_change_nothing_and_are_kept(
-    fetch: Fetcher, tmp_path: Path, layout: str, where: Where
-) -> None:
+async def test_unknown_fields_of_a_later_release_are_kept(fetch: Fetcher, tmp_path: Path, layout: str, where: Where) -> None:
     await fetch(**given(layout, tmp_path / "root"))
     path = where(tmp_path / "root")
     files = [{**entry, "crc32c": "later"} for entry in json.loads(path.read_text())["files"]]
@@ -135,34 +131,34 @@ async def test_every_manifest_fits_the_published_schema(
 
 
 class TestAuthenticated:
-    """`authenticated` says that others may have no right to read the artifact."""
+    """`authenticated`: others may have no right to read the artifact."""
 
-    async def said(self, fetch: Fetcher, uri: str = URI, **more: Any) -> bool:
+    async def is_authenticated(self, fetch: Fetcher, uri: str = URI, **more: Any) -> bool:
         artifact = await fetch(uri, **more)
         manifest = Manifest.read(artifact.path / RELATIVE_PATH)
         assert manifest is not None
         return manifest.authenticated
 
-    async def test_a_token_of_the_hub(self, fetch: Fetcher, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert not await self.said(fetch)
+    async def test_a_fetch_with_a_hub_token_is_authenticated(self, fetch: Fetcher, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert not await self.is_authenticated(fetch)
         monkeypatch.setenv("HF_TOKEN", "hf_secret")
-        assert await self.said(fetch, revision="main")
+        assert await self.is_authenticated(fetch, revision="main")
 
-    async def test_a_signature_or_a_password_in_an_address(self, fetch: Fetcher, origin: Origin) -> None:
+    async def test_a_fetch_with_a_secret_in_the_address_is_authenticated(self, fetch: Fetcher, origin: Origin) -> None:
         plain = origin.add_file("/config.json", b"{}")
-        assert not await self.said(fetch, f"{plain}?download=true")
+        assert not await self.is_authenticated(fetch, f"{plain}?download=true")
         for query in ("X-Amz-Signature=ab", "sv=1&sig=ab", "access_token=ab", "Key-Pair-Id=ab&Signature=c"):
-            assert await self.said(fetch, f"{plain}?{query}"), query
+            assert await self.is_authenticated(fetch, f"{plain}?{query}"), query
         scheme, _, rest = plain.partition("://")
-        assert await self.said(fetch, f"{scheme}://user:secret@{rest}")
+        assert await self.is_authenticated(fetch, f"{scheme}://user:secret@{rest}")
 
-    async def test_what_an_earlier_attempt_got_with_a_token_stays_authenticated(
+    async def test_bytes_of_an_authenticated_earlier_attempt_stay_authenticated(
         self, fetch: Fetcher, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("HF_TOKEN", "hf_secret")
         await cut_short(fetch)
         monkeypatch.delenv("HF_TOKEN")
-        assert await self.said(fetch)
+        assert await self.is_authenticated(fetch)
 
     async def test_files_kept_from_an_authenticated_version_stay_authenticated(
         self, fetch: Fetcher, origin: Origin, monkeypatch: pytest.MonkeyPatch
@@ -171,10 +167,12 @@ class TestAuthenticated:
         await fetch()
         monkeypatch.delenv("HF_TOKEN")
         origin.add_repo("org/model", FILES | {"config.json": b"{}"})
-        assert await self.said(fetch, refresh="on-change")
+        assert await self.is_authenticated(fetch, refresh="on-change")
 
-    async def test_a_copy_of_an_authenticated_artifact(self, fetch: Fetcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_a_copy_of_an_authenticated_artifact_is_authenticated(
+        self, fetch: Fetcher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("HF_TOKEN", "hf_secret")
         artifact = await fetch()
         monkeypatch.delenv("HF_TOKEN")
-        assert await self.said(fetch, artifact.path.as_uri())
+        assert await self.is_authenticated(fetch, artifact.path.as_uri())

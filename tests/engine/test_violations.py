@@ -1,4 +1,4 @@
-"""A server that breaks HTTP the same way each time is given up soon; one that does it now and then is tried again."""
+"""A server that always breaks HTTP is given up soon. A server that breaks it now and then is retried."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONTENT = {"config.json": b"{}", "model.safetensors": random_bytes("violations",
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The seconds that a user waits are not waited here; the number of answers decides."""
+    """Without the waiting time of real use: only the number of answers decides."""
     monkeypatch.setattr("fetcher.engine.retry.VIOLATED_FOR", 0.0)
     monkeypatch.setattr("fetcher.engine.retry.FIRST_DELAY", 0.01)
 
@@ -43,43 +43,43 @@ VIOLATING: dict[str, tuple[list[Fault], str]] = {
 
 
 @pytest.mark.parametrize("connections", [1, 8])
-@pytest.mark.parametrize(("faults", "said"), VIOLATING.values(), ids=VIOLATING)
-async def test_the_same_violation_each_time_is_given_up_however_patient_one_is(
-    origin: Origin, fetch: Fetcher, faults: list[Fault], said: str, connections: int
+@pytest.mark.parametrize(("faults", "message"), VIOLATING.values(), ids=VIOLATING)
+async def test_a_repeated_violation_is_given_up_for_any_retry_time(
+    origin: Origin, fetch: Fetcher, faults: list[Fault], message: str, connections: int
 ) -> None:
     origin.add_repo("org/model", CONTENT)
     for fault in faults:
         origin.faults.add(fault)
-    with pytest.raises(BadResponse, match=said) as caught:
+    with pytest.raises(BadResponse, match=message) as caught:
         await fetch(retry_for=3600.0, max_concurrency=connections)
     sentence = caught.value.sentence()
     assert "model.safetensors" in sentence
-    assert "answers in a row were wrong; check HF_ENDPOINT and the proxy, or use another mirror" in sentence
+    assert "answers in a row broke the protocol; check HF_ENDPOINT and the proxy, or use another mirror" in sentence
     assert len([event for event in fetch.events if isinstance(event, Retrying)]) == VIOLATIONS - 1
 
 
 @pytest.mark.parametrize("place", ["/tree/", "/revision/"])
-async def test_a_listing_is_no_exception(origin: Origin, fetch: Fetcher, place: str) -> None:
+async def test_a_repeated_violation_in_a_listing_is_given_up(origin: Origin, fetch: Fetcher, place: str) -> None:
     origin.add_repo("org/model", CONTENT)
     login = origin.faults.add(Fault(Body(b"<html>Log in</html>"), path=place))
-    with pytest.raises(BadResponse, match="org/model is no JSON; 5 answers in a row were wrong"):
+    with pytest.raises(BadResponse, match="org/model is no JSON; 5 answers in a row broke the protocol"):
         await fetch(retry_for=3600.0)
     assert origin.faults.fired(login) == VIOLATIONS
 
 
 @pytest.mark.parametrize("effect", [WrongContentRange(shift=7), LongBody(100), Status(202)])
-async def test_an_address_is_no_exception(
+async def test_a_repeated_violation_at_a_plain_address_is_given_up(
     origin: Origin, fetch: Fetcher, effect: WrongContentRange | LongBody | Status
 ) -> None:
     address = origin.add_file("/model.bin", CONTENT["model.safetensors"])
     wrong = origin.faults.add(Fault(effect))
-    with pytest.raises(BadResponse, match="5 answers in a row were wrong"):
+    with pytest.raises(BadResponse, match="5 answers in a row broke the protocol"):
         await fetch(address, retry_for=3600.0)
     assert origin.faults.fired(wrong) == VIOLATIONS
 
 
 @pytest.mark.parametrize("effect", [WrongContentRange(shift=7), LongBody(100), Status(202)])
-async def test_one_wrong_answer_of_a_proxy_on_the_way_is_cured(
+async def test_a_single_wrong_answer_of_a_proxy_is_retried(
     origin: Origin, fetch: Fetcher, effect: WrongContentRange | LongBody | Status
 ) -> None:
     origin.add_repo("org/model", CONTENT)
@@ -87,14 +87,14 @@ async def test_one_wrong_answer_of_a_proxy_on_the_way_is_cured(
     assert contents((await fetch(retry_for=60.0, max_concurrency=1)).path) == CONTENT
 
 
-async def test_one_bad_replica_of_two_costs_tries_and_not_the_fetch(origin: Origin, fetch: Fetcher) -> None:
+async def test_a_fetch_succeeds_with_one_bad_replica_of_two(origin: Origin, fetch: Fetcher) -> None:
     content = {"model.safetensors": random_bytes("replicas", 80 * MiB)}
     origin.add_repo("org/model", content)
     origin.faults.add(Fault(WrongContentRange(shift=7), origin="cdn", every=2))
     assert contents((await fetch(retry_for=60.0)).path) == content
 
 
-async def test_another_total_is_another_file_and_not_waited_for(origin: Origin, fetch: Fetcher) -> None:
+async def test_a_changed_total_size_is_a_changed_file(origin: Origin, fetch: Fetcher) -> None:
     origin.add_repo("org/model", CONTENT)
     origin.faults.add(Fault(WrongContentRange(total=len(CONTENT["model.safetensors"]) + 1), origin="cdn"))
     with pytest.raises(ContentChanged, match="bytes now, not") as caught:

@@ -1,4 +1,4 @@
-"""Several threads may be the first to hash, each of which chooses the lanes: none finds them half chosen."""
+"""Several threads can be the first to hash. Each of them chooses the lanes, and none sees a partial choice."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ sys.exit(len(wrong))
 """
 
 
-def test_threads_that_hash_while_others_choose_the_lanes_get_right_digests() -> None:
+def test_digests_are_right_while_other_threads_choose_the_lanes() -> None:
     if not available():
         missing("compiled part", "a C compiler and Python's headers, then make setup")
     done = subprocess.run([sys.executable, "-c", MANY_AT_ONCE], capture_output=True, timeout=120, check=False)

@@ -1,4 +1,4 @@
-"""SHA-256 of many streams at once equals hashlib's, whatever the instructions, the lanes, the splits and the lengths."""
+"""SHA-256 in lanes equals that of hashlib, for all instructions, lanes, splits and lengths."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def the_extension_is_here() -> None:
 
 @pytest.fixture(params=[0, 1, 2], ids=["any machine", "AVX2", "AVX-512"])
 def widths(request: pytest.FixtureRequest) -> Iterator[tuple[int, ...]]:
-    """1 and the numbers of lanes, by the instructions of one level. (What the machine lacks falls back to what it has.)"""
+    """1 and the numbers of lanes with the instructions of one level. A missing level falls back to a lower one."""
     yield (1, *_sha256.use_level(request.param))
     _sha256.use_level(2)
 
@@ -45,7 +45,7 @@ def digests(contents: list[bytes]) -> list[str]:
 
 
 class TestLanes:
-    def test_every_length_around_the_borders_of_blocks(self, widths: tuple[int, ...]) -> None:
+    def test_every_length_around_block_boundaries(self, widths: tuple[int, ...]) -> None:
         contents = [CONTENT[:length] for length in BORDERS]
         for width in widths:
             hashers = tuple(_sha256.Sha256() for _ in contents)
@@ -71,7 +71,7 @@ class TestLanes:
             max_size=6,
         )
     )
-    def test_every_split_of_the_updates_with_a_change_of_ways_and_of_processes_between(
+    def test_any_split_of_the_updates_across_methods_and_processes(
         self, calls: list[tuple[list[int], list[int], bool]]
     ) -> None:
         hashers, fed = [_sha256.Sha256() for _ in range(18)], [b""] * 18
@@ -85,7 +85,7 @@ class TestLanes:
         assert [hasher.length for hasher in hashers] == [len(content) for content in fed]
 
     @pytest.mark.parametrize("openssl", [True, False])
-    def test_one_stream_by_any_split(self, openssl: bool) -> None:
+    def test_any_split_of_a_single_stream(self, openssl: bool) -> None:
         assert _sha256.use_openssl(lanes.address_of_openssl() if openssl else 0) in (openssl, False)
         for split in BORDERS:
             hasher = _sha256.Sha256()
@@ -94,13 +94,13 @@ class TestLanes:
             assert hasher.hexdigest() == hashlib.sha256(CONTENT[:70_000]).hexdigest()
         _sha256.use_openssl(lanes.address_of_openssl())
 
-    def test_a_digest_may_be_asked_for_in_between(self) -> None:
+    def test_a_digest_can_be_read_between_updates(self) -> None:
         hasher = _sha256.Sha256()
         for position in range(0, 1000, 37):
             hasher.update(CONTENT[position : position + 37])
             assert hasher.hexdigest() == hashlib.sha256(CONTENT[: position + 37]).hexdigest()
 
-    def test_threads_advance_different_streams_at_once(self) -> None:
+    def test_threads_advance_different_streams_concurrently(self) -> None:
         def work(number: int) -> list[str]:
             hashers = tuple(_sha256.Sha256() for _ in range(16))
             for _ in range(20):
@@ -111,8 +111,8 @@ class TestLanes:
             for number, found in enumerate(pool.map(work, range(8))):
                 assert found == digests([CONTENT[number + lane :] * 20 for lane in range(16)])
 
-    def test_python_goes_on_while_it_hashes(self) -> None:
-        """The other thread can only be seen to run if the call lets go of the GIL."""
+    def test_other_threads_run_during_hashing(self) -> None:
+        """The other thread can only run if the call releases the GIL."""
         seen, done = [], threading.Event()
         large = bytes(64 * 1024 * 1024)
 
@@ -133,32 +133,32 @@ class TestLanes:
 
 class TestMisuse:
     @pytest.mark.parametrize("state", [b"", bytes(39), bytes(41), bytes(32) + b"\0" * 7 + b"\x05" + b"1234"])
-    def test_what_is_no_saved_state_is_refused(self, state: bytes) -> None:
+    def test_an_invalid_saved_state_is_refused(self, state: bytes) -> None:
         with pytest.raises(ValueError, match="not a saved SHA-256 state"):
             _sha256.Sha256.restore(state)
         with pytest.raises(DigestUnavailable):
             lanes.restored(state, length=4)
 
-    def test_a_state_of_other_bytes_than_said_is_refused(self) -> None:
+    def test_a_saved_state_of_another_length_is_refused(self) -> None:
         hasher = _sha256.Sha256()
         hasher.update(b"abc")
         assert lanes.restored(hasher.save(), length=3).hexdigest() == hashlib.sha256(b"abc").hexdigest()
-        with pytest.raises(DigestUnavailable, match="3 bytes, not of 4"):
+        with pytest.raises(DigestUnavailable, match="3 bytes, not 4"):
             lanes.restored(hasher.save(), length=4)
 
-    def test_one_digest_twice_in_a_call_is_refused(self) -> None:
+    def test_the_same_digest_twice_in_a_call_is_refused(self) -> None:
         hasher = _sha256.Sha256()
-        with pytest.raises(RuntimeError, match="advanced already"):
+        with pytest.raises(RuntimeError, match="another thread advances this digest"):
             _sha256.advance((hasher, hasher), (b"a", b"b"), always(1))
         hasher.update(b"c")
         assert hasher.hexdigest() == hashlib.sha256(b"c").hexdigest()
 
     @pytest.mark.parametrize("widths", [b"", bytes(17), always(3), always(32), always(1)[:-1]])
-    def test_lanes_that_do_not_exist_are_refused(self, widths: bytes) -> None:
+    def test_unavailable_lanes_are_refused(self, widths: bytes) -> None:
         with pytest.raises(ValueError, match="widths"):
             _sha256.advance((), (), widths)
 
-    def test_buffers_with_gaps_and_things_that_are_none_are_refused(self) -> None:
+    def test_invalid_buffers_are_refused(self) -> None:
         hasher = _sha256.Sha256()
         for wrong, error in ((memoryview(b"abcdef")[::2], BufferError), ("text", TypeError)):
             with pytest.raises(error):
@@ -167,26 +167,26 @@ class TestMisuse:
                 _sha256.advance((hasher,), (wrong,), always(1))
         with pytest.raises(TypeError):
             _sha256.advance((hashlib.sha256(),), (b"",), always(1))
-        with pytest.raises(ValueError, match="as many buffers"):
+        with pytest.raises(ValueError, match="numbers of digests and buffers differ"):
             _sha256.advance((hasher,), (), always(1))
         assert hasher.hexdigest() == hashlib.sha256(b"").hexdigest()
 
 
 class TestChoice:
-    def test_lanes_are_taken_where_they_were_measured_to_be_faster(self) -> None:
+    def test_lanes_are_used_where_measured_to_be_faster(self) -> None:
         costs = lanes.Costs(one=1.0, by_width={4: 1.5, 8: 2.0, 16: 3.5}, hashlib_one=1.0)
         assert list(costs.widths) == [0, 1, 4, 4, 4, 8, 8, 8, 8, 1, 4, 4, 4, 16, 16, 16, 16]
 
-    def test_without_any_gain_each_goes_alone(self) -> None:
+    def test_lanes_without_a_gain_are_not_used(self) -> None:
         costs = lanes.Costs(one=1.0, by_width={4: 8.0}, hashlib_one=1.0)
         assert set(costs.widths[1:]) == {1}
         assert costs.worth_it(16)
 
-    def test_hashlib_is_taken_where_it_is_faster(self) -> None:
+    def test_hashlib_is_used_where_it_is_faster(self) -> None:
         costs = lanes.Costs(one=2.0, by_width={4: 3.0}, hashlib_one=1.0)
         assert [costs.worth_it(streams) for streams in (1, 2, 3, 4, 16)] == [False, False, True, True, True]
 
-    def test_streams_of_both_kinds_are_advanced_by_one_call(self) -> None:
+    def test_one_call_advances_streams_of_both_kinds(self) -> None:
         hashers = [lanes.new_sha256(streams=16), hashlib.sha256(), hashlib.sha1(usedforsecurity=False)]
         lanes.advance([(hasher, memoryview(CONTENT)) for hasher in hashers])
         assert [hasher.hexdigest() for hasher in hashers[:2]] == digests([CONTENT] * 2)

@@ -1,4 +1,4 @@
-"""Cache keys, digests, identities, and what is taken out of an address before anyone sees it."""
+"""Cache keys, digests, identities, and redaction of addresses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TestCacheKey:
             ("hf://meta-llama/meta-llama-3-8b-instruct", "c277d78a31bc6624"),
         ],
     )
-    def test_it_is_the_one_that_kserve_and_llmkube_use(self, uri: str, key: str) -> None:
+    def test_the_cache_key_equals_that_of_kserve_and_llmkube(self, uri: str, key: str) -> None:
         assert ArtifactRef(uri).key == key
 
     @pytest.mark.parametrize(
@@ -40,15 +40,15 @@ class TestCacheKey:
             (ArtifactRef("/mnt/mod\u00e8les"), "9f255cf8ef9c224c"),
         ],
     )
-    def test_a_key_once_given_stays(self, ref: ArtifactRef, key: str) -> None:
-        """A change here would leave every cache out there unused."""
+    def test_cache_keys_never_change(self, ref: ArtifactRef, key: str) -> None:
+        """A change would make every existing cache useless."""
         assert ref.key == key
 
     @pytest.mark.parametrize("uri", ["hf://org/model", "hf://org/model@main", "https://example.com/f.bin?x=1", "s\u00fc\u00df"])
-    def test_the_bare_uri_as_written_is_what_is_hashed(self, uri: str) -> None:
+    def test_a_bare_uri_is_hashed_as_written(self, uri: str) -> None:
         assert ArtifactRef(uri).key == hashlib.sha256(uri.encode()).hexdigest()[:16]
 
-    def test_a_selection_follows_as_canonical_json(self) -> None:
+    def test_a_selection_is_appended_as_canonical_json(self) -> None:
         ref = ArtifactRef("hf://org/model", "v1", include=("b*", "a*"), exclude=("*.bin",))
         text = 'hf://org/model\n{"exclude":["*.bin"],"include":["a*","b*"],"revision":"v1"}'
         assert ref.key == hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -60,49 +60,49 @@ class TestCacheKey:
         other = ArtifactRef("hf://org/model", revision, tuple(reversed(include)), tuple(reversed(exclude)))
         assert one.key == other.key
 
-    def test_the_same_pattern_on_the_other_side_is_another_artifact(self) -> None:
+    def test_including_and_excluding_a_pattern_are_different_artifacts(self) -> None:
         assert ArtifactRef("u", include=("*",)).key != ArtifactRef("u", exclude=("*",)).key
         assert json.loads(ArtifactRef("u", include=("*",)).key_text.partition("\n")[2])["revision"] is None
 
-    def test_a_path_that_is_no_text_has_a_key_too(self) -> None:
+    def test_a_path_that_is_not_valid_unicode_has_a_key(self) -> None:
         assert len(ArtifactRef("/models/\udcff").key) == 16
 
 
 class TestDigest:
-    def test_it_is_read_in_any_case(self) -> None:
+    def test_a_digest_is_read_in_any_case(self) -> None:
         assert str(Digest.parse(" SHA256:" + "AB" * 32)) == "sha256:" + "ab" * 32
 
     @pytest.mark.parametrize("text", ["", "sha256", "sha256:", "sha256:abc", "md5:" + "0" * 32, "sha256:" + "g" * 64])
-    def test_anything_else_is_refused(self, text: str) -> None:
+    def test_an_invalid_digest_is_refused(self, text: str) -> None:
         with pytest.raises(UsageError):
             Digest.parse(text)
 
     @pytest.mark.parametrize(("algorithm", "length"), [("sha256", 40), ("git-sha1", 64), ("sha1", 40)])
-    def test_each_algorithm_has_its_length(self, algorithm: Any, length: int) -> None:
+    def test_each_algorithm_requires_its_length(self, algorithm: Any, length: int) -> None:
         with pytest.raises(UsageError, match="not a digest"):
             Digest(algorithm, "a" * length)
 
 
 class TestIdentity:
-    def test_digests_come_before_a_validator_in_any_order(self) -> None:
+    def test_digests_identify_content_in_any_order_and_before_a_validator(self) -> None:
         one, other = Digest("sha256", "a" * 64), Digest("git-sha1", "b" * 40)
         assert RemoteFile("f", 5, (one, other), "etag x").identity == RemoteFile("g", 5, (other, one)).identity
 
-    def test_another_size_is_another_content(self) -> None:
+    def test_a_different_size_is_different_content(self) -> None:
         assert RemoteFile("f", 5, validator="etag x").identity != RemoteFile("f", 6, validator="etag x").identity
 
-    def test_nothing_vouches_for_a_file_without_either(self) -> None:
+    def test_a_file_without_digest_and_validator_has_no_identity(self) -> None:
         assert RemoteFile("f", 5).identity is None
 
 
 @pytest.mark.parametrize(("start", "stop"), [(-1, 0), (2, 1)])
-def test_a_range_does_not_run_backwards(start: int, stop: int) -> None:
+def test_a_backward_range_is_refused(start: int, stop: int) -> None:
     with pytest.raises(ValueError, match="not a byte range"):
         ByteRange(start, stop)
 
 
-def test_chunks_are_of_16_mib() -> None:
-    """Another size would make void every journal and every manifest out there."""
+def test_a_chunk_has_16_mib() -> None:
+    """Another size would invalidate every existing journal and manifest."""
     assert CHUNK_SIZE == 16 * 1024 * 1024
 
 
@@ -124,12 +124,12 @@ def test_a_range_is_half_open() -> None:
         ("https://user:secret@[bad/f?token=secret", "https:..."),
     ],
 )
-def test_what_could_be_secret_is_not_shown(uri: str, shown: str) -> None:
+def test_possible_secrets_in_an_address_are_redacted(uri: str, shown: str) -> None:
     assert redact(uri) == shown
 
 
 @settings(max_examples=50)
 @given(st.sampled_from(["http", "https"]), st.text(max_size=20), st.text(max_size=20))
-def test_no_password_and_no_signature_ever_is(scheme: str, name: str, value: str) -> None:
+def test_passwords_and_signatures_are_always_redacted(scheme: str, name: str, value: str) -> None:
     secret = "hunter2" + quote(value, safe="")
     assert "hunter2" not in redact(f"{scheme}://{quote(name, safe='')}:{secret}@host/f?sig={secret}")

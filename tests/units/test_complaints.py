@@ -1,4 +1,4 @@
-"""What a server says of its own error is shown short, printable, and without a secret."""
+"""The error message of a server is shown short, printable, and without secrets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.mark.parametrize(
-    ("headers", "body", "said"),
+    ("headers", "body", "message"),
     [
         ({}, b"", ""),
         ({"X-Error-Code": "RepoNotFound"}, b"", "RepoNotFound"),
@@ -38,8 +38,8 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
         ({}, b"no such commit " + COMMIT.encode(), f"no such commit {COMMIT}"),
     ],
 )
-def test_the_telling_part_is_found(headers: dict[str, str], body: bytes, said: str) -> None:
-    assert complaint(headers, body) == said
+def test_the_message_of_the_server_is_found(headers: dict[str, str], body: bytes, message: str) -> None:
+    assert complaint(headers, body) == message
 
 
 @pytest.mark.parametrize(
@@ -61,9 +61,9 @@ def test_no_secret_is_repeated(text: str, secret: str) -> None:
 
 
 @given(st.binary(max_size=400), st.text(max_size=400), st.text(max_size=20))
-def test_whatever_comes_is_one_short_printable_line(body: bytes, message: str, kind: str) -> None:
+def test_any_response_becomes_one_short_printable_line(body: bytes, message: str, kind: str) -> None:
     for headers in ({"Content-Type": kind}, {"X-Error-Message": message}):
-        said = complaint(headers, body)
-        assert len(said) <= LONGEST
-        assert said.isprintable()
-        assert '"' not in said
+        line = complaint(headers, body)
+        assert len(line) <= LONGEST
+        assert line.isprintable()
+        assert '"' not in line

@@ -1,4 +1,4 @@
-"""However few descriptors are left, what a fetch opens at once fits into them."""
+"""A fetch never opens more descriptors than are free."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fetcher.planning.descriptors import PER_CONNECTION, PER_HASH_THREAD, SPARE,
 
 
 @given(st.integers(100, 5000), st.integers(1, 1000), st.integers(1, 200))
-def test_the_plan_fits(free: int, connections: int, hash_threads: int) -> None:
+def test_the_plan_fits_the_free_descriptors(free: int, connections: int, hash_threads: int) -> None:
     plan = plan_descriptors(free, connections=connections, hash_threads=hash_threads)
     used = plan.files + plan.connections * PER_CONNECTION + plan.hash_threads * PER_HASH_THREAD
     assert used <= free - SPARE
@@ -22,12 +22,12 @@ def test_the_plan_fits(free: int, connections: int, hash_threads: int) -> None:
 
 
 @given(st.integers(0, 100))
-def test_there_is_always_one_of_each(free: int) -> None:
+def test_the_plan_has_at_least_one_of_each(free: int) -> None:
     plan = plan_descriptors(free, connections=32, hash_threads=8)
     assert min(plan.connections, plan.hash_threads, plan.files) == 1
 
 
-def test_an_ordinary_limit_bounds_nothing_that_is_asked_for_by_default() -> None:
+def test_an_ordinary_limit_does_not_reduce_the_defaults() -> None:
     plan = plan_descriptors(1000, connections=32, hash_threads=8)
     assert (plan.connections, plan.hash_threads) == (32, 8)
 

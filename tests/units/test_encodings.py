@@ -1,4 +1,4 @@
-"""Documents that were compressed against our wish are read, and none grows beyond its bound."""
+"""Documents compressed without our request are read, and none grows beyond its bound."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def bare(content: bytes) -> bytes:
         (bare(PLAIN), "deflate"),
     ],
 )
-def test_each_usual_encoding_is_read(content: bytes, encoding: str) -> None:
+def test_common_encodings_are_decoded(content: bytes, encoding: str) -> None:
     assert decoded(content, encoding, limit=len(PLAIN), what="a page") == PLAIN
 
 
-def test_a_small_body_that_unpacks_beyond_the_bound_is_refused() -> None:
+def test_a_small_body_that_decompresses_beyond_the_bound_is_refused() -> None:
     with pytest.raises(BadResponse, match="more than 1,000 bytes for a page"):
         decoded(gzip.compress(bytes(50_000_000)), "gzip", limit=1000, what="a page")
 
@@ -48,6 +48,6 @@ def test_a_small_body_that_unpacks_beyond_the_bound_is_refused() -> None:
         (PLAIN, "br", "although identity was asked for"),
     ],
 )
-def test_what_can_not_be_read_is_told(content: bytes, encoding: str, why: str) -> None:
+def test_an_undecodable_body_is_reported(content: bytes, encoding: str, why: str) -> None:
     with pytest.raises(BadResponse, match=why):
         decoded(content, encoding, limit=10_000, what="a page")

@@ -1,4 +1,4 @@
-"""Files are hashed and read exactly: from any position, in any steps, mapped or not, never past their end unnoticed."""
+"""Files are hashed and read exactly: from any position, in any steps, mapped or not. A short file is an error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.lab.descriptors import always
 
 CONTENT = random_bytes("frontier", 4 * READ_SIZE + 4321)
 BEGUN = st.binary(min_size=1, max_size=9000).flatmap(lambda content: st.tuples(st.just(content), st.integers(0, len(content))))
-"""A file's content, and how much of it is hashed already."""
+"""The content of a file, and the number of hashed bytes."""
 PARTS = st.tuples(st.integers(0, len(CONTENT)), st.integers(0, len(CONTENT))).map(lambda ends: ByteRange(*sorted(ends)))
 
 
@@ -59,7 +59,7 @@ def stretch_of(content: bytes, begin: int) -> Iterator[Stretch]:
 class TestStretches:
     @settings(max_examples=30)
     @given(st.lists(BEGUN, min_size=1, max_size=5), st.integers(5, 20_000))
-    def test_several_files_advance_in_equal_steps_to_the_right_digests(self, files: list[tuple[bytes, int]], size: int) -> None:
+    def test_files_that_advance_together_get_the_right_digests(self, files: list[tuple[bytes, int]], size: int) -> None:
         with ExitStack() as stack:
             stretches = [stack.enter_context(stretch_of(content, begin)) for content, begin in files]
             while moving := [stretch for stretch in stretches if stretch.left]:
@@ -70,7 +70,7 @@ class TestStretches:
             assert [stretch.frontier.mismatch() for stretch in stretches] == [None] * len(files)
 
     @pytest.mark.parametrize("mapped", [True, False])
-    def test_what_follows_is_the_same_mapped_or_read(self, descriptor: int, mapped: bool) -> None:
+    def test_mapped_and_read_bytes_are_equal(self, descriptor: int, mapped: bool) -> None:
         frontier = frontier_of(CONTENT)
         frontier.position = 5000
         stretch = Stretch("file", frontier, always(descriptor), len(CONTENT))
@@ -78,14 +78,14 @@ class TestStretches:
             stretch.close()
         buffer = memoryview(bytearray(10_000))
         seen = stretch.next_bytes(buffer)
-        # Where it was mapped no copy was made, so no buffer bounds it.
+        # A mapping needs no copy, so no buffer bounds it.
         assert seen == CONTENT[5000 : 5000 + (LONGER if mapped else 1) * 10_000]
         assert (buffer == CONTENT[5000:15_000]) is not mapped
         seen.release()
         stretch.close()
 
     @pytest.mark.parametrize("mapped", [True, False])
-    def test_nothing_behind_the_limit_is_touched(self, descriptor: int, mapped: bool) -> None:
+    def test_no_byte_after_the_limit_is_read(self, descriptor: int, mapped: bool) -> None:
         stretch = Stretch("file", frontier_of(CONTENT), always(descriptor), 77)
         if not mapped:
             stretch.close()
@@ -103,13 +103,13 @@ class TestStretches:
 class TestReading:
     @settings(max_examples=30)
     @given(PARTS)
-    def test_pieces_are_the_range_in_order(self, part: ByteRange) -> None:
+    def test_pieces_are_the_bytes_of_the_range_in_order(self, part: ByteRange) -> None:
         with opened(CONTENT) as descriptor:
             pieces = [bytes(piece) for piece in read_pieces(descriptor, part)]
         assert b"".join(pieces) == CONTENT[part.start : part.stop]
         assert all(0 < len(piece) <= READ_SIZE for piece in pieces)
 
-    def test_a_short_file_is_an_error_unless_that_is_expected(self, descriptor: int) -> None:
+    def test_a_short_file_is_an_error_unless_allowed(self, descriptor: int) -> None:
         beyond = ByteRange(len(CONTENT) - 5, len(CONTENT) + 1)
         with pytest.raises(EOFError):
             list(read_pieces(descriptor, beyond))
@@ -117,9 +117,9 @@ class TestReading:
 
     @settings(max_examples=30)
     @given(PARTS)
-    def test_a_chunks_digest_is_its_xxh3(self, part: ByteRange) -> None:
+    def test_the_digest_of_a_chunk_is_its_xxh3(self, part: ByteRange) -> None:
         with opened(CONTENT) as descriptor:
             assert chunk_digest(descriptor, part) == xxhash.xxh3_128_hexdigest(CONTENT[part.start : part.stop])
 
-    def test_a_chunk_that_is_not_wholly_there_has_none(self, descriptor: int) -> None:
+    def test_an_incomplete_chunk_has_no_digest(self, descriptor: int) -> None:
         assert chunk_digest(descriptor, ByteRange(len(CONTENT) - 5, len(CONTENT) + 1)) is None

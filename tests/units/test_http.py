@@ -1,4 +1,4 @@
-"""What heads, statuses and addresses mean; nothing here speaks to anyone."""
+"""The meaning of heads, statuses and addresses, without a network."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 class TestRanges:
     @given(st.integers(0, 2**60), st.integers(1, 2**60))
-    def test_inclusive_on_the_wire_half_open_here(self, start: int, length: int) -> None:
+    def test_ranges_are_inclusive_in_http_and_half_open_in_python(self, start: int, length: int) -> None:
         wanted = ByteRange(start, start + length)
         first, _, last = range_header(wanted).removeprefix("bytes=").partition("-")
         assert parse_content_range(f"bytes {first}-{last}/{start + length}") == (wanted, start + length)
@@ -47,7 +47,7 @@ class TestRanges:
     @pytest.mark.parametrize(
         "text", ["", "bytes", "bytes 5-4/10", "items 0-1/2", "bytes 0-1", "bytes a-b/c", "bytes -1-2/3", "bytes 10/20"]
     )
-    def test_what_makes_no_sense_is_refused(self, text: str) -> None:
+    def test_an_invalid_content_range_is_refused(self, text: str) -> None:
         with pytest.raises(BadResponse):
             parse_content_range(text)
 
@@ -71,17 +71,15 @@ class TestRanges:
             (206, {"Content-Range": "items 10-19/100"}, RangesUnsupported),
         ],
     )
-    def test_a_head_that_does_not_answer_the_question_is_noticed(
-        self, status: int, headers: dict[str, str], error: type[FetchError]
-    ) -> None:
+    def test_a_head_for_another_range_is_refused(self, status: int, headers: dict[str, str], error: type[FetchError]) -> None:
         with pytest.raises(error):
             check_part(status, headers, wanted=ByteRange(10, 20), size=100)
 
-    def test_a_beginning_of_what_was_asked_for_is_used(self) -> None:
+    def test_the_beginning_of_a_requested_range_is_accepted(self) -> None:
         head = {"Content-Range": "bytes 100000-199999/9000000", "Content-Length": "100000"}
         assert check_part(206, head, wanted=ByteRange(100_000, 5_000_000), size=9_000_000) == 100_000
 
-    def test_one_that_does_tells_how_much_comes(self) -> None:
+    def test_a_matching_head_gives_the_length_of_the_body(self) -> None:
         head = {"Content-Range": "bytes 10-19/100", "Content-Length": "10"}
         assert check_part(206, head, wanted=ByteRange(10, 20), size=None) == 10
         assert check_whole(200, {"Content-Length": "100"}, size=100) == 100
@@ -98,7 +96,7 @@ class TestRanges:
             (" bytes  5-5/6 ", (ByteRange(5, 6), 6)),
         ],
     )
-    def test_what_is_not_told_is_none(self, text: str, found: tuple[ByteRange | None, int | None]) -> None:
+    def test_an_unstated_range_or_total_is_none(self, text: str, found: tuple[ByteRange | None, int | None]) -> None:
         assert parse_content_range(text) == found
 
     @settings(max_examples=50)
@@ -109,7 +107,7 @@ class TestRanges:
         with suppress(BadResponse):
             content_length({"Content-Length": text})
 
-    def test_a_total_that_nobody_tells_is_no_contradiction(self) -> None:
+    def test_an_unknown_total_does_not_contradict_the_size(self) -> None:
         head = {"Content-Range": "bytes 10-19/*"}
         assert check_part(206, head, wanted=ByteRange(10, 20), size=100) == 10
 
@@ -122,23 +120,23 @@ class TestRanges:
             ({"Content-Length": "7", "Transfer-Encoding": "Chunked"}, None),
         ],
     )
-    def test_how_long_a_body_says_it_is(self, headers: dict[str, str], length: int | None) -> None:
+    def test_the_length_of_a_body_is_read(self, headers: dict[str, str], length: int | None) -> None:
         assert content_length(headers) == length
 
     @pytest.mark.parametrize("text", ["", "-1", "+7", "7.0", "0x7", "7, 7", "9" * 20])
-    def test_a_length_that_is_no_number_is_refused(self, text: str) -> None:
+    def test_an_invalid_length_is_refused(self, text: str) -> None:
         with pytest.raises(BadResponse, match="Content-Length"):
             content_length({"Content-Length": text})
 
     @pytest.mark.parametrize("encoding", ["gzip", "br", "identity, gzip"])
-    def test_only_the_content_itself_is_taken(self, encoding: str) -> None:
+    def test_an_encoded_body_is_refused(self, encoding: str) -> None:
         with pytest.raises(BadResponse, match="identity was asked for"):
             check_whole(200, {"Content-Encoding": encoding}, size=None)
         for plain in ("", "identity", " Identity "):
             check_whole(200, {"Content-Encoding": plain}, size=None)
 
     @pytest.mark.parametrize("status", [204, 206, 304])
-    def test_the_whole_comes_with_200_alone(self, status: int) -> None:
+    def test_a_whole_file_needs_status_200(self, status: int) -> None:
         with pytest.raises(BadResponse, match=f"status {status}"):
             check_whole(status, {}, size=None)
 
@@ -162,7 +160,7 @@ class TestStatuses:
             (499, "", Unreachable), (520, "", Unreachable), (204, "", BadResponse), (304, "", BadResponse),
         ],
     )  # fmt: skip
-    def test_each_has_its_word(self, status: int, code: str, error: type[FetchError]) -> None:
+    def test_each_status_has_its_error(self, status: int, code: str, error: type[FetchError]) -> None:
         assert type(error_for(Refusal(status, {"X-Error-Code": code}), what="a file")) is error
 
     @pytest.mark.parametrize(
@@ -176,14 +174,14 @@ class TestStatuses:
             (407, "", "HTTPS_PROXY"), (451, "", "the same request would be refused again"),
         ],
     )  # fmt: skip
-    def test_each_says_what_to_look_at(self, status: int, code: str, advice: str) -> None:
+    def test_each_status_has_its_advice(self, status: int, code: str, advice: str) -> None:
         assert advice in error_for(Refusal(status, {"X-Error-Code": code}), what="a file").message
 
     @given(st.integers(400, 599))
-    def test_what_is_final_is_never_worth_another_try(self, status: int) -> None:
+    def test_a_final_status_is_never_retryable(self, status: int) -> None:
         assert isinstance(error_for(Refusal(status, {}), what="a file"), Transient) == passes_by(status)
 
-    def test_the_servers_words_come_before_ours_and_a_token_that_was_sent_is_not_asked_for(self) -> None:
+    def test_the_message_of_the_server_comes_first_and_a_sent_token_is_not_requested(self) -> None:
         refusal = Refusal(401, {}, said="token is expired", sent="HF_TOKEN")
         assert error_for(refusal, what="a file").message == (
             'the server returned error: 401 for a file: the server says "token is expired"; '
@@ -211,18 +209,18 @@ class TestStatuses:
             ({"Retry-After": "Sat, 21 Nov 99999999999999999999 12:00:30 GMT"}, None),
         ],
     )
-    def test_how_long_to_wait(self, headers: dict[str, str], seconds: float | None) -> None:
+    def test_retry_after_is_read(self, headers: dict[str, str], seconds: float | None) -> None:
         assert retry_after(headers, now=datetime(2026, 11, 21, 12, tzinfo=UTC)) == seconds
 
     @settings(max_examples=50)
     @given(st.text(max_size=40) | st.from_regex(r"Sat, \d{1,3} Nov \d{1,25} \d\d:\d\d:\d\d [+-]\d{1,25}", fullmatch=True))
-    def test_whatever_it_says_the_wait_is_bounded(self, text: str) -> None:
+    def test_any_retry_after_is_bounded(self, text: str) -> None:
         wait = retry_after({"Retry-After": text}, now=datetime(2026, 11, 21, 12, tzinfo=UTC))
         assert wait is None or 0 <= wait <= LONGEST_WAIT
 
     @settings(max_examples=50)
     @given(st.integers(400, 599), st.sampled_from(["", "RepoNotFound", "RevisionNotFound", "EntryNotFound", "GatedRepo", "?"]))
-    def test_every_sentence_has_the_words_that_operators_look_for(self, status: int, code: str) -> None:
+    def test_every_message_contains_the_words_that_operators_search_for(self, status: int, code: str) -> None:
         error = error_for(Refusal(status, {"X-Error-Code": code, "Retry-After": "7"}), what="a file")
         assert f"returned error: {status} for a file" in error.sentence()
         if isinstance(error, RateLimited | Unreachable):
@@ -255,17 +253,17 @@ class TestAddresses:
             ("https://hub.example/mirror/org/m/raw/main/f", None),
         ],
     )
-    def test_what_belongs_to_the_hub(self, uri: str, address: HubAddress | None) -> None:
+    def test_addresses_of_the_hub_are_recognized(self, uri: str, address: HubAddress | None) -> None:
         assert hub_address(ArtifactRef(uri), HUB) == address
 
     @pytest.mark.parametrize(
         "uri", ["hf://", "hf://a/b/c", "hf://datasets", "hf://org/model@", "hf://org/model@a..b", "hf://o/m@/x"]
     )
-    def test_what_names_no_repository_is_refused(self, uri: str) -> None:
+    def test_an_address_without_a_repository_is_refused(self, uri: str) -> None:
         with pytest.raises(UsageError):
             hub_address(ArtifactRef(uri), HUB)
 
-    def test_an_address_of_the_hub_is_pinned_as_any_other(self) -> None:
+    def test_an_address_of_the_hub_can_be_pinned(self) -> None:
         address = "https://hub.example/mirror/org/m/resolve/main/f"
         found = hub_address(ArtifactRef(f"{address}#sha256={'AB' * 32}"), HUB)
         assert found == HubAddress("models", "org/m", "main", "f", (Digest("sha256", "ab" * 32),))
@@ -273,16 +271,16 @@ class TestAddresses:
             hub_address(ArtifactRef(f"{address}#sha256=ab"), HUB)
 
     @pytest.mark.parametrize("uri", ["https://[::1/f", "http://host:99999/f", "http://host:port/f", "https:///f"])
-    def test_an_address_without_a_host_that_can_be_read_is_refused(self, uri: str) -> None:
+    def test_an_address_with_an_invalid_host_is_refused(self, uri: str) -> None:
         with pytest.raises(UsageError, match="check its host and port"):
             hub_address(ArtifactRef(uri), HUB)
 
     @pytest.mark.parametrize("endpoint", ["hub.example", "ftp://hub.example", "https://", "https://[::1", "https://h:port"])
-    def test_an_endpoint_that_is_none_is_a_matter_of_configuration(self, endpoint: str) -> None:
+    def test_an_invalid_endpoint_is_a_configuration_error(self, endpoint: str) -> None:
         with pytest.raises(ConfigurationError, match="HF_ENDPOINT is no web address"):
             hub_endpoint({"HF_ENDPOINT": endpoint})
 
-    def test_the_hub_is_where_it_always_is_unless_told_otherwise(self) -> None:
+    def test_the_default_endpoint_is_the_hub(self) -> None:
         assert hub_endpoint({}) == hub_endpoint({"HF_ENDPOINT": " "}) == "https://huggingface.co"
         assert hub_endpoint({"HF_ENDPOINT": "http://hub.example:8080/mirror/"}) == "http://hub.example:8080/mirror"
 
@@ -290,7 +288,7 @@ class TestAddresses:
         ("uri", "kind", "name"),
         [("hf://org/m", "model", "org/m"), ("hf://datasets/o/d", "dataset", "o/d"), ("hf://gpt2", "model", "gpt2")],
     )
-    def test_its_folder_in_a_hub_cache_is_the_clients(self, uri: str, kind: str, name: str) -> None:
+    def test_the_folder_in_a_hub_cache_equals_that_of_the_client(self, uri: str, kind: str, name: str) -> None:
         found = hub_address(ArtifactRef(uri), {})
         assert found is not None
         assert found.folder == repo_folder_name(repo_id=name, repo_type=kind)
@@ -299,15 +297,15 @@ class TestAddresses:
         ("uri", "scheme"),
         [("HF://org/m", "hf"), ("/models/m", "file"), ("models/a:b", "file"), ("file:///m", "file"), ("pvc://claim/m", "pvc")],
     )
-    def test_which_kind_of_source(self, uri: str, scheme: str) -> None:
+    def test_the_kind_of_source_is_recognized(self, uri: str, scheme: str) -> None:
         assert scheme_of(uri) == scheme
 
     @pytest.mark.parametrize("uri", ["", "  "])
-    def test_nothing_is_no_address(self, uri: str) -> None:
+    def test_an_empty_address_is_refused(self, uri: str) -> None:
         with pytest.raises(UsageError, match="the URI is empty"):
             scheme_of(uri)
 
-    def test_two_revisions_that_differ_are_refused(self) -> None:
+    def test_two_different_revisions_are_refused(self) -> None:
         with pytest.raises(UsageError, match="give one of them"):
             hub_address(ArtifactRef("hf://org/model@v1", "v2"), HUB)
         found = hub_address(ArtifactRef("hf://org/model@v1", "v1"), HUB)
@@ -318,7 +316,7 @@ class TestAddresses:
         ("scheme", "is_what"),
         [*((reserved, "is reserved, not built yet") for reserved in ("s3", "gs", "az", "oci")), ("ftp", "is not known")],
     )
-    def test_what_does_not_work_yet_is_said_with_what_does(self, scheme: str, is_what: str) -> None:
+    def test_an_unsupported_scheme_is_refused_with_an_alternative(self, scheme: str, is_what: str) -> None:
         with pytest.raises(UnsupportedScheme) as caught:
             scheme_of(f"{scheme}://bucket/model")
         works = "hf://, http://, https://, file://, pvc://, a path"
@@ -326,7 +324,7 @@ class TestAddresses:
 
 
 class TestLocations:
-    def test_when_a_signed_address_ends(self) -> None:
+    def test_the_expiry_of_a_signed_address_is_read(self) -> None:
         signed = "https://cdn.example/f?X-Amz-Date=20261121T120000Z&X-Amz-Expires=3600&X-Amz-Signature=s"
         assert expiry(signed) == datetime(2026, 11, 21, 13, tzinfo=UTC).timestamp()
         assert expiry("https://cdn.example/f?Expires=1790000000&Signature=s") == 1790000000.0
@@ -342,20 +340,20 @@ class TestLocations:
             "Expires=" + "9" * 12,
         ],
     )
-    def test_what_can_not_be_read_tells_nothing(self, query: str) -> None:
+    def test_an_unreadable_expiry_is_unknown(self, query: str) -> None:
         assert expiry(f"https://cdn.example/f?{query}") is None
 
-    def test_no_signature_lasts_longer_than_amazon_allows(self) -> None:
+    def test_an_expiry_is_bounded_by_the_limit_of_amazon(self) -> None:
         signed = "https://cdn.example/f?X-Amz-Date=20261121T120000Z&X-Amz-Expires=999999999"
         assert expiry(signed) == datetime(2026, 11, 28, 12, tzinfo=UTC).timestamp()
 
-    def test_it_is_not_begun_shortly_before_its_end(self) -> None:
+    def test_an_address_is_not_used_shortly_before_its_expiry(self) -> None:
         location = Location("https://cdn.example/f", expires=1000.0, direct=False)
         assert not location.stale(now=1000.0 - EXPIRY_MARGIN)
         assert location.stale(now=1001.0 - EXPIRY_MARGIN)
         assert not Location("https://cdn.example/f", expires=None, direct=False).stale(now=1e12)
 
-    def test_now_is_now_unless_told_otherwise(self) -> None:
+    def test_the_clock_is_the_default_time(self) -> None:
         assert Location("https://cdn.example/f", expires=1000.0, direct=False).stale()
         assert not Location("https://cdn.example/f", expires=1e12, direct=False).stale()
 
@@ -376,11 +374,11 @@ class TestOrigins:
     @pytest.mark.parametrize(
         "url", ["", "/f", "ftp://h/f", "file:///etc/passwd", "https://", "http://h:99999/", "http://[::1/f"]
     )
-    def test_what_is_no_web_address_has_none(self, url: str) -> None:
+    def test_an_invalid_web_address_has_no_origin(self, url: str) -> None:
         with pytest.raises(BadResponse, match="no web address"):
             origin_of(url)
 
-    def test_an_answer_may_refer_to_another_address_but_not_to_nonsense(self) -> None:
+    def test_a_redirect_can_be_relative_but_not_invalid(self) -> None:
         assert address_from("https://a.example/x/y", "../z") == "https://a.example/z"
         assert address_from("https://a.example/x", "//b.example/z") == "https://b.example/z"
         with pytest.raises(BadResponse, match="no web address"):

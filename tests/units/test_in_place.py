@@ -1,4 +1,4 @@
-"""In place, what an engine takes for a complete model becomes visible last, whatever directory it is in."""
+"""In place, the files by which an engine recognizes a complete model become visible last, in any directory."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ WEIGHTS, ALL_ELSE, INDEXES, ANNOUNCEMENTS = range(4)
         ("params.json", ANNOUNCEMENTS),
     ],
 )
-def test_each_file_has_its_turn(path: str, expected: int) -> None:
+def test_each_file_has_its_place_in_the_order(path: str, expected: int) -> None:
     assert rank(path) == expected
 
 
 @settings(max_examples=30)
 @given(st.lists(st.text("ab.-", min_size=1, max_size=5), max_size=3), st.sampled_from(["safetensors", "bin", "gguf", "pt"]))
-def test_weights_come_before_what_announces_them_in_every_directory(directories: list[str], extension: str) -> None:
+def test_weights_are_placed_before_their_index_and_configuration(directories: list[str], extension: str) -> None:
     within = "".join(f"{directory}/" for directory in directories)
     names = (f"weights.{extension}", "notes.txt", f"weights.{extension}.index.json", "config.json")
     assert [rank(within + name) for name in names] == [WEIGHTS, ALL_ELSE, INDEXES, ANNOUNCEMENTS]

@@ -1,4 +1,4 @@
-"""One file on its way: bytes written in any order and any pieces become chunks, journal records and a digest."""
+"""One file of a transfer: bytes in any order and any pieces become chunks, journal records and a digest."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def xxh3(part: ByteRange) -> str:
 
 
 class Staging:
-    """A lease's directory with one file in it."""
+    """The directory of a lease, with one file."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -57,7 +57,7 @@ def staging(tmp_path: Path) -> Iterator[Staging]:
 
 
 def receive(incoming: Incoming, part: ByteRange, *, piece: int = 5_000_011) -> Cursor:
-    """As a connection does it, in pieces that know nothing of chunks."""
+    """Write a part like a connection, in pieces independent of chunks."""
     cursor = incoming.cursor(part.start)
     for start in range(part.start, part.stop, piece):
         incoming.write(cursor, memoryview(CONTENT)[start : min(start + piece, part.stop)])
@@ -89,40 +89,40 @@ class TestWriting:
         hash_all(incoming)
         assert incoming.mismatch() is None
 
-    def test_it_tells_how_many_chunks_are_finished(self, staging: Staging) -> None:
+    def test_a_write_returns_the_number_of_finished_chunks(self, staging: Staging) -> None:
         incoming = staging.incoming()
         cursor = incoming.cursor(0)
         assert incoming.write(cursor, memoryview(CONTENT)[: CHUNK_SIZE - 1]) == 0
         assert incoming.write(cursor, memoryview(CONTENT)[CHUNK_SIZE - 1 :]) == 3
 
-    def test_a_finished_chunk_is_in_the_journal_and_a_begun_one_every_few_megabytes(self, staging: Staging) -> None:
+    def test_finished_and_begun_chunks_are_journalled(self, staging: Staging) -> None:
         receive(staging.incoming(), ByteRange(0, CHUNK_SIZE + PART_SIZE + 5), piece=PART_SIZE)
         journalled = staging.journalled()
         assert journalled is not None
         assert (journalled.identity, journalled.chunks) == (WHOLE.identity, {0: JournalledChunk(xxh3(FIRST))})
         assert journalled.parts == {1: JournalledPart(PART_SIZE, xxh3(ByteRange(CHUNK_SIZE, CHUNK_SIZE + PART_SIZE)))}
 
-    def test_what_nothing_vouches_for_is_not_journalled(self, staging: Staging) -> None:
+    def test_a_file_without_an_identity_is_not_journalled(self, staging: Staging) -> None:
         receive(staging.incoming(RemoteFile(WHOLE.path, len(CONTENT))), FIRST)
         assert staging.journalled() is None
 
 
 class TestMissing:
-    def test_what_is_not_held_neighbours_joined(self, staging: Staging) -> None:
+    def test_missing_neighbours_are_joined(self, staging: Staging) -> None:
         incoming = staging.incoming()
         assert incoming.missing() == [ByteRange(0, len(CONTENT))]
         receive(incoming, SECOND)
         assert incoming.missing() == [FIRST, LAST]
 
-    def test_a_source_without_ranges_or_size_gives_all_or_nothing(self, staging: Staging) -> None:
+    def test_a_file_without_ranges_or_size_is_fetched_as_a_whole(self, staging: Staging) -> None:
         assert staging.incoming(RemoteFile("a", len(CONTENT), (SHA256,), ranges=False)).missing() == [None]
         assert staging.incoming(RemoteFile("b", None, (SHA256,))).missing() == [None]
 
-    def test_an_empty_file_misses_nothing(self, staging: Staging) -> None:
+    def test_an_empty_file_has_no_missing_range(self, staging: Staging) -> None:
         incoming = staging.incoming(RemoteFile("a", 0, (Digest("sha256", hashlib.sha256().hexdigest()),)))
         assert (incoming.missing(), incoming.hashed, incoming.mismatch()) == ([], True, None)
 
-    def test_a_size_that_was_not_known_is_known_at_the_end(self, staging: Staging) -> None:
+    def test_an_unknown_size_is_known_at_the_end(self, staging: Staging) -> None:
         incoming = staging.incoming(RemoteFile("a", None, (SHA256,)))
         incoming.end_unsized(receive(incoming, ByteRange(0, len(CONTENT))))
         hash_all(incoming)
@@ -131,29 +131,29 @@ class TestMissing:
 
 
 class TestParking:
-    def test_another_connection_goes_on_in_the_middle_of_a_chunk(self, staging: Staging) -> None:
+    def test_another_connection_continues_in_the_middle_of_a_chunk(self, staging: Staging) -> None:
         incoming = staging.incoming()
         incoming.park(receive(incoming, ByteRange(0, 1000)))
         assert incoming.missing() == [ByteRange(1000, len(CONTENT))]
         receive(incoming, ByteRange(1000, CHUNK_SIZE))
         assert incoming.staged.chunks == {0: xxh3(FIRST)}
 
-    def test_how_far_it_came_is_in_the_journal(self, staging: Staging) -> None:
+    def test_a_parked_chunk_is_journalled(self, staging: Staging) -> None:
         incoming = staging.incoming()
         incoming.park(receive(incoming, ByteRange(0, 1000)))
         journalled = staging.journalled()
         assert journalled is not None
         assert journalled.parts == {0: JournalledPart(1000, xxh3(ByteRange(0, 1000)))}
 
-    def test_who_begins_the_chunk_anew_gets_nothing_of_it(self, staging: Staging) -> None:
+    def test_a_connection_that_restarts_a_chunk_gets_a_fresh_cursor(self, staging: Staging) -> None:
         incoming = staging.incoming()
         incoming.park(receive(incoming, ByteRange(0, 1000)))
         receive(incoming, FIRST)
         assert incoming.staged.chunks == {0: xxh3(FIRST)}
 
     @pytest.mark.parametrize("begun", [[SECOND], [FIRST, LAST], [FIRST, SECOND, LAST]])
-    def test_every_begun_chunk_is_gone_on_with(self, staging: Staging, begun: list[ByteRange]) -> None:
-        """Many connections begin many chunks: an interruption must not cost all but one of them."""
+    def test_every_begun_chunk_is_resumed(self, staging: Staging, begun: list[ByteRange]) -> None:
+        """Many connections begin many chunks, and an interruption must not lose them."""
         incoming = staging.incoming()
         for part in begun:
             incoming.park(receive(incoming, ByteRange(part.start, part.start + 700)))
@@ -167,7 +167,7 @@ class TestParking:
         assert incoming.mismatch() is None
 
     @pytest.mark.parametrize("part", [FIRST, LAST], ids=["a chunk", "the file"])
-    def test_at_the_end_of_something_there_is_nothing_to_keep(self, staging: Staging, part: ByteRange) -> None:
+    def test_a_cursor_at_the_end_of_a_chunk_or_file_is_not_kept(self, staging: Staging, part: ByteRange) -> None:
         incoming = staging.incoming()
         before = incoming.cursor(part.start)
         incoming.write(before, memoryview(CONTENT)[part.start : part.stop])
@@ -179,7 +179,7 @@ class TestParking:
 
 
 class TestFrontier:
-    def test_it_follows_the_prefix_without_a_gap(self, staging: Staging) -> None:
+    def test_the_frontier_follows_the_contiguous_prefix(self, staging: Staging) -> None:
         incoming = staging.incoming()
         receive(incoming, SECOND)
         assert (incoming.contiguous(), incoming.stretch(), incoming.lag, incoming.ready) == (0, None, CHUNK_SIZE, 0)
@@ -198,14 +198,14 @@ class TestFrontier:
         assert stretch is not None
         assert stretch.left == STRETCH
 
-    def test_without_a_digest_there_is_none_and_nothing_to_wait_for(self, staging: Staging) -> None:
+    def test_a_file_without_a_digest_has_no_frontier(self, staging: Staging) -> None:
         incoming = staging.incoming(RemoteFile("a", len(CONTENT)))
         receive(incoming, FIRST)
         assert (incoming.stretch(), incoming.lag, incoming.hashed, incoming.mismatch()) == (None, 0, True, None)
 
 
 class TestWrongContent:
-    def test_a_chunk_the_disk_changed_is_found_and_fetched_again(self, staging: Staging) -> None:
+    def test_a_chunk_that_the_disk_changed_is_fetched_again(self, staging: Staging) -> None:
         incoming = staging.incoming()
         receive(incoming, ByteRange(0, len(CONTENT)))
         with incoming.staged.opened() as descriptor:
@@ -219,7 +219,7 @@ class TestWrongContent:
         hash_all(incoming)
         assert incoming.mismatch() is None
 
-    def test_a_file_begun_anew_keeps_neither_inode_nor_chunk_nor_record(self, staging: Staging) -> None:
+    def test_a_restarted_file_keeps_no_inode_chunk_or_record(self, staging: Staging) -> None:
         incoming = staging.incoming()
         receive(incoming, SECOND)
         incoming.park(receive(incoming, ByteRange(0, 1000)))

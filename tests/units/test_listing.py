@@ -1,4 +1,4 @@
-"""What the Hub lists is read to the letter or refused; what it says later must be what it listed."""
+"""A listing of the Hub is read strictly or refused. Later headers must match it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ LFS: dict[str, Any] = PLAIN | {"path": "model.safetensors", "size": 5_000, "lfs"
 
 
 class TestEntries:
-    def test_a_plain_file_has_gits_digest(self) -> None:
+    def test_a_plain_file_has_a_git_digest(self) -> None:
         file = RemoteFile("config.json", 700, (Digest("git-sha1", OID),), facts={"blob_id": OID})
         assert listed_file(PLAIN) == file
         assert listed_file(PLAIN | {"lfs": None}) == file
 
-    def test_a_large_one_has_the_size_and_digest_of_its_content_not_of_its_pointer(self) -> None:
+    def test_an_lfs_file_has_the_size_and_digest_of_its_content(self) -> None:
         file = listed_file(LFS | {"size": 134, "xetHash": "d" * 64})
         assert file == RemoteFile(
             "model.safetensors",
@@ -30,18 +30,18 @@ class TestEntries:
             facts={"blob_id": OID, "xet_hash": "d" * 64, "lfs_size": "5000"},
         )
 
-    def test_an_empty_file_is_a_file(self) -> None:
+    def test_an_empty_file_is_listed(self) -> None:
         file = listed_file(PLAIN | {"size": 0})
         assert file is not None
         assert file.size == 0
 
-    def test_a_directory_is_none(self) -> None:
+    def test_a_directory_is_not_a_file(self) -> None:
         assert listed_file({"type": "directory", "path": "sub", "size": 0, "oid": OID}) is None
 
-    def test_a_mirror_may_publish_no_digest_at_all(self) -> None:
+    def test_a_mirror_without_digests_is_accepted(self) -> None:
         assert listed_file({"path": "f", "size": 5}) == RemoteFile("f", 5)
 
-    def test_paths_are_left_as_they_are_for_the_planner_to_refuse(self) -> None:
+    def test_hostile_paths_are_left_to_the_planner(self) -> None:
         file = listed_file(PLAIN | {"path": "../up"})
         assert file is not None
         assert file.path == "../up"
@@ -57,7 +57,7 @@ class TestEntries:
             LFS | {"lfs": {"oid": SHA256, "size": -5}}, LFS | {"lfs": {"oid": SHA256, "size": float("inf")}},
         ],
     )  # fmt: skip
-    def test_what_lacks_path_size_or_digest_is_refused(self, entry: Any) -> None:
+    def test_an_entry_without_path_size_or_digest_is_refused(self, entry: Any) -> None:
         with pytest.raises(BadResponse):
             listed_file(entry)
 
@@ -76,7 +76,7 @@ class TestResolving:
             {"X-Linked-Size": "\N{SUPERSCRIPT TWO}"},
         ],
     )
-    def test_what_agrees_or_says_nothing_passes(self, headers: dict[str, str]) -> None:
+    def test_matching_or_missing_headers_are_accepted(self, headers: dict[str, str]) -> None:
         refuse_other_content(headers, self.FILE, self.COMMIT)
 
     @pytest.mark.parametrize(
@@ -89,10 +89,10 @@ class TestResolving:
             {"X-Linked-Size": "4999"},
         ],
     )
-    def test_other_content_is_noticed_before_a_byte_of_it_is_asked_for(self, headers: dict[str, str]) -> None:
+    def test_changed_content_is_noticed_before_a_byte_is_requested(self, headers: dict[str, str]) -> None:
         with pytest.raises(ContentChanged) as caught:
             refuse_other_content(headers, self.FILE, self.COMMIT)
         assert caught.value.path == self.FILE.path
 
-    def test_a_file_without_a_digest_has_none_to_contradict(self) -> None:
+    def test_headers_cannot_contradict_a_file_without_a_digest(self) -> None:
         refuse_other_content({"X-Linked-Etag": f'"{SHA256}"'}, RemoteFile("f", None), None)

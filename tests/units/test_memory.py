@@ -1,4 +1,4 @@
-"""One limit for all buffers together: as large as they may be, fewer connections where they may not be any smaller."""
+"""One limit for all buffers: buffers as large as possible, and fewer connections if the smallest do not fit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fetcher.planning.memory import HASH_BUFFER, READ_BUFFER, THREAD_BUFFER, KiB
 
 LARGEST, SMALLEST = 4 * MiB, 128 * KiB
 PARSER = (2 * READ_BUFFER + 256 * KiB) * 3 // 2
-"""What aiohttp may hold of one connection, and half as much again in holes between its pieces."""
+"""Bytes that aiohttp holds per connection, and half as much for fragmentation."""
 
 
 @pytest.mark.parametrize(
@@ -26,25 +26,25 @@ PARSER = (2 * READ_BUFFER + 256 * KiB) * 3 // 2
         (16 * MiB, 32, 64, MemoryPlan(1, 128 * KiB)),
     ],
 )
-def test_what_comes_of_a_limit(limit: int, connections: int, hash_threads: int, plan: MemoryPlan) -> None:
+def test_a_limit_determines_buffers_and_connections(limit: int, connections: int, hash_threads: int, plan: MemoryPlan) -> None:
     assert plan_memory(limit, connections=connections, hash_threads=hash_threads, write_threads=2) == plan
 
 
-def test_a_limit_is_used_to_the_last_byte_and_not_beyond() -> None:
+def test_a_limit_is_used_to_the_last_byte() -> None:
     exact = 8 * (2 * LARGEST + PARSER) + 3 * HASH_BUFFER + 2 * THREAD_BUFFER
     assert plan_memory(exact, connections=8, hash_threads=3, write_threads=2) == MemoryPlan(8, LARGEST)
     assert plan_memory(exact - 1, connections=8, hash_threads=3, write_threads=2) == MemoryPlan(8, LARGEST // 2)
 
 
 @given(st.integers(1, 1024), st.sampled_from([SMALLEST, MiB, LARGEST]))
-def test_the_total_is_every_buffer_and_what_the_parser_holds(connections: int, buffer: int) -> None:
+def test_the_total_counts_all_buffers_and_the_parser(connections: int, buffer: int) -> None:
     plan = MemoryPlan(connections, buffer)
     assert plan.buffers == 2 * connections
     assert plan.total == plan.buffers * buffer + connections * PARSER
 
 
 @given(st.integers(16 * MiB, 8192 * MiB), st.integers(1, 1024), st.integers(1, 64))
-def test_it_fits_and_nothing_larger_and_not_one_connection_more_would(limit: int, connections: int, hash_threads: int) -> None:
+def test_the_plan_is_the_largest_that_fits(limit: int, connections: int, hash_threads: int) -> None:
     plan = plan_memory(limit, connections=connections, hash_threads=hash_threads, write_threads=2)
     left = limit - hash_threads * HASH_BUFFER - 2 * THREAD_BUFFER
     assert 1 <= plan.connections <= connections

@@ -1,4 +1,4 @@
-"""Where the answers of a mirror lead."""
+"""Redirects and links of a mirror."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ TREE = "/api/models/org/m/tree/abc"
         ),
     ],
 )
-def test_the_hubs_own_addresses_are_continued_at_the_mirror(endpoint: str, location: str, target: str) -> None:
+def test_addresses_of_the_hub_are_requested_at_the_mirror(endpoint: str, location: str, target: str) -> None:
     assert Mirror(endpoint, UPSTREAM).onward(f"{endpoint}/org/m/resolve/main/f", location) == target
 
 
-def test_a_mirror_that_only_sends_to_its_upstream_is_not_asked_in_a_circle() -> None:
+def test_a_redirect_of_a_mirror_to_its_upstream_is_followed() -> None:
     address = "https://huggingface.co/org/m/resolve/main/f"
     assert Mirror("http://mirror", UPSTREAM).onward("http://mirror/org/m/resolve/main/f", address) == address
 
@@ -66,6 +66,6 @@ def test_the_next_page_of_a_listing_is_at_the_mirror(link: str) -> None:
 @pytest.mark.parametrize(
     "link", ["https://huggingface.co/api/models/other/m/tree/abc", "http://elsewhere/x", "/other?cursor=2"]
 )
-def test_another_listing_is_no_next_page(link: str) -> None:
+def test_a_link_to_another_listing_is_refused(link: str) -> None:
     with pytest.raises(BadResponse, match="not of this listing"):
         Mirror(PREFIXED, UPSTREAM).next_page(f"{PREFIXED}{TREE}", link)

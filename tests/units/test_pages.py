@@ -1,4 +1,4 @@
-"""The address of a page that people read in a browser, and a repository without its scheme, are told what to write."""
+"""The address of a web page, and a repository without its scheme, are refused with the right URI."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SETTINGS = Settings(cache_dir=Path("/nowhere"))
         ("https://huggingface.co/datasets/o/d/blob/main/f", "https://huggingface.co/datasets/o/d/resolve/main/f?"),
     ],
 )
-def test_a_page_of_the_hub_is_told_what_to_write(page: str, meant: str, environ: dict[str, str]) -> None:
+def test_a_web_page_of_the_hub_is_refused_with_the_right_uri(page: str, meant: str, environ: dict[str, str]) -> None:
     with pytest.raises(UsageError) as caught:
         hub_address(ArtifactRef(page), environ)
     assert meant in caught.value.message
@@ -46,7 +46,7 @@ def test_a_page_of_the_hub_is_told_what_to_write(page: str, meant: str, environ:
         ("http://mirror:8080/x/org/model/blob/main/f.gguf", "http://mirror:8080/x/org/model/resolve/main/f.gguf?"),
     ],
 )
-def test_a_page_of_a_mirror_too(page: str, meant: str) -> None:
+def test_a_web_page_of_a_mirror_is_refused_with_the_right_uri(page: str, meant: str) -> None:
     with pytest.raises(UsageError) as caught:
         hub_address(ArtifactRef(page), MIRROR)
     assert meant in caught.value.message
@@ -64,7 +64,7 @@ def test_a_page_of_a_mirror_too(page: str, meant: str) -> None:
         "https://huggingface.co/org/model/raw/main/config.json",
     ],
 )
-def test_an_address_that_may_be_a_file_is_left_alone(uri: str) -> None:
+def test_an_address_that_may_be_a_file_is_accepted(uri: str) -> None:
     assert hub_address(ArtifactRef(uri), MIRROR) is None
 
 
@@ -78,7 +78,7 @@ def test_an_address_that_may_be_a_file_is_left_alone(uri: str) -> None:
         ("org/model@v1", "hf://org/model@v1"),
     ],
 )
-def test_a_bare_repository_is_told_its_scheme(
+def test_a_repository_without_a_scheme_is_refused_with_the_right_uri(
     written: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -87,7 +87,7 @@ def test_a_bare_repository_is_told_its_scheme(
     assert caught.value.message.endswith(f"did you mean {meant}?")
 
 
-def test_a_path_that_exists_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_existing_path_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "org" / "model").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     open_source(ArtifactRef("org/model"), SETTINGS, {})

@@ -1,4 +1,4 @@
-"""What the user pins is checked beside what the source publishes, and refused at once where the two contradict each other."""
+"""Pins of the user are checked in addition to published digests. A contradiction is refused immediately."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ def settings(expect: Mapping[str, Digest] | None = None, *, require_digests: boo
     [((), (RIGHT,)), ((BLOB,), (BLOB, RIGHT)), ((RIGHT,), (RIGHT,))],
     ids=["nothing", "git's", "the same"],
 )
-def test_a_pin_joins_what_is_published(published: tuple[Digest, ...], checked: tuple[Digest, ...]) -> None:
+def test_a_pin_is_added_to_the_published_digests(published: tuple[Digest, ...], checked: tuple[Digest, ...]) -> None:
     files = [RemoteFile("a", 1, published), RemoteFile("b", 1, (BLOB,))]
     assert pinned(files, settings({"a": RIGHT})) == (RemoteFile("a", 1, checked), files[1])
 
 
-def test_a_pin_that_contradicts_the_listing_is_refused_with_both() -> None:
+def test_a_pin_that_contradicts_the_listing_is_refused_with_both_digests() -> None:
     with pytest.raises(DigestMismatch, match=f"expected {WRONG}, but the source lists {RIGHT}") as caught:
         pinned([RemoteFile("a", 1, (BLOB, RIGHT))], settings({"a": WRONG}))
     assert (caught.value.path, caught.value.expected, caught.value.actual) == ("a", str(WRONG), str(RIGHT))
 
 
-def test_so_is_a_pin_that_came_with_the_address() -> None:
-    """A source lists it after what it publishes."""
+def test_a_pin_in_the_address_that_contradicts_the_listing_is_refused() -> None:
+    """A source lists the pin after its published digests."""
     with pytest.raises(DigestMismatch, match=f"expected {WRONG}, but the source lists {RIGHT}"):
         pinned([RemoteFile("a", 1, (RIGHT, WRONG))], settings())
 
 
-def test_a_pin_of_a_file_that_is_not_there_is_not_found() -> None:
+def test_a_pin_of_a_missing_file_is_not_found() -> None:
     with pytest.raises(NotFound, match="--expect names b"):
         pinned([RemoteFile("a", 1)], settings({"b": RIGHT}))
 
 
-def test_where_digests_are_required_a_pin_is_as_good_as_a_published_one() -> None:
+def test_a_pin_satisfies_required_digests() -> None:
     files = [RemoteFile("a", 1), RemoteFile("b", 1, (BLOB,))]
     with pytest.raises(DigestUnavailable, match="--expect a=sha256:"):
         pinned(files, settings(require_digests=True))

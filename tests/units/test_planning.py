@@ -1,4 +1,4 @@
-"""Hostile listings are refused, selections are the Hub client's, chunks cover files."""
+"""Hostile listings are refused, selections equal those of the Hub client, chunks cover files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class TestPaths:
             "/".join(["d" * 200] * 11),
         ],
     )  # fmt: skip
-    def test_one_that_leaves_its_directory_is_refused(self, path: str) -> None:
+    def test_a_hostile_path_is_refused(self, path: str) -> None:
         with pytest.raises(HostilePath):
             refuse_hostile_paths(["config.json", path])
 
@@ -55,31 +55,29 @@ class TestPaths:
             (["x/y/K/1", "x/y/\u212a/2", "x/y/k/3"], ("K", "\u212a", "k")),
         ],
     )
-    def test_names_that_only_some_filesystems_tell_apart_are_legal_and_told(
-        self, paths: list[str], names: tuple[str, ...]
-    ) -> None:
+    def test_look_alike_names_are_legal_and_reported(self, paths: list[str], names: tuple[str, ...]) -> None:
         refuse_hostile_paths(paths)
         assert look_alikes(paths) == (names,)
 
-    def test_names_alike_in_two_directories_are_no_look_alikes(self) -> None:
+    def test_equal_names_in_two_directories_are_not_look_alikes(self) -> None:
         assert look_alikes(["a/README.md", "b/readme.md", "a/sub/x", "a/sub/y"]) == ()
 
-    def test_one_that_is_listed_twice_with_the_same_content_is_one_file(self) -> None:
+    def test_a_path_listed_twice_with_the_same_content_is_one_file(self) -> None:
         file = RemoteFile("a.bin", 3, (Digest("sha256", "1" * 64),))
         assert each_once([file, RemoteFile("b.bin", 1), file]) == (file, RemoteFile("b.bin", 1))
 
     @pytest.mark.parametrize("other", [RemoteFile("a", 4), RemoteFile("a", 3, (Digest("sha256", "1" * 64),))])
-    def test_one_that_is_listed_twice_with_two_contents_is_refused(self, other: RemoteFile) -> None:
+    def test_a_path_listed_with_two_contents_is_refused(self, other: RemoteFile) -> None:
         with pytest.raises(DigestMismatch, match="'a' twice, with different contents"):
             each_once([RemoteFile("a", 3), other])
 
-    def test_ordinary_ones_pass(self) -> None:
+    def test_ordinary_paths_are_accepted(self) -> None:
         refuse_hostile_paths(
             ["config.json", "a:b.json", "C:x", "a/b/c.bin", "a/b/d.bin", ".gitattributes", "\u6a21\u578b.safetensors", "a..b"]
         )
 
     @given(st.lists(st.text("ab./\\~: \0C", max_size=12), max_size=5))
-    def test_what_passes_stays_below_its_directory(self, paths: list[str]) -> None:
+    def test_an_accepted_path_stays_below_its_directory(self, paths: list[str]) -> None:
         try:
             refuse_hostile_paths(paths)
         except HostilePath:
@@ -93,7 +91,7 @@ class TestPaths:
     def test_plain_relative_paths_are_never_refused(self, paths: list[str]) -> None:
         refuse_hostile_paths(paths)
 
-    def test_the_refusal_names_the_path_in_plain_letters(self) -> None:
+    def test_the_message_shows_the_path_in_ascii(self) -> None:
         with pytest.raises(HostilePath) as caught:
             refuse_hostile_paths(["../\u0430\x1b[0m"])
         assert r"'../\u0430\x1b[0m'" in caught.value.message
@@ -126,16 +124,16 @@ class TestSelection:
         chosen = select([RemoteFile(path, 1), RemoteFile("other", 1)], include=(pattern, "other"), exclude=())
         assert (len(chosen) == 2) is matches
 
-    def test_nothing_left_and_nothing_there_are_told_apart(self) -> None:
-        with pytest.raises(NotFound, match="matches none of its 1 files"):
+    def test_an_empty_selection_and_an_empty_listing_have_different_messages(self) -> None:
+        with pytest.raises(NotFound, match="matches none of the 1 files"):
             select([RemoteFile("a", 1)], include=(), exclude=("*",))
-        with pytest.raises(NotFound, match="there are no"):
+        with pytest.raises(NotFound, match="lists no files"):
             select([], include=(), exclude=())
 
     @pytest.mark.parametrize(
         ("pattern", "hint"),
         [
-            ("Config.json", "case counts, there is 'config.json'"),
+            ("Config.json", "patterns are case-sensitive, there is 'config.json'"),
             ("./config.json", "paths begin without ./ and /, write 'config.json'"),
             ("/Q4/*", "paths begin without ./ and /, write 'Q4/*'"),
             ("Q4", "that is a directory, write 'Q4/'"),
@@ -144,20 +142,22 @@ class TestSelection:
             ("*.onnx", "matches no file"),
         ],
     )
-    def test_a_pattern_in_vain_is_said_with_a_hint(self, pattern: str, hint: str) -> None:
+    def test_a_pattern_without_a_match_is_reported_with_a_hint(self, pattern: str, hint: str) -> None:
         files = [RemoteFile("config.json", 1), RemoteFile("Q4/m.gguf", 1)]
-        (said,) = in_vain(files, include=("*.json",), exclude=(pattern,))
-        assert said.startswith(f"--exclude {pattern!r} matches no file")
-        assert said.endswith(hint)
+        (sentence,) = in_vain(files, include=("*.json",), exclude=(pattern,))
+        assert sentence.startswith(f"--exclude {pattern!r} matches no file")
+        assert sentence.endswith(hint)
         with pytest.raises(NotFound) as caught:
             select(files, include=(pattern,), exclude=())
         assert hint in caught.value.message
 
-    def test_patterns_that_match_are_not_in_vain(self) -> None:
+    def test_matching_patterns_are_not_reported(self) -> None:
         assert in_vain([RemoteFile("a/b", 1)], include=("*", "a/", "?/b"), exclude=("*b",)) == ()
 
     @given(NAMES, PATTERNS, PATTERNS)
-    def test_it_is_what_the_hubs_client_selects(self, names: list[str], include: list[str], exclude: list[str]) -> None:
+    def test_the_selection_equals_that_of_the_hub_client(
+        self, names: list[str], include: list[str], exclude: list[str]
+    ) -> None:
         expected = list(filter_repo_objects(names, allow_patterns=include or None, ignore_patterns=exclude or None))
         files = [RemoteFile(name, 1) for name in names]
         if not expected:

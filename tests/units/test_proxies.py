@@ -1,4 +1,4 @@
-"""Which proxy an address is asked through, by the variables that clusters set."""
+"""The proxy for an address, from the variables that clusters set."""
 
 from __future__ import annotations
 
@@ -31,36 +31,34 @@ class TestWhichVariable:
             ("https://a.example/f", {"HTTPS_PROXY": "[fd00::1]:3128"}, "http://[fd00::1]:3128"),
         ],
     )
-    def test_lower_case_before_upper_case_and_the_schemes_own_before_all(
-        self, url: str, environ: dict[str, str], found: str | None
-    ) -> None:
+    def test_the_lower_case_variable_of_the_scheme_wins(self, url: str, environ: dict[str, str], found: str | None) -> None:
         proxy = proxy_for(url, environ)
         assert (proxy.url if proxy else None) == found
 
     @pytest.mark.parametrize("scheme", ["socks", "socks4", "socks4a", "socks5", "socks5h", "SOCKS5", "https", "quic"])
     @pytest.mark.parametrize("variable", ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"])
-    def test_a_proxy_of_another_kind_is_refused_by_name(self, scheme: str, variable: str) -> None:
+    def test_an_unsupported_kind_of_proxy_is_refused_by_name(self, scheme: str, variable: str) -> None:
         with pytest.raises(ConfigurationError) as caught:
             proxy_for("https://a.example/f", {variable: f"{scheme}://user:s3cret@proxy.example:1080"})
         assert caught.value.message.startswith(f"{variable} names a proxy that speaks {scheme.lower()}://")
         assert "s3cret" not in caught.value.message
 
-    def test_a_host_that_is_asked_directly_needs_no_proxy_that_can_be_used(self) -> None:
+    def test_a_host_in_no_proxy_ignores_an_unusable_proxy(self) -> None:
         assert proxy_for("https://a.example/f", {"ALL_PROXY": "socks5://p:1", "NO_PROXY": "a.example"}) is None
 
     @pytest.mark.parametrize("text", ["http://", "http://user:s3cret@", "http://h:port", "http://[::1", "//s3cret", "h:0"])
-    def test_what_is_no_address_is_told_with_its_variable_and_not_shown(self, text: str) -> None:
+    def test_an_invalid_proxy_is_reported_by_its_variable_without_its_value(self, text: str) -> None:
         with pytest.raises(ConfigurationError, match=r"^HTTPS_PROXY is no address of a proxy") as caught:
             proxy_for("https://a.example/f", {"HTTPS_PROXY": text})
         assert "s3cret" not in caught.value.message
 
 
 class TestCredentials:
-    def test_they_leave_the_address_and_are_decoded(self) -> None:
+    def test_credentials_are_removed_from_the_address_and_decoded(self) -> None:
         proxy = proxy_for("https://a.example/f", {"HTTPS_PROXY": "user:p%40ss%2F@proxy.example:3128"})
         assert proxy == Proxy(PROXY, "Basic dXNlcjpwQHNzLw==")
 
-    def test_they_are_not_shown(self) -> None:
+    def test_credentials_are_not_shown(self) -> None:
         assert "dXNl" not in repr(Proxy(PROXY, "Basic dXNlcg=="))
 
 
@@ -109,11 +107,11 @@ class TestNoProxy:
             ("", "http://a.example/f", False),
         ],
     )
-    def test_what_is_asked_directly(self, exceptions: str, url: str, direct: bool) -> None:
+    def test_no_proxy_is_matched(self, exceptions: str, url: str, direct: bool) -> None:
         environ = {"http_proxy": PROXY, "HTTPS_PROXY": PROXY, "NO_PROXY": exceptions}
         assert (proxy_for(url, environ) is None) == direct
 
-    def test_lower_case_counts_where_both_are_set(self) -> None:
+    def test_lower_case_no_proxy_wins(self) -> None:
         environ = {"HTTPS_PROXY": PROXY, "no_proxy": "b.example", "NO_PROXY": "a.example"}
         assert proxy_for("https://a.example/f", environ) is not None
         assert proxy_for("https://b.example/f", environ) is None

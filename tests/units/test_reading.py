@@ -1,4 +1,4 @@
-"""Texts become settings, errors become sentences and exit codes, manifests come back as they were written."""
+"""Texts become settings, errors become messages and exit codes, manifests are read as they were written."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ class TestSettings:
         ("text", "size"),
         [("4096", 4096), ("256Mi", 2**28), ("1.5GiB", 3 * 2**29), ("500MB", 5 * 10**8), ("2k", 2000), (" 1 Ti ", 2**40)],
     )
-    def test_sizes(self, text: str, size: int) -> None:
+    def test_sizes_are_parsed(self, text: str, size: int) -> None:
         assert parse_size(text) == size
 
     @pytest.mark.parametrize("text", ["", "-1", "1X", "Mi", "1e9", "1 2", "9" * 30])
-    def test_what_is_no_size_is_refused(self, text: str) -> None:
+    def test_an_invalid_size_is_refused(self, text: str) -> None:
         with pytest.raises(ConfigurationError, match="not a size"):
             parse_size(text)
 
@@ -62,19 +62,19 @@ class TestSettings:
             ("10MB/s", 1e7), ("1Gi", 2.0**30), ("5k/sec", 5e3),
         ],
     )  # fmt: skip
-    def test_rates(self, text: str, rate: float | None) -> None:
+    def test_rates_are_parsed(self, text: str, rate: float | None) -> None:
         assert parse_rate(text) == rate
 
     @pytest.mark.parametrize(("text", "seconds"), [("30", 30), ("1.5", 1.5), ("250ms", 0.25), ("1h30m", 5400), ("2d", 172800)])
-    def test_durations(self, text: str, seconds: float) -> None:
+    def test_durations_are_parsed(self, text: str, seconds: float) -> None:
         assert parse_duration(text) == seconds
 
     @pytest.mark.parametrize("text", ["", "s", "5x", "1h 30m", "-3", "1m2"])
-    def test_what_is_no_duration_is_refused(self, text: str) -> None:
+    def test_an_invalid_duration_is_refused(self, text: str) -> None:
         with pytest.raises(ConfigurationError, match="not a duration"):
             parse_duration(text)
 
-    def test_pins_and_mounts(self) -> None:
+    def test_pins_and_mounts_are_parsed(self) -> None:
         assert parse_expect("a=b/c.bin=sha256:" + "a" * 64) == ("a=b/c.bin", Digest("sha256", "a" * 64))
         assert parse_mount("claim=/mnt=x") == ("claim", Path("/mnt=x"))
         for text in ("", "=", "claim=", "=/mnt"):
@@ -100,9 +100,9 @@ class TestSettings:
         with suppress(ConfigurationError, UsageError):
             parse(text)
 
-    def test_the_cache_has_a_place_where_there_is_a_home(self) -> None:
+    def test_the_default_cache_is_below_the_home_directory(self) -> None:
         assert default_cache_dir({"XDG_CACHE_HOME": "/xdg", "HOME": "/home"}) == Path("/xdg/weightlift")
-        # The specification of XDG: relative paths are to be ignored.
+        # The specification of XDG: ignore relative paths.
         assert default_cache_dir({"XDG_CACHE_HOME": "xdg", "HOME": "/home"}) == Path("/home/.cache/weightlift")
         with pytest.raises(ConfigurationError, match="cannot choose a cache directory"):
             default_cache_dir({})
@@ -118,7 +118,7 @@ class TestErrors:
                 assert each.retryable == (each.exit_code in RETRYABLE), each
         assert found == EXIT_CODES
 
-    def test_a_sentence_is_one_line_with_the_word_first_and_the_file(self) -> None:
+    def test_a_message_is_one_line_with_the_reason_word_and_the_file(self) -> None:
         assert OutOfSpace("no\n  room", path="a/b").sentence() == "OutOfSpace: a/b: no room"
         assert OutOfSpace("a/b is too large", path="a/b").sentence() == "OutOfSpace: a/b is too large"
 
@@ -128,21 +128,21 @@ class TestErrors:
          (errno.EPERM, CannotWrite), (errno.ENOTDIR, CannotWrite), (errno.EISDIR, CannotWrite),
          (errno.ENAMETOOLONG, CannotWrite), (errno.EIO, LocalIOError), (errno.ESTALE, LocalIOError)],
     )  # fmt: skip
-    def test_what_the_disk_says(self, code: int, error: type[StoreError]) -> None:
+    def test_each_errno_has_its_error(self, code: int, error: type[StoreError]) -> None:
         found = from_os_error(OSError(code, "why", "/data/file"), doing="write it", path="file")
         assert (type(found), found.path) == (error, "file")
         assert "cannot write it /data/file" in found.message
 
-    def test_an_error_without_a_file_names_the_artifacts(self) -> None:
+    def test_an_error_without_a_file_names_the_artifact(self) -> None:
         assert "cannot write it f: why" in from_os_error(OSError(errno.EIO, "Why"), doing="write it", path="f").message
         assert from_os_error(OSError("odd"), doing="write it").message.startswith("cannot write it: odd")
 
-    def test_what_operators_look_for_is_in_the_sentence(self) -> None:
+    def test_messages_contain_the_words_that_operators_search_for(self) -> None:
         assert "no space left on device" in from_os_error(OSError(errno.EDQUOT, "quota"), doing="write").sentence()
 
     @settings(max_examples=50)
     @given(st.text(), st.none() | st.text(min_size=1))
-    def test_a_sentence_is_always_one_line(self, message: str, path: str | None) -> None:
+    def test_a_message_is_always_one_line(self, message: str, path: str | None) -> None:
         sentence = LocalIOError(message, path=path).sentence()
         assert sentence.startswith("IOError:")
         assert len(sentence.splitlines()) == 1
@@ -164,7 +164,7 @@ ENTRY = {"path": "f", "size": 1, "digests": ["sha256:" + "a" * 64], "xxh3_128": 
 
 
 def with_entry(**changes: object) -> bytes:
-    """A manifest of one file, in which something is changed."""
+    """A manifest of one file, with something changed."""
     return WHOLE.replace(b'"files": []', b'"files": [%s]' % json.dumps(ENTRY | changes).encode())
 
 
@@ -180,18 +180,18 @@ DAMAGED = [
     *(with_entry(size=size) for size in ("1", 1.0, None, True, -1)),
     *(with_entry(digests=digests) for digests in (["md5:" + "a" * 32], ["sha256:short"], ["sha256"], [5], None)),
 ]
-"""Manifests but for one thing."""
+"""Manifests with one error each."""
 
 
 class TestManifest:
-    def test_a_file_of_it_is_found_by_its_path(self) -> None:
+    def test_a_file_of_a_manifest_is_found_by_its_path(self) -> None:
         manifest = Manifest.from_bytes(with_entry())
         file = ManifestFile("f", 1, (Digest("sha256", "a" * 64),), ("0" * 32,))
         assert (manifest.file("f"), manifest.file("g")) == (file, None)
         assert (manifest.size, manifest.verified) == (1, True)
         assert file.identity == RemoteFile("f", 1, file.digests).identity
 
-    def test_it_is_verified_only_if_every_file_is(self) -> None:
+    def test_a_manifest_is_verified_only_if_every_file_is(self) -> None:
         files = [ManifestFile("a", 1, (Digest("sha256", "a" * 64),), ()), ManifestFile("b", 2, (), (), "etag x")]
         manifest = Manifest.for_request(ArtifactRef("hf://org/model"), revision=None, files=files, created="", version="")
         assert not manifest.verified
@@ -207,7 +207,7 @@ class TestManifest:
             ArtifactRef("hf://org/model", "v1"),
         ],
     )
-    def test_it_answers_exactly_one_request(self, other: ArtifactRef) -> None:
+    def test_a_manifest_answers_exactly_one_request(self, other: ArtifactRef) -> None:
         ref = ArtifactRef("hf://org/model", "v1", ("*",))
         manifest = Manifest.for_request(ref, revision=None, files=(), created="", version="")
         assert manifest.answers(ref)
@@ -215,7 +215,7 @@ class TestManifest:
 
     @settings(max_examples=40)
     @given(st.lists(FILES, max_size=4), st.none() | st.just("v1"))
-    def test_it_comes_back_as_it_was_written(self, files: list[ManifestFile], revision: str | None) -> None:
+    def test_a_manifest_is_read_as_it_was_written(self, files: list[ManifestFile], revision: str | None) -> None:
         ref = ArtifactRef("hf://org/model", revision, include=("*",))
         manifest = Manifest.for_request(ref, revision="c" * 40, files=files, created="now", version="1")
         again = Manifest.from_bytes(manifest.to_bytes())
@@ -226,7 +226,7 @@ class TestManifest:
     @pytest.mark.parametrize(
         "data", [b"", b"{}", b"[]", b"null", b"[" * 100_000, b'{"format_version": 1}', b"\xff\xfe", b'{"files": 3}', *DAMAGED]
     )
-    def test_what_is_none_is_never_one(self, data: bytes, tmp_path: Path) -> None:
+    def test_an_invalid_manifest_is_never_accepted(self, data: bytes, tmp_path: Path) -> None:
         path = tmp_path / "manifest.json"
         path.write_bytes(data)
         assert Manifest.read(path) is None

@@ -1,4 +1,4 @@
-"""Trying again: ever later, never earlier than the server asked for, and as long as there was progress lately."""
+"""Retries: with growing delays, never earlier than the server asked for, and while there is progress."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Time:
 
 
 def longest(low: float, high: float) -> float:
-    """The jitter at its upper end."""
+    """The jitter at its maximum."""
     assert low == 0.0
     return high
 
@@ -30,7 +30,7 @@ def none_at_all(low: float, high: float) -> float:
 
 
 class TestDelays:
-    def test_they_double_up_to_half_a_minute(self) -> None:
+    def test_delays_double_up_to_half_a_minute(self) -> None:
         patience = Patience(1e9, clock=Time(), uniform=longest)
         delays = [patience.delay(Unreachable("down"), attempt) for attempt in range(1, 10)]
         assert delays == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
@@ -38,7 +38,9 @@ class TestDelays:
         assert patience.delay(Unreachable("down"), 10**6) == LONGEST_DELAY
 
     @given(st.floats(0, 400), st.integers(1, 40), st.floats(0, 1), st.floats(0, 299))
-    def test_within_what_was_asked_for_and_what_is_left(self, asked: float, attempt: int, chance: float, gone: float) -> None:
+    def test_a_delay_is_at_least_what_the_server_asked_for_and_at_most_the_time_left(
+        self, asked: float, attempt: int, chance: float, gone: float
+    ) -> None:
         time = Time()
         patience = Patience(300.0, clock=time, uniform=lambda low, high: low + chance * (high - low))
         time.now += gone
@@ -51,7 +53,7 @@ class TestDelays:
             assert asked <= delay <= left + 1e-6
             assert delay <= asked + LONGEST_DELAY
 
-    def test_the_last_try_is_made_just_before_the_end(self) -> None:
+    def test_the_last_try_is_just_before_the_end(self) -> None:
         time = Time()
         patience = Patience(300.0, clock=time, uniform=longest)
         time.now += 297.0
@@ -66,7 +68,7 @@ class TestDelays:
         assert str(caught.value) == "nothing came; gave up after 300 s without progress (--retry-for)"
         assert caught.value.path == "a.bin"
 
-    def test_progress_begins_the_time_anew(self) -> None:
+    def test_progress_restarts_the_time(self) -> None:
         time = Time()
         patience = Patience(300.0, clock=time, uniform=none_at_all)
         time.now += 299.0
@@ -78,14 +80,14 @@ class TestDelays:
             patience.delay(Unreachable("down"), 1)
 
     @pytest.mark.parametrize("kind", [RateLimited, Unreachable])
-    def test_a_server_that_asks_for_more_patience_than_there_is_is_believed_at_once(self, kind: type[Transient]) -> None:
+    def test_a_retry_after_beyond_the_retry_time_ends_the_retries_immediately(self, kind: type[Transient]) -> None:
         patience = Patience(300.0, clock=Time())
         with pytest.raises(kind, match="asks to wait 301 s, longer than --retry-for allows") as caught:
             patience.delay(kind("too many requests", retry_after=301.0), 1)
         assert caught.value.retry_after == 301.0
         assert patience.delay(kind("too many requests", retry_after=300.0), 1) == 300.0
 
-    def test_a_short_wait_is_not_to_blame_when_patience_is_at_its_end(self) -> None:
+    def test_a_short_retry_after_is_not_blamed_at_the_end_of_the_retry_time(self) -> None:
         time = Time()
         patience = Patience(300.0, clock=time)
         time.now += 300.0
@@ -94,29 +96,29 @@ class TestDelays:
 
 
 class TestViolations:
-    """A server that breaks the protocol for longer than a moment is given up, however patient one is."""
+    """A server that breaks the protocol for longer than a moment is given up, for any retry time."""
 
     WRONG = BadResponse("bytes 5-9 for bytes=0-4", path="a.bin")
 
-    def test_the_same_wrong_answer_is_given_up_after_some_tries_and_seconds(self) -> None:
+    def test_a_repeated_violation_is_given_up_after_some_tries_and_seconds(self) -> None:
         time = Time()
         violations = Violations(time)
         for _ in range(VIOLATIONS - 1):
             violations.failed(self.WRONG)
             time.now += VIOLATED_FOR
         with pytest.raises(
-            BadResponse, match="bytes 5-9 for bytes=0-4; 5 answers in a row were wrong; check HF_ENDPOINT"
+            BadResponse, match="bytes 5-9 for bytes=0-4; 5 answers in a row broke the protocol; check HF_ENDPOINT"
         ) as caught:
             violations.failed(self.WRONG)
         assert caught.value.path == "a.bin"
 
-    def test_many_connections_that_meet_it_at_once_do_not_use_up_its_tries(self) -> None:
+    def test_simultaneous_violations_do_not_end_the_retries(self) -> None:
         violations = Violations(Time())
         for _ in range(100):
             violations.failed(self.WRONG)
 
     @pytest.mark.parametrize("between", [None, Unreachable("down")], ids=["a right answer", "another error"])
-    def test_anything_else_between_begins_the_row_anew(self, between: Transient | None) -> None:
+    def test_any_other_result_resets_the_count(self, between: Transient | None) -> None:
         time = Time()
         violations = Violations(time)
         for _ in range(10 * VIOLATIONS):
@@ -124,18 +126,18 @@ class TestViolations:
             violations.failed(self.WRONG)
             violations.answered() if between is None else violations.failed(between)
 
-    def test_what_is_no_violation_is_never_counted(self) -> None:
+    def test_other_errors_are_never_counted(self) -> None:
         time = Time()
         violations = Violations(time)
         for _ in range(10 * VIOLATIONS):
             time.now += VIOLATED_FOR
             violations.failed(Stalled("silent"))
 
-    def test_patience_that_ends_before_says_what_to_do_as_well(self) -> None:
+    def test_the_end_of_the_retry_time_gives_the_same_advice(self) -> None:
         with pytest.raises(BadResponse, match=r"without progress.*check HF_ENDPOINT and the proxy"):
             Patience(0.0, clock=Time()).delay(self.WRONG, 1)
 
-    async def test_each_request_of_a_sequence_is_given_up_by_itself(self) -> None:
+    async def test_each_request_of_a_sequence_is_counted_separately(self) -> None:
         time, tries = Time(), 0
 
         async def call() -> None:
@@ -150,9 +152,9 @@ class TestViolations:
 
 
 class TestAsker:
-    async def test_what_is_transient_is_tried_again_and_told(self) -> None:
+    async def test_a_transient_error_is_retried_and_reported(self) -> None:
         outcomes: list[Transient | str] = [Unreachable("down", path="f"), Stalled("silent"), "done"]
-        told: list[Event] = []
+        events: list[Event] = []
 
         async def call() -> str:
             outcome = outcomes.pop(0)
@@ -161,8 +163,8 @@ class TestAsker:
             return outcome
 
         patience = Patience(300.0, uniform=none_at_all)
-        assert await Asker(patience, told.append)(call) == "done"
-        assert told == [Retrying("Unreachable", "down", "f", 1, 0.0), Retrying("Stalled", "silent", None, 2, 0.0)]
+        assert await Asker(patience, events.append)(call) == "done"
+        assert events == [Retrying("Unreachable", "down", "f", 1, 0.0), Retrying("Stalled", "silent", None, 2, 0.0)]
 
     async def test_success_is_progress(self) -> None:
         time = Time()
@@ -170,13 +172,13 @@ class TestAsker:
         time.now += 299.0
 
         async def call() -> None:
-            """Succeeds at once."""
+            """Succeeds at the first try."""
 
         await Asker(patience, silent)(call)
         time.now += 299.0
         assert patience.delay(Unreachable("down"), 1) == 0.0
 
-    async def test_what_is_final_is_tried_once(self) -> None:
+    async def test_a_final_error_is_not_retried(self) -> None:
         tries = 0
 
         async def call() -> None:

@@ -1,4 +1,4 @@
-"""The Hub's token is found where huggingface_hub finds it, also where that package need not be imported for it."""
+"""The token of the Hub is found where huggingface_hub finds it, also without importing that package."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def found(program: str, home: Path, variables: dict[str, str]) -> str:
         ({"HF_TOKEN_PATH": "HOME/secret", "HF_TOKEN": "hf_given"}, {"secret": "hf_stored"}, True),
     ],
 )  # fmt: skip
-def test_it_is_theirs(variables: dict[str, str], files: dict[str, str], imported: bool, tmp_path: Path) -> None:
+def test_the_token_equals_that_of_huggingface_hub(
+    variables: dict[str, str], files: dict[str, str], imported: bool, tmp_path: Path
+) -> None:
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content)
@@ -75,7 +77,7 @@ def fetched(origin: Origin, tmp_path: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("written", WRITTEN.values(), ids=WRITTEN)
-def test_what_surrounds_it_in_its_file_is_no_part_of_it(token_file: Path, tmp_path: Path, written: bytes) -> None:
+def test_quotes_spaces_and_prefixes_around_the_token_are_ignored(token_file: Path, tmp_path: Path, written: bytes) -> None:
     token_file.write_bytes(written)
     with Origin() as origin:
         done = fetched(origin, tmp_path)
@@ -87,7 +89,7 @@ def test_what_surrounds_it_in_its_file_is_no_part_of_it(token_file: Path, tmp_pa
     "written",
     ["hf_stored".encode("utf-16"), b"hf_\xffstored", b"hf_\0stored", b"hf_st\x1bored", "hf_stor\u00e9d".encode(), b"hf stored"],
 )
-def test_what_is_no_token_is_refused_and_its_file_named(token_file: Path, tmp_path: Path, written: bytes) -> None:
+def test_an_invalid_token_is_refused_and_its_file_named(token_file: Path, tmp_path: Path, written: bytes) -> None:
     token_file.write_bytes(written)
     with Origin() as origin:
         done = fetched(origin, tmp_path)
@@ -97,7 +99,7 @@ def test_what_is_no_token_is_refused_and_its_file_named(token_file: Path, tmp_pa
     assert "stored" not in done.stderr.replace(str(token_file), "")
 
 
-def test_a_directory_in_its_place_is_named(token_file: Path, tmp_path: Path) -> None:
+def test_a_directory_in_place_of_the_token_file_is_named(token_file: Path, tmp_path: Path) -> None:
     token_file.mkdir()
     with Origin() as origin:
         done = fetched(origin, tmp_path)

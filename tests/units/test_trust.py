@@ -1,4 +1,4 @@
-"""Certificate authorities: the system's, and those of every variable that names a bundle; never fewer, never unchecked."""
+"""Certificate authorities: those of the system and of every variable that names a bundle. Certificates are always checked."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def der(path: Path) -> bytes:
 
 @pytest.fixture
 def other_file(tmp_path: Path) -> Path:
-    """The certificate of an authority that has nothing to do with the lab's."""
+    """The certificate of an authority unrelated to that of the lab."""
     path = tmp_path / "other.pem"
     trustme.CA().cert_pem.write_to_path(path)
     return path
 
 
-def test_without_variables_it_is_the_systems() -> None:
+def test_the_default_is_the_store_of_the_system() -> None:
     assert authorities(tls_context({})) == authorities(ssl.create_default_context())
 
 
 @pytest.mark.parametrize("name", VARIABLES)
-def test_each_variable_adds_its_bundle_to_the_systems(authority_file: Path, name: str) -> None:
+def test_each_variable_adds_its_bundle_to_the_store_of_the_system(authority_file: Path, name: str) -> None:
     found = authorities(tls_context({name: f" {authority_file} "}))
     assert found == authorities(ssl.create_default_context()) | {der(authority_file)}
 
@@ -45,13 +45,13 @@ def test_several_bundles_add_up(authority_file: Path, other_file: Path) -> None:
     assert found >= {der(authority_file), der(other_file)}
 
 
-def test_one_bundle_may_be_named_by_all(authority_file: Path, tmp_path: Path) -> None:
+def test_all_variables_can_name_the_same_bundle(authority_file: Path, tmp_path: Path) -> None:
     (tmp_path / "link.pem").symlink_to(authority_file)
     named = dict.fromkeys(VARIABLES, str(authority_file)) | {"CURL_CA_BUNDLE": str(tmp_path / "link.pem")}
     assert der(authority_file) in authorities(tls_context(named))
 
 
-def test_a_directory_of_hashed_names_will_do(tmp_path: Path) -> None:
+def test_a_directory_of_hashed_names_is_accepted(tmp_path: Path) -> None:
     tls_context({"SSL_CERT_FILE": str(tmp_path)})
 
 
@@ -63,7 +63,7 @@ def test_certificates_and_names_are_always_checked(environ: dict[str, str]) -> N
 
 @pytest.mark.parametrize("name", VARIABLES)
 @pytest.mark.parametrize("content", [None, b"", b"no certificate"])
-def test_a_bundle_that_is_none_is_told_with_its_variable(tmp_path: Path, name: str, content: bytes | None) -> None:
+def test_an_invalid_bundle_is_reported_with_its_variable(tmp_path: Path, name: str, content: bytes | None) -> None:
     bundle = tmp_path / "bundle.pem"
     if content is not None:
         bundle.write_bytes(content)

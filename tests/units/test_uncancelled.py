@@ -1,4 +1,4 @@
-"""Work on a thread that uses a lease or a descriptor ends before anybody goes on, however often its waiter is cancelled."""
+"""A waiter waits for work that uses a lease or a descriptor, however often the waiter is cancelled."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fetcher.uncancelled import ended, run_uncancelled
 
 
 class Work:
-    """A call that lasts until `may_end` is set, and says when it has begun and ended."""
+    """A call that lasts until `may_end` is set, and records its beginning and end."""
 
     def __init__(self) -> None:
         self.begun, self.may_end, self.ended = threading.Event(), threading.Event(), threading.Event()
@@ -41,7 +41,7 @@ async def test_an_error_is_raised() -> None:
 
 
 @pytest.mark.parametrize("times", [1, 2, 5])
-async def test_a_waiter_that_is_cancelled_waits_to_the_end(times: int) -> None:
+async def test_a_cancelled_waiter_waits_for_the_end_of_the_work(times: int) -> None:
     work = Work()
     stopped: list[int] = []
     undone: list[str] = []
@@ -59,11 +59,11 @@ async def test_a_waiter_that_is_cancelled_waits_to_the_end(times: int) -> None:
 
 
 @pytest.mark.parametrize("times", [1, 2])
-async def test_taking_back_is_not_cancelled_either(times: int) -> None:
+async def test_an_undo_is_not_cancelled(times: int) -> None:
     undoing = Work()
     done: list[tuple[str, str]] = []
     task = asyncio.create_task(run_uncancelled(lambda: "a lease", undo=lambda lease: done.append((lease, undoing()))))
-    task.cancel()  # before it has begun: nothing is to be taken back
+    task.cancel()  # before the work has begun: there is nothing to undo
     with pytest.raises(asyncio.CancelledError):
         await task
     assert done == []
@@ -97,7 +97,7 @@ async def test_a_cancellation_comes_before_the_error_of_the_work() -> None:
 
 
 def test_the_end_of_asyncio_run_does_not_end_the_wait() -> None:
-    """asyncio.run cancels all tasks when an exception ends it: the thread's work counts as unfinished all the same."""
+    """asyncio.run cancels all tasks when an exception ends it. The work of the thread is still unfinished then."""
     work = Work()
 
     async def main() -> None:
@@ -113,7 +113,7 @@ def test_the_end_of_asyncio_run_does_not_end_the_wait() -> None:
     assert seen == [True]
 
 
-async def test_a_future_that_has_ended_already_costs_no_turn_of_the_loop() -> None:
+async def test_a_finished_future_returns_immediately() -> None:
     future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     future.set_result(7)
     assert await ended(future) == 7

@@ -1,4 +1,4 @@
-"""Web addresses have one spelling on the wire; what is legal in them, a signature above all, stays as it was written."""
+"""Web addresses have one spelling on the wire. Legal characters, especially of a signature, stay as written."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SIGNED = "https://cdn.example/a%2Fb/c+d?X-Amz-Signature=ab%2Bcd/ef==&name=a+b%20
         ("https://a.example/f#sha256=ab", "https://a.example/f"),
     ],
 )
-def test_only_what_no_address_may_hold_is_quoted(written: str, sent: str) -> None:
+def test_only_illegal_characters_are_quoted(written: str, sent: str) -> None:
     assert normal(written) == sent
 
 
@@ -50,7 +50,7 @@ def test_quoting_is_done_once(path: str, query: str) -> None:
 @pytest.mark.parametrize(
     "url", ["", "a.example/f", "ftp://a.example", "https://", "https://h:99999", "https://h:0", "https://[::1"]
 )
-def test_what_is_no_web_address_has_no_spelling(url: str) -> None:
+def test_an_invalid_web_address_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         normal(url)
 
@@ -64,17 +64,17 @@ def test_what_is_no_web_address_has_no_spelling(url: str) -> None:
         ("//bücher.example/f", "https://xn--bcher-kva.example/f"),
     ],
 )
-def test_a_location_is_read_into_the_same_spelling(location: str, target: str) -> None:
+def test_a_location_is_normalized(location: str, target: str) -> None:
     assert address_from("https://a.example/x/y", location) == target
 
 
 @pytest.mark.parametrize("location", ["HTTP://b.example/f", "Http://b.example/f", "hTTP://B.EXAMPLE:80/f"])
-def test_no_spelling_hides_a_step_from_https_to_http(location: str) -> None:
+def test_no_spelling_hides_a_downgrade_to_http(location: str) -> None:
     assert is_downgrade("https://a.example/f", address_from("https://a.example/f", location))
 
 
 @pytest.mark.parametrize("location", ["https://u:s3cret@b.example/f", "//u@b.example/f", "https://@b.example/f"])
-def test_a_server_has_no_credentials_to_give(location: str) -> None:
+def test_a_redirect_to_an_address_with_credentials_is_refused(location: str) -> None:
     with pytest.raises(BadResponse, match=r"a\.example redirects to an address with credentials") as caught:
         address_from("https://a.example/f", location)
     assert "s3cret" not in caught.value.message
@@ -96,5 +96,5 @@ def test_userinfo_is_decoded() -> None:
 @pytest.mark.parametrize(
     "uri", ["https://u:s3/cret@a.example/f", "HTTP://u:s3#cret@a.example/f", "https://u:s3?cret@a.example/f"]
 )
-def test_a_password_that_is_not_quoted_is_redacted_too(uri: str) -> None:
+def test_an_unquoted_password_is_redacted(uri: str) -> None:
     assert "cret" not in redact(uri)
