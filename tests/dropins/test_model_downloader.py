@@ -283,8 +283,8 @@ class TestTwoReplicas:
         assert tree(cache) == {}
         _, stderr = second.communicate(timeout=50)
         assert (second.returncode, tree(cache)) == (0, {"m.gguf": self.content}), stderr
-        assert "left unfinished" in stderr
-        assert "were here" in stderr, "the data of the first replica was not fetched again"
+        assert "continuing the unfinished fetch" in stderr
+        assert " reused; " in stderr, "the data of the first replica was not fetched again"
 
     def test_a_terminated_replica_keeps_its_staging(
         self, slow: dict[str, str], start: Callable[[Variables], subprocess.Popen[str]], cache: Path, log: Path
