@@ -91,7 +91,7 @@ async def test_without_a_listing_nobody_can_tell_that_it_is_complete(
     hf_hub_download("org/model", "config.json", cache_dir=hub, endpoint=origin.endpoint)
     forget_listings(hub)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(Offline, match="whether the model is complete there is not known"):
+    with pytest.raises(Offline, match="without which a complete model cannot be recognised"):
         await fetch()
 
 

@@ -62,7 +62,7 @@ async def test_the_same_violation_each_time_is_given_up_however_patient_one_is(
 async def test_a_listing_is_no_exception(origin: Origin, fetch: Fetcher, place: str) -> None:
     origin.add_repo("org/model", CONTENT)
     login = origin.faults.add(Fault(Body(b"<html>Log in</html>"), path=place))
-    with pytest.raises(BadResponse, match="org/model is no JSON; 5 answers in a row were wrong"):
+    with pytest.raises(BadResponse, match="org/model is not JSON; 5 answers in a row were wrong"):
         await fetch(retry_for=3600.0)
     assert origin.faults.fired(login) == VIOLATIONS
 

@@ -19,5 +19,5 @@ async def test_a_directory_that_is_no_models_is_refused_before_it_is_walked_to_t
         (tmp_path / f"{number}").touch()
     assert len((await LocalSource(tmp_path).list(None)).files) == 3
     (tmp_path / "one-more").touch()
-    with pytest.raises(UsageError, match="holds more than 3 files; name the model's own directory"):
+    with pytest.raises(UsageError, match="contains more than 3 files; give the model's own directory"):
         await LocalSource(tmp_path).list(None)

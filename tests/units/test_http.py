@@ -316,7 +316,7 @@ class TestAddresses:
 
     @pytest.mark.parametrize(
         ("scheme", "is_what"),
-        [*((reserved, "is reserved, not built yet") for reserved in ("s3", "gs", "az", "oci")), ("ftp", "is not known")],
+        [*((reserved, "is not supported yet") for reserved in ("s3", "gs", "az", "oci")), ("ftp", "is not supported")],
     )
     def test_what_does_not_work_yet_is_said_with_what_does(self, scheme: str, is_what: str) -> None:
         with pytest.raises(UnsupportedScheme) as caught:
