@@ -120,7 +120,7 @@ def test_a_pipe_in_the_place_of_a_listing_blocks_nobody(filled: Path) -> None:
 async def test_a_listing_that_is_none_is_said(filled: Path, fetch: Fetcher, damage: bytes) -> None:
     (tree,) = filled.parents[1].glob("trees/*.json")
     tree.write_bytes(damage)
-    with pytest.raises(Offline, match="is no listing that this version reads"):
+    with pytest.raises(Offline, match="is not a listing that this version can read"):
         await fetch()
 
 

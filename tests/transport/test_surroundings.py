@@ -108,7 +108,7 @@ class TestTokens:
         self, origin: Origin, text: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("HF_TOKEN", text)
-        with pytest.raises(ConfigurationError, match="characters no token has") as caught:
+        with pytest.raises(ConfigurationError, match="characters that no token has") as caught:
             await fetched(URI, {"HF_ENDPOINT": origin.endpoint})
         assert text not in caught.value.sentence()
         assert not origin.requests
@@ -211,7 +211,7 @@ class TestAnswers:
         origin.faults.add(Fault(Redirect("/a b.bin"), path="/f.bin"))
         assert await fetched(f"{origin.cdn_endpoint}/f.bin", {}) == {"f.bin": b"bytes"}
 
-    @pytest.mark.parametrize(("host", "why"), [("a" * 64 + ".example", "no host name"), ("a..example", "no host name")])
+    @pytest.mark.parametrize(("host", "why"), [("a" * 64 + ".example", "not a host name"), ("a..example", "not a host name")])
     async def test_a_host_that_can_be_none_has_a_sentence_of_its_own(self, host: str, why: str) -> None:
         with pytest.raises(FetchError) as caught:
             await fetched(f"http://{host}/f.bin", {})

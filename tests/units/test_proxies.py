@@ -50,7 +50,7 @@ class TestWhichVariable:
 
     @pytest.mark.parametrize("text", ["http://", "http://user:s3cret@", "http://h:port", "http://[::1", "//s3cret", "h:0"])
     def test_what_is_no_address_is_told_with_its_variable_and_not_shown(self, text: str) -> None:
-        with pytest.raises(ConfigurationError, match=r"^HTTPS_PROXY is no address of a proxy") as caught:
+        with pytest.raises(ConfigurationError, match=r"^HTTPS_PROXY is not a proxy address") as caught:
             proxy_for("https://a.example/f", {"HTTPS_PROXY": text})
         assert "s3cret" not in caught.value.message
 
