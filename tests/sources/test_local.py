@@ -1,4 +1,4 @@
-"""A directory as a source, beyond what every source must do."""
+"""A directory as a source: behaviour beyond the contract of all sources."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fetcher.sources import local
 from fetcher.sources.local import LocalSource
 
 
-async def test_a_directory_that_is_no_models_is_refused_before_it_is_walked_to_the_end(
+async def test_a_directory_with_too_many_files_is_refused_before_it_is_walked_to_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "MOST_FILES", 3)

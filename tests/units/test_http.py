@@ -171,7 +171,7 @@ class TestStatuses:
             (404, "RepoNotFound", "no such repository"), (404, "RevisionNotFound", "no such revision"),
             (404, "EntryNotFound", "no such file"), (404, "", "nothing at this address"), (410, "?", "nothing at this address"),
             (401, "", "does not exist, or is private"), (401, "RepoNotFound", "does not exist, or is private"),
-            (401, "InvalidToken", "no credentials were sent: this address may require them"), (403, "", "no credentials were sent"),
+            (401, "InvalidToken", "no credentials were sent: this address may"), (403, "", "no credentials were sent"),
             (403, "RepoNotFound", "no credentials were sent"), (403, "GatedRepo", "access must be granted"),
             (407, "", "HTTPS_PROXY"), (451, "", "the same request would be refused again"),
         ],
