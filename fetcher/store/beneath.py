@@ -274,7 +274,7 @@ def _make_one(base: Path, path: Path) -> None:
         os.mkdir(name, dir_fd=above)
         _share(above, name, ".")
     if not _is_directory(base, path):
-        raise NotADirectoryError(errno.ENOTDIR, "a link or a file is in the place of a directory", str(path))
+        raise NotADirectoryError(errno.ENOTDIR, "a link or a file has the name of a directory", str(path))
 
 
 def _share(above: int, name: str, example: str) -> None:

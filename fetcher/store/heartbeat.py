@@ -90,7 +90,7 @@ class Heartbeat:
         remove(base_of(self._path), self._path)
 
     def close(self) -> None:
-        """Give up the lock: the owner has no other file open. Idempotent."""
+        """Release the lock. The owner must have closed every other file before. Idempotent."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

@@ -22,8 +22,10 @@ def variable_for(url: str) -> str:
 
 
 def given_headers(url: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """The extra headers for the host of `url`, without those that the transport sets. Raises ConfigurationError, which shows no
-    value."""
+    """The extra headers for the host of `url`. Headers that the transport sets are left out.
+
+    Raises ConfigurationError, which shows no value.
+    """
     variable = variable_for(url)
     text = environ.get(variable, "").strip()
     if not text:

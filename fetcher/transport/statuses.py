@@ -89,8 +89,8 @@ def error_for(refusal: Refusal, *, what: str) -> FetchError:
     status, wait = refusal.status, retry_after(refusal.headers)
     if status < 400:
         return BadResponse(f"the server answers with status {status} for {what}")
-    said = f': the server says "{refusal.said}"' if refusal.said else ""
-    answered = f"the server returned error: {status} for {what}{said}"
+    explanation = f': the server says "{refusal.said}"' if refusal.said else ""
+    answered = f"the server returned error: {status} for {what}{explanation}"
     match status:
         case 401 | 403:
             return _unauthorized(refusal, answered)
@@ -126,8 +126,8 @@ def _unauthorized(refusal: Refusal, answered: str) -> Unauthorized:
 def _missing(refusal: Refusal) -> str:
     match refusal.code:
         case "RepoNotFound":
-            seen = f"credentials were sent, from {refusal.sent}" if refusal.sent else "set HF_TOKEN"
-            return f"there is no such repository (or it is private: {seen}); check owner and name"
+            advice = f"credentials were sent, from {refusal.sent}" if refusal.sent else "set HF_TOKEN"
+            return f"there is no such repository (or it is private: {advice}); check owner and name"
         case "RevisionNotFound":
             return "the repository has no such revision; check branch, tag or commit"
         case "EntryNotFound":

@@ -103,7 +103,7 @@ class TlsTransport(asyncio.Transport):
             if not piece:
                 self._ended()
                 return
-            self._protocol.data_received(piece)  # type: ignore[attr-defined]  # aiohttp's is no BufferedProtocol
+            self._protocol.data_received(piece)  # type: ignore[attr-defined]  # aiohttp's protocol is not a BufferedProtocol
         self.flush()
 
     def flush(self) -> None:

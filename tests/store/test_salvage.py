@@ -32,7 +32,7 @@ def digest(content: bytes) -> str:
     return hasher.hexdigest()
 
 
-def begun(staging: Path) -> tuple[Lease, StagedFile]:
+def interrupted_fetch(staging: Path) -> tuple[Lease, StagedFile]:
     """A lease with the first and the last chunk of FILE written. Its owner still has the file open."""
     lease = acquire(staging, "key", stale=60.0)
     assert lease is not None
@@ -65,7 +65,7 @@ def continued(staging: Path, *, previous: Lease) -> tuple[Lease, StagedFile | No
 
 
 def test_the_inode_of_an_owner_that_closed_it_is_reused(tmp_path: Path) -> None:
-    previous, staged = begun(tmp_path)
+    previous, staged = interrupted_fetch(tmp_path)
     inode = staged.path.stat().st_ino
     staged.close()
     previous.release()
@@ -77,7 +77,7 @@ def test_the_inode_of_an_owner_that_closed_it_is_reused(tmp_path: Path) -> None:
 
 
 def test_good_chunks_of_an_owner_that_may_still_write_are_copied_to_a_new_inode(tmp_path: Path) -> None:
-    previous, staged = begun(tmp_path)
+    previous, staged = interrupted_fetch(tmp_path)
     staged.write(0, memoryview(b"damage before"))
     lease, resumed = continued(tmp_path, previous=previous)
     assert resumed is not None
@@ -93,7 +93,7 @@ def test_good_chunks_of_an_owner_that_may_still_write_are_copied_to_a_new_inode(
 def test_hashing_continues_if_all_chunks_before_its_position_are_good(
     tmp_path: Path, *, position: int, kept: bool, released: bool
 ) -> None:
-    previous, staged = begun(tmp_path)
+    previous, staged = interrupted_fetch(tmp_path)
     journal = Journal(previous.journal_path, mode=0o644, version="1")
     journal.state(FILE.path, position, b"in the making")
     journal.close()
@@ -111,7 +111,7 @@ def test_hashing_continues_if_all_chunks_before_its_position_are_good(
 def test_the_old_inode_is_removed_if_the_volume_has_no_room_for_a_copy(small_filesystem: MakeFilesystem, kind: str) -> None:
     """A volume with room for one copy of the artifact must be enough."""
     volume = small_filesystem(kind, size=(300 if kind == "xfs" else 112) * MiB)  # type: ignore[arg-type]
-    previous, staged = begun(volume.path / "staging")
+    previous, staged = interrupted_fetch(volume.path / "staging")
     staged.close()
     volume.fill(leave=20 * MiB)
     lease, resumed = continued(volume.path / "staging", previous=previous)
