@@ -1,4 +1,4 @@
-"""Where artifacts come from: `base` says what every source does, `open_source` picks one by the URI's scheme."""
+"""Sources of artifacts. `base` defines their interface; `open_source` chooses one by the URI's scheme."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from fetcher.sources.base import Source
 
 
 def open_source(ref: ArtifactRef, settings: Settings, environ: Mapping[str, str] = os.environ) -> Source:
-    """The source that `ref.uri` names; asks nothing yet. Raises UsageError, UnsupportedScheme, ConfigurationError.
+    """The source that `ref.uri` names. Sends no request.
 
-    Without a network (`HF_HUB_OFFLINE`) the Hub's cache is the source of what is the Hub's: Offline where it is not there.
+    With `HF_HUB_OFFLINE`, a Hub artifact comes from the Hub's cache. Raises UsageError, UnsupportedScheme, ConfigurationError,
+    and Offline or NotFound if the Hub's cache lacks the artifact.
     """
     scheme = scheme_of(ref.uri)
     if scheme in ("file", "pvc"):
@@ -26,8 +27,8 @@ def open_source(ref: ArtifactRef, settings: Settings, environ: Mapping[str, str]
         from fetcher.sources.local import LocalSource
         from fetcher.sources.snapshots import find_snapshot
 
-        found = find_snapshot(address, hub_cache_dir(environ))
-        return LocalSource(found.directory, listing=found.listing)
+        snapshot = find_snapshot(address, hub_cache_dir(environ))
+        return LocalSource(snapshot.directory, listing=snapshot.listing)
     from fetcher.planning.memory import READ_BUFFER
     from fetcher.transport.client import HttpTransport
 

@@ -1,4 +1,4 @@
-"""URIs, read: which kind of source, which repository, which revision, which path. Pure, and cheap to import."""
+"""Parses URIs into the kind of source, repository, revision and path. Pure, and cheap to import."""
 
 from __future__ import annotations
 
@@ -27,13 +27,15 @@ _PAGE = re.compile(
 )
 _NO_OWNERS = ("api", "datasets", "docs", "spaces", "models")
 _FILE_NAME = re.compile(r"\.[A-Za-z][A-Za-z0-9]*$")
-"""`Qwen2.5-0.5B` has no suffix that a file could have: those begin with a letter."""
+"""A file's suffix begins with a letter: `Qwen2.5-0.5B` has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class HubAddress:
-    """A repository of the Hub at a revision as asked for; `path` when the URI names one file of it, `pins` the digests that
-    file must have."""
+    """A repository of the Hub at the requested revision.
+
+    `path` is set if the URI names one of its files. `pins` are the digests that this file must have.
+    """
 
     kind: Kind
     repository: str
@@ -43,17 +45,17 @@ class HubAddress:
 
     @property
     def folder(self) -> str:
-        """Its name in a Hub cache: `models--org--name`."""
+        """The repository's folder in a Hub cache: `models--org--name`."""
         return "--".join((self.kind, *self.repository.split("/")))
 
     @property
     def prefix(self) -> str:
-        """What precedes the repository in addresses that serve files."""
+        """The part before the repository in addresses that serve files."""
         return "" if self.kind == "models" else f"{self.kind}/"
 
 
 def scheme_of(uri: str) -> str:
-    """`hf`, `http`, `https`, `file`, `pvc`. Raises UnsupportedScheme, UsageError."""
+    """The scheme of `uri`: `hf`, `http`, `https`, `file` or `pvc`. Raises UnsupportedScheme, UsageError."""
     if not uri.strip():
         raise UsageError("the URI is empty; give one such as hf://org/model")
     match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", uri)
@@ -62,35 +64,35 @@ def scheme_of(uri: str) -> str:
     scheme = match[1].lower()
     if scheme in ("hf", "http", "https", "file", "pvc"):
         return scheme
-    known = "is reserved, not built yet" if scheme in RESERVED else "is not known"
-    raise UnsupportedScheme(f"{scheme}:// {known}; these work: {', '.join(WORKING)}")
+    reason = "is not supported yet" if scheme in RESERVED else "is not supported"
+    raise UnsupportedScheme(f"{scheme}:// {reason}; these work: {', '.join(WORKING)}")
 
 
 def hub_endpoint(environ: Mapping[str, str] = os.environ) -> str:
-    """`HF_ENDPOINT` without credentials and trailing slash, else the Hub's. Raises ConfigurationError for no web address."""
+    """`HF_ENDPOINT` without credentials and trailing slash, by default the Hub's address. Raises ConfigurationError."""
     try:
-        return normal(_given_endpoint(environ)).partition("?")[0].rstrip("/")
+        return normal(_configured_endpoint(environ)).partition("?")[0].rstrip("/")
     except ValueError:
-        raise ConfigurationError("HF_ENDPOINT is no web address; write it as https://host") from None
+        raise ConfigurationError("HF_ENDPOINT is not a web address; write it as https://host") from None
 
 
 def hub_credentials(environ: Mapping[str, str] = os.environ) -> str | None:
-    """The value of Authorization for a user and password in `HF_ENDPOINT`; None without them. `hub_endpoint` accepted it."""
-    return basic(urlsplit(_given_endpoint(environ)))
+    """The Authorization header for the user and password in `HF_ENDPOINT`; None without them. Call `hub_endpoint` first."""
+    return basic(urlsplit(_configured_endpoint(environ)))
 
 
-def _given_endpoint(environ: Mapping[str, str]) -> str:
+def _configured_endpoint(environ: Mapping[str, str]) -> str:
     return environ.get("HF_ENDPOINT", "").strip() or DEFAULT_ENDPOINT
 
 
 def is_offline(environ: Mapping[str, str]) -> bool:
-    """Whether the user forbids the network, by the variables that huggingface_hub reads."""
-    given = (environ.get(name, "").strip().upper() for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
-    return any(value in ("1", "TRUE", "YES", "ON") for value in given)
+    """Whether the user forbids network access, by the variables that huggingface_hub reads."""
+    values = (environ.get(name, "").strip().upper() for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+    return any(value in ("1", "TRUE", "YES", "ON") for value in values)
 
 
 def pins_of(fragment: str) -> tuple[Digest, ...]:
-    """What a web address pins its file to: `sha256=HEX`, or nothing. Raises UsageError."""
+    """The digests that a web address pins its file to, by the fragment `sha256=HEX`. Raises UsageError."""
     if not fragment:
         return ()
     match = re.fullmatch(r"sha256[=:]([0-9A-Fa-f]{64})", fragment)
@@ -100,9 +102,9 @@ def pins_of(fragment: str) -> tuple[Digest, ...]:
 
 
 def hub_address(ref: ArtifactRef, environ: Mapping[str, str] = os.environ) -> HubAddress | None:
-    """The repository that `ref` names by `hf://` or by the Hub's own /resolve/ address; None for anything else.
+    """The repository that `ref` names by `hf://` or by a /resolve/ address of the Hub; None for any other URI.
 
-    Raises UsageError when the URI is malformed, or its revision and --revision contradict each other.
+    Raises UsageError if the URI is malformed, or if its revision contradicts --revision.
     """
     scheme = scheme_of(ref.uri)
     if scheme == "hf":
@@ -110,7 +112,7 @@ def hub_address(ref: ArtifactRef, environ: Mapping[str, str] = os.environ) -> Hu
     if scheme in ("http", "https"):
         parts = _web_parts(ref.uri)
         if parts is None:
-            raise UsageError("the address can't be read; check its host and port")
+            raise UsageError("the address is malformed; check its host and port")
         base = urlsplit(hub_endpoint(environ))
         address = _from_resolve_address(ref, parts, base)
         if address is None:
@@ -120,7 +122,7 @@ def hub_address(ref: ArtifactRef, environ: Mapping[str, str] = os.environ) -> Hu
 
 
 def hub_folder(ref: ArtifactRef) -> tuple[str | None, str | None]:
-    """The Hub cache's folder and the revision asked for; (None, None) for what is not of the Hub."""
+    """The folder in a Hub cache and the requested revision; (None, None) if `ref` does not name the Hub. Raises UsageError."""
     address = hub_address(ref)
     return (address.folder, address.revision) if address else (None, None)
 
@@ -136,7 +138,7 @@ def _from_hf_uri(ref: ArtifactRef) -> HubAddress:
 
 
 def _web_parts(url: str) -> SplitResult | None:
-    """None for what names no host, or a port that is none."""
+    """The parts of a web address; None if its host is missing or its port is invalid."""
     try:
         parts = urlsplit(url)
         readable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
@@ -161,7 +163,7 @@ def _from_resolve_address(ref: ArtifactRef, parts: SplitResult, base: SplitResul
 
 
 def _refuse_page(parts: SplitResult, base: SplitResult) -> None:
-    """Raises UsageError, with the URI to write instead, for the address of a page that people read in a browser."""
+    """Raise UsageError, with the URI to use instead, for the address of a web page of the Hub."""
     hub = parts.hostname in _PAGES_OF_THE_HUB
     if not hub and not (parts.netloc.lower() == base.netloc and parts.path.startswith(f"{base.path}/")):
         return
@@ -174,13 +176,15 @@ def _refuse_page(parts: SplitResult, base: SplitResult) -> None:
     if match["view"] == "blob":
         place = f"{base.scheme}://{base.netloc}{base.path}" if not hub or base.hostname == parts.hostname else DEFAULT_ENDPOINT
         file = f"{place}/{match['kind'] or ''}{match['name']}/resolve/{match['revision']}/{match['path'] or ''}"
-        raise UsageError(f"this is the address of a page about a file; did you mean {file}? ({repository} is all of its files)")
+        raise UsageError(
+            f"this is the address of a page about a file; did you mean {file}? ({repository} is the whole repository)"
+        )
     below = f" with --include '{unquote(match['path'])}/*'" if match["path"] else ""
     raise UsageError(f"this is the address of a page about a repository; did you mean {repository}{below}?")
 
 
 def meant_repository(text: str) -> str | None:
-    """The URI that a bare `owner/name`, which is no path on this machine, may have been meant as."""
+    """The `hf://` URI that the user may have meant by a bare `owner/name`; None for any other text."""
     match = re.fullmatch(rf"(?:(datasets)/|models/)?({_NAME}/{_NAME})(@[^@\s]+)?/?", text)
     return f"hf://{'datasets/' if match[1] else ''}{match[2]}{match[3] or ''}" if match else None
 

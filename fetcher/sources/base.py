@@ -1,8 +1,8 @@
-"""What the engine asks of a source, and all it knows of one.
+"""The interface between the engine and a source.
 
 A source turns a URI into a revision, a listing and bodies of byte ranges. It keeps addresses, tokens and their expiry to
-itself, never retries, and classifies: whatever goes wrong is raised as one of `fetcher.errors.SourceError`
-(`engine.retry` decides what follows). `fetcher.testing.conformance` is this contract as a test suite.
+itself. It never retries: it raises every failure as a `fetcher.errors.SourceError`, and `engine.retry` decides what to do.
+`fetcher.testing.conformance` tests this contract.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ T = TypeVar("T")
 
 
 class Asking(Protocol):
-    """How one request of a sequence is made: `engine.retry` repeats it alone, and counts its success as progress.
+    """Makes one request of a sequence. `engine.retry` repeats that request alone, and counts its success as progress.
 
-    So a listing of a hundred pages goes on at the page that failed, and no source retries anything itself.
+    So a listing of a hundred pages continues at the page that failed, and no source needs its own retries.
     """
 
     async def __call__(self, request: Callable[[], Awaitable[T]]) -> T:
-        """The result of `request`, which makes one request and may be called again. Raises as it does."""
+        """Return the result of `request`, which makes one request and may be called again. Raises its errors."""
         ...
 
 
 async def once(request: Callable[[], Awaitable[T]]) -> T:
-    """The `Asking` of those who repeat nothing."""
+    """An `Asking` that does not repeat the request."""
     return await request()
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a source can do, as data.
+    """The capabilities of a source.
 
-    `local`: files have a path on this machine (`local_path`), so they may be cloned or linked. `in_place`: the artifact
-    already stands where it will be used; it is verified there and never written (`pvc://`).
+    `local`: files have a path on this machine (`local_path`), so they can be cloned or linked. `in_place`: the artifact is
+    already where it will be used; it is verified there and never written (`pvc://`).
     """
 
     local: bool = False
@@ -48,38 +48,38 @@ class Capabilities:
 
 
 class Body(Protocol):
-    """The bytes of one opening, in order.
+    """The bytes of one range, in order.
 
-    `direct` is this body as a thread can take it from the kernel; None when its bytes can only be handed out.
+    `direct` is this body for a thread that reads from the kernel; None if the body supports only `readinto`.
     """
 
     @property
     def direct(self) -> DirectBody | None: ...
 
     async def readinto(self, buffer: memoryview) -> int:
-        """Fill `buffer` from its start; how many bytes have come, 0 only at the body's proper end.
+        """Fill `buffer` from its start. Returns the number of bytes; 0 only at the body's proper end.
 
-        Returns when the buffer is full, at the end, or, so that progress shows, a moment after something has come. An error
-        is raised when everything that came before it has been handed out. `buffer` is written to only until the call ends,
-        cancelled or not; while none is pending the sender is held back.
+        Returns when the buffer is full, at the end, or, to show progress, a moment after the first byte. An error is raised
+        after all earlier bytes were returned. `buffer` is never written after the call ends, also if it is cancelled. While
+        no call is pending, the sender is held back. Raises SourceError.
         """
         ...
 
 
 class DirectBody(Body, Protocol):
-    """A body that a thread can take where it waits, in the kernel, instead of being handed it."""
+    """A body that a thread can read directly from the kernel."""
 
     async def readable(self, room: int) -> bool:
-        """Wait until a worthwhile part of `room` bytes is there, or anything a moment later; False at the body's proper end.
+        """Wait for a worthwhile part of `room` bytes, or a moment longer for any bytes. False at the body's proper end.
 
-        Raises as `readinto`.
+        Raises the errors of `readinto`.
         """
         ...
 
     def read(self, buffer: memoryview) -> int:
-        """Fill `buffer` with what is there, without waiting; how many bytes that is, perhaps none.
+        """Fill `buffer` with the available bytes, without waiting. Returns the number of bytes, which may be 0.
 
-        On any thread, while nothing else of this body is called. What breaks it is raised by the next `readable`.
+        May run on any thread while no other method of this body runs. The next `readable` raises its errors.
         """
         ...
 
@@ -91,39 +91,39 @@ class Source(Protocol):
     def capabilities(self) -> Capabilities: ...
 
     async def resolve(self) -> str | None:
-        """The revision the source would serve now, by at most one request; None when it has no notion of one.
+        """Return the revision that the source serves now, by at most one request; None if the source has no revisions.
 
         Equal strings mean equal content. Raises SourceError.
         """
         ...
 
     async def list(self, revision: str | None, ask: Asking = once) -> Listing:
-        """Every file at `revision` (what `resolve` returned). Paths are as the source says: the planner refuses bad ones.
+        """List every file at `revision`, the result of `resolve`. Paths are unchecked: the planner refuses bad ones.
 
-        Each of its requests is made, and its answer judged, through `ask`; what is raised outside of it is final. Raises
+        Every request, including the check of its answer, runs through `ask`. An error outside `ask` is final. Raises
         SourceError.
         """
         ...
 
     def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AbstractAsyncContextManager[Body]:
-        """The bytes of `byte_range` of `file`; the whole file when it is None.
+        """Open the bytes of `byte_range` of `file`, or the whole file if it is None.
 
-        Before the first byte is handed out, status, Content-Range and total size were compared with what was asked for, and
-        the validator of a part where the file has no digest. The body ends after `len(byte_range)` bytes (of the whole file:
-        after its size, or at the sender's proper end when the size is unknown) or raises: a body that breaks off, extra bytes,
-        a stall never pass as an end. A server that announces a shorter part, from the same start, ends it there, and the
-        engine asks for the rest. Closing early is allowed at any time, costs at most the connection, and never waits for the
-        sender. May be called concurrently for any files and ranges.
+        Before the first byte, status, Content-Range and total size are compared with the request. So is the validator of a
+        part if the file has no digest. The body ends after `len(byte_range)` bytes (a whole file: after its size, or at the
+        sender's proper end if the size is unknown) or raises an error. A truncated body, extra bytes or a stall never count as
+        the end. If the server announces a shorter part from the same start, the body ends there, and the engine requests the
+        rest. A body may be closed early at any time; this never waits for the sender, and costs the connection at most. May be
+        called concurrently for any files and ranges.
 
-        Raises RangesUnsupported when the server sends the whole file instead of a part, ContentChanged when it serves
-        other content than listed, Transient or a final SourceError otherwise.
+        Raises RangesUnsupported if the server sends the whole file instead of a part, ContentChanged if it serves other
+        content than listed, otherwise Transient or a final SourceError.
         """
         ...
 
     def local_path(self, file: RemoteFile) -> Path | None:
-        """Where `file` lies on this machine, when `capabilities.local`."""
+        """The path of `file` on this machine if `capabilities.local`; None if it has none."""
         ...
 
     async def aclose(self) -> None:
-        """Give back connections. Idempotent; no method may be called after it."""
+        """Close all connections. Idempotent; no method may be called after it."""
         ...

@@ -1,11 +1,11 @@
 """The Hugging Face Hub and its mirrors: `hf://`, and the Hub's own /resolve/ addresses.
 
-Two metadata requests tell everything (a commit, then the tree with every size and digest); each file's address is resolved
-once, and all its ranges go to the signed address behind it until that ends.
+Two metadata requests are enough: one for the commit, one for the tree with every size and digest. Each file's address is
+resolved once. All its ranges use the signed address behind it until that expires.
 
 `huggingface_hub` finds the token (environment, token file, OAuth refresh). Its listing is not used: `list_repo_tree` has no
-deadline, sleeps in a retry loop of its own that nobody can interrupt, and sends the token to whatever host the next page's
-Link names (read in huggingface_hub 2.4.0, `utils/_pagination.py`). Here a Link may only stay at its origin.
+deadline, sleeps in its own retry loop, which cannot be interrupted, and sends the token to any host that the next page's Link
+names (read in huggingface_hub 2.4.0, `utils/_pagination.py`). This source follows a Link within the same origin only.
 """
 
 from __future__ import annotations
@@ -45,16 +45,18 @@ from fetcher.transport.ranges import check_part, check_whole, parts_differ, rang
 from fetcher.transport.urls import origin_of
 
 _PAGE_LIMIT = 32 * 1024 * 1024
-"""Bytes of one page: 1,000 entries of 4 KiB paths and 20 numbers each are 8 MB."""
+"""Bytes of one page at most: 1,000 entries of 4 KiB paths and 20 numbers each are 8 MB."""
 _PAGES = 1000
-"""The largest repositories have some 100,000 files, 100 pages."""
+"""Pages of one listing at most. The largest repositories have some 100,000 files, 100 pages."""
 _HOPS = 5
-"""Redirects of one file within the Hub: its resolve cache is one, a mirror's own address another."""
+"""Redirects of one file within the Hub at most: the resolve cache is one, a mirror's own address another."""
 _RENEWALS = 2
-"""Times one range may find its address expired: once because it was, once because the new one raced with its end."""
+"""How often one range may renew an expired address: once because it expired, once if the new one expires meanwhile."""
 
 
 class HubSource:
+    """The source of one repository of the Hub."""
+
     def __init__(self, address: HubAddress, transport: HttpTransport, environ: Mapping[str, str]) -> None:
         self._address = address
         self._transport = transport
@@ -80,7 +82,7 @@ class HubSource:
         await self._transport.aclose()
 
     async def resolve(self) -> str | None:
-        """The commit; asked for only when the revision is not one already."""
+        """The commit. Sends no request if the revision is a commit already."""
         revision = self._address.revision
         if re.fullmatch(r"[0-9a-f]{40}", revision):
             return revision
@@ -88,12 +90,12 @@ class HubSource:
         document, _ = await self._metadata(url, what=f"revision {revision} of {self._address.repository}")
         commit = document.get("sha") if isinstance(document, dict) else None
         if not isinstance(commit, str) or not re.fullmatch(r"[0-9a-f]{40}", commit):
-            raise BadResponse(f"the Hub's answer about {self._address.repository} names no commit")
+            raise BadResponse(f"the Hub's answer about {self._address.repository} contains no commit")
         return commit
 
     async def list(self, revision: str | None, ask: Asking = once) -> Listing:
         self._commit = revision
-        # A listing made anew means that what was known may be outdated.
+        # If the listing is requested again, known addresses may be outdated.
         self._locations.clear()
         self._reached.clear()
         files = [file async for file in self._tree(revision or "", ask)]
@@ -121,20 +123,20 @@ class HubSource:
     async def _tree(self, commit: str, ask: Asking) -> AsyncIterator[RemoteFile]:
         url: str | None = f"{self._api}/tree/{commit}?recursive=true&expand=false"
         for _ in range(_PAGES):
-            files, following = await ask(partial(self._page, url or ""))
+            files, next_page = await ask(partial(self._page, url or ""))
             for file in files:
                 yield file
-            if following is None:
+            if next_page is None:
                 return
-            url = self._mirror.next_page(url or "", following)
+            url = self._mirror.next_page(url or "", next_page)
         raise BadResponse(f"the Hub's listing of {self._address.repository} has more than {_PAGES} pages")
 
     async def _page(self, url: str) -> tuple[tuple[RemoteFile, ...], str | None]:
         """The files of one page, and the address of the next."""
-        entries, following = await self._metadata(url, what=f"the files of {self._address.repository}")
+        entries, next_page = await self._metadata(url, what=f"the files of {self._address.repository}")
         if not isinstance(entries, list):
             raise BadResponse(f"the Hub's listing of {self._address.repository} is not a list")
-        return tuple(file for entry in entries if (file := listed_file(entry)) is not None), following
+        return tuple(file for entry in entries if (file := listed_file(entry)) is not None), next_page
 
     async def _metadata(self, url: str, *, what: str) -> tuple[Any, str | None]:
         """A JSON document, and the address of the next page."""
@@ -144,14 +146,14 @@ class HubSource:
             try:
                 document = json.loads(await answer.read(_PAGE_LIMIT, what=what))
             except (ValueError, RecursionError) as error:
-                raise BadResponse(f"the Hub's answer about {what} is no JSON") from error
+                raise BadResponse(f"the Hub's answer about {what} is not JSON") from error
         link = re.search(r'<([^>]{1,4096})>\s*;\s*rel="?next"?', answer.headers.get("Link", ""))
         return document, link[1] if link else None
 
     # Bytes
 
     async def _answer(self, file: RemoteFile, byte_range: ByteRange | None) -> tuple[Answer, int | None]:
-        """The head of the answer to a range, checked, and the length of its body."""
+        """The answer to a range request with a checked head, and the length of its body in bytes."""
         headers = {"Range": range_header(byte_range)} if byte_range else {}
         for renewal in range(_RENEWALS + 1):
             location = await self._location(file)
@@ -166,13 +168,13 @@ class HubSource:
                     continue
                 if answer.status >= 400 and answer.status != 416:
                     raise await answer.refusal(what=file.path)
-                return answer, self._judged(answer, file, byte_range, location)
+                return answer, self._check_head(answer, file, byte_range, location)
             except BaseException:
                 answer.close()
                 raise
         raise AssertionError("unreachable")
 
-    def _judged(self, answer: Answer, file: RemoteFile, byte_range: ByteRange | None, location: Location) -> int | None:
+    def _check_head(self, answer: Answer, file: RemoteFile, byte_range: ByteRange | None, location: Location) -> int | None:
         if answer.status == 416:
             raise ContentChanged("the file is shorter than its listing says", path=file.path)
         if byte_range is not None:
@@ -187,16 +189,16 @@ class HubSource:
         return length
 
     async def _location(self, file: RemoteFile) -> Location:
-        """Resolved once a file; concurrent ranges wait for the first."""
+        """The location of `file`, resolved once. Concurrent ranges wait for the first."""
         async with self._resolving.setdefault(file.path, asyncio.Lock()):
             location = self._locations.get(file.path)
             if location is None or location.stale():
-                location = await self._resolved(file)
+                location = await self._resolve_location(file)
                 self._locations[file.path] = location
             return location
 
-    async def _resolved(self, file: RemoteFile) -> Location:
-        """Where its bytes are. A redirect that fails for a moment is asked again by itself, not the whole chain of them."""
+    async def _resolve_location(self, file: RemoteFile) -> Location:
+        """The location of its bytes. After a temporary failure the next call continues at the redirect that failed."""
         began = url = self._reached.pop(file.path, None) or self._resolve_address(file)
         for _ in range(_HOPS):
             try:
@@ -219,7 +221,7 @@ class HubSource:
         return f"{self._endpoint}/{address.prefix}{address.repository}/resolve/{self._commit}/{quote(file.path)}"
 
     async def _redirect(self, url: str, file: RemoteFile) -> str | None:
-        """Where `url` leads for `file`, which is served here when that is None."""
+        """The address that `url` redirects to for `file`; None if `url` serves the file itself."""
         async with self._transport.request(url, method="HEAD", credentials=await self._token(), redirects=0) as answer:
             if answer.status >= 400:
                 raise await answer.refusal(what=f"{file.path} of {self._address.repository}")
@@ -230,38 +232,38 @@ class HubSource:
         if self._locations.get(file.path) is location:
             del self._locations[file.path]
 
-    # Who asks
+    # Credentials
 
     async def _token(self) -> Credentials | None:
-        """Looked up once, on a thread of its own: an OAuth token may be refreshed over the network."""
+        """The credentials, looked up once, on a separate thread: an OAuth token may be refreshed over the network."""
         if not self._token_known:
-            headers, given_by = await _authorization(self._environ)
-            if given := given_headers(self._endpoint, self._environ):
-                headers |= given
-                given_by.append(variable_for(self._endpoint))
-            self._credentials = Credentials(self._origin, headers, " and ".join(given_by)) if headers else None
+            headers, origins = await _authorization(self._environ)
+            if extra := given_headers(self._endpoint, self._environ):
+                headers |= extra
+                origins.append(variable_for(self._endpoint))
+            self._credentials = Credentials(self._origin, headers, " and ".join(origins)) if headers else None
             self._token_known = True
         return self._credentials
 
 
 async def _authorization(environ: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """The header, and where it comes from.
+    """The Authorization header, and the names of its origins.
 
-    A mirror with a password of its own takes one Authorization: the token, which is the Hub's, is not for it.
+    A mirror with its own password gets that password and not the token, which belongs to the Hub.
     """
     if own := hub_credentials(environ):
         return {"Authorization": own}, ["HF_ENDPOINT"]
     token = await _on_daemon_thread(_find_token)
-    given_by = token_origin(token)
-    if authorization := _bearer(token, given_by):
-        return {"Authorization": authorization}, [given_by]
+    origin = token_origin(token)
+    if authorization := _bearer(token, origin):
+        return {"Authorization": authorization}, [origin]
     return {}, []
 
 
 def listed_file(entry: Any) -> RemoteFile | None:
-    """A file of the tree; None for a directory. Raises BadResponse.
+    """The file that an entry of the tree describes; None for a directory. Raises BadResponse.
 
-    The Hub gives every file a digest; a mirror that lists no `oid` at all publishes none, which `--require-digests` refuses.
+    The Hub gives every file a digest. A mirror that lists no `oid` publishes none, which `--require-digests` refuses.
     """
     try:
         match entry:
@@ -276,13 +278,13 @@ def listed_file(entry: Any) -> RemoteFile | None:
                         facts["lfs_size"] = str(length)
                         return RemoteFile(path, length, (Digest("sha256", sha256),), facts=facts)
                     case dict():
-                        raise BadResponse("the Hub's listing holds an LFS entry without size or digest")
+                        raise BadResponse("the Hub's listing contains an LFS entry without size or digest")
                 return RemoteFile(path, size, (Digest("git-sha1", oid),), facts=facts)
             case {"path": str(path), "size": int(size)} if size >= 0 and not entry.keys() & {"oid", "lfs"}:
                 return RemoteFile(path, size, ())
     except UsageError as error:
-        raise BadResponse("the Hub's listing holds an entry whose digest is none") from error
-    raise BadResponse("the Hub's listing holds an entry without path, size or digest")
+        raise BadResponse("the Hub's listing contains an entry with an invalid digest") from error
+    raise BadResponse("the Hub's listing contains an entry without path, size or digest")
 
 
 def _with_pins(file: RemoteFile, pins: tuple[Digest, ...]) -> RemoteFile:
@@ -290,7 +292,7 @@ def _with_pins(file: RemoteFile, pins: tuple[Digest, ...]) -> RemoteFile:
 
 
 def refuse_other_content(headers: Mapping[str, str], file: RemoteFile, commit: str | None) -> None:
-    """What the Hub says of a file when it resolves it must be what it listed."""
+    """Raise ContentChanged if the headers of a resolved file contradict its listing."""
     served = headers.get("X-Repo-Commit")
     if served and commit and served != commit:
         raise ContentChanged(f"{file.path}: the Hub answers for commit {served[:40]}, not {commit}", path=file.path)
@@ -303,10 +305,10 @@ def refuse_other_content(headers: Mapping[str, str], file: RemoteFile, commit: s
         raise ContentChanged(f"{file.path}: the Hub lists {file.size:,} bytes and links {int(size):,}", path=file.path)
 
 
-def _bearer(token: str, given_by: str) -> str | None:
-    """The value of Authorization; None without a token. Raises ConfigurationError, which does not show it.
+def _bearer(token: str, origin: str) -> str | None:
+    """The Authorization header for `token`; None without a token. Raises ConfigurationError, which does not show the token.
 
-    Quotes around it, a byte order mark or a `Bearer` before it, as they get into secrets and .env files, are no part of it.
+    Quotes, a byte order mark and a leading `Bearer`, which often get into secrets and .env files, are removed.
     """
     token = token.strip("\ufeff \t\r\n")
     while len(token) > 1 and token[0] == token[-1] and token[0] in "\"'":
@@ -315,34 +317,34 @@ def _bearer(token: str, given_by: str) -> str | None:
     if not token:
         return None
     if not re.fullmatch(r"[!#-&(-~]+", token):
-        raise ConfigurationError(f"the Hub's token (from {given_by}) holds characters that no token has; write it again")
+        raise ConfigurationError(f"the Hub's token (from {origin}) contains characters that no token has; write it again")
     return f"Bearer {token}"
 
 
 def _find_token() -> str:
-    """Where huggingface_hub finds it. Its import takes 0.15 s, more than a small fetch: what is usual in a cluster, a token in
-    the environment or none at all, is seen without it."""
+    """The token that huggingface_hub finds. Importing it takes 0.15 s, more than a small fetch. So the usual cases in a
+    cluster, a token in the environment or none at all, do without it. Raises ConfigurationError."""
     if not os.environ.keys() & {"HF_OIDC_RESOURCE", "HF_TOKEN_PATH"} and "google.colab" not in sys.modules:
-        given = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN")
-        if given or not os.path.lexists(_token_file()):
-            return (given or "").strip()
+        token = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN")
+        if token or not os.path.lexists(_token_file()):
+            return (token or "").strip()
     import huggingface_hub
 
     try:
         return (huggingface_hub.get_token() or "").strip()
     except PermissionError:
         if "HF_TOKEN_PATH" in os.environ:
-            raise ConfigurationError(f"{token_origin('')} may not be read; check its owner and mode") from None
-        # HOME is another user's, such as an image's /root for a pod with runAsUser: no token meant for this one is there.
+            raise ConfigurationError(f"{token_origin('')} cannot be read; check its owner and mode") from None
+        # HOME belongs to another user, such as an image's /root for a pod with runAsUser: its token is not meant for us.
         return ""
     except IsADirectoryError:
-        raise ConfigurationError(f"{token_origin('')} is a directory; HF_TOKEN_PATH names the file in it") from None
+        raise ConfigurationError(f"{token_origin('')} is a directory; set HF_TOKEN_PATH to the file in it") from None
     except UnicodeDecodeError:
-        raise ConfigurationError(f"{token_origin('')} is no UTF-8 text; write it again, e.g. by hf auth login") from None
+        raise ConfigurationError(f"{token_origin('')} is not UTF-8 text; write it again, e.g. with hf auth login") from None
 
 
 def token_origin(token: str) -> str:
-    """Where `token`, which `_find_token` found, was given: the name of a variable, or the path of the token file."""
+    """The origin of the `token` that `_find_token` returned: the name of a variable, or the path of the token file."""
     for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         if token and os.environ.get(variable, "").strip() == token:
             return variable
@@ -353,14 +355,14 @@ def token_origin(token: str) -> str:
 
 
 def _token_file() -> str:
-    """Where `hf auth login` writes it, unless HF_TOKEN_PATH says otherwise."""
+    """The path that `hf auth login` writes the token to, unless HF_TOKEN_PATH is set."""
     caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     home = os.environ.get("HF_HOME") or os.path.join(caches, "huggingface")
     return os.path.join(os.path.expandvars(os.path.expanduser(home)), "token")
 
 
 async def _on_daemon_thread(call: Any) -> Any:
-    """Run a blocking call that may hang: unlike an executor's, a daemon thread is not joined at exit."""
+    """Run a blocking call that may hang. Unlike a thread of an executor, a daemon thread is not joined at exit."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
 
@@ -373,8 +375,8 @@ async def _on_daemon_thread(call: Any) -> Any:
             result, error = call(), None
         except FetchError as caught:
             result, error = None, caught
-        except Exception as caught:  # noqa: BLE001 - it goes to the one who waits
-            result, error = None, Unauthorized(f"the Hub's token can't be had: {type(caught).__name__}")
+        except Exception as caught:  # noqa: BLE001 - the caller gets it
+            result, error = None, Unauthorized(f"cannot get the Hub's token: {type(caught).__name__}")
         loop.call_soon_threadsafe(settle, result, error)
 
     threading.Thread(target=work, daemon=True, name="token").start()

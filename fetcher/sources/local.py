@@ -1,7 +1,7 @@
-"""Files that are on this machine already: `file://` and paths (brought into the cache), `pvc://` (verified where they stand).
+"""Files on this machine: `file://` and paths (copied into the cache), `pvc://` (verified where they are).
 
-A directory that holds one of our manifests has digests; any other has none. What changes while it is read is noticed by inode,
-size and modification time.
+A directory with one of our manifests has digests; any other has none. A file that changes while it is read is detected by its
+inode, size and modification time.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from fetcher.sources.base import Asking, Body, Capabilities, DirectBody, once
 from fetcher.uncancelled import run_uncancelled
 
 MOST_FILES = 1_000_000
-"""Files of one directory tree: ten times the largest repositories of the Hub. `/` in the place of a model has more."""
+"""Files of one directory tree at most: ten times the largest repositories of the Hub. `/`, given by mistake, has more."""
 
 
 class LocalSource:
-    """A file, or all regular files below a directory; symlinks to files are followed, as Hub caches are made of them."""
+    """A file, or all regular files below a directory. Symlinks to files are followed: Hub caches consist of them."""
 
     def __init__(self, path: Path, *, in_place: bool = False, listing: Listing | None = None) -> None:
-        """`listing`: of the files and digests that should be there, where something better than looking tells them."""
+        """`listing`, if known, replaces walking the directory: it tells which files and digests it should hold."""
         self._path = path
         self._in_place = in_place
         self._listing = listing
@@ -51,7 +51,7 @@ class LocalSource:
         return Capabilities(local=True, in_place=self._in_place)
 
     async def aclose(self) -> None:
-        """Nothing is kept open."""
+        """Nothing to close."""
 
     def local_path(self, file: RemoteFile) -> Path | None:
         path = self._path if self._path.is_file() else self._path / file.path
@@ -111,21 +111,21 @@ class LocalSource:
         files: list[RemoteFile] = []
         for path, status in _regular_files(self._path):
             if stopping.is_set():
-                break  # nobody receives the result
+                break  # the result is not used
             if len(files) == MOST_FILES:
-                raise UsageError(f"{self._path} holds more than {MOST_FILES:,} files; name the model's own directory")
+                raise UsageError(f"{self._path} contains more than {MOST_FILES:,} files; give the model's own directory")
             relative = path.relative_to(self._path).as_posix()
             digests: tuple[Digest, ...] = ()
             if known and (entry := known.file(relative)) and entry.size == status.st_size:
                 digests = entry.digests
             files.append(RemoteFile(relative, status.st_size, digests, mark(status)))
         if not files:
-            raise NotFound(f"{self._path} holds no files")
+            raise NotFound(f"{self._path} contains no files")
         return files
 
 
 class LocalBody:
-    """A range of an open file. What changed it meanwhile is noticed at its end."""
+    """A range of an open file. A change of the file is detected at the end of the range."""
 
     direct: DirectBody | None = None
 
@@ -148,28 +148,28 @@ class LocalBody:
 
     async def _read(self, buffer: memoryview) -> int:
         try:
-            # To its end: the buffer and the descriptor are in use until then.
+            # Uncancelled: the buffer and the descriptor stay in use until the read ends.
             return await run_uncancelled(os.preadv, self._descriptor, [buffer], self._position)
         except OSError as error:
             raise _classified(error, Path(self._file.path)) from error
 
 
 def open_local(ref: ArtifactRef) -> LocalSource:
-    """The source of `file:///path` or a path. Raises UsageError, and NotFound for a Hub repository without its scheme."""
+    """The source of `file:///path` or a path. Raises UsageError, and NotFound for a Hub repository without `hf://`."""
     _refuse_revision(ref)
     if not ref.uri.lower().startswith("file://"):
         _refuse_repository(ref.uri)
         return LocalSource(Path(ref.uri))
     parts = urlsplit(ref.uri)
     if parts.netloc not in ("", "localhost"):
-        raise UsageError(f"file:// addresses name no host; write file:///{parts.netloc}{parts.path}")
+        raise UsageError(f"file:// addresses have no host; write file:///{parts.netloc}{parts.path}")
     return LocalSource(Path(unquote(parts.path)))
 
 
 def _refuse_repository(text: str) -> None:
     meant = meant_repository(text)
     if meant is not None and not os.path.lexists(text):
-        raise NotFound(f"there is no file or directory {text} here; did you mean {meant}?")
+        raise NotFound(f"there is no file or directory {text}; did you mean {meant}?")
 
 
 def open_claim(ref: ArtifactRef, settings: Settings) -> LocalSource:
@@ -177,15 +177,15 @@ def open_claim(ref: ArtifactRef, settings: Settings) -> LocalSource:
     _refuse_revision(ref)
     claim, _, path = ref.uri[len("pvc://") :].partition("/")
     if claim not in settings.pvc_mounts:
-        raise ConfigurationError(f"where claim {claim!r} is mounted is not known; pass --pvc-mount {claim or 'CLAIM'}=DIR")
+        raise ConfigurationError(f"the mount point of claim {claim!r} is unknown; pass --pvc-mount {claim or 'CLAIM'}=DIR")
     if ".." in PurePosixPath(path).parts:
-        raise UsageError("a pvc:// path may not contain ..")
+        raise UsageError("a pvc:// path cannot contain ..")
     return LocalSource(settings.pvc_mounts[claim] / path, in_place=True)
 
 
 def _refuse_revision(ref: ArtifactRef) -> None:
     if ref.revision:
-        raise UsageError("--revision is for the Hub; files have none")
+        raise UsageError("--revision is for the Hub; local files have no revision")
 
 
 def _regular_files(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
@@ -195,7 +195,7 @@ def _regular_files(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
             path = Path(directory) / name
             status = path.stat()
             if not stat.S_ISREG(status.st_mode):
-                raise NotFound(f"{path} is no regular file; a model directory holds only files")
+                raise NotFound(f"{path} is not a regular file; a model directory may contain only regular files")
             yield path, status
 
 
@@ -210,5 +210,5 @@ def _classified(error: OSError, path: Path) -> FetchError:
         case FileNotFoundError() | NotADirectoryError():
             return NotFound(f"{error.filename or path} does not exist")
         case PermissionError():
-            return Unauthorized(f"{error.filename or path} may not be read by user {os.getuid()}")
-    return Unreachable(f"can't read {error.filename or path}: {(error.strerror or str(error)).lower()}")
+            return Unauthorized(f"user {os.getuid()} is not allowed to read {error.filename or path}")
+    return Unreachable(f"cannot read {error.filename or path}: {(error.strerror or str(error)).lower()}")

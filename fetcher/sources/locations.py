@@ -1,4 +1,4 @@
-"""Where a file's bytes can be had at the moment, and until when."""
+"""The present address of a file's bytes, and when that address expires."""
 
 from __future__ import annotations
 
@@ -10,34 +10,35 @@ from datetime import UTC, datetime
 from urllib.parse import parse_qs, urlsplit
 
 EXPIRY_MARGIN = 30.0
-"""Seconds before a signed address ends at which it is no longer begun: clocks differ, and a request takes a moment."""
+"""Seconds before its expiry when a signed address is no longer used: clocks differ, and a request takes time."""
 
 _RIGHTS = re.compile(r"(?i)(.*[-_])?(sig|signature|token|accesstoken|key|apikey|secret|password|credential|auth)")
-"""Parameters that carry a right to read: S3, GCS and CloudFront sign addresses, Azure's is `sig`, others pass a token."""
+"""Query parameters that grant access: S3, GCS and CloudFront sign addresses, Azure uses `sig`, others pass a token."""
 
 
 @dataclass(slots=True)
 class Location:
-    """A resolved address. `expires` is Unix time, None when the address does not tell. `validator` is that of the first
-    answer from here: ETags of two locations have nothing to do with each other."""
+    """A resolved address. `expires` is Unix time, None if the address does not tell. `validator` comes from the first answer
+    of this location: ETags of two locations cannot be compared."""
 
     url: str
     expires: float | None
     direct: bool
-    """Served by the source itself rather than by where it redirects to."""
+    """The source serves the file itself, without a redirect."""
     validator: str | None = None
 
     def stale(self, now: float | None = None) -> bool:
+        """Whether the address expires within EXPIRY_MARGIN. `now` is Unix time."""
         return self.expires is not None and (time.time() if now is None else now) > self.expires - EXPIRY_MARGIN
 
 
 def is_signed(url: str) -> bool:
-    """Whether the address itself carries a credential in its query."""
+    """Whether the query of `url` carries a credential."""
     return any(_RIGHTS.fullmatch(name) for name in parse_qs(urlsplit(url).query, keep_blank_values=True))
 
 
 def expiry(url: str) -> float | None:
-    """When a signed address ends, by `X-Amz-Date` + `X-Amz-Expires`, or `Expires` (Unix time, as CloudFront writes it)."""
+    """The Unix time when a signed address expires, by `X-Amz-Date` + `X-Amz-Expires`, or CloudFront's `Expires`."""
     query = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
     lifetime, began = query.get("X-Amz-Expires", ""), query.get("X-Amz-Date", "")
     if re.fullmatch(r"[0-9]{1,9}", lifetime) and re.fullmatch(r"[0-9]{8}T[0-9]{6}Z", began):

@@ -1,8 +1,8 @@
-"""A repository in the Hub's own cache, read without a network: what `HF_HUB_OFFLINE` asks for.
+"""Reads a repository from the Hub's own cache without a network, for `HF_HUB_OFFLINE`.
 
-The client writes, beside a snapshot, the listing of its whole commit (`trees/<commit>.json`, huggingface_hub 2). Only that
-tells a partial snapshot from a complete one, so a cache without it is no source. Every file is compared with its digest, as one
-that comes from the network is.
+With each snapshot the client writes the listing of its whole commit (`trees/<commit>.json`, huggingface_hub 2). Only this
+listing distinguishes a complete snapshot from a partial one, so it is required. Every file is compared with its digest, as
+after a download.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from fetcher.errors import NotFound, Offline, UsageError
 from fetcher.sources.addresses import HubAddress
 
 LARGEST = 64 * 1024 * 1024
-"""Bytes of a listing that are read: 200 for each of 300,000 files."""
+"""Bytes of a listing that are read at most: 200 for each of 300,000 files."""
 _TREE_FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The directory of a commit's files, and the listing of all that it should hold."""
+    """The directory of a commit's files, and the listing of all files that it should hold."""
 
     directory: Path
     listing: Listing
@@ -35,7 +35,7 @@ class Snapshot:
 def find_snapshot(address: HubAddress, cache: Path | None) -> Snapshot:
     """The snapshot that `address` names in the Hub cache `cache`. Raises Offline, NotFound."""
     if cache is None:
-        raise Offline("HF_HUB_OFFLINE is set, and neither HF_HUB_CACHE nor HOME says where the Hub's cache is")
+        raise Offline("HF_HUB_OFFLINE is set, and the Hub's cache is unknown; set HF_HUB_CACHE or HOME")
     repository = cache / address.folder
     commit = _commit(repository, address.revision)
     files = _files(repository / "trees" / f"{commit}.json")
@@ -51,7 +51,7 @@ def _commit(repository: Path, revision: str) -> str:
         return revision
     text = _read(repository / "refs" / revision).decode(errors="replace").strip()
     if not re.fullmatch(r"[0-9a-f]{40}", text):
-        raise Offline(f"{repository}/refs/{revision} holds no commit; unset HF_HUB_OFFLINE to fetch")
+        raise Offline(f"{repository}/refs/{revision} does not contain a commit; unset HF_HUB_OFFLINE to fetch")
     return text
 
 
@@ -62,7 +62,7 @@ def _files(tree: Path) -> tuple[RemoteFile, ...]:
             raise ValueError("another format")
         return tuple(_file(path, entry) for path, entry in document["files"].items())
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError):
-        raise Offline(f"{tree} is no listing that this version reads; unset HF_HUB_OFFLINE to fetch") from None
+        raise Offline(f"{tree} is not a listing that this version can read; unset HF_HUB_OFFLINE to fetch") from None
 
 
 def _file(path: str, entry: Mapping[str, Any]) -> RemoteFile:
@@ -78,11 +78,11 @@ def _file(path: str, entry: Mapping[str, Any]) -> RemoteFile:
 
 def _read(path: Path) -> bytes:
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as stream:  # a FIFO blocks nobody
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as stream:  # never blocks on a FIFO
             return stream.read(min(LARGEST, os.fstat(stream.fileno()).st_size))
     except OSError:
         raise Offline(
-            f"HF_HUB_OFFLINE is set and the Hub's cache has no {path}, so whether the model is complete there is not known; "
+            f"HF_HUB_OFFLINE is set and the Hub's cache has no {path}, without which a complete model cannot be recognised; "
             "fetch it once with huggingface_hub 2, or unset HF_HUB_OFFLINE"
         ) from None
 

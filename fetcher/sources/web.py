@@ -1,7 +1,7 @@
-"""`http(s)://`: one file at one address. Size and range support are learned from the first range itself.
+"""The source for `http(s)://`: one file at one address. The first range shows its size and whether ranges work.
 
-`resolve` asks for the first range and keeps its answer open; the first `open` at the file's start continues with it. So a
-file that fits into one range costs one request, and no server sees a HEAD it may answer wrongly.
+`resolve` requests the first range and keeps the answer open. The first `open` at the file's start continues with it. So a file
+that fits into one range costs one request, and no HEAD is sent, which some servers answer wrongly.
 """
 
 from __future__ import annotations
@@ -33,20 +33,22 @@ from fetcher.transport.ranges import (
 from fetcher.transport.urls import basic, normal, origin_of
 
 _PROBE = 4 * CHUNK_SIZE
-"""Bytes of the first range: what a first range is, as long as nobody knows how fast they come (`engine.concurrency`)."""
+"""Bytes of the first range: the size of a range while the rate is unknown (`engine.concurrency`)."""
 _PROBE_LIFE = 20.0
-"""Seconds an unread answer is kept: servers drop slow readers after 30 to 60."""
+"""Seconds that an unread answer is kept: servers drop slow readers after 30 to 60."""
 _PAGES = ("text/html", "application/xhtml+xml")
 _PAGE_NAMES = (".html", ".htm", ".xhtml")
 
 
 class WebSource:
+    """The source of one file at a web address."""
+
     def __init__(self, ref: ArtifactRef, transport: HttpTransport, environ: Mapping[str, str]) -> None:
         parts = urlsplit(ref.uri)
         if not parts.hostname:
-            raise UsageError("the address names no host")
+            raise UsageError("the address has no host")
         if ref.revision:
-            raise UsageError("--revision is for the Hub; an address has none")
+            raise UsageError("--revision is for the Hub; a web address has no revision")
         self._transport = transport
         self._url = _address(ref.uri)
         self._name = _file_name(parts.path)
@@ -68,32 +70,32 @@ class WebSource:
         await self._transport.aclose()
 
     async def resolve(self) -> str | None:
-        """A strong ETag, else modification time and size, else None. A server whose parts are of no use is asked once more."""
+        """A strong ETag, else modification time and size, else None. If the server's parts are useless, asks for the whole."""
         self._drop_probe()
         wanted = ByteRange(0, _PROBE)
-        answer, file, held = await self._begun(wanted)
-        if answer.status == 206 and held is None:
+        answer, file, sent = await self._first_answer(wanted)
+        if answer.status == 206 and sent is None:
             answer.close()
-            answer, file, held = await self._begun(None)
+            answer, file, sent = await self._first_answer(None)
         self._file = file
         self._location = Location(answer.url, expiry(answer.url), answer.url == self._url, validator(answer.headers))
         if file.size == 0:
             answer.close()
         else:
-            self._probe = (answer, held, time.monotonic())
+            self._probe = (answer, sent, time.monotonic())
         return f"{file.validator} {file.size}" if file.validator else None
 
     async def list(self, revision: str | None, ask: Asking = once) -> Listing:
         if self._file is None:
             await ask(self.resolve)
         if self._file is None:
-            raise BadResponse("the server tells nothing of the file")
+            raise BadResponse("the server does not describe the file")
         authenticated = self._credentials is not None or is_signed(self._url)
         return Listing(revision, (self._file,), authenticated=authenticated)
 
     @asynccontextmanager
     async def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AsyncIterator[Body]:
-        answer, length = self._from_probe(byte_range) or await self._fresh(file, byte_range)
+        answer, length = self._from_probe(byte_range) or await self._request_range(file, byte_range)
         try:
             body = answer.body(length=length, what=file.path)
             yield body if byte_range is None or length == len(byte_range) else Beginning(body, len(byte_range))
@@ -102,18 +104,18 @@ class WebSource:
 
     # The first range
 
-    async def _begun(self, wanted: ByteRange | None) -> tuple[Answer, RemoteFile, ByteRange | None]:
-        """The first answer, and what it tells."""
+    async def _first_answer(self, wanted: ByteRange | None) -> tuple[Answer, RemoteFile, ByteRange | None]:
+        """The first answer, the file that it describes, and the range that it sends; None for all of it."""
         answer = await self._ask(self._url, wanted)
         try:
             await self._refuse_error(answer, self._name)
-            return answer, *self._learned(answer, wanted)
+            return answer, *self._described(answer, wanted)
         except BaseException:
             answer.close()
             raise
 
-    def _learned(self, answer: Answer, wanted: ByteRange | None) -> tuple[RemoteFile, ByteRange | None]:
-        """What the first answer tells of the file, and which of its bytes are to come; None for all of them."""
+    def _described(self, answer: Answer, wanted: ByteRange | None) -> tuple[RemoteFile, ByteRange | None]:
+        """The file that the first answer describes, and the range that it sends; None for all of it."""
         headers = answer.headers
         mark = validator(headers)
         if answer.status == 416 and parse_content_range(headers.get("Content-Range", "bytes */0"))[1] == 0:
@@ -134,35 +136,35 @@ class WebSource:
         return RemoteFile(self._name, total, self._digests, mark), sent
 
     async def _refuse_error(self, answer: Answer, what: str) -> None:
-        """Raises what the status means. 416 is left to those who know the file's size."""
+        """Raise the error that the status means. The caller handles 416, because it knows the file's size."""
         if answer.status >= 400 and answer.status != 416:
             raise await answer.refusal(what=what)
 
     def _refuse_page(self, headers: Mapping[str, str]) -> None:
-        """A server that wants a login, or a proxy that does, sends its page with a status of success."""
-        sent = headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if sent in _PAGES and not self._name.lower().endswith(_PAGE_NAMES) and not self._digests:
+        """Raise Unauthorized for a login page, which a server or a proxy sends with a status of success."""
+        content_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if content_type in _PAGES and not self._name.lower().endswith(_PAGE_NAMES) and not self._digests:
             raise Unauthorized(
-                f"the server sent a web page in the place of {self._name}: it, or a proxy on the way, may want a login; "
-                "if the file is meant, pin it with #sha256="
+                f"the server sent a web page instead of {self._name}: the server, or a proxy on the way, may require a login; "
+                "if this page is the file you want, pin it with #sha256="
             )
 
     def _from_probe(self, byte_range: ByteRange | None) -> tuple[Answer, int | None] | None:
-        """The answer kept from `resolve`, when it is what is asked for."""
+        """The answer kept from `resolve` if it fits `byte_range`, and its length in bytes; None otherwise."""
         if self._probe is None or self._file is None:
             return None
         if byte_range is not None and byte_range.start != 0:
-            return None  # somebody else's range; the probe waits for its own
-        answer, held, since = self._probe
+            return None  # keep the probe for the first range
+        answer, sent, since = self._probe
         if byte_range is None:
-            fits = held is None or held.stop == self._file.size
+            fits = sent is None or sent.stop == self._file.size
         else:
-            fits = held is not None and byte_range.stop <= held.stop
+            fits = sent is not None and byte_range.stop <= sent.stop
         if not fits or time.monotonic() - since > _PROBE_LIFE:
             self._drop_probe()
             return None
         self._probe = None
-        return answer, len(held) if held is not None else self._file.size
+        return answer, len(sent) if sent is not None else self._file.size
 
     def _drop_probe(self) -> None:
         if self._probe is not None:
@@ -171,27 +173,27 @@ class WebSource:
 
     # Later ranges
 
-    async def _fresh(self, file: RemoteFile, byte_range: ByteRange | None) -> tuple[Answer, int | None]:
+    async def _request_range(self, file: RemoteFile, byte_range: ByteRange | None) -> tuple[Answer, int | None]:
         location = self._location
         known = location is not None and not location.direct and not location.stale()
         answer = await self._ask(location.url if known and location else self._url, byte_range)
         if known and answer.status in (401, 403, 404, 410):
-            # The address behind the redirect has ended: ask the one the user gave.
+            # The address behind the redirect has expired: use the user's address again.
             answer.close()
             self._location = None
             answer = await self._ask(self._url, byte_range)
         try:
             await self._refuse_error(answer, file.path)
-            length = self._judged(answer, file, byte_range)
+            length = self._check_head(answer, file, byte_range)
         except BaseException:
             answer.close()
             raise
         self._location = Location(answer.url, expiry(answer.url), answer.url == self._url)
         return answer, length
 
-    def _judged(self, answer: Answer, file: RemoteFile, byte_range: ByteRange | None) -> int | None:
+    def _check_head(self, answer: Answer, file: RemoteFile, byte_range: ByteRange | None) -> int | None:
         if answer.status == 416:
-            raise ContentChanged("the file is shorter now than when it was first asked for", path=file.path)
+            raise ContentChanged("the file is shorter now than at the first request", path=file.path)
         if parts_differ(file, file.validator, validator(answer.headers)):
             raise ContentChanged(f"{file.path} was replaced at the server while it was fetched", path=file.path)
         if byte_range is not None:
@@ -206,7 +208,7 @@ class WebSource:
 
 
 class Beginning:
-    """The first `count` bytes of a body that may be longer: the probe's rest is for other connections, and it is dropped."""
+    """The first `count` bytes of a body that may be longer. The rest is dropped: other connections fetch it."""
 
     def __init__(self, body: Body, count: int) -> None:
         self.body = body
@@ -235,7 +237,7 @@ class Beginning:
 def _file_name(path: str) -> str:
     name = unquote(path.rpartition("/")[2])
     if not name:
-        raise UsageError("the address names no file: its path ends in /")
+        raise UsageError("the address does not name a file: its path ends in /")
     return name
 
 
@@ -243,16 +245,16 @@ def _address(uri: str) -> str:
     try:
         return normal(uri)
     except ValueError:
-        raise UsageError("the address can't be read; check its host and port") from None
+        raise UsageError("the address is malformed; check its host and port") from None
 
 
 def _credentials(parts: SplitResult, url: str, environ: Mapping[str, str]) -> Credentials | None:
-    """Those that the address itself and the environment give for its origin."""
-    headers, given_by = {}, list[str]()
-    if own := basic(parts):
-        headers["Authorization"] = own
-        given_by.append("the address")
-    if given := given_headers(url, environ):
-        headers |= given
-        given_by.append(variable_for(url))
-    return Credentials(origin_of(url), headers, " and ".join(given_by)) if headers else None
+    """The credentials from the address itself and from the environment, for its origin."""
+    headers, origins = {}, list[str]()
+    if authorization := basic(parts):
+        headers["Authorization"] = authorization
+        origins.append("the address")
+    if extra := given_headers(url, environ):
+        headers |= extra
+        origins.append(variable_for(url))
+    return Credentials(origin_of(url), headers, " and ".join(origins)) if headers else None

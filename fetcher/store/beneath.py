@@ -1,11 +1,12 @@
-"""The system calls that change files below a root, a destination or a lease. They follow no link below it.
+"""System calls that change files below a root, a destination or a lease, and follow no symbolic link there.
 
-Several users may write to a shared volume, and a member of its group can plant a link in any place. So each call resolves a
-path below a `base` whose own components are followed, and fails with ELOOP or ENOTDIR at a link.
+Several users may write to a shared volume, and any member of its group can plant a link. So each call resolves its path below
+a `base`, and fails with ELOOP or ENOTDIR at a link. Links in the path of the base itself are followed.
 
-A lease is fenced by the path of its `data.<owner>`, which a takeover renames. A directory descriptor would outlive that. So
-every change of staged files names `data.<owner>/<name>` on one side of a single system call, relative to the lease's
-directory above it: a nested directory is made flat and renamed into place, and a doomed file is renamed to a flat name first.
+A takeover renames a lease's `data.<owner>`. Calls of the previous owner that name the old path then fail: this fences them. A
+directory descriptor would survive the rename. So every change of staged files names `data.<owner>/<name>` on one side of a
+single system call, relative to the lease's directory. A nested directory is created under a flat name and renamed into place.
+A file to be removed is renamed to a flat name first.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ from fetcher.host.libc import libc
 _OPENAT2 = {"x86_64": 437, "aarch64": 437}.get(platform.machine())
 _NO_SYMLINKS, _BENEATH = 0x04, 0x08
 _RETRIES = 16
-"""openat2 says EAGAIN when something is renamed while it resolves; it is the caller's to try again."""
+"""openat2 fails with EAGAIN when something is renamed while it resolves the path; the caller has to try again."""
 _UNSUPPORTED = {errno.ENOSYS, errno.EPERM, errno.EINVAL}
 """ENOSYS before Linux 5.6; EPERM from the seccomp filters of old container runtimes; EINVAL from emulations."""
 _PLACING = "placing-"
-"""Begins the flat name of a nested file that is on its way to its place."""
+"""Prefix of the flat name of a nested file while it is being placed."""
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -42,33 +43,33 @@ class _How(ctypes.Structure):
 
 
 def open_beneath(base: Path, path: Path, flags: int, mode: int = 0) -> int:
-    """A descriptor of `path`; no component below `base` may be a link. Never blocks on a FIFO. Raises OSError."""
+    """Open `path`; return its descriptor. No component below `base` may be a link. Never blocks on a FIFO. Raises OSError."""
     with _opened(base) as top:
         return _open_at(top, path.relative_to(base), flags, mode)
 
 
 def read_beneath(base: Path, path: Path, *, limit: int) -> bytes:
-    """The first `limit` bytes of a regular file. Raises OSError, also for what is no regular file."""
+    """Return the first `limit` bytes of a regular file. Raises OSError, also if `path` is not a regular file."""
     descriptor = open_beneath(base, path, os.O_RDONLY)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         with os.fdopen(os.dup(descriptor), "rb") as stream:
-            return stream.read(min(limit, status.st_size))  # which allocates as much as it is asked for
+            return stream.read(min(limit, status.st_size))  # read() allocates its whole argument
     finally:
         os.close(descriptor)
 
 
 def make_directories(base: Path, path: Path) -> None:
-    """`path` and what is missing between it and `base`; each shared with a group as the one above it. Raises OSError."""
+    """Create `path` and its missing parents below `base`. Each is shared with a group if its parent is. Raises OSError."""
     relative = path.relative_to(base)
     for depth in range(1, len(relative.parts) + 1):
         _make_one(base, base.joinpath(*relative.parts[:depth]))
 
 
 def rename(source_base: Path, source: Path, target_base: Path, target: Path) -> None:
-    """Raises OSError. A link at `source` or `target` itself is renamed or replaced, not followed."""
+    """Rename `source` to `target`. A link at either path is renamed or replaced, not followed. Raises OSError."""
     with parent(source_base, source) as (above, name), parent(target_base, target) as (other, new):
         os.rename(name, new, src_dir_fd=above, dst_dir_fd=other)
 
@@ -80,9 +81,9 @@ def link(base: Path, source: Path, target: Path) -> None:
 
 
 def symlink(base: Path, path: Path, text: str) -> None:
-    """A symbolic link at `path`, which leads to `text`. Only another symbolic link is replaced, in one step.
+    """Create a symbolic link at `path` that points to `text`. It replaces another symbolic link in one step, and nothing else.
 
-    Raises FileExistsError where anything else has that name, and OSError.
+    Raises FileExistsError if anything else has that name, and OSError.
     """
     with parent(base, path) as (above, name):
         with suppress(FileExistsError):
@@ -96,25 +97,25 @@ def symlink(base: Path, path: Path, text: str) -> None:
 
 
 def remove(base: Path, path: Path) -> None:
-    """Remove a file or a link, if there is one. Raises OSError."""
+    """Remove a file or a link if it exists. Raises OSError."""
     with suppress(FileNotFoundError), parent(base, path) as (above, name):
         os.unlink(name, dir_fd=above)
 
 
 def remove_directory(base: Path, path: Path) -> None:
-    """Raises OSError, unless it is empty."""
+    """Remove an empty directory. Raises OSError, also if it is not empty."""
     with parent(base, path) as (above, name):
         os.rmdir(name, dir_fd=above)
 
 
 def remove_tree(base: Path, path: Path) -> None:
-    """Best effort. Links are removed, not followed."""
+    """Remove a directory and its contents, as far as possible. Links are removed, not followed."""
     with suppress(OSError, RecursionError), parent(base, path) as (above, name):
         shutil.rmtree(name, ignore_errors=True, dir_fd=above)
 
 
 def replace_file(base: Path, path: Path, data: bytes, *, mode: int) -> None:
-    """Replace the small file `path` in one step, durably. Raises OSError, and leaves no draft then."""
+    """Replace the small file `path` durably and in one step. Raises OSError; no draft is left then."""
     draft = path.with_name(_draft())
     try:
         write_new(base, draft, data, mode=mode)
@@ -127,7 +128,7 @@ def replace_file(base: Path, path: Path, data: bytes, *, mode: int) -> None:
 
 
 def write_new(base: Path, path: Path, data: bytes, *, mode: int) -> None:
-    """A new file, synced; FileExistsError when anything has that name."""
+    """Write and sync a new file. Raises FileExistsError if the name exists, and OSError."""
     fill(open_beneath(base, path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), data, mode=mode)
 
 
@@ -142,7 +143,7 @@ def sync(base: Path, directory: Path) -> None:
 
 @contextmanager
 def parent(base: Path, path: Path) -> Iterator[tuple[int, str]]:
-    """A descriptor of the directory that holds `path`, for one system call, and the name in it."""
+    """Yield a descriptor of the directory that holds `path`, for use in one system call, and the name in that directory."""
     descriptor = open_beneath(base, path.parent, _DIRECTORY)
     try:
         yield descriptor, path.name
@@ -151,14 +152,14 @@ def parent(base: Path, path: Path) -> Iterator[tuple[int, str]]:
 
 
 class Fence:
-    """Changes of what lies in `data`, a lease's `data.<owner>`. All fail with FileNotFoundError once the lease was taken."""
+    """Changes to files in `data`, a lease's `data.<owner>`. All raise FileNotFoundError after another owner took the lease."""
 
     def __init__(self, base: Path, data: Path) -> None:
         self._base = base
         self._data = data
 
     def create(self, path: Path, mode: int) -> int:
-        """A new file below `data`, open for reading and writing. Raises OSError."""
+        """Create a file below `data` and return its descriptor, open for reading and writing. Raises OSError."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
         with self._lease() as lease:
             try:
@@ -169,7 +170,7 @@ class Fence:
             return self._create_flat(lease, path, flags, mode)
 
     def make_directories(self, path: Path) -> None:
-        """`path` and what is missing between it and `data`. Raises OSError."""
+        """Create `path` and its missing parents below `data`. Raises OSError."""
         relative = path.relative_to(self._data)
         for depth in range(1, len(relative.parts) + 1):
             each = self._data.joinpath(*relative.parts[:depth])
@@ -177,20 +178,20 @@ class Fence:
                 self._make_one(each)
 
     def doom(self, base: Path, path: Path) -> None:
-        """Remove a file or link that is anywhere, if it is there: fails, and changes nothing, once the lease was taken."""
+        """Remove the file or link `path`, in or outside `data`, if it exists. Raises FileNotFoundError if the lease is lost."""
         with self._lease() as lease, parent(base, path) as (above, name):
             doomed = self._flat("doomed")
             try:
                 os.rename(name, doomed, src_dir_fd=above, dst_dir_fd=lease)
             except FileNotFoundError:
-                os.stat(self._data.name, dir_fd=lease, follow_symlinks=False)  # raises when it was the lease that is gone
+                os.stat(self._data.name, dir_fd=lease, follow_symlinks=False)  # raises if the lease is gone, not the file
                 return
             os.unlink(doomed, dir_fd=lease)
 
     def place(self, source: Path, base: Path, target: Path) -> None:
         """Rename the staged file or directory `source` to `target` below `base`.
 
-        From a directory below `data` this takes two renames. `restore` undoes the first after a kill between them.
+        A file in a subdirectory of `data` takes two renames. After a kill between them, `restore` undoes the first.
         """
         with self._lease() as lease:
             flat = f"{self._data.name}/{source.name}"
@@ -202,7 +203,7 @@ class Fence:
                 os.rename(flat, new, src_dir_fd=lease, dst_dir_fd=other)
 
     def restore(self, paths: Iterable[Path]) -> None:
-        """Put those of the staged `paths` back that a kill left on their way to their places."""
+        """Move staged `paths` back to their names if a kill interrupted `place`."""
         if not first_names(self._data, _PLACING, limit=1):
             return
         for path in paths:
@@ -220,7 +221,7 @@ class Fence:
         sync(base, target.parent)
 
     def link(self, text: str, base: Path, target: Path) -> None:
-        """A symbolic link at `target` below `base`, in the place of whatever file had that name."""
+        """Create a symbolic link at `target` below `base`. It replaces any file or link of that name."""
         with self._lease() as lease, parent(base, target) as (above, name):
             flat = self._flat("link")
             os.symlink(text, flat, dir_fd=lease)
@@ -234,7 +235,7 @@ class Fence:
             os.rename(flat, name, src_dir_fd=lease, dst_dir_fd=above)
 
     def _create_flat(self, lease: int, path: Path, flags: int, mode: int) -> int:
-        """Without openat2: made under a flat name, then renamed into the directory that was opened link by link."""
+        """Without openat2: create the file under a flat name, then rename it into its directory."""
         if path.parent == self._data:
             return os.open(f"{self._data.name}/{path.name}", flags | os.O_CLOEXEC | os.O_NOFOLLOW, mode, dir_fd=lease)
         flat = self._flat("new")
@@ -262,7 +263,7 @@ class Fence:
 
 
 def _draft() -> str:
-    """A name that nobody can guess, short whatever the file's own name is."""
+    """A name that nobody can guess. It stays short even if the file's own name is long."""
     return f".{uuid.uuid4().hex}.draft"
 
 
@@ -273,11 +274,11 @@ def _make_one(base: Path, path: Path) -> None:
         os.mkdir(name, dir_fd=above)
         _share(above, name, ".")
     if not _is_directory(base, path):
-        raise NotADirectoryError(errno.ENOTDIR, "a link or a file is in the place of a directory", str(path))
+        raise NotADirectoryError(errno.ENOTDIR, "a link or a file has the name of a directory", str(path))
 
 
 def _share(above: int, name: str, example: str) -> None:
-    """The mode of a new directory: shared by a group where `example` is."""
+    """Set the mode of a new directory: shared with a group if `example` is."""
     shown = os.stat(example, dir_fd=above, follow_symlinks=False).st_mode
     shared = shown & (stat.S_ISGID | stat.S_IWGRP)
     descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
@@ -316,7 +317,7 @@ def _open_at(top: int, relative: PurePath, flags: int, mode: int) -> int:
 def _openat2(top: int, relative: PurePath, flags: int, mode: int) -> int:
     if _OPENAT2 is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), str(relative))
-    how = _How(_careful(flags), mode if flags & os.O_CREAT else 0, _NO_SYMLINKS | _BENEATH)
+    how = _How(_safe_flags(flags), mode if flags & os.O_CREAT else 0, _NO_SYMLINKS | _BENEATH)
     arguments = (ctypes.c_int(top), ctypes.c_char_p(os.fsencode(relative)), ctypes.byref(how), ctypes.c_size_t(24))
     code = errno.EAGAIN
     for _ in range(_RETRIES):
@@ -330,7 +331,7 @@ def _openat2(top: int, relative: PurePath, flags: int, mode: int) -> int:
 
 
 def _walk(top: int, relative: PurePath, flags: int, mode: int) -> int:
-    """Component by component, for kernels and containers without openat2."""
+    """Open component by component, for kernels and containers without openat2."""
     if ".." in relative.parts:
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(relative))
     *above, name = relative.parts or (".",)
@@ -340,11 +341,11 @@ def _walk(top: int, relative: PurePath, flags: int, mode: int) -> int:
             following = os.open(component, _DIRECTORY, dir_fd=current)
             os.close(current)
             current = following
-        return os.open(name, _careful(flags), mode, dir_fd=current)
+        return os.open(name, _safe_flags(flags), mode, dir_fd=current)
     finally:
         os.close(current)
 
 
-def _careful(flags: int) -> int:
+def _safe_flags(flags: int) -> int:
     extra = os.O_CLOEXEC | os.O_NOFOLLOW
     return flags | extra if flags & os.O_PATH else flags | extra | os.O_NONBLOCK

@@ -1,4 +1,4 @@
-"""What a cache root holds: every complete artifact, by its manifest."""
+"""The catalog of a cache root: every complete artifact, found by its manifest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fetcher.store.layout import Root
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One complete artifact; `path` is the directory its files are in."""
+    """One complete artifact. `path` is the directory of its files."""
 
     key: str
     path: Path
@@ -23,29 +23,29 @@ class Entry:
 
 
 def entries(cache_dir: Path, *, on_newer: Callable[[NewerFormat], None]) -> list[Entry]:
-    """All artifacts under `cache_dir`: keyed ones, by key, those that share a directory, and those of the hf-cache layout.
+    """All artifacts under `cache_dir`: keyed ones, those that share a directory, and those of the hf-cache layout.
 
-    `on_newer` is told of each that a later version wrote.
+    `on_newer` is called for each manifest that a later version wrote.
     """
     finish_swaps(cache_dir)
     keyed = _manifests(cache_dir.glob(f"*/{RELATIVE_PATH}"), on_newer)
-    found = [Entry(path.parents[1].name, path.parents[1], manifest) for path, manifest in keyed]
+    listed = [Entry(path.parents[1].name, path.parents[1], manifest) for path, manifest in keyed]
     for path in sorted(cache_dir.glob("*/.fetcher/manifests")):
-        found += _sharing(path.parents[1], on_newer)
+        listed += _sharing(path.parents[1], on_newer)
     for path, manifest in _manifests(Root(cache_dir).manifests.glob("*.json"), on_newer):
         if manifest.snapshot:
-            found.append(Entry(path.stem, cache_dir / manifest.snapshot, manifest))
-    return found
+            listed.append(Entry(path.stem, cache_dir / manifest.snapshot, manifest))
+    return listed
 
 
 def entry_at(directory: Path) -> Entry | None:
-    """The artifact that is at that very directory, wherever it lies. Raises NewerFormat."""
+    """The artifact at exactly `directory`, inside or outside a cache root; None if there is none. Raises NewerFormat."""
     manifest = Manifest.read(directory / RELATIVE_PATH)
     return Entry(manifest.fingerprint[:16], directory, manifest) if manifest is not None else None
 
 
 def find(cache_dir: Path, what: str) -> Entry:
-    """The artifact with that key or of that URI. Raises NotFound, NewerFormat."""
+    """The artifact whose key or URI is `what`. Raises NotFound, NewerFormat."""
     key, uri = ArtifactRef(what).key, redact(what)
     newer: list[NewerFormat] = []
     candidates = _sharing(Path(what), newer.append)
@@ -54,21 +54,21 @@ def find(cache_dir: Path, what: str) -> Entry:
     candidates = candidates or [entry for entry in listed if entry.manifest.uri == uri]
     if len(candidates) > 1:
         keys = ", ".join(entry.key for entry in candidates)
-        raise NotFound(f"{uri} is here with several selections or revisions; name one by its key: {keys}")
+        raise NotFound(f"{uri} has several selections or revisions; name one by its key: {keys}")
     if not candidates:
         for error in newer:
             if {what, key} & {part.removesuffix(".json") for part in Path(error.path or "").parts}:
                 raise error
-        raise NotFound(f"no complete artifact {uri} under {cache_dir}; `fetcher list` shows what is there")
+        raise NotFound(f"no complete artifact {uri} under {cache_dir}; `fetcher list` shows the artifacts there")
     return candidates[0]
 
 
 def _sharing(directory: Path, on_newer: Callable[[NewerFormat], None]) -> list[Entry]:
-    """The artifacts that share `directory`, each with a manifest of its own."""
+    """The artifacts that share `directory`, each with its own manifest."""
     return [
         Entry(path.stem, directory, manifest)
         for path, manifest in _manifests(Root(directory).manifests.glob("*.json"), on_newer)
-        # Not the records of what was there before, nor what a Hub cache keeps there.
+        # Skip records of previous files, and manifests of the hf-cache layout.
         if manifest.fingerprint.startswith(path.stem) and manifest.snapshot is None
     ]
 

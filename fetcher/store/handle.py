@@ -1,7 +1,7 @@
-"""The descriptor of one staged inode: opened when it is needed, closed when nobody uses it.
+"""The descriptor of one staged inode: opened when needed, closed when unused.
 
-An artifact may have more files than a process may have descriptors. A descriptor is never closed while a thread is in a call
-that uses it: its number would be given to another file.
+An artifact may have more files than a process may have descriptors. A descriptor is never closed while a thread uses it: the
+kernel would give its number to another file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 
 
 class Handle:
-    """`opening` opens the inode by its name, and raises OSError when it is not there any more. Safe on several threads."""
+    """A shared descriptor. `opening` opens the inode by name, and raises OSError if it is gone. Thread-safe."""
 
     def __init__(self, opening: Callable[[], int]) -> None:
         self._opening = opening
@@ -25,13 +25,13 @@ class Handle:
         self.closed = False
 
     def keep(self) -> None:
-        """From its next use on the inode stays open until `close`: fsync reports an error of writing back only to a descriptor
-        that was open before it, and on NFS every close waits for the server."""
+        """Keep the inode open from its next use on, until `close`. fsync reports an error of writing back only to descriptors
+        that were open before it, and on NFS every close waits for the server."""
         self._kept = True
 
     @contextmanager
     def opened(self) -> Iterator[int]:
-        """The descriptor, valid within the block. Raises OSError, with EBADF after `close`."""
+        """Yield the descriptor, which is valid within the block. Raises OSError, with EBADF after `close`."""
         descriptor = self._enter()
         try:
             yield descriptor
@@ -39,7 +39,7 @@ class Handle:
             self._leave()
 
     def close(self) -> None:
-        """Nobody opens it again. It is closed now, or at the end of the last block that uses it."""
+        """Forbid further opening. The descriptor is closed now, or at the end of the last block that uses it."""
         with self._lock:
             self.closed = True
             self._close_if_unused()

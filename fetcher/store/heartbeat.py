@@ -1,14 +1,14 @@
-"""An owner's heartbeat: a file that it rewrites, and keeps locked where a lock proves something.
+"""An owner's heartbeat: a file that the owner rewrites, and keeps locked where a lock proves something.
 
-What the lock proves is a death, never a right: where the file lies on a filesystem of this very kernel, an owner that had
-locked it and holds the lock no longer has no descriptor left, whichever PID namespace it was in. So a container that was killed
-and is started again goes on at once. On a network, or FUSE, no lock is trusted, nor missed.
+The lock proves a death, never a right. On a filesystem of this kernel, an owner that locked the file and no longer holds the
+lock has no descriptor left, in any PID namespace. So a container that is restarted after a kill continues at once. On network
+filesystems and FUSE, locks are neither trusted nor needed.
 
-The lock is on an inode, and names can change. So a heartbeat says which inode it is: a copy that was put in its place proves
-nothing, and its owner notices that it no longer writes to the file it had locked.
+The lock is on an inode, and names can change. So a heartbeat records its inode: a copy under its name proves nothing, and the
+owner notices that it no longer writes to the file it locked.
 
-Signs have a format number. A waiter only compares bytes, so it waits for an owner of any version; it does not take over from a
-later one whose heartbeat it can't read. Heartbeats without a number are of format 1.
+Heartbeats have a format number; without one the format is 1. A waiter only compares bytes, so it can wait for an owner of any
+version. It does not take over from a later version whose heartbeat it cannot read.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from fetcher.store.layout import base_of
 
 FORMAT_VERSION = 1
 _LARGEST = 4096
-"""Bytes of a heartbeat that are read: ours have 257."""
+"""Bytes of a heartbeat that are read at most; ours have 257."""
 _LENGTH = 256
-"""Bytes that a heartbeat is padded to, so that a shorter text leaves no end of a longer one. Numbers have up to 20 digits."""
+"""Bytes that a heartbeat is padded to, so that a shorter text overwrites a longer one. Numbers have up to 20 digits."""
 
 
 class Heartbeat:
-    """At `path`, made by `create`. Its lock lasts until `close`, or until the process is gone."""
+    """The heartbeat at `path`, made by `create`. Its lock lasts until `close` or the end of the process."""
 
     def __init__(self, path: Path, descriptor: int, *, locked: bool) -> None:
         self._path = path
@@ -47,7 +47,7 @@ class Heartbeat:
 
     @classmethod
     def create(cls, path: Path) -> Heartbeat:
-        """Raises OSError."""
+        """Create and lock the file at `path`. Raises OSError."""
         mode = file_mode(path.parent)
         base = base_of(path)
         descriptor = open_beneath(base, path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
@@ -61,16 +61,17 @@ class Heartbeat:
                 remove(base, path)
             raise
         if not heartbeat._locked:
-            heartbeat.close()  # on NFS a file that is removed while it is open stays in the directory under another name
+            heartbeat.close()  # on NFS, a file that is removed while open stays in the directory under another name
         return heartbeat
 
     def moved(self, path: Path) -> None:
-        """The directory it was made in has another name now."""
+        """Note the new path of the heartbeat after its directory was renamed."""
         self._path = path
 
     def write(self, fields: Mapping[str, object]) -> None:
-        """Raises FileNotFoundError when somebody removed or replaced it: a former owner must not bring its file back."""
-        replaced = FileNotFoundError(errno.ENOENT, "another file is in the place of the heartbeat", str(self._path))
+        """Write `fields`. Raises OSError, and FileNotFoundError if somebody removed or replaced the file: a previous owner must
+        not create it again."""
+        replaced = FileNotFoundError(errno.ENOENT, "another file replaced the heartbeat", str(self._path))
         try:
             descriptor = open_beneath(base_of(self._path), self._path, os.O_WRONLY)
         except OSError as error:
@@ -85,10 +86,11 @@ class Heartbeat:
             os.close(descriptor)
 
     def remove(self) -> None:
+        """Remove the file if it exists. Raises OSError."""
         remove(base_of(self._path), self._path)
 
     def close(self) -> None:
-        """Nothing else is open any more."""
+        """Release the lock. The owner must have closed every other file before. Idempotent."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -99,7 +101,7 @@ class Heartbeat:
 
 
 def read_heartbeat(path: Path) -> bytes:
-    """Its first 4 KiB; empty when there is none, or it can't be read."""
+    """The first 4 KiB of the heartbeat at `path`; empty if it is missing or cannot be read."""
     try:
         return read_beneath(base_of(path), path, limit=_LARGEST)
     except OSError:
@@ -107,7 +109,7 @@ def read_heartbeat(path: Path) -> bytes:
 
 
 def parse_heartbeat(heartbeat: bytes) -> dict[str, Any]:
-    """What it says; nothing where it is damaged, or of a later version."""
+    """The fields of a heartbeat; empty if it is damaged or of a later version."""
     try:
         check_heartbeat(heartbeat, what="")
     except NewerFormat:
@@ -116,8 +118,8 @@ def parse_heartbeat(heartbeat: bytes) -> dict[str, Any]:
 
 
 def check_heartbeat(heartbeat: bytes, *, what: str) -> None:
-    """Raises NewerFormat for the heartbeat of a later version. `what` is its path."""
-    with suppress(ValueError):  # a damaged one is nobody's
+    """Raise NewerFormat for the heartbeat of a later version. `what` is its path."""
+    with suppress(ValueError):  # a damaged heartbeat belongs to no version
         check_format({"format_version": 1, **_fields(heartbeat)}, newest=FORMAT_VERSION, what=what)
 
 
@@ -130,7 +132,7 @@ def _fields(heartbeat: bytes) -> dict[str, Any]:
 
 
 def given_up(path: Path) -> bool:
-    """Whether the owner, a process of this kernel, had locked its heartbeat and has closed everything since."""
+    """Whether the owner, a process of this kernel, locked its heartbeat and has closed every descriptor since."""
     fields = parse_heartbeat(read_heartbeat(path))
     if not fields.get("locked"):
         return False

@@ -1,15 +1,15 @@
-"""The Hub's own cache layout, which engines and the `huggingface_hub` client read offline.
+"""Placement in the Hub's own cache layout, which engines and the `huggingface_hub` client read offline.
 
 ::
 
-    ROOT/models--org--name/blobs/<digest>                 the content, named by the digest the Hub publishes
-    ROOT/models--org--name/snapshots/<commit>/<path>      a relative link to its blob
-    ROOT/models--org--name/trees/<commit>.json            the whole listing, by which the client knows a partial snapshot
+    ROOT/models--org--name/blobs/<digest>                 the content, named by the digest that the Hub publishes
+    ROOT/models--org--name/snapshots/<commit>/<path>      a relative link to the blob
+    ROOT/models--org--name/trees/<commit>.json            the whole listing; the client recognises a partial snapshot by it
     ROOT/models--org--name/refs/<revision>                the commit, written last
     ROOT/.fetcher/manifests/<key>.json                    our manifest
 
-Blobs come first, then the snapshot by one rename, then `trees/`, `refs/` and the manifest. Snapshots, refs and blobs of other
-tools stay.
+Blobs are placed first, then the snapshot by one rename, then `trees/`, `refs/` and the manifest. Snapshots, refs and blobs of
+other tools are kept.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from fetcher.store.lease import Lease
 from fetcher.store.placement import Step
 
 _TREE_FORMAT = 1
-"""huggingface_hub 2.4's `_tree_cache.TREE_CACHE_FORMAT_VERSION`; it ignores what it does not know."""
+"""huggingface_hub 2.4's `_tree_cache.TREE_CACHE_FORMAT_VERSION`. The client ignores other formats."""
 
 
 class HubCache:
-    """`repository` is the folder's name, such as `models--org--name`."""
+    """Placement under `root/repository`, such as `models--org--name`. `revision` names the ref."""
 
     def __init__(self, root: Path, key: str, *, repository: str, revision: str) -> None:
         self._root = Root(root)
@@ -66,7 +66,7 @@ class HubCache:
         return self._repository / "snapshots" / PurePosixPath(manifest.revision or "").name
 
     def survey(self, paths: Collection[str]) -> None:
-        """A commit names its files, and blobs have their digests for names: nobody else's file is in the way."""
+        """Nothing to check: snapshots are named by commits and blobs by digests, so no foreign file has these names."""
 
     def existing(self, file: RemoteFile) -> Path | None:
         blob = self._blob(file)
@@ -78,9 +78,9 @@ class HubCache:
 
     def place(self, lease: Lease, manifest: Manifest, listing: Listing, step: Step) -> Path:
         with lease.fenced():
-            return self._placed(lease, manifest, listing, step)
+            return self._place_fenced(lease, manifest, listing, step)
 
-    def _placed(self, lease: Lease, manifest: Manifest, listing: Listing, step: Step) -> Path:
+    def _place_fenced(self, lease: Lease, manifest: Manifest, listing: Listing, step: Step) -> Path:
         lease.check()
         step("sealed")
         fence = Fence(self._root.path, lease.data)
@@ -100,7 +100,7 @@ class HubCache:
         return location
 
     def _blob(self, file: RemoteFile) -> Path | None:
-        # The first digest is the Hub's; pins of the user come after it.
+        # The first digest is the Hub's; the user's pins follow it.
         return self._repository / "blobs" / file.digests[0].hex if file.digests else None
 
     def _place_blobs(self, lease: Lease, fence: Fence, files: list[RemoteFile], step: Step) -> None:
@@ -110,7 +110,7 @@ class HubCache:
             lease.keep()
             staged, blob = lease.data / file.path, self._blob(file)
             if blob is not None and staged.exists():
-                # Two paths of equal content share a blob: the second link finds it there.
+                # Two paths with equal content share a blob.
                 fence.place(staged, self._root.path, blob)
                 step(f"placed {file.path}")
         sync(self._root.path, blobs)
@@ -130,7 +130,7 @@ class HubCache:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise
-            # Another tool, or another selection of ours, has this snapshot already: add what it lacks.
+            # Another tool, or another selection of ours, placed this snapshot already: add the missing links.
             for file in files:
                 make_directories(root, (final / file.path).parent)
                 self._link(fence, root, final / file.path, file)
@@ -161,7 +161,7 @@ class HubCache:
         self._write(fence, self._repository / "refs" / self._revision, commit.encode())
 
     def _write(self, fence: Fence, target: Path, data: bytes) -> None:
-        """A small file of the cache, replaced in one step that fails once the lease was taken."""
+        """Replace a small file of the cache in one step, which fails if the lease is lost."""
         make_directories(self._root.path, target.parent)
         fence.replace_file(self._root.path, target, data, mode=file_mode(target.parent))
 

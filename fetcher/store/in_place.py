@@ -1,17 +1,17 @@
-"""Into a directory that can't be renamed (a mount point, or one with foreign files in it), file by file.
+"""Placement file by file, into a directory that cannot be renamed: a mount point, or one that holds foreign files.
 
 ::
 
-    1  the present manifest is renamed away, and every file that announces a complete model (config.json, indexes) withdrawn
-    2  the directory is synced
-    3  weights are renamed into place, then all else, then indexes and config.json, each group synced
-    4  what the former manifest listed and the new one does not is deleted
-    5  the manifest is renamed into place, and the directory synced
+    1  rename the present manifest away, and withdraw every file that announces a complete model (config.json, indexes)
+    2  sync the directory
+    3  rename weights into place, then all other files, then indexes and config.json; sync each group
+    4  delete files that the previous manifest lists and the new one does not
+    5  rename the manifest into place, and sync the directory
 
-So every visible file is verified, and no config.json, index or manifest is visible unless all weights of its revision are.
-Foreign files are never deleted, nor those that another artifact's manifest in the same directory lists; nor are they replaced
-by a file whose name the filesystem takes for theirs. Killed in between,
-the sealed manifest in staging says which files are already in place.
+So every visible file is verified, and a config.json, index or manifest is visible only if all weights of its revision are.
+Foreign files, and files that another artifact's manifest in this directory lists, are never deleted. They are never replaced
+by a file of another spelling that the filesystem takes for the same name. After a kill, the sealed manifest in staging tells
+which files are already in place.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from fetcher.store.spelling import in_the_way, refuse_somebody_elses, same_entri
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".ckpt", ".onnx", ".msgpack", ".h5", ".npz", ".tensors")
 _ANNOUNCEMENTS = ("config.json", "model_index.json", "params.json")
 _RECORD = ".previous.json"
-"""Ends the name of the record of what may be an artifact's here, which outlives its manifest."""
+"""Suffix of the record of all files that may belong to an artifact in this directory. It outlives the manifest."""
 
 
 def rank(path: str) -> int:
-    """When a file becomes visible: 0 weights, 1 all else, 2 indexes, 3 what an engine takes for a complete model."""
+    """The order in which files become visible: 0 weights, 1 other files, 2 indexes, 3 files that announce a complete model."""
     name = PurePosixPath(path).name
     if name in _ANNOUNCEMENTS:
         return 3
@@ -48,9 +48,9 @@ def rank(path: str) -> int:
 
 
 def _contradict(manifest: Manifest, other: Manifest) -> bool:
-    """Whether both list a path with different content, so that only one of them can be true of the directory."""
+    """Whether both list a path with different content, so that only one of them can match the directory."""
     return any(
-        (there := other.file(file.path)) is not None and (there.size, there.chunks) != (file.size, file.chunks)
+        (listed := other.file(file.path)) is not None and (listed.size, listed.chunks) != (file.size, file.chunks)
         for file in manifest.files
     )
 
@@ -59,12 +59,11 @@ class InPlace:
     LEASE = "in-place"
 
     def __init__(self, directory: Path, *, staged_in: Root | None = None, shared_key: str | None = None) -> None:
-        """`shared_key`: the key under which its manifest lies beside those of other artifacts in the directory; without one the
-        directory is the artifact's own."""
+        """`shared_key` is the artifact's key if it shares `directory` with other artifacts. Each then has its own manifest."""
         self._directory = directory
         self._base = base_of_destination(directory)
         self._respelled: frozenset[str] = frozenset()
-        self._making_way: set[str] = set()
+        self._removed_first: set[str] = set()
         self._root = staged_in or Root(directory)
         self._manifest = Root(directory).manifests / f"{shared_key}.json" if shared_key else directory / RELATIVE_PATH
         self._record = self._manifest.with_suffix(_RECORD)
@@ -79,7 +78,7 @@ class InPlace:
 
     @property
     def lease_name(self) -> str:
-        # One lease a directory, not one a key: two artifacts given the same place take turns.
+        # One lease for each directory, not for each key: two artifacts with the same destination take turns.
         return self.LEASE
 
     def present(self) -> Manifest | None:
@@ -89,21 +88,21 @@ class InPlace:
         return self._directory
 
     def survey(self, paths: Collection[str]) -> None:
-        """What we placed here under another spelling makes way, everything else of another spelling is not ours."""
-        former = {file.path for each in self._manifests() for file in each.files}
+        """Our own files of another spelling are removed later. Any other file of another spelling raises CannotWrite."""
+        previous = {file.path for each in self._manifests() for file in each.files}
         others = {file.path for manifest in self._others().values() for file in manifest.files}
-        found = spelled_otherwise(self._base, self._directory, paths)
-        refuse_somebody_elses(found, self._directory, placed=former | others, former=former)
-        gone = former.difference(paths, others)
-        same = same_entries(self._directory, gone, paths)
+        spellings = spelled_otherwise(self._base, self._directory, paths)
+        refuse_somebody_elses(spellings, self._directory, placed=previous | others, former=previous)
+        unlisted = previous.difference(paths, others)
+        same = same_entries(self._directory, unlisted, paths)
         self._respelled = frozenset(same)
-        self._making_way = {*same.values(), *in_the_way(gone, paths)}
+        self._removed_first = {*same.values(), *in_the_way(unlisted, paths)}
 
     def existing(self, file: RemoteFile) -> Path | None:
-        # A file that announces the model is withdrawn before weights change, so it is fetched again: it is small.
+        # A file that announces the model is withdrawn before weights change. It is small, so it is fetched again.
         path = self._directory / file.path
         if file.path in self._respelled:
-            return None  # it has to get its new name
+            return None  # it needs its new name
         return path if rank(file.path) < 2 and path.is_file() and not path.is_symlink() else None
 
     def reuse(self, file: RemoteFile, previous: ManifestFile, lease: Lease) -> bool:
@@ -134,9 +133,9 @@ class InPlace:
         return self._directory
 
     def _withdraw(self, manifest: Manifest, lease: Lease, fence: Fence, step: Step) -> set[str]:
-        """Nothing may announce a complete model while its weights change. Returns every path that may be ours here.
+        """Withdraw every file that announces a complete model. Returns all paths in this directory that may be ours.
 
-        The record of those paths outlives a kill, so that a later run of whatever revision can still remove them.
+        The record of those paths survives a kill, so that a later run for any revision can still remove them.
         """
         make_directories(self._base, self._record.parent)
         known = {file.path: file for each in (*self._manifests(), manifest) for file in each.files}
@@ -156,22 +155,22 @@ class InPlace:
         for path in sorted(path for path in known if rank(path) >= 2):
             lease.check()
             _doom(fence, self._base, self._directory / path)
-        # A file has to go before a directory of its name can come, and what is placed under a new spelling would be deleted
-        # with the former one.
-        self._delete(fence, self._making_way)
+        # A file must be removed before a directory can take its name. A file of another spelling must be removed first too:
+        # removing it later would remove the new file.
+        self._delete(fence, self._removed_first)
         self._sync(known)
         step("announcements withdrawn")
-        return set(known) - self._making_way
+        return set(known) - self._removed_first
 
     def _manifests(self) -> list[Manifest]:
-        """Of what may be ours here: the record of former files, and the present manifest."""
+        """The record of previous files and the present manifest: together they list all files that may be ours."""
         return [each for each in (Manifest.read(self._record), self.present()) if each is not None]
 
     def _others(self) -> dict[Path, Manifest]:
         """The manifests of other artifacts in this directory, by their paths."""
         paths = {self._directory / RELATIVE_PATH, *Root(self._directory).manifests.glob("*.json")} - {self._manifest}
-        found = {path: Manifest.read(path) for path in paths if not path.name.endswith(_RECORD)}
-        return {path: manifest for path, manifest in found.items() if manifest is not None and manifest.snapshot is None}
+        manifests = {path: Manifest.read(path) for path in paths if not path.name.endswith(_RECORD)}
+        return {path: manifest for path, manifest in manifests.items() if manifest is not None and manifest.snapshot is None}
 
     def _move(self, lease: Lease, fence: Fence, paths: Iterable[str], step: Step) -> None:
         paths = list(paths)
@@ -192,7 +191,7 @@ class InPlace:
                     remove_directory(self._base, self._directory / above)
 
     def _sync(self, paths: Iterable[str]) -> None:
-        """Every directory that holds one of `paths`, deepest first, and all above it."""
+        """Sync every directory that holds one of `paths`, and its parents, deepest first."""
         directories = {self._directory}
         for path in paths:
             directories.update(self._directory / parent for parent in PurePosixPath(path).parents)
@@ -202,7 +201,7 @@ class InPlace:
 
 
 def _doom(fence: Fence, base: Path, path: Path) -> None:
-    """Remove what we placed at `path`. Where a link or a file is in the place of one of its directories, it is not ours."""
+    """Remove the file we placed at `path`. If a link or a file replaced one of its directories, the path is not ours."""
     try:
         fence.doom(base, path)
     except OSError as error:

@@ -1,6 +1,6 @@
-"""Files under construction: bytes written at offsets into an inode nobody else has, chunk by chunk into the journal.
+"""Files under construction: bytes are written at offsets into a private inode, and each chunk is recorded in the journal.
 
-Methods that touch the disk block and may be called from several threads for different chunks of one file.
+Methods that access the disk block. Several threads may call them for different chunks of one file.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ from fetcher.store.pages import drop
 
 
 class StagedFile:
-    """One file in a lease's data directory. `chunks` maps the index of each finished chunk to its XXH3-128; `parts` the index
-    of one that an earlier attempt began to the bytes of it that are there and their running XXH3; `state` is how far the
-    file's SHA-256 has come, and that in the making, if it can be saved.
+    """One file in a lease's data directory.
 
-    A `borrowed` inode (a hard link of a local source) is somebody else's: it is read, never changed.
+    `chunks` maps the index of each finished chunk to its XXH3-128. `parts` maps the index of each chunk that an earlier
+    attempt began to the number of bytes written and their running XXH3. `state` is the number of bytes in the unfinished
+    SHA-256, and its saved state.
 
-    Nothing is open but within `opened`, or from the next use on after `keep_open`.
+    A `borrowed` inode (a hard link to a local source) belongs to somebody else: it is read, never changed.
+
+    The file is open only within `opened`, or after `keep_open` from its next use on.
     """
 
     def __init__(self, file: RemoteFile, path: Path, journal: Journal, *, borrowed: bool = False) -> None:
@@ -49,7 +51,7 @@ class StagedFile:
 
     @classmethod
     def create(cls, file: RemoteFile, path: Path, journal: Journal) -> StagedFile:
-        """A new inode at `path`, whatever was there. Space is reserved where the filesystem can."""
+        """Create a new inode at `path`, replacing any file there. Reserves space if the filesystem can. Raises OSError."""
         fence = fence_of(path)
         fence.make_directories(path.parent)
         remove(base_of(path), path)
@@ -66,7 +68,7 @@ class StagedFile:
 
     @classmethod
     def reopen(cls, file: RemoteFile, path: Path, journal: Journal) -> StagedFile | None:
-        """Go on in the inode that is there; None unless it is a regular file that only this name refers to."""
+        """Continue in the existing inode; None unless it is a regular file with this name only, no longer than listed."""
         staged = cls(file, path, journal)
         try:
             with staged.opened() as descriptor:
@@ -80,24 +82,24 @@ class StagedFile:
 
     @property
     def complete(self) -> bool:
-        """Whether every chunk is there."""
+        """Whether every chunk is finished."""
         return self.size is not None and len(self.chunks) == chunk_count(self.size)
 
     @property
     def held(self) -> int:
-        """Bytes in finished chunks, and in begun ones of an earlier attempt."""
+        """Bytes in finished chunks and in chunks that an earlier attempt began."""
         return self._held
 
     def opened(self) -> AbstractContextManager[int]:
-        """Its descriptor, valid within the block. Raises OSError."""
+        """Return a context manager for the descriptor, which is valid within the block. Raises OSError."""
         return self.handle.opened()
 
     def keep_open(self) -> None:
-        """From its next use on it stays open until it is sealed, discarded or closed."""
+        """Keep the file open from its next use on, until it is sealed, discarded or closed."""
         self.handle.keep()
 
     def write(self, offset: int, data: memoryview) -> None:
-        """pwrite(2) until everything is written. Raises OSError."""
+        """Write all of `data` at `offset` with pwrite(2). Raises OSError."""
         with self.opened() as descriptor:
             while data:
                 count = os.pwrite(descriptor, data, offset)
@@ -105,7 +107,7 @@ class StagedFile:
                 data = data[count:]
 
     def finish_chunk(self, index: int, chunk: JournalledChunk) -> None:
-        """Chunk `index` is written and has the XXH3-128 that `chunk` says."""
+        """Record that chunk `index` is written, with the XXH3-128 in `chunk`."""
         with self._counting:
             self._held += 0 if index in self.chunks else self._length(index)
             self.chunks[index] = chunk.xxh3
@@ -114,30 +116,30 @@ class StagedFile:
             self._journal.chunk(self.file.path, index, chunk)
 
     def continue_part(self, index: int, part: JournalledPart, hasher: Hasher) -> None:
-        """The first bytes of chunk `index` are there, from an earlier attempt; `hasher` has seen them."""
+        """Record that an earlier attempt wrote the first bytes of chunk `index`. `hasher` already includes them."""
         with self._counting:
             self.parts[index] = (part.length, hasher)
             self._held += part.length
         self.note_part(index, part)
 
     def note_part(self, index: int, part: JournalledPart) -> None:
-        """The first bytes of chunk `index` are written: a kill costs no more than what follows them."""
+        """Record the first bytes of chunk `index` in the journal, so that a kill loses only later ones."""
         if self.file.identity is not None:
             self._journal.part(self.file.path, index, part)
 
     def note_state(self, position: int, state: bytes) -> None:
-        """The SHA-256 of the first `position` bytes is at `state`: whoever continues need not read them for it again."""
+        """Record `state`, the SHA-256 of the first `position` bytes, so that the next owner need not hash them again."""
         self.state = (position, state)
         if self.file.identity is not None:
             self._journal.state(self.file.path, position, state)
 
     def drop_chunk(self, index: int) -> None:
-        """Chunk `index` turned out wrong. The record that follows a new write supersedes its record."""
+        """Forget the wrong chunk `index`. When it is written again, the new record in the journal supersedes the old one."""
         with self._counting:
             self._held -= self._length(index) if self.chunks.pop(index, None) is not None else 0
 
     def restart(self) -> None:
-        """Throw everything away and begin anew in a new inode."""
+        """Discard everything and start again in a new inode. Raises OSError."""
         self.discard()
         StagedFile.create(self.file, self.path, self._journal)
         self.handle = Handle(self._open)
@@ -146,7 +148,7 @@ class StagedFile:
         self._borrowed = False
 
     def discard(self) -> None:
-        """Remove the file and its record; other files stay resumable."""
+        """Remove the file and its journal records. Other files stay resumable."""
         self.close()
         self._journal.drop(self.file.path)
         remove(base_of(self.path), self.path)
@@ -154,8 +156,8 @@ class StagedFile:
             self.chunks, self.parts, self._held = {}, {}, 0
 
     def seal(self, *, drop_pages: bool = False) -> ManifestFile:
-        """Cut to size, sync, close; what the manifest says of it. Raises OSError: after a failed fsync the kernel may have
-        dropped the pages, so the file must be fetched again and never synced again."""
+        """Truncate to size, sync and close; return the manifest's entry. Raises OSError: after a failed fsync the kernel may
+        have dropped the pages, so the file must be fetched again, and not synced a second time."""
         if self.size is None:
             raise ValueError(f"{self.path} is not complete")
         with self.opened() as descriptor:
@@ -174,22 +176,22 @@ class StagedFile:
         )
 
     def close(self) -> None:
-        """Nobody opens it again. Threads that use it now end what they do first."""
+        """Forbid further opening. Threads that use the file now finish first."""
         self.handle.close()
 
     def _open(self) -> int:
-        """Raises OSError unless a regular file is there that only this name refers to (or a borrowed one)."""
+        """Open the inode. Raises OSError unless it is a regular file with this name only, or a borrowed one."""
         flags = os.O_RDONLY if self._borrowed else os.O_RDWR
         descriptor = open_beneath(base_of(self.path), self.path, flags)
         status = os.fstat(descriptor)
-        # More than one link: a previous version's published file, which is never opened for writing.
+        # More than one link means a published file of a previous version, which is never opened for writing.
         if not stat.S_ISREG(status.st_mode) or (status.st_nlink != 1 and not self._borrowed):
             os.close(descriptor)
-            raise OSError(errno.ESTALE, "another file is in the place of the staged one", str(self.path))
+            raise OSError(errno.ESTALE, "another file replaced the staged one", str(self.path))
         return descriptor
 
     def _length(self, index: int) -> int:
-        """Bytes of chunk `index`."""
+        """Length of chunk `index` in bytes."""
         return CHUNK_SIZE if self.size is None else len(chunk_range(index, self.size))
 
     def _begin(self) -> None:
@@ -198,7 +200,7 @@ class StagedFile:
 
 
 def link_staged(source: Path, target: Path) -> bool:
-    """Make the staged file `target` another name of `source`; False where the filesystem can't. Raises FileNotFoundError."""
+    """Hard-link the staged file `target` to `source`; False if the filesystem cannot. Raises FileNotFoundError."""
     fence_of(target).make_directories(target.parent)
     remove(base_of(target), target)
     try:

@@ -1,18 +1,18 @@
-"""Which chunks of an unfinished artifact are written: one line a fact, each with its own checksum.
+"""The journal of an unfinished artifact: one line for each fact, such as a written chunk, each with its own checksum.
 
 ::
 
-    <xxh3-64 of the rest> ["journal", {format_version, version}]       first: which release wrote the lines that follow
-    <xxh3-64 of the rest> ["file", path, {identity}]                   what the following chunks of `path` are part of
+    <xxh3-64 of the rest> ["journal", {format_version, version}]       first: the release that wrote the following lines
+    <xxh3-64 of the rest> ["file", path, {identity}]                   identity of the content that the next chunks belong to
     <xxh3-64 of the rest> ["chunk", path, index, {xxh3}]               chunk `index` is written; XXH3-128 as hex
-    <xxh3-64 of the rest> ["part", path, index, {length, xxh3}]        so are the first `length` bytes of chunk `index`
-    <xxh3-64 of the rest> ["state", path, {length, sha256}]            SHA-256 of the first `length` bytes, unfinished; may be 0
-    <xxh3-64 of the rest> ["drop", path]                               all of `path` is void
-    <xxh3-64 of the rest> ["authenticated"]                            a credential was used from here on
+    <xxh3-64 of the rest> ["part", path, index, {length, xxh3}]        the first `length` bytes of chunk `index` are written
+    <xxh3-64 of the rest> ["state", path, {length, sha256}]            unfinished SHA-256 of the first `length` bytes; may be 0
+    <xxh3-64 of the rest> ["drop", path]                               all records of `path` are void
+    <xxh3-64 of the rest> ["authenticated"]                            a credential is used from this line on
 
-A line follows the write it describes, so the journal never promises more than was handed to the kernel. What power loss may
-still take away is found when the next owner reads each chunk and compares. A torn or damaged line is ignored, and so is a
-record or a field that only a later release knows; the facts of a chunk are kept when the next owner writes its record anew.
+A line is written after the data it describes, so the journal never claims more than the kernel has received. Power loss may
+still lose data: the next owner reads every chunk and compares it. Torn or damaged lines are ignored, and so are records and
+fields of a later release. Unknown fields of a chunk are kept when the next owner writes its record again.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from fetcher.store.beneath import open_beneath, read_beneath
 from fetcher.store.layout import base_of
 
 FORMAT_VERSION = 1
-"""What is written, and the newest that is read."""
+"""The format that is written, and the newest one that is read."""
 LARGEST = 1024 * 1024 * 1024
-"""Bytes of a journal that are read. A chunk of 16 MiB takes some 500 with its parts, so this is an artifact of 30 TB."""
+"""Bytes of a journal that are read. A chunk of 16 MiB takes some 500 with its parts, so this suffices for 30 TB."""
 
 
 @dataclass(frozen=True, slots=True)
 class JournalledChunk:
-    """The XXH3-128 of a finished chunk, and what else its record says (`unknown`: the fields of a later release)."""
+    """The XXH3-128 of a finished chunk. `unknown` holds fields of a later release."""
 
     xxh3: str
     unknown: Mapping[str, Any] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class JournalledChunk:
 
 @dataclass(frozen=True, slots=True)
 class JournalledPart:
-    """The first `length` bytes of a chunk that was begun, their XXH3-128, and what else the record says."""
+    """The first `length` bytes of an unfinished chunk, and their XXH3-128. `unknown` holds fields of a later release."""
 
     length: int
     xxh3: str
@@ -58,8 +58,10 @@ class JournalledPart:
 
 @dataclass(slots=True)
 class JournalledFile:
-    """What a journal says of one file: the identity it had when fetched, its finished chunks and its begun ones by index.
-    `state` is (bytes hashed, state of the unfinished SHA-256)."""
+    """One file in a journal: its identity when it was fetched, and its finished and unfinished chunks by index.
+
+    `state` is (bytes hashed, state of the unfinished SHA-256).
+    """
 
     identity: str
     chunks: dict[int, JournalledChunk] = field(default_factory=dict)
@@ -69,14 +71,14 @@ class JournalledFile:
 
 @dataclass(slots=True)
 class Journalled:
-    """What journals say together: each file by its path, and whether a credential was used for any of them."""
+    """The combined content of journals: files by path, and whether a credential was used for any of them."""
 
     files: dict[str, JournalledFile] = field(default_factory=dict)
     authenticated: bool = False
 
 
 class Journal:
-    """Appends records. Safe to call from several threads; one instance a lease. `version` is the release that writes."""
+    """Appends records. Thread-safe; one instance for each lease. `version` is the release that writes."""
 
     def __init__(self, path: Path, *, mode: int, version: str) -> None:
         self._lock = threading.Lock()
@@ -86,31 +88,37 @@ class Journal:
         self._append(["journal", {"format_version": FORMAT_VERSION, "version": version}])
 
     def authenticated(self) -> None:
-        """A credential is used from here on."""
+        """Record that a credential is used from now on. Raises OSError."""
         self._append(["authenticated"])
 
     def begin(self, path: str, identity: str) -> None:
+        """Record the identity of the content that later chunks of `path` belong to. Raises OSError."""
         self._append(["file", path, {"identity": identity}])
 
     def chunk(self, path: str, index: int, chunk: JournalledChunk) -> None:
+        """Record that chunk `index` of `path` is written. Raises OSError."""
         self._append(["chunk", path, index, {"xxh3": chunk.xxh3, **chunk.unknown}])
 
     def part(self, path: str, index: int, part: JournalledPart) -> None:
+        """Record that the first bytes of chunk `index` of `path` are written. Raises OSError."""
         self._append(["part", path, index, {"length": part.length, "xxh3": part.xxh3, **part.unknown}])
 
     def state(self, path: str, position: int, state: bytes) -> None:
+        """Record the unfinished SHA-256 of the first `position` bytes of `path`. Raises OSError."""
         self._append(["state", path, {"length": position, "sha256": state.hex()}])
 
     def drop(self, path: str) -> None:
+        """Void all records of `path`. Raises OSError."""
         self._append(["drop", path])
 
     def sync(self) -> None:
-        """Make what was recorded durable. Call it after syncing the data it speaks of."""
+        """Make all records durable. Sync the data that they describe first. Raises OSError."""
         with self._lock:
             if self._descriptor >= 0:
                 os.fdatasync(self._descriptor)
 
     def close(self) -> None:
+        """Close the file. Idempotent."""
         with self._lock:
             if self._descriptor >= 0:
                 os.close(self._descriptor)
@@ -122,8 +130,8 @@ class Journal:
 
 
 def read_journals(paths: Iterable[Path]) -> Journalled:
-    """What the journals at `paths` say together; a missing file says nothing. Raises NewerFormat for one of a later release."""
-    found = Journalled()
+    """Read and combine the journals at `paths`; missing files are skipped. Raises NewerFormat for one of a later release."""
+    journalled = Journalled()
     for path in paths:
         try:
             lines = read_beneath(base_of(path), path, limit=LARGEST).split(b"\n")
@@ -134,10 +142,10 @@ def read_journals(paths: Iterable[Path]) -> Journalled:
                 case ["journal", dict(document), *_]:
                     check_format(document, newest=FORMAT_VERSION, what=str(path))
                 case ["authenticated", *_]:
-                    found.authenticated = True
+                    journalled.authenticated = True
                 case list(record):
-                    _apply(found.files, record)
-    return found
+                    _apply(journalled.files, record)
+    return journalled
 
 
 def _apply(files: dict[str, JournalledFile], record: list[Any]) -> None:
@@ -170,7 +178,7 @@ def _encode(record: list[Any]) -> bytes:
 
 
 def _decode(line: bytes) -> Any:
-    """The record; None for a line that is torn, damaged, or no journal's although its checksum is right."""
+    """The record in `line`; None if the line is torn or damaged, or is not JSON despite a correct checksum."""
     checksum, _, text = line.partition(b" ")
     if not text or xxhash.xxh3_64_hexdigest(text).encode() != checksum:
         return None

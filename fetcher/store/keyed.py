@@ -1,4 +1,4 @@
-"""`ROOT/<key>`: the artifact appears, or is replaced, by one rename of its whole directory."""
+"""Placement at `ROOT/<key>`: one rename of the whole directory publishes or replaces the artifact."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from fetcher.store.lease import Lease
 from fetcher.store.placement import Step
 
 GRACE = 3600.0
-"""Seconds a replaced directory is kept: readers on other NFS clients have its files open, and get ESTALE once it is gone. An
-engine that mapped a shard keeps needing it only until it has loaded; an hour covers 894 GiB read at 0.25 GiB/s."""
+"""Seconds a replaced directory is kept. Readers on other NFS clients may have its files open, and get ESTALE when it is
+removed. An engine needs a mapped shard until it has loaded: an hour covers 894 GiB read at 0.25 GiB/s."""
 
 _STAMP = re.compile(r"[0-9]{1,20}")
-"""Nanoseconds since 1970, as `Root.old_name` writes them. A name in `old` may be anybody's."""
+"""Nanoseconds since 1970, as `Root.old_name` writes them. Other users may create names in `old` too."""
 
 
 class Keyed:
@@ -55,13 +55,13 @@ class Keyed:
         return self._final
 
     def survey(self, paths: Collection[str]) -> None:
-        """It is built in a directory of its own: nobody else's file is in the way."""
+        """Nothing to check: the artifact is built in its own directory, which holds no foreign files."""
 
     def existing(self, file: RemoteFile) -> Path | None:
         return None
 
     def reuse(self, file: RemoteFile, previous: ManifestFile, lease: Lease) -> bool:
-        """Link the published file, which nobody writes again, else clone or copy it."""
+        """Link the published file, which is never written again. If that is not possible, clone or copy it."""
         source, target = self._final / previous.path, lease.data / file.path
         try:
             if source.stat().st_size != previous.size:
@@ -86,7 +86,7 @@ class Keyed:
                 rename(self._root.path, lease.data, self._root.path, self._final)
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY, errno.EXDEV):
-                # Somebody filled it meanwhile, with files that are not ours to remove.
+                # Somebody put files into the directory meanwhile. They are not ours to remove.
                 return InPlace(self._final, staged_in=self._root).place(lease, manifest, listing, step)
             raise
         step("renamed")
@@ -108,7 +108,7 @@ class Keyed:
         return True
 
     def _swap(self, lease: Lease, replaced: Manifest, step: Step) -> None:
-        """Two renames, announced by a name under `ready`, by which any later command completes them (`finish_swaps`)."""
+        """Swap by two renames. The name under `ready` lets any later command complete them (`finish_swaps`)."""
         name = self._root.old_name(self._key, replaced.revision).name
         make_directories(self._root.path, self._root.ready)
         with lease.fenced():
@@ -120,26 +120,26 @@ class Keyed:
 
 
 def finish_swaps(root: Path) -> None:
-    """Complete swaps that a killed process began. Cheap when there are none; safe to race."""
+    """Complete swaps that a killed process began. Cheap if there are none. Several processes may do it at the same time."""
     layout = Root(root)
     with suppress(OSError):
         for name in sorted(first_names(layout.ready)):
-            with suppress(NewerFormat):  # the swap of a later version is for that one to finish
+            with suppress(NewerFormat):  # only the later version that began it can finish it
                 if Manifest.read(layout.ready / name / RELATIVE_PATH) is not None:
                     _swap_in(layout, name, lambda _: None)
 
 
 def _swap_in(layout: Root, name: str, step: Step) -> None:
-    """Put `ready/<name>` where its key says, and what stands there to `old/<name>`.
+    """Move the present version to `old/<name>`, and `ready/<name>` to its place.
 
-    Several processes may be at it, each at another point: `name` is unique, so what one has done fails for the others.
+    Several processes may run this at the same time. `name` is unique, so a step that one has done fails for the others.
     """
     final, ready, old = layout.path / name.partition("-")[0], layout.ready / name, layout.old / name
     make_directories(layout.path, layout.old)
     moved = _renamed(layout, final, old)
     step("old moved away")
     if not _renamed(layout, ready, final) and moved:
-        # The other one was done just before: what was moved away was its new version.
+        # Another process finished the swap just before, and we moved its new version away: move it back.
         _renamed(layout, old, final)
     sync_directory(layout.old)
     sync_directory(layout.path)
@@ -147,10 +147,10 @@ def _swap_in(layout: Root, name: str, step: Step) -> None:
 
 
 def finish_exchanges(root: Path) -> None:
-    """Move replaced versions to `old` that a process, killed just after an exchange, left in staging. Safe to race.
+    """Move replaced versions from staging to `old` if a process was killed just after an exchange. Safe to run concurrently.
 
-    An exchange happens on local filesystems only, so one clock wrote both manifests: the replaced one is the older. A staged
-    manifest that is newer than the one in place was sealed and not placed yet; whoever takes the lease over continues it.
+    An exchange happens on local filesystems only, so one clock stamped both manifests, and the replaced one is older. A staged
+    manifest that is newer was sealed and not placed yet: the next owner of the lease continues it.
     """
     layout = Root(root)
     with suppress(OSError):
@@ -163,7 +163,7 @@ def _finish_exchange(layout: Root, key: str) -> None:
     directory = layout.staging / key
     names = first_names(directory, limit=2)
     if len(names) != 1 or not names[0].startswith("data."):
-        return  # with a journal or a heartbeat it is still being built
+        return  # a journal or a heartbeat means that it is still being built
     (name,) = names
     staged, published = directory / name / RELATIVE_PATH, layout.path / key / RELATIVE_PATH
     if os.lstat(staged).st_mtime_ns >= os.lstat(published).st_mtime_ns:
@@ -174,13 +174,13 @@ def _finish_exchange(layout: Root, key: str) -> None:
 
 
 def _move_away(layout: Root, key: str, replaced: Path, manifest: Manifest) -> None:
-    """Keep a replaced version for its grace period. Somebody else may have done so already."""
+    """Move a replaced version to `old` for its grace period. Another process may have done it already."""
     make_directories(layout.path, layout.old)
     _renamed(layout, replaced, layout.old_name(key, manifest.revision))
 
 
 def _renamed(layout: Root, source: Path, target: Path) -> bool:
-    """False when `source` is gone, or `target` is there and holds something."""
+    """Rename `source` to `target`; False if `source` is gone or `target` is a directory that is not empty."""
     try:
         rename(layout.path, source, layout.path, target)
     except OSError as error:
@@ -191,7 +191,7 @@ def _renamed(layout: Root, source: Path, target: Path) -> bool:
 
 
 def sweep_old(root: Path, *, now: float | None = None, grace: float = GRACE) -> None:
-    """Delete replaced directories whose grace period is over. Best effort: a read-only root keeps them."""
+    """Delete replaced directories whose grace period is over. `now` and `grace` are in seconds. A read-only root keeps them."""
     moment = time.time() if now is None else now
     with suppress(OSError):
         for entry in os.scandir(Root(root).old):

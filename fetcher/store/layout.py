@@ -1,15 +1,15 @@
-"""Names under a cache root, in one place.
+"""Paths under a cache root.
 
 ::
 
     <root>/<cache-key>/                         one artifact, complete
     <root>/.fetcher/staging/<cache-key>/        the lease
     <root>/.fetcher/old/<key>-<revision>.<time> replaced directories, kept for a grace period
-    <root>/.fetcher/ready/<the same name>       sealed, about to be swapped in (only without atomic exchange): its name, which
-                                                tells where what it replaces goes, is the record of a swap that has begun
+    <root>/.fetcher/ready/<the same name>       sealed, about to be swapped in (only without atomic exchange). The name records
+                                                a swap that has begun, and where the replaced directory goes
     <root>/.fetcher/usage/<cache-key>           last use
     <root>/.fetcher/manifests/<cache-key>.json  manifests of the hf-cache layout, and of artifacts that share one directory
-    <root>/.fetcher/archive/                    an archive on its way, and what is unpacked from it (`dropins.unpacking`)
+    <root>/.fetcher/archive/                    an archive during its download, and its unpacked files (`dropins.unpacking`)
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _STAGING, _ARCHIVE = (PRIVATE, "staging"), (PRIVATE, "archive")
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """A cache root, or an artifact directory that holds its own staging."""
+    """A cache root, or an artifact directory with its own staging."""
 
     path: Path
 
@@ -59,19 +59,19 @@ class Root:
         return self.path / PRIVATE / "manifests"
 
     def old_name(self, key: str, revision: str | None) -> Path:
-        """Where a replaced version of `key` goes; unique to the nanosecond."""
+        """The path in `old` for a replaced version of `key`, unique to the nanosecond."""
         label = "".join(character for character in (revision or "unknown")[:40] if character.isalnum()) or "unknown"
         return self.old / f"{key}-{label}.{time.time_ns()}"
 
     def touch_usage(self, key: str) -> None:
-        """Note that `key` is used now. A read-only root is as good as any for a hit, so failing to is no error."""
+        """Record that `key` is used now. Failure is not an error: a hit works on a read-only root too."""
         path = self.usage / key
         with suppress(OSError):
             make_directories(self.path, path.parent)
             descriptor = open_beneath(self.path, path, os.O_WRONLY | os.O_CREAT, 0o644)
             try:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode) or os.fstat(descriptor).st_nlink != 1:
-                    return  # a hard link to a file elsewhere: its mode and times are not ours to change
+                    return  # a hard link to a foreign file: its mode and times are not ours to change
                 allow(descriptor, file_mode(path.parent))
                 os.utime(descriptor)
             finally:
@@ -79,9 +79,9 @@ class Root:
 
 
 def fence_of(staged: Path) -> Fence:
-    """The fence of the lease whose data directory holds the file `staged`. Outside of a root's staging, of its directory."""
+    """The fence of the lease whose data directory holds `staged`. Outside a root's staging, the fence of its own directory."""
     base, parts = base_of(staged), staged.parts
-    # The last one: the root may lie in the private directory of another.
+    # Search from the end: the root may lie in the private directory of another root.
     for index in reversed(range(len(parts) - 4)):
         if parts[index : index + 2] == _STAGING:
             return Fence(base, Path(*parts[: index + 4]))  # .fetcher/staging/<key>/data.<owner>
@@ -89,21 +89,23 @@ def fence_of(staged: Path) -> Fence:
 
 
 def base_of(path: Path) -> Path:
-    """The directory below which no link on the way to `path` is followed: the root whose staging or archive `path` lies in.
+    """The directory below which no link in `path` is followed: the root whose staging or archive holds `path`.
 
-    A path that lies in neither has its own directory for a base.
+    For any other path it is the parent directory.
     """
     return _root_around(path) or path.parent
 
 
 def base_of_destination(directory: Path) -> Path:
-    """The directory below which no link is followed when an artifact is placed in `directory`: itself, unless it lies in the
-    staging or the archive of another root."""
+    """The directory below which no link is followed when an artifact is placed in `directory`.
+
+    It is `directory` itself, or the root whose staging or archive holds it.
+    """
     return _root_around(directory) or directory
 
 
 def _root_around(path: Path) -> Path | None:
-    """The outermost root that holds `path` in a directory of its own."""
+    """The outermost root whose staging or archive holds `path`; None if there is none."""
     parts = path.parts
     for index in range(len(parts) - 1):
         if parts[index : index + 2] in (_STAGING, _ARCHIVE):

@@ -1,19 +1,19 @@
-"""One owner at a time builds an artifact, among threads, processes, pods and nodes, without a lock.
+"""Leases: one owner at a time builds an artifact, across threads, processes, pods and nodes, without locks.
 
 ::
 
     staging/<name>/
-        data.<owner>/       what is being built; whoever's name it bears owns the lease
-        lease.<owner>       its heartbeat: a counter that its owner raises every few seconds, and its progress
-        journal.<owner>     which chunks are written
+        data.<owner>/       the files under construction; the owner in this name holds the lease
+        lease.<owner>       the heartbeat: a counter that the owner raises every few seconds, and its progress
+        journal.<owner>     the chunks that are written
 
-Acquire: build the directory aside and rename it onto `staging/<name>`, which fails unless that is absent or empty. Take over:
-rename `data.<old>` to `data.<new>`, which one contender wins. Both are atomic on NFS too. No right rests on a lock: `flock`
-does nothing, or is refused, on many of the volumes this runs on (what one can prove, `heartbeat` explains).
+Acquire: create the directory under a temporary name and rename it to `staging/<name>`, which fails unless that is absent or
+empty. Take over: rename `data.<old>` to `data.<new>`; only one contender succeeds. Both renames are atomic, also on NFS. The
+lease does not depend on `flock`, which does nothing or is refused on many volumes (`heartbeat` uses it only to prove a death).
 
-What is *not* safe: the rename fences look-ups by path only. A paused owner's open descriptors go on writing into the same
-inodes. Hence `Lease.inodes_reusable`: only the files of owners that are proven dead, or said that they closed everything, are
-continued in place; `salvage` gives all others new inodes.
+Not safe: the rename fences look-ups by path only. A paused owner can still write into the same inodes through its open
+descriptors. Hence `Lease.inodes_reusable`: files are continued in place only if their owners are proven dead, or recorded
+that they closed everything. `salvage` gives all other files new inodes.
 """
 
 from __future__ import annotations
@@ -36,46 +36,46 @@ from fetcher.store.layout import base_of
 from fetcher.store.owner import Owner
 
 RENEW_EVERY = 2.0
-"""Seconds. Well below half of the shortest patience below, so that a few lost renewals are harmless."""
+"""Seconds between renewals. Well below half of STALE_LOCAL, so that a few lost renewals are harmless."""
 STALE_LOCAL, STALE_NETWORK = 60.0, 180.0
-"""Seconds without change until an owner counts as gone. An NFS client may show an old file for `acdirmax`, 60 s."""
+"""Seconds without change after which an owner counts as gone. An NFS client may show an old file for `acdirmax`, 60 s."""
 
 
 _HELD: set[str] = set()
-"""Owners of this process that still work, from before their names can be seen: the process lives on after a fetch failed."""
+"""Active owners of this process, added before their names become visible. The process may outlive a failed fetch."""
 
 
 def patience(directory: Path) -> float:
-    """How long an owner's counter may stand still, in seconds, on the filesystem of `directory`."""
+    """Return the seconds after which an unchanged heartbeat is stale on the filesystem of `directory`."""
     return STALE_NETWORK if network_filesystem(directory) else STALE_LOCAL
 
 
 def monotonic() -> float:
-    """Seconds on a clock that no one sets and that goes on while the machine is suspended."""
+    """Return seconds of a clock that nobody can set and that runs while the machine is suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What a waiter sees: whose lease it is (None: nobody's), its file's bytes, and what they say."""
+    """A waiter's view of a lease: its owner (None: nobody), the raw heartbeat, and the progress in bytes."""
 
     owner: str | None
     heartbeat: bytes
     fetched: int | None = None
     total: int | None = None
     abandoned: bool = False
-    """The owner said it is done, or is proven dead: no need to wait."""
+    """The owner released the lease or is proven dead: no need to wait."""
 
 
 class Watch:
-    """How long an owner's heartbeat has stood still, by the waiter's own clock; clocks of two nodes are never compared."""
+    """Measures how long a heartbeat has not changed, by the waiter's own clock. Clocks of two nodes are never compared."""
 
     def __init__(self) -> None:
         self._seen: tuple[str | None, bytes] | None = None
         self._since = 0.0
 
     def silence(self, observation: Observation, now: float) -> float:
-        """Seconds since `observation` last changed."""
+        """Return the seconds since `observation` last changed. `now` is in seconds."""
         current = (observation.owner, observation.heartbeat)
         if current != self._seen:
             self._seen, self._since = current, now
@@ -83,7 +83,7 @@ class Watch:
 
 
 class Lease:
-    """The right to build in `data`. Held until `release` (others may continue at once) or `dissolve` (nothing is left)."""
+    """The right to build in `data`, held until `release` (others may continue at once) or `dissolve` (nothing is left)."""
 
     def __init__(
         self,
@@ -112,56 +112,56 @@ class Lease:
         self._placing = False
 
     def renew(self, *, fetched: int = 0, total: int | None = None) -> None:
-        """Show life. Raises LeaseLost when somebody took over, or when this comes too late to be safe."""
+        """Write the heartbeat, with the progress in bytes. Raises LeaseLost after a takeover, or if the last one is too old."""
         self.check()
         if self._placing:
-            # The heartbeat is gone already; `check` ends this in time.
-            self._still_mine()
+            # The heartbeat is removed already; `check` bounds how long this may last.
+            self._check_owned()
             return
         self._counter += 1
-        self._beat({"counter": self._counter, "fetched": fetched, "total": total})
-        self._still_mine()
+        self._write_heartbeat({"counter": self._counter, "fetched": fetched, "total": total})
+        self._check_owned()
         self._renewed = self._clock()
 
     def check(self) -> None:
-        """Raises LeaseLost unless a renewal succeeded within half the time after which others may take over."""
+        """Raise LeaseLost unless a renewal succeeded within half the time after which others may take over."""
         if self._lost:
             self._lose("the lease is lost")
         if self._clock() - self._renewed > self.stale / 2:
             self._lose(f"the heartbeat could not be written for {self.stale / 2:.0f} s (was the process stopped?)")
 
     def keep(self) -> None:
-        """Show life if the last time is a while ago: for loops of many small steps. Raises LeaseLost."""
+        """Renew the lease if the last renewal is more than RENEW_EVERY ago: for loops of many small steps. Raises LeaseLost."""
         self.check()
         if self._clock() - self._renewed > RENEW_EVERY:
             self.renew()
 
     def release(self) -> None:
-        """Everything is closed: whoever comes next may continue at once, in the same inodes."""
+        """Record that every file is closed. The next owner may continue at once, in the same inodes."""
         _HELD.discard(self.owner)
         with suppress(OSError, LeaseLost):
             if not self._lost and self.data.is_dir():
-                self._beat({"counter": self._counter + 1, "released": True})
+                self._write_heartbeat({"counter": self._counter + 1, "released": True})
         self._heartbeat.close()
 
     def forget_previous_owners(self) -> None:
-        """What previous owners left beside `data` is no longer needed."""
+        """Remove the heartbeats and journals of previous owners. Raises OSError."""
         for previous in self.previous_owners:
             for prefix in ("lease", "journal"):
                 remove(self._base, self.directory / f"{prefix}.{previous}")
-        # Every inode that is left is one's own, or of owners that are proven dead.
+        # Every inode that is left belongs to this owner, or to owners that are proven dead.
         self.previous_owners, self.inodes_reusable = (), True
 
     def prepare_to_place(self) -> None:
-        """The manifest is sealed in `data`: drop journal and heartbeat, so that nothing but `data` is left to be moved away."""
+        """Remove journal and heartbeat after the manifest is sealed, so that only `data` is left. Raises LeaseLost, OSError."""
         self.check()
         remove(self._base, self.journal_path)
         self._heartbeat.remove()
         self._placing = True
-        self._still_mine()
+        self._check_owned()
 
     def dissolve(self) -> None:
-        """Remove all that is left of the staging directory."""
+        """Remove the rest of the staging directory."""
         _HELD.discard(self.owner)
         if not self._lost:
             remove_tree(self._base, self.data)
@@ -174,14 +174,14 @@ class Lease:
 
     @contextmanager
     def fenced(self) -> Iterator[None]:
-        """A change that failed because `data` has another name now is a lost lease. Raises LeaseLost."""
+        """Turn a FileNotFoundError into LeaseLost if another owner has renamed `data`."""
         try:
             yield
         except FileNotFoundError:
-            self._still_mine()
+            self._check_owned()
             raise
 
-    def _still_mine(self) -> None:
+    def _check_owned(self) -> None:
         if not self.data.is_dir():
             self._lose("another process took over the lease")
 
@@ -189,16 +189,16 @@ class Lease:
         self._lost = True
         raise LeaseLost(f"{why}; nothing was published by this process, run the same command again")
 
-    def _beat(self, fields: dict[str, object]) -> None:
+    def _write_heartbeat(self, fields: dict[str, object]) -> None:
         try:
             self._heartbeat.write(fields)
         except FileNotFoundError:
-            self._still_mine()
-            self._lose(f"lease.{self.owner} was removed or replaced, by which this process shows life")
+            self._check_owned()
+            self._lose(f"the heartbeat lease.{self.owner} was removed or replaced")
 
 
 def acquire(staging: Path, name: str, *, stale: float, clock: Callable[[], float] = monotonic) -> Lease | None:
-    """A new, empty lease; None when somebody holds it. Raises OSError."""
+    """Return a new, empty lease, or None if somebody holds it. Raises OSError."""
     owner, directory = _new_owner(), staging / name
     draft, base = staging / f"tmp.{uuid.uuid4().hex}", base_of(directory)
     try:
@@ -211,7 +211,7 @@ def acquire(staging: Path, name: str, *, stale: float, clock: Callable[[], float
     try:
         rename(base, draft, base, directory)
     except OSError as error:
-        # On NFS a rename that succeeded can report an error, when the reply was lost: look for one's own name.
+        # On NFS a successful rename reports an error if the reply was lost: look for our own name.
         if not (directory / f"data.{owner}").is_dir():
             remove_tree(base, draft)
             heartbeat.close()
@@ -226,7 +226,7 @@ def acquire(staging: Path, name: str, *, stale: float, clock: Callable[[], float
 
 
 def observe(directory: Path) -> Observation | None:
-    """Who holds the lease now; None when it is free."""
+    """Return the state of the lease at `directory`, or None if it is free. Raises OSError."""
     try:
         names = first_names(directory, "data.", limit=1) or first_names(directory)
     except FileNotFoundError:
@@ -243,37 +243,37 @@ def observe(directory: Path) -> Observation | None:
 
 
 def _observe_shell(directory: Path, names: Iterable[str]) -> Observation:
-    """Left by an interrupted removal, whose owner's heartbeat may show that it is dead, or by hand."""
+    """Observe a directory without data, left by an interrupted removal or by hand. A heartbeat may prove its owner dead."""
     owners = {name.partition(".")[2] for name in names if name.startswith(("lease.", "journal."))}
     dead = bool(owners) and all(_dead(each, directory / f"lease.{each}") for each in owners)
     return Observation(None, b"\0".join(sorted(os.fsencode(name) for name in names)), abandoned=dead)
 
 
 def take_over(directory: Path, seen: Observation, *, stale: float, clock: Callable[[], float] = monotonic) -> Lease | None:
-    """Continue what `seen.owner` left; None when somebody else was faster. Raises OSError, and NewerFormat for what a later
-    version left: it is for that one to continue."""
+    """Take over the lease of `seen.owner`; None if somebody else was faster. Raises OSError, and NewerFormat if a later version
+    held it: only that version can continue it."""
     if seen.owner is None:
         _clear_shell(directory)
         return None
     check_heartbeat(seen.heartbeat, what=str(directory / f"lease.{seen.owner}"))
     owner = _new_owner()
-    mine = directory / f"data.{owner}"
+    data = directory / f"data.{owner}"
     try:
-        rename(base_of(mine), directory / f"data.{seen.owner}", base_of(mine), mine)
+        rename(base_of(data), directory / f"data.{seen.owner}", base_of(data), data)
     except OSError:
-        if not mine.is_dir():
+        if not data.is_dir():
             _HELD.discard(str(owner))
             return None
     previous_owners = _previous_owners(directory, seen.owner, str(owner))
-    heartbeats = {former: directory / f"lease.{former}" for former in previous_owners}
-    known = len(previous_owners) < MOST_NAMES  # else there may be more
-    inodes_reusable = known and all(
-        _closed(former, path, parse_heartbeat(read_heartbeat(path))) for former, path in heartbeats.items()
+    heartbeats = {previous: directory / f"lease.{previous}" for previous in previous_owners}
+    complete = len(previous_owners) < MOST_NAMES  # at the limit there may be more
+    inodes_reusable = complete and all(
+        _closed(previous, path, parse_heartbeat(read_heartbeat(path))) for previous, path in heartbeats.items()
     )
     try:
         heartbeat = Heartbeat.create(directory / f"lease.{owner}")
     except BaseException:
-        _HELD.discard(str(owner))  # what was taken over can be taken over again
+        _HELD.discard(str(owner))  # so that the next owner can take over
         raise
     return Lease(
         directory, owner, heartbeat, stale=stale, previous_owners=previous_owners, inodes_reusable=inodes_reusable, clock=clock
@@ -286,16 +286,16 @@ def _new_owner() -> Owner:
     return owner
 
 
-def _previous_owners(directory: Path, last: str, mine: str) -> tuple[str, ...]:
-    # A takeover that was itself cut short leaves the heartbeats of those before it: all of them must be inodes_reusable.
+def _previous_owners(directory: Path, last: str, own: str) -> tuple[str, ...]:
+    # An interrupted takeover leaves the heartbeats of earlier owners: all of them must have closed their files.
     names = {last}
     names |= {name.partition(".")[2] for name in first_names(directory, "lease.", "journal.")}
-    return tuple(sorted(names - {mine}))
+    return tuple(sorted(names - {own}))
 
 
-def _closed(former: str, heartbeat: Path, fields: Mapping[str, Any]) -> bool:
-    """`fields`: what its heartbeat says."""
-    return bool(fields.get("released")) or _dead(former, heartbeat)
+def _closed(owner: str, heartbeat: Path, fields: Mapping[str, Any]) -> bool:
+    """Whether `owner` has closed all its files. `fields` are those of its heartbeat."""
+    return bool(fields.get("released")) or _dead(owner, heartbeat)
 
 
 def _dead(name: str, heartbeat: Path) -> bool:
@@ -308,7 +308,7 @@ def _dead(name: str, heartbeat: Path) -> bool:
 
 
 def _clear_shell(directory: Path) -> None:
-    """A directory without `data.*`, left by hand or by an interrupted removal: make it acquirable."""
+    """Empty a directory without `data.*`, left by hand or by an interrupted removal, so that it can be acquired."""
     for name in first_names(directory, "lease.", "journal."):
         remove(base_of(directory), directory / name)
     with suppress(OSError):
@@ -316,10 +316,10 @@ def _clear_shell(directory: Path) -> None:
 
 
 def _clear_drafts(staging: Path) -> None:
-    """Drafts of those who died in the middle of `acquire`. Empty but for a heartbeat; best effort."""
+    """Remove drafts of processes that died during `acquire`. They hold only a heartbeat. Best effort."""
     with suppress(OSError):
         for draft in first_names(staging, "tmp."):
-            with suppress(FileNotFoundError):  # its owner has just renamed or removed it
+            with suppress(FileNotFoundError):  # a living owner may rename or remove its draft now
                 owners = [name.removeprefix("data.") for name in first_names(staging / draft, "data.")]
                 if owners and all(_dead(owner, staging / draft / f"lease.{owner}") for owner in owners):
                     remove_tree(base_of(staging / draft), staging / draft)

@@ -1,7 +1,7 @@
-"""Which names a filesystem has, and which two it takes for one: no call tells, so it is asked by making them.
+"""Probes which names a filesystem allows, and which names it treats as equal. No system call tells, so the names are created.
 
-The kind of the filesystem does not decide. ext4 and tmpfs fold case only in directories with the casefold flag, CIFS and NFS do
-as their server does, and each normalizes by its own table.
+The filesystem type is not enough. ext4 and tmpfs fold case only in directories with the casefold flag, CIFS and NFS behave as
+their server does, and each normalizes Unicode by its own table.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from fetcher.store.beneath import make_directories, parent, remove_tree
 from fetcher.store.layout import base_of
 
 _NO_NAME = {errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG}
-"""EINVAL of vfat, NTFS and CIFS for `a:b`, EILSEQ where names are valid Unicode only, ENAMETOOLONG of eCryptfs from 144."""
+"""EINVAL from vfat, NTFS and CIFS for `a:b`, EILSEQ where names must be valid Unicode, ENAMETOOLONG from eCryptfs at 144."""
 
 
 @contextmanager
 def naming(path: str, directory: Path) -> Iterator[None]:
-    """Raises CannotWrite in the place of an OSError when the filesystem of `directory` has no such name as those in `path`.
+    """Raise CannotWrite instead of an OSError if the filesystem of `directory` does not allow a name in `path`.
 
-    The same errors have other reasons too, so the filesystem is asked.
+    The same errors have other causes too, so the names are probed.
     """
     try:
         yield
@@ -39,19 +39,19 @@ def naming(path: str, directory: Path) -> Iterator[None]:
 
 
 def refuse_taken_for_one(groups: Iterable[Iterable[str]], directory: Path) -> None:
-    """Raises CannotWrite when the names of one of `groups` are not as many entries below `directory`. Leaves nothing there."""
+    """Raise CannotWrite if the filesystem of `directory` treats two names of one group as equal. Leaves nothing there."""
     for names in groups:
-        with storing("ask the filesystem which names it tells apart"):
-            found = _taken_for_one(names, directory)
-        if found is not None:
+        with storing("test which names the filesystem distinguishes"):
+            pair = _taken_for_one(names, directory)
+        if pair is not None:
             raise CannotWrite(
-                f"{shown(found[0])} and {shown(found[1])} are one name on this filesystem, which folds case or normalizes "
-                f"Unicode; nothing was fetched. Leave one of them out with --exclude, or use a filesystem that tells them apart"
+                f"{shown(pair[0])} and {shown(pair[1])} are one name on this filesystem, which folds case or normalizes "
+                f"Unicode; nothing was fetched. Leave one of them out with --exclude, or use another filesystem"
             )
 
 
 def _taken_for_one(names: Iterable[str], directory: Path, *, of: str | None = None) -> tuple[str, str] | None:
-    """The first two, if any. Raises CannotWrite for a name that can't be made, and says that it is `of` that path."""
+    """The first two equal names, if any. Raises CannotWrite for a name that cannot be created, and names the path `of`."""
     base, trial = base_of(directory), directory / f"names-{uuid.uuid4().hex}"
     made: dict[int, str] = {}
     try:
@@ -61,11 +61,11 @@ def _taken_for_one(names: Iterable[str], directory: Path, *, of: str | None = No
                 try:
                     os.mkdir(name, dir_fd=above)
                 except FileExistsError:
-                    there = os.stat(name, dir_fd=above).st_ino
-                    return made.get(there) or next(iter(made.values())), name
+                    inode = os.stat(name, dir_fd=above).st_ino
+                    return made.get(inode) or next(iter(made.values())), name
                 except OSError as error:
                     if error.errno in _NO_NAME:
-                        raise _nameless(of or name) from error
+                        raise _name_refused(of or name) from error
                     raise
                 made[os.stat(name, dir_fd=above).st_ino] = name
     finally:
@@ -73,7 +73,7 @@ def _taken_for_one(names: Iterable[str], directory: Path, *, of: str | None = No
     return None
 
 
-def _nameless(path: str) -> CannotWrite:
+def _name_refused(path: str) -> CannotWrite:
     return CannotWrite(
-        f"this filesystem has no such name as {shown(path)}; leave the file out with --exclude, or use a filesystem that has it"
+        f"this filesystem does not allow the name {shown(path)}; leave the file out with --exclude, or use another filesystem"
     )

@@ -1,8 +1,8 @@
-"""Who holds a lease, and when that holder is proven dead.
+"""The owner of a lease, and the proof that it is dead.
 
 An owner's name is its whole identity: boot id, PID namespace, pid, start time and a random part, joined by dots. Only a
-process of the same boot and the same PID namespace can look up the pid; anywhere else silence is judged by the lease's
-counter alone, and what the former owner held is then used with the distrust `salvage` explains.
+process of the same boot and PID namespace can look up the pid. All others watch the heartbeat's counter, and do not trust the
+inodes of a silent owner (see `salvage`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Owner:
+    """One owner of one lease. `started` is in clock ticks since boot."""
+
     boot: str
     namespace: str
     pid: int
@@ -27,33 +29,34 @@ class Owner:
 
     @classmethod
     def parse(cls, text: str) -> Owner | None:
-        """None for a name that is not an owner's."""
+        """The owner with the name `text`; None if it is not an owner's name."""
         try:
             boot, namespace, pid, started, nonce = text.split(".")
             owner = cls(boot, namespace, int(pid), int(started), nonce)
         except ValueError:
             return None
-        # Others write names here too: a pid that no kernel has is no pid, and 0 or less would mean a process group.
+        # Other users may create names too. No kernel has a larger pid, and 0 or less would mean a process group.
         return owner if 0 < owner.pid <= _LARGEST_PID else None
 
     @classmethod
     def new(cls) -> Owner:
-        """This process, once more: each lease has an owner of its own, so threads exclude each other too."""
+        """A new owner in this process. Each lease has its own, so threads exclude each other too."""
         pid = os.getpid()
         return cls(_boot_id(), _pid_namespace(), pid, _start_time(pid) or 0, uuid.uuid4().hex[:12])
 
     @property
     def is_this_process(self) -> bool:
-        mine = (_boot_id(), _pid_namespace(), os.getpid(), _start_time(os.getpid()))
-        return (self.boot, self.namespace, self.pid, self.started) == mine
+        """Whether this process created it."""
+        own = (_boot_id(), _pid_namespace(), os.getpid(), _start_time(os.getpid()))
+        return (self.boot, self.namespace, self.pid, self.started) == own
 
     @property
     def of_this_boot(self) -> bool:
-        """Whether this kernel ran it, in whichever container."""
+        """Whether it ran on this kernel, in any container."""
         return self.boot == _boot_id() != ""
 
     def proven_dead(self) -> bool:
-        """True only if this kernel, in this PID namespace, says that the process is gone or a zombie."""
+        """Whether this kernel shows, in this PID namespace, that the process is gone or a zombie."""
         if "" in (self.boot, self.namespace) or (self.boot, self.namespace) != (_boot_id(), _pid_namespace()):
             return False
         try:
@@ -61,7 +64,7 @@ class Owner:
         except ProcessLookupError:
             return True
         except OSError:
-            pass  # somebody else's process: it is there
+            pass  # another user's process: it exists
         started = _start_time(self.pid)
         return started is not None and started != self.started
 
@@ -72,9 +75,9 @@ _LARGEST_PID = 1 << 22
 
 
 def _start_time(pid: int) -> int | None:
-    """Clock ticks since boot at which `pid` started; `_GONE` for a zombie; None when /proc won't tell (hidepid)."""
+    """Clock ticks since boot at which `pid` started; `_GONE` for a zombie; None if /proc hides it (hidepid)."""
     try:
-        line = Path(f"/proc/{pid}/stat").read_bytes()  # a process may give itself a name in any encoding, or in none
+        line = Path(f"/proc/{pid}/stat").read_bytes()  # the process's name in it may be invalid in any encoding
     except OSError:
         return None
     fields = line.rpartition(b")")[2].split()

@@ -1,10 +1,10 @@
-"""The page cache behind a transfer: pages written back early and dropped, so that a small container can write any amount.
+"""The page cache of a transfer: pages are written back early and dropped, so that a small container can write any amount.
 
-A kubelet counts active page cache against a pod. Left alone, written pages gather until the kernel throttles the writer or,
-with cgroup v1, kills it. So writing back begins with each piece that is written, and is waited for one piece later: never more
-than two pieces a connection are dirty, and a slow disk holds its writer back, not its memory.
+A kubelet counts active page cache against a pod. Without this, dirty pages accumulate until the kernel throttles the writer
+or, with cgroup v1, kills it. So each piece starts writing back when it is written, and the next piece waits for it: each
+connection has two dirty pieces at most, and a slow disk slows its writer instead of filling memory.
 
-Errors are not raised here: the same error is reported to fsync (errseq, Linux 4.13), which alone decides.
+These functions raise no errors: fsync reports the same error again (errseq, Linux 4.13), and its result decides.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _WAIT_BEFORE, _WRITE, _WAIT_AFTER = 1, 2, 4
 
 
 def start_writing_back(descriptor: int, written: ByteRange) -> None:
-    """Begin, without waiting (but for room in the device's queue)."""
+    """Start writing these pages back. Waits only for room in the device's queue."""
     _sync_file_range(descriptor, written, _WRITE)
 
 
@@ -29,7 +29,7 @@ def finish_writing_back(descriptor: int, written: ByteRange) -> None:
 
 
 def drop(descriptor: int, part: ByteRange) -> None:
-    """Give back the clean pages of a part of a file."""
+    """Drop the clean pages of a part of a file from the page cache."""
     with suppress(OSError):
         os.posix_fadvise(descriptor, part.start, len(part), os.POSIX_FADV_DONTNEED)
 

@@ -1,7 +1,7 @@
-"""What every way of placing an artifact can do; `keyed`, `in_place` and `hub_cache` are the three.
+"""The interface of a placement. `keyed`, `in_place` and `hub_cache` implement it.
 
-The pipeline builds in a lease under `staging`, seals the manifest there, and calls `place`, which makes the artifact visible
-in an order such that a kill between any two steps leaves nothing unverified visible and everything resumable.
+The pipeline builds in a lease under `staging`, seals the manifest there, and calls `place`, which makes the artifact visible.
+A kill between any two of its steps leaves nothing unverified visible, and everything resumable.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ from fetcher.store.layout import base_of, fence_of
 from fetcher.store.lease import Lease
 
 Step = Callable[[str], None]
-"""Called between the steps of a commit, with the name of the one just done: where tests kill the process."""
+"""Called after each step of a commit with the step's name. Tests kill the process there."""
 
 
 class Placement(Protocol):
-    """`staging` and `lease_name` say which lease guards it; `anchor` is the directory that shows filesystem and free space."""
+    """A way of placing an artifact.
+
+    `staging` and `lease_name` name the lease that guards it. `anchor` is a directory on its filesystem, for free space.
+    """
 
     @property
     def anchor(self) -> Path: ...
@@ -32,33 +35,33 @@ class Placement(Protocol):
     def lease_name(self) -> str: ...
 
     def present(self) -> Manifest | None:
-        """The manifest of what stands there now, whatever was asked for; None when nothing complete does."""
+        """The manifest of the artifact that is there now, of any revision; None if there is no complete one."""
         ...
 
     def location(self, manifest: Manifest) -> Path:
-        """The directory that holds the files of `manifest`: what is printed."""
+        """The directory that holds the files of `manifest`: the path that is printed."""
         ...
 
     def survey(self, paths: Collection[str]) -> None:
-        """Look at what stands where `paths` will. Raises CannotWrite for somebody else's file of which the filesystem takes the
-        name for one of them, so that it would be replaced; and OSError."""
+        """Check the destination for foreign files that `paths` would replace, because the filesystem treats two spellings as
+        one name. Raises CannotWrite for such a file, and OSError."""
         ...
 
     def existing(self, file: RemoteFile) -> Path | None:
-        """A file already at its final place that might be `file`; it stays there if it is."""
+        """The path of a placed file that may be `file`, to be verified there; None if there is none."""
         ...
 
     def reuse(self, file: RemoteFile, previous: ManifestFile, lease: Lease) -> bool:
-        """Bring a file of the previous version, known to be equal, into the new one without fetching it."""
+        """Use an equal file of the previous version without fetching it again; False if it cannot be used."""
         ...
 
     def place(self, lease: Lease, manifest: Manifest, listing: Listing, step: Step) -> Path:
-        """Make the sealed artifact visible; returns `location`. Blocks. Raises OSError, LeaseLost."""
+        """Make the sealed artifact visible, and return its location. Blocks. Raises OSError, LeaseLost."""
         ...
 
 
 def intact(manifest: Manifest, location: Path) -> bool:
-    """Whether every listed file stands at `location` with the listed size."""
+    """Whether every file that `manifest` lists is at `location` with the listed size."""
     for file in manifest.files:
         try:
             if os.stat(location / file.path).st_size != file.size:
@@ -69,7 +72,7 @@ def intact(manifest: Manifest, location: Path) -> bool:
 
 
 def seal(data: Path, manifest: Manifest, *, mode: int) -> None:
-    """Sync all directories of `data` bottom-up, then write and sync the manifest into it. The files are synced already."""
+    """Sync all directories of `data` bottom-up, then write and sync the manifest. The files must be synced already."""
     target = data / RELATIVE_PATH
     fence = fence_of(target)
     fence.make_directories(target.parent)

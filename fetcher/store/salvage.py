@@ -1,7 +1,7 @@
-"""What a previous owner left in staging, continued: each chunk that is said to be there is read and compared.
+"""Continues the staged files of a previous owner. Every chunk that the journal records is read and compared first.
 
-Where every previous owner is proven dead, its inodes are used as they are. Otherwise a paused owner may still hold descriptors
-and write at any time, so the good chunks move into a new inode (cloned, else copied) and the old one is let go.
+If every previous owner is proven dead, its inodes are used again. Otherwise a paused owner may still hold descriptors and
+write at any time. Then the good chunks are cloned or copied into a new inode, and the old one is removed.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from fetcher.store.lease import Lease
 
 
 def left_behind(lease: Lease) -> Journalled:
-    """What the previous owners' journals, and a manifest that was sealed but not yet placed, say. Raises NewerFormat."""
+    """Read the previous owners' journals, and a manifest that was sealed but not yet placed. Raises NewerFormat."""
     journals = [lease.directory / f"journal.{owner}" for owner in lease.previous_owners]
-    # One's own comes last: it speaks of what was already continued, when a listing is made anew.
-    found = read_journals([*journals, lease.journal_path])
+    # Our own comes last: if the source was listed again, it records the chunks that were already continued.
+    journalled = read_journals([*journals, lease.journal_path])
     fence = Fence(base_of(lease.data), lease.data)
     fence.restore([lease.data / RELATIVE_PATH])
     if (manifest := Manifest.read(lease.data / RELATIVE_PATH)) is not None:
         fence.restore(lease.data / entry.path for entry in manifest.files)
-        found.authenticated |= manifest.authenticated
+        journalled.authenticated |= manifest.authenticated
         for entry in manifest.files:
             if entry.identity is not None:
                 chunks = {index: JournalledChunk(xxh3) for index, xxh3 in enumerate(entry.chunks)}
-                found.files[entry.path] = JournalledFile(entry.identity, chunks)
-    return found
+                journalled.files[entry.path] = JournalledFile(entry.identity, chunks)
+    return journalled
 
 
 def clear_strangers(lease: Lease, files: Iterable[RemoteFile]) -> None:
-    """Remove from staging what the present listing does not hold; but a sealed manifest is needed until all is continued."""
+    """Remove staged files that `files` does not list. Keeps a sealed manifest: it is needed until every file is continued."""
     wanted = {file.path for file in files} | {RELATIVE_PATH.as_posix()}
     for directory, _, names in os.walk(lease.data, topdown=False):
         for name in names:
@@ -57,7 +57,7 @@ def clear_strangers(lease: Lease, files: Iterable[RemoteFile]) -> None:
 
 
 def forget_what_was_left(lease: Lease, journal: Journal) -> None:
-    """All that can be continued is in `journal`: the previous owners' records and manifest are no longer needed."""
+    """Remove the previous owners' records and manifest. `journal` now records everything that was continued. Raises OSError."""
     journal.sync()
     sync_directory(lease.directory)
     remove_tree(base_of(lease.data), lease.data / RELATIVE_PATH.parent)
@@ -73,7 +73,7 @@ def continue_file(
     inodes_reusable: bool,
     stopped: Callable[[], bool],
 ) -> StagedFile | None:
-    """`path` with those chunks of it that are as `known` says; None when nothing can be used, or when `stopped()`.
+    """Return the staged file at `path` with the chunks that match `known`; None if nothing can be used, or if `stopped()`.
 
     Blocks. Raises OSError.
     """
@@ -82,7 +82,7 @@ def continue_file(
     chunks = {index: chunk for index, chunk in sorted(known.chunks.items()) if 0 <= index < chunk_count(file.size)}
     staged = StagedFile.reopen(file, path, journal) if inodes_reusable else None
     if staged is None:
-        staged = _moved(file, path, journal, chunks, size=file.size, stopped=stopped)
+        staged = _move_to_new_inode(file, path, journal, chunks, size=file.size, stopped=stopped)
         if staged is not None:
             _continue_hashing(staged, known)
         return staged
@@ -98,7 +98,7 @@ def continue_file(
 
 
 def _continue_hashing(staged: StagedFile, known: JournalledFile) -> None:
-    """Only at a chunk's border (or the end), and only if every chunk before it is as it was when it was hashed."""
+    """Continue SHA-256, if its position is a chunk boundary or the end, and every chunk before it is unchanged."""
     position, state = known.state
     whole = position == staged.size or position % CHUNK_SIZE == 0
     if position and whole and all(index in staged.chunks for index in range(chunk_count(position))):
@@ -106,7 +106,7 @@ def _continue_hashing(staged: StagedFile, known: JournalledFile) -> None:
 
 
 def _continue_parts(staged: StagedFile, descriptor: int, known: JournalledFile, size: int) -> None:
-    """Chunks that were begun go on where they were left, if what is there is what was written."""
+    """Continue chunks that were begun, if their bytes match the journal."""
     for index, part in known.parts.items():
         if index in staged.chunks or not 0 <= index < chunk_count(size) or not 0 < part.length < len(chunk_range(index, size)):
             continue
@@ -118,7 +118,7 @@ def _continue_parts(staged: StagedFile, descriptor: int, known: JournalledFile, 
             staged.continue_part(index, part, hasher)
 
 
-def _moved(
+def _move_to_new_inode(
     file: RemoteFile,
     path: Path,
     journal: Journal,
@@ -127,19 +127,19 @@ def _moved(
     size: int,
     stopped: Callable[[], bool],
 ) -> StagedFile | None:
-    """The good chunks of `path` in a new inode. What the old one's writers do afterwards can't reach it.
+    """Copy the good chunks of `path` into a new inode, which writers of the old one cannot reach.
 
-    The old inode keeps its name until the new one is whole, so that a kill in between loses nothing. Where there is no room
-    for both, the old one goes: a volume that holds the artifact once must do.
+    The old inode keeps its name until the copy is complete, so that a kill loses nothing. If the volume has no room for both,
+    the old one is removed: a volume with room for one copy of the artifact must be enough.
     """
     try:
         old = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return None
-    draft = path.with_name(f".{uuid.uuid4().hex}.moving")  # the file's own name may be as long as a name can be
+    draft = path.with_name(f".{uuid.uuid4().hex}.moving")  # a suffix could make the file's own name too long
     try:
         staged = StagedFile.create(file, draft, journal)
-        if not _filled(staged, old, chunks, size=size, stopped=stopped):
+        if not _copy_good_chunks(staged, old, chunks, size=size, stopped=stopped):
             return None
         rename(base_of(draft), draft, base_of(path), path)
         staged.path = path
@@ -155,10 +155,10 @@ def _moved(
         os.close(old)
 
 
-def _filled(
+def _copy_good_chunks(
     staged: StagedFile, old: int, chunks: Mapping[int, JournalledChunk], *, size: int, stopped: Callable[[], bool]
 ) -> bool:
-    """Whether all good ones of `chunks` are in `staged` now; False when `stopped()`. Raises OSError."""
+    """Copy the good `chunks` from descriptor `old` to `staged`; False if `stopped()`. Raises OSError."""
     with staged.opened() as descriptor:
         cloned = clone(old, descriptor)
         for index, chunk in chunks.items():
@@ -167,10 +167,10 @@ def _filled(
             byte_range = chunk_range(index, size)
             if not cloned:
                 _copy(old, staged, byte_range)
-            # Compared in the new inode, after the copy: the old one may change under it.
+            # Compare in the new inode, after the copy: the old one may change at any time.
             if chunk_digest(descriptor, byte_range) == chunk.xxh3:
                 staged.finish_chunk(index, chunk)
-        # Before it is closed: an error of writing back may be reported to no descriptor that is opened later.
+        # Sync before closing: a descriptor that is opened later may not get the error of writing back.
         os.fdatasync(descriptor)
     return True
 

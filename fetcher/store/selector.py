@@ -1,4 +1,4 @@
-"""Which placement a request gets, and whether what is published there answers it. Asks no network."""
+"""Selects the placement for a request, and decides whether the published artifact satisfies it. Uses no network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from fetcher.store.placement import Placement, intact
 
 
 def placement_for(ref: ArtifactRef, settings: Settings, *, repository: str | None, revision: str | None) -> Placement:
-    """Raises UsageError and CannotWrite. `repository` and `revision` are the Hub's, for the hf-cache layout."""
+    """The placement for `ref`. `repository` and `revision` are the Hub's, for the hf-cache layout.
+
+    Raises UsageError, CannotWrite.
+    """
     if settings.layout == "hf-cache":
         if repository is None or settings.dest is not None:
             raise UsageError("--layout hf-cache is for hf:// artifacts under --cache-dir; leave it out")
@@ -30,8 +33,10 @@ def placement_for(ref: ArtifactRef, settings: Settings, *, repository: str | Non
 
 
 def matching_manifest(placement: Placement, ref: ArtifactRef, settings: Settings) -> Manifest | None:
-    """The manifest of a complete artifact that answers the request as it is; None where a pin or a digest asked for was not
-    verified when it came."""
+    """The manifest of the published artifact if it satisfies the request; None otherwise.
+
+    It does not if a required digest or pin was not verified when the artifact was fetched.
+    """
     manifest = placement.present()
     if manifest is None or not manifest.answers(ref) or not intact(manifest, placement.location(manifest)):
         return None
@@ -44,14 +49,14 @@ def matching_manifest(placement: Placement, ref: ArtifactRef, settings: Settings
 
 
 def recover(settings: Settings) -> None:
-    """Finish what a killed command began at this place."""
+    """Finish the swaps and exchanges that a killed command began at this destination."""
     root = settings.dest or settings.cache_dir
     finish_swaps(root)
     finish_exchanges(root)
 
 
 def contradiction(path: str, expected: Digest, listed: Digest) -> DigestMismatch:
-    """The user's pin and the source's listing disagree: known before a byte is fetched."""
+    """The error for a pin of the user that contradicts the source's listing, before any byte is fetched."""
     return DigestMismatch(
         f"{path}: expected {expected}, but the source lists {listed}; correct the pin, or the revision it belongs to",
         path=path,
@@ -61,7 +66,7 @@ def contradiction(path: str, expected: Digest, listed: Digest) -> DigestMismatch
 
 
 def _must_stay(final: Path) -> bool:
-    """A mount point, or a directory with files in it that are not of our manifest, is never renamed away."""
+    """Whether `final` must not be renamed: it is a mount point, or holds files that our manifest does not list."""
     if not final.is_dir():
         return False
     if os.path.ismount(final):
@@ -80,4 +85,4 @@ def _must_stay(final: Path) -> bool:
 
 def _refuse_file(path: Path) -> None:
     if path.exists() and not path.is_dir():
-        raise CannotWrite(f"{path} is not a directory; remove it or choose another place")
+        raise CannotWrite(f"{path} is not a directory; remove it or choose another destination")

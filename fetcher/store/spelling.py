@@ -1,7 +1,7 @@
-"""What stands at a destination under another spelling of a name that is to be placed there.
+"""Finds existing files at a destination whose names are another spelling of the names to be placed.
 
-A filesystem that folds case or normalizes Unicode opens `readme.md` for `README.md`. Whoever placed one over the other would
-replace somebody else's file, and keep its name. No call tells the spelling, so each directory is read once.
+A filesystem that folds case or normalizes Unicode opens `readme.md` for `README.md`. Placing one would replace a foreign file
+and keep its name. No system call tells the stored spelling, so each directory is read once.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from fetcher.store.beneath import open_beneath
 
 
 def spelled_otherwise(base: Path, directory: Path, paths: Iterable[str]) -> dict[str, str]:
-    """Those of `paths`, and of the directories above them, that something of another spelling answers to; each with that one.
+    """Map each of `paths`, and of their parent directories, to the existing entry that has another spelling of its name.
 
-    Raises OSError, also where a link is in the place of a directory.
+    Paths without such an entry are left out. Raises OSError, also if a link replaces a directory.
     """
     names: dict[str, set[str]] = defaultdict(set)
     for path in paths:
         for each in (PurePosixPath(path), *PurePosixPath(path).parents[:-1]):
             names[str(each.parent)].add(each.name)
-    found: dict[str, str] = {}
+    spellings: dict[str, str] = {}
     for parent, wanted in sorted(names.items(), key=lambda item: len(PurePosixPath(item[0]).parts)):
         for name, other in _of_one_directory(base, directory / parent, wanted).items():
-            found[str(PurePosixPath(parent, name))] = str(PurePosixPath(parent, other))
-    return found
+            spellings[str(PurePosixPath(parent, name))] = str(PurePosixPath(parent, other))
+    return spellings
 
 
 def same_entries(directory: Path, former: Collection[str], listed: Iterable[str]) -> dict[str, str]:
-    """Which of `listed` are one entry below `directory` with one of the `former` paths: listed path → former path."""
+    """Map `listed` paths to the `former` paths that are the same entry below `directory`."""
     by_spelling = {folded(path): path for path in former}
     pairs = ((path, by_spelling[folded(path)]) for path in listed if folded(path) in by_spelling)
     return {path: other for path, other in pairs if _is_one(directory / path, directory / other)}
 
 
 def in_the_way(former: Collection[str], listed: Collection[str]) -> set[str]:
-    """Which `former` paths are files where `listed` needs a directory, or lie in a directory where `listed` has a file."""
+    """The `former` paths that are files where `listed` needs a directory, or lie in a directory where `listed` has a file."""
     files = {folded(path) for path in listed}
     directories = {folded(str(above)) for path in listed for above in PurePosixPath(path).parents}
     return {
@@ -51,18 +51,18 @@ def in_the_way(former: Collection[str], listed: Collection[str]) -> set[str]:
 
 
 def refuse_somebody_elses(found: dict[str, str], directory: Path, *, placed: Collection[str], former: Collection[str]) -> None:
-    """Raises CannotWrite for an entry of another spelling that is not ours.
+    """Raise CannotWrite for an entry of another spelling that is not ours. `found` is the result of `spelled_otherwise`.
 
-    `placed`: paths that were placed here as they are written, so that the filesystem itself spells them otherwise. `former`:
-    what was placed here under the other spelling, and may be replaced.
+    `placed` are the paths that we placed under this spelling, if the filesystem stores another one. `former` are the paths
+    that we placed under the other spelling, and may replace.
     """
-    ours_here, ours_there = _with_parents(placed), _with_parents(former)
+    our_paths, our_spellings = _with_parents(placed), _with_parents(former)
     for path, other in found.items():
-        if path not in ours_here and other not in ours_there:
+        if path not in our_paths and other not in our_spellings:
             raise CannotWrite(
-                f"{directory} holds {shown(other)}, which is no file of this artifact. On this filesystem {shown(path)} is "
-                f"the same name; nothing was replaced. Move {shown(other)} away, leave the file out with --exclude, or choose "
-                "another directory",
+                f"{directory} holds {shown(other)}, which does not belong to this artifact. On this filesystem {shown(path)} "
+                f"is the same name; nothing was replaced. Move {shown(other)} away, leave the file out with --exclude, or "
+                "choose another directory",
                 path=path,
             )
 
@@ -82,7 +82,7 @@ def _of_one_directory(base: Path, directory: Path, names: set[str]) -> dict[str,
 
 
 def _spelling(name: str, status: os.stat_result, descriptor: int) -> str:
-    """How the entry is spelled that `name` leads to; `name` where no entry admits to it."""
+    """The stored spelling of the entry that `name` opens; `name` itself if no entry matches."""
     with os.scandir(descriptor) as entries:
         alike = (entry.name for entry in entries if folded(entry.name) == folded(name))
         return next((each for each in alike if _same(_status(each, descriptor), status)), name)
@@ -92,7 +92,7 @@ def _status(name: str, descriptor: int) -> os.stat_result | None:
     try:
         return os.stat(name, dir_fd=descriptor, follow_symlinks=False)
     except OSError:
-        return None  # nothing is there, or the filesystem has no such name, which is said when the file is made
+        return None  # no such entry, or a name that is not allowed: creating the file reports that
 
 
 def _same(one: os.stat_result | None, other: os.stat_result) -> bool:

@@ -300,7 +300,7 @@ class SourceConformance:
         async with aclosing(make_source(self.files)) as source:
             file = self.file_in(await listing_of(source))
             _faults_of(faults).add(Fault(effect))
-            with pytest.raises(BadResponse, match="bytes=1000-1999 was asked for"):
+            with pytest.raises(BadResponse, match="bytes=1000-1999 was requested"):
                 await read(source, file, ByteRange(1000, 2000))
 
     async def test_the_error_message_of_the_server_is_reported(self, make_source: MakeSource, faults: Faults | None) -> None:

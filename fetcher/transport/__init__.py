@@ -1,4 +1,4 @@
-"""HTTP, and nothing above it: connections, heads, bodies. The only package that knows aiohttp.
+"""HTTP: connections, heads and bodies. The only package that uses aiohttp.
 
-`ranges` and `statuses` decide purely; `client` opens a response; `body` receives it (the seam for a faster path).
+`ranges` and `statuses` are pure decisions. `client` opens a response, and `body` chooses how to receive it.
 """

@@ -1,7 +1,7 @@
-"""A response body on its way in: exactly as long as announced, or an error.
+"""Receives a response body: exactly the announced length, or an error.
 
-`receiving` picks the path. A body whose length is announced and that is the content itself bypasses aiohttp's parser, by `tap`
-or, over the TLS of another event loop than ours, by `sink`. Any other (chunked, up to the connection's end) passes through it.
+`receiving` chooses the path. A body of announced length, which is the content itself, bypasses aiohttp's parser: by `tap`, or
+by `sink` over TLS of another event loop than ours. Any other body (chunked, or up to the connection's end) uses the parser.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fetcher.transport.tap import LINGER, Tap
 
 
 class Direct(Protocol):
-    """See `sources.base.DirectBody`."""
+    """The part of `sources.base.DirectBody` that this package implements."""
 
     @property
     def direct(self) -> Direct | None: ...
@@ -28,6 +28,8 @@ class Direct(Protocol):
 
 
 class ResponseBody(Protocol):
+    """A body of a response; see `receiving`."""
+
     @property
     def direct(self) -> Direct | None: ...
     async def readinto(self, buffer: memoryview) -> int: ...
@@ -35,10 +37,10 @@ class ResponseBody(Protocol):
 
 
 def receiving(response: aiohttp.ClientResponse, *, length: int | None, what: str, stall: float) -> ResponseBody:
-    """The body of `response`, `length` bytes in all, or up to the sender's proper end when that is None.
+    """The body of `response`, `length` bytes long, or up to the sender's proper end if `length` is None.
 
-    Of all kinds `readinto` is that of `sources.base.Body`, and raises Stalled, Unreachable, BadResponse. `close` gives the
-    connection back if the body has ended, else drops it at once.
+    `what` names the file in errors; `stall` is in seconds. `readinto` is that of `sources.base.Body`, and raises Stalled,
+    Unreachable, BadResponse. `close` returns the connection to the pool if the body has ended; otherwise it drops it at once.
     """
     announced = content_length(response.headers)
     if length is not None and announced == length and Tap.fits(response):
@@ -49,7 +51,7 @@ def receiving(response: aiohttp.ClientResponse, *, length: int | None, what: str
 
 
 class OrdinaryBody:
-    """What aiohttp's parser has gathered, copied into the reader's buffer."""
+    """A body that aiohttp's parser collects, copied into the reader's buffer."""
 
     direct: Direct | None = None
 
@@ -83,30 +85,30 @@ class OrdinaryBody:
             self._response.close()
 
     async def _next(self) -> bool:
-        """Get the next piece; False at the end, and when there is an error to raise."""
+        """Get the next piece; False at the end, or if there is an error to raise."""
         if self._error is None:
             scope = asyncio.timeout(self._stall)
             try:
                 async with scope:
                     self._rest = memoryview(await self._response.content.readany())
                 self._seen += len(self._rest)
-                self._error = self._misfit()
+                self._error = self._length_error()
             except (TimeoutError, aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
                 self._error = self._classified(error, silent=scope.expired())
         return self._error is None and len(self._rest) > 0
 
-    def _misfit(self) -> BadResponse | None:
+    def _length_error(self) -> BadResponse | None:
         if self._length is None:
             return None
         if self._seen > self._length:
             return BadResponse(f"the server sends more than the {self._length:,} bytes it announced for {self._what}")
         if not self._rest and self._seen != self._length:
-            return BadResponse(f"the server announced {self._length:,} bytes for {self._what} and ended after {self._seen:,}")
+            return BadResponse(f"the server announced {self._length:,} bytes for {self._what} and sent only {self._seen:,}")
         return None
 
     def _classified(self, error: Exception, *, silent: bool) -> FetchError:
         if silent:
-            return Stalled(f"nothing came for {self._stall:.0f} s in the middle of {self._what} (--timeout-stall)")
+            return Stalled(f"no data for {self._stall:.0f} s in the middle of {self._what} (--timeout-stall)")
         if isinstance(error, aiohttp.ClientPayloadError):
             return Unreachable(f"the connection ended after {self._seen:,} bytes of {self._what}")
         return Unreachable(f"the connection broke after {self._seen:,} bytes of {self._what}: {type(error).__name__}")

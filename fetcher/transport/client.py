@@ -1,7 +1,7 @@
-"""Requests and their heads: one session, our own redirects, credentials that never leave their origin.
+"""Requests and their heads: one session, our own redirects, and credentials that never leave their origin.
 
-Every hop of a redirect is decided here: `Credentials` are attached only while scheme, host and port are those they were given
-for, and a step from https to http is taken only by callers that can verify what they get (`allow_downgrade`).
+This module decides every hop of a redirect. `Credentials` are sent only to the scheme, host and port that they belong to. A
+redirect from https to http is followed only if the caller can verify the content (`allow_downgrade`).
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ from fetcher.transport.urls import address_from, host_of, normal, origin_of
 from fetcher.version import VERSION
 
 REDIRECTS = 10
-"""The Hub needs one or two, a mirror one more."""
+"""Redirects of one request at most. The Hub needs one or two, a mirror one more."""
 COMPLAINT_TIMEOUT = 2.0
-"""Seconds for the text of an error, which comes with its head or is not worth waiting for."""
+"""Seconds to wait for the text of an error: it usually arrives with the head."""
 _REACHED = 1000
-"""Addresses at most whose redirects are remembered: more than fail at once."""
+"""Addresses at most whose redirects are remembered: more than can fail at the same time."""
 _REDIRECT_STATUSES = (301, 302, 303, 307, 308)
 _HEAD_LIMIT = 32 * 1024
 _READ = 64 * 1024
 Onward = Callable[[str, str], str]
-"""The address that a Location (the second) in an answer from an address (the first) means. May raise BadResponse."""
+"""Called with the address of an answer and its Location; returns the next address. May raise BadResponse."""
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Headers for one origin only. `given_by` says where they come from: a variable, a file, the address; never a value."""
+    """Headers for one origin only. `given_by` names where they come from (a variable, a file, the address), never a value."""
 
     origin: str
     headers: Mapping[str, str]
@@ -58,7 +58,7 @@ class Credentials:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """All that a message must not repeat: values, the token in one, user and password in one (a token may be either)."""
+        """Text that a message must not repeat: the values, the token in a value, and the user and password in a value."""
         words = [word for value in self.headers.values() for word in (value, value.rpartition(" ")[2])]
         for value in self.headers.values():
             scheme, _, encoded = value.partition(" ")
@@ -73,7 +73,7 @@ class Credentials:
 
 
 class Answer:
-    """A response whose head has arrived. `url` is where it finally came from, `sent` the credentials that went there."""
+    """A response whose head has arrived. `url` is its final address, `sent` the credentials that were sent there."""
 
     def __init__(self, response: aiohttp.ClientResponse, url: str, *, stall: float, sent: Credentials | None = None) -> None:
         self._response = response
@@ -85,27 +85,27 @@ class Answer:
         self.headers: Mapping[str, str] = response.headers
 
     def body(self, *, length: int | None, what: str) -> ResponseBody:
-        """The body, to be asked for once; see `transport.body.receiving`."""
+        """The body, see `transport.body.receiving`. Call this once."""
         self._body = receiving(self._response, length=length, what=what, stall=self._stall)
         return self._body
 
     async def read(self, limit: int, *, what: str) -> bytes:
-        """The whole of a small body, decompressed. Raises BadResponse when it is longer than `limit` bytes."""
+        """Read a small body whole and decompress it. Raises SourceError, BadResponse if it exceeds `limit` bytes."""
         body, buffer, content = self.body(length=None, what=what), memoryview(bytearray(_READ)), bytearray()
         while count := await body.readinto(buffer):
             content += buffer[:count]
             if len(content) > limit:
-                raise BadResponse(f"more than {limit:,} bytes for {what}")
+                raise BadResponse(f"the server sends more than {limit:,} bytes for {what}")
         return decoded(bytes(content), self.headers.get("Content-Encoding", ""), limit=limit, what=what)
 
     async def refusal(self, *, what: str) -> FetchError:
-        """The error that this answer is, with the server's own words; `what` completes "for ..."."""
+        """The error that this answer means, with the server's own text. `what` completes "for ..."."""
         sent = self._sent
-        said = complaint(self.headers, await self._beginning(), secrets=sent.secrets if sent else ())
-        return error_for(Refusal(self.status, self.headers, said, sent.given_by if sent else ""), what=what)
+        text = complaint(self.headers, await self._beginning(), secrets=sent.secrets if sent else ())
+        return error_for(Refusal(self.status, self.headers, text, sent.given_by if sent else ""), what=what)
 
     async def _beginning(self) -> bytes:
-        """What comes of an error's body within a moment."""
+        """The beginning of an error's body, as far as it arrives within COMPLAINT_TIMEOUT."""
         buffer, content = memoryview(bytearray(BODY_LIMIT)), bytearray()
         with suppress(FetchError, TimeoutError):
             async with asyncio.timeout(COMPLAINT_TIMEOUT):
@@ -115,7 +115,7 @@ class Answer:
         return bytes(content[:BODY_LIMIT])
 
     def close(self) -> None:
-        """Give the connection back if the body has ended, else drop it at once."""
+        """Return the connection to the pool if the body has ended; otherwise drop it at once."""
         if self._body is not None:
             self._body.close()
         elif self._response.content.at_eof():
@@ -150,7 +150,7 @@ class HttpTransport:
         redirects: int = REDIRECTS,
         onward: Onward = address_from,
     ) -> AsyncIterator[Answer]:
-        """The answer to a request after its redirects. Raises SourceError, ConfigurationError; statuses are not judged."""
+        """Yield the answer to a request, after redirects. It may have any status. Raises SourceError, ConfigurationError."""
         answer = await self.open(
             url,
             method=method,
@@ -176,38 +176,39 @@ class HttpTransport:
         redirects: int = REDIRECTS,
         onward: Onward = address_from,
     ) -> Answer:
-        """As `request`; the caller closes the answer.
+        """Like `request`, but the caller closes the answer.
 
-        Where an address that a redirect led to fails for a moment, the next request begins there: else a chain of redirects
-        would begin anew with each failure. If that fails too it begins at its first address, which may lead elsewhere by now.
+        If an address behind a redirect fails for a moment, the next request starts there. Otherwise every failure would
+        repeat the whole chain of redirects. If it fails again, the request starts at its first address, which may redirect
+        elsewhere by now.
         """
-        url = _asked(url)
-        asked = (method, url, allow_downgrade)
-        resumed = self._reached.pop(asked, None)
+        url = _normal_address(url)
+        requested = (method, url, allow_downgrade)
+        resumed = self._reached.pop(requested, None)
         began = url = resumed or url
         for _ in range(redirects + 1):
             sent = credentials if credentials is not None and credentials.origin == origin_of(url) else None
             try:
                 response = await self._head(method, url, {**(headers or {}), **(sent.headers if sent else {})})
             except Transient:
-                self._remember(asked, url, began)
+                self._remember(requested, url, began)
                 raise
             if response.status in (401, 403, 404, 410) and url == resumed:
                 response.close()
-                url, resumed = asked[1], None
+                url, resumed = requested[1], None
                 continue
             location = response.headers.get("Location")
             if response.status not in _REDIRECT_STATUSES or not location or redirects == 0:
                 if passes_by(response.status):
-                    self._remember(asked, url, began)
+                    self._remember(requested, url, began)
                 return Answer(response, url, stall=self._stall, sent=sent)
             response.close()
             url = _next_hop(url, onward(url, location), allow_downgrade=allow_downgrade)
         raise BadResponse(f"more than {redirects} redirects from {host_of(url)}")
 
-    def _remember(self, asked: tuple[str, str, bool], url: str, began: str) -> None:
+    def _remember(self, requested: tuple[str, str, bool], url: str, began: str) -> None:
         if url != began and len(self._reached) < _REACHED:
-            self._reached[asked] = url
+            self._reached[requested] = url
 
     async def aclose(self) -> None:
         """Close all connections. Idempotent."""
@@ -219,7 +220,7 @@ class HttpTransport:
         proxy, scope = proxy_for(url, self._environ), asyncio.timeout(self._stall)
         try:
             async with scope:
-                # encoded=True: quoting a signed address anew would break its signature.
+                # encoded=True: quoting a signed address again would break its signature.
                 return await self._opened().request(
                     method,
                     yarl.URL(url, encoded=True),
@@ -230,7 +231,7 @@ class HttpTransport:
                     proxy_headers=_for_tunnel(proxy),
                 )
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            # A socket's own ETIMEDOUT is a TimeoutError too.
+            # Ask the scope: a socket's own ETIMEDOUT is a TimeoutError too.
             if scope.expired():
                 raise Stalled(
                     f"connection timed out: no answer from {host_of(url)} within {self._stall:.0f} s (--timeout-stall)"
@@ -238,7 +239,7 @@ class HttpTransport:
             raise classified(error, url) from error
 
     def _tls(self, url: str) -> ssl.SSLContext | bool:
-        """Made when first needed: reading the authorities takes 0.04 s a bundle. True is aiohttp's own, for plain HTTP."""
+        """The TLS context, created at first use: reading a CA bundle takes 0.04 s. True, aiohttp's default, for plain HTTP."""
         if not url.startswith("https://"):
             return True
         if self._context is None:
@@ -250,10 +251,10 @@ class HttpTransport:
             connector = aiohttp.TCPConnector(limit=self._connections + 4, ttl_dns_cache=60)
             self._session = aiohttp.ClientSession(
                 connector=connector,
-                # Heads and bodies have deadlines of their own: aiohttp's timer would go on running while a sink receives.
+                # Heads and bodies have their own deadlines: aiohttp's timer would keep running while a sink receives.
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=None, sock_read=None),
                 auto_decompress=False,
-                # It would read proxies, and ~/.netrc too: passwords that nobody meant for us.
+                # True would read proxies, and also ~/.netrc: passwords that are not meant for us.
                 trust_env=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 read_bufsize=self._read_buffer,
@@ -264,29 +265,29 @@ class HttpTransport:
         return self._session
 
 
-def _asked(url: str) -> str:
+def _normal_address(url: str) -> str:
     try:
         return normal(url)
     except ValueError:
-        raise ConfigurationError(f"the address on {host_of(url)} can't be read; check its host and port") from None
+        raise ConfigurationError(f"the address on {host_of(url)} is malformed; check its host and port") from None
 
 
 def _next_hop(url: str, target: str, *, allow_downgrade: bool) -> str:
     if is_downgrade(url, target) and not allow_downgrade:
         raise Untrusted(
-            f"{host_of(url)} redirects from https to http, where anyone on the way could change a file that has no published "
+            f"{host_of(url)} redirects from https to http, where anyone on the way could change a file without a published "
             "digest; pin it with #sha256= or --expect"
         )
     return target
 
 
 def is_downgrade(url: str, target: str) -> bool:
-    """Whether the step from `url` to `target`, both in their normal spelling, gives up TLS."""
+    """Whether a redirect from `url` to `target`, both in their normal spelling, gives up TLS."""
     return url.startswith("https://") and target.startswith("http://")
 
 
 def _for_proxy(proxy: Proxy | None, url: str) -> dict[str, str]:
-    """Headers for a proxy that reads the request itself: without TLS there is no tunnel."""
+    """Headers for a proxy that receives the request itself: plain HTTP uses no tunnel."""
     return {"Proxy-Authorization": proxy.authorization} if proxy and proxy.authorization and url.startswith("http://") else {}
 
 

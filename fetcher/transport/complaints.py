@@ -1,7 +1,7 @@
-"""What a server says about its own error, made fit for a message: short, printable, and without a secret.
+"""Extracts a server's own text about an error for use in a message: short, printable, and without secrets.
 
-It may say it in a header (`X-Error-Message`), as JSON (the Hub's `error`, a registry's `errors`, a gateway's `message` or
-`detail`), as XML (S3) or as plain text. A web page says nothing that fits into a sentence.
+The text may be in a header (`X-Error-Message`), JSON (the Hub's `error`, a registry's `errors`, a gateway's `message` or
+`detail`), XML (S3) or plain text. Web pages are ignored: their text does not fit into a sentence.
 """
 
 from __future__ import annotations
@@ -14,29 +14,28 @@ from typing import Any
 from fetcher.artifact import redact
 
 LONGEST = 200
-"""Characters shown: a sentence or two, and little enough for a termination message."""
+"""Characters shown at most: a sentence or two, short enough for a termination message."""
 BODY_LIMIT = 8 * 1024
-"""Bytes read of an error's body. An error of S3 has about 300, one of the Hub 100."""
+"""Bytes read of an error's body at most. An error of S3 has about 300, one of the Hub 100."""
 
 _TELLING = ("error_description", "message", "detail", "error", "msg", "errors", "title")
-"""Members that hold the text, in the order in which the more telling one comes first."""
+"""JSON members that hold the text, the most informative first."""
 _DEEPEST = 4
 _SECRET = re.compile(
     r"""(?x)
-    \b (?: (?:hf|ghp|gho) _ [A-Za-z0-9]{8,} | (?:sk|glpat) - [\w-]{8,} | eyJ [\w.-]{8,} )     # tokens that say what they are
+    \b (?: (?:hf|ghp|gho) _ [A-Za-z0-9]{8,} | (?:sk|glpat) - [\w-]{8,} | eyJ [\w.-]{8,} )     # tokens with a known prefix
     | (?i: (?<=bearer\s) | (?<=basic\s) ) \S+
     | (?i: (?<=token=) | (?<=signature=) | (?<=credential=) | (?<=password=) | (?<=sig=) | (?<=key=) | (?<=secret=) )
       [^\s&;,"']+
-    | \b (?! [0-9a-f]{40} \b ) [A-Za-z0-9+_-]{40,}                            # as long as a key or a signature, and no commit
+    | \b (?! [0-9a-f]{40} \b ) [A-Za-z0-9+_-]{40,}                            # as long as a key or a signature, not a commit
     """
 )
 
 
 def complaint(headers: Mapping[str, str], body: bytes, *, secrets: Iterable[str] = ()) -> str:
-    """The server's own text, at most LONGEST characters; "" when it says nothing. `secrets` are never part of it."""
-    told = headers.get("X-Error-Message", "") or _in_body(headers.get("Content-Type", ""), body)
+    """The server's own text, at most LONGEST characters; "" if there is none. It never contains one of `secrets`."""
     code = headers.get("X-Error-Code", "")
-    text = told or code
+    text = headers.get("X-Error-Message", "") or _in_body(headers.get("Content-Type", ""), body) or code
     if code and code.lower() not in text.lower():
         text = f"{code}: {text}"
     return _fit(text, secrets)

@@ -1,6 +1,6 @@
-"""What went wrong when a request got no answer, in the words of `fetcher.errors`.
+"""Translates failures of a request without an answer into `fetcher.errors`.
 
-The sentences hold the phrases that operators' classifiers already know, and name the host only: an address may be signed.
+The messages contain the phrases that operators' classifiers already know. They name only the host: an address may be signed.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from fetcher.transport.urls import host_of
 
 
 def classified(error: Exception, url: str) -> FetchError:
-    """The error that `error`, raised by a request to `url`, means."""
+    """Translate `error`, raised by a request to `url`."""
     host = host_of(url)
     if (exhausted := _out_of_descriptors(error, host)) is not None:
         return exhausted
     match error:
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError() | ssl.SSLError():
-            return Untrusted(f"certificate verify failed for {host}; add its CA by SSL_CERT_FILE: {_plain(error)}")
+            return Untrusted(f"certificate verify failed for {host}; name its CA in SSL_CERT_FILE: {_plain(error)}")
         case aiohttp.ClientConnectorDNSError():
             return Unreachable(f"could not resolve host {host}")
         case aiohttp.ClientHttpProxyError():
@@ -44,7 +44,7 @@ def classified(error: Exception, url: str) -> FetchError:
 
 
 def _broken(error: Exception, host: str) -> FetchError:
-    """The connection, or the answer on it, failed."""
+    """Translate a failure of the connection, or of the answer on it."""
     match error:
         case aiohttp.ServerTimeoutError():
             return Stalled(f"connection timed out: {host} did not answer")
@@ -55,39 +55,39 @@ def _broken(error: Exception, host: str) -> FetchError:
         case aiohttp.ServerDisconnectedError():
             return Unreachable(f"{host} closed the connection without an answer")
         case aiohttp.ClientResponseError():
-            return BadResponse(f"{host} answers with something that is not HTTP: {_plain(error)}")
+            return BadResponse(f"the answer of {host} is not HTTP: {_plain(error)}")
     return Unreachable(f"the connection to {host} broke: {type(error).__name__}")
 
 
 def _unwritable(error: ValueError, host: str) -> ConfigurationError:
-    """A request that never left. The library's text is not shown: it may hold a header's value."""
+    """Translate a failure to write the request. The library's text is not shown: it may contain a header's value."""
     match error:
         case UnicodeError():
-            return ConfigurationError(f"{host} is no host name: each part between dots has 1 to 63 characters")
+            return ConfigurationError(f"{host} is not a host name: each part between dots must have 1 to 63 characters")
         case aiohttp.InvalidURL():
-            return ConfigurationError(f"the address on {host} can't be read; check its host and port")
-    return ConfigurationError(f"the request to {host} can't be written: its headers hold something that HTTP forbids")
+            return ConfigurationError(f"the address on {host} is malformed; check its host and port")
+    return ConfigurationError(f"cannot write the request to {host}: its headers contain characters that HTTP forbids")
 
 
 def _out_of_descriptors(error: Exception, host: str) -> FetchError | None:
-    """The error when no socket could be opened: neither the server nor the network is to blame."""
+    """The error if this process could open no socket: the cause is neither the server nor the network."""
     doing = f"connect to {host}"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         try:
-            socket.socket().close()  # the resolver does not tell that it could not open one
+            socket.socket().close()  # the resolver does not report that it could not open one
         except OSError as own:
             return out_of_descriptors(own, doing=doing)
     return out_of_descriptors(error, doing=doing) if isinstance(error, OSError) else None
 
 
 def _refused_by_proxy(status: int, host: str) -> FetchError:
-    """What an answer to CONNECT means."""
+    """The error for a proxy's `status` in its answer to CONNECT."""
     answered = f"the proxy returned error: {status} for the connection to {host}"
     if status == 407:
         return ConfigurationError(f"{answered}; {PROXY_ADVICE}")
     if status < 400 or passes_by(status):
         return Unreachable(answered)
-    return ConfigurationError(f"{answered}; check HTTPS_PROXY, and let NO_PROXY name hosts that need no proxy")
+    return ConfigurationError(f"{answered}; check HTTPS_PROXY, and add hosts that need no proxy to NO_PROXY")
 
 
 def _plain(error: Any) -> str:

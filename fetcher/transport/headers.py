@@ -1,6 +1,6 @@
-"""Extra request headers for one host, in the variable `<hostname>-headers` as KServe's users set it: a JSON object.
+"""Extra request headers for one host, from the variable `<hostname>-headers`: a JSON object, as KServe's users set it.
 
-They are credentials more often than not: whoever sends them binds them to the origin of the address as the user wrote it.
+They are usually credentials, so callers send them only to the origin of the address as the user wrote it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from fetcher.errors import ConfigurationError
 
 _OURS = {"Accept-Encoding", "Connection", "Content-Length", "Host", "If-Range", "Range", "Te", "Transfer-Encoding"}
-"""What the transport itself decides, request by request."""
+"""Headers that the transport sets for each request."""
 
 
 def variable_for(url: str) -> str:
@@ -22,7 +22,10 @@ def variable_for(url: str) -> str:
 
 
 def given_headers(url: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """Those for the host of `url`; none of them may contradict the transport. Raises ConfigurationError, without a value."""
+    """The extra headers for the host of `url`. Headers that the transport sets are left out.
+
+    Raises ConfigurationError, which shows no value.
+    """
     variable = variable_for(url)
     text = environ.get(variable, "").strip()
     if not text:
@@ -32,7 +35,7 @@ def given_headers(url: str, environ: Mapping[str, str]) -> dict[str, str]:
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict) or not all(_is_header(name, value) for name, value in document.items()):
-        raise ConfigurationError(f'the variable {variable} is no JSON object of headers, such as {{"Authorization": "..."}}')
+        raise ConfigurationError(f'the variable {variable} is not a JSON object of headers, such as {{"Authorization": "..."}}')
     return {name.title(): value for name, value in document.items() if name.title() not in _OURS}
 
 

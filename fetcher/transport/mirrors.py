@@ -1,4 +1,4 @@
-"""Where a mirror's answers lead: mirrors pass on addresses that name their upstream, or forget the path they lie under."""
+"""Corrects addresses in a mirror's answers: some mirrors pass on addresses of their upstream, or omit their own base path."""
 
 from __future__ import annotations
 
@@ -15,47 +15,48 @@ _OF_THE_HUB = re.compile(rf"/api/(models|datasets|resolve-cache)/.+|/(datasets/)
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """The Hub at `endpoint`, for the one at `upstream`: addresses in their normal spelling, without a slash at the end."""
+    """A mirror at `endpoint` of the Hub at `upstream`. Both addresses are in normal spelling, without a trailing slash."""
 
     endpoint: str
     upstream: str
 
     def onward(self, url: str, reference: str) -> str:
-        """The address that a Location in an answer from `url` means. Raises BadResponse.
+        """The address to request for a Location in an answer from `url`. Raises BadResponse.
 
-        The Hub's own addresses are continued at the mirror, and below its path. One that leads back to `url` is taken as it
-        is: then the mirror really sends its clients elsewhere.
+        Addresses of the Hub become addresses of the mirror, below its base path. If the result would be `url` itself, the
+        Location is used unchanged: the mirror really redirects its clients elsewhere.
         """
         target = address_from(url, reference)
         parts, base = urlsplit(target), urlsplit(self.endpoint)
-        if not (self._upstream(parts) or self._beside(parts)):
+        if not (self._is_upstream(parts) or self._is_mirrored(parts)):
             return target
         path = parts.path if _below(parts.path, base.path) else base.path + parts.path
-        here = urlunsplit((base.scheme, base.netloc, path, parts.query, ""))
-        return target if here == url else here
+        at_mirror = urlunsplit((base.scheme, base.netloc, path, parts.query, ""))
+        return target if at_mirror == url else at_mirror
 
     def next_page(self, url: str, reference: str) -> str:
-        """The address of the page after `url` of the same listing: only the query may differ. Raises BadResponse.
+        """The address of the page that follows `url` in the same listing. Only the query may differ. Raises BadResponse.
 
-        It is asked for where `url` was, whatever host the mirror's upstream gave to it.
+        Its host is that of `url`, whatever host the mirror's upstream named.
         """
         target, page = urlsplit(address_from(url, reference)), urlsplit(url)
         within = page.path.removeprefix(urlsplit(self.endpoint).path)
         if not (same_path(target.path, page.path) or same_path(target.path, within)):
-            raise BadResponse("the Hub's listing goes on at an address that is not of this listing; it is not followed there")
+            raise BadResponse("the next page of the Hub's listing is at an address outside this listing; it is not followed")
         return urlunsplit((page.scheme, page.netloc, page.path, target.query, ""))
 
-    def _upstream(self, parts: SplitResult) -> bool:
+    def _is_upstream(self, parts: SplitResult) -> bool:
         upstream = urlsplit(self.upstream).hostname
         return parts.hostname == upstream != urlsplit(self.endpoint).hostname
 
-    def _beside(self, parts: SplitResult) -> bool:
-        """At the mirror's own host and the Hub's by its path; also by plain HTTP, where a proxy before the mirror ends TLS."""
+    def _is_mirrored(self, parts: SplitResult) -> bool:
+        """Whether the host is the mirror's and the path is the Hub's. Plain HTTP counts too: a proxy may end TLS before the
+        mirror."""
         base = urlsplit(self.endpoint)
-        same = origin_of(urlunsplit(parts)) == origin_of(self.endpoint)
-        twin = parts.scheme == "http" and parts.hostname == base.hostname and parts.port in (None, 80, base.port)
-        own = _OF_THE_HUB.fullmatch(parts.path) or (base.path and _below(parts.path, base.path))
-        return (same or twin) and bool(own)
+        same_origin = origin_of(urlunsplit(parts)) == origin_of(self.endpoint)
+        plain_http = parts.scheme == "http" and parts.hostname == base.hostname and parts.port in (None, 80, base.port)
+        hub_path = _OF_THE_HUB.fullmatch(parts.path) or (base.path and _below(parts.path, base.path))
+        return (same_origin or plain_http) and bool(hub_path)
 
 
 def _below(path: str, prefix: str) -> bool:

@@ -1,7 +1,7 @@
-"""Which proxy a request goes through, by the variables that clusters set. Pure.
+"""Chooses the proxy of a request from the variables that clusters set. Pure.
 
-`http_proxy`, `https_proxy` and `all_proxy` name proxies, `no_proxy` the hosts that are asked directly; each may be written in
-upper case, and the lower case one counts where both are set, as for curl. An empty variable is one that names nothing.
+`http_proxy`, `https_proxy` and `all_proxy` name proxies; `no_proxy` names hosts that are reached directly. Each name may be in
+upper case; if both are set, lower case wins, as in curl. An empty variable counts as unset.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """`url` holds no credentials; `authorization` is the value of `Proxy-Authorization`, and is not shown."""
+    """A proxy. `url` contains no credentials. `authorization` is the value of `Proxy-Authorization`, and is never shown."""
 
     url: str
     authorization: str | None = field(default=None, repr=False)
 
 
 def proxy_for(url: str, environ: Mapping[str, str]) -> Proxy | None:
-    """The proxy for `url`, an address in its normal spelling; None for a direct connection.
+    """The proxy for `url`, an address in normal spelling; None for a direct connection.
 
-    Raises ConfigurationError, with the variable's name and without its value, for a proxy that does not speak HTTP.
+    Raises ConfigurationError for a malformed or unsupported proxy. It names the variable and does not show its value.
     """
     parts = urlsplit(url)
     for name in (f"{parts.scheme}_proxy", "all_proxy"):
@@ -50,7 +50,7 @@ def _variable(name: str, environ: Mapping[str, str]) -> tuple[str, str]:
 def _read(variable: str, text: str) -> Proxy:
     parts = _parts(text if "://" in text else f"http://{text}")
     if parts is None:
-        raise ConfigurationError(f"{variable} is no address of a proxy; write it as http://host:port")
+        raise ConfigurationError(f"{variable} is not a proxy address; write it as http://host:port")
     if parts.scheme != "http":
         raise ConfigurationError(
             f"{variable} names a proxy that speaks {parts.scheme}://, which is not supported; name one that speaks http://, "
@@ -76,9 +76,9 @@ def _entries(text: str) -> Iterable[str]:
 
 
 def _covers(entry: str, host: str, port: int) -> bool:
-    """An entry is `*`, a network, an address, or a name that stands for its subdomains too; the last two may have a port.
+    """Whether an entry of `no_proxy` covers the host. It is `*`, a network, an address, or a name that includes its subdomains.
 
-    What can't be read covers nothing, as for curl.
+    An address or a name may have a port. A malformed entry covers nothing, as in curl.
     """
     if entry == "*":
         return True
@@ -95,7 +95,7 @@ def _covers(entry: str, host: str, port: int) -> bool:
 
 
 def _split(entry: str) -> tuple[str, str | None]:
-    """A host without brackets, and the port behind it; an IPv6 address without brackets has none."""
+    """The host of an entry, without brackets, and its port. An IPv6 address without brackets has no port."""
     match = re.fullmatch(r"\[([^\]]*)\](?::(\d+))?", entry) or re.fullmatch(r"([^:]*):(\d+)", entry)
     return (match[1], match[2]) if match else (entry, None)
 

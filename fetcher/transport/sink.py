@@ -1,18 +1,17 @@
-"""The body of a response over an event loop's own TLS, received straight into the reader's buffers.
+"""Receives a body over an event loop's own TLS directly into the reader's buffers.
 
-aiohttp copies a body three times on its way (transport → bytes → parser → joined). Once the head has arrived and says how long
-the body is, there is nothing left to parse: this protocol takes the connection over, receives exactly that many bytes, and
-hands the connection back to aiohttp, whose pool keeps it for the next request. (Where we make the event loop, bodies need not
-pass through it at all: `tap`, `tls`.)
+aiohttp copies a body three times (transport → bytes → parser → joined). After the head, the length of the body is known, and
+nothing is left to parse. So this protocol takes the connection over, receives exactly that many bytes, and returns the
+connection to aiohttp's pool. (With our own event loop, bodies do not pass through the loop at all: `tap`, `tls`.)
 
 ::
 
-    take over    drain what the parser has read already; set_protocol(sink); paused
-    readinto     resume; the event loop receives into the caller's buffer; full, or at the end: pause
+    take over    drain the bytes that the parser has read already; set_protocol(sink); paused
+    readinto     resume; the event loop receives into the caller's buffer; pause when it is full, or at the end
     end          nothing may follow the last byte; set_protocol(aiohttp's); feed_eof, which returns the connection to its pool
     otherwise    error, cancellation, close before the end: set_protocol(aiohttp's); abort
 
-Reading is paused whenever nobody waits for bytes, so a slow disk holds the sender back by TCP's own means.
+Reading is paused while no call is pending, so TCP's flow control slows the sender down to the speed of the disk.
 """
 
 from __future__ import annotations
@@ -26,15 +25,15 @@ from fetcher.transport.tap import LINGER, drained, unread
 
 
 class Sink(asyncio.BufferedProtocol):
-    """One body. `readinto` may be pending once at a time; a buffer is written to only while its call is pending."""
+    """One body. Only one `readinto` may be pending. A buffer is written only while its call is pending."""
 
     @staticmethod
     def fits(response: aiohttp.ClientResponse) -> bool:
-        """Whether the connection is still there to be taken over."""
+        """Whether the connection can be taken over."""
         return unread(response) is not None
 
     def __init__(self, response: aiohttp.ClientResponse, *, length: int, what: str, stall: float) -> None:
-        # All of this without an await: nothing can arrive in between.
+        # There is no await in here, so nothing can arrive in between.
         connection, transport = response.connection, unread(response)
         if connection is None or connection.protocol is None or transport is None:
             raise ValueError("the response has no connection; see Sink.fits")
@@ -50,7 +49,7 @@ class Sink(asyncio.BufferedProtocol):
         self._filled = 0
         self._waiter: asyncio.Future[None] | None = None
         self._error: FetchError | None = None
-        # Draining may have brought the end: aiohttp has then given the connection back already.
+        # If draining reached the end, aiohttp has already returned the connection to its pool.
         self._attached = not response.content.is_eof()
         if self._attached:
             self._transport.pause_reading()
@@ -60,7 +59,7 @@ class Sink(asyncio.BufferedProtocol):
 
     @property
     def direct(self) -> None:
-        """Of `sources.base.Body`: the event loop decrypts, so no thread can take the bytes from the kernel."""
+        """None, see `sources.base.Body`: the event loop decrypts, so no thread can read from the kernel."""
         return None
 
     async def readinto(self, buffer: memoryview) -> int:
@@ -104,15 +103,15 @@ class Sink(asyncio.BufferedProtocol):
                 self._transport.pause_reading()
 
     def tick(self, silent_for: float) -> None:
-        """Called every `LINGER` seconds while a call is pending."""
+        """End the pending call if it has data, or if it stalled. Called every `LINGER` seconds. `silent_for` is in seconds."""
         if self._filled:
             self._settle()
         elif silent_for >= self._stall:
-            self._error = Stalled(f"nothing came for {self._stall:.0f} s in the middle of {self._what} (--timeout-stall)")
+            self._error = Stalled(f"no data for {self._stall:.0f} s in the middle of {self._what} (--timeout-stall)")
             self._settle()
 
     async def _end(self) -> None:
-        if await self._goes_on():
+        if await self._has_surplus():
             self._error = BadResponse(f"the server sends more than the {self._length:,} bytes it announced for {self._what}")
             return
         if self._attached:
@@ -122,9 +121,9 @@ class Sink(asyncio.BufferedProtocol):
             if not self._transport.is_closing():
                 self._transport.resume_reading()
 
-    async def _goes_on(self) -> bool:
-        """Whether bytes follow the last one: aiohttp would take them for the beginning of the next answer."""
-        # Only the transport knows what is content: one turn of the loop with room for one byte too many.
+    async def _has_surplus(self) -> bool:
+        """Whether bytes follow the last one. aiohttp would take them for the beginning of the next answer."""
+        # Only the transport can tell content from TLS messages: run the loop once with room for one more byte.
         self._view, self._filled, self._left = memoryview(bytearray(1)), 0, 1
         self._transport.resume_reading()
         try:
@@ -144,7 +143,7 @@ class Sink(asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> memoryview:
         if self._view is None:
             raise RuntimeError("the transport reads although it is paused")
-        # Never more than is left of the body, and never nothing, which uvloop takes for an error.
+        # At most the rest of the body, and never an empty buffer, which uvloop treats as an error.
         return self._view[self._filled : self._filled + self._left]
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -160,8 +159,8 @@ class Sink(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._attached = False
         if self._left and self._error is None:
-            came = f"after {self._length - self._left:,} bytes of {self._what}"
-            how = f"broke {came}: {type(exc).__name__}" if exc is not None else f"ended {came}"
+            progress = f"after {self._length - self._left:,} bytes of {self._what}"
+            how = f"broke {progress}: {type(exc).__name__}" if exc is not None else f"ended {progress}"
             self._error = Unreachable(f"the connection {how}")
         self._handler.connection_lost(exc)
         self._settle()
@@ -174,7 +173,7 @@ class Sink(asyncio.BufferedProtocol):
 
 
 class _Quiet:
-    """Calls `tick` every `LINGER` seconds with how long it has been waiting."""
+    """Calls `tick` every `LINGER` seconds with the seconds since the call began."""
 
     def __init__(self, sink: Sink, loop: asyncio.AbstractEventLoop) -> None:
         self._sink = sink

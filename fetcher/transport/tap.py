@@ -1,19 +1,19 @@
-"""The body of a response, taken from the socket by the thread that writes it to disk, and decrypted there (`tls`).
+"""Receives a body in the thread that writes it to disk: the thread reads from the socket, and decrypts there (`tls`).
 
-Once the head has arrived and says how long the body is, there is nothing left to parse. The event loop only waits until a
-worthwhile amount is there; whoever calls `read`, on any thread, takes it from the kernel, so that bytes are written while they
-are still in that processor's cache, and no buffer crosses from one thread to another. 2 GiB over 16 connections, hashed by
-XXH3 and written to memory: 1.1 s and 1.8 CPU seconds over plain TCP, where receiving on the event loop took 1.6 and 2.4.
+After the head, the length of the body is known, and nothing is left to parse. The event loop only waits for a worthwhile
+amount. The thread that calls `read` takes it from the kernel, so bytes are written while they are still in that processor's
+cache, and no buffer crosses from one thread to another. 2 GiB over 16 connections, hashed by XXH3 and written to memory: 1.1 s
+and 1.8 CPU seconds over plain TCP, where receiving on the event loop took 1.6 and 2.4.
 
 ::
 
-    tap          drain what the parser has read already; the transport is paused, and stays so
-    readable     wait for LOW_WATER bytes, or for any a moment later
-    read         as much as there is, without blocking
+    tap          drain the bytes that the parser has read already; pause the transport until the end
+    readable     wait for LOW_WATER bytes, or a moment longer for any
+    read         take the available bytes, without blocking
     end          nothing may follow the last byte; feed_eof, which returns the connection to aiohttp's pool
     otherwise    error, cancellation, close before the end: abort
 
-While nobody reads, the kernel's buffer fills, which holds the sender back by TCP's own means.
+While no thread reads, the kernel's buffer fills, and TCP's flow control stops the sender.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from fetcher.errors import BadResponse, FetchError, Stalled, Unreachable
 from fetcher.transport.tls import TlsTransport, Wire
 
 LOW_WATER = 512 * 1024
-"""Bytes worth waking up for, and half the buffer of a thread that reads them. 256 KiB to 1 MiB measured alike."""
+"""Bytes worth waking up for, and half the buffer of a reading thread. 256 KiB to 1 MiB measured alike."""
 LINGER = 0.25
-"""Seconds after which less than that is read too: a slow link's progress is shown and journalled."""
+"""Seconds after which fewer bytes are read too, so that the progress of a slow link is shown and journalled."""
 
 
 class Tap:
-    """One body. `read` may run on a thread of its own while nothing else is called."""
+    """One body. `read` may run on any thread while no other method runs."""
 
     @staticmethod
     def fits(response: aiohttp.ClientResponse) -> bool:
-        """Whether what the socket delivers is the body itself, from here on."""
+        """Whether the socket delivers the rest of the body itself."""
         transport = unread(response)
         return transport is not None and (isinstance(transport, TlsTransport) or transport.get_extra_info("sslcontext") is None)
 
     def __init__(self, response: aiohttp.ClientResponse, *, length: int, what: str, stall: float) -> None:
-        # All of this without an await: nothing can arrive in between.
+        # There is no await in here, so nothing can arrive in between.
         transport = unread(response)
         if transport is None:
             raise ValueError("the response has no connection; see Tap.fits")
@@ -62,7 +62,7 @@ class Tap:
         self._dry = True
         """Whether the last `read` found less than it had room for."""
         self._error: FetchError | None = None
-        # Draining may have brought the end: aiohttp has then given the connection back already.
+        # If draining reached the end, aiohttp has already returned the connection to its pool.
         self._attached = not response.content.is_eof()
         self._wire: Wire | None = None
         if self._attached:
@@ -74,7 +74,7 @@ class Tap:
 
     @property
     def direct(self) -> Tap:
-        """See `sources.base.Body`: a thread may take the bytes from the kernel."""
+        """This body itself, see `sources.base.Body`: a thread can read from the kernel."""
         return self
 
     async def readinto(self, buffer: memoryview) -> int:
@@ -107,14 +107,14 @@ class Tap:
             while filled < room and self._wire is not None:
                 count = self._wire.read(buffer[filled:room])
                 if count == 0:
-                    self._error = Unreachable(f"the connection ended {self._place()}")
+                    self._error = Unreachable(f"the connection ended {self._progress()}")
                     break
                 filled += count
                 self._left -= count
         except BlockingIOError:
             self._dry = True
         except OSError as error:
-            self._error = Unreachable(f"the connection broke {self._place()}: {type(error).__name__}")
+            self._error = Unreachable(f"the connection broke {self._progress()}: {type(error).__name__}")
         else:
             self._dry = False
         return filled
@@ -128,12 +128,12 @@ class Tap:
         self._response.close()
 
     async def _wait(self, amount: int) -> None:
-        """Until `amount` bytes are there, or any after LINGER, or the end of the connection. Raises Stalled."""
+        """Wait for `amount` bytes, or any after LINGER seconds, or the end of the connection. Raises Stalled."""
         if self._wire is None:
             raise ValueError("the body is closed")
         if isinstance(self._transport, TlsTransport):
             self._transport.flush()
-        with suppress(OSError):  # a kernel that can't count wakes us earlier
+        with suppress(OSError):  # without SO_RCVLOWAT the kernel only wakes us earlier
             self._wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, max(1, amount - self._wire.held))
         self._waiter = self._loop.create_future()
         self._timer = self._loop.call_later(LINGER, self._tick, self._loop.time())
@@ -154,7 +154,7 @@ class Tap:
         if self._arrived():
             self._settle()
         elif self._loop.time() - began >= self._stall:
-            self._error = Stalled(f"nothing came for {self._stall:.0f} s in the middle of {self._what} (--timeout-stall)")
+            self._error = Stalled(f"no data for {self._stall:.0f} s in the middle of {self._what} (--timeout-stall)")
             self._settle()
         else:
             self._timer = self._loop.call_later(LINGER, self._tick, began)
@@ -162,8 +162,8 @@ class Tap:
     def _end(self) -> None:
         if not self._attached:
             return
-        if self._goes_on():
-            # aiohttp would take it for the beginning of the next answer.
+        if self._has_surplus():
+            # aiohttp would take the rest for the beginning of the next answer.
             self._error = BadResponse(f"the server sends more than the {self._length:,} bytes it announced for {self._what}")
             raise self._error
         self._attached = False
@@ -180,26 +180,26 @@ class Tap:
             self._wire = None
 
     def _arrived(self) -> bool:
-        """Whether something waits in the socket."""
+        """Whether the socket has unread bytes."""
         if self._wire is None:
             return False
         count: int = struct.unpack("i", fcntl.ioctl(self._wire.socket, termios.FIONREAD, b"\0" * 4))[0]
         return count > 0
 
-    def _goes_on(self) -> bool:
-        """Whether content follows the last byte. (TLS may send messages of its own there.)"""
+    def _has_surplus(self) -> bool:
+        """Whether content follows the last byte. TLS's own messages do not count."""
         try:
             return self._wire is not None and self._wire.read(memoryview(bytearray(1))) > 0
         except OSError:
             return False
 
-    def _place(self) -> str:
+    def _progress(self) -> str:
         return f"after {self._length - self._left:,} bytes of {self._what}"
 
 
 def _wire(transport: asyncio.Transport) -> Wire:
-    """What `transport`, which is paused, would have received."""
-    # A descriptor of our own: the event loop watches none that a transport has.
+    """The wire that the paused `transport` reads from."""
+    # A duplicate: the event loop refuses to watch the descriptor of a transport.
     plug = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
     if isinstance(transport, TlsTransport):
         return Wire(plug, transport.tls, transport.incoming)
@@ -207,8 +207,7 @@ def _wire(transport: asyncio.Transport) -> Wire:
 
 
 def unread(response: aiohttp.ClientResponse) -> asyncio.Transport | None:
-    """The connection the rest of the body comes over, to be taken over; None when it is gone. (A small body may have arrived
-    with its head.)"""
+    """The transport that will deliver the rest of the body; None if it is gone. (A small body may arrive with its head.)"""
     connection = response.connection
     if connection is None or connection.transport is None or connection.transport.is_closing() or response.content.is_eof():
         return None
@@ -216,7 +215,7 @@ def unread(response: aiohttp.ClientResponse) -> asyncio.Transport | None:
 
 
 def drained(content: aiohttp.StreamReader) -> bytes:
-    """What the parser has read already. Taking some lets it parse more of what it holds back, hence the loop."""
+    """The bytes that the parser has read already. Taking some lets it parse more, hence the loop."""
     pieces = []
     while piece := content.read_nowait(-1):
         pieces.append(piece)

@@ -1,8 +1,8 @@
-"""TLS whose bytes any thread may decrypt: a transport over a plain one, and the event loop that makes its connections so.
+"""TLS that any thread can decrypt: a transport over a plain one, and an event loop that uses it for its connections.
 
 An event loop's own TLS decrypts on the loop, one core for all connections: 0.6 GB/s, a third of what a 25 Gbit/s link carries.
-Here TLS is Python's `ssl` on two memory buffers (PEP 644's SSLObject, as asyncio's own TLS is). Handshakes, requests and heads
-pass through it on the loop as ever. For a body the transport is paused, and `Wire.read` goes on wherever it is called.
+Here TLS is Python's `ssl` on two memory buffers (PEP 644's SSLObject, as in asyncio's own TLS). Handshakes, requests and heads
+are processed on the loop as usual. For a body the transport is paused, and `Wire.read` decrypts in the calling thread.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any
 import uvloop
 
 RAW = 256 * 1024
-"""Bytes of ciphertext taken from the kernel at once, 16 records: 2.1 CPU seconds a GB where OpenSSL's 16 KiB take 2.4."""
+"""Bytes of ciphertext for each read from the kernel, 16 records: 2.1 CPU seconds a GB where OpenSSL's 16 KiB take 2.4."""
 _local = threading.local()
 
 
 class Wire:
-    """The content that a connection's socket delivers, taken without waiting. One thread at a time."""
+    """Reads the content that a connection's socket delivers, without waiting. Use it from one thread at a time."""
 
     def __init__(self, plug: socket.socket, tls: ssl.SSLObject | None = None, incoming: ssl.MemoryBIO | None = None) -> None:
         self.socket = plug
@@ -32,11 +32,11 @@ class Wire:
 
     @property
     def held(self) -> int:
-        """Bytes that have left the socket and are not content yet."""
+        """Bytes that were read from the socket and are not decrypted yet."""
         return self._incoming.pending if self._incoming is not None else 0
 
     def read(self, buffer: memoryview) -> int:
-        """How many bytes have come; 0 at the connection's end. Raises OSError; BlockingIOError when none are there."""
+        """Fill `buffer`. Returns the number of bytes, 0 at the connection's end. Raises OSError, BlockingIOError if none."""
         if self._tls is None or self._incoming is None:
             return self.socket.recv_into(buffer)
         while True:
@@ -51,7 +51,7 @@ class Wire:
 
 
 class TlsTransport(asyncio.Transport):
-    """A client's end of TLS over `plain`, once `handshake` has returned."""
+    """The client's side of TLS over `plain`, usable after `handshake`."""
 
     def __init__(
         self, plain: asyncio.Transport, protocol: asyncio.BaseProtocol, context: ssl.SSLContext, host: str | None
@@ -69,7 +69,7 @@ class TlsTransport(asyncio.Transport):
         plain.set_protocol(_Below(self))
 
     async def handshake(self) -> None:
-        """Raises ssl.SSLError, OSError; the connection is gone then."""
+        """Perform the handshake. Raises ssl.SSLError, OSError, and closes the connection then."""
         try:
             self._shake()
             await self._ready
@@ -91,7 +91,7 @@ class TlsTransport(asyncio.Transport):
             self._ready.set_result(None)
 
     def deliver(self) -> None:
-        """Hand the protocol what has come."""
+        """Pass decrypted data to the protocol."""
         while not self._paused and not self._closing:
             try:
                 piece = self.tls.read(RAW)
@@ -103,11 +103,11 @@ class TlsTransport(asyncio.Transport):
             if not piece:
                 self._ended()
                 return
-            self._protocol.data_received(piece)  # type: ignore[attr-defined]  # aiohttp's is no BufferedProtocol
+            self._protocol.data_received(piece)  # type: ignore[attr-defined]  # aiohttp's protocol is not a BufferedProtocol
         self.flush()
 
     def flush(self) -> None:
-        """Send what TLS has to say by itself: handshakes, answers to new keys, alerts."""
+        """Send TLS's own messages: handshakes, answers to new keys, alerts."""
         if self._outgoing.pending and not self._plain.is_closing():
             self._plain.write(self._outgoing.read())
 
@@ -122,7 +122,7 @@ class TlsTransport(asyncio.Transport):
         self._protocol.connection_lost(error)
         self._protocol = asyncio.Protocol()
 
-    # What the connection below tells
+    # Called by the connection below
 
     def data_came(self, data: bytes) -> None:
         self.incoming.write(data)
@@ -139,11 +139,11 @@ class TlsTransport(asyncio.Transport):
             self._ready.set_exception(error or ConnectionResetError("the connection ended during the TLS handshake"))
 
     def cut(self) -> None:
-        """The connection's end without TLS's own: what was to last until then may be cut short."""
+        """Handle the connection's end without TLS's close_notify: the body may be truncated."""
         if self._ready.done() and not self._closing:
             self._broken(ConnectionResetError("the connection ended without TLS's close_notify"))
 
-    # What a transport can do
+    # The interface of a transport
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if not self._closing:
@@ -154,7 +154,7 @@ class TlsTransport(asyncio.Transport):
         if self._closing:
             return
         self._closing = True
-        with suppress(ssl.SSLError):  # WantRead: nobody waits for the other's farewell
+        with suppress(ssl.SSLError):  # WantRead: we do not wait for the server's close_notify
             self.tls.unwrap()
         self.flush()
         self._plain.close()
@@ -203,12 +203,12 @@ class TlsTransport(asyncio.Transport):
         return False
 
     def writing(self, *, paused: bool) -> None:
-        """The connection below takes no more for now, or does again."""
+        """Pause or resume the protocol's writing, because the connection below is full or ready again."""
         (self._protocol.pause_writing if paused else self._protocol.resume_writing)()
 
 
 class _Below(asyncio.Protocol):
-    """What the plain connection talks to."""
+    """The protocol of the plain connection, which forwards to the TLS transport."""
 
     def __init__(self, above: TlsTransport) -> None:
         self._above = above
@@ -230,10 +230,10 @@ class _Below(asyncio.Protocol):
 
 
 class Loop(uvloop.Loop):
-    """uvloop's, but TLS connections to servers are `TlsTransport`s."""
+    """uvloop's event loop, with `TlsTransport` for TLS connections to servers."""
 
     async def create_connection(self, protocol_factory: Callable[[], Any], *args: Any, **words: Any) -> Any:
-        """As the event loop's. Raises OSError, ssl.SSLError."""
+        """Connect, like the event loop's method. Raises OSError, ssl.SSLError."""
         context = words.get("ssl")
         if not isinstance(context, ssl.SSLContext):
             return await super().create_connection(protocol_factory, *args, **words)
@@ -247,7 +247,7 @@ class Loop(uvloop.Loop):
         return transport, protocol
 
     async def start_tls(self, transport: Any, protocol: Any, sslcontext: Any, **words: Any) -> Any:
-        """As the event loop's: through a proxy's tunnel. Raises OSError, ssl.SSLError."""
+        """Start TLS in a proxy's tunnel, like the event loop's method. Raises OSError, ssl.SSLError."""
         if words.get("server_side") or isinstance(transport, TlsTransport):
             return await super().start_tls(transport, protocol, sslcontext, **words)
         return await self._secured(transport, protocol, sslcontext, words.get("server_hostname"))

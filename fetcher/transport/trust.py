@@ -1,4 +1,4 @@
-"""Which certificate authorities are trusted: the variables that users of curl, requests and the clouds already set."""
+"""The trusted certificate authorities, from the variables that users of curl, requests and the clouds already set."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ _BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUN
 
 
 def tls_context(environ: Mapping[str, str]) -> ssl.SSLContext:
-    """The system's authorities and those of every bundle that a variable names. Raises ConfigurationError."""
+    """A context that trusts the system's authorities and those in every bundle that a variable names.
+
+    Raises ConfigurationError.
+    """
     context = ssl.create_default_context()
     loaded = set[str]()
     for name in _BUNDLES:
         bundle = environ.get(name, "").strip()
-        # Usually all of them name one file, and reading it takes 0.04 s each time.
+        # Usually all of them name the same file, and reading it takes 0.04 s each time.
         if not bundle or os.path.realpath(bundle) in loaded:
             continue
         loaded.add(os.path.realpath(bundle))
@@ -27,5 +30,5 @@ def tls_context(environ: Mapping[str, str]) -> ssl.SSLContext:
             else:
                 context.load_verify_locations(cafile=bundle)
         except (OSError, ssl.SSLError) as error:
-            raise ConfigurationError(f"{name} names {bundle}, which can't be read as a CA bundle: {error}") from error
+            raise ConfigurationError(f"{name} names {bundle}, which cannot be read as a CA bundle: {error}") from error
     return context

@@ -1,7 +1,7 @@
-"""Web addresses as they go onto the wire: one spelling for each, so that comparing them is comparing text.
+"""Web addresses in the spelling that is sent: one for each, so that they can be compared as text.
 
-`normal` is the one place that decides the spelling. Signed addresses pass through it unchanged: it touches only characters that
-RFC 3986 forbids, which no signature was made over.
+Only `normal` decides the spelling. It leaves signed addresses unchanged: it changes only characters that RFC 3986 forbids, and
+no signature covers those.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from urllib.parse import SplitResult, quote, unquote, unquote_to_bytes, urljoin,
 
 from fetcher.errors import BadResponse
 
-_NO_ADDRESS = "the server redirects to something that is no web address"
+_NO_ADDRESS = "the server redirects to something that is not a web address"
 _PORTS = {"http": 80, "https": 443}
 _NOT_IN_A_PATH = re.compile(r"[^A-Za-z0-9._~!$&'()*+,;=:@/%-]+|%(?![0-9A-Fa-f]{2})")
 _NOT_IN_A_QUERY = re.compile(r"[^A-Za-z0-9._~!$&'()*+,;=:@/?%-]+|%(?![0-9A-Fa-f]{2})")
 
 
 def normal(url: str) -> str:
-    """`url` with scheme and host in lower case, an IDN host in its ASCII form, and what no address may hold quoted.
+    """`url` with scheme and host in lower case, an IDN host in ASCII, and forbidden characters quoted.
 
-    Userinfo and fragment are left out: neither is ever sent in an address. Raises ValueError for what is no web address.
+    Userinfo and fragment are removed: neither is sent. Raises ValueError if `url` is not a web address.
     """
     parts = urlsplit(url)
     if parts.scheme not in _PORTS or not parts.hostname or parts.port == 0:
-        raise ValueError("no web address")
+        raise ValueError("not a web address")
     host = _ascii(parts.hostname)
     place = f"[{host}]" if ":" in host else host
     port = f":{parts.port}" if parts.port is not None else ""
@@ -34,15 +34,15 @@ def normal(url: str) -> str:
 
 
 def origin_of(url: str) -> str:
-    """`scheme://host:port`, the port always written. Raises BadResponse for what is no web address."""
+    """The origin `scheme://host:port` of `url`, always with a port. Raises BadResponse if `url` is not a web address."""
     parts = urlsplit(_address(url))
     return f"{parts.scheme}://{parts.netloc if parts.port else f'{parts.netloc}:{_PORTS[parts.scheme]}'}"
 
 
 def address_from(url: str, reference: str) -> str:
-    """The address that `reference`, read in an answer from `url`, refers to, in its normal spelling.
+    """The address that `reference` in an answer from `url` refers to, in normal spelling.
 
-    Raises BadResponse where it can't be read, and where it holds credentials: a server has none to give us.
+    Raises BadResponse if it is malformed or contains credentials: a server has none to give us.
     """
     try:
         target = urljoin(url, reference)
@@ -55,7 +55,7 @@ def address_from(url: str, reference: str) -> str:
 
 
 def host_of(url: str) -> str:
-    """The host of `url`, and its port where one is written: fit for messages."""
+    """The host of `url`, with its port if there is one: safe to show in messages."""
     parts = urlsplit(url)
     try:
         port = f":{parts.port}" if parts.port else ""
@@ -65,7 +65,7 @@ def host_of(url: str) -> str:
 
 
 def basic(parts: SplitResult) -> str | None:
-    """The value of `Authorization` for the userinfo of an address; None without one."""
+    """The Authorization header for the userinfo of an address; None without userinfo."""
     if parts.username is None:
         return None
     pair = unquote_to_bytes(parts.username) + b":" + unquote_to_bytes(parts.password or "")
@@ -73,7 +73,7 @@ def basic(parts: SplitResult) -> str | None:
 
 
 def same_path(one: str, other: str) -> bool:
-    """Whether two paths are the same, however they are quoted."""
+    """Whether two paths are equal after unquoting."""
     return unquote(one) == unquote(other)
 
 
@@ -85,17 +85,17 @@ def _address(url: str) -> str:
 
 
 def _quoted(match: re.Match[str]) -> str:
-    # Headers arrive as UTF-8 in which any other byte is a surrogate: that byte is what is quoted.
+    # aiohttp decodes headers as UTF-8, with a surrogate for any other byte: quote that byte.
     return quote(match[0].encode("utf-8", "surrogateescape"), safe="")
 
 
 def _ascii(host: str) -> str:
-    """Raises ValueError for a name that has no ASCII form."""
+    """The ASCII form of `host`. Raises ValueError if it has none."""
     if host.isascii():
         return host.lower()
-    import yarl  # its import takes longer than all the rest of a small command; an IDN host is rare
+    import yarl  # importing it takes longer than the rest of a small command, and IDN hosts are rare
 
-    found = yarl.URL.build(scheme="http", host=host).raw_host
-    if not found or not found.isascii():
-        raise ValueError("no host name")
-    return found
+    encoded = yarl.URL.build(scheme="http", host=host).raw_host
+    if not encoded or not encoded.isascii():
+        raise ValueError("not a host name")
+    return encoded

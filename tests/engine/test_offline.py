@@ -91,7 +91,7 @@ async def test_a_snapshot_without_a_listing_is_not_known_to_be_complete(
     hf_hub_download("org/model", "config.json", cache_dir=hub, endpoint=origin.endpoint)
     forget_listings(hub)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(Offline, match="whether the model is complete there is not known"):
+    with pytest.raises(Offline, match="without which a complete model cannot be recognised"):
         await fetch()
 
 
@@ -120,7 +120,7 @@ def test_a_pipe_in_place_of_a_listing_does_not_block(filled: Path) -> None:
 async def test_a_damaged_listing_is_reported(filled: Path, fetch: Fetcher, damage: bytes) -> None:
     (tree,) = filled.parents[1].glob("trees/*.json")
     tree.write_bytes(damage)
-    with pytest.raises(Offline, match="is no listing that this version reads"):
+    with pytest.raises(Offline, match="is not a listing that this version can read"):
         await fetch()
 
 

@@ -374,7 +374,7 @@ class TestPlainAddresses:
         """A login page has a status of success."""
         origin.faults.add(Fault(Header("Content-Type", "Text/HTML; charset=utf-8")))
         content = b"<html>please log in</html>"
-        with pytest.raises(Unauthorized, match="a web page in the place of"):
+        with pytest.raises(Unauthorized, match="a web page instead of"):
             await fetch(origin.add_file("/model.bin", content))
         for address in (origin.add_file("/index.html", content), origin.add_file("/m", content) + "#sha256=" + PAGE_DIGEST):
             assert list(contents((await fetch(address)).path).values()) == [content]

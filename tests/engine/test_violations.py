@@ -26,14 +26,14 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 SHIFTED = [Fault(WrongContentRange(shift=7), origin="cdn")]
 WHOLE_AS_PART = [Fault(Slices(1), origin="cdn"), Fault(UnaskedPart(), origin="cdn", ranged=False)]
 VIOLATING: dict[str, tuple[list[Fault], str]] = {
-    "a shifted Content-Range": (SHIFTED, r"bytes=\d+-\d+ was asked for, and the server sends Content-Range 'bytes \d+-\d+/"),
-    "a part that nobody asked for": (WHOLE_AS_PART, r"the whole file was asked for, .* status 206 and Content-Range 'bytes 0-"),
+    "a shifted Content-Range": (SHIFTED, r"bytes=\d+-\d+ was requested, and the server sends Content-Range 'bytes \d+-\d+/"),
+    "a part that nobody asked for": (WHOLE_AS_PART, r"the whole file was requested, .* status 206 and Content-Range 'bytes 0-"),
     "several parts that nobody asked for": (
         [*WHOLE_AS_PART, Fault(Header("Content-Type", "multipart/byteranges; boundary=x"), origin="cdn")],
-        "the whole file was asked for, .* status 206",
+        "the whole file was requested, .* status 206",
     ),
-    "more bytes than the range has": ([Fault(LongBody(100), origin="cdn")], r"was asked for, .* announces [\d,]+ bytes under"),
-    "another status of success": ([Fault(Status(202), origin="cdn")], r"bytes=\d+-\d+ was asked for, .* with status 202"),
+    "more bytes than the range has": ([Fault(LongBody(100), origin="cdn")], r"was requested, .* announces [\d,]+ bytes under"),
+    "another status of success": ([Fault(Status(202), origin="cdn")], r"bytes=\d+-\d+ was requested, .* with status 202"),
     "a coding that nobody asked for": (
         [Fault(Header("Content-Encoding", "gzip"), origin="cdn")],
         "Content-Encoding gzip although identity",
@@ -62,7 +62,7 @@ async def test_a_repeated_violation_is_given_up_for_any_retry_time(
 async def test_a_repeated_violation_in_a_listing_is_given_up(origin: Origin, fetch: Fetcher, place: str) -> None:
     origin.add_repo("org/model", CONTENT)
     login = origin.faults.add(Fault(Body(b"<html>Log in</html>"), path=place))
-    with pytest.raises(BadResponse, match="org/model is no JSON; 5 answers in a row broke the protocol"):
+    with pytest.raises(BadResponse, match="org/model is not JSON; 5 answers in a row broke the protocol"):
         await fetch(retry_for=3600.0)
     assert origin.faults.fired(login) == VIOLATIONS
 

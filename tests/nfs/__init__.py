@@ -1,1 +1,1 @@
-"""Both programs on a real NFSv4.2 mount."""
+"""Both commands on a real NFSv4.2 mount."""

@@ -1,6 +1,7 @@
-"""What is played in the guest, where /mnt/n is NFS and /mnt/d is what its server serves: `python -m tests.nfs.played OUT`.
+"""The scenarios that run in the guest: `python -m tests.nfs.played OUT`.
 
-Each play returns what it saw; OUT/seen.json has it by the play's name, for `test_nfs` to judge.
+/mnt/n is the NFS mount, and /mnt/d the directory that its server exports. Each scenario returns its observations. They are
+written to OUT/seen.json under the scenario's name, and `test_nfs` checks them.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from tests.lab.command import FETCHER, run_fetcher, run_loader
 MiB = 1024 * 1024
 URI, SLOW = "hf://org/model", "hf://org/slow"
 NFS, SERVER = Path("/mnt/n"), Path("/mnt/d")
-_PATIENT = 300.0  # seconds: one slow processor, whose interpreter takes two to start
+_TIMEOUT = 300.0  # seconds: the guest has one slow processor, where Python takes two seconds to start
 
 Seen = dict[str, Any]
 
@@ -38,65 +39,64 @@ def main(out: Path) -> None:
         origin.add_repo("org/model", {path.name: path.read_bytes() for path in published.iterdir()})
         origin.add_repo("org/slow", {"model.safetensors": random_bytes("slow", 40 * MiB)})
         os.environ["HF_ENDPOINT"] = origin.endpoint
-        seen = {play.__name__: _played(play) for play in PLAYS}
+        seen = {scenario.__name__: _observed(scenario) for scenario in SCENARIOS}
     (out / "seen.json").write_text(json.dumps(seen))
 
 
-def _played(play: Callable[[], Seen]) -> Seen:
+def _observed(scenario: Callable[[], Seen]) -> Seen:
     try:
-        return play()
-    except Exception:  # noqa: BLE001  the test that asks for it fails with this
+        return scenario()
+    except Exception:  # noqa: BLE001  the scenario's test fails with this traceback
         return {"failed": traceback.format_exc()}
 
 
-def two_writers() -> Seen:
+def two_writers_fetch_every_byte_once() -> Seen:
     command = [*FETCHER, "fetch", URI, "--cache-dir", str(NFS / "cache"), "--json", "--progress", "none"]
     writers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    told = [json.loads(writer.communicate(timeout=_PATIENT)[0]) for writer in writers]
-    verified = run_fetcher("verify", "--cache-dir", NFS / "cache", "--full", timeout=_PATIENT)
+    results = [json.loads(writer.communicate(timeout=_TIMEOUT)[0]) for writer in writers]
+    verified = run_fetcher("verify", "--cache-dir", NFS / "cache", "--full", timeout=_TIMEOUT)
     return {
-        "cached": [each["cached"] for each in told],
-        "fetched": sum(each["bytes_fetched"] for each in told),
-        "size": told[0]["bytes"],
+        "cached": [each["cached"] for each in results],
+        "fetched": sum(each["bytes_fetched"] for each in results),
+        "size": results[0]["bytes"],
         "verified": verified.returncode,
         "left": [str(path) for path in (NFS / "cache/.fetcher/staging").rglob("*")],
     }
 
 
-def a_dead_owner_of_this_host() -> Seen:
-    """It is proven dead: whoever comes next goes on at once, in the files that are there."""
+def a_fetch_continues_in_the_inodes_of_a_dead_owner_on_this_host() -> Seen:
+    """The next fetch continues at once, in the same inode: the owner is proven dead."""
     root = NFS / "dead"
     inode = _killed(root)
-    again = run_fetcher("fetch", SLOW, "--cache-dir", root, "--json", timeout=_PATIENT)
-    told = json.loads(again.stdout)
-    return {"reused": told["bytes_reused"], "same_inode": _inode(Path(told["path"])) == inode}
+    again = run_fetcher("fetch", SLOW, "--cache-dir", root, "--json", timeout=_TIMEOUT)
+    result = json.loads(again.stdout)
+    return {"reused": result["bytes_reused"], "same_inode": _inode(Path(result["path"])) == inode}
 
 
-def a_dead_owner_elsewhere() -> Seen:
-    """As from another node, nothing proves its death: its heartbeat must stand still, and no file that it may hold open is
-    published."""
+def a_fetch_copies_the_chunks_of_a_silent_owner_elsewhere() -> Seen:
+    """The next fetch waits for the heartbeat and uses a new inode: as on another node, nothing proves the owner's death."""
     root = NFS / "elsewhere"
     inode = _killed(root, within=("unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", '"$@"; true', "sh"))
-    again = run_fetcher("fetch", SLOW, "--cache-dir", root, "--json", "--lease-stale", "6s", timeout=_PATIENT)
-    told = json.loads(again.stdout)
-    verified = run_fetcher("verify", "--cache-dir", root, "--full", timeout=_PATIENT)
+    again = run_fetcher("fetch", SLOW, "--cache-dir", root, "--json", "--lease-stale", "6s", timeout=_TIMEOUT)
+    result = json.loads(again.stdout)
+    verified = run_fetcher("verify", "--cache-dir", root, "--full", timeout=_TIMEOUT)
     return {
-        "reused": told["bytes_reused"],
-        "same_inode": _inode(Path(told["path"])) == inode,
+        "reused": result["bytes_reused"],
+        "same_inode": _inode(Path(result["path"])) == inode,
         "verified": verified.returncode,
-        "said": again.stderr,
+        "stderr": again.stderr,
     }
 
 
 def _killed(root: Path, within: tuple[str, ...] = ()) -> int:
-    """A fetch that was killed after some chunks; the inode that it wrote to."""
+    """Kill a fetch after some chunks; return the inode that it wrote to."""
     victim = [
         sys.executable,
         "-m",
         "tests.crash.victim",
         json.dumps({"uri": SLOW, "cache_dir": str(root), "kill_on": "FileVerified"}),
     ]
-    ended = subprocess.run([*within, *victim], check=False, capture_output=True, timeout=_PATIENT)
+    ended = subprocess.run([*within, *victim], check=False, capture_output=True, timeout=_TIMEOUT)
     staged = list((root / ".fetcher/staging").rglob("model.safetensors"))
     assert len(staged) == 1, ended
     return staged[0].stat().st_ino
@@ -106,26 +106,26 @@ def _inode(artifact: Path) -> int:
     return (artifact / "model.safetensors").stat().st_ino
 
 
-def in_place() -> Seen:
+def a_fetch_fills_a_destination_in_place() -> Seen:
     target = NFS / "mounted"
-    done = run_fetcher("fetch", URI, "--dest", target, "--json", timeout=_PATIENT)
+    done = run_fetcher("fetch", URI, "--dest", target, "--json", timeout=_TIMEOUT)
     return {"code": done.returncode, "names": sorted(path.name for path in target.iterdir())}
 
 
-def residency() -> Seen:
+def warm_and_drop_change_the_residency() -> Seen:
     model = NFS / "published"
-    told: Seen = {}
+    results: Seen = {}
     for step, words in {"cold": ["drop"], "warm": ["warm"], "status": ["status"], "evicted": ["drop"]}.items():
-        told[step] = json.loads(run_loader(*words, model, "--json", timeout=_PATIENT).stdout)
-    return told
+        results[step] = json.loads(run_loader(*words, model, "--json", timeout=_TIMEOUT).stdout)
+    return results
 
 
-def tensors() -> Seen:
-    """Each strategy's digest of all tensors, and that of the bytes on the server."""
-    found = {"server": _digest(SERVER / "published", "buffered")}
+def every_strategy_reads_the_same_tensors() -> Seen:
+    """The digest of all tensors by each strategy, and the digest of the files on the server."""
+    digests = {"server": _digest(SERVER / "published", "buffered")}
     for strategy in ("auto", "buffered", "direct", "mmap"):
-        found[strategy] = _digest(NFS / "published", strategy)
-    return found
+        digests[strategy] = _digest(NFS / "published", strategy)
+    return digests
 
 
 def _digest(model: Path, strategy: Any) -> str:
@@ -136,15 +136,15 @@ def _digest(model: Path, strategy: Any) -> str:
     return hasher.hexdigest()
 
 
-def copied_into_memory() -> Seen:
+def a_copy_into_memory_is_verified() -> Seen:
     (key,) = (path for path in (NFS / "cache").iterdir() if not path.name.startswith("."))
     target = Path(os.environ["TMPDIR"]) / "model"
-    done = run_loader("copy", key, target, "--json", timeout=_PATIENT)
-    return {"told": json.loads(done.stdout), "names": sorted(path.name for path in target.iterdir())}
+    done = run_loader("copy", key, target, "--json", timeout=_TIMEOUT)
+    return {"result": json.loads(done.stdout), "names": sorted(path.name for path in target.iterdir())}
 
 
-def removed_on_the_server() -> Seen:
-    """What is not in the client's cache is gone with the file: an error that another try may cure, never wrong bytes."""
+def loading_a_file_that_was_removed_on_the_server_fails() -> Seen:
+    """Uncached pages of a removed file are gone: loading it fails, and never returns wrong bytes."""
     shutil.copytree(SERVER / "published", SERVER / "second")
     weights = loader.open(NFS / "second")
     with weights.checkpoint.shards[0].identity.opened(weights.checkpoint.shards[0].path):
@@ -157,15 +157,15 @@ def removed_on_the_server() -> Seen:
     return {"reason": None}
 
 
-PLAYS: tuple[Callable[[], Seen], ...] = (
-    two_writers,
-    a_dead_owner_of_this_host,
-    a_dead_owner_elsewhere,
-    in_place,
-    residency,
-    tensors,
-    copied_into_memory,
-    removed_on_the_server,
+SCENARIOS: tuple[Callable[[], Seen], ...] = (
+    two_writers_fetch_every_byte_once,
+    a_fetch_continues_in_the_inodes_of_a_dead_owner_on_this_host,
+    a_fetch_copies_the_chunks_of_a_silent_owner_elsewhere,
+    a_fetch_fills_a_destination_in_place,
+    warm_and_drop_change_the_residency,
+    every_strategy_reads_the_same_tensors,
+    a_copy_into_memory_is_verified,
+    loading_a_file_that_was_removed_on_the_server_fails,
 )
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Leases, placement, residency and reading on a real NFSv4.2 mount, played once in a guest of its own."""
+"""Leases, placement, residency and reading on a real NFSv4.2 mount. All scenarios run once, in one guest."""
 
 from __future__ import annotations
 
@@ -25,56 +25,56 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture
-def play(seen: dict[str, dict[str, Any]], request: pytest.FixtureRequest) -> dict[str, Any]:
-    """What the play of the test's name saw."""
-    found = seen[request.node.name.removeprefix("test_")]
-    if "failed" in found:
-        pytest.fail(found["failed"], pytrace=False)
-    return found
+def observed(seen: dict[str, dict[str, Any]], request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The observations of the scenario with the test's name."""
+    observations = seen[request.node.name.removeprefix("test_")]
+    if "failed" in observations:
+        pytest.fail(observations["failed"], pytrace=False)
+    return observations
 
 
-def test_two_writers(play: dict[str, Any]) -> None:
-    assert sorted(play["cached"]) == [False, True]
-    assert play["fetched"] == play["size"]
-    assert play["verified"] == 0
-    assert play["left"] == []
+def test_two_writers_fetch_every_byte_once(observed: dict[str, Any]) -> None:
+    assert sorted(observed["cached"]) == [False, True]
+    assert observed["fetched"] == observed["size"]
+    assert observed["verified"] == 0
+    assert observed["left"] == []
 
 
-def test_a_dead_owner_of_this_host(play: dict[str, Any]) -> None:
-    assert play["reused"] > 16 * MiB
-    assert play["same_inode"]
+def test_a_fetch_continues_in_the_inodes_of_a_dead_owner_on_this_host(observed: dict[str, Any]) -> None:
+    assert observed["reused"] > 16 * MiB
+    assert observed["same_inode"]
 
 
-def test_a_dead_owner_elsewhere(play: dict[str, Any]) -> None:
-    assert play["reused"] > 16 * MiB
-    assert not play["same_inode"]
-    assert play["verified"] == 0
+def test_a_fetch_copies_the_chunks_of_a_silent_owner_elsewhere(observed: dict[str, Any]) -> None:
+    assert observed["reused"] > 16 * MiB
+    assert not observed["same_inode"]
+    assert observed["verified"] == 0
 
 
-def test_in_place(play: dict[str, Any]) -> None:
-    assert play["code"] == 0
-    assert {"config.json", "model.safetensors.index.json", "model-00001-of-00002.safetensors"} < set(play["names"])
+def test_a_fetch_fills_a_destination_in_place(observed: dict[str, Any]) -> None:
+    assert observed["code"] == 0
+    assert {"config.json", "model.safetensors.index.json", "model-00001-of-00002.safetensors"} < set(observed["names"])
 
 
-def test_residency(play: dict[str, Any]) -> None:
-    assert play["cold"]["after"]["fraction"] == 0
-    assert play["warm"]["after"] == {**play["warm"]["after"], "fraction": 1.0, "method": "mincore"}
-    assert play["warm"]["read_by"] == ["preadv"]
-    assert play["status"]["filesystem"]["kind"] == "nfs4"
-    assert play["status"]["strategy"] == "buffered"
-    assert "reads ahead only 128 KiB" in play["status"]["read_ahead_advice"]
-    assert play["evicted"]["after"]["fraction"] == 0
+def test_warm_and_drop_change_the_residency(observed: dict[str, Any]) -> None:
+    assert observed["cold"]["after"]["fraction"] == 0
+    assert observed["warm"]["after"] == {**observed["warm"]["after"], "fraction": 1.0, "method": "mincore"}
+    assert observed["warm"]["read_by"] == ["preadv"]
+    assert observed["status"]["filesystem"]["kind"] == "nfs4"
+    assert observed["status"]["strategy"] == "buffered"
+    assert "reads ahead only 128 KiB" in observed["status"]["read_ahead_advice"]
+    assert observed["evicted"]["after"]["fraction"] == 0
 
 
-def test_tensors(play: dict[str, Any]) -> None:
-    assert len(play) == 5
-    assert len(set(play.values())) == 1
+def test_every_strategy_reads_the_same_tensors(observed: dict[str, Any]) -> None:
+    assert len(observed) == 5
+    assert len(set(observed.values())) == 1
 
 
-def test_copied_into_memory(play: dict[str, Any]) -> None:
-    assert play["told"]["verified"]
-    assert "model-00002-of-00002.safetensors" in play["names"]
+def test_a_copy_into_memory_is_verified(observed: dict[str, Any]) -> None:
+    assert observed["result"]["verified"]
+    assert "model-00002-of-00002.safetensors" in observed["names"]
 
 
-def test_removed_on_the_server(play: dict[str, Any]) -> None:
-    assert (play["reason"], play["retryable"]) in {("FileReplaced", True), ("NotFound", False)}
+def test_loading_a_file_that_was_removed_on_the_server_fails(observed: dict[str, Any]) -> None:
+    assert (observed["reason"], observed["retryable"]) in {("FileReplaced", True), ("NotFound", False)}

@@ -1,4 +1,4 @@
-"""Against nginx as Debian ships it: a server that nobody wrote to suit this project."""
+"""Fetches from Debian's nginx, a server that was not written for this project."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def directory(tmp_path: Path) -> Path:
 
 
 def content(done: subprocess.CompletedProcess[str]) -> bytes:
-    """Of the one file that a fetch by the command brought."""
+    """The content of the file that the command fetched."""
     assert done.returncode == 0, done.stderr
     return (Path(done.stdout.strip()) / "model.safetensors").read_bytes()
 
@@ -49,7 +49,7 @@ def content(done: subprocess.CompletedProcess[str]) -> bytes:
 class TestMultipleGigabytes:
     @pytest.fixture
     def large(self) -> Iterator[Path]:
-        """3 GiB and 12,345 bytes, mostly holes, so that it is made in an instant; in memory, where holes cost none."""
+        """A file of 3 GiB and 12,345 bytes, mostly holes, so that it is made at once. It is in memory, where holes are free."""
         size = 3 * GiB + 12_345
         with TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as name:
             path = Path(name) / "model.gguf"
@@ -60,9 +60,11 @@ class TestMultipleGigabytes:
                     file.write(random_bytes(f"block {number}", 64 * 1024))
             yield path
 
-    def test_a_file_of_three_arrives_bit_for_bit(self, nginx: StartNginx, large: Path, tmp_path: Path) -> None:
+    def test_a_file_of_three_gigabytes_is_fetched_in_ranges_without_a_wrong_bit(
+        self, nginx: StartNginx, large: Path, tmp_path: Path
+    ) -> None:
         if shutil.disk_usage(tmp_path).free < 8 * GiB:
-            missing("disk of 8 GiB", "free some space where temporary files go")
+            missing("disk of 8 GiB", "free some space for temporary files")
         server = nginx(large.parent)
         done = run_fetcher("fetch", f"{server.url}/model.gguf", "--cache-dir", tmp_path / "cache", "--json", timeout=110)
         assert done.returncode == 0, done.stderr
@@ -90,7 +92,7 @@ class TestTls:
         url = f"{nginx(directory).tls_url}/model.safetensors"
         assert content(run_fetcher("fetch", url, "--cache-dir", tmp_path, env={variable: str(authority_file)})) == WEIGHTS
 
-    def test_without_it_nothing_is_fetched_and_the_reason_said(
+    def test_an_unknown_authority_is_refused_before_any_request(
         self, nginx: StartNginx, directory: Path, tmp_path: Path
     ) -> None:
         server = nginx(directory)
@@ -100,7 +102,7 @@ class TestTls:
         assert "certificate verify failed" in done.stderr
         assert not server.requests()
 
-    def test_a_bundle_that_is_not_there_is_named(self, nginx: StartNginx, directory: Path, tmp_path: Path) -> None:
+    def test_a_missing_bundle_is_named(self, nginx: StartNginx, directory: Path, tmp_path: Path) -> None:
         url = f"{nginx(directory).tls_url}/model.safetensors"
         done = run_fetcher("fetch", url, "--cache-dir", tmp_path, env={"SSL_CERT_FILE": "/nonexistent/ca.pem"})
         assert done.returncode == 78
@@ -108,7 +110,7 @@ class TestTls:
 
 
 class TestBehaviour:
-    def test_a_server_without_ranges_is_read_from_end_to_end(self, nginx: StartNginx, directory: Path, tmp_path: Path) -> None:
+    def test_a_server_without_ranges_sends_the_whole_file(self, nginx: StartNginx, directory: Path, tmp_path: Path) -> None:
         server = nginx(directory, Behaviour(max_ranges=0))
         done = run_fetcher("fetch", f"{server.url}/model.safetensors", "--cache-dir", tmp_path)
         assert content(done) == WEIGHTS
@@ -120,7 +122,7 @@ class TestBehaviour:
         assert content(run_fetcher("fetch", url, "--cache-dir", tmp_path)) == WEIGHTS
         assert target.requests()
 
-    def test_from_tls_to_plain_is_refused(
+    def test_a_redirect_from_https_to_http_is_refused(
         self, nginx: StartNginx, directory: Path, tmp_path: Path, authority_file: Path
     ) -> None:
         target = nginx(directory)
@@ -130,14 +132,14 @@ class TestBehaviour:
         assert done.stderr.splitlines()[-1].startswith("Untrusted: ")
         assert not target.requests()
 
-    def test_a_limit_of_the_servers_is_only_slower(self, nginx: StartNginx, directory: Path, tmp_path: Path) -> None:
+    def test_a_rate_limited_download_succeeds(self, nginx: StartNginx, directory: Path, tmp_path: Path) -> None:
         server = nginx(directory, Behaviour(limit_rate=16 * MiB))
         assert content(run_fetcher("fetch", f"{server.url}/model.safetensors", "--cache-dir", tmp_path)) == WEIGHTS
 
-    async def test_unavailability_is_waited_out_as_long_as_the_server_says(
+    async def test_an_unavailable_server_is_retried_after_the_wait_it_asks_for(
         self, nginx: StartNginx, directory: Path, tmp_path: Path
     ) -> None:
-        """The address stays and what is behind it becomes available: as with a server that is restarted."""
+        """The server becomes available again at the same address, as after a restart."""
         server = nginx(directory, Behaviour(unavailable_for=1))
         configuration = server.workspace / "nginx.conf"
         retries: list[Retrying] = []
@@ -153,23 +155,23 @@ class TestBehaviour:
         assert (artifact.path / "model.safetensors").read_bytes() == WEIGHTS
         assert retries[0].delay >= 1.0
 
-    def test_what_is_not_there_is_not_found(self, nginx: StartNginx, directory: Path, tmp_path: Path) -> None:
+    def test_a_missing_file_is_not_found(self, nginx: StartNginx, directory: Path, tmp_path: Path) -> None:
         done = run_fetcher("fetch", f"{nginx(directory).url}/absent", "--cache-dir", tmp_path)
         assert done.returncode == 66
         assert done.stderr.splitlines()[-1].startswith("NotFound: ")
 
-    def test_a_second_fetch_asks_nothing_and_a_refresh_asks_once(
+    def test_a_second_fetch_sends_no_request_and_a_refresh_sends_one(
         self, nginx: StartNginx, directory: Path, tmp_path: Path
     ) -> None:
         server = nginx(directory)
         words = ("fetch", f"{server.url}/model.safetensors", "--cache-dir", tmp_path)
         run_fetcher(*words)
-        asked = len(server.requests())
+        before = len(server.requests())
         assert content(run_fetcher(*words)) == WEIGHTS
-        assert len(server.requests()) == asked
+        assert len(server.requests()) == before
         assert content(run_fetcher(*words, "--refresh", "on-change")) == WEIGHTS
-        wait_until(lambda: len(server.requests()) > asked, "the refresh is logged")
-        assert len(server.requests()) == asked + 1
+        wait_until(lambda: len(server.requests()) > before, "the refresh is logged")
+        assert len(server.requests()) == before + 1
 
 
 class TestPython:
@@ -181,14 +183,14 @@ class TestPython:
         assert (artifact.files, artifact.bytes, artifact.cached) == (1, len(WEIGHTS), False)
         assert sum(event.bytes for event in events if isinstance(event, BytesReceived)) == len(WEIGHTS)
 
-    def test_a_hit_tells_its_events_too(self, nginx: StartNginx, directory: Path, tmp_path: Path) -> None:
+    def test_a_cache_hit_emits_its_events(self, nginx: StartNginx, directory: Path, tmp_path: Path) -> None:
         url = f"{nginx(directory).url}/model.safetensors"
         fetcher.fetch(url, cache_dir=tmp_path)
         events: list[Event] = []
         assert fetcher.fetch(url, cache_dir=tmp_path, on_event=events.append).cached
         assert [type(event).__name__ for event in events] == ["Finished"]
 
-    async def test_its_async_twin_runs_on_the_callers_loop(self, nginx: StartNginx, directory: Path, tmp_path: Path) -> None:
+    async def test_fetch_async_runs_on_the_callers_event_loop(self, nginx: StartNginx, directory: Path, tmp_path: Path) -> None:
         url = f"{nginx(directory).url}/model.safetensors"
         one, two = await asyncio.gather(
             fetcher.fetch_async(url, dest=tmp_path / "one"),
@@ -197,23 +199,23 @@ class TestPython:
         for artifact in (one, two):
             assert (artifact.path / "model.safetensors").read_bytes() == WEIGHTS
 
-    async def test_fetch_inside_a_running_loop_names_its_twin(self, tmp_path: Path) -> None:
+    async def test_fetch_in_a_running_event_loop_recommends_fetch_async(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"inside a running event loop; await fetcher\.fetch_async"):
             fetcher.fetch("hf://org/model", cache_dir=tmp_path)
 
-    def test_every_setting_can_be_given(self) -> None:
+    def test_fetch_accepts_every_setting(self) -> None:
         assert {field.name for field in dataclasses.fields(Settings)} <= set(Options.__annotations__)
 
-    def test_a_setting_that_is_none_is_named(self, tmp_path: Path) -> None:
+    def test_an_unknown_setting_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="max_conections"):
             fetcher.fetch("hf://org/model", cache_dir=tmp_path, max_conections=3)  # type: ignore[call-arg]
 
-    def test_errors_come_from_one_tree(self, nginx: StartNginx, directory: Path, tmp_path: Path) -> None:
+    def test_every_error_is_a_fetch_error(self, nginx: StartNginx, directory: Path, tmp_path: Path) -> None:
         with pytest.raises(fetcher.FetchError) as caught:
             fetcher.fetch(f"{nginx(directory).url}/absent", cache_dir=tmp_path)
         assert type(caught.value) is NotFound
 
-    def test_trust_is_a_matter_of_the_environment(
+    def test_trusted_authorities_come_from_the_environment(
         self, nginx: StartNginx, directory: Path, tmp_path: Path, authority_file: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         url = f"{nginx(directory).tls_url}/model.safetensors"

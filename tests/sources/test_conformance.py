@@ -1,4 +1,4 @@
-"""Every source keeps the contract of `sources.base`: one suite, adopted by each."""
+"""Every source fulfils the contract of `sources.base`: one suite runs for each of them."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class TestClaim(SourceConformance):
 
 
 def publish(directory: Path, files: Mapping[str, bytes]) -> None:
-    """Exactly `files`, in new inodes."""
+    """Write exactly `files` to `directory`, in new inodes."""
     shutil.rmtree(directory, ignore_errors=True)
     for path, content in files.items():
         (directory / path).parent.mkdir(parents=True, exist_ok=True)

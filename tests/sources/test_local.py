@@ -1,4 +1,4 @@
-"""A directory as a source, beyond what every source must do."""
+"""A directory as a source: behaviour beyond the contract of all sources."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fetcher.sources import local
 from fetcher.sources.local import LocalSource
 
 
-async def test_a_directory_that_is_no_models_is_refused_before_it_is_walked_to_the_end(
+async def test_a_directory_with_too_many_files_is_refused_before_it_is_walked_to_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "MOST_FILES", 3)
@@ -19,5 +19,5 @@ async def test_a_directory_that_is_no_models_is_refused_before_it_is_walked_to_t
         (tmp_path / f"{number}").touch()
     assert len((await LocalSource(tmp_path).list(None)).files) == 3
     (tmp_path / "one-more").touch()
-    with pytest.raises(UsageError, match="holds more than 3 files; name the model's own directory"):
+    with pytest.raises(UsageError, match="contains more than 3 files; give the model's own directory"):
         await LocalSource(tmp_path).list(None)

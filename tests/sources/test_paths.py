@@ -1,9 +1,9 @@
-"""By which path bytes come, for every source and every kind of answer.
+"""The path that bytes take, for every source and every kind of answer.
 
-tap         a thread takes them from the kernel (`Body.direct`)
+tap         a thread reads from the kernel (`Body.direct`)
 sink        another event loop's TLS decrypts into the reader's buffer
-ordinary    aiohttp's parser gathers them
-local       a file of this machine is read
+ordinary    aiohttp's parser collects the bytes
+local       a file on this machine is read
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def kind_of(body: Body) -> str:
 
 
 async def received(body: Body) -> bytes:
-    """All of it, by the path that the body declares."""
+    """Read the whole body by the path that it declares."""
     content, view = bytearray(), memoryview(bytearray(100_000))
     if (direct := body.direct) is None:
         while count := await body.readinto(view):
@@ -52,16 +52,16 @@ async def received(body: Body) -> bytes:
 
 
 def opened(source: Source, part: ByteRange | None, *, loop: Callable[[], asyncio.AbstractEventLoop]) -> tuple[str, bool]:
-    """The path of a body, and whether it declares the direct one; its bytes are the right ones."""
+    """Read a body and check its bytes. Returns its path, and whether it supports direct reading."""
 
     async def main() -> tuple[str, bool]:
         try:
             (file,) = (await source.list(await source.resolve())).files
             async with source.open(file, part) as body:
-                found = kind_of(body), body.direct is not None
-                whole = part or ByteRange(0, SIZE)
-                assert await received(body) == CONTENT[whole.start : whole.stop]
-            return found
+                path = kind_of(body), body.direct is not None
+                expected = part or ByteRange(0, SIZE)
+                assert await received(body) == CONTENT[expected.start : expected.stop]
+            return path
         finally:
             await source.aclose()
 
@@ -76,7 +76,7 @@ PARTS = {"the whole": None, "the beginning": ByteRange(0, 1_500_000), "a later p
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("kind", ["hub", "web"])
 @pytest.mark.parametrize("loop", LOOPS.values(), ids=LOOPS)
-def test_a_body_of_announced_length_is_taken_directly(
+def test_a_body_of_announced_length_bypasses_the_parser(
     monkeypatch: pytest.MonkeyPatch, kind: str, scheme: str, part: ByteRange | None, loop: type[asyncio.AbstractEventLoop]
 ) -> None:
     with Origin(tls=("hub", "cdn") if scheme == "https" else (), lfs_threshold=1000) as origin:
@@ -84,9 +84,9 @@ def test_a_body_of_announced_length_is_taken_directly(
             monkeypatch.setenv("SSL_CERT_FILE", str(origin.ca_file))
         source = _source(origin, kind)
 
-        found = opened(source, part, loop=loop)
+        path = opened(source, part, loop=loop)
 
-    assert found == (("sink", False) if scheme == "https" and loop is ANOTHER else ("tap", True))
+    assert path == (("sink", False) if scheme == "https" and loop is ANOTHER else ("tap", True))
 
 
 @pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
@@ -98,7 +98,7 @@ def test_a_chunked_body_takes_the_ordinary_path(kind: str, part: ByteRange | Non
         assert opened(source, part, loop=OURS) == ("ordinary", False)
 
 
-def test_a_server_without_ranges_is_taken_directly_too() -> None:
+def test_a_whole_file_from_a_server_without_ranges_bypasses_the_parser_too() -> None:
     with Origin() as origin:
         source = _source(origin, "web")
         origin.faults.add(Fault(IgnoreRange(), origin="cdn"))
@@ -107,7 +107,7 @@ def test_a_server_without_ranges_is_taken_directly_too() -> None:
 
 @pytest.mark.parametrize("uri", ["{0}", "file://{0}", "pvc://claim/model"])
 @pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
-def test_a_file_of_this_machine_is_read(tmp_path: Path, uri: str, part: ByteRange | None) -> None:
+def test_a_local_file_is_read_from_disk(tmp_path: Path, uri: str, part: ByteRange | None) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.bin").write_bytes(CONTENT)
     source = source_of(uri.format(tmp_path / "model"), claims={"claim": tmp_path})

@@ -1,4 +1,4 @@
-"""No link below a base is followed, and a lease that was taken stops every change, with openat2 and without it."""
+"""No link below a base is followed, and no change succeeds after the lease is lost, with openat2 and without it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fetcher.store.beneath import Fence, read_beneath
     params=[None, errno.ENOSYS, errno.EPERM, errno.EINVAL], ids=["openat2", "ENOSYS", "EPERM", "EINVAL"], autouse=True
 )
 def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With openat2, and where it is refused."""
+    """Run each test with openat2, and with each error that refuses it."""
     if request.param is None:
         return
 
@@ -55,7 +55,7 @@ CHANGES: dict[str, Callable[[Path], None]] = {
 @pytest.mark.parametrize(
     "target", ["../outside", "../nowhere", "../outside/file", "sub"], ids=["there", "dangling", "file", "loop"]
 )
-def test_a_link_in_the_place_of_a_directory_is_refused(base: Path, change: Callable[[Path], None], target: str) -> None:
+def test_a_link_that_replaces_a_directory_is_refused(base: Path, change: Callable[[Path], None], target: str) -> None:
     (base / "mine").write_bytes(b"ours")
     (base / "sub").symlink_to(target)
     with pytest.raises(OSError, match=r"Errno (20|40)") as raised:
@@ -64,7 +64,7 @@ def test_a_link_in_the_place_of_a_directory_is_refused(base: Path, change: Calla
     assert untouched(base)
 
 
-def test_a_link_in_the_place_of_a_file_is_replaced_or_refused_and_never_followed(base: Path) -> None:
+def test_a_link_that_replaces_a_file_is_replaced_or_refused_and_never_followed(base: Path) -> None:
     (base / "record").symlink_to("../outside/file")
     with pytest.raises(FileExistsError):
         beneath.write_new(base, base / "record", b"x", mode=0o644)
@@ -74,7 +74,7 @@ def test_a_link_in_the_place_of_a_file_is_replaced_or_refused_and_never_followed
     assert untouched(base)
 
 
-def test_components_above_the_base_are_followed(base: Path) -> None:
+def test_links_above_the_base_are_followed(base: Path) -> None:
     (base.parent / "alias").symlink_to("base")
     alias = base.parent / "alias"
     beneath.make_directories(alias, alias / "a" / "b")
@@ -82,7 +82,7 @@ def test_components_above_the_base_are_followed(base: Path) -> None:
     assert (base / "a" / "b" / "c").read_bytes() == b"x"
 
 
-def test_a_removed_tree_loses_its_links_and_what_they_lead_to_stays(base: Path) -> None:
+def test_removing_a_tree_removes_its_links_and_keeps_their_targets(base: Path) -> None:
     (base / "tree").mkdir()
     (base / "tree" / "link").symlink_to("../../outside")
     beneath.remove_tree(base, base / "tree")
@@ -90,7 +90,7 @@ def test_a_removed_tree_loses_its_links_and_what_they_lead_to_stays(base: Path) 
     assert untouched(base)
 
 
-def test_a_fifo_in_the_place_of_a_file_does_not_block(base: Path) -> None:
+def test_a_fifo_that_replaces_a_file_does_not_block(base: Path) -> None:
     os.mkfifo(base / "record")
     with pytest.raises(OSError, match="not a regular file"):
         beneath.read_beneath(base, base / "record", limit=10)
@@ -103,7 +103,7 @@ def test_a_draft_that_cannot_be_renamed_is_removed(base: Path) -> None:
     assert [path.name for path in base.iterdir()] == ["taken"]
 
 
-def test_no_descriptor_outlives_a_call(base: Path) -> None:
+def test_every_call_closes_its_descriptors(base: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     beneath.make_directories(base, base / "a" / "b")
     beneath.replace_file(base, base / "a" / "b" / "c", b"x", mode=0o644)
@@ -138,7 +138,7 @@ def fence(base: Path) -> Fence:
 
 
 @pytest.mark.parametrize("change", FENCED.values(), ids=FENCED)
-def test_it_works_while_the_lease_is_held(base: Path, fence: Fence, change: Callable[[Fence, Path], object]) -> None:
+def test_a_change_succeeds_while_the_lease_is_held(base: Path, fence: Fence, change: Callable[[Fence, Path], object]) -> None:
     opened = change(fence, base)
     if isinstance(opened, int):
         os.close(opened)
@@ -147,10 +147,10 @@ def test_it_works_while_the_lease_is_held(base: Path, fence: Fence, change: Call
 
 @pytest.mark.parametrize("moment", ["before", "once the parent is open"])
 @pytest.mark.parametrize("change", FENCED.values(), ids=FENCED)
-def test_nothing_that_was_published_changes_once_the_lease_was_taken(
+def test_published_files_do_not_change_after_the_lease_is_lost(
     base: Path, fence: Fence, change: Callable[[Fence, Path], object], moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The successor publishes the very directory, also between the opening of a directory and the call that uses it."""
+    """The successor publishes the directory before the call, or between opening a directory and using it."""
     data, final = base / "key" / "data.me", base / "final"
     opening = beneath.open_beneath
 
@@ -159,7 +159,7 @@ def test_nothing_that_was_published_changes_once_the_lease_was_taken(
         if path != data.parent and data.exists():
             data.rename(final)
             for stranger in [path for path in final.iterdir() if path.name not in ("file", "sub")]:
-                stranger.unlink()  # a successor clears what is in no listing
+                stranger.unlink()  # a successor removes unlisted files
         return descriptor
 
     if moment == "before":
@@ -171,7 +171,7 @@ def test_nothing_that_was_published_changes_once_the_lease_was_taken(
     except FileNotFoundError:
         opened = None
     if not final.exists():
-        # Nothing was opened between: the one call had come before the takeover.
+        # The change was a single call, before the takeover.
         data.rename(final)
         if isinstance(opened, int):
             os.close(opened)
@@ -180,7 +180,7 @@ def test_nothing_that_was_published_changes_once_the_lease_was_taken(
     assert (base / "published" / "file").read_bytes() == b"first"
 
 
-def test_a_record_takes_the_memory_of_its_size_whatever_the_limit(tmp_path: Path) -> None:
+def test_reading_a_small_file_with_a_large_limit_takes_little_memory(tmp_path: Path) -> None:
     (tmp_path / "record").write_bytes(b"short")
     assert read_beneath(tmp_path, tmp_path / "record", limit=1 << 60) == b"short"
     assert read_beneath(tmp_path, tmp_path / "record", limit=3) == b"sho"

@@ -1,4 +1,4 @@
-"""A staged inode is open while somebody uses it, and its descriptor's number is nobody else's until then."""
+"""A staged inode is open while a thread uses it, and no other file gets its descriptor's number until then."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def is_open(path: Path) -> bool:
     return any(os.path.realpath(link) == str(path) for link in links if os.path.lexists(link))
 
 
-def test_it_is_open_while_it_is_used(path: Path) -> None:
+def test_the_inode_is_open_only_while_it_is_used(path: Path) -> None:
     handle = handle_of(path)
     assert not is_open(path)
     with handle.opened() as outer, handle.opened() as inner:
@@ -36,7 +36,7 @@ def test_it_is_open_while_it_is_used(path: Path) -> None:
     assert not is_open(path)
 
 
-def test_one_that_is_kept_stays_open_until_it_is_closed(path: Path) -> None:
+def test_a_kept_inode_stays_open_until_close(path: Path) -> None:
     handle = handle_of(path)
     handle.keep()
     with handle.opened() as first:
@@ -48,8 +48,8 @@ def test_one_that_is_kept_stays_open_until_it_is_closed(path: Path) -> None:
     assert not is_open(path)
 
 
-def test_closing_waits_for_the_last_user(path: Path) -> None:
-    """As for a sync on another thread: a file opened meanwhile must not get the number that is being synced."""
+def test_the_descriptor_is_closed_after_its_last_user(path: Path) -> None:
+    """A sync runs on another thread: a file that is opened meanwhile must not get its descriptor's number."""
     handle, inside, may_end = handle_of(path), threading.Event(), threading.Event()
 
     def sync() -> bytes:
@@ -71,7 +71,7 @@ def test_closing_waits_for_the_last_user(path: Path) -> None:
     assert not is_open(path)
 
 
-def test_after_closing_nobody_opens_it_again(path: Path) -> None:
+def test_a_closed_handle_cannot_be_opened_again(path: Path) -> None:
     handle = handle_of(path)
     handle.close()
     with pytest.raises(OSError, match="closed"), handle.opened():
@@ -79,7 +79,7 @@ def test_after_closing_nobody_opens_it_again(path: Path) -> None:
     assert not is_open(path)
 
 
-def test_what_cannot_be_opened_is_raised_and_can_be_tried_again(path: Path) -> None:
+def test_a_failure_to_open_is_raised_and_can_be_retried(path: Path) -> None:
     handle = handle_of(path)
     away = path.rename(path.with_name("away"))
     with pytest.raises(FileNotFoundError), handle.opened():

@@ -1,4 +1,4 @@
-"""What a lock on an owner's heartbeat proves: a death, on filesystems of this kernel, and nothing else."""
+"""The lock on an owner's heartbeat proves a death, on filesystems of this kernel, and nothing else."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "lease.owner"
 
 
-def test_what_is_written_is_read(path: Path) -> None:
+def test_the_fields_of_a_heartbeat_are_read_as_written(path: Path) -> None:
     heartbeat = Heartbeat.create(path)
     assert parse_heartbeat(read_heartbeat(path)).items() >= {"counter": 0, "locked": True, "format_version": 1}.items()
     heartbeat.write({"counter": 7, "fetched": 5})
@@ -37,7 +37,7 @@ def test_what_is_written_is_read(path: Path) -> None:
     heartbeat.close()
 
 
-def test_it_is_of_one_length_however_large_its_numbers_are(path: Path) -> None:
+def test_a_heartbeat_has_the_same_length_for_all_numbers(path: Path) -> None:
     heartbeat = Heartbeat.create(path)
     length = len(read_heartbeat(path))
     heartbeat.write({"counter": 10**15, "fetched": 10**15, "total": 10**15})
@@ -45,7 +45,7 @@ def test_it_is_of_one_length_however_large_its_numbers_are(path: Path) -> None:
     heartbeat.close()
 
 
-def test_an_owner_whose_sign_is_replaced_notices_it_and_leaves_the_other_file_alone(path: Path) -> None:
+def test_an_owner_detects_that_its_heartbeat_was_replaced_and_does_not_write_to_the_other_file(path: Path) -> None:
     heartbeat = Heartbeat.create(path)
     copied(path)
     before = read_heartbeat(path)
@@ -55,8 +55,8 @@ def test_an_owner_whose_sign_is_replaced_notices_it_and_leaves_the_other_file_al
     heartbeat.close()
 
 
-def test_a_copy_in_the_place_of_a_sign_proves_no_death(path: Path) -> None:
-    """Nobody holds a lock on the copy, while the owner is at work."""
+def test_a_copy_of_a_heartbeat_proves_no_death(path: Path) -> None:
+    """Nobody holds a lock on the copy, but the owner is alive."""
     heartbeat = Heartbeat.create(path)
     copied(path)
     assert not given_up(path)
@@ -64,19 +64,19 @@ def test_a_copy_in_the_place_of_a_sign_proves_no_death(path: Path) -> None:
 
 
 def copied(path: Path) -> None:
-    """As a backup that is restored, or `sed -i`, leaves it."""
+    """Replace the file by a copy, as restoring a backup or `sed -i` does."""
     copy = path.with_name("copy")
     copy.write_bytes(path.read_bytes())
     copy.rename(path)
 
 
 class TestFormats:
-    def test_a_sign_of_an_older_version_has_no_number_and_is_read(self, path: Path) -> None:
+    def test_a_heartbeat_of_an_older_version_has_no_format_number_and_is_read(self, path: Path) -> None:
         path.write_text(json.dumps({"counter": 3, "released": True, "locked": True}))
         check_heartbeat(read_heartbeat(path), what=str(path))
         assert parse_heartbeat(read_heartbeat(path))["released"]
 
-    def test_a_sign_of_a_later_version_says_nothing_but_what_it_is(self, path: Path) -> None:
+    def test_a_heartbeat_of_a_later_version_shows_only_its_version(self, path: Path) -> None:
         path.write_text(json.dumps({"format_version": 2, "version": "9.0", "released": True, "locked": True}))
         assert parse_heartbeat(read_heartbeat(path)) == {}
         assert not given_up(path)
@@ -84,11 +84,11 @@ class TestFormats:
             check_heartbeat(read_heartbeat(path), what=str(path))
 
     @pytest.mark.parametrize("number", ["one", 0, -1, True, None, 1.5])
-    def test_a_number_that_is_none_is_no_later_version(self, number: object) -> None:
+    def test_an_invalid_format_number_is_not_a_later_version(self, number: object) -> None:
         check_heartbeat(json.dumps({"format_version": number}).encode(), what="lease")
 
 
-def test_a_former_owner_does_not_bring_its_file_back(path: Path) -> None:
+def test_a_previous_owner_does_not_create_its_heartbeat_again(path: Path) -> None:
     heartbeat = Heartbeat.create(path)
     heartbeat.remove()
     with pytest.raises(FileNotFoundError):
@@ -97,7 +97,7 @@ def test_a_former_owner_does_not_bring_its_file_back(path: Path) -> None:
     heartbeat.close()
 
 
-def test_as_long_as_its_process_lives_an_owner_has_not_given_up_and_then_it_has_however_it_ended(path: Path) -> None:
+def test_an_owner_has_given_up_once_its_process_is_killed_and_not_before(path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as holder:
@@ -109,7 +109,7 @@ def test_as_long_as_its_process_lives_an_owner_has_not_given_up_and_then_it_has_
         assert given_up(path)
 
 
-def test_looking_takes_nothing_away(path: Path) -> None:
+def test_checking_for_a_death_does_not_change_the_result(path: Path) -> None:
     heartbeat = Heartbeat.create(path)
     heartbeat.close()
     assert given_up(path)
@@ -117,16 +117,16 @@ def test_looking_takes_nothing_away(path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'{"locked": false}', b"\xff"])
-def test_an_owner_that_could_not_lock_proves_nothing(path: Path, content: bytes) -> None:
+def test_a_heartbeat_that_was_never_locked_proves_no_death(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     assert not given_up(path)
 
 
-def test_nor_does_one_that_left_no_sign(path: Path) -> None:
+def test_a_missing_heartbeat_proves_no_death(path: Path) -> None:
     assert not given_up(path)
 
 
-def test_where_others_have_a_say_no_lock_is_believed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_on_a_filesystem_of_another_kernel_is_not_trusted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path.write_text(json.dumps({"counter": 1, "locked": True}))
     monkeypatch.setattr(module, "of_this_kernel", lambda _: False)
     assert not given_up(path)

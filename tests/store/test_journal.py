@@ -1,4 +1,4 @@
-"""The journal under damage: a record is read as it was written, or not at all."""
+"""The journal under damage: a record is read exactly as it was written, or ignored."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PATHS = ("model-00001.safetensors", "nested/größe\n.bin")
 
 
 def written(path: Path) -> bytes:
-    """The bytes of a journal that speaks of two files."""
+    """The bytes of a journal with records of two files."""
     journal = Journal(path, mode=0o644, version="1")
     for name in PATHS:
         journal.begin(name, f"identity of {name}")
@@ -46,7 +46,7 @@ def read(*journals: bytes) -> dict[str, JournalledFile]:
 
 
 def assert_nothing_wrong(files: dict[str, JournalledFile]) -> None:
-    """A subset of what was written."""
+    """`files` is a subset of what was written."""
     for path, file in files.items():
         assert path in PATHS
         assert file.identity == f"identity of {path}"
@@ -54,7 +54,7 @@ def assert_nothing_wrong(files: dict[str, JournalledFile]) -> None:
         assert all(PARTS[index] == part for index, part in file.parts.items())
 
 
-def test_what_was_written_is_read() -> None:
+def test_records_are_read_as_they_were_written() -> None:
     files = read(WHOLE)
     assert list(files) == list(PATHS)
     for file in files.values():
@@ -63,7 +63,7 @@ def test_what_was_written_is_read() -> None:
 
 
 @given(st.integers(0, len(WHOLE)))
-def test_a_torn_tail_costs_its_own_record_only(length: int) -> None:
+def test_a_torn_tail_loses_only_its_own_record(length: int) -> None:
     files = read(WHOLE[:length])
     assert_nothing_wrong(files)
     records = sum(len(file.chunks) for file in files.values())
@@ -71,7 +71,7 @@ def test_a_torn_tail_costs_its_own_record_only(length: int) -> None:
 
 
 def _torn(length: int) -> int:
-    """1 if the cut goes through a chunk's record behind its name."""
+    """1 if the cut is inside a chunk's record, after its name."""
     tail = WHOLE[:length].rpartition(b"\n")[2]
     return int(b'["chunk"' in tail and WHOLE[length : length + 1] != b"\n")
 
@@ -84,16 +84,16 @@ def test_a_flipped_byte_never_makes_a_wrong_record(position: int, mask: int) -> 
 
 
 @given(st.binary(max_size=200))
-def test_garbage_says_nothing(garbage: bytes) -> None:
+def test_garbage_is_ignored(garbage: bytes) -> None:
     assert_nothing_wrong(read(garbage, WHOLE[:0]))
 
 
 @given(st.integers(0, len(WHOLE)))
-def test_a_later_journal_is_not_spoilt_by_the_torn_tail_of_an_earlier_one(length: int) -> None:
+def test_the_torn_tail_of_a_journal_does_not_affect_the_next_journal(length: int) -> None:
     assert read(WHOLE[:length], WHOLE) == read(WHOLE)
 
 
-def test_another_identity_makes_void_what_was_said_before(tmp_path: Path) -> None:
+def test_a_new_identity_voids_earlier_chunks(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal", mode=0o644, version="1")
     journal.begin("file", "old")
     journal.chunk("file", 0, CHUNKS[0])
@@ -102,7 +102,7 @@ def test_another_identity_makes_void_what_was_said_before(tmp_path: Path) -> Non
     assert read_journals([tmp_path / "journal"]).files == {"file": JournalledFile("new")}
 
 
-def test_what_was_dropped_is_void(tmp_path: Path) -> None:
+def test_a_dropped_file_is_void(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal", mode=0o644, version="1")
     journal.begin("file", "identity")
     journal.chunk("file", 0, CHUNKS[0])
@@ -124,14 +124,14 @@ def journal(path: Path) -> Iterator[Journal]:
     journal.close()
 
 
-def test_the_latest_state_counts(path: Path, journal: Journal) -> None:
+def test_the_latest_state_is_read(path: Path, journal: Journal) -> None:
     journal.begin("file", "identity")
     for position, state in ((16, b"early"), (32, b"\0late\xff"), (32, b"\0later\xff")):
         journal.state("file", position, state)
     assert read_journals([path]).files == {"file": JournalledFile("identity", state=(32, b"\0later\xff"))}
 
 
-def test_begun_anew_there_is_none(path: Path, journal: Journal) -> None:
+def test_an_empty_state_replaces_an_earlier_one(path: Path, journal: Journal) -> None:
     journal.begin("file", "identity")
     journal.state("file", 16, b"state")
     journal.state("file", 0, b"")
@@ -139,20 +139,20 @@ def test_begun_anew_there_is_none(path: Path, journal: Journal) -> None:
 
 
 @pytest.mark.parametrize("again", ["identity", "another"])
-def test_it_goes_with_the_content_it_is_of(path: Path, journal: Journal, again: str) -> None:
+def test_a_state_belongs_to_the_identity_it_was_written_for(path: Path, journal: Journal, again: str) -> None:
     journal.begin("file", "identity")
     journal.state("file", 16, b"state")
     journal.begin("file", again)
     assert read_journals([path]).files["file"].state == ((16, b"state") if again == "identity" else (0, b""))
 
 
-def test_of_a_file_that_was_never_begun_nothing_is_known(path: Path, journal: Journal) -> None:
+def test_records_of_a_file_that_was_never_begun_are_ignored(path: Path, journal: Journal) -> None:
     journal.state("file", 16, b"state")
     journal.part("file", 0, JournalledPart(5, "00" * 16))
     assert read_journals([path]).files == {}
 
 
-def test_a_finished_chunk_is_no_part_any_more_but_others_are(path: Path, journal: Journal) -> None:
+def test_a_finished_chunk_replaces_its_own_part_only(path: Path, journal: Journal) -> None:
     journal.begin("file", "identity")
     journal.part("file", 0, JournalledPart(5, "00" * 16))
     journal.part("file", 1, JournalledPart(6, "11" * 16))
@@ -162,7 +162,7 @@ def test_a_finished_chunk_is_no_part_any_more_but_others_are(path: Path, journal
     }
 
 
-def test_after_closing_nothing_is_synced_or_closed_twice(path: Path, journal: Journal) -> None:
+def test_close_and_sync_after_close_do_nothing(path: Path, journal: Journal) -> None:
     journal.begin("file", "identity")
     journal.close()
     journal.close()
@@ -172,7 +172,7 @@ def test_after_closing_nothing_is_synced_or_closed_twice(path: Path, journal: Jo
 
 @settings(max_examples=30)
 @given(st.text(st.characters(codec="utf-8"), min_size=1) | st.sampled_from(["two\nlines", 'a "quoted" one', "\udcff"]))
-def test_any_path_is_read_as_it_was_written(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
+def test_any_path_is_read_back(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
     path = tmp_path_factory.mktemp("journal") / "journal"
     journal = Journal(path, mode=0o644, version="1")
     journal.begin(name, name)
@@ -189,7 +189,7 @@ class TestGrowth:
                 text = json.dumps(record).encode()
                 stream.write(b"%s %s\n" % (xxhash.xxh3_64_hexdigest(text).encode(), text))
 
-    def test_unknown_records_and_fields_are_ignored_and_those_of_a_chunk_are_kept(self, path: Path) -> None:
+    def test_unknown_records_and_fields_are_ignored_but_fields_of_a_chunk_are_kept(self, path: Path) -> None:
         self.appended(
             path,
             ["file", "f", {"identity": "i", "etag": "later"}, "more"],
@@ -205,24 +205,24 @@ class TestGrowth:
             )
         }
 
-    def test_the_facts_of_a_chunk_are_written_again(self, path: Path, journal: Journal) -> None:
+    def test_unknown_fields_of_a_chunk_are_written_again(self, path: Path, journal: Journal) -> None:
         chunk = JournalledChunk("00" * 16, {"suppliers": ["peer"]})
         journal.begin("f", "i")
         journal.chunk("f", 0, chunk)
         assert read_journals([path]).files["f"].chunks == {0: chunk}
 
-    def test_a_journal_of_a_later_format_is_refused_with_the_release_that_wrote_it(self, path: Path) -> None:
+    def test_a_journal_of_a_later_format_is_refused_and_its_release_is_named(self, path: Path) -> None:
         self.appended(path, ["journal", {"format_version": 2, "version": "7.1"}], ["file", "f", {"identity": "i"}])
         with pytest.raises(NewerFormat, match=rf"{path} was written by weightlift 7\.1 in format 2"):
             read_journals([path])
 
-    def test_a_credential_once_used_is_remembered(self, path: Path, journal: Journal) -> None:
+    def test_the_use_of_a_credential_is_recorded(self, path: Path, journal: Journal) -> None:
         assert not read_journals([path]).authenticated
         journal.authenticated()
         assert read_journals([path]).authenticated
 
     @pytest.mark.parametrize("record", [[], {}, None, 5, "chunk", ["chunk"], ["chunk", "f", "0", {"xxh3": "a"}],
                                         ["chunk", "f", 0, "a"], ["state", "f", {"length": 1, "sha256": "odd"}]])  # fmt: skip
-    def test_a_record_of_another_shape_says_nothing(self, path: Path, record: list[object]) -> None:
+    def test_a_record_of_another_shape_is_ignored(self, path: Path, record: list[object]) -> None:
         self.appended(path, ["file", "f", {"identity": "i"}], record)
         assert read_journals([path]).files == {"f": JournalledFile("i")}

@@ -1,4 +1,4 @@
-"""Names and files under a root may be anybody's: none of them ends a command, and none leads outside."""
+"""Foreign names and files under a root: none of them stops a command, and no link leads outside."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ sys.stdin.read()
 
 
 @pytest.mark.parametrize("pid", [10**20, 1 << 31, (1 << 22) + 1, 0, -1])
-def test_a_pid_that_no_process_can_have_is_no_owners(pid: int) -> None:
+def test_a_name_with_an_impossible_pid_is_not_an_owner(pid: int) -> None:
     assert Owner.parse(str(replace(Owner.new(), pid=pid))) is None
 
 
 @pytest.mark.parametrize("content", [b"[" * 200_000, b'{"a":' * 200_000, b"\xff", b"9" * 5000])
-def test_a_malformed_sign_says_nothing(content: bytes) -> None:
+def test_a_malformed_heartbeat_has_no_fields(content: bytes) -> None:
     assert parse_heartbeat(content) == {}
 
 
-def test_a_sign_that_is_no_regular_file_says_nothing_and_does_not_block(tmp_path: Path) -> None:
+def test_a_heartbeat_that_is_not_a_regular_file_reads_as_empty_and_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "lease.fifo")
     (tmp_path / "lease.directory").mkdir()
     (tmp_path / "lease.link").symlink_to("/dev/zero")
@@ -49,7 +49,7 @@ def test_a_sign_that_is_no_regular_file_says_nothing_and_does_not_block(tmp_path
         assert not given_up(path)
 
 
-def test_a_sign_that_could_not_be_written_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_heartbeat_that_could_not_be_written_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -59,8 +59,8 @@ def test_a_sign_that_could_not_be_written_leaves_no_file(tmp_path: Path, monkeyp
     assert not list(tmp_path.iterdir())
 
 
-def test_a_process_may_have_a_name_in_no_encoding() -> None:
-    """A pid that was given to it is looked up by whoever finds a former owner's lease."""
+def test_a_process_name_may_be_invalid_in_every_encoding() -> None:
+    """The process may have the pid of a previous owner, so it is looked up when that owner's lease is found."""
     name = b"\xff) Z \xfe"
     with subprocess.Popen(
         [sys.executable, "-c", RENAMED, name.hex()], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -72,7 +72,7 @@ def test_a_process_may_have_a_name_in_no_encoding() -> None:
 
 
 @pytest.mark.parametrize("record", [b"[" * 200_000, b"nonsense", b"\xff", b"9" * 5000])
-def test_a_record_of_a_journal_may_be_anything_under_a_right_checksum(tmp_path: Path, record: bytes) -> None:
+def test_a_malformed_journal_record_with_a_correct_checksum_is_ignored(tmp_path: Path, record: bytes) -> None:
     lines = (b'["file","a",{"identity":"one"}]', record)
     text = b"".join(b"%s %s\n" % (xxhash.xxh3_64_hexdigest(line).encode(), line) for line in lines)
     (tmp_path / "journal.owner").write_bytes(text)
@@ -80,8 +80,8 @@ def test_a_record_of_a_journal_may_be_anything_under_a_right_checksum(tmp_path: 
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # os.walk leaves its scandir open then
-def test_directories_that_are_nested_too_deep_are_said(tmp_path: Path) -> None:
-    """Somebody nests them in what is staged; walking there takes a frame of Python's stack for each."""
+def test_directories_that_are_nested_too_deep_are_reported(tmp_path: Path) -> None:
+    """A foreign user nests them in staging. Walking them takes one frame of Python's stack for each."""
     lease = acquire(tmp_path / ".fetcher" / "staging", "key", stale=60.0)
     assert lease is not None
     descriptor = os.open(lease.data, os.O_RDONLY)
@@ -100,7 +100,7 @@ def test_directories_that_are_nested_too_deep_are_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["plain\n", "caf\u00e9\n", "\udcff\n"])
-def test_a_small_file_is_utf_8_in_every_locale(tmp_path: Path, text: str) -> None:
+def test_small_files_are_written_in_utf_8_in_every_locale(tmp_path: Path, text: str) -> None:
     script = "import sys; from pathlib import Path; from fetcher.filesystem import write_whole\n"
     script += f"write_whole(Path(sys.argv[1]), {text!a})"
     env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -109,7 +109,7 @@ def test_a_small_file_is_utf_8_in_every_locale(tmp_path: Path, text: str) -> Non
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_names_in_old_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
+def test_foreign_names_in_old_are_kept(tmp_path: Path) -> None:
     old = Root(tmp_path).old
     for name in ("key-r.²", "key-r.٣", "key-r." + "9" * 200, "key-r.", "plain", "key-r.1"):
         (old / name).mkdir(parents=True)
@@ -118,7 +118,7 @@ def test_names_in_old_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
     assert len(os.listdir(old)) == 5
 
 
-def test_links_in_the_place_of_old_are_not_followed(tmp_path: Path) -> None:
+def test_a_link_that_replaces_old_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "elsewhere" / "k-r.1").mkdir(parents=True)
     Root(tmp_path).old.parent.mkdir()
     Root(tmp_path).old.symlink_to("../elsewhere")
@@ -127,7 +127,7 @@ def test_links_in_the_place_of_old_are_not_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("plant", ["file", "hard link", "dangling", "directory"])
-def test_a_link_in_the_place_of_a_usage_record_is_not_followed(tmp_path: Path, plant: str) -> None:
+def test_a_link_that_replaces_a_usage_record_is_not_followed(tmp_path: Path, plant: str) -> None:
     victim, usage = tmp_path / "victim", tmp_path / ".fetcher" / "usage"
     victim.touch(mode=0o600)
     os.utime(victim, (1, 1))
@@ -144,7 +144,7 @@ def test_a_link_in_the_place_of_a_usage_record_is_not_followed(tmp_path: Path, p
     assert sorted(os.listdir(tmp_path)) == [".fetcher", "victim"]
 
 
-def test_a_draft_has_a_name_that_nobody_can_plant_a_link_at(tmp_path: Path) -> None:
+def test_the_name_of_a_draft_cannot_be_guessed(tmp_path: Path) -> None:
     (tmp_path / "victim").write_bytes(b"theirs")
     (tmp_path / f".record.{os.getpid()}.draft").symlink_to("victim")
     write_durably(tmp_path / "record", b"ours", mode=0o644)

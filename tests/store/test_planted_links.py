@@ -1,4 +1,4 @@
-"""A member of the volume's group plants links where we write: nothing below a root or a destination follows them."""
+"""A member of the volume's group plants links where we write. None below a root or a destination is followed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LAYOUTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "hf-cache": lambda root: {"cache_dir": root, "layout": "hf-cache"},
 }
 PLACES = [name for name, kind in vars(Root).items() if isinstance(kind, property)]
-"""Every directory that the layout names, so that a new one is tried too."""
+"""Every directory that the layout names, so that a new directory is tested too."""
 
 
 @pytest.fixture(params=["openat2", "ENOSYS"])
@@ -46,7 +46,7 @@ def origin(monkeypatch: pytest.MonkeyPatch) -> Iterator[Origin]:
 
 
 class Outside:
-    """A directory of somebody else, with a file, that must stay as it is."""
+    """A foreign directory whose files must not change."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -58,13 +58,13 @@ class Outside:
         self.look_again()
 
     def look_again(self) -> None:
-        """What is there now is how it must stay."""
-        self._before = self._seen()
+        """Record the present state as the one that must not change."""
+        self._before = self._state()
 
     def assert_untouched(self) -> None:
-        assert self._seen() == self._before
+        assert self._state() == self._before
 
-    def _seen(self) -> list[tuple[str, int, int]]:
+    def _state(self) -> list[tuple[str, int, int]]:
         return sorted(
             (str(each), os.lstat(each).st_mode, os.lstat(each).st_mtime_ns) for each in (self.path, *self.path.rglob("*"))
         )
@@ -75,10 +75,10 @@ def outside(tmp_path: Path) -> Outside:
     return Outside(tmp_path / "outside")
 
 
-def fetched(given: dict[str, Any], **more: Any) -> bool:
-    """Whether it was published; a refusal to write is as good."""
+def fetched(settings: dict[str, Any], **more: Any) -> bool:
+    """Whether the artifact was published. A refusal to write is correct too."""
     try:
-        asyncio.run(fetch(REF, Settings(**given, **more)))
+        asyncio.run(fetch(REF, Settings(**settings, **more)))
     except CannotWrite:
         return False
     return True
@@ -88,21 +88,23 @@ def fetched(given: dict[str, Any], **more: Any) -> bool:
 @pytest.mark.parametrize("layout", LAYOUTS)
 class TestPlantedLinks:
     @pytest.mark.parametrize("place", PLACES)
-    def test_in_the_place_of_a_directory_of_ours(
+    def test_a_link_that_replaces_a_private_directory_is_not_followed(
         self, layout: str, place: str, origin: Origin, outside: Outside, tmp_path: Path
     ) -> None:
-        given = LAYOUTS[layout](tmp_path / "root")
+        settings = LAYOUTS[layout](tmp_path / "root")
         planted: Path = getattr(Root(tmp_path / "root"), place)
         planted.parent.mkdir(parents=True)
         planted.symlink_to(outside.path)
-        fetched(given)
+        fetched(settings)
         outside.assert_untouched()
         origin.update_repo(origin.add_repo("org/model", FILES), NEWER)
-        fetched(given, refresh="on-change")
+        fetched(settings, refresh="on-change")
         outside.assert_untouched()
 
     @pytest.mark.parametrize("target", ["theirs", "."])
-    def test_in_the_place_of_the_record_of_its_use(self, layout: str, target: str, outside: Outside, tmp_path: Path) -> None:
+    def test_a_link_that_replaces_the_usage_record_is_not_followed(
+        self, layout: str, target: str, outside: Outside, tmp_path: Path
+    ) -> None:
         usage = tmp_path / "root" / ".fetcher" / "usage"
         usage.mkdir(parents=True)
         (usage / REF.key).symlink_to(outside.path / target)
@@ -111,27 +113,29 @@ class TestPlantedLinks:
 
     @pytest.mark.parametrize("newer", [NEWER, {"config.json": b"[]"}], ids=["written", "deleted"])
     @pytest.mark.parametrize("name", ["sub", "sub/deeper"])
-    def test_in_the_place_of_a_directory_of_the_artifact(
+    def test_a_link_that_replaces_a_directory_of_the_artifact_is_not_followed(
         self, layout: str, name: str, newer: dict[str, bytes], origin: Origin, outside: Outside, tmp_path: Path
     ) -> None:
-        given = LAYOUTS[layout](tmp_path / "root")
-        artifact = asyncio.run(fetch(REF, Settings(**given)))
+        settings = LAYOUTS[layout](tmp_path / "root")
+        artifact = asyncio.run(fetch(REF, Settings(**settings)))
         planted = artifact.path / name
         for path in sorted(planted.rglob("*"), reverse=True):
             path.unlink() if not path.is_dir() else path.rmdir()
         planted.rmdir()
         planted.symlink_to(outside.path)
         origin.update_repo(origin.add_repo("org/model", FILES), newer)
-        fetched(given, refresh="on-change")
+        fetched(settings, refresh="on-change")
         outside.assert_untouched()
 
-    def test_in_the_place_of_a_published_file(self, layout: str, origin: Origin, outside: Outside, tmp_path: Path) -> None:
-        given = LAYOUTS[layout](tmp_path / "root")
-        artifact = asyncio.run(fetch(REF, Settings(**given)))
+    def test_a_link_that_replaces_a_published_file_is_not_followed(
+        self, layout: str, origin: Origin, outside: Outside, tmp_path: Path
+    ) -> None:
+        settings = LAYOUTS[layout](tmp_path / "root")
+        artifact = asyncio.run(fetch(REF, Settings(**settings)))
         (artifact.path / "config.json").unlink()
         (artifact.path / "config.json").symlink_to(outside.path / "theirs")
         origin.update_repo(origin.add_repo("org/model", FILES), NEWER)
-        assert fetched(given, refresh="on-change")
+        assert fetched(settings, refresh="on-change")
         outside.assert_untouched()
 
 
@@ -139,5 +143,5 @@ class TestPlantedLinks:
 def test_links_above_the_root_are_followed(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "volume").symlink_to(tmp_path / "real")
-    for layout, given in LAYOUTS.items():
-        assert fetched(given(tmp_path / "volume" / layout))
+    for layout, settings_for in LAYOUTS.items():
+        assert fetched(settings_for(tmp_path / "volume" / layout))

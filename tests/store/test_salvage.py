@@ -1,4 +1,4 @@
-"""What a former owner left: continued in its inodes if it can write no more, else in new ones."""
+"""The files of a previous owner are continued in their inodes if it can write no more, else in new inodes."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def digest(content: bytes) -> str:
     return hasher.hexdigest()
 
 
-def begun(staging: Path) -> tuple[Lease, StagedFile]:
-    """A lease in which the first and the last chunk of FILE are written; its owner still has the file open."""
+def interrupted_fetch(staging: Path) -> tuple[Lease, StagedFile]:
+    """A lease with the first and the last chunk of FILE written. Its owner still has the file open."""
     lease = acquire(staging, "key", stale=60.0)
     assert lease is not None
     journal = Journal(lease.journal_path, mode=0o644, version="1")
@@ -46,12 +46,12 @@ def begun(staging: Path) -> tuple[Lease, StagedFile]:
     return lease, staged
 
 
-def continued(staging: Path, *, former: Lease) -> tuple[Lease, StagedFile | None]:
-    """By an owner that can not prove that the former one is dead, unless that released."""
+def continued(staging: Path, *, previous: Lease) -> tuple[Lease, StagedFile | None]:
+    """Take over and continue FILE. Unless `previous` was released, its owner is made one that cannot be proven dead."""
     if not (seen := observe(staging / "key")) or not seen.abandoned:
-        away = replace(Owner.new(), boot="0123456789abcdef")
+        remote = replace(Owner.new(), boot="0123456789abcdef")
         for kind in ("data", "lease", "journal"):
-            (former.directory / f"{kind}.{former.owner}").rename(former.directory / f"{kind}.{away}")
+            (previous.directory / f"{kind}.{previous.owner}").rename(previous.directory / f"{kind}.{remote}")
         seen = observe(staging / "key")
     assert seen is not None
     lease = take_over(staging / "key", seen, stale=60.0)
@@ -59,63 +59,63 @@ def continued(staging: Path, *, former: Lease) -> tuple[Lease, StagedFile | None
     known = left_behind(lease).files[FILE.path]
     journal = Journal(lease.journal_path, mode=0o644, version="1")
     path = lease.data / FILE.path
-    found = continue_file(FILE, path, journal, known, inodes_reusable=lease.inodes_reusable, stopped=lambda: False)
+    resumed = continue_file(FILE, path, journal, known, inodes_reusable=lease.inodes_reusable, stopped=lambda: False)
     journal.close()
-    return lease, found
+    return lease, resumed
 
 
-def test_the_inode_of_an_owner_that_closed_it_is_used_on(tmp_path: Path) -> None:
-    former, staged = begun(tmp_path)
+def test_the_inode_of_an_owner_that_closed_it_is_reused(tmp_path: Path) -> None:
+    previous, staged = interrupted_fetch(tmp_path)
     inode = staged.path.stat().st_ino
     staged.close()
-    former.release()
-    lease, found = continued(tmp_path, former=former)
-    assert found is not None
-    assert found.chunks.keys() == {0, 2}
+    previous.release()
+    lease, resumed = continued(tmp_path, previous=previous)
+    assert resumed is not None
+    assert resumed.chunks.keys() == {0, 2}
     assert (lease.data / FILE.path).stat().st_ino == inode
-    found.close()
+    resumed.close()
 
 
-def test_the_good_chunks_of_one_that_may_still_write_are_moved_out_of_its_reach(tmp_path: Path) -> None:
-    former, staged = begun(tmp_path)
+def test_good_chunks_of_an_owner_that_may_still_write_are_copied_to_a_new_inode(tmp_path: Path) -> None:
+    previous, staged = interrupted_fetch(tmp_path)
     staged.write(0, memoryview(b"damage before"))
-    lease, found = continued(tmp_path, former=former)
-    assert found is not None
-    assert found.chunks.keys() == {2}
+    lease, resumed = continued(tmp_path, previous=previous)
+    assert resumed is not None
+    assert resumed.chunks.keys() == {2}
     staged.write(2 * CHUNK_SIZE, memoryview(b"after"))
     assert (lease.data / FILE.path).read_bytes()[2 * CHUNK_SIZE :] == chunk(2)
     staged.close()
-    found.close()
+    resumed.close()
 
 
 @pytest.mark.parametrize(("position", "kept"), [(CHUNK_SIZE, True), (2 * CHUNK_SIZE, False), (CHUNK_SIZE - 1, False)])
 @pytest.mark.parametrize("released", [True, False], ids=["the same inode", "a new inode"])
-def test_hashing_goes_on_where_it_was_if_all_before_it_is_there(
+def test_hashing_continues_if_all_chunks_before_its_position_are_good(
     tmp_path: Path, *, position: int, kept: bool, released: bool
 ) -> None:
-    former, staged = begun(tmp_path)
-    journal = Journal(former.journal_path, mode=0o644, version="1")
+    previous, staged = interrupted_fetch(tmp_path)
+    journal = Journal(previous.journal_path, mode=0o644, version="1")
     journal.state(FILE.path, position, b"in the making")
     journal.close()
     staged.close()
     if released:
-        former.release()
-    lease, found = continued(tmp_path, former=former)
-    assert found is not None
-    assert found.state == ((position, b"in the making") if kept else (0, b""))
-    assert read_journals([lease.journal_path]).files[FILE.path].state == found.state
-    found.close()
+        previous.release()
+    lease, resumed = continued(tmp_path, previous=previous)
+    assert resumed is not None
+    assert resumed.state == ((position, b"in the making") if kept else (0, b""))
+    assert read_journals([lease.journal_path]).files[FILE.path].state == resumed.state
+    resumed.close()
 
 
 @pytest.mark.parametrize("kind", ["xfs", "ext4"])
-def test_where_there_is_no_room_for_both_the_old_inode_goes(small_filesystem: MakeFilesystem, kind: str) -> None:
-    """A volume that holds the artifact once must do."""
+def test_the_old_inode_is_removed_if_the_volume_has_no_room_for_a_copy(small_filesystem: MakeFilesystem, kind: str) -> None:
+    """A volume with room for one copy of the artifact must be enough."""
     volume = small_filesystem(kind, size=(300 if kind == "xfs" else 112) * MiB)  # type: ignore[arg-type]
-    former, staged = begun(volume.path / "staging")
+    previous, staged = interrupted_fetch(volume.path / "staging")
     staged.close()
     volume.fill(leave=20 * MiB)
-    lease, found = continued(volume.path / "staging", former=former)
-    assert found is None
+    lease, resumed = continued(volume.path / "staging", previous=previous)
+    assert resumed is None
     assert not list(lease.data.iterdir())
     fresh = StagedFile.create(FILE, lease.data / FILE.path, Journal(lease.journal_path, mode=0o644, version="1"))
     fresh.close()

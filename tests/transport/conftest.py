@@ -1,4 +1,4 @@
-"""All event loops, plain and over TLS."""
+"""A fixture that runs a test on every event loop, plain and over TLS."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.transport.peer import Run
 
 @pytest.fixture(params=["plain, asyncio", "plain, ours", "TLS, asyncio", "TLS, uvloop", "TLS, ours"])
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
-    """Each test runs on every event loop, plain and over TLS: their transports have nothing in common."""
+    """Run the test on every event loop, plain and over TLS, because their transports are different."""
     kind, _, loop = request.param.partition(", ")
     factory = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop, "ours": Loop}[loop]
     return Run(factory, tls=kind == "TLS", directory=tmp_path)

@@ -1,4 +1,4 @@
-"""A server that sends exactly the bytes a test tells it to, plain or over TLS, on either event loop."""
+"""A server that sends exactly the bytes that a test chooses, plain or over TLS, on any event loop."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ Reply = Callable[["Sender"], Awaitable[None]]
 
 @dataclass(slots=True)
 class Sender:
-    """One request, to be answered. `heads` are the request's lines."""
+    """One request to answer. `heads` are the lines of the request's head."""
 
     writer: asyncio.StreamWriter
     heads: list[str]
     number: int
-    """Of the request on its connection, from 0."""
+    """The number of the request on its connection, from 0."""
 
     async def send(self, data: bytes) -> None:
         self.writer.write(data)
@@ -42,7 +42,7 @@ class Sender:
 
 @dataclass(slots=True)
 class Peer:
-    """`url` answers every request by the reply it was started with. Clients trust it by `authorities`."""
+    """A server at `url` that answers every request with its reply. `authorities` makes clients trust it."""
 
     url: str
     authorities: dict[str, str]
@@ -65,7 +65,7 @@ def _authority() -> trustme.CA:
 
 @asynccontextmanager
 async def peer(reply: Reply, *, tls: bool, directory: Path) -> AsyncIterator[Peer]:
-    """A running one, on a free port of loopback."""
+    """Start a peer on a free port of loopback."""
     authority = _authority()
     authority.cert_pem.write_to_path(directory / "ca.pem")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if tls else None
@@ -97,7 +97,7 @@ async def peer(reply: Reply, *, tls: bool, directory: Path) -> AsyncIterator[Pee
 
 
 async def collected(answer: Answer, *, length: int = len(CONTENT), buffer: int = 100_001) -> bytes:
-    """The whole body; the answer is closed afterwards, come what may."""
+    """Read the whole body, and close the answer in any case."""
     content, view = bytearray(), memoryview(bytearray(buffer))
     try:
         body = answer.body(length=length, what="f")
@@ -109,7 +109,7 @@ async def collected(answer: Answer, *, length: int = len(CONTENT), buffer: int =
 
 
 class Run:
-    """Runs a coroutine on an event loop of one kind; `tls` says how its peers are to speak."""
+    """Runs a coroutine on one kind of event loop. With `tls`, its peers use TLS."""
 
     def __init__(self, factory: Callable[[], asyncio.AbstractEventLoop], *, tls: bool, directory: Path) -> None:
         self._factory = factory

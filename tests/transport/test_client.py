@@ -1,4 +1,4 @@
-"""Where a request fails decides what is said: the server, the way to it, or this process itself."""
+"""The error of a failed request names the cause: the server, the network, or this process itself."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def transport() -> AsyncIterator[HttpTransport]:
 
 @contextmanager
 def no_descriptor_left() -> Iterator[None]:
-    """No file and no socket can be opened in this process."""
+    """Prevent this process from opening any file or socket."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest = os.open(os.devnull, os.O_RDONLY)
     os.close(lowest)
@@ -35,13 +35,13 @@ def no_descriptor_left() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:9", "nowhere.invalid"], ids=["an address", "a name"])
-async def test_without_a_descriptor_neither_server_nor_network_is_blamed(transport: HttpTransport, host: str) -> None:
-    await asyncio.to_thread(lambda: None)  # its thread is there
+async def test_a_request_without_a_free_descriptor_fails_with_too_many_open_files(transport: HttpTransport, host: str) -> None:
+    await asyncio.to_thread(lambda: None)  # starts the thread that resolves names
     with no_descriptor_left(), pytest.raises(TooManyOpenFiles, match=f"too many open files: cannot connect to {host}"):
         await transport.open(f"http://{host}/model.bin")
 
 
-async def test_an_answer_that_never_comes_is_a_stall_after_the_stall_timeout(transport: HttpTransport) -> None:
+async def test_a_server_that_never_answers_is_a_stall(transport: HttpTransport) -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
@@ -52,7 +52,7 @@ async def test_an_answer_that_never_comes_is_a_stall_after_the_stall_timeout(tra
             await transport.open(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
 
 
-def test_all_that_credentials_hold_is_kept_out_of_messages() -> None:
+def test_credentials_list_every_secret_and_do_not_show_it() -> None:
     secrets = Credentials("http://h:80", {"Authorization": "Basic dXNlcjpwdw==", "X-Key": "k"}).secrets
     assert {"dXNlcjpwdw==", "user:pw", "pw", "k"} <= set(secrets)
     assert "pw" not in repr(Credentials("http://h:80", {"Authorization": "Basic dXNlcjpwdw=="}))

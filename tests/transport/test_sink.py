@@ -1,4 +1,4 @@
-"""Bodies received past aiohttp's parser: the right bytes, the connection kept or dropped, and nothing written after the end."""
+"""Bodies that bypass aiohttp's parser: correct bytes, the connection kept or dropped, and nothing written after the end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def whole(sender: Sender) -> None:
 
 
 class TestBytes:
-    def test_ranges_in_turn_come_over_one_connection(self, run: Run) -> None:
+    def test_successive_requests_use_one_connection(self, run: Run) -> None:
         async def work() -> None:
             async with run.peer(whole) as peer, peer.transport() as transport:
                 for _ in range(6):
@@ -33,7 +33,7 @@ class TestBytes:
 
         run(work)
 
-    def test_the_parser_is_bypassed(self, run: Run) -> None:
+    def test_a_body_of_announced_length_bypasses_the_parser(self, run: Run) -> None:
         async def work() -> None:
             async with run.peer(whole) as peer, peer.transport() as transport:
                 answer = await transport.open(peer.url)
@@ -59,7 +59,7 @@ class TestBytes:
 
         run(work)
 
-    def test_a_body_that_comes_with_its_head_is_not_lost(self, run: Run) -> None:
+    def test_a_small_body_that_arrives_with_its_head_is_complete(self, run: Run) -> None:
         async def reply(sender: Sender) -> None:
             await sender.send(b"HTTP/1.1 206 Partial Content\r\nContent-Length: 5\r\n\r\nhello")
 
@@ -71,7 +71,7 @@ class TestBytes:
 
         run(work)
 
-    def test_a_head_and_a_large_first_piece_are_told_apart(self, run: Run) -> None:
+    def test_a_large_body_that_arrives_with_its_head_is_complete(self, run: Run) -> None:
         async def reply(sender: Sender) -> None:
             head = f"HTTP/1.1 206 Partial Content\r\nContent-Length: {len(CONTENT)}\r\n\r\n".encode()
             await sender.send(head + CONTENT)
@@ -80,12 +80,12 @@ class TestBytes:
             async with run.peer(reply) as peer, peer.transport() as transport:
                 for pause in (0.0, 0.05):
                     answer = await transport.open(peer.url)
-                    await asyncio.sleep(pause)  # aiohttp's parser reads on meanwhile, until its buffer is full
+                    await asyncio.sleep(pause)  # meanwhile aiohttp's parser reads until its buffer is full
                     assert await collected(answer) == CONTENT
 
         run(work)
 
-    def test_pieces_of_any_length_are_put_together(self, run: Run) -> None:
+    def test_pieces_of_any_length_are_joined(self, run: Run) -> None:
         chance = random.Random(7)
 
         async def reply(sender: Sender) -> None:
@@ -113,7 +113,7 @@ class TestOrdinaryPath:
         ["Transfer-Encoding: chunked", "Connection: close"],
         ids=["chunked", "until the end of the connection"],
     )
-    def test_a_body_without_an_announced_length_takes_it(self, run: Run, framing: str) -> None:
+    def test_a_body_without_an_announced_length_uses_the_parser(self, run: Run, framing: str) -> None:
         async def reply(sender: Sender) -> None:
             await sender.send(f"HTTP/1.1 200 OK\r\n{framing}\r\n\r\n".encode())
             chunked = framing.endswith("chunked")
@@ -131,7 +131,7 @@ class TestOrdinaryPath:
 
 
 class TestEnds:
-    def test_bytes_after_the_last_one_are_an_error_and_never_the_next_answer(self, run: Run) -> None:
+    def test_surplus_bytes_are_an_error_and_never_the_next_answer(self, run: Run) -> None:
         async def reply(sender: Sender) -> None:
             await sender.head(1 * MiB)
             await sender.send(CONTENT[:MiB] + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
@@ -146,11 +146,11 @@ class TestEnds:
         run(work)
 
     @pytest.mark.parametrize("how", ["FIN", "reset"])
-    def test_what_came_before_the_connection_ended_is_handed_out(self, run: Run, how: str) -> None:
+    def test_bytes_before_the_connections_end_are_delivered(self, run: Run, how: str) -> None:
         async def reply(sender: Sender) -> None:
             await sender.head()
             await sender.send(CONTENT[:MiB])
-            await asyncio.sleep(0.1)  # or a reset overtakes what was sent
+            await asyncio.sleep(0.1)  # else the reset would overtake the data
             if how == "reset":
                 linger = b"\1\0\0\0\0\0\0\0"
                 sender.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -171,7 +171,7 @@ class TestEnds:
 
         run(work)
 
-    def test_the_end_of_the_connection_right_after_the_last_byte_is_no_error(self, run: Run) -> None:
+    def test_a_connection_may_end_right_after_the_last_byte(self, run: Run) -> None:
         async def reply(sender: Sender) -> None:
             await sender.head(more="Connection: close\r\n")
             await sender.send(CONTENT)
@@ -198,7 +198,7 @@ class TestEnds:
 
         run(work)
 
-    def test_a_body_that_lasts_longer_than_the_stall_limit_is_none(self, run: Run) -> None:
+    def test_a_slow_body_that_keeps_coming_is_not_a_stall(self, run: Run) -> None:
         async def reply(sender: Sender) -> None:
             await sender.head(12)
             for index in range(12):
@@ -211,7 +211,7 @@ class TestEnds:
 
         run(work)
 
-    def test_what_has_come_is_handed_out_before_the_buffer_is_full(self, run: Run) -> None:
+    def test_bytes_are_delivered_before_the_buffer_is_full(self, run: Run) -> None:
         async def reply(sender: Sender) -> None:
             await sender.head()
             await sender.send(CONTENT[:1000])
@@ -227,7 +227,7 @@ class TestEnds:
 
 
 class TestProxy:
-    def test_tls_through_a_tunnel(self, run: Run) -> None:
+    def test_tls_works_through_a_proxys_tunnel(self, run: Run) -> None:
         if not run.tls:
             pytest.skip("plain HTTP needs no tunnel")
 
@@ -241,8 +241,8 @@ class TestProxy:
         run(work)
 
 
-class TestHolding:
-    def test_a_reader_that_does_not_read_holds_the_sender_back(self, run: Run) -> None:
+class TestFlow:
+    def test_a_reader_that_does_not_read_stops_the_sender(self, run: Run) -> None:
         sent = 0
 
         async def reply(sender: Sender) -> None:
@@ -266,7 +266,7 @@ class TestHolding:
 
         run(work)
 
-    def test_closing_in_the_middle_ends_the_connection(self, run: Run) -> None:
+    def test_closing_an_unfinished_body_drops_the_connection(self, run: Run) -> None:
         gone = asyncio.Event()
 
         async def reply(sender: Sender) -> None:
@@ -288,8 +288,8 @@ class TestHolding:
 
         run(work)
 
-    def test_a_cancelled_reader_leaves_no_trace(self, run: Run) -> None:
-        """At each await on the way: the buffer is not written to any more, and the next request is answered."""
+    def test_a_cancelled_read_writes_no_more_and_the_next_request_works(self, run: Run) -> None:
+        """The read is cancelled at each await in turn."""
 
         async def work() -> None:
             async with run.peer(whole) as peer, peer.transport() as transport:
@@ -297,16 +297,16 @@ class TestHolding:
                     answer = await transport.open(peer.url)
                     buffer = bytearray(2 * len(CONTENT))
                     await cancelled_after(turns, answer, buffer)
-                    left = bytes(buffer)
+                    after_cancel = bytes(buffer)
                     await asyncio.sleep(0.005)
-                    assert buffer == left
+                    assert buffer == after_cancel
                 assert await collected(await transport.open(peer.url)) == CONTENT
 
         run(work)
 
 
 async def cancelled_after(turns: int, answer: Answer, buffer: bytearray) -> None:
-    """Reads the body in small steps, and is cancelled after so many turns of the event loop."""
+    """Read the body in small steps, and cancel after this number of turns of the event loop."""
 
     async def read() -> None:
         body, view = answer.body(length=len(CONTENT), what="f"), memoryview(buffer)

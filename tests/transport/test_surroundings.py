@@ -1,4 +1,4 @@
-"""What stands on people's machines, met end to end: ~/.netrc, proxies, mirrors with a password, tokens in quotes."""
+"""The environment on users' machines, tested end to end: ~/.netrc, proxies, mirrors with a password, tokens in quotes."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class TestNetrc:
             monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
 
     @pytest.mark.parametrize("token", [None, "hf_known"])
-    async def test_its_passwords_are_sent_nowhere(
+    async def test_passwords_in_netrc_are_never_sent_to_the_hub(
         self, origin: Origin, variable: None, token: str | None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         if token:
@@ -65,21 +65,23 @@ class TestNetrc:
         assert await fetched(URI, {"HF_ENDPOINT": origin.endpoint}) == FILES
         assert sent(origin) == {("hub", f"Bearer {token}" if token else None), ("cdn", None)}
 
-    async def test_a_plain_address_gets_none_either(self, origin: Origin, variable: None) -> None:
+    async def test_passwords_in_netrc_are_never_sent_to_a_web_address(self, origin: Origin, variable: None) -> None:
         address = origin.add_file("/f.bin", b"bytes")
         assert await fetched(address, {}) == {"f.bin": b"bytes"}
         assert sent(origin) == {("cdn", None)}
 
 
 class TestMirrorWithAPassword:
-    async def test_it_gets_its_password_and_nothing_else(self, origin: Origin, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_a_mirror_gets_its_own_password_and_not_the_token(
+        self, origin: Origin, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("HF_TOKEN", "hf_known")
         endpoint = origin.endpoint.replace("://", "://us%40er:p%2Fw@")
         assert await fetched(URI, {"HF_ENDPOINT": endpoint}) == FILES
         basic = "Basic " + base64.b64encode(b"us@er:p/w").decode()
         assert sent(origin) == {("hub", basic), ("cdn", None)}
 
-    async def test_no_error_shows_it(self, origin: Origin) -> None:
+    async def test_no_error_shows_a_mirrors_password(self, origin: Origin) -> None:
         endpoint = origin.endpoint.replace("://", "://user:s3cret@")
         with pytest.raises(FetchError) as caught:
             await fetched("hf://org/absent", {"HF_ENDPOINT": endpoint})
@@ -90,7 +92,7 @@ class TestTokens:
     @pytest.mark.parametrize(
         "text", ['"hf_known"', "'hf_known'", "hf_known\n", "Bearer hf_known", '"bearer hf_known"', "' hf_known '"]
     )
-    async def test_what_got_around_it_is_no_part_of_it(
+    async def test_quotes_and_bearer_around_a_token_are_removed(
         self, origin: Origin, text: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("HF_TOKEN", text)
@@ -98,17 +100,17 @@ class TestTokens:
         assert {request.token for request in origin.requests if request.origin == "hub"} == {"hf_known"}
 
     @pytest.mark.parametrize("text", ["", " ", '""', "Bearer "])
-    async def test_one_that_is_empty_is_none(self, origin: Origin, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_an_empty_token_is_not_sent(self, origin: Origin, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HF_TOKEN", text)
         assert await fetched(URI, {"HF_ENDPOINT": origin.endpoint}) == FILES
         assert sent(origin) == {("hub", None), ("cdn", None)}
 
     @pytest.mark.parametrize("text", ["hf_a\nhf_b", "hf a", "hf_ä", 'hf_"x', "'hf_x"])
-    async def test_one_that_can_be_none_is_told_and_not_shown(
+    async def test_an_invalid_token_is_reported_and_not_shown(
         self, origin: Origin, text: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("HF_TOKEN", text)
-        with pytest.raises(ConfigurationError, match="characters no token has") as caught:
+        with pytest.raises(ConfigurationError, match="characters that no token has") as caught:
             await fetched(URI, {"HF_ENDPOINT": origin.endpoint})
         assert text not in caught.value.sentence()
         assert not origin.requests
@@ -131,7 +133,7 @@ class TestProxies:
             ("*", set()),
         ],
     )
-    async def test_each_hop_is_judged_by_itself(self, secure: Origin, exceptions: str, through: set[str]) -> None:
+    async def test_no_proxy_is_applied_to_each_redirect(self, secure: Origin, exceptions: str, through: set[str]) -> None:
         with running_proxy() as proxy:
             environ = {
                 "HF_ENDPOINT": secure.endpoint,
@@ -143,11 +145,11 @@ class TestProxies:
             places = {"hub": secure.endpoint, "cdn": secure.cdn_endpoint}
             assert set(proxy.tunnels) == {places[name].removeprefix("https://") for name in through}
 
-    async def test_socks_is_refused_before_anything_is_sent(self, origin: Origin) -> None:
+    async def test_a_socks_proxy_is_refused_before_any_request(self, origin: Origin) -> None:
         with pytest.raises(ConfigurationError, match="ALL_PROXY names a proxy that speaks socks5://"):
             await fetched(URI, {"HF_ENDPOINT": origin.endpoint, "ALL_PROXY": "socks5://127.0.0.1:9"})
 
-    async def test_a_tunnels_password_goes_to_the_proxy_alone(self, secure: Origin) -> None:
+    async def test_a_tunnels_password_is_sent_only_to_the_proxy(self, secure: Origin) -> None:
         with running_proxy() as proxy:
             environ = {
                 "HF_ENDPOINT": secure.endpoint,
@@ -158,8 +160,8 @@ class TestProxies:
         assert set(proxy.passwords) == {"Basic " + base64.b64encode(b"us@er:p/w").decode()}
         assert not [request for request in secure.requests if "proxy-authorization" in request.headers]
 
-    async def test_without_tls_the_proxy_is_asked_for_the_whole_address(self, origin: Origin) -> None:
-        origin.add_file("/f.bin", b"bytes")  # the origin plays the proxy
+    async def test_a_plain_http_request_sends_the_whole_address_to_the_proxy(self, origin: Origin) -> None:
+        origin.add_file("/f.bin", b"bytes")  # the origin acts as the proxy
         proxy = origin.cdn_endpoint.replace("://", "://user:pw@")
         assert await fetched("http://elsewhere.invalid/f.bin", {"http_proxy": proxy}) == {"f.bin": b"bytes"}
         (request,) = origin.requests
@@ -174,9 +176,9 @@ class TestProxies:
 
 
 class TestMirrors:
-    """The origin plays a mirror: what it sends names the upstream, as mirrors pass it on."""
+    """The origin acts as a mirror whose answers contain addresses of its upstream."""
 
-    async def test_a_next_page_at_the_upstream_is_asked_for_at_the_mirror(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_a_next_page_at_the_upstream_is_requested_from_the_mirror(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HF_TOKEN", "hf_known")
         with Origin(tokens=["hf_known"], page_size=1) as mirror:
             repository = mirror.add_repo("org/model", FILES)
@@ -194,25 +196,25 @@ class TestMirrors:
 
 
 class TestAnswers:
-    async def test_metadata_may_come_compressed(self, origin: Origin) -> None:
+    async def test_metadata_may_be_compressed(self, origin: Origin) -> None:
         commit = {"sha": origin.add_repo("org/model", FILES).commit}
         origin.faults.add(Fault(Body(gzip.compress(json.dumps(commit).encode())), path="/revision/"))
         origin.faults.add(Fault(Header("Content-Encoding", "gzip"), path="/revision/"))
         assert await fetched(URI, {"HF_ENDPOINT": origin.endpoint}) == FILES
 
-    async def test_an_address_may_hold_spaces_and_accents(self, origin: Origin) -> None:
+    async def test_an_address_may_contain_spaces_and_accents(self, origin: Origin) -> None:
         address = origin.add_file("/mod èle [1]|50%.bin", b"bytes")
         raw = address.partition("/mod")[0] + "/mod èle [1]|50%.bin"
         assert await fetched(raw, {}) == {"mod èle [1]|50%.bin": b"bytes"}
 
-    async def test_so_may_a_location(self, origin: Origin) -> None:
+    async def test_a_location_may_contain_spaces(self, origin: Origin) -> None:
         origin.add_file("/a b.bin", b"bytes")
         origin.add_file("/f.bin", b"other")
         origin.faults.add(Fault(Redirect("/a b.bin"), path="/f.bin"))
         assert await fetched(f"{origin.cdn_endpoint}/f.bin", {}) == {"f.bin": b"bytes"}
 
-    @pytest.mark.parametrize(("host", "why"), [("a" * 64 + ".example", "no host name"), ("a..example", "no host name")])
-    async def test_a_host_that_can_be_none_has_a_sentence_of_its_own(self, host: str, why: str) -> None:
+    @pytest.mark.parametrize(("host", "why"), [("a" * 64 + ".example", "not a host name"), ("a..example", "not a host name")])
+    async def test_an_invalid_host_name_is_reported(self, host: str, why: str) -> None:
         with pytest.raises(FetchError) as caught:
             await fetched(f"http://{host}/f.bin", {})
         assert why in caught.value.message

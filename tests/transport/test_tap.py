@@ -1,4 +1,4 @@
-"""Plain bodies are taken from the socket on a thread: never waiting there, woken when it is worth it, nothing left behind."""
+"""Threads read bodies from the socket: without waiting, woken only for a worthwhile amount, leaving nothing behind."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def tapped(answer: Answer, *, length: int = len(CONTENT)) -> Tap:
 
 
 async def on_a_thread(body: Tap, *, buffer: int) -> bytes:
-    """All of it, each piece read by another thread than the one that waited for it."""
+    """Read the whole body, each piece on another thread than the one that waited for it."""
     content, view = bytearray(), memoryview(bytearray(buffer))
     while await body.readable(buffer):
         content += view[: await asyncio.to_thread(body.read, view)]
@@ -43,7 +43,7 @@ async def whole(sender: Sender) -> None:
 
 
 @pytest.mark.parametrize("buffer", [1000, MiB, 8 * MiB])
-def test_threads_read_every_byte_and_the_connection_is_used_again(run: Run, buffer: int) -> None:
+def test_threads_read_every_byte_and_the_connection_is_reused(run: Run, buffer: int) -> None:
     async def work() -> None:
         async with run.peer(whole) as peer, peer.transport() as transport:
             for _ in range(4):
@@ -70,8 +70,8 @@ def test_reading_does_not_wait(run: Run) -> None:
     run(work)
 
 
-def test_many_small_pieces_wake_it_once(run: Run) -> None:
-    """The first piece of many is not worth a thread's while."""
+def test_many_small_pieces_wake_the_reader_once(run: Run) -> None:
+    """A thread is not woken for the first small piece."""
     arrived = asyncio.Event()
 
     async def reply(sender: Sender) -> None:
@@ -88,14 +88,14 @@ def test_many_small_pieces_wake_it_once(run: Run) -> None:
             while await body.readable(len(view)):
                 reads.append(body.read(view))
             assert sum(reads) == LOW_WATER
-            # What came with the head, and then, unless that took longer than it lingers, all the rest.
+            # One read for bytes that came with the head, one for the rest; more only if the rest took longer than LINGER.
             assert len(reads) <= 4
             answer.close()
 
     run(work)
 
 
-def test_a_body_that_breaks_off_hands_out_what_came_and_then_says_so(run: Run) -> None:
+def test_a_truncated_body_delivers_its_bytes_and_then_raises(run: Run) -> None:
     async def reply(sender: Sender) -> None:
         await sender.head()
         await sender.send(CONTENT[:MiB])
@@ -114,7 +114,7 @@ def test_a_body_that_breaks_off_hands_out_what_came_and_then_says_so(run: Run) -
     run(work)
 
 
-def test_no_descriptor_is_left_open_however_it_ends(run: Run) -> None:
+def test_a_whole_or_closed_body_leaves_no_descriptor_open(run: Run) -> None:
     async def work() -> None:
         async with run.peer(whole) as peer, peer.transport() as transport:
             counts = []
@@ -133,8 +133,8 @@ def test_no_descriptor_is_left_open_however_it_ends(run: Run) -> None:
     run(work)
 
 
-def test_the_connection_goes_back_as_it_was(run: Run) -> None:
-    """A mark left on the socket would keep the next answer's head waiting."""
+def test_the_socket_option_is_reset_before_the_connection_is_reused(run: Run) -> None:
+    """A low-water mark left on the socket would delay the next answer's head."""
 
     async def work() -> None:
         async with run.peer(whole) as peer, peer.transport() as transport:

@@ -41,11 +41,11 @@ def test_a_small_body_that_decompresses_beyond_the_bound_is_refused() -> None:
 @pytest.mark.parametrize(
     ("content", "encoding", "why"),
     [
-        (b"no gzip", "gzip", "broken"),
-        (b"", "gzip", "only its beginning"),
-        (gzip.compress(PLAIN)[:-9], "gzip", "only its beginning"),
-        (gzip.compress(PLAIN), "gzip, gzip", "although identity was asked for"),
-        (PLAIN, "br", "although identity was asked for"),
+        (b"no gzip", "gzip", "damaged"),
+        (b"", "gzip", "truncated"),
+        (gzip.compress(PLAIN)[:-9], "gzip", "truncated"),
+        (gzip.compress(PLAIN), "gzip, gzip", "although identity was requested"),
+        (PLAIN, "br", "although identity was requested"),
     ],
 )
 def test_an_undecodable_body_is_reported(content: bytes, encoding: str, why: str) -> None:

@@ -67,5 +67,5 @@ def test_the_next_page_of_a_listing_is_at_the_mirror(link: str) -> None:
     "link", ["https://huggingface.co/api/models/other/m/tree/abc", "http://elsewhere/x", "/other?cursor=2"]
 )
 def test_a_link_to_another_listing_is_refused(link: str) -> None:
-    with pytest.raises(BadResponse, match="not of this listing"):
+    with pytest.raises(BadResponse, match="outside this listing"):
         Mirror(PREFIXED, UPSTREAM).next_page(f"{PREFIXED}{TREE}", link)

@@ -48,7 +48,7 @@ class TestWhichVariable:
 
     @pytest.mark.parametrize("text", ["http://", "http://user:s3cret@", "http://h:port", "http://[::1", "//s3cret", "h:0"])
     def test_an_invalid_proxy_is_reported_by_its_variable_without_its_value(self, text: str) -> None:
-        with pytest.raises(ConfigurationError, match=r"^HTTPS_PROXY is no address of a proxy") as caught:
+        with pytest.raises(ConfigurationError, match=r"^HTTPS_PROXY is not a proxy address") as caught:
             proxy_for("https://a.example/f", {"HTTPS_PROXY": text})
         assert "s3cret" not in caught.value.message
 

@@ -67,5 +67,5 @@ def test_an_invalid_bundle_is_reported_with_its_variable(tmp_path: Path, name: s
     bundle = tmp_path / "bundle.pem"
     if content is not None:
         bundle.write_bytes(content)
-    with pytest.raises(ConfigurationError, match=f"^{name} names {bundle}, which can't be read"):
+    with pytest.raises(ConfigurationError, match=f"^{name} names {bundle}, which cannot be read"):
         tls_context({name: str(bundle)})
