@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-NOTICE = "This page is made from the code by `python -m docs.generator`. Do not edit it."
+NOTICE = "This page is generated from the code by `python -m docs.generator`. Do not edit it."
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -23,7 +23,7 @@ or line breaks.
 `cache_key`, `uri`, `revision`, `files`, `bytes`, `bytes_fetched`, `bytes_reused`, `seconds`, `verified`, `cached`,
 `stale`. Everything else goes to stderr. [Exit codes](exit-codes.md) and [metrics](metrics.md) have pages of their own.
 
-This page is made from the code by `python -m docs.generator`. Do not edit it."""
+This page is generated from the code by `python -m docs.generator`. Do not edit it."""
 
 
 def reference() -> str:
