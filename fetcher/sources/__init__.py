@@ -2,9 +2,9 @@
 
 Decisions that may surprise:
 
-- Metadata comes without `HfApi`; `huggingface_hub` only finds the token. Its `list_repo_tree` has no deadline, sleeps in a retry
-  loop that no signal interrupts, and sends the token to any host that the next page's Link names. Plain GETs over our own
-  transport have one retry policy and one way to cancel, and Links stay at their origin.
+- Metadata comes without `HfApi`; `huggingface_hub` only finds the token. Its `list_repo_tree` has no deadline, sleeps in a
+  retry loop that no signal interrupts, and sends the token to any host that the next page's Link names. Plain GETs over our
+  own transport have one retry policy and one way to cancel, and Links stay at their origin.
 - The Hub is asked with one HEAD for each file, then with ranges at the signed address. The address is renewed on 401, 403 and
   410, and shortly before a known expiry.
 - An `http(s)` file is probed by its first range, whose answer is kept and continued: a small file costs one request.

@@ -12,7 +12,8 @@ After a kill at any point, the next owner of the lease continues from the journa
 
 What is synced, and when:
 
-- A chunk's journal line is appended after its write, unsynced. A SIGKILL loses nothing of it. A begun chunk is noted every 4 MiB.
+- A chunk's journal line is appended after its write, unsynced. A SIGKILL loses nothing of it. A begun chunk is noted every 4
+  MiB.
 - Data, then the journal, are synced every 32 chunks. Power loss may take journalled data all the same, so a resume reads and
   compares each chunk.
 - A file stays open from its first range until it is sealed, so that no write-back error is lost. At most 64 files are open.
@@ -23,8 +24,8 @@ Decisions that may surprise:
 
 - An in-place directory has one lease, not one for each key: two artifacts that go to one directory take turns.
 - The manifest holds a redacted URI and the SHA-256 of the request as written, by which a cached artifact is recognized.
-- Artifacts that share a directory (`shared_dest`, for LLMKube) have a manifest each. None deletes what another lists. A manifest
-  that a new one contradicts is withdrawn first.
+- Artifacts that share a directory (`shared_dest`, for LLMKube) have a manifest each. None deletes what another lists. A
+  manifest that a new one contradicts is withdrawn first.
 - In place, files that announce a model are withdrawn before weights change, so they are fetched again. They are small.
 - Files without a published digest are recorded without one: size and framing are checked in transit, XXH3 afterwards.
 """

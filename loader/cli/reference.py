@@ -13,7 +13,7 @@ selects. See also [exit codes](exit-codes.md) and [metrics](metrics.md).
 
 Results go to stdout. Everything else goes to stderr.
 
-`python -m docs.generator` generates this page from the code. Do not edit it."""
+This page is generated from the code by `python -m docs.generator`. Do not edit it."""
 
 
 def reference() -> str:
