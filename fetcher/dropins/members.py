@@ -18,15 +18,12 @@ from fetcher.filesystem import allow, file_mode, free_bytes
 from fetcher.planning.paths import refuse_hostile_paths
 from fetcher.store.beneath import link, make_directories, open_beneath
 from fetcher.store.layout import base_of
+from fetcher.uncancelled import Stopped
 
 PIECE = 1024 * 1024
 """Bytes of one read or write."""
 _LINKS = 8
 """Maximum links between a name and its file."""
-
-
-class Stopped(Exception):
-    """The caller was cancelled."""
 
 
 class Members:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -26,34 +25,20 @@ from fetcher.artifact import Listing, RemoteFile
 from fetcher.filesystem import file_mode
 from fetcher.manifest import Manifest, ManifestFile
 from fetcher.store.beneath import Fence, make_directories, remove_tree, sync
-from fetcher.store.layout import Root
 from fetcher.store.lease import Lease
-from fetcher.store.placement import Step
+from fetcher.store.placement import KeyInRoot, Step
 
 _TREE_FORMAT = 1
 """huggingface_hub 2.4's `_tree_cache.TREE_CACHE_FORMAT_VERSION`. The client ignores other formats."""
 
 
-class HubCache:
+class HubCache(KeyInRoot):
     """Placement under `root/repository`, such as `models--org--name`. `revision` names the ref."""
 
     def __init__(self, root: Path, key: str, *, repository: str, revision: str) -> None:
-        self._root = Root(root)
-        self._key = key
+        super().__init__(root, key)
         self._repository = root / repository
         self._revision = revision
-
-    @property
-    def anchor(self) -> Path:
-        return self._root.path
-
-    @property
-    def staging(self) -> Path:
-        return self._root.staging
-
-    @property
-    def lease_name(self) -> str:
-        return self._key
 
     @property
     def _manifest(self) -> Path:
@@ -64,9 +49,6 @@ class HubCache:
 
     def location(self, manifest: Manifest) -> Path:
         return self._repository / "snapshots" / PurePosixPath(manifest.revision or "").name
-
-    def survey(self, paths: Collection[str]) -> None:
-        """Nothing to check: snapshots are named by commits and blobs by digests, so no foreign file has these names."""
 
     def existing(self, file: RemoteFile) -> Path | None:
         blob = self._blob(file)

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from fetcher.store.in_place import InPlace
 from fetcher.store.ingest import link_staged
 from fetcher.store.layout import Root, fence_of
 from fetcher.store.lease import Lease
-from fetcher.store.placement import Step
+from fetcher.store.placement import KeyInRoot, Step
 
 GRACE = 3600.0
 """Seconds a replaced directory is kept. Readers on other NFS clients may have its files open, and get ESTALE when it is
@@ -30,32 +29,16 @@ _STAMP = re.compile(r"[0-9]{1,20}")
 """Nanoseconds since 1970, as `Root.old_name` writes them. Other users may create names in `old` too."""
 
 
-class Keyed:
+class Keyed(KeyInRoot):
     def __init__(self, root: Path, key: str) -> None:
-        self._root = Root(root)
-        self._key = key
+        super().__init__(root, key)
         self._final = root / key
-
-    @property
-    def anchor(self) -> Path:
-        return self._root.path
-
-    @property
-    def staging(self) -> Path:
-        return self._root.staging
-
-    @property
-    def lease_name(self) -> str:
-        return self._key
 
     def present(self) -> Manifest | None:
         return Manifest.read(self._final / RELATIVE_PATH)
 
     def location(self, manifest: Manifest) -> Path:
         return self._final
-
-    def survey(self, paths: Collection[str]) -> None:
-        """Nothing to check: the artifact is built in its own directory, which holds no foreign files."""
 
     def existing(self, file: RemoteFile) -> Path | None:
         return None

@@ -14,7 +14,7 @@ from typing import Protocol
 from fetcher.artifact import Listing, RemoteFile
 from fetcher.filesystem import sync_directory
 from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
-from fetcher.store.layout import base_of, fence_of
+from fetcher.store.layout import Root, base_of, fence_of
 from fetcher.store.lease import Lease
 
 Step = Callable[[str], None]
@@ -58,6 +58,29 @@ class Placement(Protocol):
     def place(self, lease: Lease, manifest: Manifest, listing: Listing, step: Step) -> Path:
         """Make the sealed artifact visible, and return its location. Blocks. Raises OSError, LeaseLost."""
         ...
+
+
+class KeyInRoot:
+    """What `Keyed` and `HubCache` share: an artifact with a key under a cache root, and a lease with the name of the key."""
+
+    def __init__(self, root: Path, key: str) -> None:
+        self._root = Root(root)
+        self._key = key
+
+    @property
+    def anchor(self) -> Path:
+        return self._root.path
+
+    @property
+    def staging(self) -> Path:
+        return self._root.staging
+
+    @property
+    def lease_name(self) -> str:
+        return self._key
+
+    def survey(self, paths: Collection[str]) -> None:
+        """Nothing to check: directories named by keys, commits and digests hold no foreign files."""
 
 
 def intact(manifest: Manifest, location: Path) -> bool:

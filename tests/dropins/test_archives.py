@@ -18,10 +18,10 @@ import pytest
 
 from fetcher.dropins import archives
 from fetcher.dropins.archives import unpack
-from fetcher.dropins.members import Stopped
 from fetcher.dropins.streams import XZ_MEMORY
 from fetcher.errors import FetchError, HostilePath, MalformedArchive, OutOfSpace
 from fetcher.testing.checkpoint import random_bytes
+from fetcher.uncancelled import Stopped
 from tests.dropins.archives import FORMATS, regular, special, tar, tar_of, zipped
 from tests.dropins.conftest import MiB, tree
 from tests.lab.chaos import Chaos
