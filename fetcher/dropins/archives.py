@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
-from fetcher.dropins.members import PIECE, Members
+from fetcher.dropins.members import PIECE, Extraction
 from fetcher.dropins.streams import BoundedFile, ForwardStream, Readable, XzStream
 from fetcher.errors import MalformedArchive
 from fetcher.filesystem import storing
@@ -44,7 +44,7 @@ def unpack(archive: Path, directory: Path, *, stopped: Callable[[], bool]) -> Ma
 
     Raises MalformedArchive, HostilePath, OutOfSpace, StoreError; Stopped soon after `stopped()`.
     """
-    into = Members(directory, stopped=stopped)
+    into = Extraction(directory, stopped=stopped)
     with storing("unpack the archive", archive.name), _opened(archive) as file:
         try:
             (_unzip if _begins(file, b"PK") else _untar)(file, archive.name, into)
@@ -81,7 +81,7 @@ def _refuse_more(count: int) -> None:
         raise MalformedArchive(f"the archive has more than {MEMBERS:,} members")
 
 
-def _unzip(file: IO[bytes], _: str, into: Members) -> None:
+def _unzip(file: IO[bytes], _: str, into: Extraction) -> None:
     with zipfile.ZipFile(BoundedFile(file)) as opened:
         _refuse_more(len(opened.infolist()))
         for member in opened.infolist():
@@ -90,7 +90,7 @@ def _unzip(file: IO[bytes], _: str, into: Members) -> None:
                     into.add(member.filename, member.file_size, content)
 
 
-def _untar(file: IO[bytes], name: str, into: Members) -> None:
+def _untar(file: IO[bytes], name: str, into: Extraction) -> None:
     stream = ForwardStream(_decompressed(file))
     with tarfile.open(fileobj=stream, mode="r:") as opened:
         for count, member in enumerate(opened, 1):
@@ -106,7 +106,7 @@ def _untar(file: IO[bytes], name: str, into: Members) -> None:
     raise MalformedArchive(f"{name} has data after the end of the archive; ask the publisher to fix it")
 
 
-def _extract(member: tarfile.TarInfo, opened: tarfile.TarFile, into: Members) -> None:
+def _extract(member: tarfile.TarInfo, opened: tarfile.TarFile, into: Extraction) -> None:
     if member.isreg() and (content := opened.extractfile(member)) is not None:
         into.add(member.name, member.size, content)
     elif member.islnk():

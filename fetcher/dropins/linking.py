@@ -16,7 +16,7 @@ from fetcher.store.beneath import symlink
 from fetcher.store.placement import intact
 
 
-def entries(source: Path, *, admits: Callable[[str], bool]) -> Sequence[Path]:
+def linkable_entries(source: Path, *, admits: Callable[[str], bool]) -> Sequence[Path]:
     """Return `source` if it is a file, otherwise its entries except hidden ones. `admits` selects them by name.
 
     Raises NotFound, Unauthorized, and DigestMismatch if `source` does not match its manifest.

@@ -26,7 +26,7 @@ _LINKS = 8
 """Maximum links between a name and its file."""
 
 
-class Members:
+class Extraction:
     """The unpacked files (`files`: sizes in bytes, by path) and the remaining free space. Methods also raise OSError."""
 
     def __init__(self, directory: Path, *, stopped: Callable[[], bool]) -> None:

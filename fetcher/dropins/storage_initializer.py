@@ -20,7 +20,7 @@ from fetcher.command.running import Report, carried_out, with_progress
 from fetcher.command.termination import destination_of_variable
 from fetcher.dropins import kserve
 from fetcher.dropins.fetching import Order, Through, fetched, options_of, settings_for
-from fetcher.dropins.linking import entries, link
+from fetcher.dropins.linking import link, linkable_entries
 from fetcher.errors import UsageError
 from fetcher.events import Linked, Subscriber, Warned
 from fetcher.filesystem import make_directory, storing
@@ -98,7 +98,7 @@ def _place_local(
     if kind != "local":
         return pair, kind
     source = kserve.local_path(pair.source)
-    chosen = entries(source, admits=patterns.admits)
+    chosen = linkable_entries(source, admits=patterns.admits)
     if len(chosen) == 1 and kserve.is_archive(chosen[0].name) and chosen[0].is_file():
         return kserve.Pair(str(chosen[0].absolute()), pair.directory), "archive"
     link(chosen, pair.directory)

@@ -12,7 +12,7 @@ import pytest
 from fetcher.dropins import storage_initializer
 from fetcher.dropins.archives import unpack
 from fetcher.dropins.linking import link
-from fetcher.dropins.members import Members
+from fetcher.dropins.members import Extraction
 from fetcher.dropins.streams import Readable
 from fetcher.errors import CannotWrite, FetchError
 from fetcher.store import beneath
@@ -45,14 +45,14 @@ def planting(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Path], None
     """Return a function that makes another user change the unpacking directory after its first member."""
 
     def during(change: Callable[[Path], None]) -> None:
-        unchanged = Members.add
+        unchanged = Extraction.add
 
-        def add(self: Members, name: str, size: int, content: Readable) -> None:
+        def add(self: Extraction, name: str, size: int, content: Readable) -> None:
             unchanged(self, name, size, content)
             if len(self.files) == 1:
                 change(self._directory)
 
-        monkeypatch.setattr(Members, "add", add)
+        monkeypatch.setattr(Extraction, "add", add)
 
     return during
 

@@ -29,14 +29,14 @@ VICTIM = """
 import os, signal, sys
 from fetcher.dropins import members as unpacking, storage_initializer
 
-members, unchanged = int(sys.argv[1]), unpacking.Members.add
+members, unchanged = int(sys.argv[1]), unpacking.Extraction.add
 
 def add(self, name, size, content):
     if len(self.files) == members:
         os.kill(os.getpid(), signal.SIGKILL)
     unchanged(self, name, size, content)
 
-unpacking.Members.add = add
+unpacking.Extraction.add = add
 storage_initializer.main(sys.argv[2:])
 """
 """Kills itself after the given number of unpacked members."""
