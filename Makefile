@@ -48,7 +48,7 @@ types: $(READY) ## mypy, strict
 	$(BIN)/mypy
 	$(BIN)/mypy k8s/images/*.py
 
-contracts: $(READY) ## who may import whom
+contracts: $(READY) ## check the import rules
 	$(BIN)/lint-imports
 
 pytest: $(READY) ## the tests alone; PYTEST_ARGS="-k resume -x" narrows them

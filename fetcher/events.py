@@ -35,7 +35,7 @@ class Resolved(Event):
 
 @dataclass(frozen=True, slots=True)
 class LeaseWaiting(Event):
-    """`holder` is fetching the same artifact: `fetched` of `total` bytes, None if unknown. We have `waited` seconds."""
+    """`holder` is fetching the same artifact: `fetched` of `total` bytes, None if unknown. `waited` is in seconds."""
 
     holder: str
     waited: float
@@ -168,7 +168,7 @@ class Warned(Event):
 
 @dataclass(frozen=True, slots=True)
 class Finished(Event):
-    """The artifact is complete at `path`. `cached`: it was before. `stale`: the source did not answer about a newer version."""
+    """The artifact is complete at `path`. `cached`: nothing was fetched. `stale`: the source did not answer."""
 
     path: str
     revision: str | None

@@ -17,7 +17,7 @@ from fetcher.telemetry.jsonlines import EVERY
 _INTRODUCTION = f"""\
 # Events
 
-A command tells what it does as events. `--progress json` writes each as one line of JSON on stderr: `event` holds its
+A command reports its work as events. `--progress json` writes each event as one line of JSON on stderr: `event` is its
 name, `ts` the Unix time in seconds, and the fields follow. Events that come often (`BytesReceived`, `BytesHashed`,
 `BytesDiscarded`, `BytesLoaded`, `ConnectionsActive`) are gathered into one `Progress` line every {EVERY} seconds, with
 `phase`, `done`, `total`, `fetched`, `hashed`, `rate` and `connections`.

@@ -14,7 +14,7 @@ _INTRODUCTION = """\
 # Exit codes and reason words
 
 The exit codes are those of `sysexits.h`. The last line on stderr is one sentence that begins with a reason word. Both
-are stable. A code says whether the same command may succeed later. [Troubleshooting](errors.md) says for each word what
+are stable. The code tells whether a retry can succeed. [Troubleshooting](errors.md) says for each word what
 to check."""
 
 _MESSAGE = """

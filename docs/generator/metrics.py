@@ -11,7 +11,7 @@ from loader.residency.holding import State
 _INTRODUCTION = """\
 # Metrics
 
-Two ways publish them:
+Metrics are published in two ways:
 
 - `--metrics-port N` serves `/metrics` while the command runs, as Prometheus text or OpenMetrics, by what the scraper
   accepts. A port that is taken ends the command with 78.
@@ -22,7 +22,7 @@ Several commands whose files one node_exporter collects need one `--metrics-labe
 artifact=llama`. No metric names a file, a URI or a secret. A killed command leaves its last numbers: its progress
 timestamp stands still."""
 _HOLD = """
-The metrics of `loader hold` are served as long as it runs. Its file is removed when it ends.
+The metrics of `loader hold` are served while it runs. It removes its `--metrics-file` at the end.
 """
 
 

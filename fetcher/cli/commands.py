@@ -183,7 +183,7 @@ def _all(root: Path) -> list[Entry]:
     from fetcher.store.catalog import entries
 
     if not root.is_dir():
-        raise NotFound(f"cannot verify {root}: there is no such cache; name the cache with --cache-dir")
+        raise NotFound(f"cannot verify {root}: the directory does not exist; pass the cache root with --cache-dir")
     return entries(root, on_newer=_print_newer)
 
 

@@ -49,12 +49,12 @@ PLACE = (
         repeated=True,
     ),
     Option("require_digests", "fail if a file has no digest from the source or --expect", switch=True),
-    Option("pvc_mount", "where the claim of a pvc:// URI is mounted; may be repeated", parse_mount, "CLAIM=DIR", repeated=True),
+    Option("pvc_mount", "mount point of a claim in a pvc:// URI; may be repeated", parse_mount, "CLAIM=DIR", repeated=True),
 )
 FETCH = (
     Option(
         "refresh",
-        "use a cached artifact as it is, or ask the source for a newer version first",
+        "use a cached artifact without asking the source (the default), or ask for a newer version",
         choices=("if-not-present", "on-change"),
     ),
     Option("hard_link", "hard-link files of a local source instead of copying them; a later edit changes both", switch=True),
@@ -73,7 +73,7 @@ FETCH = (
     ),
     Option("timeout_stall", "drop a connection after this long without data (default 30s)", parse_seconds, "SECONDS"),
     Option("retry_for", "give up after this long without progress (default 5m)", parse_duration, "DURATION"),
-    Option("lease_wait", "maximum time to wait for another process that fetches the same artifact", parse_duration, "DURATION"),
+    Option("lease_wait", "maximum wait for another fetch of the same artifact (default: no limit)", parse_duration, "DURATION"),
     Option(
         "lease_stale",
         "take over from a process without a heartbeat for this long (default 60s; 180s on a network filesystem)",

@@ -13,7 +13,7 @@ _REQUEST = (*ROOT, *SELECTION, *PLACE, *FETCH)
 
 COMMANDS: dict[str, tuple[str, tuple[Option, ...]]] = {
     "fetch": ("fetch an artifact, verified and complete", (*_REQUEST, WARM, *METRICS, *ENDING)),
-    "plan": ("show what a fetch would download, without downloading", (*_REQUEST, *ENDING)),
+    "plan": ("show the files and bytes that a fetch would download", (*_REQUEST, *ENDING)),
     "key": ("print the cache key of an artifact", SELECTION),
     "list": ("list the artifacts in the cache", ROOT),
     "show": ("show one artifact of the cache", ROOT),
@@ -30,6 +30,10 @@ def _add_positional(command: argparse.ArgumentParser, name: str) -> None:
     if name in ("fetch", "plan", "key"):
         command.add_argument("uri", metavar="URI", help="hf://owner/name[@rev], https://..., file:///..., pvc://claim/path")
     elif name == "show":
-        command.add_argument("what", metavar="KEY|URI", help="a cache key, or the URI that was fetched")
+        command.add_argument(
+            "what", metavar="KEY|URI|DIR", help="a cache key, the URI that was fetched, or the artifact's directory"
+        )
     elif name == "verify":
-        command.add_argument("what", metavar="KEY|URI|DIR", nargs="?", help="one artifact (default: the whole cache)")
+        command.add_argument(
+            "what", metavar="KEY|URI|DIR", nargs="?", help="a cache key, a URI or a directory (default: the whole cache)"
+        )

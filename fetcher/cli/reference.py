@@ -10,7 +10,7 @@ _POSITIONAL = {
     "plan": "URI",
     "key": "URI",
     "list": "",
-    "show": "KEY|URI",
+    "show": "KEY|URI|DIR",
     "verify": "[KEY|URI|DIR]",
 }
 _INTRODUCTION = """\
@@ -21,7 +21,7 @@ or line breaks.
 
 `fetcher fetch` prints the artifact's path as the only line on stdout. With `--json` it prints one JSON object: `path`,
 `cache_key`, `uri`, `revision`, `files`, `bytes`, `bytes_fetched`, `bytes_reused`, `seconds`, `verified`, `cached`,
-`stale`. Everything else goes to stderr. [Exit codes](exit-codes.md) and [metrics](metrics.md) have pages of their own.
+`stale`, and with `--warm` also `warm`. The rest goes to stderr. See [exit codes](exit-codes.md) and [metrics](metrics.md).
 
 This page is generated from the code by `python -m docs.generator`. Do not edit it."""
 

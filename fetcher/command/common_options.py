@@ -25,7 +25,7 @@ def parse_label(text: str) -> tuple[str, str]:
     return name, value
 
 
-JSON = Option("json", "print one JSON object on stdout", switch=True)
+JSON = Option("json", "print the result as one line of JSON on stdout", switch=True)
 PROGRESS = Option("progress", "how to show progress on stderr", choices=("auto", "bar", "log", "json", "none"))
 TERMINATION_LOG = Option(
     "termination_log", "write the result to FILE as one line of JSON (default /dev/termination-log, if present)", Path, "FILE"

@@ -261,7 +261,7 @@ class Transfer:
             return
         incoming.restarts += 1
         if incoming.restarts > RESTARTS:
-            raise gave_up(error, f"the server cannot send parts of a file, and broke off {incoming.restarts} times") from error
+            raise gave_up(error, f"the server does not support ranges, and broke off {incoming.restarts} times") from error
 
     # Callbacks
 

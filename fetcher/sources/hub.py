@@ -317,7 +317,7 @@ def _bearer(token: str, origin: str) -> str | None:
     if not token:
         return None
     if not re.fullmatch(r"[!#-&(-~]+", token):
-        raise ConfigurationError(f"the Hub's token (from {origin}) contains characters that no token has; write it again")
+        raise ConfigurationError(f"the Hub's token (from {origin}) contains characters that no token has; set it again")
     return f"Bearer {token}"
 
 

@@ -54,7 +54,7 @@ def find(cache_dir: Path, what: str) -> Entry:
     candidates = candidates or [entry for entry in listed if entry.manifest.uri == uri]
     if len(candidates) > 1:
         keys = ", ".join(entry.key for entry in candidates)
-        raise NotFound(f"{uri} has several selections or revisions; name one by its key: {keys}")
+        raise NotFound(f"the cache has several artifacts of {uri}; pass one of their keys: {keys}")
     if not candidates:
         for error in newer:
             if {what, key} & {part.removesuffix(".json") for part in Path(error.path or "").parts}:

@@ -62,7 +62,7 @@ def print_warmed(fields: Mapping[str, Any], *, as_json: bool) -> None:
         return
     what = f"{counted(fields['files'], 'file')}, {size(fields['bytes'])}"
     if fields["world_size"] > 1:
-        what += f" (part {fields['rank']} of {fields['world_size']})"
+        what += f" (rank {fields['rank']} of {fields['world_size']})"
     how = "no reads needed"
     if fields["bytes_read"]:
         speed = f"{duration(fields['seconds'])}{rate(fields['bytes_read'], fields['seconds'])}"

@@ -41,7 +41,7 @@ def load_metrics(account: Account) -> list[Metric]:
         Metric(
             "loader_expected_bytes",
             "gauge",
-            "Bytes to bring in, reused ones included; absent until known.",
+            "Bytes to warm, load or copy, including reused bytes; absent until known.",
             tally.total or None,
         ),
         Metric("loader_reused_bytes", "gauge", "Bytes that were already in place at the start.", tally.held),

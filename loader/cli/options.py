@@ -58,7 +58,7 @@ READING = (
     ),
     _option("window", "memory for reading ahead, at least 16Mi (default 512Mi)", _window, metavar="SIZE"),
 )
-PARTIAL = _option("partial", "if memory cannot hold everything, warm as much as fits, from the beginning", switch=True)
+PARTIAL = _option("partial", "if the weights do not fit in memory, warm the first part that fits", switch=True)
 READY_FILE = _option("ready_file", "keep FILE in place while everything is in memory", Path, metavar="FILE")
 INTERVAL = _option(
     "interval", "time between checks that everything is in memory (default 10s)", parse_seconds, metavar="SECONDS"

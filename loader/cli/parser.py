@@ -15,9 +15,9 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...]]] = {
         (JSON, PARTIAL, THREADS, *RANKS, *METRICS, *ENDING),
     ),
     "load": ("read every tensor as an engine would, and report the rate", (JSON, *READING, THREADS, *RANKS, *METRICS, *ENDING)),
-    "status": ("show how much is in memory, and how best to read it", (JSON,)),
+    "status": ("show how much of the weights is in memory, and the best way to read the rest", (JSON,)),
     "drop": ("drop weights from the page cache, and report what stayed and why", (JSON,)),
-    "hold": ("keep weights in memory until a signal stops it", (READY_FILE, INTERVAL, THREADS, *METRICS, *ENDING)),
+    "hold": ("read weights into memory and keep them there until a signal", (READY_FILE, INTERVAL, THREADS, *METRICS, *ENDING)),
     "copy": (
         "copy an artifact to RAM or a local disk: verified, and visible only when complete",
         (JSON, THREADS, *METRICS, *ENDING),

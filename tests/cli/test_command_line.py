@@ -126,7 +126,7 @@ class TestOtherCommands:
             assert "model.safetensors" in run_fetcher("show", what, "--cache-dir", tmp_path).stdout
         assert run_fetcher("show", "hf://org/else", "--cache-dir", tmp_path).returncode == 66
 
-    def test_verify(self, origin: Origin, tmp_path: Path) -> None:
+    def test_verify_reports_intact_and_damaged_files(self, origin: Origin, tmp_path: Path) -> None:
         path = Path(run_fetcher("fetch", URI, "--cache-dir", tmp_path).stdout.strip())
         for flags in ([], ["--full"], ["--json"]):
             assert run_fetcher("verify", "--cache-dir", tmp_path, *flags).returncode == 0

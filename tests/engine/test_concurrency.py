@@ -124,7 +124,7 @@ class TestSteps:
         control.failed()
         assert control.connections == 6
 
-    def test_a_range_takes_two_seconds_and_near_the_end_half_a_share(self) -> None:
+    def test_a_range_is_two_seconds_of_work_and_half_a_share_near_the_end(self) -> None:
         control, clock = self.controlled(most=8)
         assert control.range_length(10**12, shortest=16, longest=10**9) == 64
         clock[0] = 0.5

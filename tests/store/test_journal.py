@@ -102,7 +102,7 @@ def test_a_new_identity_voids_earlier_chunks(tmp_path: Path) -> None:
     assert read_journals([tmp_path / "journal"]).files == {"file": JournalledFile("new")}
 
 
-def test_a_dropped_file_is_void(tmp_path: Path) -> None:
+def test_a_dropped_file_and_its_later_chunks_are_ignored(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal", mode=0o644, version="1")
     journal.begin("file", "identity")
     journal.chunk("file", 0, CHUNKS[0])

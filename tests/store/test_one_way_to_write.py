@@ -54,6 +54,6 @@ def test_a_module_does_not_change_names_itself(module: Path) -> None:
         "x.y.touch()",
     ],
 )
-def test_a_breach_is_detected(line: str) -> None:
+def test_a_direct_write_in_a_module_is_detected(line: str) -> None:
     assert breaches(line)
     assert not breaches("os.link(a, b, dst_dir_fd=above)")
