@@ -12,8 +12,8 @@ from typing import Any, TypedDict, Unpack, get_args
 
 from fetcher.artifact import ArtifactRef, Digest
 from fetcher.engine import Artifact as Artifact
-from fetcher.engine import bring, find_cached, recovered
 from fetcher.engine import fetch as _fetch
+from fetcher.engine import fetch_uncached, find_cached, recover_and_request
 from fetcher.errors import UsageError
 from fetcher.events import Subscriber, silent
 from fetcher.settings import (
@@ -69,15 +69,15 @@ async def fetch_async(uri: str, *, on_event: Subscriber = silent, **options: Unp
 def fetch(uri: str, *, on_event: Subscriber = silent, **options: Unpack[Options]) -> Artifact:
     """Run `fetch_async` on a new event loop (uvloop) and return the artifact. Raises `fetcher.FetchError`."""
     _refuse_inside_a_loop()
-    request = recovered(*_read(uri, options))
+    request = recover_and_request(*_read(uri, options))
     if (artifact := find_cached(request, on_event)) is not None:
         return artifact
     import asyncio  # late: a cached artifact needs no event loop
 
-    from fetcher.transport.tls import Loop
+    from fetcher.transport.tls import TlsEventLoop
 
-    with asyncio.Runner(loop_factory=Loop) as runner:
-        return runner.run(bring(request, on_event))
+    with asyncio.Runner(loop_factory=TlsEventLoop) as runner:
+        return runner.run(fetch_uncached(request, on_event))
 
 
 def _refuse_inside_a_loop() -> None:

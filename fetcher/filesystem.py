@@ -144,7 +144,7 @@ def fill(descriptor: int, data: bytes, *, mode: int) -> None:
     """Write, sync and close a new file. Raises OSError; the file is closed in any case."""
     try:
         write_all(descriptor, data)
-        allow(descriptor, mode)
+        try_chmod(descriptor, mode)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -172,7 +172,7 @@ def write_whole(path: Path, text: str) -> None:
     try:
         with draft.open("xb") as stream:
             stream.write(text.encode(errors="backslashreplace"))
-            allow(stream.fileno(), 0o644)
+            try_chmod(stream.fileno(), 0o644)
         draft.replace(path)
     except BaseException as error:
         with suppress(OSError):
@@ -194,7 +194,7 @@ def write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def allow(target: int | Path, mode: int) -> None:
+def try_chmod(target: int | Path, mode: int) -> None:
     """Set the mode regardless of the umask. A refusal is ignored (CIFS, some FUSE, another owner's file)."""
     with suppress(OSError):
         os.chmod(target, mode)
@@ -226,7 +226,7 @@ def make_directory(path: Path) -> None:
         mode = directory_mode(directory.parent)
         with suppress(FileExistsError):
             os.mkdir(directory, 0o777)
-            allow(directory, mode)
+            try_chmod(directory, mode)
 
 
 def network_filesystem(path: Path) -> str | None:

@@ -15,7 +15,7 @@ _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/{1,2}(?=[^/])")
 """One slash matches too: `Path` turns two slashes into one."""
 
 
-def absent(path: str, why: str = "", *, environ: Mapping[str, str] = os.environ) -> NotFound:
+def missing_path_error(path: str, why: str = "", *, environ: Mapping[str, str] = os.environ) -> NotFound:
     """Return the error for a missing `path`; `why` is appended to the message.
 
     For an address the message names the command that fetches it, or the directory in the cache that has it.

@@ -22,7 +22,7 @@ import os
 import reprlib
 
 from fetcher.errors import FetchError, LocalIOError
-from loader.addresses import absent
+from loader.addresses import missing_path_error
 
 
 class LoadError(FetchError):
@@ -87,7 +87,7 @@ def from_os_error(error: OSError, *, doing: str, path: str) -> FetchError:
     """Return the error for an OSError at `path`; `doing` completes "cannot ... of", for example "read the header"."""
     text = (error.strerror or str(error)).lower()
     if error.errno in _MISSING:
-        return absent(path, dangling(path))
+        return missing_path_error(path, dangling(path))
     if error.errno in _FORBIDDEN:
         problem = f"cannot {doing} of {path} as UID {os.geteuid()}: {text}; check its owner, its mode and fsGroup"
         return NotReadable(problem, path=path)

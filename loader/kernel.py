@@ -70,7 +70,7 @@ class Mapped:
         self._flags = (ctypes.c_ubyte * ceil_div(length, PAGE))()
 
     def resident_pages(self) -> int | None:
-        """Count up-to-date pages with mincore(2): 15 ms a GiB. Counts every page if the kernel hides them (`tells_truth`)."""
+        """Count up-to-date pages with mincore(2): 15 ms a GiB. Counts every page unless `mincore_is_reliable`."""
         if libc().mincore(self._address, self._length, self._flags) != 0:
             return None
         return bytes(self._flags).translate(_LOW_BIT).count(1)
@@ -183,7 +183,7 @@ def can_bring_in() -> bool:
         return known
 
 
-def tells_truth(fd: int) -> bool:
+def mincore_is_reliable(fd: int) -> bool:
     """Return whether mincore tells the truth about this file. Since Linux 5.2 it reports every page as resident if the caller
     neither owns the file nor can write it. So we ask about a page far beyond the end, which is never resident."""
     with mapped(fd, (os.fstat(fd).st_size // _FAR + 2) * _FAR, PAGE) as witness:

@@ -25,7 +25,7 @@ def default_threads(*, network: bool = False, busy: bool = False) -> int:
     return min(max(1 if busy else _FEWEST, cpu_count()), _ENOUGH)
 
 
-def each(pieces: Iterable[T], work: Callable[[T], None], *, threads: int) -> None:
+def run_on_threads(pieces: Iterable[T], work: Callable[[T], None], *, threads: int) -> None:
     """Call `work` on every piece, started in order. After an error no new piece is started, and the error is raised when the
     running ones have ended.
 

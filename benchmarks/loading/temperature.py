@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from benchmarks.measuring import Failed, MiB
-from loader.residency.page_cache import Residency, evict, measure, together
+from loader.residency.page_cache import Residency, drop, measure, together
 
 TRIES = 3
 """Repeats of an attempt: pages that a previous run still reads or writes stay in memory at the first attempt."""
@@ -16,7 +16,7 @@ TRIES = 3
 def chill(files: Iterable[Path]) -> None:
     """Write each file back and drop its pages. Raises Failed unless mincore then finds none."""
     for file in files:
-        _until(file, evict, lambda state: state.resident == 0, "stayed in memory")
+        _until(file, drop, lambda state: state.resident == 0, "stayed in memory")
 
 
 def heat(files: Iterable[Path]) -> None:

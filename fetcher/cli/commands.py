@@ -22,8 +22,8 @@ from fetcher.events import Subscriber, Warmed, Warned
 from fetcher.settings import Settings, default_cache_dir
 
 if TYPE_CHECKING:
+    from fetcher.engine.artifact_check import VerifyReport
     from fetcher.engine.preview import Preview
-    from fetcher.engine.verification import VerifyReport
     from fetcher.store.catalog import Entry
 
 
@@ -50,8 +50,8 @@ def fetch(ref: ArtifactRef, settings: Settings, on_event: Subscriber) -> dict[st
     """Fetch `ref` and return the fields of the result. A cached artifact needs no event loop."""
     from fetcher import engine
 
-    request = engine.recovered(ref, settings)
-    artifact = engine.find_cached(request, on_event) or run_interruptibly(engine.bring(request, on_event))
+    request = engine.recover_and_request(ref, settings)
+    artifact = engine.find_cached(request, on_event) or run_interruptibly(engine.fetch_uncached(request, on_event))
     return asdict(artifact) | {"path": str(artifact.path)}
 
 
@@ -145,7 +145,7 @@ def show(arguments: argparse.Namespace, environ: Mapping[str, str]) -> None:
 
 def verify(arguments: argparse.Namespace, environ: Mapping[str, str], on_event: Subscriber) -> list[VerifyReport]:
     """Verify one artifact, or all of the cache; one report for each. Raises NotFound."""
-    from fetcher.engine.verification import verify as check
+    from fetcher.engine.artifact_check import verify as check
 
     options = values((*ROOT, FULL), arguments, environ)
     chosen = [_named(arguments.what, options, environ)] if arguments.what else _all(_root(options, environ))

@@ -13,7 +13,7 @@ from fetcher.cli.options import ROOT, settings_from
 from fetcher.cli.parser import build_parser
 from fetcher.command.common_options import TERMINATION_LOG, wants_metrics
 from fetcher.command.options import values
-from fetcher.command.running import Report, carried_out, with_progress
+from fetcher.command.running import Report, run_command, with_progress
 from fetcher.command.termination import destination, destination_of_words
 from fetcher.events import Subscriber
 
@@ -21,7 +21,7 @@ from fetcher.events import Subscriber
 def run(argv: Sequence[str] | None) -> int:
     """Run the command `argv` and return its exit code: as in `fetcher.errors`, 128+n on signal n, 70 on a bug."""
     words = sys.argv[1:] if argv is None else list(argv)
-    return carried_out(
+    return run_command(
         lambda report: _dispatch(build_parser().parse_args(words), report),
         log=destination_of_words(words, started_for=("fetch",), variable=TERMINATION_LOG.variable),
         interrupted="staging is kept; run the same command to continue",

@@ -17,7 +17,7 @@ def run_interruptibly(work: Coroutine[Any, Any, Any]) -> Any:
     try:
         import asyncio  # with uvloop a third of a hit's time; a hit needs neither
 
-        from fetcher.transport.tls import Loop
+        from fetcher.transport.tls import TlsEventLoop
     except BaseException:
         work.close()  # otherwise Python prints a warning after the last line
         raise
@@ -41,7 +41,7 @@ def run_interruptibly(work: Coroutine[Any, Any, Any]) -> Any:
         return await work
 
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    runner = asyncio.Runner(loop_factory=Loop)
+    runner = asyncio.Runner(loop_factory=TlsEventLoop)
     try:
         return runner.run(guarded())
     finally:

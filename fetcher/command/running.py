@@ -45,7 +45,7 @@ class Report:
         return subscriber
 
 
-def carried_out(work: Callable[[Report], Mapping[str, Any]], *, log: Path | None, interrupted: str, plain: bool = False) -> int:
+def run_command(work: Callable[[Report], Mapping[str, Any]], *, log: Path | None, interrupted: str, plain: bool = False) -> int:
     """Run `work` and return its exit code: as in `fetcher.errors`, 128+n on signal n, 70 on a bug.
 
     `work` returns fields for the termination message and may change its file, `log`, in the report. `interrupted` says what

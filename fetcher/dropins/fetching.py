@@ -66,7 +66,7 @@ def fetched(orders: Sequence[Order], options: Mapping[str, Any], report: Report)
     """
     with _subscribers(orders, options) as subscribers:
         on_events = [report.counting(subscriber) for subscriber in _measured(subscribers, options, report)]
-        requests = [engine.recovered(order.ref, order.settings) for order in orders]
+        requests = [engine.recover_and_request(order.ref, order.settings) for order in orders]
         artifacts = [engine.find_cached(request, on_event) for request, on_event in zip(requests, on_events, strict=True)]
         missing = [index for index, artifact in enumerate(artifacts) if artifact is None]
         if missing:
@@ -86,9 +86,9 @@ async def _fetch_all(missing: Sequence[tuple[engine.Request, Through | None, Sub
     async def bring(request: engine.Request, through: Through | None, on_event: Subscriber) -> engine.Artifact:
         async with turns:
             if through is None:
-                return await engine.bring(request, on_event)
+                return await engine.fetch_uncached(request, on_event)
             source, step = through(on_event)
-            return await engine.bring(request, on_event, source=source, step=step)
+            return await engine.fetch_uncached(request, on_event, source=source, step=step)
 
     with one_error():
         async with asyncio.TaskGroup() as group:

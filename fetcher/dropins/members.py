@@ -14,7 +14,7 @@ from typing import IO
 
 from fetcher.dropins.streams import Readable
 from fetcher.errors import MalformedArchive, OutOfSpace
-from fetcher.filesystem import allow, file_mode, free_bytes
+from fetcher.filesystem import file_mode, free_bytes, try_chmod
 from fetcher.planning.paths import refuse_hostile_paths
 from fetcher.store.beneath import link, make_directories, open_beneath
 from fetcher.store.layout import base_of
@@ -106,7 +106,7 @@ class Extraction:
             descriptor = open_beneath(self._base, self._directory / path, flags, self._mode)
         except FileExistsError as error:
             raise _occupied(path) from error
-        allow(descriptor, self._mode)
+        try_chmod(descriptor, self._mode)
         return open(descriptor, "wb")
 
     def _make_parents(self, path: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fetcher.command.common_options import TERMINATION_LOG
 from fetcher.command.parser import Parser
-from fetcher.command.running import Report, carried_out
+from fetcher.command.running import Report, run_command
 from fetcher.command.termination import destination_of_variable
 from fetcher.dropins.fetching import Order, Through, fetched, options_of, settings_for
 from fetcher.dropins.llmkube import Request, request_of
@@ -39,7 +39,7 @@ PHRASES: tuple[tuple[type[FetchError], tuple[str, ...]], ...] = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return an exit code of `fetcher.errors`."""
     words = sys.argv[1:] if argv is None else list(argv)
-    return carried_out(
+    return run_command(
         lambda report: _download(words, report),
         log=destination_of_variable(TERMINATION_LOG.variable),
         interrupted="staging is kept, run the same command to go on",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fetcher.artifact import ArtifactRef
 from fetcher.command.common_options import TERMINATION_LOG
 from fetcher.command.parser import Parser
-from fetcher.command.running import Report, carried_out, with_progress
+from fetcher.command.running import Report, run_command, with_progress
 from fetcher.command.termination import destination_of_variable
 from fetcher.dropins import kserve
 from fetcher.dropins.fetching import Order, Through, fetched, options_of, settings_for
@@ -38,7 +38,7 @@ WRONG_ARGUMENTS = 1
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return an exit code of `fetcher.errors` or `WRONG_ARGUMENTS`."""
     words = sys.argv[1:] if argv is None else list(argv)
-    code = carried_out(
+    code = run_command(
         lambda report: _initialize(words, report),
         log=destination_of_variable(TERMINATION_LOG.variable),
         interrupted="staging is kept, run the same command to go on",

@@ -21,15 +21,15 @@ Decisions that may surprise:
   (64 KiB in `--timeout-stall`). Ranges of the same file that finished lately are siblings; those of other files are not.
 - The lease shows life while a source lists, which may take as long as unpacking an archive.
 - `--refresh on-change` asks for at most 15 seconds when a complete copy is here: a pod's start waits for it.
-- A source may be made of another one: `bring(source=...)` takes one that renames (`dropins.renaming`) or unpacks
+- A source may be made of another one: `fetch_uncached(source=...)` takes one that renames (`dropins.renaming`) or unpacks
   (`dropins.unpacking`), and the engine knows neither.
 """
 
 from __future__ import annotations
 
-from fetcher.engine.fetching import bring as bring
 from fetcher.engine.fetching import fetch as fetch
+from fetcher.engine.fetching import fetch_uncached as fetch_uncached
 from fetcher.engine.fetching import find_cached as find_cached
 from fetcher.engine.request import Request as Request
-from fetcher.engine.request import recovered as recovered
+from fetcher.engine.request import recover_and_request as recover_and_request
 from fetcher.engine.result import Artifact as Artifact

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from fetcher.host.allocation import pages
+from fetcher.host.allocation import map_memory
 
 
 class BufferPool:
@@ -27,7 +27,7 @@ class BufferPool:
         if self._free:
             return self._free.pop()
         self._unallocated -= 1
-        return pages(self.size)
+        return map_memory(self.size)
 
     def give_back(self, buffer: memoryview) -> None:
         """Return a whole buffer that `borrow` lent. Nobody may use it afterwards."""

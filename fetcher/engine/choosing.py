@@ -10,9 +10,9 @@ from fetcher.artifact import ArtifactRef, Listing, RemoteFile
 from fetcher.errors import DigestUnavailable, NotFound
 from fetcher.events import Subscriber, Warned
 from fetcher.filesystem import storing
-from fetcher.planning.paths import each_once, refuse_hostile_paths
+from fetcher.planning.paths import refuse_hostile_paths, without_duplicates
 from fetcher.planning.pointers import LONGEST, refuse_pointer
-from fetcher.planning.selection import in_vain, select
+from fetcher.planning.selection import select, unmatched_patterns
 from fetcher.planning.sets import incomplete_sets
 from fetcher.settings import Settings
 from fetcher.store.selector import contradiction
@@ -36,7 +36,7 @@ def chosen(listing: Listing, ref: ArtifactRef, settings: Settings) -> tuple[Remo
 
     Raises NotFound, HostilePath, DigestMismatch, DigestUnavailable.
     """
-    files = each_once(select(listing.files, include=ref.include, exclude=ref.exclude))
+    files = without_duplicates(select(listing.files, include=ref.include, exclude=ref.exclude))
     refuse_hostile_paths(file.path for file in files)
     return pinned(files, settings)
 
@@ -76,7 +76,7 @@ def with_pins(listed: Iterable[RemoteFile], chosen: Iterable[RemoteFile]) -> tup
 
 def warn_of_selection(listing: Listing, files: Iterable[RemoteFile], ref: ArtifactRef, emit: Subscriber) -> None:
     """Warn of a possible mistake: a pattern that matches nothing, or a set with missing parts. Both can be intended."""
-    for sentence in in_vain(listing.files, include=ref.include, exclude=ref.exclude):
+    for sentence in unmatched_patterns(listing.files, include=ref.include, exclude=ref.exclude):
         emit(Warned("NoMatch", sentence))
     for each in incomplete_sets(file.path for file in files):
         emit(

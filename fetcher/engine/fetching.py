@@ -9,7 +9,7 @@ import threading
 import time
 
 from fetcher.artifact import ArtifactRef
-from fetcher.engine.request import Request, recovered
+from fetcher.engine.request import Request, recover_and_request
 from fetcher.engine.result import Artifact, described, finished
 from fetcher.events import Event, Subscriber, silent
 from fetcher.settings import Settings
@@ -39,7 +39,7 @@ def _no_step(_: str) -> None:
     """Ignore the steps of the commit."""
 
 
-async def bring(
+async def fetch_uncached(
     request: Request, on_event: Subscriber = silent, *, source: Source | None = None, step: Step = _no_step
 ) -> Artifact:
     """Fetch an artifact that is not cached. Raises FetchError. After a cancellation the next fetch resumes.
@@ -71,9 +71,9 @@ async def fetch(
     source: Source | None = None,
     step: Step = _no_step,
 ) -> Artifact:
-    """Return the artifact of `ref`, cached or fetched to the place that `settings` name. Raises FetchError; see `bring`."""
-    request = recovered(ref, settings)
-    return find_cached(request, on_event) or await bring(request, on_event, source=source, step=step)
+    """Return the artifact of `ref`, cached or fetched to where `settings` say. Raises FetchError; see `fetch_uncached`."""
+    request = recover_and_request(ref, settings)
+    return find_cached(request, on_event) or await fetch_uncached(request, on_event, source=source, step=step)
 
 
 def _on_this_loop(on_event: Subscriber) -> Subscriber:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from fetcher.artifact import CHUNK_SIZE, ByteRange
 from fetcher.engine.concurrency import Concurrency
 from fetcher.engine.incoming import Cursor, Incoming
-from fetcher.engine.pace import TrickleJudge
+from fetcher.engine.pace import SlowConnectionDetector
 from fetcher.engine.pull import Pull
 from fetcher.engine.schedule import Assignment, Progress, Schedule
 from fetcher.events import ConnectionsActive, Subscriber
@@ -37,7 +37,7 @@ class Handout:
         connections: int,
         open_files: int,
         hash_lag: int,
-        judge: TrickleJudge,
+        judge: SlowConnectionDetector,
         on_event: Subscriber,
         changed: Callable[[], None],
     ) -> None:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from fetcher.host.allocation import pages
+from fetcher.host.allocation import map_memory
 from fetcher.integrity.frontier import Stretch, advance_together
 from fetcher.integrity.lanes import MOST, available
 from fetcher.planning.memory import HASH_BUFFER
@@ -71,7 +71,7 @@ class Hashing(Generic[J]):
 
     def work(self) -> None:
         """Hash until `close`. Blocks. Raises OSError, EOFError; see `advance_together`."""
-        buffer = pages(HASH_BUFFER)
+        buffer = map_memory(HASH_BUFFER)
         while jobs := self._claim():
             try:
                 advance_together([job.stretch for job in jobs], buffer)

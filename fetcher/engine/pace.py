@@ -49,7 +49,7 @@ class RateLimit:
             await self._sleep(self._free_at - now)
 
 
-class TrickleJudge:
+class SlowConnectionDetector:
     """Finds connections that are far slower than their siblings, which a stall timeout never catches.
 
     A connection without siblings is never `slow`, since the rate of the link is unknown. It can only be `dead`.
@@ -104,7 +104,7 @@ class TrickleJudge:
         return seconds >= self.patience * self.grace(path) and count < self._least
 
 
-class Gain:
+class ProgressWindow:
     """Decides whether bytes are progress: `least` of them within `window` seconds. A trickle never is."""
 
     def __init__(self, window: float, *, least: int = LEAST, clock: Callable[[], float] = time.monotonic) -> None:

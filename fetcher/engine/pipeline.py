@@ -25,8 +25,8 @@ from fetcher.artifact import ArtifactRef, Listing, RemoteFile, redact, total_siz
 from fetcher.engine.choosing import chosen, in_one_piece, refuse_pointers, warn_of_selection, with_pins
 from fetcher.engine.failure import one_error
 from fetcher.engine.hashing import hash_threads
-from fetcher.engine.holding import LeaseTimes, give_up, kept_alive, obtain
 from fetcher.engine.incoming import Incoming
+from fetcher.engine.lease_keeping import LeaseTimes, acquire_or_wait, give_up, kept_alive
 from fetcher.engine.pace import RateLimit
 from fetcher.engine.prepare import Preparation, Prepared, prepare
 from fetcher.engine.receiving import write_threads
@@ -93,7 +93,7 @@ class Pipeline:
         existing = self._existing()
         if existing is not None and (answer := await self._ask(existing)) is not None:
             return answer
-        lease = await obtain(
+        lease = await acquire_or_wait(
             self.placement,
             times=LeaseTimes(self.settings.lease_wait, self.settings.lease_stale),
             published=lambda: self._published(existing),

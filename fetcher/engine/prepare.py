@@ -29,7 +29,7 @@ from fetcher.store.layout import base_of
 from fetcher.store.lease import Lease
 from fetcher.store.names import naming
 from fetcher.store.placement import Placement
-from fetcher.store.salvage import clear_strangers, continue_file, forget_what_was_left, left_behind
+from fetcher.store.salvage import continue_file, forget_what_was_left, left_behind, remove_unlisted_files
 from fetcher.uncancelled import Stopped
 
 
@@ -69,7 +69,7 @@ def prepare(files: Iterable[RemoteFile], preparation: Preparation) -> Prepared:
     lease, placement = preparation.lease, preparation.placement
     with storing("resume the staged files"):
         leftovers = left_behind(lease)
-        clear_strangers(lease, files)
+        remove_unlisted_files(lease, files)
     prepared = Prepared(authenticated=leftovers.authenticated)
     try:
         fresh = _gathered(files, leftovers.files, preparation, prepared)

@@ -22,7 +22,7 @@ from fetcher.engine.incoming import Cursor, Incoming
 from fetcher.engine.pace import RateLimit
 from fetcher.engine.pull import Pull
 from fetcher.filesystem import storing
-from fetcher.host.allocation import pages
+from fetcher.host.allocation import map_memory
 from fetcher.planning.memory import THREAD_BUFFER
 from fetcher.sources.base import Body, DirectBody
 from fetcher.store.lease import Lease
@@ -77,7 +77,7 @@ class Receiver:
     async def _receive_directly(self, body: DirectBody, incoming: Incoming, cursor: Cursor, pull: Pull) -> None:
         def write(room: int) -> Written:
             # One buffer per thread, allocated when first needed. The most recently used one is still in a CPU's cache.
-            buffer = self._scratch.pop() if self._scratch else pages(THREAD_BUFFER)
+            buffer = self._scratch.pop() if self._scratch else map_memory(THREAD_BUFFER)
             try:
                 count = chunks = 0
                 while count < room:

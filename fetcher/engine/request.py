@@ -38,7 +38,7 @@ def choose_placement(ref: ArtifactRef, settings: Settings) -> Placement:
     return placement_for(ref, settings, repository=folder, revision=revision)
 
 
-def recovered(ref: ArtifactRef, settings: Settings) -> Request:
+def recover_and_request(ref: ArtifactRef, settings: Settings) -> Request:
     """Complete the commit of a killed command at that place, then return `request_for`. Raises FetchError."""
     if not ref.uri.startswith("pvc://"):
         recover(settings)

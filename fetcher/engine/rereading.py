@@ -18,7 +18,7 @@ from typing import TypeVar
 from fetcher.artifact import Digest, RemoteFile
 from fetcher.engine.hashing import LEAST, hash_threads
 from fetcher.engine.incoming import STRETCH
-from fetcher.host.allocation import pages
+from fetcher.host.allocation import map_memory
 from fetcher.host.descriptors import free_descriptors
 from fetcher.host.processors import cpu_count
 from fetcher.integrity.frontier import Frontier, Stretch, advance_together, chunk_digest
@@ -90,7 +90,7 @@ def wrong_digests(files: Sequence[FileOnDisk], stopped: Callable[[], bool] = lam
 def _compared(group: Sequence[FileOnDisk], stopped: Callable[[], bool]) -> dict[str, Wrong | Unread | None]:
     """Compare up to 16 files in parallel lanes, on one thread."""
     results: dict[str, Wrong | Unread | None] = {}
-    buffer = pages(HASH_BUFFER)
+    buffer = map_memory(HASH_BUFFER)
     stretches: dict[str, Stretch] = {}
     for file in group:
         frontier = Frontier(RemoteFile(file.name, file.size, file.digests), streams=len(group))

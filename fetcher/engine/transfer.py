@@ -26,13 +26,13 @@ from fetcher.artifact import ByteRange
 from fetcher.engine.buffers import BufferPool
 from fetcher.engine.handout import Handout
 from fetcher.engine.incoming import Cursor, Incoming
-from fetcher.engine.pace import LEAST, Gain, RateLimit, TrickleJudge
+from fetcher.engine.pace import LEAST, ProgressWindow, RateLimit, SlowConnectionDetector
 from fetcher.engine.pull import Pull
 from fetcher.engine.receiving import Receiver, Written
 from fetcher.engine.retry import Patience, gave_up
 from fetcher.engine.schedule import Assignment
+from fetcher.engine.sealing import Verifying
 from fetcher.engine.syncing import Syncing, disk_error
-from fetcher.engine.verifying import Verifying
 from fetcher.errors import (
     FetchError,
     RangesUnsupported,
@@ -92,13 +92,13 @@ class Transfer:
         self._patience = patience
         self._emit = on_event
         least = 1 if rate.limited else LEAST  # a rate limit of the user is not a trickle
-        self._gain = Gain(limits.timeout_stall, least=least)
+        self._gain = ProgressWindow(limits.timeout_stall, least=least)
         self._handout = Handout(
             self._files,
             connections=limits.connections,
             open_files=limits.files,
             hash_lag=limits.hash_lag,
-            judge=TrickleJudge(max(1.0, limits.timeout_stall / 3), patience=limits.timeout_stall, least=least),
+            judge=SlowConnectionDetector(max(1.0, limits.timeout_stall / 3), patience=limits.timeout_stall, least=least),
             on_event=on_event,
             changed=self._changed,
         )

@@ -21,7 +21,7 @@ _MAX_PATH = 2048
 """Bytes: leaves space for the root within Linux's PATH_MAX of 4,096."""
 
 
-def each_once(files: Iterable[RemoteFile]) -> tuple[RemoteFile, ...]:
+def without_duplicates(files: Iterable[RemoteFile]) -> tuple[RemoteFile, ...]:
     """Return `files` with each path once. Raises DigestMismatch if a path is listed with two contents."""
     by_path: dict[str, RemoteFile] = {}
     for file in files:

@@ -27,14 +27,14 @@ def select(files: Iterable[RemoteFile], *, include: tuple[str, ...], exclude: tu
     if not files:
         raise NotFound("the source lists no files; check its address")
     if not chosen:
-        why = "".join(f"; {each}" for each in in_vain(files, include=include, exclude=()))
+        why = "".join(f"; {each}" for each in unmatched_patterns(files, include=include, exclude=()))
         raise NotFound(
             f"the selection matches none of the {len(files)} files{why}; run `fetcher plan` without --include and --exclude"
         )
     return chosen
 
 
-def in_vain(files: Iterable[RemoteFile], *, include: tuple[str, ...], exclude: tuple[str, ...]) -> tuple[str, ...]:
+def unmatched_patterns(files: Iterable[RemoteFile], *, include: tuple[str, ...], exclude: tuple[str, ...]) -> tuple[str, ...]:
     """Return a sentence for each of the first patterns that match no file, with a suggestion."""
     paths = [file.path for file in files]
     patterns = [("--include", pattern) for pattern in include] + [("--exclude", pattern) for pattern in exclude]

@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from fetcher.artifact import ArtifactRef, Digest
 from fetcher.errors import ConfigurationError, UnsupportedScheme, UsageError
-from fetcher.transport.urls import basic, normal
+from fetcher.transport.urls import basic_authorization, normal
 
 WORKING = ("hf://", "http://", "https://", "file://", "pvc://", "a path")
 RESERVED = ("s3", "gs", "az", "oci")
@@ -78,7 +78,7 @@ def hub_endpoint(environ: Mapping[str, str] = os.environ) -> str:
 
 def hub_credentials(environ: Mapping[str, str] = os.environ) -> str | None:
     """The Authorization header for the user and password in `HF_ENDPOINT`; None without them. Call `hub_endpoint` first."""
-    return basic(urlsplit(_configured_endpoint(environ)))
+    return basic_authorization(urlsplit(_configured_endpoint(environ)))
 
 
 def _configured_endpoint(environ: Mapping[str, str]) -> str:

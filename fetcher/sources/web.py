@@ -30,7 +30,7 @@ from fetcher.transport.ranges import (
     sent_part,
     validator,
 )
-from fetcher.transport.urls import basic, normal, origin_of
+from fetcher.transport.urls import basic_authorization, normal, origin_of
 
 _PROBE = 4 * CHUNK_SIZE
 """Bytes of the first range: the size of a range while the rate is unknown (`engine.concurrency`)."""
@@ -251,7 +251,7 @@ def _address(uri: str) -> str:
 def _credentials(parts: SplitResult, url: str, environ: Mapping[str, str]) -> Credentials | None:
     """The credentials from the address itself and from the environment, for its origin."""
     headers, origins = {}, list[str]()
-    if authorization := basic(parts):
+    if authorization := basic_authorization(parts):
         headers["Authorization"] = authorization
         origins.append("the address")
     if extra := given_headers(url, environ):

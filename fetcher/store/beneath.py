@@ -24,7 +24,7 @@ from pathlib import Path, PurePath
 
 import xxhash
 
-from fetcher.filesystem import allow, fill, first_names, sync_descriptor
+from fetcher.filesystem import fill, first_names, sync_descriptor, try_chmod
 from fetcher.host.libc import libc
 
 _OPENAT2 = {"x86_64": 437, "aarch64": 437}.get(platform.machine())
@@ -283,7 +283,7 @@ def _share(above: int, name: str, example: str) -> None:
     shared = shown & (stat.S_ISGID | stat.S_IWGRP)
     descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
     try:
-        allow(descriptor, 0o775 | (shown & stat.S_ISGID) if shared else 0o755)
+        try_chmod(descriptor, 0o775 | (shown & stat.S_ISGID) if shared else 0o755)
     finally:
         os.close(descriptor)
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from fetcher import __version__
 from fetcher.errors import NewerFormat
-from fetcher.filesystem import allow, file_mode, of_this_kernel, write_all
+from fetcher.filesystem import file_mode, of_this_kernel, try_chmod, write_all
 from fetcher.records import check_format
 from fetcher.store.beneath import open_beneath, read_beneath, remove
 from fetcher.store.layout import base_of
@@ -52,7 +52,7 @@ class Heartbeat:
         base = base_of(path)
         descriptor = open_beneath(base, path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         try:
-            allow(descriptor, mode)
+            try_chmod(descriptor, mode)
             heartbeat = cls(path, descriptor, locked=_lock(descriptor, fcntl.LOCK_EX))
             write_all(descriptor, heartbeat._text({"counter": 0}))
         except BaseException:

@@ -37,7 +37,7 @@ _RECORD = ".previous.json"
 """Suffix of the record of all files that may belong to an artifact in this directory. It outlives the manifest."""
 
 
-def rank(path: str) -> int:
+def publish_order(path: str) -> int:
     """The order in which files become visible: 0 weights, 1 other files, 2 indexes, 3 files that announce a complete model."""
     name = PurePosixPath(path).name
     if name in _ANNOUNCEMENTS:
@@ -103,7 +103,7 @@ class InPlace:
         path = self._directory / file.path
         if file.path in self._respelled:
             return None  # it needs its new name
-        return path if rank(file.path) < 2 and path.is_file() and not path.is_symlink() else None
+        return path if publish_order(file.path) < 2 and path.is_file() and not path.is_symlink() else None
 
     def reuse(self, file: RemoteFile, previous: ManifestFile, lease: Lease) -> bool:
         existing = self.existing(file)
@@ -117,7 +117,7 @@ class InPlace:
             self.survey([file.path for file in manifest.files])
             known = self._withdraw(manifest, lease, fence, step)
             for group in range(4):
-                self._move(lease, fence, [file.path for file in manifest.files if rank(file.path) == group], step)
+                self._move(lease, fence, [file.path for file in manifest.files if publish_order(file.path) == group], step)
             listed = {file.path for each in (manifest, *self._others().values()) for file in each.files}
             self._delete(fence, known - listed)
             step("former files deleted")
@@ -152,7 +152,7 @@ class InPlace:
                 sync(self._base, place.parent)
         sync(self._base, self._record.parent)
         step("manifest withdrawn")
-        for path in sorted(path for path in known if rank(path) >= 2):
+        for path in sorted(path for path in known if publish_order(path) >= 2):
             lease.check()
             _doom(fence, self._base, self._directory / path)
         # A file must be removed before a directory can take its name. A file of another spelling must be removed first too:

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from fetcher.artifact import CHUNK_SIZE, ByteRange, RemoteFile
-from fetcher.filesystem import allow, file_mode, reserve
+from fetcher.filesystem import file_mode, reserve, try_chmod
 from fetcher.integrity.hasher import Hasher
 from fetcher.manifest import ManifestFile
 from fetcher.planning.ranges import chunk_count, chunk_range
@@ -58,7 +58,7 @@ class StagedFile:
         mode = file_mode(path.parent)
         descriptor = fence.create(path, mode)
         try:
-            allow(descriptor, mode)
+            try_chmod(descriptor, mode)
             reserve(descriptor, file.size or 0)
         finally:
             os.close(descriptor)

@@ -28,7 +28,7 @@ from typing import Any
 
 import xxhash
 
-from fetcher.filesystem import allow, write_all
+from fetcher.filesystem import try_chmod, write_all
 from fetcher.records import check_format
 from fetcher.store.beneath import open_beneath, read_beneath
 from fetcher.store.layout import base_of
@@ -84,7 +84,7 @@ class Journal:
         self._lock = threading.Lock()
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._descriptor = open_beneath(base_of(path), path, flags, mode)
-        allow(self._descriptor, mode)
+        try_chmod(self._descriptor, mode)
         self._append(["journal", {"format_version": FORMAT_VERSION, "version": version}])
 
     def authenticated(self) -> None:

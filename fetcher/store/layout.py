@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from fetcher.filesystem import allow, file_mode
+from fetcher.filesystem import file_mode, try_chmod
 from fetcher.store.beneath import Fence, make_directories, open_beneath
 
 PRIVATE = ".fetcher"
@@ -72,7 +72,7 @@ class Root:
             try:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode) or os.fstat(descriptor).st_nlink != 1:
                     return  # a hard link to a foreign file: its mode and times are not ours to change
-                allow(descriptor, file_mode(path.parent))
+                try_chmod(descriptor, file_mode(path.parent))
                 os.utime(descriptor)
             finally:
                 os.close(descriptor)

@@ -45,7 +45,7 @@ _HELD: set[str] = set()
 """Active owners of this process, added before their names become visible. The process may outlive a failed fetch."""
 
 
-def patience(directory: Path) -> float:
+def default_stale_time(directory: Path) -> float:
     """Return the seconds after which an unchanged heartbeat is stale on the filesystem of `directory`."""
     return STALE_NETWORK if network_filesystem(directory) else STALE_LOCAL
 

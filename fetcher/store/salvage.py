@@ -43,7 +43,7 @@ def left_behind(lease: Lease) -> Journalled:
     return journalled
 
 
-def clear_strangers(lease: Lease, files: Iterable[RemoteFile]) -> None:
+def remove_unlisted_files(lease: Lease, files: Iterable[RemoteFile]) -> None:
     """Remove staged files that `files` does not list. Keeps a sealed manifest: it is needed until every file is continued."""
     wanted = {file.path for file in files} | {RELATIVE_PATH.as_posix()}
     for directory, _, names in os.walk(lease.data, topdown=False):

@@ -13,8 +13,8 @@ import aiohttp
 
 from fetcher.errors import BadResponse, FetchError, Stalled, Unreachable
 from fetcher.transport.ranges import content_length
-from fetcher.transport.sink import Sink
-from fetcher.transport.tap import LINGER, Tap
+from fetcher.transport.sink import LoopBody
+from fetcher.transport.tap import LINGER, SocketBody
 
 
 class Direct(Protocol):
@@ -43,10 +43,10 @@ def receiving(response: aiohttp.ClientResponse, *, length: int | None, what: str
     Unreachable, BadResponse. `close` returns the connection to the pool if the body has ended; otherwise it drops it at once.
     """
     announced = content_length(response.headers)
-    if length is not None and announced == length and Tap.fits(response):
-        return Tap(response, length=length, what=what, stall=stall)
-    if length is not None and announced == length and Sink.fits(response):
-        return Sink(response, length=length, what=what, stall=stall)
+    if length is not None and announced == length and SocketBody.fits(response):
+        return SocketBody(response, length=length, what=what, stall=stall)
+    if length is not None and announced == length and LoopBody.fits(response):
+        return LoopBody(response, length=length, what=what, stall=stall)
     return OrdinaryBody(response, length=length, what=what, stall=stall)
 
 

@@ -30,7 +30,7 @@ from fetcher.transport.complaints import BODY_LIMIT, complaint
 from fetcher.transport.encodings import decoded
 from fetcher.transport.failures import classified
 from fetcher.transport.proxies import Proxy, proxy_for
-from fetcher.transport.statuses import Refusal, error_for, passes_by
+from fetcher.transport.statuses import Refusal, error_for, is_temporary
 from fetcher.transport.trust import tls_context
 from fetcher.transport.urls import address_from, host_of, normal, origin_of
 from fetcher.version import VERSION
@@ -199,7 +199,7 @@ class HttpTransport:
                 continue
             location = response.headers.get("Location")
             if response.status not in _REDIRECT_STATUSES or not location or redirects == 0:
-                if passes_by(response.status):
+                if is_temporary(response.status):
                     self._remember(requested, url, began)
                 return Answer(response, url, stall=self._stall, sent=sent)
             response.close()

@@ -20,7 +20,7 @@ from fetcher.errors import (
     Untrusted,
     out_of_descriptors,
 )
-from fetcher.transport.statuses import PROXY_ADVICE, passes_by
+from fetcher.transport.statuses import PROXY_ADVICE, is_temporary
 from fetcher.transport.urls import host_of
 
 
@@ -85,7 +85,7 @@ def _refused_by_proxy(status: int, host: str) -> FetchError:
     answered = f"the proxy returned error: {status} for the connection to {host}"
     if status == 407:
         return ConfigurationError(f"{answered}; {PROXY_ADVICE}")
-    if status < 400 or passes_by(status):
+    if status < 400 or is_temporary(status):
         return Unreachable(answered)
     return ConfigurationError(f"{answered}; check HTTPS_PROXY, and add hosts that need no proxy to NO_PROXY")
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from urllib.parse import SplitResult, urlsplit
 
 from fetcher.errors import ConfigurationError
-from fetcher.transport.urls import basic
+from fetcher.transport.urls import basic_authorization
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _PORTS = {"http": 80, "https": 443}
@@ -56,7 +56,7 @@ def _read(variable: str, text: str) -> Proxy:
             f"{variable} names a proxy that speaks {parts.scheme}://, which is not supported; name one that speaks http://, "
             "or add the host to NO_PROXY"
         )
-    return Proxy(f"http://{parts.netloc.rpartition('@')[2]}", basic(parts))
+    return Proxy(f"http://{parts.netloc.rpartition('@')[2]}", basic_authorization(parts))
 
 
 def _parts(address: str) -> SplitResult | None:

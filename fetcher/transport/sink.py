@@ -24,7 +24,7 @@ from fetcher.errors import BadResponse, FetchError, Stalled, Unreachable
 from fetcher.transport.tap import LINGER, drained, unread
 
 
-class Sink(asyncio.BufferedProtocol):
+class LoopBody(asyncio.BufferedProtocol):
     """One body. Only one `readinto` may be pending. A buffer is written only while its call is pending."""
 
     @staticmethod
@@ -175,7 +175,7 @@ class Sink(asyncio.BufferedProtocol):
 class _Quiet:
     """Calls `tick` every `LINGER` seconds with the seconds since the call began."""
 
-    def __init__(self, sink: Sink, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, sink: LoopBody, loop: asyncio.AbstractEventLoop) -> None:
         self._sink = sink
         self._loop = loop
         self._began = loop.time()

@@ -79,7 +79,7 @@ def retry_after(headers: Mapping[str, str], *, now: datetime | None = None) -> f
     return min(float(limit[1]) + 1.0, LONGEST_WAIT) if limit else None
 
 
-def passes_by(status: int) -> bool:
+def is_temporary(status: int) -> bool:
     """Whether the status is temporary, so that the same request may succeed later."""
     return status in _TOO_MANY or status in _PASSING or (status >= 500 and status not in _NEVER and status != 511)
 
@@ -102,7 +102,7 @@ def error_for(refusal: Refusal, *, what: str) -> FetchError:
             return ConfigurationError(f"{answered}; the network requires a login before it forwards requests")
         case _ if status in _TOO_MANY:
             return RateLimited(f"{answered}; too many requests", retry_after=wait)
-        case _ if passes_by(status):
+        case _ if is_temporary(status):
             return Unreachable(answered, retry_after=wait)
     return Refused(f"{answered}; the same request would be refused again, so it is not repeated")
 

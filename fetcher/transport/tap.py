@@ -37,7 +37,7 @@ LINGER = 0.25
 """Seconds after which fewer bytes are read too, so that the progress of a slow link is shown and journalled."""
 
 
-class Tap:
+class SocketBody:
     """One body. `read` may run on any thread while no other method runs."""
 
     @staticmethod
@@ -73,7 +73,7 @@ class Tap:
     # For the reader
 
     @property
-    def direct(self) -> Tap:
+    def direct(self) -> SocketBody:
         """This body itself, see `sources.base.Body`: a thread can read from the kernel."""
         return self
 

@@ -229,7 +229,7 @@ class _Below(asyncio.Protocol):
         self._above.writing(paused=False)
 
 
-class Loop(uvloop.Loop):
+class TlsEventLoop(uvloop.Loop):
     """uvloop's event loop, with `TlsTransport` for TLS connections to servers."""
 
     async def create_connection(self, protocol_factory: Callable[[], Any], *args: Any, **words: Any) -> Any:

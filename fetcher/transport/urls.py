@@ -64,7 +64,7 @@ def host_of(url: str) -> str:
     return f"{parts.hostname}{port}"
 
 
-def basic(parts: SplitResult) -> str | None:
+def basic_authorization(parts: SplitResult) -> str | None:
     """The Authorization header for the userinfo of an address; None without userinfo."""
     if parts.username is None:
         return None

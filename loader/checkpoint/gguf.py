@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from fetcher.quantities import ceil_div
 from loader.checkpoint.files import FileIdentity, open_file, read_bytes
-from loader.checkpoint.impostors import impostor, read_head
+from loader.checkpoint.not_weights import impostor, read_head
 from loader.errors import MalformedCheckpoint, shown
 
 EXTENSION = ".gguf"

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from loader.checkpoint.dtypes import DTYPES, Dtype
 from loader.checkpoint.files import read_bytes
-from loader.checkpoint.impostors import impostor, read_head
+from loader.checkpoint.not_weights import impostor, read_head
 from loader.checkpoint.strict_json import parse, refuse_excess
 from loader.errors import MalformedCheckpoint, shown
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from loader.checkpoint.files import FileIdentity, open_file, read_bytes
 from loader.checkpoint.header import MAX_HEADER
-from loader.checkpoint.impostors import misplaced
+from loader.checkpoint.not_weights import misplaced
 from loader.checkpoint.strict_json import parse
 from loader.errors import MalformedCheckpoint, shown
 

@@ -18,7 +18,7 @@ from loader.filesystems import filesystem_of, read_ahead_advice, read_ahead_kib
 from loader.reading.strategy import choose_strategy
 from loader.residency.holders import holders
 from loader.residency.model_files import ModelFile, look, model_files, present, total
-from loader.residency.page_cache import Residency, evict, together
+from loader.residency.page_cache import Residency, drop, together
 from loader.residency.warming import bytes_in, warm, what_fits
 from loader.residency.windows import share as part_of
 from loader.residency.windows import width_for, windows
@@ -146,7 +146,7 @@ def print_dropped(fields: Mapping[str, Any], *, as_json: bool) -> None:
 
 def _drop(file: ModelFile) -> Residency:
     with file.opened() as descriptor:
-        return evict(descriptor)
+        return drop(descriptor)
 
 
 def _why(file: ModelFile, residency: Residency) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from fetcher.command.common_options import wants_metrics
 from fetcher.command.options import values
-from fetcher.command.running import Report, carried_out, with_progress
+from fetcher.command.running import Report, run_command, with_progress
 from fetcher.command.termination import destination, destination_of_words
 from fetcher.errors import ConfigurationError, UsageError
 from fetcher.events import Subscriber
@@ -26,7 +26,7 @@ _LEFT_BEHIND = "data in memory stays there; the next copy removes an unfinished 
 def run(argv: Sequence[str] | None) -> int:
     """Run the command and return its exit code: as in `fetcher.errors` and `loader.errors`, 128+n on signal n, 70 for a bug."""
     words = with_new_words(sys.argv[1:] if argv is None else argv)
-    return carried_out(
+    return run_command(
         lambda report: _dispatch(build_parser().parse_args(words), report),
         log=destination_of_words(words, started_for=_STARTED_FOR, variable=TERMINATION_LOG.variable),
         interrupted=_LEFT_BEHIND,

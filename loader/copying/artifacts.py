@@ -13,8 +13,8 @@ from fetcher.errors import DigestMismatch, NotFound, UsageError
 from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
 from fetcher.quantities import ceil_div
 from loader.checkpoint.files import FileIdentity
-from loader.checkpoint.impostors import LARGEST_POINTER, refuse_pointer
 from loader.checkpoint.locations import is_directory, refuse_incomplete
+from loader.checkpoint.not_weights import LARGEST_POINTER, refuse_pointer
 from loader.errors import MalformedCheckpoint, from_os_error, shown
 
 _HUB_MANIFESTS = Path(".fetcher") / "manifests"

@@ -15,7 +15,7 @@ import xxhash
 
 from fetcher.errors import DigestMismatch
 from fetcher.events import BytesLoaded, Subscriber
-from fetcher.filesystem import allow, clone, file_mode, make_directory, reserve, storing
+from fetcher.filesystem import clone, file_mode, make_directory, reserve, storing, try_chmod
 from loader.copying.artifacts import Artifact, Item
 from loader.errors import FileReplaced, from_os_error
 from loader.workers import OwnBuffer
@@ -29,7 +29,7 @@ _NO_LINKS = frozenset({errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP
 """Errors of filesystems without hard links (exFAT, some FUSE), and of files with the maximum number of links."""
 
 
-def in_turns(items: Iterable[Item], *, files: int) -> Iterator[tuple[Item, int]]:
+def round_robin(items: Iterable[Item], *, files: int) -> Iterator[tuple[Item, int]]:
     """Yield every chunk of every item once: round robin over `files` items at a time, in order within an item."""
     waiting = iter(items)
     turns = deque((item, 0) for item in islice(waiting, files))
@@ -68,7 +68,7 @@ class ChunkCopier:
             make_directory(path.parent)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
             try:
-                allow(descriptor, file_mode(path.parent))
+                try_chmod(descriptor, file_mode(path.parent))
                 with self._opened(item) as source:
                     if clone(source, descriptor):
                         self._cloned.add(item.path)

@@ -14,13 +14,13 @@ from fetcher.filesystem import file_mode, make_directory, storing, sync_director
 from fetcher.host.mounts import mount_of
 from fetcher.manifest import RELATIVE_PATH, Manifest
 from loader.copying.artifacts import Artifact, Item, read_artifact
-from loader.copying.chunks import ChunkCopier, in_turns
+from loader.copying.chunks import ChunkCopier, round_robin
 from loader.copying.record import RECORD, CopyRecord
 from loader.copying.reuse import reuse
-from loader.copying.shortage import naming_what_is_abandoned, refuse_lack_of_space
+from loader.copying.shortage import listing_abandoned_copies, refuse_lack_of_space
 from loader.copying.staging import put_in_place, staged, sweep
 from loader.filesystems import filesystem_of
-from loader.workers import each
+from loader.workers import run_on_threads
 
 _FILES_A_THREAD = 2
 """The kernel lets only one thread at a time write to a file. Two threads copied a warm checkpoint to tmpfs at 2.1 GiB/s shard
@@ -113,7 +113,7 @@ def _copy_all(artifact: Artifact, data: Path, target: Path, *, threads: int, on_
     _refuse_foreign(target)
     reused = reuse(artifact, target, data, threads=threads)
     new = [names[0] for names in artifact.contents if names[0].path not in reused]
-    with naming_what_is_abandoned(target):
+    with listing_abandoned_copies(target):
         refuse_lack_of_space(new, len(artifact.items), data, in_memory=in_memory)
         total = artifact.size
         on_event(LoadPlanned("copying", len(artifact.items), total, total - sum(item.size for item in new)))
@@ -127,11 +127,11 @@ def _copy_new(artifact: Artifact, new: Sequence[Item], work: ChunkCopier, thread
     """Copy the items of `new`. All other items are reused files, or further names of these."""
     for item in new:
         work.begin(item)
-    each(in_turns(new, files=_FILES_A_THREAD * threads), work.copy_chunk, threads=threads)
+    run_on_threads(round_robin(new, files=_FILES_A_THREAD * threads), work.copy_chunk, threads=threads)
     unlinked = [name for first, *others in artifact.contents for name in others if not work.link(first, name)]
     for item in unlinked:
         work.begin(item)
-    each(in_turns(unlinked, files=_FILES_A_THREAD * threads), work.copy_chunk, threads=threads)
+    run_on_threads(round_robin(unlinked, files=_FILES_A_THREAD * threads), work.copy_chunk, threads=threads)
 
 
 def _refuse_foreign(target: Path) -> None:

@@ -15,9 +15,9 @@ import xxhash
 from fetcher.artifact import ByteRange
 from fetcher.filesystem import file_mode, make_directory, storing
 from loader.copying.artifacts import Artifact, Item, Names
-from loader.copying.chunks import PIECE, in_turns
+from loader.copying.chunks import PIECE, round_robin
 from loader.copying.record import CopyRecord
-from loader.workers import OwnBuffer, each
+from loader.workers import OwnBuffer, run_on_threads
 
 
 def reuse(artifact: Artifact, former: Path, data: Path, *, threads: int) -> frozenset[str]:
@@ -30,7 +30,7 @@ def reuse(artifact: Artifact, former: Path, data: Path, *, threads: int) -> froz
     linked = [names[0] for names in artifact.contents if _linked(names, former, data, record)]
     comparison = _Comparison(data)
     verifiable = [item for item in linked if item.digests]
-    each(in_turns(verifiable, files=2 * threads), comparison.compare, threads=threads)
+    run_on_threads(round_robin(verifiable, files=2 * threads), comparison.compare, threads=threads)
     for path in comparison.different:
         with storing("stage the copy", str(data / path)):
             os.unlink(data / path)

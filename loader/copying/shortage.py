@@ -43,7 +43,7 @@ def refuse_lack_of_space(items: Sequence[Item], names: int, data: Path, *, in_me
 
 
 @contextmanager
-def naming_what_is_abandoned(target: Path) -> Iterator[None]:
+def listing_abandoned_copies(target: Path) -> Iterator[None]:
     """Add to an OutOfSpace or TooLarge the commands that remove what killed copies left next to `target`."""
     try:
         yield

@@ -18,11 +18,11 @@ from fetcher.quantities import size
 from loader.checkpoint.files import FileIdentity
 from loader.errors import NotResident, from_os_error
 from loader.filesystems import filesystem_of
-from loader.residency.allowance import Allowance
 from loader.residency.locking import lockable, raise_lock_limit
 from loader.residency.model_files import Layout, ModelFile, layout, model_files
 from loader.residency.page_cache import Residency
 from loader.residency.paging import MappedRange
+from loader.residency.reread_budget import RereadBudget
 from loader.residency.warming import PASSES, bytes_in, known_to_lack, residency_of, warm, what_fits
 from loader.residency.windows import Window, windows
 
@@ -64,7 +64,7 @@ class _Held:
     layout: Layout
     members: tuple[ModelFile, ...]
     plan: tuple[Window, ...]
-    allowance: Allowance
+    allowance: RereadBudget
     locks: dict[Window, MappedRange] = field(default_factory=dict)
     warmed_before: bool = False
     warned: set[str] = field(default_factory=set)
@@ -151,7 +151,7 @@ class Hold:
         plan = tuple(windows([member.size for member in chosen]))
         if not all(filesystem_of(Path(member.path)).memory for member in chosen):  # files of tmpfs are memory already
             what_fits(plan, memory_left().pages, partial=False)
-        self._held = _Held(seen, chosen, plan, Allowance(_REREADS_AN_HOUR * bytes_in(plan), self._clock))
+        self._held = _Held(seen, chosen, plan, RereadBudget(_REREADS_AN_HOUR * bytes_in(plan), self._clock))
         self.state = replace(self.state, files=len(chosen), total=bytes_in(plan), resident=0)
         return self._held
 

@@ -13,7 +13,6 @@ from fetcher.errors import NotFound
 from loader.checkpoint.files import FileIdentity
 from loader.checkpoint.gguf import EXTENSION as GGUF
 from loader.checkpoint.gguf import Split, read_gguf
-from loader.checkpoint.impostors import LARGEST_POINTER, refuse_misplaced, refuse_pointer
 from loader.checkpoint.index import read_shard
 from loader.checkpoint.locations import (
     EXTENSION,
@@ -27,6 +26,7 @@ from loader.checkpoint.locations import (
     refuse_missing_parts,
     visible_names,
 )
+from loader.checkpoint.not_weights import LARGEST_POINTER, refuse_misplaced, refuse_pointer
 from loader.checkpoint.selection import is_index, siblings
 from loader.checkpoint.splits import parts_behind, refuse_misnamed, refuse_missing
 from loader.checkpoint.trees import below

@@ -19,7 +19,16 @@ from typing import Literal
 
 from fetcher.artifact import ByteRange
 from fetcher.quantities import ceil_div
-from loader.kernel import PAGE, always_in_memory, cache_counts, counts_waiting, mapped, read_at_once, reopened, tells_truth
+from loader.kernel import (
+    PAGE,
+    always_in_memory,
+    cache_counts,
+    counts_waiting,
+    mapped,
+    mincore_is_reliable,
+    read_at_once,
+    reopened,
+)
 
 Method = Literal["memory", "mincore", "faults", "cachestat", "sampled", "unknown"]
 """From the most to the least certain. `memory`: tmpfs without swap. `mincore`: each page that is up to date. `faults`: each
@@ -90,7 +99,7 @@ def measure(fd: int, part: ByteRange | None = None) -> Residency:
     return (_by_faults(pages) or estimate) if estimate.missing * SAMPLES <= pages.total else estimate
 
 
-def evict(fd: int, part: ByteRange | None = None) -> Residency:
+def drop(fd: int, part: ByteRange | None = None) -> Residency:
     """Write back dirty pages, drop the pages, and measure what stayed. Mapped or locked pages stay, and so do pages that `part`
     covers only partly. Raises OSError if writing back fails."""
     pages = _Pages.of(fd, part)
@@ -156,7 +165,7 @@ def _by_cachestat(pages: _Pages) -> Residency | None:
 
 
 def _by_mincore(pages: _Pages) -> Residency | None:
-    if not tells_truth(pages.fd):
+    if not mincore_is_reliable(pages.fd):
         return None
     resident = 0
     for offset, length in pages.windows(_WINDOW):
@@ -211,7 +220,7 @@ def _chosen(pages: _Pages) -> list[int]:
 def _page_test(pages: _Pages, stack: ExitStack) -> _PageTest:
     """The least intrusive test that works for this file: without reading, without waiting, or by waiting."""
     fd = pages.fd
-    if tells_truth(fd):
+    if mincore_is_reliable(fd):
         return lambda page: _in_core(fd, page)
     own = stack.enter_context(reopened(fd))
     if own is not None and read_at_once(own, pages.stop) is not None:

@@ -18,13 +18,13 @@ from fetcher.host.memory import Bound
 from fetcher.quantities import size
 from loader.errors import NotResident, TooLarge
 from loader.filesystems import filesystem_of
-from loader.kernel import PAGE, cache_counts, tells_truth
-from loader.residency.dropping import refuse_dropped_pages
+from loader.kernel import PAGE, cache_counts, mincore_is_reliable
 from loader.residency.model_files import ModelFile
+from loader.residency.mount_check import refuse_dropped_pages
 from loader.residency.page_cache import Residency, glance, measure, together
 from loader.residency.paging import MappedRange
 from loader.residency.windows import Window, fitting, joined
-from loader.workers import OwnBuffer, each
+from loader.workers import OwnBuffer, run_on_threads
 
 Means = Literal["preadv", "populate"]
 """`preadv`: reads into a scratch buffer. `populate`: MADV_POPULATE_READ, without copying."""
@@ -79,7 +79,7 @@ def warm(chosen: Sequence[ModelFile], plan: Sequence[Window], *, threads: int, o
     for attempt in range(PASSES):
         if after.complete:
             break
-        each(plan, work.insist if attempt else work.bring_in, threads=threads)
+        run_on_threads(plan, work.insist if attempt else work.bring_in, threads=threads)
         after = residency_of(chosen, plan, threads=threads)
         if not known_to_lack(after):
             break
@@ -96,7 +96,7 @@ def warm(chosen: Sequence[ModelFile], plan: Sequence[Window], *, threads: int, o
 
 def bring_in(chosen: Sequence[ModelFile], plan: Iterable[Window], *, threads: int) -> None:
     """Read the windows once, without checking that they stay: a reader follows. Raises as `warm`, except NotResident."""
-    each(plan, _Warming(chosen, silent).bring_in, threads=threads)
+    run_on_threads(plan, _Warming(chosen, silent).bring_in, threads=threads)
 
 
 def residency_of(chosen: Sequence[ModelFile], plan: Sequence[Window], *, threads: int, closely: bool = True) -> Residency:
@@ -106,7 +106,7 @@ def residency_of(chosen: Sequence[ModelFile], plan: Sequence[Window], *, threads
     def look(mapped: Window) -> None:
         measured.append(chosen[mapped.number].residency(mapped.part, closely=closely))
 
-    each(joined(plan), look, threads=threads)
+    run_on_threads(joined(plan), look, threads=threads)
     return together(measured)
 
 
@@ -184,9 +184,9 @@ class _Warming:
 
 def _is_cached(descriptor: int, window: Window) -> bool:
     """False where only sampling could tell: that disturbs a cold file more than it costs to read a warm one."""
-    cheap = cache_counts(descriptor, 0, PAGE) is not None or tells_truth(descriptor)
+    cheap = cache_counts(descriptor, 0, PAGE) is not None or mincore_is_reliable(descriptor)
     return cheap and glance(descriptor, window.part).complete
 
 
 def _is_resident(descriptor: int, window: Window) -> bool:
-    return tells_truth(descriptor) and measure(descriptor, window.part).complete
+    return mincore_is_reliable(descriptor) and measure(descriptor, window.part).complete

@@ -47,7 +47,7 @@ _LEAST_WINDOW = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class ReadPlan:
     """How tensors are read, and why. `threads` threads read at most `window` bytes ahead. With 0 threads each tensor is read on
     request: enough for mapping resident files, which takes 30 ms a GiB."""
 
@@ -93,7 +93,7 @@ class Weights:
     `part`: the names of the tensors that this rank reads; all of them without ranks.
     """
 
-    def __init__(self, checkpoint: Checkpoint, way: Way, part: tuple[str, ...]) -> None:
+    def __init__(self, checkpoint: Checkpoint, way: ReadPlan, part: tuple[str, ...]) -> None:
         self.checkpoint = checkpoint
         self.way = way
         self.part = part
@@ -168,7 +168,7 @@ def part_of(tensors: Iterable[TensorInfo], *, rank: int, ranks: int) -> tuple[st
 
 def _way(
     checkpoint: Checkpoint, strategy: Strategy | Literal["auto"], *, threads: int | None, window: int, reread: bool
-) -> Way:
+) -> ReadPlan:
     """Choose what is not set. Memory limits take milliseconds to find, and the residency of a large checkpoint seconds: each is
     looked up at most once, and only if it decides."""
     filesystem, reason = filesystem_of(Path(checkpoint.shards[0].path)), "requested"
@@ -180,7 +180,7 @@ def _way(
         threads = _threads(strategy, resident, network=filesystem.network)
     if strategy != "mmap":  # mapping takes no memory
         window = min(window, max(_LEAST_WINDOW, left().anonymous.bytes // 2))
-    return Way(strategy, reason, threads, window)
+    return ReadPlan(strategy, reason, threads, window)
 
 
 def _threads(strategy: Strategy, resident: Callable[[], Residency], *, network: bool) -> int:

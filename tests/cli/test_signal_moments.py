@@ -12,7 +12,7 @@ import pytest
 PROBE = """
 import asyncio, pathlib, signal, sys, threading, time, weakref
 from fetcher.cli.signals import run_interruptibly
-from fetcher.command.running import carried_out
+from fetcher.command.running import run_command
 
 class Gone: pass
 
@@ -22,7 +22,7 @@ def send_signal(*_):
 
 {moment}
 
-sys.exit(carried_out(work, log=None, interrupted="nothing is lost"))
+sys.exit(run_command(work, log=None, interrupted="nothing is lost"))
 """
 
 LOSING = {

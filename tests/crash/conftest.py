@@ -15,7 +15,7 @@ import pytest
 
 from fetcher.artifact import ArtifactRef
 from fetcher.engine import Artifact, fetch
-from fetcher.engine.verification import verify
+from fetcher.engine.artifact_check import verify
 from fetcher.events import silent
 from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.settings import Settings

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fetcher.artifact import ArtifactRef
-from fetcher.engine.verification import verify
+from fetcher.engine.artifact_check import verify
 from fetcher.errors import CannotWrite, LocalIOError, OutOfSpace, StoreError, TooManyOpenFiles
 from fetcher.events import Retrying, silent
 from fetcher.store.catalog import find

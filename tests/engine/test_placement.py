@@ -12,8 +12,8 @@ import pytest
 from huggingface_hub import HfApi, snapshot_download
 
 from fetcher.artifact import ArtifactRef, Digest
-from fetcher.engine import find_cached, recovered
-from fetcher.engine.verification import verify
+from fetcher.engine import find_cached, recover_and_request
+from fetcher.engine.artifact_check import verify
 from fetcher.errors import (
     ConfigurationError,
     DigestMismatch,
@@ -53,7 +53,7 @@ class TestHits:
         origin.add_repo("org/model", FILES)
         artifact = await fetch()
         (artifact.path / RELATIVE_PATH).unlink()
-        assert find_cached(recovered(ArtifactRef("hf://org/model"), Settings(cache_dir=fetch.cache_dir))) is None
+        assert find_cached(recover_and_request(ArtifactRef("hf://org/model"), Settings(cache_dir=fetch.cache_dir))) is None
 
     async def test_a_truncated_file_is_repaired_in_a_new_inode(self, origin: Origin, fetch: Fetcher) -> None:
         origin.add_repo("org/model", FILES)

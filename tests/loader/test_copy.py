@@ -26,7 +26,7 @@ from loader.cli import main
 from loader.copying import copy as copying
 from loader.copying import shortage
 from loader.copying.artifacts import Item, read_artifact
-from loader.copying.chunks import ChunkCopier, in_turns
+from loader.copying.chunks import ChunkCopier, round_robin
 from loader.copying.copy import Copy, copy
 from loader.copying.staging import stage_of, staged
 from loader.errors import FileReplaced, MalformedCheckpoint, TooLarge
@@ -321,14 +321,16 @@ def item(name: str, chunks: int) -> Item:
 @given(st.lists(st.integers(0, 9), max_size=9), st.integers(1, 9))
 def test_each_chunk_comes_once_and_in_the_order_of_its_file(counts: list[int], files: int) -> None:
     items = [item(str(number), count) for number, count in enumerate(counts)]
-    order = [(each.path, index) for each, index in in_turns(items, files=files)]
+    order = [(each.path, index) for each, index in round_robin(items, files=files)]
     assert sorted(order) == [(each.path, index) for each in items for index in range(each.chunks)]
     for each in items:
         assert [index for path, index in order if path == each.path] == list(range(each.chunks))
 
 
 def test_files_take_turns_chunk_by_chunk() -> None:
-    order = [(each.path, index) for each, index in in_turns([item("a", 3), item("b", 1), item("c", 2), item("d", 1)], files=2)]
+    order = [
+        (each.path, index) for each, index in round_robin([item("a", 3), item("b", 1), item("c", 2), item("d", 1)], files=2)
+    ]
     assert order == [("a", 0), ("b", 0), ("a", 1), ("c", 0), ("a", 2), ("c", 1), ("d", 0)]
 
 

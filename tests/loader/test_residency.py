@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from fetcher.artifact import ByteRange
 from loader import kernel
-from loader.kernel import PAGE, mapped, tells_truth
+from loader.kernel import PAGE, mapped, mincore_is_reliable
 from loader.residency import page_cache as residency
-from loader.residency.page_cache import Method, Residency, evict, glance, measure, together
+from loader.residency.page_cache import Method, Residency, drop, glance, measure, together
 from tests.lab.filesystems import SmallFilesystem
 from tests.lab.fixtures import MakeFilesystem
 from tests.loader.conftest import MiB, as_nobody, make_cold, make_warm, opened, written
@@ -117,7 +117,7 @@ class TestOwner:
     def test_an_empty_file_is_complete(self, volume: SmallFilesystem) -> None:
         (volume.path / "empty").touch()
         with opened(volume.path / "empty") as fd:
-            assert measure(fd) == glance(fd) == evict(fd)
+            assert measure(fd) == glance(fd) == drop(fd)
             assert (measure(fd).complete, measure(fd).fraction) == (True, 1.0)
 
     def test_holes_are_missing_until_they_are_read_also_beyond_4_gib(self, volume: SmallFilesystem) -> None:
@@ -145,7 +145,7 @@ class TestOwner:
         path = written(small_filesystem("tmpfs", size=2 * MiB).path / "model", MiB)
         with opened(path) as fd:
             assert measure(fd).complete
-            assert evict(fd).complete
+            assert drop(fd).complete
 
     def test_tmpfs_counts_as_memory_only_without_swap(self, small_filesystem: MakeFilesystem, tmp_path: Path) -> None:
         path = written(small_filesystem("tmpfs", size=2 * MiB).path / "model", MiB)
@@ -168,20 +168,20 @@ class TestOwner:
         with opened(path) as fd:
             assert glance(fd).complete
             assert measure(fd) == Residency(SIZE, SIZE, "mincore")
-            assert evict(fd) == Residency(0, SIZE, "mincore")
+            assert drop(fd) == Residency(0, SIZE, "mincore")
 
 
 class TestEviction:
     def test_unused_pages_are_dropped(self, file: Path) -> None:
         make_warm(file)
         with opened(file) as fd:
-            assert evict(fd) == Residency(0, SIZE, "mincore")
+            assert drop(fd) == Residency(0, SIZE, "mincore")
 
     def test_dirty_pages_are_written_back_first(self, volume: SmallFilesystem) -> None:
         path, content = volume.path / "dirty", random.Random(1).randbytes(SIZE)
         path.write_bytes(content)
         with opened(path) as fd:
-            assert evict(fd) == Residency(0, SIZE, "mincore")
+            assert drop(fd) == Residency(0, SIZE, "mincore")
         volume.lose_power()
         assert path.read_bytes() == content
 
@@ -191,25 +191,25 @@ class TestEviction:
         with file.open("rb+") as own, mmap.mmap(own.fileno(), SIZE) as view:
             start = ctypes.c_char.from_buffer(view)
             assert libc.mlock(ctypes.byref(start), ctypes.c_size_t(100 * PAGE)) == 0
-            after = evict(own.fileno())
+            after = drop(own.fileno())
             del start
         assert after.resident is not None
         assert 100 * PAGE <= after.resident < SIZE  # a large folio stays or goes as a whole
         with opened(file) as fd:
-            assert evict(fd).resident == 0
+            assert drop(fd).resident == 0
 
     def test_only_the_pages_of_a_part_are_dropped(self, file: Path) -> None:
         make_cold(file)
         make_warm(file, range(PAGES))  # one by one: a large folio is dropped as a whole or not at all
         with opened(file) as fd:
-            assert evict(fd, ByteRange(512 * PAGE, 1024 * PAGE)) == Residency(0, 512 * PAGE, "mincore")
+            assert drop(fd, ByteRange(512 * PAGE, 1024 * PAGE)) == Residency(0, 512 * PAGE, "mincore")
             assert measure(fd).resident == SIZE - 512 * PAGE
 
     @on_disk
     def test_another_user_can_drop_pages(self, foreign: Path) -> None:
         make_warm(foreign)
         with opened(foreign) as fd:
-            after = as_nobody(lambda: evict(fd))
+            after = as_nobody(lambda: drop(fd))
             truth = measure(fd)
         assert after.method == "sampled"
         assert (after.fraction or 0) < 0.1
@@ -222,8 +222,8 @@ class TestStranger:
 
     def test_mincore_s_false_answer_to_another_user_is_detected(self, foreign: Path) -> None:
         with opened(foreign) as fd:
-            assert tells_truth(fd)
-            assert as_nobody(lambda: tells_truth(fd)) is False
+            assert mincore_is_reliable(fd)
+            assert as_nobody(lambda: mincore_is_reliable(fd)) is False
             assert as_nobody(lambda: _mincore_count(fd)) == PAGES
 
     @on_disk
@@ -362,7 +362,7 @@ class TestOlderKernels:
         make_warm(file)
         monkeypatch.setattr(residency, "read_at_once", lambda *_: None)
         with opened(file) as fd:
-            reported = as_nobody(lambda: (glance(fd), measure(fd), evict(fd)))
+            reported = as_nobody(lambda: (glance(fd), measure(fd), drop(fd)))
         assert reported == (Residency(None, SIZE, "unknown"),) * 3
         assert (reported[0].fraction, reported[0].complete, reported[0].missing) == (None, False, SIZE)
 

@@ -23,15 +23,15 @@ from fetcher.testing.effects import Chunked, IgnoreRange
 from fetcher.testing.faults import Fault
 from fetcher.testing.origin import Origin
 from fetcher.transport.body import OrdinaryBody
-from fetcher.transport.sink import Sink
-from fetcher.transport.tap import Tap
-from fetcher.transport.tls import Loop
+from fetcher.transport.sink import LoopBody
+from fetcher.transport.tap import SocketBody
+from fetcher.transport.tls import TlsEventLoop
 from tests.sources.test_conformance import source_of
 
 CONTENT = random_bytes("paths", 3_000_000)
 SIZE = len(CONTENT)
-KINDS: Mapping[type, str] = {Tap: "tap", Sink: "sink", OrdinaryBody: "ordinary", LocalBody: "local"}
-OURS, ANOTHER = Loop, asyncio.new_event_loop
+KINDS: Mapping[type, str] = {SocketBody: "tap", LoopBody: "sink", OrdinaryBody: "ordinary", LocalBody: "local"}
+OURS, ANOTHER = TlsEventLoop, asyncio.new_event_loop
 LOOPS = {"our loop": OURS, "another loop": ANOTHER}
 
 

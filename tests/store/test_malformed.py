@@ -20,7 +20,7 @@ from fetcher.store.keyed import sweep_old
 from fetcher.store.layout import Root
 from fetcher.store.lease import acquire
 from fetcher.store.owner import Owner
-from fetcher.store.salvage import clear_strangers
+from fetcher.store.salvage import remove_unlisted_files
 
 RENAMED = """
 import ctypes, sys
@@ -93,7 +93,7 @@ def test_directories_that_are_nested_too_deep_are_reported(tmp_path: Path) -> No
     os.close(descriptor)
     try:
         with pytest.raises(FetchError), storing("continue what is staged"):
-            clear_strangers(lease, ())
+            remove_unlisted_files(lease, ())
         lease.dissolve()
     finally:
         subprocess.run(["rm", "-rf", tmp_path / ".fetcher"], check=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from fetcher.transport.tls import Loop
+from fetcher.transport.tls import TlsEventLoop
 from tests.transport.peer import Run
 
 
@@ -16,5 +16,5 @@ from tests.transport.peer import Run
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
     """Run the test on every event loop, plain and over TLS, because their transports are different."""
     kind, _, loop = request.param.partition(", ")
-    factory = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop, "ours": Loop}[loop]
+    factory = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop, "ours": TlsEventLoop}[loop]
     return Run(factory, tls=kind == "TLS", directory=tmp_path)

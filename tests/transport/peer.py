@@ -15,7 +15,7 @@ import trustme
 
 from fetcher.testing.checkpoint import random_bytes
 from fetcher.transport.client import Answer, HttpTransport
-from fetcher.transport.tls import Loop
+from fetcher.transport.tls import TlsEventLoop
 
 MiB = 1024 * 1024
 CONTENT = random_bytes("sink", 3 * MiB + 17)
@@ -114,7 +114,7 @@ class Run:
     def __init__(self, factory: Callable[[], asyncio.AbstractEventLoop], *, tls: bool, directory: Path) -> None:
         self._factory = factory
         self.tls = tls
-        self.ours = factory is Loop
+        self.ours = factory is TlsEventLoop
         self.directory = directory
 
     def __call__(self, work: Callable[[], Awaitable[Any]]) -> None:

@@ -11,8 +11,8 @@ import pytest
 from fetcher.errors import BadResponse, Stalled, Unreachable
 from fetcher.transport.body import OrdinaryBody
 from fetcher.transport.client import Answer
-from fetcher.transport.sink import Sink
-from fetcher.transport.tap import LINGER, Tap
+from fetcher.transport.sink import LoopBody
+from fetcher.transport.tap import LINGER, SocketBody
 from tests.lab.proxy import running_proxy
 from tests.transport.peer import CONTENT, MiB, Run, Sender, collected
 
@@ -37,7 +37,9 @@ class TestBytes:
         async def work() -> None:
             async with run.peer(whole) as peer, peer.transport() as transport:
                 answer = await transport.open(peer.url)
-                assert isinstance(answer.body(length=len(CONTENT), what="f"), Tap if not run.tls or run.ours else Sink)
+                assert isinstance(
+                    answer.body(length=len(CONTENT), what="f"), SocketBody if not run.tls or run.ours else LoopBody
+                )
                 answer.close()
 
         run(work)

@@ -11,25 +11,25 @@ import pytest
 
 from fetcher.errors import Unreachable
 from fetcher.transport.client import Answer
-from fetcher.transport.tap import LOW_WATER, Tap
-from fetcher.transport.tls import Loop
+from fetcher.transport.tap import LOW_WATER, SocketBody
+from fetcher.transport.tls import TlsEventLoop
 from tests.transport.peer import CONTENT, MiB, Run, Sender
 
 
 @pytest.fixture(params=["plain, asyncio", "plain, ours", "TLS, ours"])
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
     kind, _, loop = request.param.partition(", ")
-    return Run(Loop if loop == "ours" else asyncio.new_event_loop, tls=kind == "TLS", directory=tmp_path)
+    return Run(TlsEventLoop if loop == "ours" else asyncio.new_event_loop, tls=kind == "TLS", directory=tmp_path)
 
 
-def tapped(answer: Answer, *, length: int = len(CONTENT)) -> Tap:
+def tapped(answer: Answer, *, length: int = len(CONTENT)) -> SocketBody:
     body = answer.body(length=length, what="f")
-    assert isinstance(body, Tap)
+    assert isinstance(body, SocketBody)
     assert body.direct is body
     return body
 
 
-async def on_a_thread(body: Tap, *, buffer: int) -> bytes:
+async def on_a_thread(body: SocketBody, *, buffer: int) -> bytes:
     """Read the whole body, each piece on another thread than the one that waited for it."""
     content, view = bytearray(), memoryview(bytearray(buffer))
     while await body.readable(buffer):

@@ -30,7 +30,7 @@ from fetcher.errors import (
 from fetcher.sources.addresses import HubAddress, hub_address, hub_endpoint, scheme_of
 from fetcher.sources.locations import EXPIRY_MARGIN, Location, expiry
 from fetcher.transport.ranges import check_part, check_whole, content_length, parse_content_range, range_header, validator
-from fetcher.transport.statuses import LONGEST_WAIT, Refusal, error_for, passes_by, retry_after
+from fetcher.transport.statuses import LONGEST_WAIT, Refusal, error_for, is_temporary, retry_after
 from fetcher.transport.urls import address_from, origin_of
 
 HUB = {"HF_ENDPOINT": "https://hub.example/mirror"}
@@ -179,7 +179,7 @@ class TestStatuses:
 
     @given(st.integers(400, 599))
     def test_a_final_status_is_never_retryable(self, status: int) -> None:
-        assert isinstance(error_for(Refusal(status, {}), what="a file"), Transient) == passes_by(status)
+        assert isinstance(error_for(Refusal(status, {}), what="a file"), Transient) == is_temporary(status)
 
     def test_the_message_of_the_server_comes_first_and_a_sent_token_is_not_requested(self) -> None:
         refusal = Refusal(401, {}, said="token is expired", sent="HF_TOKEN")

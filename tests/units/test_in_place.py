@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fetcher.store.in_place import rank
+from fetcher.store.in_place import publish_order
 
 WEIGHTS, ALL_ELSE, INDEXES, ANNOUNCEMENTS = range(4)
 
@@ -33,7 +33,7 @@ WEIGHTS, ALL_ELSE, INDEXES, ANNOUNCEMENTS = range(4)
     ],
 )
 def test_each_file_has_its_place_in_the_order(path: str, expected: int) -> None:
-    assert rank(path) == expected
+    assert publish_order(path) == expected
 
 
 @settings(max_examples=30)
@@ -41,4 +41,4 @@ def test_each_file_has_its_place_in_the_order(path: str, expected: int) -> None:
 def test_weights_are_placed_before_their_index_and_configuration(directories: list[str], extension: str) -> None:
     within = "".join(f"{directory}/" for directory in directories)
     names = (f"weights.{extension}", "notes.txt", f"weights.{extension}.index.json", "config.json")
-    assert [rank(within + name) for name in names] == [WEIGHTS, ALL_ELSE, INDEXES, ANNOUNCEMENTS]
+    assert [publish_order(within + name) for name in names] == [WEIGHTS, ALL_ELSE, INDEXES, ANNOUNCEMENTS]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fetcher.engine.pace import LEAST, Gain, RateLimit, TrickleJudge
+from fetcher.engine.pace import LEAST, ProgressWindow, RateLimit, SlowConnectionDetector
 from fetcher.engine.pull import Pull
 from fetcher.engine.schedule import Assignment
 
@@ -85,8 +85,8 @@ class TestRateLimit:
 
 
 class TestTrickles:
-    def judge(self) -> TrickleJudge:
-        return TrickleJudge(10.0, patience=30.0)
+    def judge(self) -> SlowConnectionDetector:
+        return SlowConnectionDetector(10.0, patience=30.0)
 
     @pytest.mark.parametrize(
         ("rate", "siblings", "slow"),
@@ -147,20 +147,20 @@ class TestTrickles:
 
 class TestGain:
     def test_64_kib_within_the_window_are_progress(self) -> None:
-        gain = Gain(30.0, clock=Time())
+        gain = ProgressWindow(30.0, clock=Time())
         assert not gain.add(LEAST - 1)
         assert gain.add(1)
         assert not gain.add(LEAST - 1)
 
     def test_a_trickle_is_never_progress(self) -> None:
         time = Time()
-        gain = Gain(30.0, clock=time)
+        gain = ProgressWindow(30.0, clock=time)
         for _ in range(1000):
             time.now += 1.0
             assert not gain.add(2000)
 
     def test_refetched_bytes_are_not_progress(self) -> None:
-        gain = Gain(30.0, clock=Time())
+        gain = ProgressWindow(30.0, clock=Time())
         assert gain.add(LEAST)
         assert not any(gain.add(0) for _ in range(100))
 

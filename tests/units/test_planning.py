@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from fetcher.artifact import CHUNK_SIZE, Digest, RemoteFile
 from fetcher.errors import DigestMismatch, HostilePath, NotFound
-from fetcher.planning.paths import each_once, look_alikes, refuse_hostile_paths
+from fetcher.planning.paths import look_alikes, refuse_hostile_paths, without_duplicates
 from fetcher.planning.ranges import chunk_count, chunk_range
-from fetcher.planning.selection import in_vain, select
+from fetcher.planning.selection import select, unmatched_patterns
 
 NAMES = st.lists(st.sampled_from(["a", "b.bin", "c/d.json", "c/e/f.safetensors", "[x]", "A"]), min_size=1, unique=True)
 PATTERNS = st.lists(
@@ -64,12 +64,12 @@ class TestPaths:
 
     def test_a_path_listed_twice_with_the_same_content_is_one_file(self) -> None:
         file = RemoteFile("a.bin", 3, (Digest("sha256", "1" * 64),))
-        assert each_once([file, RemoteFile("b.bin", 1), file]) == (file, RemoteFile("b.bin", 1))
+        assert without_duplicates([file, RemoteFile("b.bin", 1), file]) == (file, RemoteFile("b.bin", 1))
 
     @pytest.mark.parametrize("other", [RemoteFile("a", 4), RemoteFile("a", 3, (Digest("sha256", "1" * 64),))])
     def test_a_path_listed_with_two_contents_is_refused(self, other: RemoteFile) -> None:
         with pytest.raises(DigestMismatch, match="'a' twice, with different contents"):
-            each_once([RemoteFile("a", 3), other])
+            without_duplicates([RemoteFile("a", 3), other])
 
     def test_ordinary_paths_are_accepted(self) -> None:
         refuse_hostile_paths(
@@ -144,7 +144,7 @@ class TestSelection:
     )
     def test_a_pattern_without_a_match_is_reported_with_a_hint(self, pattern: str, hint: str) -> None:
         files = [RemoteFile("config.json", 1), RemoteFile("Q4/m.gguf", 1)]
-        (sentence,) = in_vain(files, include=("*.json",), exclude=(pattern,))
+        (sentence,) = unmatched_patterns(files, include=("*.json",), exclude=(pattern,))
         assert sentence.startswith(f"--exclude {pattern!r} matches no file")
         assert sentence.endswith(hint)
         with pytest.raises(NotFound) as caught:
@@ -152,7 +152,7 @@ class TestSelection:
         assert hint in caught.value.message
 
     def test_matching_patterns_are_not_reported(self) -> None:
-        assert in_vain([RemoteFile("a/b", 1)], include=("*", "a/", "?/b"), exclude=("*b",)) == ()
+        assert unmatched_patterns([RemoteFile("a/b", 1)], include=("*", "a/", "?/b"), exclude=("*b",)) == ()
 
     @given(NAMES, PATTERNS, PATTERNS)
     def test_the_selection_equals_that_of_the_hub_client(

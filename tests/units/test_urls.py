@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fetcher.artifact import redact
 from fetcher.errors import BadResponse
 from fetcher.transport.client import is_downgrade
-from fetcher.transport.urls import address_from, basic, normal, origin_of
+from fetcher.transport.urls import address_from, basic_authorization, normal, origin_of
 
 SIGNED = "https://cdn.example/a%2Fb/c+d?X-Amz-Signature=ab%2Bcd/ef==&name=a+b%20c&~x='(1)*!;,:@$"
 
@@ -88,9 +88,9 @@ def test_one_origin_has_one_name() -> None:
 def test_userinfo_is_decoded() -> None:
     from urllib.parse import urlsplit
 
-    assert basic(urlsplit("https://us%C3%A9r:p%40%3A@a.example/")) == "Basic dXPDqXI6cEA6"
-    assert basic(urlsplit("https://user@a.example/")) == "Basic dXNlcjo="
-    assert basic(urlsplit("https://a.example/")) is None
+    assert basic_authorization(urlsplit("https://us%C3%A9r:p%40%3A@a.example/")) == "Basic dXPDqXI6cEA6"
+    assert basic_authorization(urlsplit("https://user@a.example/")) == "Basic dXNlcjo="
+    assert basic_authorization(urlsplit("https://a.example/")) is None
 
 
 @pytest.mark.parametrize(

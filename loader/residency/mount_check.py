@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable
 
 from loader.errors import PagesDropped
-from loader.kernel import PAGE, counts_waiting, map_shared, mapped, tells_truth, unmap
+from loader.kernel import PAGE, counts_waiting, map_shared, mapped, mincore_is_reliable, unmap
 from loader.residency.model_files import ModelFile
 
 _TRIES = 3
@@ -67,6 +67,6 @@ def _first_page_is_resident(descriptor: int) -> bool | None:
     with mapped(descriptor, 0, PAGE) as page:
         if page is None:
             return None
-        if tells_truth(descriptor):
+        if mincore_is_reliable(descriptor):
             return page.resident_pages() == 1
         return page.faults(alone=True) == 0 if counts_waiting(descriptor) else None

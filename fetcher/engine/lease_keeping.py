@@ -14,7 +14,17 @@ from fetcher.filesystem import storing
 from fetcher.manifest import Manifest
 from fetcher.store.beneath import make_directories
 from fetcher.store.layout import base_of
-from fetcher.store.lease import RENEW_EVERY, Lease, Observation, Watch, acquire, monotonic, observe, patience, take_over
+from fetcher.store.lease import (
+    RENEW_EVERY,
+    Lease,
+    Observation,
+    Watch,
+    acquire,
+    default_stale_time,
+    monotonic,
+    observe,
+    take_over,
+)
 from fetcher.store.placement import Placement
 from fetcher.uncancelled import run_uncancelled
 
@@ -30,13 +40,13 @@ class LeaseTimes:
     stale: float | None
 
 
-async def obtain(
+async def acquire_or_wait(
     placement: Placement, *, times: LeaseTimes, published: Callable[[], Manifest | None], on_event: Subscriber
 ) -> Lease | Manifest:
     """Return the lease, or the manifest that another owner published meanwhile. Raises LeaseTimeout, StoreError."""
     with storing("prepare the staging directory"):
         await run_uncancelled(make_directories, base_of(placement.staging), placement.staging)
-    stale = times.stale or patience(placement.staging)
+    stale = times.stale or default_stale_time(placement.staging)
     watch, began = Watch(), monotonic()
     while True:
         lease = await run_uncancelled(_try, placement, watch, stale, on_event, undo=_give_back)

@@ -10,8 +10,8 @@ import pytest
 from fetcher.events import silent
 from fetcher.testing.checkpoint import make_checkpoint
 from loader.errors import PagesDropped
-from loader.residency.allowance import Allowance
 from loader.residency.holding import Hold
+from loader.residency.reread_budget import RereadBudget
 from tests.cli.conftest import last_line
 from tests.lab.command import run_loader
 from tests.lab.faultfs import Pages
@@ -102,7 +102,7 @@ class Clock:
 class TestAllowance:
     def test_the_allowance_refills_within_an_hour(self) -> None:
         clock = Clock()
-        allowance = Allowance(100, clock)
+        allowance = RereadBudget(100, clock)
         assert allowance.has(100)
         allowance.spend(100)
         assert not allowance.has(1)
@@ -113,7 +113,7 @@ class TestAllowance:
 
     def test_overspending_leaves_a_debt(self) -> None:
         clock = Clock()
-        allowance = Allowance(100, clock)
+        allowance = RereadBudget(100, clock)
         allowance.spend(300)
         clock.now += 3600
         assert not allowance.has(1)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 _HOUR = 3600.0
 
 
-class Allowance:
+class RereadBudget:
     """A bucket of `hourly` bytes. It starts full and refills within an hour."""
 
     def __init__(self, hourly: int, clock: Callable[[], float]) -> None:
