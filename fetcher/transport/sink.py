@@ -36,7 +36,7 @@ class LoopBody(asyncio.BufferedProtocol):
         # There is no await in here, so nothing can arrive in between.
         connection, transport = response.connection, unread(response)
         if connection is None or connection.protocol is None or transport is None:
-            raise ValueError("the response has no connection; see Sink.fits")
+            raise ValueError("the response has no connection; see LoopBody.fits")
         self._response = response
         self._handler = connection.protocol
         self._transport = transport

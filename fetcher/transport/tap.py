@@ -50,7 +50,7 @@ class SocketBody:
         # There is no await in here, so nothing can arrive in between.
         transport = unread(response)
         if transport is None:
-            raise ValueError("the response has no connection; see Tap.fits")
+            raise ValueError("the response has no connection; see SocketBody.fits")
         self._loop = asyncio.get_running_loop()
         self._response = response
         self._transport = transport
