@@ -8,11 +8,12 @@ import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fetcher.artifact import ArtifactRef, redact
-from fetcher.cli.options import FULL, ROOT, SELECTION
+from fetcher.cli.options import FULL, ROOT, SELECTION, SORT
 from fetcher.cli.parser import COMMANDS
 from fetcher.cli.signals import run_interruptibly
 from fetcher.command.options import values
@@ -22,9 +23,8 @@ from fetcher.events import Subscriber, Warmed, Warned
 from fetcher.settings import Settings, default_cache_dir
 
 if TYPE_CHECKING:
-    from fetcher.engine.artifact_check import VerifyReport
+    from fetcher.cache import Entry, Listed, VerifyReport
     from fetcher.engine.preview import Preview
-    from fetcher.store.catalog import Entry
 
 
 def options_of(arguments: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, Any]:
@@ -111,44 +111,44 @@ def key(arguments: argparse.Namespace, environ: Mapping[str, str]) -> None:
 
 
 def list_(arguments: argparse.Namespace, environ: Mapping[str, str]) -> None:
-    from fetcher.quantities import size
-    from fetcher.store.catalog import entries
+    from fetcher.cache import in_order, listed
 
-    options = values(ROOT, arguments, environ)
-    listed = entries(_root(options, environ), on_newer=_print_newer)
+    options = values((*ROOT, SORT), arguments, environ)
+    artifacts = in_order(listed(_root(options, environ), on_newer=_print_newer), options.get("sort", "key"))
     if options.get("json"):
-        print_result(json.dumps([_entry(entry) for entry in listed]))
+        print_result(json.dumps([_fields(each) for each in artifacts]))
         return
-    for entry in listed:
-        manifest = entry.manifest
-        revision = (manifest.revision or "-")[:12]
-        print_result(f"{entry.key}  {size(manifest.size):>10}  {revision:12}  {manifest.created[:19]}  {manifest.uri}")
+    from fetcher.cli.tables import print_artifacts
+
+    print_artifacts(artifacts)
 
 
 def show(arguments: argparse.Namespace, environ: Mapping[str, str]) -> None:
+    from fetcher.cache import named
     from fetcher.quantities import size
 
     options = values(ROOT, arguments, environ)
-    entry = _named(arguments.what, options, environ)
+    artifact = named(arguments.what, lambda: _root(options, environ))
+    files = artifact.entry.manifest.files
     if options.get("json"):
-        files = [
-            {"path": each.path, "size": each.size, "digests": [str(d) for d in each.digests]} for each in entry.manifest.files
-        ]
-        print_result(json.dumps(_entry(entry) | {"files": files}))
+        listing = [{"path": each.path, "size": each.size, "digests": [str(d) for d in each.digests]} for each in files]
+        print_result(json.dumps(_fields(artifact) | {"files": listing}))
         return
-    for name, value in _entry(entry).items():
+    for name, value in _fields(artifact).items():
         print_result(f"{name:20}{size(value) if name == 'bytes' else value if value is not None else '-'}")
-    for file in entry.manifest.files:
+    for file in files:
         digest = str(file.digests[0]) if file.digests else "no digest"
         print_result(f"{size(file.size):>10}  {file.path}  {digest}")
 
 
 def verify(arguments: argparse.Namespace, environ: Mapping[str, str], on_event: Subscriber) -> list[VerifyReport]:
     """Verify one artifact, or all of the cache; one report for each. Raises NotFound."""
-    from fetcher.engine.artifact_check import verify as check
+    from fetcher.cache import named
+    from fetcher.cache import verify as check
 
     options = values((*ROOT, FULL), arguments, environ)
-    chosen = [_named(arguments.what, options, environ)] if arguments.what else _all(_root(options, environ))
+    what = arguments.what
+    chosen = [named(what, lambda: _root(options, environ)).entry] if what else _all(_root(options, environ))
     return [check(entry, full=options.get("full", False), on_event=on_event) for entry in chosen]
 
 
@@ -172,15 +172,8 @@ def print_reports(reports: Sequence[VerifyReport], *, as_json: bool) -> None:
             raise DigestMismatch(f"{path} {problem}; remove {report.path} and fetch it again", path=path)
 
 
-def _named(what: str, options: Mapping[str, Any], environ: Mapping[str, str]) -> Entry:
-    """The entry of a directory, key or URI. A directory is tried first: a container may have neither a cache nor a HOME."""
-    from fetcher.store.catalog import entry_at, find
-
-    return entry_at(Path(what)) or find(_root(options, environ), what)
-
-
 def _all(root: Path) -> list[Entry]:
-    from fetcher.store.catalog import entries
+    from fetcher.cache import entries
 
     if not root.is_dir():
         raise NotFound(f"cannot verify {root}: the directory does not exist; pass the cache root with --cache-dir")
@@ -191,11 +184,12 @@ def _print_newer(error: NewerFormat) -> None:
     print(error.sentence(), file=sys.stderr)
 
 
-def _entry(entry: Any) -> dict[str, Any]:
-    manifest = entry.manifest
+def _fields(artifact: Listed) -> dict[str, Any]:
+    """The fields of an artifact in `--json`. `last_used` is in UTC, `lease` the owner of its lease."""
+    manifest, used = artifact.entry.manifest, artifact.last_used
     return {
-        "cache_key": entry.key,
-        "path": str(entry.path),
+        "cache_key": artifact.entry.key,
+        "path": str(artifact.entry.path),
         "uri": redact(manifest.uri),
         "requested_revision": manifest.requested_revision,
         "revision": manifest.revision,
@@ -204,6 +198,8 @@ def _entry(entry: Any) -> dict[str, Any]:
         "authenticated": manifest.authenticated,
         "created": manifest.created,
         "version": manifest.version,
+        "last_used": None if used is None else datetime.fromtimestamp(used, UTC).isoformat(timespec="seconds"),
+        "lease": artifact.owner,
     }
 
 

@@ -37,6 +37,11 @@ ROOT = (
     Option("cache_dir", "root of the cache; the artifact is placed in DIR/<cache-key>", read=Path, metavar="DIR"),
     JSON,
 )
+SORT = Option(
+    "sort",
+    "order: by key, largest first, least recently used first, or by URI (default key)",
+    choices=("key", "size", "used", "uri"),
+)
 FULL = Option("full", "also recompute the published digests", switch=True)
 PLACE = (
     Option("dest", "place the artifact in DIR itself, which may be a mount point", read=Path, metavar="DIR"),

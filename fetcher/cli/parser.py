@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from fetcher.cli.options import FETCH, FULL, PLACE, ROOT, SELECTION, WARM
+from fetcher.cli.options import FETCH, FULL, PLACE, ROOT, SELECTION, SORT, WARM
 from fetcher.command.common_options import ENDING, METRICS
 from fetcher.command.options import Option
 from fetcher.command.parser import Parser, parser_of
@@ -15,7 +15,7 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...]]] = {
     "fetch": ("fetch an artifact, verified and complete", (*_REQUEST, WARM, *METRICS, *ENDING)),
     "plan": ("show the files and bytes that a fetch would download", (*_REQUEST, *ENDING)),
     "key": ("print the cache key of an artifact", SELECTION),
-    "list": ("list the artifacts in the cache", ROOT),
+    "list": ("list the artifacts in the cache", (*ROOT, SORT)),
     "show": ("show one artifact of the cache", ROOT),
     "verify": ("check cached files against their manifest", (*ROOT, FULL)),
 }

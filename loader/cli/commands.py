@@ -13,6 +13,7 @@ from fetcher.events import Subscriber
 from fetcher.host.memory import memory_left
 from fetcher.quantities import size
 from fetcher.telemetry.wording import counted, duration, rate, share
+from fetcher.usage import note_use
 from loader.cli.options import threads_for
 from loader.filesystems import filesystem_of, read_ahead_advice, read_ahead_kib
 from loader.reading.strategy import choose_strategy
@@ -33,6 +34,8 @@ def warmed(paths: Sequence[str], settings: Mapping[str, Any], on_event: Subscrib
     if rank >= ranks:
         raise UsageError(f"--rank {rank} must be less than --world-size {ranks}: ranks count from 0")
     files = model_files(paths)
+    for path in paths:
+        note_use(Path(path))
     plan = tuple(windows([file.size for file in files], width=width_for(total(files), ranks)))
     fits = plan
     if not together(look(files, closely=False)).complete:

@@ -17,6 +17,7 @@ from fetcher.quantities import size
 from fetcher.telemetry.endpoint import Answer, Site, serving
 from fetcher.telemetry.textfile import Textfile
 from fetcher.telemetry.wording import share
+from fetcher.usage import note_use
 from loader.cli.metrics import hold_metrics
 from loader.cli.options import threads_for
 from loader.residency.holding import Hold, State
@@ -30,6 +31,8 @@ def hold(paths: Sequence[str], settings: Mapping[str, Any], on_event: Subscriber
 
     A signal before everything was in memory once is raised as Interrupted.
     """
+    for path in paths:
+        note_use(Path(path))
     keeper = Hold(paths, threads=settings.get("threads") or threads_for(paths[0]), on_event=on_event)
     announced = False
     with ExitStack() as stack:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import starmap
@@ -22,6 +23,7 @@ from typing import Literal
 from fetcher.errors import NotFound, UsageError
 from fetcher.host.memory import Bound, memory_left
 from fetcher.quantities import size
+from fetcher.usage import note_use
 from loader.checkpoint.header import TensorInfo
 from loader.checkpoint.index import Checkpoint, PathLike, read_checkpoint
 from loader.errors import TooLarge, shown
@@ -82,6 +84,8 @@ def open_weights(
     checkpoint = read_checkpoint(source)
     for warning in checkpoint.warnings:
         on_warning(warning)
+    if isinstance(source, (str, os.PathLike)):
+        note_use(Path(source))
     way = _way(checkpoint, strategy, threads=threads, window=window, reread=world_size > 1)
     return Weights(checkpoint, way, part_of(checkpoint.tensors.values(), rank=rank, ranks=world_size))
 
