@@ -16,10 +16,12 @@ _RECORDS = (".fetcher", "usage")
 
 
 def note_use(artifact: Path) -> bool:
-    """Record that the artifact in the directory `artifact` is used now. Return whether that was possible. Follows no link
-    below the root, and creates nothing."""
+    """Record that an artifact is used now, given its directory or a file in it. Return whether that was possible. Follows no
+    link below the root, and creates nothing."""
     try:
         directory = Path(os.path.realpath(artifact))
+        if not directory.is_dir():
+            directory = directory.parent
         with _records(directory.parent) as records:
             record = os.open(directory.name, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=records)
             try:

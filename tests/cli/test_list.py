@@ -94,9 +94,15 @@ class TestUse:
         assert run_loader(command, path, *words).returncode == 0
         assert used(root, "a") > LONG_AGO
 
-    def test_an_open_checkpoint_renews_it(self, root: Path) -> None:
+    @pytest.mark.parametrize("name", ["", "model.safetensors.index.json"])
+    def test_an_open_checkpoint_renews_it(self, root: Path, name: str) -> None:
         path = age(root, "a")
-        loader.open(path)
+        loader.open(path / name)
+        assert used(root, "a") > LONG_AGO
+
+    def test_a_link_to_the_artifact_renews_it(self, root: Path, tmp_path: Path) -> None:
+        (tmp_path / "current").symlink_to(age(root, "a"))
+        loader.open(tmp_path / "current")
         assert used(root, "a") > LONG_AGO
 
     def test_status_and_list_do_not(self, root: Path) -> None:
