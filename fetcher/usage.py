@@ -15,15 +15,19 @@ from pathlib import Path
 _RECORDS = (".fetcher", "usage")
 
 
-def note_use(artifact: Path) -> bool:
-    """Record that an artifact is used now, given its directory or a file in it. Return whether that was possible. Follows no
-    link below the root, and creates nothing."""
+def note_use(*artifacts: str | os.PathLike[str]) -> None:
+    """Record that artifacts are used now, each given by its directory or a file in it. Creates no record."""
+    for artifact in artifacts:
+        path = Path(os.path.realpath(artifact))
+        directory = path if path.is_dir() else path.parent
+        renew(directory.parent, directory.name)
+
+
+def renew(root: Path, key: str) -> bool:
+    """Set the time of the record of `key` to now. Return False if that is not possible. Follows no link below the root."""
     try:
-        directory = Path(os.path.realpath(artifact))
-        if not directory.is_dir():
-            directory = directory.parent
-        with _records(directory.parent) as records:
-            record = os.open(directory.name, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=records)
+        with _records(root) as records:
+            record = os.open(key, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=records)
             try:
                 status = os.fstat(record)
                 if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:

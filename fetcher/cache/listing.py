@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ def named(what: str, root: Callable[[], Path]) -> Listed:
     A directory is tried first, and `root` is called only if it is not one: a container may have neither a cache nor a HOME.
     """
     if (entry := entry_at(Path(what))) is not None:
-        directory = Path(what).absolute()
+        directory = Path(os.path.realpath(what))
         return Listed(entry, last_used(directory.parent, directory.name), None)
     place = root()
     return _with_use(place, find(place, what))

@@ -6,8 +6,8 @@ from collections.abc import Callable, Container, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from fetcher.artifact import ArtifactRef, Listing, RemoteFile
-from fetcher.errors import DigestUnavailable, NotFound
+from fetcher.artifact import ArtifactRef, Digest, Listing, RemoteFile
+from fetcher.errors import DigestMismatch, DigestUnavailable, NotFound
 from fetcher.events import Subscriber, Warned
 from fetcher.filesystem import storing
 from fetcher.planning.paths import refuse_hostile_paths, without_duplicates
@@ -15,7 +15,6 @@ from fetcher.planning.pointers import LONGEST, refuse_pointer
 from fetcher.planning.selection import select, unmatched_patterns
 from fetcher.planning.sets import incomplete_sets
 from fetcher.settings import Settings
-from fetcher.store.selector import contradiction
 
 
 def in_one_piece(listing: Listing, pins: Container[str]) -> Listing:
@@ -56,7 +55,7 @@ def pinned(files: Iterable[RemoteFile], settings: Settings) -> tuple[RemoteFile,
         listed_of = {digest.algorithm: digest for digest in reversed(file.digests)}
         for digest in file.digests:
             if digest != listed_of[digest.algorithm]:
-                raise contradiction(file.path, digest, listed_of[digest.algorithm])
+                raise _contradiction(file.path, digest, listed_of[digest.algorithm])
     if settings.require_digests:
         for file in by_path.values():
             if not file.digests:
@@ -93,3 +92,13 @@ def refuse_pointers(files: Iterable[RemoteFile], place: Callable[[RemoteFile], P
         if path is not None and path.is_file() and path.stat().st_size < LONGEST:
             with storing("read the file", file.path):
                 refuse_pointer(file.path, path.read_bytes())
+
+
+def _contradiction(path: str, expected: Digest, listed: Digest) -> DigestMismatch:
+    """The error for a pin of the user that contradicts the source's listing, before any byte is fetched."""
+    return DigestMismatch(
+        f"{path}: expected {expected}, but the source lists {listed}; correct the pin, or the revision it belongs to",
+        path=path,
+        expected=str(expected),
+        actual=str(listed),
+    )

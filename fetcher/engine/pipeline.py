@@ -2,7 +2,6 @@
 
 ::
 
-    recover      complete the commit of a killed command
     ask          on-change only: one metadata request; ends here if unchanged or if the source cannot be asked
     lease        one owner per key; the result of another owner is used too
     resolve      a revision, then its listing, once
@@ -53,7 +52,7 @@ from fetcher.store.layout import Root, base_of_destination
 from fetcher.store.lease import Lease
 from fetcher.store.names import refuse_taken_for_one
 from fetcher.store.placement import Placement, Step, seal
-from fetcher.store.selector import matching_manifest, recover
+from fetcher.store.selector import matching_manifest
 from fetcher.uncancelled import run_uncancelled
 from fetcher.version import VERSION
 
@@ -89,7 +88,6 @@ class Pipeline:
 
     async def run(self) -> Artifact:
         """Return the artifact. Raises FetchError; fetched bytes stay resumable."""
-        recover(self.settings)
         existing = self._existing()
         if existing is not None and (answer := await self._ask(existing)) is not None:
             return answer

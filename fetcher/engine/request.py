@@ -27,11 +27,6 @@ class Request:
         return self.placement
 
 
-def request_for(ref: ArtifactRef, settings: Settings) -> Request:
-    """Return the request, with its placement. Writes nothing. Raises UsageError, CannotWrite."""
-    return Request(ref, settings, None if ref.uri.startswith("pvc://") else choose_placement(ref, settings))
-
-
 def choose_placement(ref: ArtifactRef, settings: Settings) -> Placement:
     """Return the placement of `ref`. Raises UsageError, CannotWrite."""
     folder, revision = hub_folder(ref)
@@ -39,7 +34,8 @@ def choose_placement(ref: ArtifactRef, settings: Settings) -> Placement:
 
 
 def recover_and_request(ref: ArtifactRef, settings: Settings) -> Request:
-    """Complete the commit of a killed command at that place, then return `request_for`. Raises FetchError."""
-    if not ref.uri.startswith("pvc://"):
-        recover(settings)
-    return request_for(ref, settings)
+    """Complete the commit of a killed command at that place, then return the request. Raises FetchError."""
+    if ref.uri.startswith("pvc://"):
+        return Request(ref, settings, None)
+    recover(settings)
+    return Request(ref, settings, choose_placement(ref, settings))

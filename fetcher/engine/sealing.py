@@ -35,7 +35,7 @@ class HashJob:
     part: ByteRange
 
 
-class Verifying:
+class Sealing:
     """Moves each file from one state to the next (`states`). Calls `progressed` when a file is hashed further than before."""
 
     def __init__(

@@ -6,8 +6,8 @@
         claim a range                            (handout, schedule: a synchronous decision)
         open it at the source, fill a buffer     (event loop; never touches the disk)
         write + XXH3 each buffer                 (writing thread; the next one is filled meanwhile)
-        chunk finished: journal it, hash the contiguous prefix             (verifying: hashing thread)
-        last chunk hashed: compare, sync, seal; or discard bad chunks and pull them again   (verifying, syncing)
+        chunk finished: journal it, hash the contiguous prefix             (sealing: hashing thread)
+        last chunk hashed: compare, sync, seal; or discard bad chunks and pull them again   (sealing, syncing)
         range failed: its missing rest becomes pending for another connection; back off
 
 `_failed` handles every error of a source. Every error of the disk ends the fetch, except a failed sync (`syncing`). Errors of
@@ -31,7 +31,7 @@ from fetcher.engine.pull import Pull
 from fetcher.engine.receiving import Receiver, Written
 from fetcher.engine.retry import Patience, gave_up
 from fetcher.engine.schedule import Assignment
-from fetcher.engine.sealing import Verifying
+from fetcher.engine.sealing import Sealing
 from fetcher.engine.syncing import Syncing, disk_error
 from fetcher.errors import (
     FetchError,
@@ -118,7 +118,7 @@ class Transfer:
             fetch_again=self._restart,
             on_event=on_event,
         )
-        self._verifying = Verifying(
+        self._sealing = Sealing(
             self._files,
             handout=self._handout,
             syncing=self._syncing,
@@ -138,18 +138,18 @@ class Transfer:
         """Fill, sync and close all files. Returns path → manifest entry. Raises FetchError."""
         try:
             async with asyncio.TaskGroup() as self._group:
-                self._verifying.begin()
+                self._sealing.begin()
                 watching = self._group.create_task(self._handout.replace_tricklers())
                 async with asyncio.TaskGroup() as connections:
                     for _ in range(self._limits.connections):
                         connections.create_task(self._connection())
                 watching.cancel()
-                self._verifying.stop()
+                self._sealing.stop()
         finally:
             # Wait until threads finish their buffer: they still use descriptors.
-            self._verifying.stop()
+            self._sealing.stop()
             self._receiver.threads.shutdown(wait=True, cancel_futures=True)
-            self._verifying.close()
+            self._sealing.close()
             self._syncing.close()
             for incoming in self._files.values():
                 incoming.staged.close()
@@ -183,7 +183,7 @@ class Transfer:
             finally:
                 self._handout.give_back(assignment)
             self._return(assignment, incoming, cursor)
-            self._verifying.settle(incoming)
+            self._sealing.settle(incoming)
             if delay:
                 await asyncio.sleep(delay)
 
@@ -228,7 +228,7 @@ class Transfer:
             self._patience.progressed()
         self._emit(BytesReceived(incoming.path, written.count))
         if written.chunks:
-            self._verifying.follow(incoming)
+            self._sealing.follow(incoming)
             self._syncing.written(written.chunks)
 
     # What an error means
@@ -266,10 +266,10 @@ class Transfer:
     # Callbacks
 
     def _changed(self) -> None:
-        self._verifying.expect()
+        self._sealing.expect()
 
     def _restart(self, incoming: Incoming) -> None:
-        self._verifying.begin_anew(incoming)
+        self._sealing.begin_anew(incoming)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         try:

@@ -22,12 +22,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fetcher import __version__
 from fetcher.errors import NewerFormat
 from fetcher.filesystem import file_mode, of_this_kernel, try_chmod, write_all
 from fetcher.records import check_format
 from fetcher.store.beneath import open_beneath, read_beneath, remove
 from fetcher.store.layout import base_of
+from fetcher.version import VERSION
 
 FORMAT_VERSION = 1
 _LARGEST = 4096
@@ -96,7 +96,7 @@ class Heartbeat:
             self._descriptor = None
 
     def _text(self, fields: Mapping[str, object]) -> bytes:
-        document = {"format_version": FORMAT_VERSION, "version": __version__, **fields, "locked": self._locked}
+        document = {"format_version": FORMAT_VERSION, "version": VERSION, **fields, "locked": self._locked}
         return json.dumps({**document, "inode": self._status.st_ino}).encode().ljust(_LENGTH) + b"\n"
 
 

@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from pathlib import Path
 
 from fetcher.filesystem import file_mode, try_chmod
 from fetcher.store.beneath import Fence, make_directories, open_beneath
+from fetcher.usage import renew
 
 PRIVATE = ".fetcher"
 _STAGING, _ARCHIVE = (PRIVATE, "staging"), (PRIVATE, "archive")
@@ -65,15 +65,13 @@ class Root:
 
     def touch_usage(self, key: str) -> None:
         """Record that `key` is used now. Failure is not an error: a hit works on a read-only root too."""
-        path = self.usage / key
+        if renew(self.path, key):
+            return
         with suppress(OSError):
-            make_directories(self.path, path.parent)
-            descriptor = open_beneath(self.path, path, os.O_WRONLY | os.O_CREAT, 0o644)
+            make_directories(self.path, self.usage)
+            descriptor = open_beneath(self.path, self.usage / key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
             try:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode) or os.fstat(descriptor).st_nlink != 1:
-                    return  # a hard link to a foreign file: its mode and times are not ours to change
-                try_chmod(descriptor, file_mode(path.parent))
-                os.utime(descriptor)
+                try_chmod(descriptor, file_mode(self.usage))
             finally:
                 os.close(descriptor)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from fetcher.artifact import ArtifactRef, Digest
-from fetcher.errors import CannotWrite, DigestMismatch, UsageError
+from fetcher.artifact import ArtifactRef
+from fetcher.errors import CannotWrite, UsageError
 from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.settings import Settings
 from fetcher.store.hub_cache import HubCache
@@ -53,16 +53,6 @@ def recover(settings: Settings) -> None:
     root = settings.dest or settings.cache_dir
     finish_swaps(root)
     finish_exchanges(root)
-
-
-def contradiction(path: str, expected: Digest, listed: Digest) -> DigestMismatch:
-    """The error for a pin of the user that contradicts the source's listing, before any byte is fetched."""
-    return DigestMismatch(
-        f"{path}: expected {expected}, but the source lists {listed}; correct the pin, or the revision it belongs to",
-        path=path,
-        expected=str(expected),
-        actual=str(listed),
-    )
 
 
 def _must_stay(final: Path) -> bool:

@@ -34,8 +34,7 @@ def warmed(paths: Sequence[str], settings: Mapping[str, Any], on_event: Subscrib
     if rank >= ranks:
         raise UsageError(f"--rank {rank} must be less than --world-size {ranks}: ranks count from 0")
     files = model_files(paths)
-    for path in paths:
-        note_use(Path(path))
+    note_use(*paths)
     plan = tuple(windows([file.size for file in files], width=width_for(total(files), ranks)))
     fits = plan
     if not together(look(files, closely=False)).complete:

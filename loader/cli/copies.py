@@ -21,7 +21,7 @@ from loader.copying.copy import copy
 def copied(source: str, target: str, settings: Mapping[str, Any], on_event: Subscriber) -> dict[str, Any]:
     """Copy the artifact and return the fields of the result. Raises the errors of `copying.copy`."""
     threads = settings.get("threads") or threads_for(source, busy=True)
-    note_use(Path(source))
+    note_use(source)
     result = copy(Path(source), Path(target), threads=threads, on_event=on_event)
     on_event(Copied(str(result.path), result.files, result.bytes, result.seconds, result.cached, result.verified))
     return asdict(result) | {"path": str(result.path), "source": source, "seconds": round(result.seconds, 3)}

@@ -31,8 +31,7 @@ def hold(paths: Sequence[str], settings: Mapping[str, Any], on_event: Subscriber
 
     A signal before everything was in memory once is raised as Interrupted.
     """
-    for path in paths:
-        note_use(Path(path))
+    note_use(*paths)
     keeper = Hold(paths, threads=settings.get("threads") or threads_for(paths[0]), on_event=on_event)
     announced = False
     with ExitStack() as stack:

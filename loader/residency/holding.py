@@ -64,7 +64,7 @@ class _Held:
     layout: Layout
     members: tuple[ModelFile, ...]
     plan: tuple[Window, ...]
-    allowance: RereadBudget
+    budget: RereadBudget
     locks: dict[Window, MappedRange] = field(default_factory=dict)
     warmed_before: bool = False
     warned: set[str] = field(default_factory=set)
@@ -185,8 +185,8 @@ class Hold:
         self.state = replace(self.state, resident=seen.resident, locked=held.locked)
 
     def _is_allowed_to_read(self, held: _Held, seen: Residency) -> bool:
-        """The first reading is always allowed. Later ones need the allowance, so a hold does not load storage forever."""
-        if not held.warmed_before or held.allowance.has(seen.missing):
+        """The first reading is always allowed. Later ones need the budget, so a hold does not load storage forever."""
+        if not held.warmed_before or held.budget.has(seen.missing):
             return True
         problem = (
             f"pages are reclaimed as fast as they are read: the model was read again {_REREADS_AN_HOUR} times within an hour, "
@@ -200,14 +200,14 @@ class Hold:
         """Warm the windows that are not locked. NotResident is returned, not raised: locking may still keep the pages."""
         rereading, held.warmed_before, self._did_read = held.warmed_before, True, True
         if rereading:
-            held.allowance.spend(missing)
+            held.budget.spend(missing)
             if self.state.resident is not None:
                 self.state = replace(self.state, rewarmed=self.state.rewarmed + missing)
         try:
             warm(held.members, held.unlocked, threads=self._threads, on_event=silent if rereading else self._on_event)
         except NotResident as error:
             if rereading:
-                held.allowance.spend(missing * (PASSES - 1))
+                held.budget.spend(missing * (PASSES - 1))
             return error
         return None
 

@@ -85,7 +85,7 @@ def open_weights(
     for warning in checkpoint.warnings:
         on_warning(warning)
     if isinstance(source, (str, os.PathLike)):
-        note_use(Path(source))
+        note_use(source)
     way = _way(checkpoint, strategy, threads=threads, window=window, reread=world_size > 1)
     return Weights(checkpoint, way, part_of(checkpoint.tensors.values(), rank=rank, ranks=world_size))
 

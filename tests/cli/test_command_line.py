@@ -9,7 +9,6 @@ import pytest
 
 from fetcher.artifact import ArtifactRef
 from fetcher.cli.parser import COMMANDS
-from fetcher.cli.reference import reference
 from fetcher.testing.effects import FlipBit, Status, rate_limited
 from fetcher.testing.faults import Fault
 from fetcher.testing.listings import extra_files
@@ -139,10 +138,6 @@ class TestOtherCommands:
             assert last_line(done.stderr).startswith("DigestMismatch: model.safetensors")
         (report,) = json.loads(run_fetcher("verify", "--cache-dir", tmp_path, "--json").stdout)
         assert (report["ok"], [bad[0] for bad in report["bad"]]) == (False, ["model.safetensors"])
-
-
-def test_the_reference_is_up_to_date() -> None:
-    assert (Path(__file__).parents[2] / "docs" / "cli.md").read_text() == reference()
 
 
 def test_every_option_has_a_variable_and_a_help_text() -> None:

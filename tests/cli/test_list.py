@@ -123,6 +123,11 @@ class TestUse:
         victim = {"record": target, "directory": target / path.name, "private": target / "usage" / path.name}[plant]
         assert victim.stat().st_mtime == LONG_AGO
 
+    def test_show_finds_it_through_a_link(self, root: Path, tmp_path: Path) -> None:
+        (tmp_path / "current").symlink_to(age(root, "a"))
+        shown = json.loads(run_fetcher("show", tmp_path / "current", "--json").stdout)
+        assert datetime.fromisoformat(shown["last_used"]).timestamp() == LONG_AGO
+
     def test_without_a_record_an_open_creates_none(self, tmp_path: Path) -> None:
         loader.open(make_checkpoint(tmp_path / "model", shards=1, shard_size=MiB))
         assert not (tmp_path / ".fetcher").exists()

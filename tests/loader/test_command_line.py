@@ -12,7 +12,6 @@ from fetcher import __version__
 from fetcher.command.options import Option, values
 from fetcher.errors import ConfigurationError, UsageError
 from loader.cli.parser import COMMANDS, POSITIONAL, build_parser
-from loader.cli.reference import reference
 from tests.cli.conftest import last_line
 from tests.lab.command import run_loader
 
@@ -100,10 +99,6 @@ def test_status_drop_and_usage_errors_do_not_write_the_termination_message(tmp_p
     for words in (["status", "/nothing"], ["drop", "/nothing"], ["status"]):
         run_loader(*words, env={"LOADER_TERMINATION_LOG": str(log)})
     assert not log.exists()
-
-
-def test_the_reference_is_up_to_date() -> None:
-    assert (Path(__file__).parents[2] / "docs" / "loader.md").read_text() == reference()
 
 
 @pytest.mark.parametrize(("old", "new"), [("evict", "drop"), ("pin", "hold")])
