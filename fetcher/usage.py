@@ -44,7 +44,8 @@ def last_used(root: Path, key: str) -> float | None:
     """Return when the artifact `key` of a cache root was last used, in seconds since 1970; None if there is no record."""
     try:
         with _records(root) as records:
-            return os.stat(key, dir_fd=records, follow_symlinks=False).st_mtime
+            status = os.stat(key, dir_fd=records, follow_symlinks=False)
+            return status.st_mtime if stat.S_ISREG(status.st_mode) else None
     except (OSError, ValueError):
         return None
 

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,14 @@ class TestUse:
         loader.open(path)
         victim = {"record": target, "directory": target / path.name, "private": target / "usage" / path.name}[plant]
         assert victim.stat().st_mtime == LONG_AGO
+
+    @pytest.mark.parametrize("plant", [os.mkdir, os.mkfifo])
+    def test_a_record_that_is_not_a_file_is_no_record(self, root: Path, plant: Callable[[Path], None]) -> None:
+        record = root / ".fetcher/usage" / age(root, "a").name
+        record.unlink()
+        plant(record)
+        assert run_fetcher("fetch", root.parent / "a", "--cache-dir", root).returncode == 0
+        assert {Path(each["uri"]).name: each["last_used"] for each in artifacts(root)}["a"] is None
 
     def test_show_finds_it_through_a_link(self, root: Path, tmp_path: Path) -> None:
         (tmp_path / "current").symlink_to(age(root, "a"))
