@@ -18,10 +18,10 @@ from fetcher.testing.origin import Origin
 from tests.engine.conftest import Fetcher, contents
 
 ALIKE = {
-    "README.md beside readme.md": {"README.md": b"one", "readme.md": b"two"},
-    "Data/ beside data/": {"Data/a.txt": b"one", "data/b.txt": b"two"},
-    "a file beside a directory": {"Notes": b"one", "notes/b.txt": b"two"},
-    "composed beside decomposed": {"caf\u00e9.txt": b"one", "cafe\u0301.txt": b"two"},
+    "README.md and readme.md": {"README.md": b"one", "readme.md": b"two"},
+    "Data/ and data/": {"Data/a.txt": b"one", "data/b.txt": b"two"},
+    "a file and a directory": {"Notes": b"one", "notes/b.txt": b"two"},
+    "composed and decomposed": {"caf\u00e9.txt": b"one", "cafe\u0301.txt": b"two"},
     "sharp s": {"stra\u00dfe": b"one", "STRASSE": b"two"},
     "a dot at the end": {"model": b"one", "model.": b"two"},
     "a space at the end": {"data/a": b"one", "data /b": b"two"},
