@@ -9,18 +9,20 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _RECORDS = (".fetcher", "usage")
 
 
 def note_use(*artifacts: str | os.PathLike[str]) -> None:
-    """Record that artifacts are used now, each given by its directory or a file in it. Creates no record."""
+    """Record that artifacts are used now, each given by its directory or a file in it. Creates no record, and raises nothing:
+    the caller reports a path that cannot be read."""
     for artifact in artifacts:
-        path = Path(os.path.realpath(artifact))
-        directory = path if path.is_dir() else path.parent
-        renew(directory.parent, directory.name)
+        with suppress(OSError, ValueError):
+            path = Path(os.path.realpath(artifact))
+            directory = path if os.path.isdir(path) else path.parent
+            renew(directory.parent, directory.name)
 
 
 def renew(root: Path, key: str) -> bool:

@@ -19,7 +19,9 @@ from fetcher.cache import listed
 from fetcher.cli.tables import print_artifacts
 from fetcher.store.lease import acquire
 from fetcher.testing.checkpoint import make_checkpoint
+from fetcher.usage import note_use
 from tests.lab.command import run_fetcher, run_loader
+from tests.lab.faults import fault_filesystem
 
 MiB = 1024 * 1024
 LONG_AGO = 1_600_000_000.0
@@ -136,6 +138,18 @@ class TestUse:
         (tmp_path / "current").symlink_to(age(root, "a"))
         shown = json.loads(run_fetcher("show", tmp_path / "current", "--json").stdout)
         assert datetime.fromisoformat(shown["last_used"]).timestamp() == LONG_AGO
+
+    @pytest.mark.parametrize("path", ["", "/", "/nonexistent/model", "/proc/1/mem/model", "model\0", "n" * 5000, "loop"])
+    def test_a_path_that_cannot_be_read_is_no_error(self, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "loop").symlink_to("loop")
+        note_use(path)
+
+    def test_a_lost_server_is_no_error(self, tmp_path: Path) -> None:
+        with fault_filesystem(tmp_path / "fuse") as filesystem:
+            (filesystem.source / "model").mkdir()
+            filesystem.lose_server()
+            note_use(filesystem.path / "model")
 
     def test_without_a_record_an_open_creates_none(self, tmp_path: Path) -> None:
         loader.open(make_checkpoint(tmp_path / "model", shards=1, shard_size=MiB))
