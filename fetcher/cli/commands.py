@@ -1,29 +1,25 @@
-"""The work of each command, between parsed options and an exit code. Results go to stdout, everything else to stderr."""
+"""`fetcher fetch`, `plan` and `key`, between parsed options and an exit code. Results go to stdout, the rest to stderr."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fetcher.artifact import ArtifactRef, redact
-from fetcher.cli.options import FULL, ROOT, SELECTION, SORT
+from fetcher.artifact import ArtifactRef
+from fetcher.cli.options import SELECTION
 from fetcher.cli.parser import COMMANDS
 from fetcher.cli.signals import run_interruptibly
 from fetcher.command.options import values
 from fetcher.command.results import print_result
-from fetcher.errors import DigestMismatch, FetchError, NewerFormat, NotFound, UsageError
+from fetcher.errors import FetchError, UsageError
 from fetcher.events import Subscriber, Warmed, Warned
-from fetcher.settings import Settings, default_cache_dir
+from fetcher.settings import Settings
 
 if TYPE_CHECKING:
-    from fetcher.cache import Entry, Listed, VerifyReport
     from fetcher.engine.preview import Preview
 
 
@@ -108,100 +104,3 @@ def _on_one_line(path: str) -> str:
 
 def key(arguments: argparse.Namespace, environ: Mapping[str, str]) -> None:
     print_result(reference(arguments, values(SELECTION, arguments, environ)).key)
-
-
-def list_(arguments: argparse.Namespace, environ: Mapping[str, str]) -> None:
-    from fetcher.cache import in_order, listed
-
-    options = values((*ROOT, SORT), arguments, environ)
-    artifacts = in_order(listed(_root(options, environ), on_newer=_print_newer), options.get("sort", "key"))
-    if options.get("json"):
-        print_result(json.dumps([_fields(each) for each in artifacts]))
-        return
-    from fetcher.cli.tables import print_artifacts
-
-    print_artifacts(artifacts)
-
-
-def show(arguments: argparse.Namespace, environ: Mapping[str, str]) -> None:
-    from fetcher.cache import named
-    from fetcher.quantities import size
-
-    options = values(ROOT, arguments, environ)
-    artifact = named(arguments.what, lambda: _root(options, environ))
-    files = artifact.entry.manifest.files
-    if options.get("json"):
-        listing = [{"path": each.path, "size": each.size, "digests": [str(d) for d in each.digests]} for each in files]
-        print_result(json.dumps(_fields(artifact) | {"files": listing}))
-        return
-    for name, value in _fields(artifact).items():
-        print_result(f"{name:20}{size(value) if name == 'bytes' else value if value is not None else '-'}")
-    for file in files:
-        digest = str(file.digests[0]) if file.digests else "no digest"
-        print_result(f"{size(file.size):>10}  {file.path}  {digest}")
-
-
-def verify(arguments: argparse.Namespace, environ: Mapping[str, str], on_event: Subscriber) -> list[VerifyReport]:
-    """Verify one artifact, or all of the cache; one report for each. Raises NotFound."""
-    from fetcher.cache import named
-    from fetcher.cache import verify as check
-
-    options = values((*ROOT, FULL), arguments, environ)
-    what = arguments.what
-    chosen = [named(what, lambda: _root(options, environ)).entry] if what else _all(_root(options, environ))
-    return [check(entry, full=options.get("full", False), on_event=on_event) for entry in chosen]
-
-
-def print_reports(reports: Sequence[VerifyReport], *, as_json: bool) -> None:
-    """Print all reports. Raises DigestMismatch for the first bad file afterwards."""
-    from fetcher.quantities import size
-    from fetcher.telemetry.wording import counted, duration
-
-    if as_json:
-        print_result(json.dumps([asdict(report) | {"ok": report.ok} for report in reports]))
-    for report in reports:
-        if not as_json:
-            how = "digests and chunks" if report.full else "chunks"
-            state = f"{how} match" if report.ok else counted(len(report.bad), "bad file")
-            extent = f"{counted(report.files, 'file')}, {size(report.bytes)}, {duration(report.seconds)}"
-            print_result(f"{report.path}: {extent}: {state}")
-        for path, problem in report.bad:
-            print(f"{report.path}/{path}: {problem}", file=sys.stderr)
-    for report in reports:
-        for path, problem in report.bad:
-            raise DigestMismatch(f"{path} {problem}; remove {report.path} and fetch it again", path=path)
-
-
-def _all(root: Path) -> list[Entry]:
-    from fetcher.cache import entries
-
-    if not root.is_dir():
-        raise NotFound(f"cannot verify {root}: the directory does not exist; pass the cache root with --cache-dir")
-    return entries(root, on_newer=_print_newer)
-
-
-def _print_newer(error: NewerFormat) -> None:
-    print(error.sentence(), file=sys.stderr)
-
-
-def _fields(artifact: Listed) -> dict[str, Any]:
-    """The fields of an artifact in `--json`. `last_used` is in UTC, `lease` the owner of its lease."""
-    manifest, used = artifact.entry.manifest, artifact.last_used
-    return {
-        "cache_key": artifact.entry.key,
-        "path": str(artifact.entry.path),
-        "uri": redact(manifest.uri),
-        "requested_revision": manifest.requested_revision,
-        "revision": manifest.revision,
-        "bytes": manifest.size,
-        "verified": manifest.verified,
-        "authenticated": manifest.authenticated,
-        "created": manifest.created,
-        "version": manifest.version,
-        "last_used": None if used is None else datetime.fromtimestamp(used, UTC).isoformat(timespec="seconds"),
-        "lease": artifact.owner,
-    }
-
-
-def _root(options: Mapping[str, Any], environ: Mapping[str, str]) -> Any:
-    return options.get("cache_dir") or default_cache_dir(environ)

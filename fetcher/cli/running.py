@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from fetcher.cli import commands
+from fetcher.cli import commands, listing, verifying
 from fetcher.cli.options import ROOT, settings_from
 from fetcher.cli.parser import build_parser
 from fetcher.command.common_options import TERMINATION_LOG, wants_metrics
@@ -38,12 +38,12 @@ def _dispatch(arguments: argparse.Namespace, report: Report) -> dict[str, Any]:
         case "key":
             commands.key(arguments, environ)
         case "list":
-            commands.list_(arguments, environ)
+            listing.list_(arguments, environ)
         case "show":
-            commands.show(arguments, environ)
+            listing.show(arguments, environ)
         case "verify":
-            reports = with_progress("auto", lambda on_event: commands.verify(arguments, environ, on_event))
-            commands.print_reports(reports, as_json=values(ROOT, arguments, environ).get("json", False))
+            reports = with_progress("auto", lambda on_event: verifying.verify(arguments, environ, on_event))
+            verifying.print_reports(reports, as_json=values(ROOT, arguments, environ).get("json", False))
     return {}
 
 
