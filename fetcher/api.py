@@ -16,6 +16,7 @@ from fetcher.engine import fetch as _fetch
 from fetcher.engine import fetch_uncached, find_cached, recover_and_request
 from fetcher.errors import UsageError
 from fetcher.events import Subscriber, silent
+from fetcher.quantities import Amount
 from fetcher.settings import (
     LEAST_MEMORY,
     MOST_CONNECTIONS,
@@ -53,6 +54,11 @@ class Options(TypedDict, total=False):
     page_cache: PageCache
     timeout_stall: float
     retry_for: float
+    max_size: Amount | None
+    min_free: Amount | None
+    min_idle: float | None
+    hold: float | None
+    pod_uid: str | None
     lease_wait: float | None
     lease_stale: float | None
 
@@ -146,9 +152,11 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "limit_rate": (1.0, math.inf),
     "timeout_stall": (0.001, _LONGEST),
     "retry_for": (0.0, _LONGEST),
+    "min_idle": (0.0, _LONGEST),
+    "hold": (0.0, _LONGEST),
     "lease_wait": (0.0, _LONGEST),
     "lease_stale": (0.001, _LONGEST),
 }
 """Name → minimum and maximum; if the minimum is an int, the value must be an int."""
-_UNLIMITED = ("limit_rate", "lease_wait", "lease_stale")
+_UNLIMITED = ("limit_rate", "min_idle", "hold", "lease_wait", "lease_stale")
 """Settings that can be None, for no limit or the default."""

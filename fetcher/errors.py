@@ -33,6 +33,10 @@ what to do next; it never contains a credential.
     ├── StoreError
     │   ├── OutOfSpace           73
     │   ├── CannotWrite          73
+    │   ├── PinnedArtifact       73  a pin forbids removing the artifact
+    │   ├── CacheBusy            75  room would need artifacts that are in use now
+    │   ├── InUse                75
+    │   │   └── InUseUnknown     75  this filesystem does not tell whether the artifact is in use
     │   ├── TooManyOpenFiles     78  `ulimit -n` is too low
     │   └── LocalIOError         74
     └── LeaseError
@@ -246,6 +250,35 @@ class CannotWrite(StoreError):
 
     reason = "CannotWrite"
     exit_code = 73
+
+
+class PinnedArtifact(StoreError):
+    """A pin forbids removing the artifact."""
+
+    reason = "Pinned"
+    exit_code = 73
+
+
+class CacheBusy(StoreError):
+    """The cache has no room now: artifacts that could make room are in use, recently used or being fetched."""
+
+    reason = "CacheBusy"
+    exit_code = 75
+    retryable = True
+
+
+class InUse(StoreError):
+    """The artifact is open, held, or being fetched, so it is not removed."""
+
+    reason = "InUse"
+    exit_code = 75
+    retryable = True
+
+
+class InUseUnknown(InUse):
+    """This filesystem does not tell whether the artifact is open, and it was used recently."""
+
+    reason = "InUseUnknown"
 
 
 class TooManyOpenFiles(StoreError):

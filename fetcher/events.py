@@ -71,6 +71,14 @@ class Rechecked(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Evicted(Event):
+    """The artifact `key` of `bytes` bytes was removed from the cache to make room."""
+
+    key: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class BytesReceived(Event):
     """`bytes` more of `path` were received and written."""
 

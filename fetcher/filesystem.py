@@ -250,6 +250,15 @@ def free_bytes(path: Path) -> int | None:
     return status.f_bavail * status.f_frsize if status.f_blocks else None
 
 
+def sync_filesystem(path: Path) -> None:
+    """Write back everything on the filesystem of `path` (`syncfs`), so that it frees deleted blocks. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _checked(libc().syncfs(ctypes.c_int(descriptor)), str(path))
+    finally:
+        os.close(descriptor)
+
+
 def free_inodes(path: Path) -> int | None:
     """Return how many files can still be created there; None if there is no fixed number (btrfs, NFS)."""
     status = os.statvfs(path)

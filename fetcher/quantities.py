@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from fetcher.errors import ConfigurationError
 
@@ -21,6 +22,35 @@ def parse_size(text: str) -> int:
     if not match or match[2].lower() not in _UNITS:
         raise ConfigurationError(f"{text!r} is not a size; write 256Mi, 1.5Gi or 500M")
     return int(float(match[1]) * _UNITS[match[2].lower()])
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """A number of bytes, or a percentage of a filesystem."""
+
+    number: float
+    percent: bool = False
+
+    def of(self, total: int) -> int:
+        """Return the amount in bytes, on a filesystem of `total` bytes."""
+        return int(total * self.number / 100) if self.percent else int(self.number)
+
+    def shown(self) -> str:
+        """Return the amount for people: `80%` or `1.5 GiB`."""
+        return str(self) if self.percent else size(self.number)
+
+    def __str__(self) -> str:
+        return f"{self.number:g}%" if self.percent else str(int(self.number))
+
+
+def parse_amount(text: str) -> Amount:
+    """Parse a size, or a percentage such as `80%`. Raises ConfigurationError."""
+    match = re.fullmatch(r"\s*([0-9]{1,3}(?:\.[0-9]{1,6})?)\s*%\s*", text)
+    if match is None:
+        return Amount(parse_size(text))
+    if float(match[1]) > 100:
+        raise ConfigurationError(f"{text!r} is more than the whole filesystem; write 80%")
+    return Amount(float(match[1]), percent=True)
 
 
 def parse_rate(text: str) -> float | None:

@@ -14,6 +14,7 @@ from typing import Literal
 
 from fetcher.artifact import Digest
 from fetcher.errors import ConfigurationError
+from fetcher.quantities import Amount
 
 MiB = 1024 * 1024
 
@@ -50,6 +51,14 @@ class Settings:
     page_cache: PageCache = "auto"
     timeout_stall: float = 30.0
     retry_for: float = 300.0
+    max_size: Amount | None = None
+    min_free: Amount | None = None
+    min_idle: float | None = None
+    """Seconds without use before an artifact may be evicted; None: as the root says, else an hour."""
+    hold: float | None = None
+    """Seconds for which the artifact is held after the fetch: it is not evicted."""
+    pod_uid: str | None = None
+    """The pod that holds the artifact: for `hold` seconds, or until `fetcher release`."""
     lease_wait: float | None = None
     lease_stale: float | None = None
     """Seconds without a heartbeat after which an owner is replaced; None: 60, or 180 on a network filesystem."""

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from fetcher.artifact import ArtifactRef
-from fetcher.cli.options import SELECTION
+from fetcher.cli.options import HOLD, LIMITS, SELECTION
 from fetcher.cli.parser import COMMANDS
 from fetcher.cli.signals import run_interruptibly
 from fetcher.command.options import values
@@ -28,11 +28,20 @@ def options_of(arguments: argparse.Namespace, environ: Mapping[str, str]) -> dic
     if getattr(arguments, "dest", None) is not None and arguments.cache_dir is not None:
         raise UsageError("--cache-dir and --dest both say where the artifact goes; give one of them")
     options = values(COMMANDS[arguments.command][1], arguments, environ)
+    if "dest" in options:
+        _refuse_limits(arguments)
     if options.get("warm"):
         if options.get("page_cache") == "drop":
             raise UsageError("--warm keeps the files in memory, --page-cache drop removes them; give one of them")
         options["page_cache"] = "keep"
     return options
+
+
+def _refuse_limits(arguments: argparse.Namespace) -> None:
+    """Raise UsageError for a flag that belongs to a cache. Its variable may be set for all commands."""
+    for option in (*LIMITS, *HOLD):
+        if getattr(arguments, option.name, None) is not None:
+            raise UsageError(f"{option.flag} is for a cache; give --cache-dir instead of --dest, or leave it out")
 
 
 def reference(arguments: argparse.Namespace, options: Mapping[str, Any]) -> ArtifactRef:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from fetcher.command.common_options import JSON
 from fetcher.command.options import Option
 from fetcher.errors import ConfigurationError
-from fetcher.quantities import parse_duration, parse_number, parse_rate, parse_seconds, parse_size
+from fetcher.quantities import parse_amount, parse_duration, parse_number, parse_rate, parse_seconds, parse_size
 from fetcher.settings import (
     LEAST_MEMORY,
     MOST_CONNECTIONS,
@@ -86,6 +87,23 @@ FETCH = (
         "DURATION",
     ),
 )
+LIMITS = (
+    Option("max_size", "maximum size of the cache, in bytes or percent of its filesystem", parse_amount, "SIZE|PERCENT"),
+    Option("min_free", "space to leave free on the filesystem of the cache", parse_amount, "SIZE|PERCENT"),
+    Option("min_idle", "evict only what was unused for this long (default 1h)", parse_duration, "DURATION"),
+)
+POD_UID = Option("pod_uid", "the pod that holds the artifact; without an end until `fetcher release`", metavar="UID")
+HOLD = (Option("hold", "hold the artifact for this long: it is not evicted", parse_duration, "DURATION"), POD_UID)
+FOR = Option("for", "how long (default: for good)", parse_duration, "DURATION")
+UNUSED_FOR = Option("unused_for", "remove what was unused for this long", parse_duration, "DURATION")
+PRUNE = (
+    Option("to", "remove least recently used artifacts until the cache is this small", parse_amount, "SIZE|PERCENT"),
+    UNUSED_FOR,
+    LIMITS[2],
+)
+GC = replace(UNUSED_FOR, help="delete an unfinished fetch after this long without progress (default 24h)")
+DRY_RUN = Option("dry_run", "only show what would be removed", switch=True)
+FORCE = Option("force", "also remove what was used recently, if the filesystem does not tell who reads it", switch=True)
 WARM = Option("warm", "after the fetch, read the artifact into the page cache, as `loader warm` does", switch=True)
 
 
@@ -93,7 +111,7 @@ def settings_from(options: Mapping[str, Any], environ: Mapping[str, str]) -> Set
     """Make the settings from options and environment. Raises ConfigurationError."""
     known = {
         option.name: options[option.name]
-        for option in (*PLACE, *FETCH)
+        for option in (*PLACE, *FETCH, *LIMITS, *HOLD)
         if option.name in options and option.name not in ("expect", "pvc_mount")
     }
     layout = options.get("layout", "flat")

@@ -3,21 +3,80 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass, replace
 
-from fetcher.cli.options import FETCH, FULL, PLACE, ROOT, SELECTION, SORT, WARM
-from fetcher.command.common_options import ENDING, METRICS
+from fetcher.cli.options import (
+    DRY_RUN,
+    FETCH,
+    FOR,
+    FORCE,
+    FULL,
+    GC,
+    HOLD,
+    LIMITS,
+    PLACE,
+    POD_UID,
+    PRUNE,
+    ROOT,
+    SELECTION,
+    SORT,
+    WARM,
+)
+from fetcher.command.common_options import ENDING, JSON, METRICS
 from fetcher.command.options import Option
 from fetcher.command.parser import Parser, parser_of
 
 _REQUEST = (*ROOT, *SELECTION, *PLACE, *FETCH)
 
 COMMANDS: dict[str, tuple[str, tuple[Option, ...]]] = {
-    "fetch": ("fetch an artifact, verified and complete", (*_REQUEST, WARM, *METRICS, *ENDING)),
+    "fetch": ("fetch an artifact, verified and complete", (*_REQUEST, *LIMITS, *HOLD, WARM, *METRICS, *ENDING)),
     "plan": ("show the files and bytes that a fetch would download", (*_REQUEST, *ENDING)),
     "key": ("print the cache key of an artifact", SELECTION),
     "list": ("list the artifacts in the cache", (*ROOT, SORT)),
     "show": ("show one artifact of the cache", ROOT),
+    "init": ("set the limits of a cache", (*LIMITS, JSON)),
+    "rm": ("remove artifacts from the cache", (*ROOT, FORCE, DRY_RUN)),
+    "prune": ("remove the least recently used artifacts", (*ROOT, *PRUNE, DRY_RUN)),
+    "evict": ("rm for what is named, prune for a rule", (*ROOT, *PRUNE, FORCE, DRY_RUN)),
+    "pin": ("keep an artifact: nothing removes it", (*ROOT, FOR)),
+    "unpin": ("remove the pin of an artifact", ROOT),
+    "hold": ("keep an artifact for a pod", (*ROOT, FOR, POD_UID)),
+    "release": ("end the hold of a pod, or of all pods", (*ROOT, POD_UID)),
+    "gc": ("delete what killed processes left in the cache", (*ROOT, GC, DRY_RUN)),
     "verify": ("check cached files against their manifest", (*ROOT, FULL)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Positional:
+    """The argument of a command that has no flag. `number`: as `nargs` of argparse."""
+
+    name: str
+    metavar: str
+    help: str
+    number: str | None = None
+
+    def __str__(self) -> str:
+        forms = {None: "{0}", "?": "[{0}]", "+": "{0}...", "*": "[{0}]..."}
+        return forms[self.number].format(self.metavar)
+
+
+_URI = Positional("uri", "URI", "hf://owner/name[@rev], https://..., file:///..., pvc://claim/path")
+_ONE = Positional("what", "KEY|URI", "a cache key, or the URI that was fetched")
+_SOME = Positional("what", "KEY|URI", "cache keys, or the URIs that were fetched", "+")
+POSITIONALS = {
+    "fetch": _URI,
+    "plan": _URI,
+    "key": _URI,
+    "show": Positional("what", "KEY|URI|DIR", "a cache key, the URI that was fetched, or the artifact's directory"),
+    "init": Positional("root", "ROOT", "the directory of the cache; it is created if it is missing"),
+    "rm": _SOME,
+    "evict": replace(_SOME, number="*"),
+    "pin": _ONE,
+    "unpin": _ONE,
+    "hold": _ONE,
+    "release": _ONE,
+    "verify": Positional("what", "KEY|URI|DIR", "a cache key, a URI or a directory (default: the whole cache)", "?"),
 }
 
 
@@ -27,13 +86,5 @@ def build_parser() -> Parser:
 
 
 def _add_positional(command: argparse.ArgumentParser, name: str) -> None:
-    if name in ("fetch", "plan", "key"):
-        command.add_argument("uri", metavar="URI", help="hf://owner/name[@rev], https://..., file:///..., pvc://claim/path")
-    elif name == "show":
-        command.add_argument(
-            "what", metavar="KEY|URI|DIR", help="a cache key, the URI that was fetched, or the artifact's directory"
-        )
-    elif name == "verify":
-        command.add_argument(
-            "what", metavar="KEY|URI|DIR", nargs="?", help="a cache key, a URI or a directory (default: the whole cache)"
-        )
+    if (each := POSITIONALS.get(name)) is not None:
+        command.add_argument(each.name, metavar=each.metavar, nargs=each.number, help=each.help)

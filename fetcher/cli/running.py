@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from fetcher.cli import commands, listing, verifying
+from fetcher.cli import commands, keeping, listing, removing, verifying
 from fetcher.cli.options import ROOT, settings_from
 from fetcher.cli.parser import build_parser
 from fetcher.command.common_options import TERMINATION_LOG, wants_metrics
@@ -41,6 +41,10 @@ def _dispatch(arguments: argparse.Namespace, report: Report) -> dict[str, Any]:
             listing.list_(arguments, environ)
         case "show":
             listing.show(arguments, environ)
+        case "init" | "pin" | "unpin" | "hold" | "release" as command:
+            getattr(keeping, command)(arguments, environ)
+        case "rm" | "prune" | "evict" | "gc" as command:
+            getattr(removing, command)(arguments, environ)
         case "verify":
             reports = with_progress("auto", lambda on_event: verifying.verify(arguments, environ, on_event))
             verifying.print_reports(reports, as_json=values(ROOT, arguments, environ).get("json", False))

@@ -9,14 +9,13 @@ import threading
 import time
 
 from fetcher.artifact import ArtifactRef
+from fetcher.engine.hits import find_hit
 from fetcher.engine.request import Request, recover_and_request
 from fetcher.engine.result import Artifact, described, finished
 from fetcher.events import Event, Subscriber, silent
 from fetcher.settings import Settings
 from fetcher.sources.base import Source
-from fetcher.store.layout import Root
 from fetcher.store.placement import Step
-from fetcher.store.selector import matching_manifest
 
 
 def find_cached(request: Request, on_event: Subscriber = silent) -> Artifact | None:
@@ -24,13 +23,18 @@ def find_cached(request: Request, on_event: Subscriber = silent) -> Artifact | N
     if request.settings.refresh != "if-not-present" or request.placement is None:
         return None
     began = time.monotonic()
-    manifest = matching_manifest(request.placement, request.ref, request.settings)
-    if manifest is None:
+    hit = find_hit(request.placement, request.ref, request.settings)
+    if hit is None:
         return None
-    if request.settings.dest is None:
-        Root(request.settings.cache_dir).touch_usage(request.ref.key)
-    path = request.placement.location(manifest)
-    artifact = described(request.ref, manifest, path=path, fetched=0, seconds=time.monotonic() - began, cached=True)
+    artifact = described(
+        request.ref,
+        hit.manifest,
+        path=request.placement.location(hit.manifest),
+        fetched=0,
+        seconds=time.monotonic() - began,
+        cached=True,
+        use_recorded=hit.recorded,
+    )
     on_event(finished(artifact))
     return artifact
 

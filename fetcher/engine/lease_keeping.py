@@ -13,18 +13,9 @@ from fetcher.events import LeaseWaiting, Subscriber, TakenOver
 from fetcher.filesystem import storing
 from fetcher.manifest import Manifest
 from fetcher.store.beneath import make_directories
+from fetcher.store.contender import Contender
 from fetcher.store.layout import base_of
-from fetcher.store.lease import (
-    RENEW_EVERY,
-    Lease,
-    Observation,
-    Watch,
-    acquire,
-    default_stale_time,
-    monotonic,
-    observe,
-    take_over,
-)
+from fetcher.store.lease import RENEW_EVERY, Lease, Observation, default_stale_time, monotonic
 from fetcher.store.placement import Placement
 from fetcher.uncancelled import run_uncancelled
 
@@ -47,9 +38,9 @@ async def acquire_or_wait(
     with storing("prepare the staging directory"):
         await run_uncancelled(make_directories, base_of(placement.staging), placement.staging)
     stale = times.stale or default_stale_time(placement.staging)
-    watch, began = Watch(), monotonic()
+    contender, began = Contender(placement.staging, placement.lease_name, stale=stale), monotonic()
     while True:
-        lease = await run_uncancelled(_try, placement, watch, stale, on_event, undo=_give_back)
+        lease = await run_uncancelled(_try, contender, on_event, undo=_give_back)
         try:
             manifest = published()
         except BaseException:
@@ -73,23 +64,17 @@ async def acquire_or_wait(
         await asyncio.sleep(_POLL if lease is not None else 0)
 
 
-def _try(placement: Placement, watch: Watch, stale: float, on_event: Subscriber) -> Lease | Observation | None:
+def _try(contender: Contender, on_event: Subscriber) -> Lease | Observation | None:
     """Return the lease, or an observation of its owner; None if the owner changed meanwhile. Blocks."""
-    directory = placement.staging / placement.lease_name
     with storing("acquire the lease"):
-        seen = observe(directory)
-        if seen is None:
-            return acquire(placement.staging, placement.lease_name, stale=stale)
-        if not seen.abandoned and watch.silence(seen, monotonic()) < stale:
-            return seen
-        lease = take_over(directory, seen, stale=stale)
-        if lease is not None:
-            try:
-                on_event(TakenOver(seen.owner or "unknown", lease.inodes_reusable))
-            except BaseException:
-                give_up(lease)
-                raise
-        return lease
+        lease = contender.attempt()
+    if isinstance(lease, Lease) and contender.previous is not None:
+        try:
+            on_event(TakenOver(contender.previous.owner or "unknown", lease.inodes_reusable))
+        except BaseException:
+            give_up(lease)
+            raise
+    return lease
 
 
 def give_up(lease: Lease) -> None:

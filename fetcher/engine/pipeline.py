@@ -24,6 +24,7 @@ from fetcher.artifact import ArtifactRef, Listing, RemoteFile, redact, total_siz
 from fetcher.engine.choosing import chosen, in_one_piece, refuse_pointers, warn_of_selection, with_pins
 from fetcher.engine.failure import one_error
 from fetcher.engine.hashing import hash_threads
+from fetcher.engine.hits import find_hit, record_use
 from fetcher.engine.incoming import Incoming
 from fetcher.engine.lease_keeping import LeaseTimes, acquire_or_wait, give_up, kept_alive
 from fetcher.engine.pace import RateLimit
@@ -32,6 +33,7 @@ from fetcher.engine.receiving import write_threads
 from fetcher.engine.request import Request
 from fetcher.engine.result import Artifact, described
 from fetcher.engine.retry import Asker, Patience
+from fetcher.engine.roominess import kept_roomy
 from fetcher.engine.transfer import Limits, Transfer
 from fetcher.errors import ContentChanged, SourceError
 from fetcher.events import Committing, Planned, Resolved, Resolving, Subscriber, Warned
@@ -48,11 +50,12 @@ from fetcher.sources.base import Source
 from fetcher.store.beneath import make_directories
 from fetcher.store.journal import Journal
 from fetcher.store.keyed import sweep_old
-from fetcher.store.layout import Root, base_of_destination
+from fetcher.store.layout import base_of_destination
 from fetcher.store.lease import Lease
+from fetcher.store.limits import CacheLimits, read_limits
 from fetcher.store.names import refuse_taken_for_one
 from fetcher.store.placement import Placement, Step, seal
-from fetcher.store.selector import matching_manifest
+from fetcher.store.room import Room
 from fetcher.uncancelled import run_uncancelled
 from fetcher.version import VERSION
 
@@ -108,7 +111,8 @@ class Pipeline:
     # Existing copies
 
     def _existing(self) -> Manifest | None:
-        return matching_manifest(self.placement, self.ref, self.settings)
+        hit = find_hit(self.placement, self.ref, self.settings)
+        return hit.manifest if hit is not None else None
 
     def _published(self, before: Manifest | None) -> Manifest | None:
         manifest = self._existing()
@@ -172,10 +176,12 @@ class Pipeline:
                 if listing.authenticated:
                     journal.authenticated()
                 stopping = threading.Event()
-                preparation = self._preparation(lease, journal, stopping.is_set)
+                room = self._room(lease, growing=any(file.size is None for file in files), stopped=stopping.is_set)
+                preparation = self._preparation(lease, journal, room)
                 prepared = await run_uncancelled(prepare, files, preparation, stop=stopping.set)
                 transfer = self._transfer(prepared, lease, journal, files, patience)
-                entries = prepared.settled | await transfer.run()
+                async with kept_roomy(room, stop=stopping.set):
+                    entries = prepared.settled | await transfer.run()
                 await run_uncancelled(refuse_pointers, files, lambda file: lease.data / file.path)
         manifest = Manifest.for_request(
             self.ref,
@@ -202,8 +208,9 @@ class Pipeline:
         with storing("open the journal"):
             return Journal(lease.journal_path, mode=file_mode(lease.directory), version=VERSION)
 
-    def _preparation(self, lease: Lease, journal: Journal, stopped: Callable[[], bool]) -> Preparation:
+    def _preparation(self, lease: Lease, journal: Journal, room: Room) -> Preparation:
         return Preparation(
+            make_room=room.make,
             placement=self.placement,
             lease=lease,
             journal=journal,
@@ -211,9 +218,17 @@ class Pipeline:
             local_path=self.source.local_path,
             hard_link=self.settings.hard_link,
             threads=cpu_count(),
-            stopped=stopped,
+            stopped=room.stopped,
             on_event=self.emit,
         )
+
+    def _room(self, lease: Lease, *, growing: bool, stopped: Callable[[], bool]) -> Room:
+        """The room of the fetch. Limits belong to a cache root: a destination has none."""
+        root, settings = self.settings.cache_dir, self.settings
+        with storing("read the limits of the cache"):
+            own = read_limits(root) if settings.dest is None else CacheLimits()
+        asked = CacheLimits(settings.max_size, settings.min_free, settings.min_idle)
+        return Room(root, self.ref.key, lease, own, asked, growing, stopped, self.emit)
 
     def _transfer(
         self, prepared: Prepared, lease: Lease, journal: Journal, files: tuple[RemoteFile, ...], patience: Patience
@@ -266,8 +281,6 @@ class Pipeline:
             sweep_old(root)
 
     def _result(self, manifest: Manifest, *, fetched: int = 0, cached: bool = False, stale: bool = False) -> Artifact:
-        if self.settings.dest is None:
-            Root(self.settings.cache_dir).touch_usage(self.ref.key)
         return described(
             self.ref,
             manifest,
@@ -276,6 +289,7 @@ class Pipeline:
             seconds=time.monotonic() - self.began,
             cached=cached,
             stale=stale,
+            use_recorded=record_use(self.ref, self.settings),
         )
 
 

@@ -60,6 +60,8 @@ class Preparation:
     hard_link: bool
     threads: int
     stopped: Callable[[], bool]
+    make_room: Callable[[int], None]
+    """Makes room for so many bytes in a bounded cache."""
     on_event: Subscriber
 
 
@@ -75,7 +77,11 @@ def prepare(files: Iterable[RemoteFile], preparation: Preparation) -> Prepared:
         fresh = _gathered(files, leftovers.files, preparation, prepared)
         if preparation.stopped():
             raise Stopped
-        _refuse_without_space([file for file in fresh if not _linkable(file, preparation)], prepared.staged, placement.anchor)
+        with_space = [file for file in fresh if not _linkable(file, preparation)]
+        with storing("make room in the cache"):
+            needed = _space_of(with_space, prepared.staged)
+            preparation.make_room(needed)
+        _refuse_without_space(len(with_space), needed, placement.anchor)
         for file in fresh:
             with storing("create the staged file", file.path), naming(file.path, lease.data):
                 prepared.staged.append(_create(file, preparation))
@@ -221,21 +227,24 @@ def _record_all_chunks(staged: StagedFile) -> None:
                 staged.finish_chunk(index, JournalledChunk(digest))
 
 
-def _refuse_without_space(fresh: Iterable[RemoteFile], staged: Iterable[StagedFile], anchor: Path) -> None:
-    """Raise OutOfSpace if the files do not fit. Staged files already occupy a part of the space."""
-    fresh = list(fresh)
+def _space_of(fresh: Iterable[RemoteFile], staged: Iterable[StagedFile]) -> int:
+    """Return the bytes that the files will still allocate. Staged files already occupy a part. A file of unknown size counts
+    as nothing. Raises OSError."""
+    needed = sum(file.size or 0 for file in fresh)
+    return needed + sum(max(0, (each.size or 0) - os.lstat(each.path).st_blocks * 512) for each in staged)
+
+
+def _refuse_without_space(files: int, needed: int, anchor: Path) -> None:
+    """Raise OutOfSpace if so many new files, with `needed` bytes, do not fit."""
     with storing("read the free space"):
         free, inodes = free_bytes(anchor), free_inodes(anchor)
-        needed = sum(file.size or 0 for file in fresh)
-        for each in staged:
-            needed += max(0, (each.size or 0) - os.lstat(each.path).st_blocks * 512)
     if free is not None and needed > free:
         raise OutOfSpace(
             f"no space left on device: {anchor} has {free:,} bytes free, the artifact needs {needed:,} more; "
             "free space, use a larger volume, or select fewer files with --include"
         )
-    if inodes is not None and len(fresh) + 8 > inodes:
+    if inodes is not None and files + 8 > inodes:
         raise OutOfSpace(
-            f"no space left on device: {anchor} has {inodes} inodes free, the artifact needs {len(fresh) + 8}; "
+            f"no space left on device: {anchor} has {inodes} inodes free, the artifact needs {files + 8}; "
             "delete files, use another volume, or select fewer files with --include"
         )

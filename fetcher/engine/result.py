@@ -15,7 +15,8 @@ class Artifact:
     """A complete artifact at `path`. `bytes` counts all files: `bytes_fetched` came from the source, `bytes_reused` did not.
 
     `verified`: every file was compared with a published or pinned digest. `cached`: nothing was fetched. `stale`: the source
-    could not be asked for a newer version.
+    could not be asked for a newer version. `use_recorded`: the cache recorded this use, so eviction knows of it; it cannot on a
+    read-only mount, and outside a cache root it need not.
     """
 
     path: Path
@@ -30,6 +31,7 @@ class Artifact:
     verified: bool
     cached: bool
     stale: bool
+    use_recorded: bool
 
 
 def described(
@@ -41,6 +43,7 @@ def described(
     seconds: float,
     cached: bool = False,
     stale: bool = False,
+    use_recorded: bool = False,
 ) -> Artifact:
     """Return the artifact of `manifest` at `path`, requested as `ref`. `fetched` bytes came from the source."""
     return Artifact(
@@ -56,6 +59,7 @@ def described(
         verified=manifest.verified,
         cached=cached,
         stale=stale,
+        use_recorded=use_recorded,
     )
 
 

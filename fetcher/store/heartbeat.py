@@ -31,8 +31,8 @@ from fetcher.version import VERSION
 
 FORMAT_VERSION = 1
 _LARGEST = 4096
-"""Bytes of a heartbeat that are read at most; ours have 257."""
-_LENGTH = 256
+"""Bytes of a heartbeat that are read at most; ours have 321."""
+_LENGTH = 320
 """Bytes that a heartbeat is padded to, so that a shorter text overwrites a longer one. Numbers have up to 20 digits."""
 
 
@@ -46,15 +46,15 @@ class Heartbeat:
         self._locked = locked
 
     @classmethod
-    def create(cls, path: Path) -> Heartbeat:
-        """Create and lock the file at `path`. Raises OSError."""
+    def create(cls, path: Path, fields: Mapping[str, object] | None = None) -> Heartbeat:
+        """Create and lock the file at `path`, and write `fields`. Raises OSError."""
         mode = file_mode(path.parent)
         base = base_of(path)
         descriptor = open_beneath(base, path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         try:
             try_chmod(descriptor, mode)
             heartbeat = cls(path, descriptor, locked=_lock(descriptor, fcntl.LOCK_EX))
-            write_all(descriptor, heartbeat._text({"counter": 0}))
+            write_all(descriptor, heartbeat._text({"counter": 0, **(fields or {})}))
         except BaseException:
             os.close(descriptor)
             with suppress(OSError):

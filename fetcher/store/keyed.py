@@ -16,6 +16,7 @@ from fetcher.filesystem import clone, exchange, file_mode, first_names, sync_dir
 from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
 from fetcher.store.beneath import make_directories, remove_directory, remove_tree, rename
 from fetcher.store.in_place import InPlace
+from fetcher.store.in_use import use_of
 from fetcher.store.ingest import link_staged
 from fetcher.store.layout import Root, fence_of
 from fetcher.store.lease import Lease
@@ -173,14 +174,23 @@ def _renamed(layout: Root, source: Path, target: Path) -> bool:
     return True
 
 
-def sweep_old(root: Path, *, now: float | None = None, grace: float = GRACE) -> None:
-    """Delete replaced directories whose grace period is over. `now` and `grace` are in seconds. A read-only root keeps them."""
-    moment = time.time() if now is None else now
+def replaced_versions(root: Path, *, now: float, grace: float = GRACE) -> list[Path]:
+    """Return replaced directories whose grace period is over, and that nobody reads. `now` and `grace` are in seconds."""
+    over = []
     with suppress(OSError):
         for entry in os.scandir(Root(root).old):
             stamp = entry.name.rpartition(".")[2]
-            if _STAMP.fullmatch(stamp) and int(stamp) / 1e9 + grace < moment:
-                remove_tree(root, Path(entry.path))
+            if _STAMP.fullmatch(stamp) and int(stamp) / 1e9 + grace < now:
+                files = (Path(above) / name for above, _, names in os.walk(entry.path) for name in names)
+                if use_of(root, files) != "open":
+                    over.append(Path(entry.path))
+    return over
+
+
+def sweep_old(root: Path, *, now: float | None = None, grace: float = GRACE) -> None:
+    """Delete the `replaced_versions`. A read-only root keeps them."""
+    for path in replaced_versions(root, now=time.time() if now is None else now, grace=grace):
+        remove_tree(root, path)
 
 
 def _copy(source: Path, target: Path) -> None:

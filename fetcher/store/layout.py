@@ -7,7 +7,9 @@
     <root>/.fetcher/old/<key>-<revision>.<time> replaced directories, kept for a grace period
     <root>/.fetcher/ready/<the same name>       sealed, about to be swapped in (only without atomic exchange). The name records
                                                 a swap that has begun, and where the replaced directory goes
-    <root>/.fetcher/usage/<cache-key>           last use
+    <root>/.fetcher/usage/<cache-key>           last use; beside it the pins and holds (`claims`)
+    <root>/.fetcher/root.json                   the limits of the root (`limits`)
+    <root>/.fetcher/ballast/                    space that a full filesystem gives up, so that eviction can begin (`ballast`)
     <root>/.fetcher/manifests/<cache-key>.json  manifests of the hf-cache layout, and of artifacts that share one directory
     <root>/.fetcher/archive/                    an archive during its download, and its unpacked files (`dropins.unpacking`)
 """
@@ -51,6 +53,10 @@ class Root:
         return self.path / PRIVATE / "usage"
 
     @property
+    def ballast(self) -> Path:
+        return self.path / PRIVATE / "ballast"
+
+    @property
     def archive(self) -> Path:
         return self.path / PRIVATE / "archive"
 
@@ -63,10 +69,10 @@ class Root:
         label = "".join(character for character in (revision or "unknown")[:40] if character.isalnum()) or "unknown"
         return self.old / f"{key}-{label}.{time.time_ns()}"
 
-    def touch_usage(self, key: str) -> None:
-        """Record that `key` is used now. Failure is not an error: a hit works on a read-only root too."""
+    def touch_usage(self, key: str) -> bool:
+        """Record that `key` is used now. Return False if that is not possible: a hit works on a read-only root too."""
         if renew(self.path, key):
-            return
+            return True
         with suppress(OSError):
             make_directories(self.path, self.usage)
             descriptor = open_beneath(self.path, self.usage / key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
@@ -74,6 +80,8 @@ class Root:
                 try_chmod(descriptor, file_mode(self.usage))
             finally:
                 os.close(descriptor)
+            return True
+        return False
 
 
 def fence_of(staged: Path) -> Fence:

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypedDict
 
 from fetcher.errors import LeaseLost
 from fetcher.filesystem import MOST_NAMES, first_names, network_filesystem, sync_directory
@@ -65,6 +65,10 @@ class Observation:
     total: int | None = None
     abandoned: bool = False
     """The owner released the lease or is proven dead: no need to wait."""
+    reserved: int = 0
+    """Bytes of the volume that the owner was promised, those that it occupies already included."""
+    evicting: bool = False
+    """The owner removes the artifact: it is no hit."""
 
 
 class Watch:
@@ -82,6 +86,11 @@ class Watch:
         return now - self._since
 
 
+class _Progress(TypedDict):
+    fetched: int
+    total: int | None
+
+
 class Lease:
     """The right to build in `data`, held until `release` (others may continue at once) or `dissolve` (nothing is left)."""
 
@@ -94,6 +103,7 @@ class Lease:
         stale: float,
         previous_owners: tuple[str, ...] = (),
         inodes_reusable: bool = True,
+        evicting: bool = False,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self.directory = directory
@@ -103,6 +113,10 @@ class Lease:
         self.journal_path = directory / f"journal.{owner}"
         self.previous_owners = previous_owners
         self.inodes_reusable = inodes_reusable
+        self.reserved = 0
+        """Bytes of the volume that this owner was promised. Every heartbeat says it, so the promise ends with the lease."""
+        self._evicting = evicting
+        self._progress: _Progress = {"fetched": 0, "total": None}
         self._heartbeat = heartbeat
         self.stale = stale
         self._clock = clock
@@ -118,10 +132,16 @@ class Lease:
             # The heartbeat is removed already; `check` bounds how long this may last.
             self._check_owned()
             return
-        self._counter += 1
-        self._write_heartbeat({"counter": self._counter, "fetched": fetched, "total": total})
+        self._progress = {"fetched": fetched, "total": total}
+        self._beat()
         self._check_owned()
         self._renewed = self._clock()
+
+    def reserve(self, size: int) -> None:
+        """Tell others that this owner was promised `size` bytes of the volume. Raises LeaseLost, OSError."""
+        self.check()
+        self.reserved = size
+        self._beat()
 
     def check(self) -> None:
         """Raise LeaseLost unless a renewal succeeded within half the time after which others may take over."""
@@ -130,11 +150,18 @@ class Lease:
         if self._clock() - self._renewed > self.stale / 2:
             self._lose(f"the heartbeat could not be written for {self.stale / 2:.0f} s (was the process stopped?)")
 
+    def moment(self) -> float:
+        """Return the time of the last renewal by the clock of the volume, in seconds since 1970. Raises OSError.
+
+        Times of other files there can be compared with it. The clock of this host may differ from that of a server.
+        """
+        return os.stat(self.directory / f"lease.{self.owner}", follow_symlinks=False).st_mtime
+
     def keep(self) -> None:
         """Renew the lease if the last renewal is more than RENEW_EVERY ago: for loops of many small steps. Raises LeaseLost."""
         self.check()
         if self._clock() - self._renewed > RENEW_EVERY:
-            self.renew()
+            self.renew(**self._progress)
 
     def release(self) -> None:
         """Record that every file is closed. The next owner may continue at once, in the same inodes."""
@@ -189,21 +216,27 @@ class Lease:
         self._lost = True
         raise LeaseLost(f"{why}; nothing was published by this process, run the same command again")
 
+    def _beat(self) -> None:
+        self._counter += 1
+        self._write_heartbeat({"counter": self._counter, **self._progress, "reserved": self.reserved})
+
     def _write_heartbeat(self, fields: dict[str, object]) -> None:
         try:
-            self._heartbeat.write(fields)
+            self._heartbeat.write({**fields, **_marker(self._evicting)})
         except FileNotFoundError:
             self._check_owned()
             self._lose(f"the heartbeat lease.{self.owner} was removed or replaced")
 
 
-def acquire(staging: Path, name: str, *, stale: float, clock: Callable[[], float] = monotonic) -> Lease | None:
-    """Return a new, empty lease, or None if somebody holds it. Raises OSError."""
+def acquire(
+    staging: Path, name: str, *, stale: float, evicting: bool = False, clock: Callable[[], float] = monotonic
+) -> Lease | None:
+    """Return a new, empty lease, or None if somebody holds it. `evicting`: to remove the artifact. Raises OSError."""
     owner, directory = _new_owner(), staging / name
     draft, base = staging / f"tmp.{uuid.uuid4().hex}", base_of(directory)
     try:
         make_directories(base_of(staging), draft / f"data.{owner}")
-        heartbeat = Heartbeat.create(draft / f"lease.{owner}")
+        heartbeat = Heartbeat.create(draft / f"lease.{owner}", _marker(evicting))
     except BaseException:
         remove_tree(base, draft)
         _HELD.discard(str(owner))
@@ -222,7 +255,7 @@ def acquire(staging: Path, name: str, *, stale: float, clock: Callable[[], float
     heartbeat.moved(directory / f"lease.{owner}")
     sync_directory(staging)
     _clear_drafts(staging)
-    return Lease(directory, owner, heartbeat, stale=stale, clock=clock)
+    return Lease(directory, owner, heartbeat, stale=stale, evicting=evicting, clock=clock)
 
 
 def observe(directory: Path) -> Observation | None:
@@ -239,7 +272,23 @@ def observe(directory: Path) -> Observation | None:
     path = directory / f"lease.{owner}"
     heartbeat = read_heartbeat(path)
     fields = parse_heartbeat(heartbeat)
-    return Observation(owner, heartbeat, fields.get("fetched"), fields.get("total"), abandoned=_closed(owner, path, fields))
+    return Observation(
+        owner,
+        heartbeat,
+        fields.get("fetched"),
+        fields.get("total"),
+        abandoned=_closed(owner, path, fields),
+        reserved=_bytes(fields.get("reserved")),
+        evicting=fields.get("evicting") is True,
+    )
+
+
+def being_evicted(directory: Path) -> bool:
+    """Return whether a living owner of the lease at `directory` removes the artifact."""
+    with suppress(OSError):
+        seen = observe(directory)
+        return seen is not None and seen.evicting and not seen.abandoned
+    return False
 
 
 def _observe_shell(directory: Path, names: Iterable[str]) -> Observation:
@@ -249,7 +298,9 @@ def _observe_shell(directory: Path, names: Iterable[str]) -> Observation:
     return Observation(None, b"\0".join(sorted(os.fsencode(name) for name in names)), abandoned=dead)
 
 
-def take_over(directory: Path, seen: Observation, *, stale: float, clock: Callable[[], float] = monotonic) -> Lease | None:
+def take_over(
+    directory: Path, seen: Observation, *, stale: float, evicting: bool = False, clock: Callable[[], float] = monotonic
+) -> Lease | None:
     """Take over the lease of `seen.owner`; None if somebody else was faster. Raises OSError, and NewerFormat if a later version
     held it: only that version can continue it."""
     if seen.owner is None:
@@ -271,13 +322,28 @@ def take_over(directory: Path, seen: Observation, *, stale: float, clock: Callab
         _closed(previous, path, parse_heartbeat(read_heartbeat(path))) for previous, path in heartbeats.items()
     )
     try:
-        heartbeat = Heartbeat.create(directory / f"lease.{owner}")
+        heartbeat = Heartbeat.create(directory / f"lease.{owner}", _marker(evicting))
     except BaseException:
         _HELD.discard(str(owner))  # so that the next owner can take over
         raise
     return Lease(
-        directory, owner, heartbeat, stale=stale, previous_owners=previous_owners, inodes_reusable=inodes_reusable, clock=clock
+        directory,
+        owner,
+        heartbeat,
+        stale=stale,
+        previous_owners=previous_owners,
+        inodes_reusable=inodes_reusable,
+        evicting=evicting,
+        clock=clock,
     )
+
+
+def _marker(evicting: bool) -> dict[str, object]:
+    return {"evicting": True} if evicting else {}
+
+
+def _bytes(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
 def _new_owner() -> Owner:

@@ -29,6 +29,7 @@ FIELDS = [
     "verified",
     "cached",
     "stale",
+    "use_recorded",
 ]
 
 

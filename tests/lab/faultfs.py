@@ -89,6 +89,10 @@ class Rules:
             self._version = version
 
 
+_UTIME_NOW, _UTIME_OMIT = (1 << 30) - 1, (1 << 30) - 2
+"""What utimensat(2) calls the present time, and a time that stays."""
+
+
 class Passthrough(mfusepy.Operations):
     """Applies the rules, then does the operation on SOURCE."""
 
@@ -200,7 +204,12 @@ class Passthrough(mfusepy.Operations):
         return 0
 
     def utimens(self, path: str, times: tuple[int, int] | None = None) -> int:
-        os.utime(self._at(path), ns=times or (time.time_ns(),) * 2, follow_symlinks=False)
+        status, now = os.lstat(self._at(path)), time.time_ns()
+        before = (status.st_atime_ns, status.st_mtime_ns)
+        chosen = [
+            {_UTIME_NOW: now, _UTIME_OMIT: old}.get(new, new) for new, old in zip(times or (now, now), before, strict=True)
+        ]
+        os.utime(self._at(path), ns=(chosen[0], chosen[1]), follow_symlinks=False)
         return 0
 
 

@@ -1,0 +1,175 @@
+"""What a cache root occupies: its artifacts, what is being built or removed, and replaced versions. Reads names and sizes only.
+
+Sizes are allocated bytes (`st_blocks`), each inode counted once. Blocks that two files share by cloning count for both, so the
+account is never less than what is allocated.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Collection, Hashable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from fetcher.errors import NewerFormat
+from fetcher.filesystem import first_names
+from fetcher.manifest import RELATIVE_PATH
+from fetcher.planning.eviction import Kept, Resident, occupied
+from fetcher.store.catalog import Entry, entries
+from fetcher.store.claims import Claim, claims
+from fetcher.store.layout import PRIVATE, Root
+from fetcher.store.lease import Observation, observe
+from fetcher.usage import last_used
+
+Blocks = dict[Hashable, int]
+"""Inode → allocated bytes."""
+
+ROOM = "room"
+"""The name of the root-wide lease. No cache key has it."""
+
+
+_MOST = 100_000
+"""Leases that are read at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """The staging directory of one key. `allocated`: bytes on the volume. `promised`: what it may grow to."""
+
+    key: str
+    lease: Observation
+    allocated: int
+
+    @property
+    def promised(self) -> int:
+        return self.allocated if self.lease.abandoned else max(self.allocated, self.lease.reserved)
+
+
+@dataclass(frozen=True, slots=True)
+class Occupancy:
+    """A root at one moment. `others`: allocated bytes of replaced versions and of our own records."""
+
+    artifacts: Mapping[str, Entry]
+    residents: tuple[Resident, ...]
+    staged: tuple[Staged, ...]
+    others: int
+
+    @property
+    def used(self) -> int:
+        """Bytes that the root occupies, and those that living owners were promised."""
+        return occupied(self.residents) + self.others + sum(each.promised for each in self.staged)
+
+    @property
+    def outstanding(self) -> int:
+        """Bytes that living owners were promised and have not allocated yet."""
+        return sum(each.promised - each.allocated for each in self.staged)
+
+    @property
+    def evicting(self) -> bool:
+        """Whether an artifact is being removed now, so that more space will be free soon."""
+        return any(each.lease.evicting and not each.lease.abandoned for each in self.staged)
+
+
+def occupancy(root: Path, *, now: float, min_idle: float, without: Collection[str] = (ROOM,)) -> Occupancy:
+    """Survey `root`. `now` is in seconds since 1970 by the clock of its filesystem, `min_idle` in seconds.
+
+    `without`: names of leases to leave out, such as that of the caller. Raises OSError.
+    """
+    # Staging first: an artifact that is placed meanwhile is counted twice, never not at all.
+    staged = tuple(_staged(root, without))
+    newer: list[str] = []
+
+    def note(error: NewerFormat) -> None:
+        newer.append(Path(error.path or "").parents[1].name)
+
+    artifacts = {each.key: each for each in entries(root, on_newer=note)}
+    records = claims(root)
+    leased = {each.key for each in staged if not each.lease.abandoned} | set(without)
+    residents = [
+        _resident(root, entry, records.get(entry.key, ()), leased=entry.key in leased, now=now, min_idle=min_idle)
+        for entry in artifacts.values()
+    ]
+    residents += [Resident(key, allocated(root / key), now, "foreign") for key in newer if key]
+    layout = Root(root)
+    others = sum(sum(allocated(each).values()) for each in (layout.old, layout.ready, layout.archive, layout.ballast))
+    return Occupancy(artifacts, tuple(residents), staged, others)
+
+
+def allocated(directory: Path) -> Blocks:
+    """Return inode → allocated bytes of everything in `directory`. What disappears meanwhile is skipped. Follows no link."""
+    return {(status.st_dev, status.st_ino): status.st_blocks * 512 for _, status in _tree(directory)}
+
+
+def _tree(directory: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the relative path and status of every file and link below `directory`."""
+    for above, directories, names in os.walk(directory):
+        links = [name for name in directories if os.path.islink(os.path.join(above, name))]
+        for name in (*names, *links):
+            path = os.path.join(above, name)
+            with suppress(OSError):
+                yield os.path.relpath(path, directory), os.lstat(path)
+
+
+def _resident(root: Path, entry: Entry, records: Collection[Claim], *, leased: bool, now: float, min_idle: float) -> Resident:
+    keyed = entry.path == root / entry.key
+    blocks, strangers = _contents(entry) if keyed else (_listed(entry), True)
+    used = last_used(root, entry.key)
+    if used is None:
+        used = _written(entry) or 0.0
+    return Resident(entry.key, blocks, used, _kept(records, leased, strangers, now - used < min_idle, now))
+
+
+def _kept(records: Collection[Claim], leased: bool, strangers: bool, recent: bool, now: float) -> Kept | None:
+    lasting = {each.kind for each in records if each.lasts(now)}
+    reasons: tuple[tuple[bool, Kept], ...] = (
+        ("pin" in lasting, "pinned"),
+        (strangers, "foreign"),
+        (leased, "leased"),
+        ("hold" in lasting, "held"),
+        (recent, "recent"),
+    )
+    return next((reason for applies, reason in reasons if applies), None)
+
+
+def _contents(entry: Entry) -> tuple[Blocks, bool]:
+    """Return the blocks of a keyed artifact, and whether its directory also holds files of others or cannot be renamed."""
+    ours = {file.path for file in entry.manifest.files}
+    blocks: Blocks = {}
+    strangers = os.path.ismount(entry.path)
+    for path, status in _tree(entry.path):
+        strangers |= path not in ours and not path.startswith(f"{PRIVATE}/")
+        blocks[status.st_dev, status.st_ino] = status.st_blocks * 512
+    return blocks, strangers
+
+
+def _listed(entry: Entry) -> Blocks:
+    """Return the blocks of the files that the manifest lists, where the directory is not ours alone (a Hub cache)."""
+    blocks: Blocks = {}
+    for file in entry.manifest.files:
+        with suppress(OSError):
+            status = os.stat(entry.path / file.path)
+            if stat.S_ISREG(status.st_mode):
+                blocks[status.st_dev, status.st_ino] = status.st_blocks * 512
+    return blocks
+
+
+def _written(entry: Entry) -> float | None:
+    with suppress(OSError):
+        return os.stat(entry.path / RELATIVE_PATH).st_mtime
+    return None
+
+
+def _staged(root: Path, without: Collection[str]) -> Iterator[Staged]:
+    staging = Root(root).staging
+    try:
+        names = first_names(staging, limit=_MOST)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for name in names:
+        if name in without or name.startswith("tmp."):
+            continue
+        with suppress(OSError):
+            if (lease := observe(staging / name)) is not None:
+                yield Staged(name, lease, sum(allocated(staging / name).values()))

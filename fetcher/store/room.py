@@ -1,0 +1,133 @@
+"""Makes room in a bounded cache root before the first byte of a fetch.
+
+Deciding, promising the space and renaming victims away happens under a short root-wide lease, so that fetches that start
+together do not exceed the limit together. Deleting happens after it. The promise is a field of the fetch's own heartbeat: it
+ends with its lease.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fetcher.events import Evicted, Subscriber
+from fetcher.filesystem import free_bytes, sync_filesystem
+from fetcher.planning.eviction import Kept
+from fetcher.store import ballast
+from fetcher.store.accounting import MARGIN, Account
+from fetcher.store.contender import short_lease
+from fetcher.store.eviction import Doomed, Keeping, doom, open_files, restore
+from fetcher.store.layout import Root
+from fetcher.store.lease import Lease, default_stale_time
+from fetcher.store.limits import MIN_IDLE, CacheLimits, refuse_looser, refuse_unenforceable
+from fetcher.store.occupancy import ROOM, allocated, occupancy
+
+_UNDER_WAY = 60.0
+"""Seconds to wait for evictions that other processes have begun, before more artifacts are chosen."""
+
+
+_LOOKS = 50
+"""Looks at the free space after a deletion, 0.1 s apart: btrfs needs one or two."""
+STEP = 1024 * 1024 * 1024
+"""Bytes that are promised at a time to files of unknown size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A fetch that needs room in `root`. `lease` is that of its key.
+
+    `own`: the limits of the root. `asked`: those of the fetch, which may only be stricter. `growing`: the sizes of some files
+    are unknown, so room is made in steps.
+    """
+
+    root: Path
+    key: str
+    lease: Lease
+    own: CacheLimits
+    asked: CacheLimits
+    growing: bool
+    stopped: Callable[[], bool]
+    on_event: Subscriber
+
+    @property
+    def min_idle(self) -> float:
+        return idle_time(self.own, self.asked)
+
+    def make(self, needed: int) -> None:
+        """Make room for `needed` more bytes, and promise them to the fetch. Does nothing without a limit. Blocks.
+
+        Raises OutOfSpace or CacheBusy, and then nothing is evicted; UsageError, LeaseLost, Stopped, OSError.
+        """
+        limits = self.own if self.own.bounded else self.asked
+        if not limits.bounded:
+            return
+        needed += STEP if self.growing else 0
+        refuse_unenforceable(self.root, replace(limits, min_idle=self.own.min_idle or self.asked.min_idle))
+        refuse_looser(self.own, self.asked, self.root)
+        until = time.monotonic() + _UNDER_WAY
+        while (doomed := self._decide(needed, limits, patient=time.monotonic() < until)) is None:
+            time.sleep(0.2)
+        for each in doomed:
+            each.delete()
+            self.on_event(Evicted(each.entry.key, each.entry.manifest.size))
+        if doomed:
+            _await_space(self.root, needed)
+        ballast.load(self.root)
+
+    def grow(self) -> None:
+        """Make room for another step if the files of unknown size have nearly used up the last one. Raises as `make`."""
+        if sum(allocated(self.lease.directory).values()) + STEP // 2 > self.lease.reserved:
+            self.make(0)
+
+    def _decide(self, needed: int, limits: CacheLimits, *, patient: bool) -> list[Doomed] | None:
+        """Promise the space and rename the victims away. None: evictions of others are under way, so look again."""
+        staging = Root(self.root).staging
+        stale = default_stale_time(staging)
+        with short_lease(staging, ROOM, stale=stale, stopped=self.stopped) as ruling:
+            seen = occupancy(
+                self.root, now=ruling.moment(), min_idle=self.min_idle, without=(ROOM, self.key, self.lease.directory.name)
+            )
+            occupied = sum(allocated(self.lease.directory).values())
+            account = Account(self.root, seen, needed=needed, occupied=occupied)
+            if seen.evicting and patient and account.shortfall(limits.bounds(self.root)):
+                return None
+            doomed = self._doom(account, limits, ruling, stale)
+            self.lease.reserve(occupied + needed)
+            return doomed
+
+    def _doom(self, account: Account, limits: CacheLimits, ruling: Lease, stale: float) -> list[Doomed]:
+        """Rename away as many victims as are needed, all or none."""
+        kept: dict[str, Kept] = {}
+        while True:
+            ruling.keep()
+            victims = account.victims(limits.bounds(self.root), self.asked.bounds(self.root), kept)
+            entries = [account.seen.artifacts[each.key] for each in victims]
+            # Asked first without a lease: usually this finds what is open, and nothing has to be undone.
+            opened: dict[str, Kept] = {each.key: "open" for each in entries if open_files(self.root, each) == "open"}
+            if opened:
+                kept |= opened
+                continue
+            keeping = Keeping(self.root, ruling.moment(), self.min_idle)
+            doomed, found = doom(self.root, entries, keeping, stale=stale, keep=ruling.keep)
+            if not found:
+                return doomed
+            restore(doomed)
+            kept |= found
+
+
+def _await_space(root: Path, needed: int) -> None:
+    """Wait a little until deleted blocks are free: btrfs frees them when it commits its transaction."""
+    for _ in range(_LOOKS):
+        free = free_bytes(root)
+        if free is None or free >= needed + MARGIN:
+            return
+        sync_filesystem(root)
+        time.sleep(0.1)
+
+
+def idle_time(own: CacheLimits, asked: CacheLimits) -> float:
+    """Return the seconds that an artifact must be unused: of the flag, else of the root, else the default."""
+    chosen = asked.min_idle if asked.min_idle is not None else own.min_idle
+    return MIN_IDLE if chosen is None else chosen
