@@ -115,6 +115,8 @@ def _read(uri: str, options: Options) -> tuple[ArtifactRef, Settings]:
         )
     except TypeError as error:
         raise UsageError(f"unknown option: {error}") from error
+    if dest is not None and any(settings.get(name) is not None for name in _OF_A_CACHE):
+        raise UsageError(f"{', '.join(_OF_A_CACHE)} are for a cache; give cache_dir instead of dest, or leave them out")
     _refuse_nonsense(result)
     return ArtifactRef(uri, revision, tuple(include), tuple(exclude)), result
 
@@ -144,6 +146,7 @@ def _refuse_nonsense(result: Settings) -> None:
             raise UsageError(f"{name} is {value!r}; it must be a number from {least:,} to {most:,}")
 
 
+_OF_A_CACHE = ("max_size", "min_free", "min_idle", "hold", "pod_uid")
 _LONGEST = 1e9
 """Seconds, thirty years. Every wait is finite; an unlimited one is None, never infinity."""
 _BOUNDS: dict[str, tuple[float, float]] = {

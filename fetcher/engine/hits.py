@@ -11,7 +11,6 @@ import time
 from dataclasses import dataclass
 
 from fetcher.artifact import ArtifactRef
-from fetcher.filesystem import storing
 from fetcher.manifest import Manifest
 from fetcher.settings import Settings
 from fetcher.store.claims import Claim, claim
@@ -24,7 +23,7 @@ from fetcher.usage import renew
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A complete artifact. `recorded`: its use is recorded, so eviction knows of it."""
+    """A complete artifact. `recorded`: its use, and the hold if one is asked for, are recorded, so eviction knows of them."""
 
     manifest: Manifest
     recorded: bool
@@ -32,33 +31,35 @@ class Hit:
 
 def find_hit(placement: Placement, ref: ArtifactRef, settings: Settings) -> Hit | None:
     """Return the artifact that satisfies the request; None if there is none, or if it is being evicted. Raises FetchError."""
-    root, key = settings.cache_dir, ref.key
-    if settings.dest is not None:
+    if settings.dest is not None or not renew(settings.cache_dir, ref.key):
         manifest = matching_manifest(placement, ref, settings)
-        return Hit(manifest, recorded=False) if manifest is not None else None
-    recorded = renew(root, key)
-    if not recorded and matching_manifest(placement, ref, settings) is None:
-        return None  # nothing there: a record of use would be one of nothing
-    recorded = record_use(ref, settings)
-    if being_evicted(Root(root).staging / key):
+        # Nothing there: a record of use would be one of nothing. Not recorded: eviction cannot know of this use anyway.
+        if manifest is None or not record_use(ref, settings):
+            return Hit(manifest, recorded=False) if manifest is not None else None
+    recorded = _hold(ref, settings)
+    if being_evicted(Root(settings.cache_dir).staging / ref.key):
         return None
     manifest = matching_manifest(placement, ref, settings)
     return Hit(manifest, recorded) if manifest is not None else None
 
 
 def record_use(ref: ArtifactRef, settings: Settings) -> bool:
-    """Record that the artifact is used now, and the hold that the settings ask for. Return whether the use is recorded.
+    """Record that the artifact is used now, and the hold that the settings ask for. Return whether both are recorded.
 
-    Raises StoreError if the hold cannot be written, UsageError if the pod's UID is no name.
+    Raises UsageError if the pod's UID is no name. A root that cannot be written is no error: a hit works there too.
     """
-    if settings.dest is not None:
+    return settings.dest is None and Root(settings.cache_dir).touch_usage(ref.key) and _hold(ref, settings)
+
+
+def _hold(ref: ArtifactRef, settings: Settings) -> bool:
+    if settings.hold is None and settings.pod_uid is None:
+        return True
+    until = None if settings.hold is None else time.time() + settings.hold
+    try:
+        claim(settings.cache_dir, Claim(ref.key, "hold", until, settings.pod_uid or _this_host()))
+    except OSError:
         return False
-    recorded = Root(settings.cache_dir).touch_usage(ref.key)
-    if settings.hold is not None or settings.pod_uid is not None:
-        until = None if settings.hold is None else time.time() + settings.hold
-        with storing("record the hold"):
-            claim(settings.cache_dir, Claim(ref.key, "hold", until, settings.pod_uid or _this_host()))
-    return recorded
+    return True
 
 
 def _this_host() -> str:
