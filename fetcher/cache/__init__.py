@@ -18,6 +18,7 @@ from fetcher.cache.listing import Sorting as Sorting
 from fetcher.cache.listing import in_order as in_order
 from fetcher.cache.listing import listed as listed
 from fetcher.cache.listing import named as named
+from fetcher.cache.pods import KubeletPods as KubeletPods
 from fetcher.cache.removing import Pruned as Pruned
 from fetcher.cache.removing import Removed as Removed
 from fetcher.cache.removing import Rule as Rule

@@ -101,7 +101,12 @@ PRUNE = (
     UNUSED_FOR,
     LIMITS[2],
 )
-GC = replace(UNUSED_FOR, help="delete an unfinished fetch after this long without progress (default 24h)")
+GC = (
+    replace(UNUSED_FOR, help="delete an unfinished fetch after this long without progress (default 24h)"),
+    Option("kubelet_pods", "end the holds of pods that are gone from this directory of the kubelet", read=Path, metavar="DIR"),
+    replace(POD_UID, help="the pod that runs this command; it must be in --kubelet-pods"),
+    Option("every", "do it again and again, with this long between, until a signal comes", parse_seconds, "DURATION"),
+)
 DRY_RUN = Option("dry_run", "only show what would be removed", switch=True)
 FORCE = Option("force", "also remove what was used recently, if the filesystem does not tell who reads it", switch=True)
 WARM = Option("warm", "after the fetch, read the artifact into the page cache, as `loader warm` does", switch=True)

@@ -42,7 +42,7 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...]]] = {
     "unpin": ("remove the pin of an artifact", ROOT),
     "hold": ("keep an artifact for a pod", (*ROOT, FOR, POD_UID)),
     "release": ("end the hold of a pod, or of all pods", (*ROOT, POD_UID)),
-    "gc": ("delete what killed processes left in the cache", (*ROOT, GC, DRY_RUN)),
+    "gc": ("delete what killed processes left in the cache", (*ROOT, *GC, DRY_RUN)),
     "verify": ("check cached files against their manifest", (*ROOT, FULL)),
 }
 

@@ -18,7 +18,7 @@ from fetcher.errors import CacheBusy, UsageError
 from fetcher.quantities import size
 
 if TYPE_CHECKING:
-    from fetcher.cache import Pruned, Removed
+    from fetcher.cache import Garbage, Pruned, Removed
 
 
 def rm(arguments: argparse.Namespace, environ: Mapping[str, str]) -> None:
@@ -55,14 +55,27 @@ def evict(arguments: argparse.Namespace, environ: Mapping[str, str]) -> None:
 
 
 def gc(arguments: argparse.Namespace, environ: Mapping[str, str]) -> None:
-    """Delete what killed and finished processes left."""
-    from fetcher.cache import RESUMABLE
+    """Delete what killed and finished processes left; with --every until a signal comes. Raises as `fetcher.cache.gc`."""
+    from fetcher.cache import RESUMABLE, KubeletPods
     from fetcher.cache import gc as collect
 
-    options = values((*ROOT, GC, DRY_RUN), arguments, environ)
-    dry_run = options.get("dry_run", False)
-    found = collect(root_of(options, environ), unused_for=options.get("unused_for", RESUMABLE), dry_run=dry_run)
-    if options.get("json"):
+    options = values((*ROOT, *GC, DRY_RUN), arguments, environ)
+    root, dry_run = root_of(options, environ), options.get("dry_run", False)
+    pods = None
+    if "kubelet_pods" in options:
+        if "pod_uid" not in options:
+            raise UsageError("--kubelet-pods needs the UID of this pod: --pod-uid, or FETCHER_POD_UID from the downward API")
+        pods = KubeletPods(options["kubelet_pods"], options["pod_uid"])
+    while True:
+        found = collect(root, unused_for=options.get("unused_for", RESUMABLE), pods=pods, dry_run=dry_run)
+        _print_garbage(found, as_json=options.get("json", False), dry_run=dry_run)
+        if "every" not in options:
+            return
+        time.sleep(options["every"])
+
+
+def _print_garbage(found: Sequence[Garbage], *, as_json: bool, dry_run: bool) -> None:
+    if as_json:
         print_result(json.dumps({"dry_run": dry_run, "removed": [asdict(each) | {"path": str(each.path)} for each in found]}))
         return
     print_rows(("what", "size", "why", "path"), [(each.kind, size(each.bytes), each.why, str(each.path)) for each in found])

@@ -1,4 +1,4 @@
-"""Parse the command line, run the command, and report how it ended."""
+"""Parse the command line, run the command, and report how it ended. A fetch imports no other command: a hit is to be fast."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from fetcher.cli import commands, keeping, listing, removing, verifying
+from fetcher.cli import commands
 from fetcher.cli.options import ROOT, settings_from
 from fetcher.cli.parser import build_parser
 from fetcher.command.common_options import TERMINATION_LOG, wants_metrics
@@ -37,15 +37,21 @@ def _dispatch(arguments: argparse.Namespace, report: Report) -> dict[str, Any]:
             _plan(arguments)
         case "key":
             commands.key(arguments, environ)
-        case "list":
-            listing.list_(arguments, environ)
-        case "show":
-            listing.show(arguments, environ)
+        case "list" | "show" as command:
+            from fetcher.cli import listing
+
+            (listing.show if command == "show" else listing.list_)(arguments, environ)
         case "init" | "pin" | "unpin" | "hold" | "release" as command:
+            from fetcher.cli import keeping
+
             getattr(keeping, command)(arguments, environ)
         case "rm" | "prune" | "evict" | "gc" as command:
+            from fetcher.cli import removing
+
             getattr(removing, command)(arguments, environ)
         case "verify":
+            from fetcher.cli import verifying
+
             reports = with_progress("auto", lambda on_event: verifying.verify(arguments, environ, on_event))
             verifying.print_reports(reports, as_json=values(ROOT, arguments, environ).get("json", False))
     return {}

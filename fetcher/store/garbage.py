@@ -6,7 +6,7 @@ Unfinished fetches stay resumable for a while. Files that are not ours are never
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,17 +37,18 @@ class Garbage:
     why: str
 
 
-def garbage(root: Path, *, now: float, unused_for: float) -> list[Garbage]:
+def garbage(root: Path, *, now: float, unused_for: float, gone: Callable[[str], bool]) -> list[Garbage]:
     """Return what may be deleted. Raises OSError.
 
-    `now`: seconds since 1970 by the clock of the volume. `unused_for`: seconds that an abandoned fetch stays resumable.
+    `now`: seconds since 1970 by the clock of the volume. `unused_for`: seconds that an abandoned fetch stays resumable. `gone`
+    tells whether the pod with a UID is known to be gone from this node.
     """
     found = [*_staging(root, now, unused_for)]
     found += [
         Garbage("replaced version", path, _bytes(path), "its grace period is over, and nobody reads it")
         for path in replaced_versions(root, now=now)
     ]
-    return [*found, *_records(root, now, unused_for)]
+    return [*found, *_records(root, now, unused_for, gone)]
 
 
 def collect(root: Path, item: Garbage) -> bool:
@@ -77,16 +78,17 @@ def _staging(root: Path, now: float, unused_for: float) -> Iterator[Garbage]:
                 yield Garbage("unfinished fetch", path, _bytes(path), f"{how}, and nothing changed for a day or longer")
 
 
-def _records(root: Path, now: float, unused_for: float) -> Iterator[Garbage]:
+def _records(root: Path, now: float, unused_for: float, gone: Callable[[str], bool]) -> Iterator[Garbage]:
     usage = Root(root).usage
-    for records in claims(root).values():
-        for each in records:
-            if not each.lasts(now):
-                kind: Kind = "lapsed pin" if each.kind == "pin" else "lapsed hold"
-                yield Garbage(kind, usage / each.name, _size(usage / each.name), "its time is over")
+    for each in (record for records in claims(root).values() for record in records):
+        kind: Kind = "lapsed pin" if each.kind == "pin" else "lapsed hold"
+        if not each.lasts(now):
+            yield Garbage(kind, usage / each.name, _size(usage / each.name), "its time is over")
+        elif each.kind == "hold" and gone(each.holder):
+            yield Garbage(kind, usage / each.name, _size(usage / each.name), "the pod is gone")
     for name in sorted(_names(usage)):
-        gone = not os.path.lexists(root / name) and not os.path.lexists(Root(root).manifests / f"{name}.json")
-        if "." not in name and gone and now - _time(usage / name) >= unused_for:
+        left = os.path.lexists(root / name) or os.path.lexists(Root(root).manifests / f"{name}.json")
+        if "." not in name and not left and now - _time(usage / name) >= unused_for:
             yield Garbage("record of use", usage / name, _size(usage / name), "the artifact is gone")
 
 

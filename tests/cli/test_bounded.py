@@ -114,7 +114,7 @@ class TestRoom:
         assert cache.present() == {"a", "b"}, "nothing is evicted for a fetch that is refused"
 
     def test_what_was_used_recently_makes_the_cache_busy_and_stays(self, cache: Cache) -> None:
-        cache.init("--max-size", "10Mi")
+        cache.init("--max-size", "12Mi")
         assert cache.fetch("a").returncode == 0
         assert cache.fetch("b").returncode == 0
         done = cache.fetch("c")
@@ -129,7 +129,7 @@ class TestRoom:
         assert cache.present() == {"a", "c"}
 
     def test_an_engine_that_closed_its_files_keeps_its_model_by_a_hold(self, cache: Cache) -> None:
-        cache.init("--max-size", "10Mi")
+        cache.init("--max-size", "12Mi")
         pod = {"FETCHER_POD_UID": "6a1f6c1e-5a0a-4a53-8a44-000000000001"}
         cache.fetched("b")
         assert cache.fetch("served", env=pod).returncode == 0

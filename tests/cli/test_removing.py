@@ -6,6 +6,9 @@ import copy
 import json
 import os
 import shutil
+import signal
+import subprocess
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import pytest
 from fetcher.store.lease import acquire
 from tests.cli.test_bounded import LONG_AGO, MiB
 from tests.cli.test_bounded import Cache as Bounded
-from tests.lab.command import run_fetcher
+from tests.lab.command import FETCHER, run_fetcher
 from tests.lab.faults import fault_filesystem
 
 
@@ -250,6 +253,33 @@ class TestGc:
         kinds = sorted(each["kind"] for each in cache.json("gc")["removed"])
         assert kinds == ["lapsed hold", "lapsed pin", "record of use"]
         assert sorted(path.name for path in (cache.private / "usage").iterdir()) == sorted(map(cache.key, "abc"))
+
+    def test_holds_of_pods_that_are_gone_from_the_node_end(self, cache: Cache, tmp_path: Path) -> None:
+        own, gone, there = (str(uuid.uuid4()) for _ in range(3))
+        pods = tmp_path / "pods"
+        for uid in (own, there):
+            (pods / uid).mkdir(parents=True)
+        for holder in (gone, there, "not-a-uid"):
+            cache.run("hold", cache.key("a"), "--pod-uid", holder)
+        (removed,) = cache.json("gc", "--kubelet-pods", pods, "--pod-uid", own)["removed"]
+        assert (removed["kind"], removed["why"]) == ("lapsed hold", "the pod is gone")
+        assert removed["path"].endswith(f".hold.{gone}")
+
+    @pytest.mark.parametrize("own", ["00000000-0000-0000-0000-000000000000", None])
+    def test_a_directory_without_this_pod_ends_no_hold(self, cache: Cache, tmp_path: Path, own: str | None) -> None:
+        cache.run("hold", cache.key("a"), "--pod-uid", str(uuid.uuid4()))
+        (tmp_path / "pods").mkdir()
+        words = ("--pod-uid", own) if own else ()
+        cache.run("gc", "--kubelet-pods", tmp_path / "pods", *words, code=78 if own else 64)
+        cache.run("rm", cache.key("a"), code=75)
+
+    def test_it_repeats_until_a_signal_comes(self, cache: Cache) -> None:
+        command = [*FETCHER, "gc", "--every", "0.01", "--cache-dir", str(cache.root)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert [process.stdout.readline() for _ in range(3)] == ["0 removed, 0 B\n"] * 3
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=30) == 128 + signal.SIGTERM
 
     def test_a_dry_run_deletes_nothing(self, cache: Cache) -> None:
         old = self.left_behind(cache, age=25 * 3600)

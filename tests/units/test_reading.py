@@ -33,9 +33,9 @@ EXIT_CODES = {
     65: {"DigestMismatch", "DigestUnavailable", "ContentChanged", "HostilePath", "LfsPointer", "MalformedArchive"},
     66: {"NotFound"},
     69: {"Unreachable", "Stalled", "BadResponse", "Untrusted", "Offline", "Transient", "RangesUnsupported"},
-    73: {"OutOfSpace", "CannotWrite"},
+    73: {"OutOfSpace", "CannotWrite", "PinnedArtifact"},
     74: {"LocalIOError"},
-    75: {"RateLimited", "LeaseLost", "LeaseTimeout", "LeaseError"},
+    75: {"RateLimited", "LeaseLost", "LeaseTimeout", "LeaseError", "CacheBusy", "InUse", "InUseUnknown"},
     77: {"Unauthorized", "GatedRepo", "Refused"},
     78: {"ConfigurationError", "TooManyOpenFiles", "NewerFormat"},
 }

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import os
 import re
+import uuid
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.k8s.manifests.rendering import Resource, containers, pod_spec
+from tests.k8s.manifests.rendering import Resource, containers, pod_spec, template_of
 
 _MEMORY = "/dev/shm"  # noqa: S108 - the memory filesystem of a node
+
+PODS = "/var/lib/kubelet/pods"
+"""The kubelet's directory of pods, with one directory for each."""
 
 _STRANGER = 1000
 
@@ -60,13 +64,14 @@ def pod_of(workload: Resource, *, name: str, objects: Objects, disks: Disks) -> 
 
     Raises KeyError for a missing ConfigMap or Secret.
     """
-    template = workload["spec"]["template"]
+    template = template_of(workload)
     spec = deepcopy(pod_spec(workload))
+    _made(disks.path_of_node(PODS) / uid_of(name))
     spec["volumes"] = [_mounted(volume, spec, pod=name, objects=objects, disks=disks) for volume in spec["volumes"]]
     if (group := spec.get("securityContext", {}).get("fsGroup")) is not None:
         spec["securityContext"]["supplementalGroups"] = [group]
     for container in containers(spec):
-        container["env"] = [each for variable in container.get("env", []) for each in _variable(variable, objects)]
+        container["env"] = [each for variable in container.get("env", []) for each in _variable(variable, objects, name)]
         known = _environment(container, objects)
         container.pop("ports", None)  # podman maps no ports on the machine's network
         container |= {
@@ -111,8 +116,16 @@ def _directory(volume: Resource, *, pod: str, objects: Objects, disks: Disks) ->
     raise AssertionError(f"unsupported volume: {volume}")
 
 
-def _variable(variable: Resource, objects: Objects) -> Iterator[dict[str, Any]]:
-    """Yield the variable, with the value of its Secret. Yield nothing for a missing optional Secret."""
+def uid_of(pod: str) -> str:
+    """Return the UID of the pod with this name."""
+    return str(uuid.uuid5(uuid.NAMESPACE_DNS, pod))
+
+
+def _variable(variable: Resource, objects: Objects, pod: str) -> Iterator[dict[str, Any]]:
+    """Yield the variable, with the value of its Secret or the pod's UID. Yield nothing for a missing optional Secret."""
+    if variable.get("valueFrom") == {"fieldRef": {"fieldPath": "metadata.uid"}}:
+        yield {"name": variable["name"], "value": uid_of(pod)}
+        return
     reference = variable.get("valueFrom", {}).get("secretKeyRef")
     if reference is None:
         yield variable

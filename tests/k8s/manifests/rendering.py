@@ -20,7 +20,7 @@ OVERLAYS = tuple(sorted(path.parent for path in K8S.glob("overlays/*/kustomizati
 INTEGRATIONS = tuple(K8S / "integrations" / name for name in ("flexinfer", "llmkube", "modelplane"))
 """Integrations whose workloads are our own Pods, which the tests run."""
 
-_ORDER = ("Job", "DaemonSet", "Deployment")
+_ORDER = ("Job", "CronJob", "DaemonSet", "Deployment")
 """Kinds that fetch come before kinds that serve."""
 
 
@@ -55,8 +55,19 @@ def named(resources: tuple[Resource, ...], kind: str, name: str) -> Resource:
     return next(each for each in resources if (each["kind"], each["metadata"]["name"]) == (kind, name))
 
 
+def job_spec(workload: Resource) -> Resource:
+    """Return the specification of the pods' template; for a CronJob that of its Jobs."""
+    spec: Resource = workload["spec"]
+    return spec["jobTemplate"]["spec"] if workload["kind"] == "CronJob" else spec
+
+
+def template_of(workload: Resource) -> Resource:
+    template: Resource = job_spec(workload)["template"]
+    return template
+
+
 def pod_spec(workload: Resource) -> Resource:
-    spec: Resource = workload["spec"]["template"]["spec"]
+    spec: Resource = template_of(workload)["spec"]
     return spec
 
 

@@ -22,9 +22,11 @@ from tests.k8s.manifests.rendering import (
     Resource,
     containers,
     every_workload,
+    job_spec,
     named,
     pod_spec,
     render,
+    template_of,
     workloads,
 )
 
@@ -81,7 +83,7 @@ class TestSchemas:
             labels = workload["metadata"]["labels"]
 
             assert labels.get("fetcher") == fetching_container(pod_spec(workload))
-            assert workload["spec"]["template"]["metadata"]["labels"] == labels
+            assert template_of(workload)["metadata"]["labels"] == labels
 
     def test_every_manifest_belongs_to_a_kustomization(self) -> None:
         for directory in {path.parent for path in K8S.rglob("*.yaml") if path.is_relative_to(K8S / "base")}:
@@ -129,7 +131,7 @@ def fetching_container(spec: Resource) -> str | None:
 
 BASELINE_VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 BASELINE_CAPABILITIES = {"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID"}
-LEVELS = {"no-fsgroup": "baseline", "memory-node": "privileged"}
+LEVELS = {"no-fsgroup": "baseline", "memory-node": "privileged", "node-cache": "privileged"}
 """Directories whose level is not `restricted`."""
 
 
@@ -221,8 +223,8 @@ class TestFailurePolicy:
 
 
 def jobs() -> list[Resource]:
-    chosen = [workload for _, workload in every_workload() if workload["kind"] == "Job"]
-    assert len(chosen) >= len(("prefetch", "verify", "hydrate"))
+    chosen = [workload for _, workload in every_workload() if workload["kind"] in ("Job", "CronJob")]
+    assert len(chosen) >= len(("prefetch", "verify", "hydrate", "gc"))
     return chosen
 
 
@@ -240,7 +242,7 @@ def errors(root: type[FetchError]) -> Iterator[type[FetchError]]:
 def decision(job: Resource, code: int, *, disrupted: bool = False) -> str:
     """Return the Job controller's action on a failed pod: that of the first matching rule, else the failure counts."""
     names = {container["name"] for container in containers(pod_spec(job))}
-    for rule in job["spec"]["podFailurePolicy"]["rules"]:
+    for rule in job_spec(job)["podFailurePolicy"]["rules"]:
         action: str = rule["action"]
         if disrupted and {"type": "DisruptionTarget", "status": "True"} in rule.get("onPodConditions", []):
             return action

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ import pytest
 
 from fetcher.testing.origin import Origin
 from tests.k8s.manifests.conftest import SHARD, MakeNode, damage
+from tests.k8s.manifests.kubelet import PODS, uid_of
 from tests.k8s.manifests.playing import Node, PlayedPod
 from tests.k8s.manifests.rendering import K8S, OVERLAYS, Resource, named, render, workloads
 from tests.lab.command import run_fetcher
@@ -27,7 +29,7 @@ MEMORY_OF_NODE = "/dev/shm/weightlift"  # noqa: S108 - in the manifests
 HUB_SECRET: Resource = {"kind": "Secret", "metadata": {"name": "hub"}, "stringData": {"token": TOKEN}}
 
 PLAIN = ("init-container", "memory-node", "memory-pod", "page-cache")
-WITH_MORE = ("corporate", "gated", "no-fsgroup", "shared-volume", "user-claim")
+WITH_MORE = ("corporate", "gated", "no-fsgroup", "node-cache", "shared-cache", "shared-volume", "user-claim")
 """Overlays with their own test."""
 
 
@@ -42,7 +44,7 @@ def everything_played(node: Node, resources: tuple[Resource, ...]) -> Iterator[P
         for workload in workloads(resources):
             pod = stack.enter_context(node.playing(workload, resources))
             assert pod.started, pod.output
-            if workload["kind"] == "Job":
+            if workload["kind"] in ("Job", "CronJob"):
                 assert set(pod.exit_codes().values()) == {0}
             elif workload["kind"] == "DaemonSet":
                 wait_until(is_ready, f"the pod of {workload['metadata']['name']} is ready")
@@ -180,3 +182,50 @@ class TestFailures:
         with node.playing(named(resources, "Deployment", "engine"), resources) as pod:
             assert_no_engine_ran(pod)
             assert pod.container("verify").wait() == 65
+
+
+class TestNodeCache:
+    """Pods of one node share a bounded cache. A model is held for as long as its pod exists."""
+
+    def holds(self, node: Node) -> list[str]:
+        usage = node.disks.path_of_node("/var/lib/weightlift") / ".fetcher" / "usage"
+        return [path.name for path in usage.glob(f"{KEY}.hold.*")]
+
+    def test_the_model_is_held_until_the_pod_is_gone(self, node: Node, published: Mapping[str, str]) -> None:
+        resources = overlay("node-cache")
+        daemons, engines = named(resources, "DaemonSet", "node-cache"), named(resources, "Deployment", "engine")
+        with node.playing(daemons, resources) as daemon:
+            assert daemon.started, daemon.output
+            with node.playing(engines, resources) as engine:
+                report = engine.report()
+                assert (report["files"], report["writable"]) == (published, False)
+                assert self.holds(node) == [f"{KEY}.hold.{uid_of(engine.name)}"]
+        limits = json.loads((node.disks.path_of_node("/var/lib/weightlift") / ".fetcher" / "root.json").read_text())
+        assert (limits["max_size"], limits["min_free"]) == ("80%", "15%")
+
+        with node.playing(daemons, resources) as daemon:
+            wait_until(lambda: "removed" in daemon.container("gc").logs(), "the daemon has looked for garbage")
+            assert len(self.holds(node)) == 1, "the pod still exists"
+        (node.disks.path_of_node(PODS) / uid_of(engine.name)).rmdir()
+        with node.playing(daemons, resources) as daemon:
+            wait_until(lambda: "removed" in daemon.container("gc").logs(), "the daemon has looked for garbage")
+            assert self.holds(node) == []
+
+    def test_an_engine_does_not_start_before_the_cache_is_prepared(self, node: Node) -> None:
+        resources = overlay("node-cache")
+        node.disks.path_of_node("/var/lib/weightlift").chmod(0o755)
+        with node.playing(named(resources, "Deployment", "engine"), resources) as pod:
+            assert_no_engine_ran(pod)
+
+
+class TestTidy:
+    def test_garbage_is_shown_every_night_and_stays_until_the_user_decides(self, node: Node) -> None:
+        resources = overlay("shared-cache")
+        with node.playing(named(resources, "Job", "prefetch"), resources) as job:
+            assert job.exit_codes() == {"fetch": 0}
+        left = node.disks.claim("models") / ".fetcher" / "old" / f"{KEY}-rev.1600000000000000000"
+        left.mkdir(parents=True)
+        with node.playing(named(resources, "CronJob", "gc"), resources) as nightly:
+            assert nightly.exit_codes() == {"gc": 0}
+            assert "1 would be removed" in nightly.container("gc").logs()
+        assert left.exists()
