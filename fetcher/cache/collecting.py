@@ -7,7 +7,7 @@ from pathlib import Path
 from fetcher.cache.pods import KubeletPods
 from fetcher.cache.ruling import ruling
 from fetcher.filesystem import storing
-from fetcher.store.garbage import Garbage, collect, garbage
+from fetcher.store.garbage import Garbage, garbage
 from fetcher.store.keyed import finish_exchanges, finish_swaps
 
 
@@ -23,7 +23,7 @@ def gc(root: Path, *, unused_for: float, pods: KubeletPods | None, dry_run: bool
             finish_swaps(root)
             finish_exchanges(root)
         found = garbage(root, now=now, unused_for=unused_for, gone=gone)
-        return found if lease is None else [each for each in found if collect(root, each)]
+        return found if lease is None else [each for each in found if each.delete()]
 
 
 def _nobody(_: str) -> bool:

@@ -76,7 +76,8 @@ def gc(arguments: argparse.Namespace, environ: Mapping[str, str]) -> None:
 
 def _print_garbage(found: Sequence[Garbage], *, as_json: bool, dry_run: bool) -> None:
     if as_json:
-        print_result(json.dumps({"dry_run": dry_run, "removed": [asdict(each) | {"path": str(each.path)} for each in found]}))
+        fields = [{"kind": each.kind, "path": str(each.path), "bytes": each.bytes, "why": each.why} for each in found]
+        print_result(json.dumps({"dry_run": dry_run, "removed": fields}))
         return
     print_rows(("what", "size", "why", "path"), [(each.kind, size(each.bytes), each.why, str(each.path)) for each in found])
     _print_total(len(found), sum(each.bytes for each in found), dry_run=dry_run)

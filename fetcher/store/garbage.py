@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -19,22 +20,26 @@ from fetcher.store.keyed import replaced_versions
 from fetcher.store.layout import Root
 from fetcher.store.lease import default_stale_time, observe, take_over
 from fetcher.store.occupancy import ROOM, allocated
+from fetcher.store.superseded import superseded
 
 RESUMABLE = 24 * 3600.0
 """Seconds that an abandoned fetch stays resumable: a Job that is retried, or a person who comes back the next morning."""
 _MOST = 1_000_000
 
-Kind = Literal["unfinished fetch", "draft", "replaced version", "lapsed pin", "lapsed hold", "record of use"]
+Kind = Literal[
+    "unfinished fetch", "draft", "replaced version", "snapshot", "blob", "lapsed pin", "lapsed hold", "record of use", "record"
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """One thing to delete. `bytes`: what it allocates. `why`: one clause."""
+    """One thing to delete. `bytes`: what it allocates. `why`: one clause. `delete` returns False if somebody uses it again."""
 
     kind: Kind
     path: Path
     bytes: int
     why: str
+    delete: Callable[[], bool]
 
 
 def garbage(root: Path, *, now: float, unused_for: float, gone: Callable[[str], bool]) -> list[Garbage]:
@@ -43,53 +48,84 @@ def garbage(root: Path, *, now: float, unused_for: float, gone: Callable[[str], 
     `now`: seconds since 1970 by the clock of the volume. `unused_for`: seconds that an abandoned fetch stays resumable. `gone`
     tells whether the pod with a UID is known to be gone from this node.
     """
-    found = [*_staging(root, now, unused_for)]
-    found += [
-        Garbage("replaced version", path, _bytes(path), "its grace period is over, and nobody reads it")
-        for path in replaced_versions(root, now=now)
+    return [
+        *_staging(root, now, unused_for),
+        *_replaced(root, now),
+        *_superseded(root, now),
+        *_claims(root, now, gone),
+        *_records_of_use(root, now, unused_for),
     ]
-    return [*found, *_records(root, now, unused_for, gone)]
-
-
-def collect(root: Path, item: Garbage) -> bool:
-    """Delete `item`; False if somebody uses it again. Raises OSError, NewerFormat."""
-    if item.kind == "unfinished fetch":
-        return _dissolve(item.path)
-    if item.kind in ("draft", "replaced version"):
-        remove_tree(root, item.path)
-    else:
-        remove(root, item.path)
-    return True
 
 
 def _staging(root: Path, now: float, unused_for: float) -> Iterator[Garbage]:
     staging = Root(root).staging
     for name in sorted(_names(staging)):
         path = staging / name
-        idle = now - _last_change(path)
+        if name == ROOM or now - _last_change(path) < unused_for:
+            continue
         if name.startswith("tmp."):
-            if idle >= unused_for:
-                yield Garbage("draft", path, _bytes(path), "no process made a lease of it")
+            yield Garbage("draft", path, _bytes(path), "no process made a lease of it", partial(_remove_tree, root, path))
             continue
         with suppress(OSError):
-            seen = observe(path)
-            if seen is not None and name != ROOM and idle >= unused_for:
+            if (seen := observe(path)) is not None:
                 how = "its owner ended" if seen.abandoned else "its owner is silent"
-                yield Garbage("unfinished fetch", path, _bytes(path), f"{how}, and nothing changed for a day or longer")
+                why = f"{how}, and nothing changed for a day or longer"
+                yield Garbage("unfinished fetch", path, _bytes(path), why, partial(_dissolve, path))
 
 
-def _records(root: Path, now: float, unused_for: float, gone: Callable[[str], bool]) -> Iterator[Garbage]:
-    usage = Root(root).usage
+def _replaced(root: Path, now: float) -> Iterator[Garbage]:
+    for path in replaced_versions(root, now=now):
+        why = "its grace period is over, and nobody reads it"
+        yield Garbage("replaced version", path, _bytes(path), why, partial(_remove_tree, root, path))
+
+
+def _superseded(root: Path, now: float) -> Iterator[Garbage]:
+    """The former versions of a Hub cache: the snapshot first, the blobs a day later, then the record."""
+    for each in superseded(root):
+        if os.path.lexists(each.snapshot):
+            if each.snapshot_may_go(now):
+                why = "a newer version replaced it, and nobody reads it"
+                yield Garbage("snapshot", each.snapshot, _bytes(each.snapshot), why, partial(_done, each.remove_snapshot))
+        else:
+            for blob in each.unlinked_blobs(now):
+                why = "no snapshot has linked it for a day"
+                yield Garbage("blob", blob, _size(blob), why, partial(each.remove_blob, blob))
+        if each.served:
+            yield Garbage("record", each.record, _size(each.record), "it has served", partial(_done, each.forget))
+
+
+def _claims(root: Path, now: float, gone: Callable[[str], bool]) -> Iterator[Garbage]:
     for each in (record for records in claims(root).values() for record in records):
+        path = Root(root).usage / each.name
         kind: Kind = "lapsed pin" if each.kind == "pin" else "lapsed hold"
         if not each.lasts(now):
-            yield Garbage(kind, usage / each.name, _size(usage / each.name), "its time is over")
+            yield Garbage(kind, path, _size(path), "its time is over", partial(_remove, root, path))
         elif each.kind == "hold" and gone(each.holder):
-            yield Garbage(kind, usage / each.name, _size(usage / each.name), "the pod is gone")
+            yield Garbage(kind, path, _size(path), "the pod is gone", partial(_remove, root, path))
+
+
+def _records_of_use(root: Path, now: float, unused_for: float) -> Iterator[Garbage]:
+    usage = Root(root).usage
     for name in sorted(_names(usage)):
+        path = usage / name
         left = os.path.lexists(root / name) or os.path.lexists(Root(root).manifests / f"{name}.json")
-        if "." not in name and not left and now - _time(usage / name) >= unused_for:
-            yield Garbage("record of use", usage / name, _size(usage / name), "the artifact is gone")
+        if "." not in name and not left and now - _time(path) >= unused_for:
+            yield Garbage("record of use", path, _size(path), "the artifact is gone", partial(_remove, root, path))
+
+
+def _remove(root: Path, path: Path) -> bool:
+    remove(root, path)
+    return True
+
+
+def _remove_tree(root: Path, path: Path) -> bool:
+    remove_tree(root, path)
+    return not os.path.lexists(path)
+
+
+def _done(work: Callable[[], None]) -> bool:
+    work()
+    return True
 
 
 def _dissolve(directory: Path) -> bool:

@@ -27,6 +27,7 @@ from fetcher.manifest import Manifest, ManifestFile
 from fetcher.store.beneath import Fence, make_directories, remove_tree, sync
 from fetcher.store.lease import Lease
 from fetcher.store.placement import KeyInRoot, Step
+from fetcher.store.superseded import supersede
 
 _TREE_FORMAT = 1
 """huggingface_hub 2.4's `_tree_cache.TREE_CACHE_FORMAT_VERSION`. The client ignores other formats."""
@@ -75,6 +76,8 @@ class HubCache(KeyInRoot):
         step("tree placed")
         self._write_ref(fence, listing.revision or "")
         step("ref placed")
+        if (previous := self.present()) is not None and previous.snapshot != manifest.snapshot:
+            supersede(self._root.path, self._key, previous)
         lease.prepare_to_place()
         self._write(fence, self._manifest, manifest.to_bytes())
         step("manifest placed")

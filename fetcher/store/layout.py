@@ -11,6 +11,7 @@
     <root>/.fetcher/root.json                   the limits of the root (`limits`)
     <root>/.fetcher/ballast/                    space that a full filesystem gives up, so that eviction can begin (`ballast`)
     <root>/.fetcher/manifests/<cache-key>.json  manifests of the hf-cache layout, and of artifacts that share one directory
+    <root>/.fetcher/superseded/                 manifests of replaced versions in the hf-cache layout (`superseded`)
     <root>/.fetcher/archive/                    an archive during its download, and its unpacked files (`dropins.unpacking`)
 """
 
@@ -51,6 +52,10 @@ class Root:
     @property
     def usage(self) -> Path:
         return self.path / PRIVATE / "usage"
+
+    @property
+    def superseded(self) -> Path:
+        return self.path / PRIVATE / "superseded"
 
     @property
     def ballast(self) -> Path:
