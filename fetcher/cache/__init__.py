@@ -11,6 +11,11 @@ from fetcher.cache.listing import Sorting as Sorting
 from fetcher.cache.listing import in_order as in_order
 from fetcher.cache.listing import listed as listed
 from fetcher.cache.listing import named as named
+from fetcher.cache.occupation import Occupation as Occupation
+from fetcher.cache.occupation import Place as Place
+from fetcher.cache.occupation import occupation as occupation
+from fetcher.cache.occupation import occupied as occupied
+from fetcher.cache.occupation import places_in_order as places_in_order
 from fetcher.engine.artifact_check import VerifyReport as VerifyReport
 from fetcher.engine.artifact_check import verify as verify
 from fetcher.store.catalog import Entry as Entry

@@ -15,7 +15,8 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...]]] = {
     "fetch": ("fetch an artifact, verified and complete", (*_REQUEST, WARM, *METRICS, *ENDING)),
     "plan": ("show the files and bytes that a fetch would download", (*_REQUEST, *ENDING)),
     "key": ("print the cache key of an artifact", SELECTION),
-    "list": ("list the artifacts in the cache", (*ROOT, SORT)),
+    "list": ("list the artifacts in the cache", (*ROOT, SORT, WARM)),
+    "du": ("show what the cache occupies on disk", (*ROOT, SORT)),
     "show": ("show one artifact of the cache", ROOT),
     "verify": ("check cached files against their manifest", (*ROOT, FULL)),
 }

@@ -10,6 +10,7 @@ _POSITIONAL = {
     "plan": "URI",
     "key": "URI",
     "list": "",
+    "du": "",
     "show": "KEY|URI|DIR",
     "verify": "[KEY|URI|DIR]",
 }

@@ -46,6 +46,7 @@ from fetcher.planning.paths import look_alikes
 from fetcher.settings import Settings
 from fetcher.sources.base import Source
 from fetcher.store.beneath import make_directories
+from fetcher.store.donors import Donors
 from fetcher.store.journal import Journal
 from fetcher.store.keyed import sweep_old
 from fetcher.store.layout import Root, base_of_destination
@@ -53,6 +54,7 @@ from fetcher.store.lease import Lease
 from fetcher.store.names import refuse_taken_for_one
 from fetcher.store.placement import Placement, Step, seal
 from fetcher.store.selector import matching_manifest
+from fetcher.store.sharing import Sharing
 from fetcher.uncancelled import run_uncancelled
 from fetcher.version import VERSION
 
@@ -172,7 +174,7 @@ class Pipeline:
                 if listing.authenticated:
                     journal.authenticated()
                 stopping = threading.Event()
-                preparation = self._preparation(lease, journal, stopping.is_set)
+                preparation = self._preparation(lease, journal, listing, stopping.is_set)
                 prepared = await run_uncancelled(prepare, files, preparation, stop=stopping.set)
                 transfer = self._transfer(prepared, lease, journal, files, patience)
                 entries = prepared.settled | await transfer.run()
@@ -202,7 +204,7 @@ class Pipeline:
         with storing("open the journal"):
             return Journal(lease.journal_path, mode=file_mode(lease.directory), version=VERSION)
 
-    def _preparation(self, lease: Lease, journal: Journal, stopped: Callable[[], bool]) -> Preparation:
+    def _preparation(self, lease: Lease, journal: Journal, listing: Listing, stopped: Callable[[], bool]) -> Preparation:
         return Preparation(
             placement=self.placement,
             lease=lease,
@@ -210,10 +212,18 @@ class Pipeline:
             previous=self.placement.present(),
             local_path=self.source.local_path,
             hard_link=self.settings.hard_link,
+            sharing=self._sharing(authenticated=listing.authenticated),
             threads=cpu_count(),
             stopped=stopped,
             on_event=self.emit,
         )
+
+    def _sharing(self, *, authenticated: bool) -> Sharing | None:
+        # A destination of its own has no other artifacts, or they share its files by their paths.
+        if self.settings.dest is not None or self.settings.dedupe == "off":
+            return None
+        root = self.settings.cache_dir
+        return Sharing(root, Donors(root, authenticated=authenticated), linking=self.settings.dedupe == "link")
 
     def _transfer(
         self, prepared: Prepared, lease: Lease, journal: Journal, files: tuple[RemoteFile, ...], patience: Patience

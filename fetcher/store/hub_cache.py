@@ -26,7 +26,7 @@ from fetcher.filesystem import file_mode
 from fetcher.manifest import Manifest, ManifestFile
 from fetcher.store.beneath import Fence, make_directories, remove_tree, sync
 from fetcher.store.lease import Lease
-from fetcher.store.placement import KeyInRoot, Step
+from fetcher.store.placement import KeyInRoot, Step, write_manifest
 
 _TREE_FORMAT = 1
 """huggingface_hub 2.4's `_tree_cache.TREE_CACHE_FORMAT_VERSION`. The client ignores other formats."""
@@ -76,7 +76,9 @@ class HubCache(KeyInRoot):
         self._write_ref(fence, listing.revision or "")
         step("ref placed")
         lease.prepare_to_place()
-        self._write(fence, self._manifest, manifest.to_bytes())
+        make_directories(self._root.path, self._root.manifests)
+        mode = file_mode(self._root.manifests)
+        write_manifest(fence, self._root.path, self._manifest, manifest, mode=mode)
         step("manifest placed")
         lease.dissolve()
         return location

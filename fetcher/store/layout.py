@@ -8,7 +8,8 @@
     <root>/.fetcher/ready/<the same name>       sealed, about to be swapped in (only without atomic exchange). The name records
                                                 a swap that has begun, and where the replaced directory goes
     <root>/.fetcher/usage/<cache-key>           last use
-    <root>/.fetcher/manifests/<cache-key>.json  manifests of the hf-cache layout, and of artifacts that share one directory
+    <root>/.fetcher/manifests/<cache-key>.json  manifests of the hf-cache layout, and of artifacts that share one directory,
+                                                each with its <cache-key>.summary.json
     <root>/.fetcher/archive/                    an archive during its download, and its unpacked files (`dropins.unpacking`)
 """
 
@@ -57,6 +58,10 @@ class Root:
     @property
     def manifests(self) -> Path:
         return self.path / PRIVATE / "manifests"
+
+    def keyed_manifests(self) -> list[Path]:
+        """The paths in `manifests`, without the summaries and the records of previous files that lie beside them."""
+        return sorted(path for path in self.manifests.glob("*.json") if "." not in path.stem)
 
     def old_name(self, key: str, revision: str | None) -> Path:
         """The path in `old` for a replaced version of `key`, unique to the nanosecond."""
