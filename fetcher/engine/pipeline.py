@@ -29,7 +29,7 @@ from fetcher.engine.lease_keeping import LeaseTimes, acquire_or_wait, give_up, k
 from fetcher.engine.pace import RateLimit
 from fetcher.engine.prepare import Preparation, Prepared, prepare
 from fetcher.engine.receiving import write_threads
-from fetcher.engine.request import Request
+from fetcher.engine.request import Request, donors_for
 from fetcher.engine.result import Artifact, described
 from fetcher.engine.retry import Asker, Patience
 from fetcher.engine.transfer import Limits, Transfer
@@ -46,7 +46,6 @@ from fetcher.planning.paths import look_alikes
 from fetcher.settings import Settings
 from fetcher.sources.base import Source
 from fetcher.store.beneath import make_directories
-from fetcher.store.donors import Donors
 from fetcher.store.journal import Journal
 from fetcher.store.keyed import sweep_old
 from fetcher.store.layout import Root, base_of_destination
@@ -205,6 +204,7 @@ class Pipeline:
             return Journal(lease.journal_path, mode=file_mode(lease.directory), version=VERSION)
 
     def _preparation(self, lease: Lease, journal: Journal, listing: Listing, stopped: Callable[[], bool]) -> Preparation:
+        donors, linking = donors_for(self.settings, authenticated=listing.authenticated), self.settings.dedupe == "link"
         return Preparation(
             placement=self.placement,
             lease=lease,
@@ -212,18 +212,11 @@ class Pipeline:
             previous=self.placement.present(),
             local_path=self.source.local_path,
             hard_link=self.settings.hard_link,
-            sharing=self._sharing(authenticated=listing.authenticated),
+            sharing=Sharing(self.settings.cache_dir, donors, linking=linking) if donors else None,
             threads=cpu_count(),
             stopped=stopped,
             on_event=self.emit,
         )
-
-    def _sharing(self, *, authenticated: bool) -> Sharing | None:
-        # A destination of its own has no other artifacts, or they share its files by their paths.
-        if self.settings.dest is not None or self.settings.dedupe == "off":
-            return None
-        root = self.settings.cache_dir
-        return Sharing(root, Donors(root, authenticated=authenticated), linking=self.settings.dedupe == "link")
 
     def _transfer(
         self, prepared: Prepared, lease: Lease, journal: Journal, files: tuple[RemoteFile, ...], patience: Patience

@@ -16,16 +16,18 @@ from pathlib import Path
 from typing import Literal
 
 from fetcher.artifact import ByteRange, RemoteFile
-from fetcher.filesystem import clone, file_mode, try_chmod, write_all
-from fetcher.integrity.frontier import chunk_digest, read_pieces
+from fetcher.filesystem import clone, file_mode, try_chmod
+from fetcher.integrity.frontier import chunk_digest
 from fetcher.planning.ranges import chunk_range
 from fetcher.store.beneath import link, open_beneath, remove, rename
 from fetcher.store.donors import Donor
 from fetcher.store.layout import base_of, fence_of
-from fetcher.store.pages import start_writing_back
+from fetcher.store.pages import finish_writing_back, start_writing_back
 
 How = Literal["clone", "link", "copy"]
 
+PIECE = 2 * 1024 * 1024
+"""Bytes that are copied at a time. Two pieces are dirty at most, so that a copy of any size fits a small cgroup."""
 _NO_COPY_CALL = {errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM, errno.ETXTBSY}
 """Errors of copy_file_range between two filesystems, on older kernels and on some FUSE and NFS servers: then it is read."""
 
@@ -112,7 +114,6 @@ def _matches(donor: Donor, descriptor: int, stopped: Callable[[], bool], *, sour
         chunk = chunk_range(index, donor.file.size)
         if source is not None:
             _copy(source, descriptor, chunk)
-            start_writing_back(descriptor, chunk)
         # Compare in the new file, after the copy: the donor may change at any time.
         if chunk_digest(descriptor, chunk) != xxh3:
             return False
@@ -120,17 +121,23 @@ def _matches(donor: Donor, descriptor: int, stopped: Callable[[], bool], *, sour
 
 
 def _copy(source: int, target: int, chunk: ByteRange) -> None:
-    """Copy a chunk in the kernel, or on the server of an NFS mount. Raises OSError."""
-    position = chunk.start
+    """Copy a chunk piece by piece. Stops where a truncated donor ends: the comparison shows it. Raises OSError."""
+    before = ByteRange(chunk.start, chunk.start)
+    while before.stop < chunk.stop:
+        piece = ByteRange(before.stop, min(before.stop + PIECE, chunk.stop))
+        if (count := _copy_some(source, target, piece)) == 0:
+            return
+        piece = ByteRange(piece.start, piece.start + count)
+        start_writing_back(target, piece)
+        finish_writing_back(target, before)
+        before = piece
+
+
+def _copy_some(source: int, target: int, piece: ByteRange) -> int:
+    """Copy the beginning of `piece`, in the kernel or on the server of an NFS mount if possible. Return how many bytes."""
     try:
-        while position < chunk.stop:
-            copied = os.copy_file_range(source, target, chunk.stop - position, position, position)
-            if copied == 0:
-                return  # the donor was truncated; the comparison shows it
-            position += copied
+        return os.copy_file_range(source, target, len(piece), piece.start, piece.start)
     except OSError as error:
         if error.errno not in _NO_COPY_CALL:
             raise
-        os.lseek(target, position, os.SEEK_SET)
-        for piece in read_pieces(source, ByteRange(position, chunk.stop), short_ok=True):
-            write_all(target, bytes(piece))
+    return os.pwrite(target, os.pread(source, len(piece), piece.start), piece.start)

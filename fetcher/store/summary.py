@@ -116,7 +116,7 @@ def summarized(base: Path, manifest: Path) -> Summary | None:
     path = summary_path(manifest)
     try:
         status = os.lstat(manifest)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a NUL in the path
         return None
     keep = stat.S_ISREG(status.st_mode)
     try:

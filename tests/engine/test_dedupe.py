@@ -10,10 +10,11 @@ import pytest
 
 from fetcher.artifact import ArtifactRef, Digest
 from fetcher.engine import Artifact
+from fetcher.engine.preview import preview
 from fetcher.errors import FetchError
 from fetcher.events import Shared, Warned
 from fetcher.manifest import RELATIVE_PATH, Manifest
-from fetcher.settings import Dedupe
+from fetcher.settings import Dedupe, Settings
 from fetcher.testing.checkpoint import random_bytes
 from fetcher.testing.effects import Header, Status
 from fetcher.testing.faults import Fault
@@ -91,6 +92,12 @@ class TestAFineTune:
         await fetch()
         artifact = await fetch("hf://org/tuned", dedupe="off")
         assert artifact.bytes_fetched == artifact.bytes
+
+    async def test_is_planned_to_fetch_only_that_file(self, hub: Origin, fetch: Fetcher) -> None:
+        await fetch()
+        plan = await preview(ArtifactRef("hf://org/tuned"), Settings(cache_dir=fetch.cache_dir))
+        assert {file.path for file in plan.files if file.state == "shared"} == set(FILES) - {OTHER}
+        assert plan.bytes_to_fetch == 3 * MiB
 
     async def test_fetches_everything_into_a_destination_of_its_own(self, hub: Origin, fetch: Fetcher, tmp_path: Path) -> None:
         await fetch()
