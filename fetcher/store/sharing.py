@@ -43,7 +43,8 @@ class Sharing:
     def stage(self, file: RemoteFile, target: Path, *, stopped: Callable[[], bool]) -> tuple[Donor, How] | None:
         """Stage a file equal to `file` at `target`, synced; None if no artifact has an undamaged one, or if `stopped()`.
 
-        What `target` held before is replaced only by a good file. Blocks. Raises OSError for `target`.
+        What `target` held before is replaced only by a good file. Blocks. Raises nothing: the file is fetched then, which
+        reports a full disk or a lost lease.
         """
         for donor in self.donors(file):
             if how := _stage(donor, target, self.root, self.linking, stopped):
@@ -61,9 +62,12 @@ def _stage(donor: Donor, target: Path, root: Path, linking: bool, stopped: Calla
         if how is not None:
             rename(base_of(draft), draft, base_of(target), target)
         return how
+    except OSError:  # also a donor that cannot be read
+        return None
     finally:
         os.close(source)
-        remove(base_of(draft), draft)
+        with suppress(OSError):
+            remove(base_of(draft), draft)
 
 
 def _opened(root: Path, donor: Donor) -> int | None:

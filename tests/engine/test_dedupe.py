@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from hashlib import sha256
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from fetcher.artifact import ArtifactRef, Digest
 from fetcher.engine import Artifact
 from fetcher.engine.preview import preview
-from fetcher.errors import FetchError
+from fetcher.errors import FetchError, OutOfSpace
 from fetcher.events import Shared, Warned
 from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.settings import Dedupe, Settings
@@ -20,6 +21,8 @@ from fetcher.testing.effects import Header, Status
 from fetcher.testing.faults import Fault
 from fetcher.testing.origin import Origin
 from tests.engine.conftest import FILES, Fetcher, MiB, contents
+from tests.lab.faultfs import Rule
+from tests.lab.faults import FaultFilesystem
 from tests.lab.fixtures import MakeFilesystem
 
 SHARD = "model-00001-of-00002.safetensors"
@@ -157,6 +160,17 @@ class TestFilesystems:
         assert contents(artifact.path) == TUNED
         ballast.unlink()
 
+    async def test_a_copy_that_does_not_fit_is_refused_as_a_fetch_is(
+        self, hub: Origin, fetch: Fetcher, small_filesystem: MakeFilesystem
+    ) -> None:
+        filesystem = small_filesystem("ext4", size=64 * MiB)
+        await fetch(cache_dir=filesystem.path)
+        ballast = filesystem.fill(leave=8 * MiB)
+        with pytest.raises(OutOfSpace, match="the artifact needs"):
+            await fetch("hf://org/tuned", cache_dir=filesystem.path)
+        ballast.unlink()
+        assert contents((await fetch("hf://org/tuned", cache_dir=filesystem.path)).path) == TUNED
+
     @pytest.mark.parametrize("dedupe", ["clone", "link"])
     async def test_a_directory_on_another_filesystem_gets_a_copy(
         self, hub: Origin, fetch: Fetcher, small_filesystem: MakeFilesystem, dedupe: Dedupe
@@ -227,6 +241,19 @@ class TestNothingUnprovenIsShared:
         artifact = await fetch("hf://org/tuned")
         assert contents(artifact.path) == TUNED
         assert SHARD not in shared(fetch)
+
+    @pytest.mark.parametrize("dedupe", ["clone", "link"])
+    async def test_a_file_that_cannot_be_read_is_fetched_instead(
+        self, hub: Origin, fetch: Fetcher, faulty: FaultFilesystem, dedupe: Dedupe
+    ) -> None:
+        root = faulty.path / "cache"
+        model = await fetch(cache_dir=root)
+        unreadable = [Rule("read", match=name, error=errno.EIO) for name in (f"{model.path.name}/{SHARD}", ".shared")]
+        faulty.obey(*unreadable[: 2 if dedupe == "link" else 1])
+        artifact = await fetch("hf://org/tuned", cache_dir=root, dedupe=dedupe)
+        faulty.obey()
+        assert contents(artifact.path) == TUNED
+        assert artifact.bytes_fetched >= len(TUNED[SHARD])
 
     async def test_a_damaged_file_does_not_cost_the_progress_of_an_earlier_attempt(self, hub: Origin, fetch: Fetcher) -> None:
         hub.faults.add(Fault(Status(500), path=OTHER))
