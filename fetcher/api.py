@@ -20,6 +20,7 @@ from fetcher.quantities import Amount
 from fetcher.settings import (
     LEAST_MEMORY,
     MOST_CONNECTIONS,
+    Dedupe,
     Layout,
     PageCache,
     Refresh,
@@ -47,6 +48,7 @@ class Options(TypedDict, total=False):
     refresh: Refresh
     require_digests: bool
     hard_link: bool
+    dedupe: Dedupe
     pvc_mounts: Mapping[str, Path]
     max_concurrency: int
     limit_rate: float | None
@@ -134,7 +136,7 @@ def _refuse_empty(**values: str | os.PathLike[str] | None) -> None:
 
 def _refuse_nonsense(result: Settings) -> None:
     """Check the values: the command line checks them as it parses text, a caller in Python can pass anything."""
-    for name, choices in (("layout", Layout), ("refresh", Refresh), ("page_cache", PageCache)):
+    for name, choices in (("layout", Layout), ("refresh", Refresh), ("page_cache", PageCache), ("dedupe", Dedupe)):
         if getattr(result, name) not in get_args(choices):
             raise UsageError(f"{name} is {getattr(result, name)!r}; choose from {', '.join(get_args(choices))}")
     for name, (least, most) in _BOUNDS.items():

@@ -79,6 +79,16 @@ class Evicted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Shared(Event):
+    """`path` of `bytes` bytes comes from the artifact `donor` of the same root: a `clone`, `link` or `copy`, compared."""
+
+    path: str
+    bytes: int
+    how: Literal["clone", "link", "copy"]
+    donor: str
+
+
+@dataclass(frozen=True, slots=True)
 class BytesReceived(Event):
     """`bytes` more of `path` were received and written."""
 

@@ -31,6 +31,7 @@ LARGEST = 256 * 1024 * 1024
 class ManifestFile:
     """One file: size in bytes, the checked digests, and the XXH3-128 (32 hex digits) of each `chunk_size` bytes.
 
+    `shared` says how the file came from another artifact of the root: `clone`, `link` or `copy`.
     `unknown` holds the fields of a later version.
     """
 
@@ -39,6 +40,7 @@ class ManifestFile:
     digests: tuple[Digest, ...]
     chunks: tuple[str, ...]
     validator: str | None = None
+    shared: str | None = None
     unknown: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -143,7 +145,7 @@ class Manifest:
 
 
 _FIELDS = tuple(each.name for each in fields(Manifest) if each.name not in ("unknown", "_by_path"))
-_FILE_FIELDS = ("path", "size", "digests", "validator", "xxh3_128")
+_FILE_FIELDS = ("path", "size", "digests", "validator", "shared", "xxh3_128")
 _TEXTS = ("fingerprint", "uri", "created", "version")
 _TEXTS_OR_NULL = ("requested_revision", "revision", "snapshot")
 
@@ -175,8 +177,9 @@ def _checked(document: Mapping[str, Any]) -> dict[str, Any]:
 def _file_to_json(file: ManifestFile) -> dict[str, Any]:
     entry: dict[str, Any] = {"path": file.path, "size": file.size}
     entry["digests"] = [str(digest) for digest in file.digests]
-    if file.validator:
-        entry["validator"] = file.validator
+    for name in ("validator", "shared"):
+        if value := getattr(file, name):
+            entry[name] = value
     entry["xxh3_128"] = list(file.chunks)
     return {**entry, **file.unknown}
 
@@ -194,7 +197,7 @@ def _file_from_json(entry: Mapping[str, Any], chunk_size: int) -> ManifestFile:
         size=size,
         digests=tuple(Digest(*text.split(":", 1)) for text in entry["digests"]),
         chunks=chunks,
-        validator=None if entry.get("validator") is None else _text(entry["validator"]),
+        **{name: None if entry.get(name) is None else _text(entry[name]) for name in ("validator", "shared")},
         unknown=unknown_fields(entry, _FILE_FIELDS),
     )
 

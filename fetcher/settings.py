@@ -21,6 +21,7 @@ MiB = 1024 * 1024
 Layout = Literal["flat", "hf-cache"]
 Refresh = Literal["if-not-present", "on-change"]
 PageCache = Literal["auto", "keep", "drop"]
+Dedupe = Literal["clone", "link", "off"]
 
 MOST_CONNECTIONS = 1024
 LEAST_MEMORY = 16 * MiB
@@ -44,6 +45,8 @@ class Settings:
     expect: Mapping[str, Digest] = field(default_factory=dict)
     require_digests: bool = False
     hard_link: bool = False
+    dedupe: Dedupe = "clone"
+    """Whether and how a file comes from another artifact of the cache root that has its digest."""
     pvc_mounts: Mapping[str, Path] = field(default_factory=dict)
     max_concurrency: int = 32
     limit_rate: float | None = None

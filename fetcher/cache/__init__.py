@@ -18,6 +18,11 @@ from fetcher.cache.listing import Sorting as Sorting
 from fetcher.cache.listing import in_order as in_order
 from fetcher.cache.listing import listed as listed
 from fetcher.cache.listing import named as named
+from fetcher.cache.occupation import Occupation as Occupation
+from fetcher.cache.occupation import Place as Place
+from fetcher.cache.occupation import occupation as occupation
+from fetcher.cache.occupation import occupied as occupied
+from fetcher.cache.occupation import places_in_order as places_in_order
 from fetcher.cache.pods import KubeletPods as KubeletPods
 from fetcher.cache.removing import Pruned as Pruned
 from fetcher.cache.removing import Removed as Removed

@@ -48,11 +48,11 @@ def in_order(artifacts: Iterable[Listed], by: Sorting) -> list[Listed]:
     """Sort by key or URI, largest first, or least recently used first. Artifacts that were never used come first of all."""
     match by:
         case "size":
-            return sorted(artifacts, key=lambda each: (-each.entry.manifest.size, each.entry.key))
+            return sorted(artifacts, key=lambda each: (-each.entry.summary.size, each.entry.key))
         case "used":
             return sorted(artifacts, key=lambda each: (each.last_used or 0.0, each.entry.key))
         case "uri":
-            return sorted(artifacts, key=lambda each: (each.entry.manifest.uri, each.entry.key))
+            return sorted(artifacts, key=lambda each: (each.entry.summary.uri, each.entry.key))
         case "key":
             return sorted(artifacts, key=lambda each: each.entry.key)
 

@@ -65,6 +65,11 @@ FETCH = (
     ),
     Option("hard_link", "hard-link files of a local source instead of copying them; a later edit changes both", switch=True),
     Option(
+        "dedupe",
+        "take files that another artifact of the cache has: as clones or copies (the default), as hard links, or never",
+        choices=("clone", "link", "off"),
+    ),
+    Option(
         "max_concurrency",
         "maximum connections; the actual number adapts to the link (default 32)",
         partial(parse_number, 1, MOST_CONNECTIONS),
@@ -109,7 +114,11 @@ GC = (
 )
 DRY_RUN = Option("dry_run", "only show what would be removed", switch=True)
 FORCE = Option("force", "also remove what was used recently, if the filesystem does not tell who reads it", switch=True)
-WARM = Option("warm", "after the fetch, read the artifact into the page cache, as `loader warm` does", switch=True)
+WARM = Option(
+    "warm",
+    "after a fetch, read the artifact into the page cache, as `loader warm` does; in a list, show how much of it is there",
+    switch=True,
+)
 
 
 def settings_from(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:

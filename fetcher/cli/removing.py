@@ -79,7 +79,7 @@ def _print_garbage(found: Sequence[Garbage], *, as_json: bool, dry_run: bool) ->
         fields = [{"kind": each.kind, "path": str(each.path), "bytes": each.bytes, "why": each.why} for each in found]
         print_result(json.dumps({"dry_run": dry_run, "removed": fields}))
         return
-    print_rows(("what", "size", "why", "path"), [(each.kind, size(each.bytes), each.why, str(each.path)) for each in found])
+    print_rows([{"what": each.kind, "size": size(each.bytes), "why": each.why, "path": str(each.path)} for each in found])
     _print_total(len(found), sum(each.bytes for each in found), dry_run=dry_run)
 
 
@@ -88,8 +88,18 @@ def _print_removed(removed: Sequence[Removed], options: Mapping[str, Any], more:
         print_result(json.dumps({"dry_run": dry_run, "removed": [asdict(each) for each in removed], **more}))
         return
     now = time.time()
-    rows = [(each.key, size(each.bytes), ago(each.last_used, now), each.why, each.uri) for each in removed]
-    print_rows(("key", "size", "last used", "why", "source"), rows)
+    print_rows(
+        [
+            {
+                "key": each.key,
+                "size": size(each.bytes),
+                "last used": ago(each.last_used, now),
+                "why": each.why,
+                "source": each.uri,
+            }
+            for each in removed
+        ]
+    )
     _print_total(len(removed), sum(each.bytes for each in removed), dry_run=dry_run)
 
 

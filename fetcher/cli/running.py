@@ -41,6 +41,10 @@ def _dispatch(arguments: argparse.Namespace, report: Report) -> dict[str, Any]:
             from fetcher.cli import listing
 
             (listing.show if command == "show" else listing.list_)(arguments, environ)
+        case "du":
+            from fetcher.cli import measuring
+
+            measuring.du(arguments, environ)
         case "init" | "pin" | "unpin" | "hold" | "release" as command:
             from fetcher.cli import keeping
 

@@ -1,34 +1,58 @@
-"""The table of `fetcher list`: drawn on a terminal, one line for each artifact elsewhere."""
+"""The tables of `fetcher list` and `fetcher du`: drawn on a terminal, one line for each row elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fetcher.artifact import redact
-from fetcher.cache import Listed
+from fetcher.cache import Listed, Occupation
 from fetcher.command.results import print_result
 from fetcher.quantities import size
 from fetcher.telemetry.wording import duration
 
-COLUMNS = ("key", "size", "revision", "last used", "source")
+_AMOUNTS = ("size", "shared", "allocated", "warm")
 
 
-def print_artifacts(artifacts: Sequence[Listed], *, now: float | None = None) -> None:
-    """Print the artifacts in their order. `now`: seconds since 1970."""
+def print_artifacts(
+    artifacts: Sequence[Listed], *, warm: Mapping[str, float | None] | None = None, now: float | None = None
+) -> None:
+    """Print the artifacts in their order. `warm`: the share of each path in memory, to be shown. `now`: seconds since 1970."""
     moment = time.time() if now is None else now
-    print_rows(COLUMNS, [_row(each, moment) for each in artifacts])
+    print_rows([_artifact(each, warm, moment) for each in artifacts])
 
 
-def print_rows(columns: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:
-    """Print a table. The last column is folded on a terminal."""
-    if sys.stdout.isatty():
-        _draw(columns, rows)
-        return
-    widths = [max((len(row[column]) for row in rows), default=0) for column in range(len(columns))]
-    for row in rows:
-        print_result("  ".join(f"{text:{width}}" for text, width in zip(row, widths, strict=True)).rstrip())
+def print_occupation(occupation: Occupation) -> None:
+    """Print what each place of a root occupies, and all of them together."""
+    rows = [
+        {
+            "place": place.name,
+            "allocated": size(place.allocated),
+            "shared": size(place.shared),
+            "source": ", ".join(redact(each.entry.summary.uri) for each in place.artifacts),
+        }
+        for place in occupation.places
+    ]
+    twice = sum(place.allocated for place in occupation.places) - occupation.allocated
+    total = {"place": "total", "allocated": size(occupation.allocated), "shared": size(twice), "source": ""}
+    print_rows([*rows, total])
+
+
+def _artifact(artifact: Listed, warm: Mapping[str, float | None] | None, now: float) -> dict[str, str]:
+    summary, used = artifact.entry.summary, artifact.last_used
+    row = {
+        "key": artifact.entry.key,
+        "size": size(summary.size),
+        "shared": size(summary.shared) if summary.shared else "-",
+        "revision": (summary.revision or "-")[:12],
+        "last used": ago(used, now),
+        "leased by": artifact.owner or "-",
+    }
+    if warm is not None:
+        share = warm[str(artifact.entry.path)]
+        row["warm"] = "unknown" if share is None else f"{share:.0%}"
+    return row | {"source": redact(summary.uri)}
 
 
 def ago(moment: float | None, now: float) -> str:
@@ -36,22 +60,26 @@ def ago(moment: float | None, now: float) -> str:
     return "never" if not moment else f"{duration(max(0.0, now - moment))} ago"
 
 
-def _row(artifact: Listed, now: float) -> tuple[str, ...]:
-    manifest = artifact.entry.manifest
-    used = "being updated" if artifact.owner is not None else ago(artifact.last_used, now)
-    return artifact.entry.key, size(manifest.size), (manifest.revision or "-")[:12], used, redact(manifest.uri)
+def print_rows(rows: Sequence[Mapping[str, str]]) -> None:
+    """Print a table: column → text for each row. The last column is folded on a terminal."""
+    if sys.stdout.isatty():
+        _draw(rows)
+        return
+    widths = {name: max(len(row[name]) for row in rows) for name in (rows[0] if rows else ())}
+    for row in rows:
+        print_result("  ".join(f"{row[name]:{width}}" for name, width in widths.items()).rstrip())
 
 
-def _draw(columns: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:
+def _draw(rows: Sequence[Mapping[str, str]]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
-    *narrow, last = columns
+    *narrow, last = rows[0] if rows else ("",)
     for name in narrow:
-        table.add_column(name, no_wrap=True, justify="right" if name == "size" else "left")
+        table.add_column(name, no_wrap=True, justify="right" if name in _AMOUNTS else "left")
     table.add_column(last, overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, row))  # as they are: an address may hold what rich takes for markup
+        table.add_row(*map(Text, row.values()))  # as they are: an address may hold what rich takes for markup
     Console(soft_wrap=True).print(table)

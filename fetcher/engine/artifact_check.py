@@ -33,9 +33,13 @@ class VerifyReport:
 
 
 def verify(entry: Entry, *, full: bool, on_event: Subscriber) -> VerifyReport:
-    """Read every file of `entry` on all processors. Returns problems in the report and raises nothing for them."""
+    """Read every file of `entry` on all processors. Returns problems in the report and raises nothing for them.
+
+    Raises NotFound, NewerFormat if the artifact was replaced meanwhile.
+    """
     began = time.monotonic()
-    files, total = entry.manifest.files, entry.manifest.size
+    manifest = entry.manifest
+    files, total = manifest.files, manifest.size
     on_event(Planned(len(files), total, 0, 0))
 
     problems: dict[str, str] = {}

@@ -30,7 +30,7 @@ from fetcher.engine.lease_keeping import LeaseTimes, acquire_or_wait, give_up, k
 from fetcher.engine.pace import RateLimit
 from fetcher.engine.prepare import Preparation, Prepared, prepare
 from fetcher.engine.receiving import write_threads
-from fetcher.engine.request import Request
+from fetcher.engine.request import Request, donors_for
 from fetcher.engine.result import Artifact, described
 from fetcher.engine.retry import Asker, Patience
 from fetcher.engine.roominess import kept_roomy
@@ -56,6 +56,7 @@ from fetcher.store.limits import CacheLimits, read_limits
 from fetcher.store.names import refuse_taken_for_one
 from fetcher.store.placement import Placement, Step, seal
 from fetcher.store.room import Room
+from fetcher.store.sharing import Sharing
 from fetcher.uncancelled import run_uncancelled
 from fetcher.version import VERSION
 
@@ -177,7 +178,7 @@ class Pipeline:
                     journal.authenticated()
                 stopping = threading.Event()
                 room = self._room(lease, growing=any(file.size is None for file in files), stopped=stopping.is_set)
-                preparation = self._preparation(lease, journal, room)
+                preparation = self._preparation(lease, journal, listing, room)
                 prepared = await run_uncancelled(prepare, files, preparation, stop=stopping.set)
                 transfer = self._transfer(prepared, lease, journal, files, patience)
                 async with kept_roomy(room, stop=stopping.set):
@@ -208,7 +209,8 @@ class Pipeline:
         with storing("open the journal"):
             return Journal(lease.journal_path, mode=file_mode(lease.directory), version=VERSION)
 
-    def _preparation(self, lease: Lease, journal: Journal, room: Room) -> Preparation:
+    def _preparation(self, lease: Lease, journal: Journal, listing: Listing, room: Room) -> Preparation:
+        donors, linking = donors_for(self.settings, authenticated=listing.authenticated), self.settings.dedupe == "link"
         return Preparation(
             make_room=room.make,
             placement=self.placement,
@@ -217,6 +219,7 @@ class Pipeline:
             previous=self.placement.present(),
             local_path=self.source.local_path,
             hard_link=self.settings.hard_link,
+            sharing=Sharing(self.settings.cache_dir, donors, linking=linking) if donors else None,
             threads=cpu_count(),
             stopped=room.stopped,
             on_event=self.emit,

@@ -1,8 +1,9 @@
 """Finds existing copies of each file, and checks the free space for the rest.
 
 Each file comes from the first of these that works: the previous version, if its manifest lists the same content; the file at
-the final place, after comparing its digest; the staged file of an earlier attempt, after comparing each chunk; a link or clone
-of a local source. Otherwise a new empty file is filled.
+the final place, after comparing its digest; a file of another artifact with the same digest, after comparing each chunk; the
+staged file of an earlier attempt, after comparing each chunk; a link or clone of a local source. Otherwise a new empty file is
+filled.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from fetcher.artifact import CHUNK_SIZE, ByteRange, RemoteFile
 from fetcher.errors import OutOfSpace
-from fetcher.events import Rechecked, Subscriber
+from fetcher.events import Rechecked, Shared, Subscriber
 from fetcher.filesystem import clone, free_bytes, free_inodes, mark, storing
 from fetcher.integrity.digests import DigestCheck
 from fetcher.integrity.frontier import chunk_digest, read_pieces
@@ -30,6 +31,7 @@ from fetcher.store.lease import Lease
 from fetcher.store.names import naming
 from fetcher.store.placement import Placement
 from fetcher.store.salvage import continue_file, forget_what_was_left, left_behind, remove_unlisted_files
+from fetcher.store.sharing import Sharing
 from fetcher.uncancelled import Stopped
 
 
@@ -50,7 +52,7 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """The inputs that are the same for every file."""
+    """The inputs that are the same for every file. `sharing` takes files from other artifacts."""
 
     placement: Placement
     lease: Lease
@@ -58,6 +60,7 @@ class Preparation:
     previous: Manifest | None
     local_path: Callable[[RemoteFile], Path | None]
     hard_link: bool
+    sharing: Sharing | None
     threads: int
     stopped: Callable[[], bool]
     make_room: Callable[[int], None]
@@ -127,6 +130,8 @@ def _find(file: RemoteFile, known: Mapping[str, JournalledFile], preparation: Pr
         if (existing := placement.existing(file)) and (entry := _compared(file, existing, known.get(file.path))):
             preparation.on_event(Rechecked(file.path, entry.size, entry.size))
             return entry
+        if shared := _shared(file, preparation):
+            return shared
         if file.path not in known:
             return None
         staged = continue_file(
@@ -141,6 +146,18 @@ def _find(file: RemoteFile, known: Mapping[str, JournalledFile], preparation: Pr
             journalled = len(known[file.path].chunks)
             preparation.on_event(Rechecked(file.path, min(journalled * CHUNK_SIZE, file.size or 0), staged.held))
         return staged
+
+
+def _shared(file: RemoteFile, preparation: Preparation) -> ManifestFile | None:
+    """Return the entry of a file that another artifact already had; None if none has it undamaged."""
+    if preparation.sharing is None:
+        return None
+    staged = preparation.sharing.stage(file, preparation.lease.data / file.path, stopped=preparation.stopped)
+    if staged is None:
+        return None
+    donor, how = staged
+    preparation.on_event(Shared(file.path, donor.file.size, how, donor.key))
+    return ManifestFile(file.path, donor.file.size, file.digests, donor.file.chunks, file.validator, shared=how)
 
 
 def _compared(file: RemoteFile, path: Path, known: JournalledFile | None) -> ManifestFile | None:

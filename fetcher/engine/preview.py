@@ -7,19 +7,21 @@ from pathlib import Path
 
 from fetcher.artifact import ArtifactRef, RemoteFile, redact, total_size
 from fetcher.engine.choosing import chosen, warn_of_selection
-from fetcher.engine.request import choose_placement
+from fetcher.engine.request import choose_placement, donors_for
 from fetcher.engine.retry import Asker, Patience
 from fetcher.events import Resolving, Subscriber, silent
 from fetcher.filesystem import existing_parent, free_bytes
 from fetcher.manifest import Manifest
 from fetcher.settings import Settings
 from fetcher.sources import open_source
+from fetcher.store.donors import Donors
 from fetcher.store.selector import matching_manifest
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedFile:
-    """A file of the plan. `state` is held (equal in the present version), fetch, or skipped (not selected)."""
+    """A file of the plan. `state` is held (equal in the present version), shared (another artifact has it), fetch, or skipped
+    (not selected)."""
 
     path: str
     size: int | None
@@ -43,7 +45,10 @@ class Preview:
 
 
 async def preview(ref: ArtifactRef, settings: Settings, on_event: Subscriber = silent) -> Preview:
-    """Return the plan: resolve, list, and compare with the present version. Writes nothing. Raises FetchError."""
+    """Return the plan: resolve, list, and compare with what is present. Writes no file of an artifact.
+
+    Raises FetchError.
+    """
     on_event(Resolving(redact(ref.uri)))
     source = open_source(ref, settings)
     ask = Asker(Patience(settings.retry_for), on_event)
@@ -56,7 +61,8 @@ async def preview(ref: ArtifactRef, settings: Settings, on_event: Subscriber = s
     placement = choose_placement(ref, settings)
     present = placement.present()
     listed = {file.path: file for file in listing.files}
-    files = tuple(_planned(file, wanted.get(file.path), present) for file in listed.values())
+    donors = donors_for(settings, authenticated=listing.authenticated)
+    files = tuple(_planned(file, wanted.get(file.path), present, donors) for file in listed.values())
     manifest = Manifest.for_request(ref, revision=listing.revision, files=(), created="", version="")
     return Preview(
         cache_key=ref.key,
@@ -71,8 +77,15 @@ async def preview(ref: ArtifactRef, settings: Settings, on_event: Subscriber = s
     )
 
 
-def _planned(file: RemoteFile, chosen: RemoteFile | None, present: Manifest | None) -> PlannedFile:
-    known = present.file(file.path) if present else None
-    state = "held" if known and chosen and chosen.identity and known.identity == chosen.identity else "fetch"
-    digests = (chosen or file).digests
-    return PlannedFile(file.path, file.size, tuple(str(each) for each in digests), state if chosen else "skipped")
+def _planned(file: RemoteFile, chosen: RemoteFile | None, present: Manifest | None, donors: Donors | None) -> PlannedFile:
+    digests = tuple(str(each) for each in (chosen or file).digests)
+    return PlannedFile(file.path, file.size, digests, _state(chosen, present, donors))
+
+
+def _state(chosen: RemoteFile | None, present: Manifest | None, donors: Donors | None) -> str:
+    if chosen is None:
+        return "skipped"
+    known = present.file(chosen.path) if present else None
+    if known and chosen.identity and known.identity == chosen.identity:
+        return "held"
+    return "shared" if donors and any(donors(chosen)) else "fetch"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fetcher.artifact import ArtifactRef
 from fetcher.settings import Settings
 from fetcher.sources.addresses import hub_folder
+from fetcher.store.donors import Donors
 from fetcher.store.placement import Placement
 from fetcher.store.selector import placement_for, recover
 
@@ -31,6 +32,14 @@ def choose_placement(ref: ArtifactRef, settings: Settings) -> Placement:
     """Return the placement of `ref`. Raises UsageError, CannotWrite."""
     folder, revision = hub_folder(ref)
     return placement_for(ref, settings, repository=folder, revision=revision)
+
+
+def donors_for(settings: Settings, *, authenticated: bool) -> Donors | None:
+    """Return the files of other artifacts that a fetch may share, `authenticated` if it uses a credential; None for none."""
+    # In a destination of its own there are no other artifacts, or they share its files by their paths.
+    if settings.dest is not None or settings.dedupe == "off":
+        return None
+    return Donors(settings.cache_dir, authenticated=authenticated)
 
 
 def recover_and_request(ref: ArtifactRef, settings: Settings) -> Request:

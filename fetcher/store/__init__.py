@@ -27,5 +27,7 @@ Decisions that may surprise:
 - Artifacts that share a directory (`shared_dest`, for LLMKube) have a manifest each. None deletes what another lists. A
   manifest that a new one contradicts is withdrawn first.
 - In place, files that announce a model are withdrawn before weights change, so they are fetched again. They are small.
+- A summary lies beside each manifest, committed just before it. Lists read it. What decides about a file reads the manifest.
+- A file that another artifact has is compared by the XXH3 of its chunks, not by its digest: its manifest proves those.
 - Files without a published digest are recorded without one: size and framing are checked in transit, XXH3 afterwards.
 """

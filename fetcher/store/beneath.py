@@ -17,6 +17,7 @@ import os
 import platform
 import shutil
 import stat
+import threading
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -36,6 +37,10 @@ _UNSUPPORTED = {errno.ENOSYS, errno.EPERM, errno.EINVAL}
 _PLACING = "placing-"
 """Prefix of the flat name of a nested file while it is being placed."""
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+_MAKING = threading.Lock()
+"""Held while a staged directory is made. The rename of a second thread would replace the directory of the first, or fail."""
 
 
 class _How(ctypes.Structure):
@@ -174,8 +179,9 @@ class Fence:
         relative = path.relative_to(self._data)
         for depth in range(1, len(relative.parts) + 1):
             each = self._data.joinpath(*relative.parts[:depth])
-            if not _is_directory(self._base, each):
-                self._make_one(each)
+            with _MAKING:
+                if not _is_directory(self._base, each):
+                    self._make_one(each)
 
     def doom(self, base: Path, path: Path) -> None:
         """Remove the file or link `path`, in or outside `data`, if it exists. Raises FileNotFoundError if the lease is lost."""
@@ -215,10 +221,14 @@ class Fence:
 
     def replace_file(self, base: Path, target: Path, data: bytes, *, mode: int) -> None:
         """Replace the small file `target` below `base`, from a draft in `data`."""
+        self.place(self.write_draft(data, mode=mode), base, target)
+        sync(base, target.parent)
+
+    def write_draft(self, data: bytes, *, mode: int) -> Path:
+        """Write and sync a new file in `data`, to be placed. Return its path, which nobody can guess. Raises OSError."""
         draft = self._data / _draft()
         fill(self.create(draft, mode), data, mode=mode)
-        self.place(draft, base, target)
-        sync(base, target.parent)
+        return draft
 
     def link(self, text: str, base: Path, target: Path) -> None:
         """Create a symbolic link at `target` below `base`. It replaces any file or link of that name."""

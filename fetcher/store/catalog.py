@@ -1,4 +1,4 @@
-"""The catalog of a cache root: every complete artifact, found by its manifest."""
+"""The catalog of a cache root: every complete artifact, found by its manifest and known by its summary."""
 
 from __future__ import annotations
 
@@ -11,15 +11,24 @@ from fetcher.errors import NewerFormat, NotFound
 from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.store.keyed import finish_swaps
 from fetcher.store.layout import Root
+from fetcher.store.summary import Summary, summarized
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One complete artifact. `path` is the directory of its files."""
+    """One complete artifact. `path` is the directory of its files, `record` its manifest."""
 
     key: str
     path: Path
-    manifest: Manifest
+    record: Path
+    summary: Summary
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest, read each time. Raises NotFound, NewerFormat."""
+        if (manifest := Manifest.read(self.record)) is None:
+            raise NotFound(f"{self.path} was removed or replaced meanwhile; run the command again")
+        return manifest
 
 
 def entries(cache_dir: Path, *, on_newer: Callable[[NewerFormat], None]) -> list[Entry]:
@@ -28,20 +37,21 @@ def entries(cache_dir: Path, *, on_newer: Callable[[NewerFormat], None]) -> list
     `on_newer` is called for each manifest that a later version wrote.
     """
     finish_swaps(cache_dir)
-    keyed = _manifests(cache_dir.glob(f"*/{RELATIVE_PATH}"), on_newer)
-    listed = [Entry(path.parents[1].name, path.parents[1], manifest) for path, manifest in keyed]
+    keyed = _summaries(cache_dir, sorted(cache_dir.glob(f"*/{RELATIVE_PATH}")), on_newer)
+    listed = [Entry(record.parents[1].name, record.parents[1], record, summary) for record, summary in keyed]
     for path in sorted(cache_dir.glob("*/.fetcher/manifests")):
         listed += _sharing(path.parents[1], on_newer)
-    for path, manifest in _manifests(Root(cache_dir).manifests.glob("*.json"), on_newer):
-        if manifest.snapshot:
-            listed.append(Entry(path.stem, cache_dir / manifest.snapshot, manifest))
+    for record, summary in _summaries(cache_dir, Root(cache_dir).keyed_manifests(), on_newer):
+        if summary.snapshot:
+            listed.append(Entry(record.stem, cache_dir / summary.snapshot, record, summary))
     return listed
 
 
 def entry_at(directory: Path) -> Entry | None:
     """The artifact at exactly `directory`, inside or outside a cache root; None if there is none. Raises NewerFormat."""
-    manifest = Manifest.read(directory / RELATIVE_PATH)
-    return Entry(manifest.fingerprint[:16], directory, manifest) if manifest is not None else None
+    record = directory / RELATIVE_PATH
+    summary = summarized(directory, record)
+    return Entry(summary.fingerprint[:16], directory, record, summary) if summary is not None else None
 
 
 def find(cache_dir: Path, what: str) -> Entry:
@@ -51,7 +61,7 @@ def find(cache_dir: Path, what: str) -> Entry:
     candidates = _sharing(Path(what), newer.append)
     listed = candidates or entries(cache_dir, on_newer=newer.append)
     candidates = candidates or [entry for entry in listed if entry.key in (what, key)]
-    candidates = candidates or [entry for entry in listed if entry.manifest.uri == uri]
+    candidates = candidates or [entry for entry in listed if entry.summary.uri == uri]
     if len(candidates) > 1:
         keys = ", ".join(entry.key for entry in candidates)
         raise NotFound(f"the cache has several artifacts of {uri}; pass one of their keys: {keys}")
@@ -66,19 +76,18 @@ def find(cache_dir: Path, what: str) -> Entry:
 def _sharing(directory: Path, on_newer: Callable[[NewerFormat], None]) -> list[Entry]:
     """The artifacts that share `directory`, each with its own manifest."""
     return [
-        Entry(path.stem, directory, manifest)
-        for path, manifest in _manifests(Root(directory).manifests.glob("*.json"), on_newer)
-        # Skip records of previous files, and manifests of the hf-cache layout.
-        if manifest.fingerprint.startswith(path.stem) and manifest.snapshot is None
+        Entry(record.stem, directory, record, summary)
+        for record, summary in _summaries(directory, Root(directory).keyed_manifests(), on_newer)
+        if summary.fingerprint.startswith(record.stem) and summary.snapshot is None  # others are of the hf-cache layout
     ]
 
 
-def _manifests(paths: Iterable[Path], on_newer: Callable[[NewerFormat], None]) -> Iterator[tuple[Path, Manifest]]:
-    for path in sorted(paths):
+def _summaries(base: Path, records: Iterable[Path], on_newer: Callable[[NewerFormat], None]) -> Iterator[tuple[Path, Summary]]:
+    for record in records:
         try:
-            manifest = Manifest.read(path)
+            summary = summarized(base, record)
         except NewerFormat as error:
             on_newer(error)
             continue
-        if manifest is not None:
-            yield path, manifest
+        if summary is not None:
+            yield record, summary

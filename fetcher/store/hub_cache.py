@@ -26,7 +26,7 @@ from fetcher.filesystem import file_mode
 from fetcher.manifest import Manifest, ManifestFile
 from fetcher.store.beneath import Fence, make_directories, remove_tree, sync
 from fetcher.store.lease import Lease
-from fetcher.store.placement import KeyInRoot, Step
+from fetcher.store.placement import KeyInRoot, Step, write_manifest
 from fetcher.store.superseded import supersede
 
 _TREE_FORMAT = 1
@@ -79,7 +79,9 @@ class HubCache(KeyInRoot):
         if (previous := self.present()) is not None and previous.snapshot != manifest.snapshot:
             supersede(self._root.path, self._key, previous)
         lease.prepare_to_place()
-        self._write(fence, self._manifest, manifest.to_bytes())
+        make_directories(self._root.path, self._root.manifests)
+        mode = file_mode(self._root.manifests)
+        write_manifest(fence, self._root.path, self._manifest, manifest, mode=mode)
         step("manifest placed")
         lease.dissolve()
         return location

@@ -30,6 +30,7 @@ from fetcher.store.layout import Root, base_of_destination
 from fetcher.store.lease import Lease
 from fetcher.store.placement import Step
 from fetcher.store.spelling import in_the_way, refuse_somebody_elses, same_entries, spelled_otherwise
+from fetcher.store.summary import SUMMARY_PATH, summary_path
 
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".ckpt", ".onnx", ".msgpack", ".h5", ".npz", ".tensors")
 _ANNOUNCEMENTS = ("config.json", "model_index.json", "params.json")
@@ -123,6 +124,7 @@ class InPlace:
             step("former files deleted")
             lease.prepare_to_place()
             make_directories(self._base, self._manifest.parent)
+            fence.place(lease.data / SUMMARY_PATH, self._base, summary_path(self._manifest))
             fence.place(lease.data / RELATIVE_PATH, self._base, self._manifest)
             sync(self._base, self._manifest.parent)
             step("manifest placed")
@@ -148,7 +150,8 @@ class InPlace:
             if _contradict(manifest, other):
                 record = place.with_suffix(_RECORD)
                 fence.replace_file(self._base, record, other.to_bytes(), mode=file_mode(place.parent))
-                fence.doom(self._base, place)
+                for each in (place, summary_path(place)):
+                    fence.doom(self._base, each)
                 sync(self._base, place.parent)
         sync(self._base, self._record.parent)
         step("manifest withdrawn")
@@ -168,8 +171,8 @@ class InPlace:
 
     def _others(self) -> dict[Path, Manifest]:
         """The manifests of other artifacts in this directory, by their paths."""
-        paths = {self._directory / RELATIVE_PATH, *Root(self._directory).manifests.glob("*.json")} - {self._manifest}
-        manifests = {path: Manifest.read(path) for path in paths if not path.name.endswith(_RECORD)}
+        paths = {self._directory / RELATIVE_PATH, *Root(self._directory).keyed_manifests()} - {self._manifest}
+        manifests = {path: Manifest.read(path) for path in paths}
         return {path: manifest for path, manifest in manifests.items() if manifest is not None and manifest.snapshot is None}
 
     def _move(self, lease: Lease, fence: Fence, paths: Iterable[str], step: Step) -> None:

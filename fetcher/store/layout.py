@@ -10,7 +10,8 @@
     <root>/.fetcher/usage/<cache-key>           last use; beside it the pins and holds (`claims`)
     <root>/.fetcher/root.json                   the limits of the root (`limits`)
     <root>/.fetcher/ballast/                    space that a full filesystem gives up, so that eviction can begin (`ballast`)
-    <root>/.fetcher/manifests/<cache-key>.json  manifests of the hf-cache layout, and of artifacts that share one directory
+    <root>/.fetcher/manifests/<cache-key>.json  manifests of the hf-cache layout, and of artifacts that share one directory,
+                                                each with its <cache-key>.summary.json
     <root>/.fetcher/superseded/                 manifests of replaced versions in the hf-cache layout (`superseded`)
     <root>/.fetcher/archive/                    an archive during its download, and its unpacked files (`dropins.unpacking`)
 """
@@ -68,6 +69,10 @@ class Root:
     @property
     def manifests(self) -> Path:
         return self.path / PRIVATE / "manifests"
+
+    def keyed_manifests(self) -> list[Path]:
+        """The paths in `manifests`, without the summaries and the records of previous files that lie beside them."""
+        return sorted(path for path in self.manifests.glob("*.json") if "." not in path.stem)
 
     def old_name(self, key: str, revision: str | None) -> Path:
         """The path in `old` for a replaced version of `key`, unique to the nanosecond."""

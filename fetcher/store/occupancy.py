@@ -135,13 +135,12 @@ def _kept(records: Collection[Claim], leased: bool, strangers: bool, recent: boo
 
 def _contents(entry: Entry) -> tuple[Blocks, bool]:
     """Return the blocks of a keyed artifact, and whether its directory also holds files of others or cannot be renamed."""
-    ours = {file.path for file in entry.manifest.files}
     blocks: Blocks = {}
-    strangers = os.path.ismount(entry.path)
+    files = 0
     for path, status in _tree(entry.path):
-        strangers |= path not in ours and not path.startswith(f"{PRIVATE}/")
+        files += not path.startswith(f"{PRIVATE}/")
         blocks[status.st_dev, status.st_ino] = status.st_blocks * 512
-    return blocks, strangers
+    return blocks, files > entry.summary.files or os.path.ismount(entry.path)
 
 
 def _listed(entry: Entry) -> Blocks:

@@ -14,8 +14,10 @@ from typing import Protocol
 from fetcher.artifact import Listing, RemoteFile
 from fetcher.filesystem import sync_directory
 from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
+from fetcher.store.beneath import Fence, sync
 from fetcher.store.layout import Root, base_of, fence_of
 from fetcher.store.lease import Lease
+from fetcher.store.summary import Summary, summary_path
 
 Step = Callable[[str], None]
 """Called after each step of a commit with the step's name. Tests kill the process there."""
@@ -94,6 +96,14 @@ def intact(manifest: Manifest, location: Path) -> bool:
     return True
 
 
+def write_manifest(fence: Fence, base: Path, target: Path, manifest: Manifest, *, mode: int) -> None:
+    """Replace the manifest at `target` below `base` durably, and its summary just before it. Raises OSError."""
+    draft = fence.write_draft(manifest.to_bytes(), mode=mode)
+    fence.replace_file(base, summary_path(target), Summary.of(manifest, os.lstat(draft)).to_bytes(), mode=mode)
+    fence.place(draft, base, target)
+    sync(base, target.parent)
+
+
 def seal(data: Path, manifest: Manifest, *, mode: int) -> None:
     """Sync all directories of `data` bottom-up, then write and sync the manifest. The files must be synced already."""
     target = data / RELATIVE_PATH
@@ -101,5 +111,5 @@ def seal(data: Path, manifest: Manifest, *, mode: int) -> None:
     fence.make_directories(target.parent)
     for directory, _, _ in os.walk(data, topdown=False):
         sync_directory(Path(directory))
-    fence.replace_file(base_of(target), target, manifest.to_bytes(), mode=mode)
+    write_manifest(fence, base_of(target), target, manifest, mode=mode)
     sync_directory(data)

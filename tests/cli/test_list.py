@@ -172,7 +172,7 @@ class TestText:
         assert lease is not None
         try:
             assert artifacts(root)[0]["lease"] == lease.owner
-            assert "being updated" in run_fetcher("list", "--cache-dir", root).stdout
+            assert lease.owner in run_fetcher("list", "--cache-dir", root).stdout
         finally:
             lease.dissolve()
         assert artifacts(root)[0]["lease"] is None
@@ -186,10 +186,58 @@ class TestText:
         monkeypatch.setattr("sys.stdout", shown)
         print_artifacts(listed(root, on_newer=refused))
         header, *rows = re.sub(r"\x1b\[[0-9;]*m", "", shown.getvalue()).splitlines()
-        assert header.split() == ["key", "size", "revision", "last", "used", "source"]
+        assert header.split() == ["key", "size", "shared", "revision", "last", "used", "leased", "by", "source"]
         assert sorted(each["cache_key"] for each in artifacts(root)) == [
             row.split()[0] for row in rows if not row.startswith(" ")
         ]
+
+
+class TestWarm:
+    def test_shows_how_much_of_each_artifact_is_in_memory(self, root: Path) -> None:
+        for artifact in artifacts(root):
+            run_loader("warm", artifact["path"])
+        assert all(0.0 < each["warm"] <= 1.0 for each in artifacts(root, "--warm"))
+        assert re.search(r"\d+%", run_fetcher("list", "--cache-dir", root, "--warm").stdout)
+
+    def test_is_not_measured_unasked(self, root: Path) -> None:
+        assert not any("warm" in each for each in artifacts(root))
+
+    def test_of_files_that_cannot_be_read_is_unknown(self, root: Path) -> None:
+        path = Path(artifacts(root)[0]["path"])
+        for file in path.glob("*.safetensors"):
+            file.unlink()
+            file.mkdir()
+        assert "warm" in artifacts(root, "--warm")[0]
+
+
+class TestSummaries:
+    def test_no_manifest_is_read_while_all_summaries_match(self, root: Path) -> None:
+        before = artifacts(root)
+        for each in before:
+            record = Path(each["path"]) / ".fetcher/manifest.json"
+            status = record.stat()
+            with record.open("r+b") as stream:
+                stream.write(b"unreadable")
+            os.utime(record, ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert artifacts(root) == before
+
+    def test_an_artifact_without_a_summary_is_listed_alike(self, root: Path) -> None:
+        before = artifacts(root)
+        for each in before:
+            (Path(each["path"]) / ".fetcher/summary.json").unlink()
+        assert artifacts(root) == before
+
+
+class TestShow:
+    def test_tells_the_allocated_and_shared_bytes(self, root: Path) -> None:
+        artifact = artifacts(root)[0]
+        shown = json.loads(run_fetcher("show", artifact["cache_key"], "--cache-dir", root, "--json").stdout)
+        blocks = sum((Path(artifact["path"]) / file["path"]).stat().st_blocks * 512 for file in shown["files"])
+        assert (shown["bytes_allocated"], shown["bytes_shared"]) == (blocks, 0)
+        large = Path(artifact["path"]) / "model-00001-of-00001.safetensors"
+        os.link(large, root.parent / "another name")
+        shown = json.loads(run_fetcher("show", artifact["cache_key"], "--cache-dir", root, "--json").stdout)
+        assert (shown["bytes_allocated"], shown["bytes_shared"]) == (blocks, large.stat().st_blocks * 512)
 
 
 class Terminal(io.StringIO):

@@ -30,6 +30,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "layout": ("hf-cache", "hf-cache"),
     "require_digests": ("yes", True),
     "hard_link": ("on", True),
+    "dedupe": ("link", "link"),
     "refresh": ("on-change", "on-change"),
     "max_concurrency": ("64", 64),
     "limit_rate": ("100MB/s", 100e6),
@@ -51,7 +52,7 @@ GOOD: dict[str, tuple[str, Any]] = {
 
 BAD = {
     **dict.fromkeys(("json", "require_digests", "hard_link"), "perhaps"),
-    **dict.fromkeys(("layout", "refresh", "page_cache", "progress", "max_concurrency"), "nonsense"),
+    **dict.fromkeys(("layout", "refresh", "dedupe", "page_cache", "progress", "max_concurrency"), "nonsense"),
     **dict.fromkeys(("limit_rate", "memory_limit", "timeout_stall", "retry_for", "lease_wait", "lease_stale"), "nonsense"),
     "expect": "model.safetensors=md5:1234",
     "pvc_mount": "claim",

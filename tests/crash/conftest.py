@@ -17,9 +17,9 @@ from fetcher.artifact import ArtifactRef
 from fetcher.engine import Artifact, fetch
 from fetcher.engine.artifact_check import verify
 from fetcher.events import silent
-from fetcher.manifest import RELATIVE_PATH, Manifest
+from fetcher.manifest import RELATIVE_PATH
 from fetcher.settings import Settings
-from fetcher.store.catalog import Entry
+from fetcher.store.catalog import entry_at
 from fetcher.testing.checkpoint import random_bytes
 from fetcher.testing.origin import Origin
 
@@ -134,7 +134,7 @@ def assert_in_place(directory: Path, *revisions: dict[str, bytes]) -> None:
 
 def assert_verified(directory: Path) -> None:
     """`fetcher verify --full` succeeds."""
-    manifest = Manifest.read(directory / RELATIVE_PATH)
-    assert manifest is not None
-    report = verify(Entry("", directory, manifest), full=True, on_event=silent)
+    entry = entry_at(directory)
+    assert entry is not None
+    report = verify(entry, full=True, on_event=silent)
     assert report.ok, report.bad

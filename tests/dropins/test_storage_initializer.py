@@ -235,7 +235,7 @@ class TestArchives:
     def test_an_unpacked_archive_is_removed_and_stays_cached(self, origin: Origin, tmp_path: Path) -> None:
         address = origin.add_file("/model.tgz", FORMATS["model.tgz"](FILES))
         assert run_command(STORAGE_INITIALIZER, address, tmp_path / "models").returncode == 0
-        assert sorted(os.listdir(tmp_path / "models" / ".fetcher")) == ["manifest.json"]
+        assert sorted(os.listdir(tmp_path / "models" / ".fetcher")) == ["manifest.json", "summary.json"]
         manifest = Manifest.read(tmp_path / "models" / RELATIVE_PATH)
         assert manifest is not None
         assert manifest.answers(ArtifactRef(address))
@@ -294,7 +294,7 @@ class TestArchives:
         assert not (models / RELATIVE_PATH).exists()
         assert run_command(STORAGE_INITIALIZER, address, models).returncode == 0
         assert tree(models) == FILES
-        assert os.listdir(models / ".fetcher") == ["manifest.json"]
+        assert sorted(os.listdir(models / ".fetcher")) == ["manifest.json", "summary.json"]
 
     def test_two_processes_with_one_volume_unpack_once(self, origin: Origin, tmp_path: Path) -> None:
         origin.throttle(total=4 * MiB)

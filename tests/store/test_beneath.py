@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -184,3 +185,18 @@ def test_reading_a_small_file_with_a_large_limit_takes_little_memory(tmp_path: P
     (tmp_path / "record").write_bytes(b"short")
     assert read_beneath(tmp_path, tmp_path / "record", limit=1 << 60) == b"short"
     assert read_beneath(tmp_path, tmp_path / "record", limit=3) == b"sho"
+
+
+def test_threads_that_make_one_staged_directory_all_find_it(tmp_path: Path) -> None:
+    data = tmp_path / "lease" / "data.owner"
+    data.mkdir(parents=True)
+    fence = Fence(tmp_path, data)
+
+    def make(name: tuple[int, int]) -> None:
+        directory = data / f"{name[0]}" / "below"
+        fence.make_directories(directory)
+        os.close(fence.create(directory / f"{name[1]}", 0o644))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(make, ((depth, number) for depth in range(50) for number in range(8))))
+    assert all(len(list((data / f"{depth}" / "below").iterdir())) == 8 for depth in range(50))
