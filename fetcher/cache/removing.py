@@ -135,12 +135,12 @@ def _idle_time(root: Path, min_idle: float | None) -> float:
 
 
 def _removed(resident: Resident, seen: Occupancy, why: str) -> Removed:
-    uri = redact(seen.artifacts[resident.key].manifest.uri)
+    uri = redact(seen.artifacts[resident.key].summary.uri)
     return Removed(resident.key, uri, sum(resident.blocks.values()), resident.last_used, why)
 
 
 def _refusal(root: Path, entry: Entry, reason: Kept) -> StoreError:
-    uri = redact(entry.manifest.uri)
+    uri = redact(entry.summary.uri)
     named = f"{entry.key} ({uri})"
     match reason:
         case "pinned":

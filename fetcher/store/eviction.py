@@ -7,6 +7,7 @@ Whoever comes second sees the other.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -15,13 +16,14 @@ from pathlib import Path
 
 from fetcher.errors import StoreError
 from fetcher.filesystem import network_filesystem, sync_directory
+from fetcher.manifest import Manifest
 from fetcher.planning.eviction import Kept
 from fetcher.store.beneath import make_directories, remove, rename
 from fetcher.store.catalog import Entry
 from fetcher.store.claims import claims
 from fetcher.store.contender import Contender
 from fetcher.store.in_use import Use, use_of
-from fetcher.store.layout import Root
+from fetcher.store.layout import PRIVATE, Root
 from fetcher.store.lease import Lease
 from fetcher.store.limits import MIN_IDLE
 from fetcher.usage import last_used
@@ -66,7 +68,9 @@ class Keeping:
     force: bool = False
 
     def reason(self, entry: Entry) -> Kept | None:
-        """Return why `entry` is kept, None if nothing keeps it. Raises OSError."""
+        """Return why `entry` is kept, None if nothing keeps it. Raises OSError, NewerFormat."""
+        if holds_others(entry):
+            return "foreign"
         lasting = {each.kind for each in claims(self.root).get(entry.key, ()) if each.lasts(self.now)}
         if lasting:
             return "pinned" if "pin" in lasting else "held"
@@ -80,9 +84,20 @@ class Keeping:
         return "open" if use == "open" else None
 
 
+def holds_others(entry: Entry) -> bool:
+    """Return whether the directory has files that its manifest does not list, or is replaced just now. Raises NewerFormat."""
+    manifest = Manifest.read(entry.record)
+    ours = {file.path for file in manifest.files} if manifest is not None else set()
+    for above, _, names in os.walk(entry.path):
+        place = Path(above).relative_to(entry.path)
+        if place.parts[:1] != (PRIVATE,) and any((place / name).as_posix() not in ours for name in names):
+            return True
+    return manifest is None
+
+
 def open_files(root: Path, entry: Entry) -> Use:
-    """Return whether a process has a file of the artifact open."""
-    return use_of(root, [entry.path / file.path for file in entry.manifest.files])
+    """Return whether a process has a file of the artifact's directory open."""
+    return use_of(root, (Path(above) / name for above, _, names in os.walk(entry.path) for name in names))
 
 
 def doom(

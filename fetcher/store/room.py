@@ -71,7 +71,7 @@ class Room:
             time.sleep(0.2)
         for each in doomed:
             each.delete()
-            self.on_event(Evicted(each.entry.key, each.entry.manifest.size))
+            self.on_event(Evicted(each.entry.key, each.entry.summary.size))
         if doomed:
             _await_space(self.root, needed)
         ballast.load(self.root)

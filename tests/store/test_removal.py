@@ -96,6 +96,12 @@ class TestRemoval:
         assert cache.doom()[1] == {cache.key: "recent"}
         assert cache.doom(min_idle=None)[1] == {}
 
+    def test_a_foreign_file_in_its_directory_keeps_it_also_in_the_place_of_one_of_ours(self, cache: Cache) -> None:
+        directory = cache.root / cache.key
+        (directory / "config.json").unlink()
+        (directory / "notes.txt").write_text("mine")
+        assert cache.doom(min_idle=None)[1] == {cache.key: "foreign"}
+
     def test_a_fetch_of_a_newer_version_keeps_it(self, cache: Cache) -> None:
         lease = acquire(cache.staging, cache.key, stale=STALE)
         assert lease is not None
