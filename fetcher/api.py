@@ -45,6 +45,7 @@ class Options(TypedDict, total=False):
     layout: Layout
     refresh: Refresh
     require_digests: bool
+    accept_unverified: bool
     hard_link: bool
     pvc_mounts: Mapping[str, Path]
     max_concurrency: int

@@ -42,6 +42,8 @@ class Settings:
     refresh: Refresh = "if-not-present"
     expect: Mapping[str, Digest] = field(default_factory=dict)
     require_digests: bool = False
+    accept_unverified: bool = False
+    """Whether an artifact that was adopted without asking its source satisfies the request."""
     hard_link: bool = False
     pvc_mounts: Mapping[str, Path] = field(default_factory=dict)
     max_concurrency: int = 32

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from fetcher.cli.options import FETCH, FULL, PLACE, ROOT, SELECTION, SORT, WARM
-from fetcher.command.common_options import ENDING, METRICS
+from fetcher.cli.options import ADOPT, FETCH, FULL, PLACE, ROOT, SELECTION, SORT, TRANSFER, WARM
+from fetcher.command.common_options import ENDING, METRICS, PROGRESS
 from fetcher.command.options import Option
 from fetcher.command.parser import Parser, parser_of
 
@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...]]] = {
     "key": ("print the cache key of an artifact", SELECTION),
     "list": ("list the artifacts in the cache", (*ROOT, SORT)),
     "show": ("show one artifact of the cache", ROOT),
+    "adopt": ("make an artifact of files that another tool placed", (*ROOT, *SELECTION, *ADOPT, *TRANSFER, PROGRESS)),
     "verify": ("check cached files against their manifest", (*ROOT, FULL)),
 }
 
@@ -32,6 +33,10 @@ def _add_positional(command: argparse.ArgumentParser, name: str) -> None:
     elif name == "show":
         command.add_argument(
             "what", metavar="KEY|URI|DIR", help="a cache key, the URI that was fetched, or the artifact's directory"
+        )
+    elif name == "adopt":
+        command.add_argument(
+            "directory", metavar="DIR", help="a directory with the files; or a Hub cache, or a repository or snapshot of one"
         )
     elif name == "verify":
         command.add_argument(

@@ -11,6 +11,7 @@ _POSITIONAL = {
     "key": "URI",
     "list": "",
     "show": "KEY|URI|DIR",
+    "adopt": "DIR",
     "verify": "[KEY|URI|DIR]",
 }
 _INTRODUCTION = """\

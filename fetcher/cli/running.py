@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from fetcher.cli import commands, listing, verifying
+from fetcher.cli import adopting, commands, listing, verifying
 from fetcher.cli.options import ROOT, settings_from
 from fetcher.cli.parser import build_parser
 from fetcher.command.common_options import TERMINATION_LOG, wants_metrics
@@ -37,6 +37,8 @@ def _dispatch(arguments: argparse.Namespace, report: Report) -> dict[str, Any]:
             _plan(arguments)
         case "key":
             commands.key(arguments, environ)
+        case "adopt":
+            adopting.adopt(arguments, environ)
         case "list":
             listing.list_(arguments, environ)
         case "show":

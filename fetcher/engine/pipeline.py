@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from fetcher.artifact import ArtifactRef, Listing, RemoteFile, redact, total_size
+from fetcher.engine.adopting import Adoption
 from fetcher.engine.choosing import chosen, in_one_piece, refuse_pointers, warn_of_selection, with_pins
 from fetcher.engine.failure import one_error
 from fetcher.engine.hashing import hash_threads
@@ -46,6 +47,7 @@ from fetcher.planning.paths import look_alikes
 from fetcher.settings import Settings
 from fetcher.sources.base import Source
 from fetcher.store.beneath import make_directories
+from fetcher.store.donor import Donor
 from fetcher.store.journal import Journal
 from fetcher.store.keyed import sweep_old
 from fetcher.store.layout import Root, base_of_destination
@@ -82,6 +84,7 @@ class Pipeline:
     settings: Settings
     source: Source
     placement: Placement
+    adoption: Adoption | None
     emit: Subscriber
     step: Step
     began: float
@@ -91,6 +94,7 @@ class Pipeline:
         existing = self._existing()
         if existing is not None and (answer := await self._ask(existing)) is not None:
             return answer
+        self._warn_if_unconfirmed()
         lease = await acquire_or_wait(
             self.placement,
             times=LeaseTimes(self.settings.lease_wait, self.settings.lease_stale),
@@ -109,6 +113,17 @@ class Pipeline:
 
     def _existing(self) -> Manifest | None:
         return matching_manifest(self.placement, self.ref, self.settings)
+
+    def _warn_if_unconfirmed(self) -> None:
+        present = self.placement.present()
+        if present is not None and present.unconfirmed and self.adoption is None:
+            self.emit(
+                Warned(
+                    "Unconfirmed",
+                    "the existing copy was adopted without asking the source, and is compared with it now; "
+                    "--accept-unverified uses it as it is",
+                )
+            )
 
     def _published(self, before: Manifest | None) -> Manifest | None:
         manifest = self._existing()
@@ -184,6 +199,7 @@ class Pipeline:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             version=VERSION,
             authenticated=listing.authenticated or prepared.authenticated,
+            unconfirmed=listing.unconfirmed,
         )
         return Gathered(manifest, replace(listing, files=with_pins(listing.files, files)), transfer.bytes_fetched)
 
@@ -203,17 +219,25 @@ class Pipeline:
             return Journal(lease.journal_path, mode=file_mode(lease.directory), version=VERSION)
 
     def _preparation(self, lease: Lease, journal: Journal, stopped: Callable[[], bool]) -> Preparation:
+        present = self.placement.present()
         return Preparation(
             placement=self.placement,
             lease=lease,
             journal=journal,
-            previous=self.placement.present(),
+            previous=present,
             local_path=self.source.local_path,
             hard_link=self.settings.hard_link,
+            adoption=self.adoption or self._from_unconfirmed(present),
             threads=cpu_count(),
             stopped=stopped,
             on_event=self.emit,
         )
+
+    def _from_unconfirmed(self, present: Manifest | None) -> Adoption | None:
+        """An artifact whose source was never asked: its files are linked if they turn out to be the listed ones."""
+        if present is None or not present.unconfirmed:
+            return None
+        return Adoption(Donor(self.placement.location(present)), link=True, complete=True)
 
     def _transfer(
         self, prepared: Prepared, lease: Lease, journal: Journal, files: tuple[RemoteFile, ...], patience: Patience
@@ -279,8 +303,8 @@ class Pipeline:
         )
 
 
-async def run(request: Request, *, source: Source, on_event: Subscriber, step: Step) -> Artifact:
-    """Fetch the artifact through `source` and return it. Raises FetchError."""
+async def run(request: Request, *, source: Source, adoption: Adoption | None, on_event: Subscriber, step: Step) -> Artifact:
+    """Fetch the artifact through `source`, files of `adoption` first, and return it. Raises FetchError."""
     placement = request.placed
     with storing("create the directory"):
         base = base_of_destination(placement.anchor)
@@ -288,4 +312,4 @@ async def run(request: Request, *, source: Source, on_event: Subscriber, step: S
         make_directories(base, placement.anchor)
     began = time.monotonic()
     with storing("use the local filesystem"):
-        return await Pipeline(request.ref, request.settings, source, placement, on_event, step, began).run()
+        return await Pipeline(request.ref, request.settings, source, placement, adoption, on_event, step, began).run()

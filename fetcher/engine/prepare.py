@@ -1,8 +1,9 @@
 """Finds existing copies of each file, and checks the free space for the rest.
 
 Each file comes from the first of these that works: the previous version, if its manifest lists the same content; the file at
-the final place, after comparing its digest; the staged file of an earlier attempt, after comparing each chunk; a link or clone
-of a local source. Otherwise a new empty file is filled.
+the final place, after comparing its digest; the staged file of an earlier attempt, after comparing each chunk; the file of an
+adopted directory, after comparing its digest (`adopting`); a link or clone of a local source. Otherwise a new empty file is
+filled.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fetcher.artifact import CHUNK_SIZE, ByteRange, RemoteFile
+from fetcher.engine.adopting import Adoption, Intake, differs
 from fetcher.errors import OutOfSpace
 from fetcher.events import Rechecked, Subscriber
 from fetcher.filesystem import clone, free_bytes, free_inodes, mark, storing
@@ -58,6 +60,7 @@ class Preparation:
     previous: Manifest | None
     local_path: Callable[[RemoteFile], Path | None]
     hard_link: bool
+    adoption: Adoption | None
     threads: int
     stopped: Callable[[], bool]
     on_event: Subscriber
@@ -75,7 +78,21 @@ def prepare(files: Iterable[RemoteFile], preparation: Preparation) -> Prepared:
         fresh = _gathered(files, leftovers.files, preparation, prepared)
         if preparation.stopped():
             raise Stopped
-        _refuse_without_space([file for file in fresh if not _linkable(file, preparation)], prepared.staged, placement.anchor)
+        intake = _intake(preparation)
+        if intake:
+            fresh += _without_unfinished(prepared, intake.adoption)
+        shared = intake.shared(fresh) if intake else {}
+        _refuse_without_space(
+            [file for file in fresh if file.path not in shared and not _linkable(file, preparation)],
+            prepared.staged,
+            placement.anchor,
+        )
+        if intake:
+            entries, problems = intake.take(fresh, shared)
+            if problems and not intake.adoption.complete:
+                raise differs(problems, files, intake.adoption.donor)
+            prepared.settled |= entries
+            fresh = [file for file in fresh if file.path in problems]
         for file in fresh:
             with storing("create the staged file", file.path), naming(file.path, lease.data):
                 prepared.staged.append(_create(file, preparation))
@@ -88,6 +105,30 @@ def prepare(files: Iterable[RemoteFile], preparation: Preparation) -> Prepared:
             each.close()
         raise
     return prepared
+
+
+def _intake(preparation: Preparation) -> Intake | None:
+    if preparation.adoption is None:
+        return None
+    return Intake(
+        adoption=preparation.adoption,
+        data=preparation.lease.data,
+        journal=preparation.journal,
+        threads=preparation.threads,
+        stopped=preparation.stopped,
+        on_event=preparation.on_event,
+    )
+
+
+def _without_unfinished(prepared: Prepared, adoption: Adoption) -> list[RemoteFile]:
+    """Remove unfinished files from `prepared` if the adopted directory has them, or if nothing may be fetched. Returns them."""
+    unfinished = [
+        each for each in prepared.staged if not each.complete and (not adoption.complete or adoption.holds(each.file))
+    ]
+    for each in unfinished:
+        each.close()
+        prepared.staged.remove(each)
+    return [each.file for each in unfinished]
 
 
 def _gathered(
@@ -121,7 +162,7 @@ def _find(file: RemoteFile, known: Mapping[str, JournalledFile], preparation: Pr
         if (existing := placement.existing(file)) and (entry := _compared(file, existing, known.get(file.path))):
             preparation.on_event(Rechecked(file.path, entry.size, entry.size))
             return entry
-        if file.path not in known:
+        if file.path not in known or _to_be_linked(file, preparation.adoption):
             return None
         staged = continue_file(
             file,
@@ -135,6 +176,11 @@ def _find(file: RemoteFile, known: Mapping[str, JournalledFile], preparation: Pr
             journalled = len(known[file.path].chunks)
             preparation.on_event(Rechecked(file.path, min(journalled * CHUNK_SIZE, file.size or 0), staged.held))
         return staged
+
+
+def _to_be_linked(file: RemoteFile, adoption: Adoption | None) -> bool:
+    """Whether `file` becomes a hard link to the adopted one. A link of an earlier attempt could only be copied."""
+    return adoption is not None and adoption.link and adoption.holds(file)
 
 
 def _compared(file: RemoteFile, path: Path, known: JournalledFile | None) -> ManifestFile | None:

@@ -29,6 +29,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "dest": ("/model", Path("/model")),
     "layout": ("hf-cache", "hf-cache"),
     "require_digests": ("yes", True),
+    "accept_unverified": ("1", True),
     "hard_link": ("on", True),
     "refresh": ("on-change", "on-change"),
     "max_concurrency": ("64", 64),
@@ -50,7 +51,7 @@ GOOD: dict[str, tuple[str, Any]] = {
 """Name → text and its value. `expect` has its own test below."""
 
 BAD = {
-    **dict.fromkeys(("json", "require_digests", "hard_link"), "perhaps"),
+    **dict.fromkeys(("json", "require_digests", "accept_unverified", "hard_link"), "perhaps"),
     **dict.fromkeys(("layout", "refresh", "page_cache", "progress", "max_concurrency"), "nonsense"),
     **dict.fromkeys(("limit_rate", "memory_limit", "timeout_stall", "retry_for", "lease_wait", "lease_stale"), "nonsense"),
     "expect": "model.safetensors=md5:1234",
