@@ -47,6 +47,7 @@ class Options(TypedDict, total=False):
     layout: Layout
     refresh: Refresh
     require_digests: bool
+    accept_unverified: bool
     hard_link: bool
     dedupe: Dedupe
     pvc_mounts: Mapping[str, Path]

@@ -88,11 +88,13 @@ class Listing:
     """All files of an artifact at the resolved `revision` (a commit, an ETag), before any selection.
 
     `authenticated` is True if a credential was used to get it: other users may have no right to read the files.
+    `unconfirmed` is True if the source was not asked: the list says what a directory holds.
     """
 
     revision: str | None
     files: tuple[RemoteFile, ...]
     authenticated: bool = False
+    unconfirmed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

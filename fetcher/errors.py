@@ -28,7 +28,8 @@ what to do next; it never contains a credential.
     │   ├── ContentChanged       65  the source replaced the file during the fetch
     │   └── LfsPointer           65  the source has a Git LFS pointer instead of the file
     ├── DigestMismatch           65
-    │   └── DigestUnavailable    65
+    │   ├── DigestUnavailable    65
+    │   └── Differs              65  a directory to be adopted does not hold the source's files
     ├── MalformedArchive         65  the archive is damaged or malicious
     ├── StoreError
     │   ├── OutOfSpace           73
@@ -225,6 +226,20 @@ class DigestUnavailable(DigestMismatch):
     """A digest is required (`--require-digests`), but neither the source nor the user gives one."""
 
     reason = "DigestUnavailable"
+
+
+class Differs(DigestMismatch):
+    """A directory to be adopted does not hold the files that the source lists.
+
+    `differences`: the path and the problem of each such file. `ignored`: the paths of files that the source does not list.
+    """
+
+    reason = "Differs"
+
+    def __init__(self, message: str, *, differences: tuple[tuple[str, str], ...] = (), ignored: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.differences = differences
+        self.ignored = ignored
 
 
 class MalformedArchive(FetchError):

@@ -10,7 +10,9 @@ import errno
 import fcntl
 import os
 import platform
+import signal
 import stat
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -120,6 +122,28 @@ def clone(source: int, target: int) -> bool:
             return False
         raise
     return True
+
+
+def open_for_writing(descriptor: int) -> bool:
+    """Return whether any process has the file open for writing. `descriptor` is open for reading only.
+
+    The kernel refuses a read lease on such a file. It tells the file's owner and root on a local filesystem, and nobody else.
+    """
+    try:
+        # A writer that comes within the lease causes this signal, which is ignored by default. SIGIO would end the process.
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    return False
+
+
+def clones(directory: Path) -> bool:
+    """Return whether files in `directory` can share blocks. Tries it with two unnamed files of one block. Raises OSError."""
+    with tempfile.TemporaryFile(dir=directory) as one, tempfile.TemporaryFile(dir=directory) as other:
+        write_all(one.fileno(), bytes(4096))
+        return clone(one.fileno(), other.fileno())
 
 
 def sync_directory(path: Path) -> None:

@@ -69,6 +69,8 @@ class Manifest:
     chunk_size: int = CHUNK_SIZE
     authenticated: bool = False
     """Whether a credential was used to fetch any part: other users may have no right to read it."""
+    unconfirmed: bool = False
+    """Whether the files were adopted without asking the source: they are what a directory held."""
     unknown: Mapping[str, Any] = field(default_factory=dict)
     """The fields of a later version, written back unchanged."""
     _by_path: Mapping[str, ManifestFile] = field(init=False, repr=False, compare=False)
@@ -107,6 +109,7 @@ class Manifest:
         created: str,
         version: str,
         authenticated: bool = False,
+        unconfirmed: bool = False,
     ) -> Manifest:
         return cls(
             fingerprint=ref.fingerprint,
@@ -119,6 +122,7 @@ class Manifest:
             created=created,
             version=version,
             authenticated=authenticated,
+            unconfirmed=unconfirmed,
         )
 
     @classmethod
@@ -170,6 +174,7 @@ def _checked(document: Mapping[str, Any]) -> dict[str, Any]:
         "files": tuple(_file_from_json(entry, chunk_size) for entry in document["files"]),
         "chunk_size": chunk_size,
         "authenticated": document.get("authenticated", False) is not False,
+        "unconfirmed": document.get("unconfirmed", False) is not False,
         "unknown": unknown_fields(document, ("format_version", *_FIELDS)),
     }
 

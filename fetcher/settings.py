@@ -44,6 +44,8 @@ class Settings:
     refresh: Refresh = "if-not-present"
     expect: Mapping[str, Digest] = field(default_factory=dict)
     require_digests: bool = False
+    accept_unverified: bool = False
+    """Whether an artifact that was adopted without asking its source satisfies the request."""
     hard_link: bool = False
     dedupe: Dedupe = "clone"
     """Whether and how a file comes from another artifact of the cache root that has its digest."""

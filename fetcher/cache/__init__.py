@@ -1,11 +1,14 @@
 """The cache as its users see it. Commands use the store only through this package.
 
-Knows the complete artifacts of a root, when they were last used, and who builds them. Decides nothing about a fetch: the engine
-does.
+Knows the complete artifacts of a root, when they were last used, and who builds them, and what a directory of another tool
+holds. Decides nothing about a fetch: the engine does.
 """
 
 from __future__ import annotations
 
+from fetcher.cache.adopting import Adopted as Adopted
+from fetcher.cache.adopting import adopt as adopt
+from fetcher.cache.adopting import adoptable as adoptable
 from fetcher.cache.collecting import gc as gc
 from fetcher.cache.keeping import Standing as Standing
 from fetcher.cache.keeping import hold as hold

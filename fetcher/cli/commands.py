@@ -97,7 +97,7 @@ def print_plan(shown: Preview, *, as_json: bool) -> None:
     for file in shown.files:
         digest = file.digests[0][:19] + "..." if file.digests else "no digest"
         known = size(file.size) if file.size is not None else "unknown"
-        print_result(f"{file.state:8} {known:>10}  {digest:22}  {_on_one_line(file.path)}")
+        print_result(f"{file.state:8} {known:>10}  {digest:22}  {on_one_line(file.path)}")
     print_result(
         f"uri       {shown.uri}\nrevision  {shown.revision or '-'}\nkey       {shown.cache_key}\npath      {shown.path}"
     )
@@ -106,7 +106,7 @@ def print_plan(shown: Preview, *, as_json: bool) -> None:
     print_result(f"total     {size(shown.bytes_total)}, {state}{free}")
 
 
-def _on_one_line(path: str) -> str:
+def on_one_line(path: str) -> str:
     """Escape control characters: paths outside the selection were not checked, and a terminal would obey them."""
     return "".join(ascii(each)[1:-1] if unicodedata.category(each) in ("Cc", "Cs") else each for each in path)
 

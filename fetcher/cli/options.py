@@ -55,15 +55,10 @@ PLACE = (
         repeated=True,
     ),
     Option("require_digests", "fail if a file has no digest from the source or --expect", switch=True),
+    Option("accept_unverified", "use a cached artifact that was adopted without asking the source", switch=True),
     Option("pvc_mount", "mount point of a claim in a pvc:// URI; may be repeated", parse_mount, "CLAIM=DIR", repeated=True),
 )
-FETCH = (
-    Option(
-        "refresh",
-        "use a cached artifact without asking the source (the default), or ask for a newer version",
-        choices=("if-not-present", "on-change"),
-    ),
-    Option("hard_link", "hard-link files of a local source instead of copying them; a later edit changes both", switch=True),
+TRANSFER = (
     Option(
         "dedupe",
         "take files that another artifact of the cache has: as clones or copies (the default), as hard links, or never",
@@ -92,6 +87,15 @@ FETCH = (
         "DURATION",
     ),
 )
+FETCH = (
+    Option(
+        "refresh",
+        "use a cached artifact without asking the source (the default), or ask for a newer version",
+        choices=("if-not-present", "on-change"),
+    ),
+    Option("hard_link", "hard-link files of a local source instead of copying them; a later edit changes both", switch=True),
+    *TRANSFER,
+)
 LIMITS = (
     Option("max_size", "maximum size of the cache, in bytes or percent of its filesystem", parse_amount, "SIZE|PERCENT"),
     Option("min_free", "space to leave free on the filesystem of the cache", parse_amount, "SIZE|PERCENT"),
@@ -118,6 +122,13 @@ WARM = Option(
     "warm",
     "after a fetch, read the artifact into the page cache, as `loader warm` does; in a list, show how much of it is there",
     switch=True,
+)
+ADOPT = (
+    Option("uri", "the files' source, as it will be fetched (default: the repository that a Hub cache names)", metavar="URI"),
+    Option("complete", "fetch the files that are missing or differ; without it they are an error", switch=True),
+    Option("offline", "do not ask the source; `fetch` uses the artifact only with --accept-unverified", switch=True),
+    Option("link", "hard-link the files instead of copying them; a later edit of one changes both", switch=True),
+    Option("move", "remove the adopted files from DIR after they were published; copy only to another filesystem", switch=True),
 )
 
 

@@ -6,6 +6,7 @@ import argparse
 from dataclasses import dataclass, replace
 
 from fetcher.cli.options import (
+    ADOPT,
     DRY_RUN,
     FETCH,
     FOR,
@@ -20,9 +21,10 @@ from fetcher.cli.options import (
     ROOT,
     SELECTION,
     SORT,
+    TRANSFER,
     WARM,
 )
-from fetcher.command.common_options import ENDING, JSON, METRICS
+from fetcher.command.common_options import ENDING, JSON, METRICS, PROGRESS
 from fetcher.command.options import Option
 from fetcher.command.parser import Parser, parser_of
 
@@ -44,6 +46,7 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...]]] = {
     "hold": ("keep an artifact for a pod", (*ROOT, FOR, POD_UID)),
     "release": ("end the hold of a pod, or of all pods", (*ROOT, POD_UID)),
     "gc": ("delete what killed processes left in the cache", (*ROOT, *GC, DRY_RUN)),
+    "adopt": ("make an artifact of files that another tool placed", (*ROOT, *SELECTION, *ADOPT, *TRANSFER, PROGRESS)),
     "verify": ("check cached files against their manifest", (*ROOT, FULL)),
 }
 
@@ -70,6 +73,7 @@ POSITIONALS = {
     "plan": _URI,
     "key": _URI,
     "show": Positional("what", "KEY|URI|DIR", "a cache key, the URI that was fetched, or the artifact's directory"),
+    "adopt": Positional("directory", "DIR", "a directory with the files; or a Hub cache, or a repository or snapshot of one"),
     "init": Positional("root", "ROOT", "the directory of the cache; it is created if it is missing"),
     "rm": _SOME,
     "evict": replace(_SOME, number="*"),

@@ -37,6 +37,10 @@ def _dispatch(arguments: argparse.Namespace, report: Report) -> dict[str, Any]:
             _plan(arguments)
         case "key":
             commands.key(arguments, environ)
+        case "adopt":
+            from fetcher.cli import adopting
+
+            adopting.adopt(arguments, environ)
         case "list" | "show" as command:
             from fetcher.cli import listing
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import TYPE_CHECKING
 
 from fetcher.artifact import ArtifactRef
 from fetcher.engine.hits import find_hit
@@ -16,6 +17,9 @@ from fetcher.events import Event, Subscriber, silent
 from fetcher.settings import Settings
 from fetcher.sources.base import Source
 from fetcher.store.placement import Step
+
+if TYPE_CHECKING:
+    from fetcher.engine.adopting import Adoption
 
 
 def find_cached(request: Request, on_event: Subscriber = silent) -> Artifact | None:
@@ -44,12 +48,17 @@ def _no_step(_: str) -> None:
 
 
 async def fetch_uncached(
-    request: Request, on_event: Subscriber = silent, *, source: Source | None = None, step: Step = _no_step
+    request: Request,
+    on_event: Subscriber = silent,
+    *,
+    source: Source | None = None,
+    adoption: Adoption | None = None,
+    step: Step = _no_step,
 ) -> Artifact:
     """Fetch an artifact that is not cached. Raises FetchError. After a cancellation the next fetch resumes.
 
-    `source` replaces the source that the URI names, and is closed at the end. `step` is called with the name of each step of
-    the commit after that step; it can raise.
+    `source` replaces the source that the URI names, and is closed at the end. Files of `adoption` are not fetched.
+    `step` is called with the name of each step of the commit after that step; it can raise.
     """
     from fetcher.engine import in_place_check, pipeline
     from fetcher.sources import open_source
@@ -60,7 +69,7 @@ async def fetch_uncached(
         if request.placement is None:
             artifact = await in_place_check.check(request.ref, request.settings, source=source, on_event=relay)
         else:
-            artifact = await pipeline.run(request, source=source, on_event=relay, step=step)
+            artifact = await pipeline.run(request, source=source, adoption=adoption, on_event=relay, step=step)
     finally:
         await source.aclose()
     on_event(finished(artifact))

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from fetcher.artifact import ArtifactRef, Listing, RemoteFile, redact, total_size
+from fetcher.engine.adopting import Adoption
 from fetcher.engine.choosing import chosen, in_one_piece, refuse_pointers, warn_of_selection, with_pins
 from fetcher.engine.failure import one_error
 from fetcher.engine.hashing import hash_threads
@@ -48,6 +49,7 @@ from fetcher.planning.paths import look_alikes
 from fetcher.settings import Settings
 from fetcher.sources.base import Source
 from fetcher.store.beneath import make_directories
+from fetcher.store.donor import Donor
 from fetcher.store.journal import Journal
 from fetcher.store.keyed import sweep_old
 from fetcher.store.layout import base_of_destination
@@ -86,6 +88,7 @@ class Pipeline:
     settings: Settings
     source: Source
     placement: Placement
+    adoption: Adoption | None
     emit: Subscriber
     step: Step
     began: float
@@ -95,6 +98,7 @@ class Pipeline:
         existing = self._existing()
         if existing is not None and (answer := await self._ask(existing)) is not None:
             return answer
+        self._warn_if_unconfirmed()
         lease = await acquire_or_wait(
             self.placement,
             times=LeaseTimes(self.settings.lease_wait, self.settings.lease_stale),
@@ -114,6 +118,17 @@ class Pipeline:
     def _existing(self) -> Manifest | None:
         hit = find_hit(self.placement, self.ref, self.settings)
         return hit.manifest if hit is not None else None
+
+    def _warn_if_unconfirmed(self) -> None:
+        present = self.placement.present()
+        if present is not None and present.unconfirmed and self.adoption is None:
+            self.emit(
+                Warned(
+                    "Unconfirmed",
+                    "the existing copy was adopted without asking the source, and is compared with it now; "
+                    "--accept-unverified uses it as it is",
+                )
+            )
 
     def _published(self, before: Manifest | None) -> Manifest | None:
         manifest = self._existing()
@@ -191,6 +206,7 @@ class Pipeline:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             version=VERSION,
             authenticated=listing.authenticated or prepared.authenticated,
+            unconfirmed=listing.unconfirmed,
         )
         return Gathered(manifest, replace(listing, files=with_pins(listing.files, files)), transfer.bytes_fetched)
 
@@ -211,15 +227,17 @@ class Pipeline:
 
     def _preparation(self, lease: Lease, journal: Journal, listing: Listing, room: Room) -> Preparation:
         donors, linking = donors_for(self.settings, authenticated=listing.authenticated), self.settings.dedupe == "link"
+        present = self.placement.present()
         return Preparation(
             make_room=room.make,
             placement=self.placement,
             lease=lease,
             journal=journal,
-            previous=self.placement.present(),
+            previous=present,
             local_path=self.source.local_path,
             hard_link=self.settings.hard_link,
             sharing=Sharing(self.settings.cache_dir, donors, linking=linking) if donors else None,
+            adoption=self.adoption or self._from_unconfirmed(present),
             threads=cpu_count(),
             stopped=room.stopped,
             on_event=self.emit,
@@ -232,6 +250,12 @@ class Pipeline:
             own = read_limits(root) if settings.dest is None else CacheLimits()
         asked = CacheLimits(settings.max_size, settings.min_free, settings.min_idle)
         return Room(root, self.ref.key, lease, own, asked, growing, stopped, self.emit)
+
+    def _from_unconfirmed(self, present: Manifest | None) -> Adoption | None:
+        """An artifact whose source was never asked: its files are linked if they turn out to be the listed ones."""
+        if present is None or not present.unconfirmed:
+            return None
+        return Adoption(Donor(self.placement.location(present)), link=True, complete=True)
 
     def _transfer(
         self, prepared: Prepared, lease: Lease, journal: Journal, files: tuple[RemoteFile, ...], patience: Patience
@@ -296,8 +320,8 @@ class Pipeline:
         )
 
 
-async def run(request: Request, *, source: Source, on_event: Subscriber, step: Step) -> Artifact:
-    """Fetch the artifact through `source` and return it. Raises FetchError."""
+async def run(request: Request, *, source: Source, adoption: Adoption | None, on_event: Subscriber, step: Step) -> Artifact:
+    """Fetch the artifact through `source`, files of `adoption` first, and return it. Raises FetchError."""
     placement = request.placed
     with storing("create the directory"):
         base = base_of_destination(placement.anchor)
@@ -305,4 +329,4 @@ async def run(request: Request, *, source: Source, on_event: Subscriber, step: S
         make_directories(base, placement.anchor)
     began = time.monotonic()
     with storing("use the local filesystem"):
-        return await Pipeline(request.ref, request.settings, source, placement, on_event, step, began).run()
+        return await Pipeline(request.ref, request.settings, source, placement, adoption, on_event, step, began).run()

@@ -1,21 +1,22 @@
 """Finds existing copies of each file, and checks the free space for the rest.
 
 Each file comes from the first of these that works: the previous version, if its manifest lists the same content; the file at
-the final place, after comparing its digest; a file of another artifact with the same digest, after comparing each chunk; the
-staged file of an earlier attempt, after comparing each chunk; a link or clone of a local source. Otherwise a new empty file is
-filled.
+the final place, after comparing its digest; a file of another artifact with the same digest (`sharing`) or the staged file of
+an earlier attempt, after comparing each chunk; the file of an adopted directory, after comparing its digest (`adopting`); a
+link or clone of a local source. Otherwise a new empty file is filled.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fetcher.artifact import CHUNK_SIZE, ByteRange, RemoteFile
+from fetcher.engine.adopting import Adoption, Intake, differs
 from fetcher.errors import OutOfSpace
 from fetcher.events import Rechecked, Shared, Subscriber
 from fetcher.filesystem import clone, free_bytes, free_inodes, mark, storing
@@ -44,6 +45,17 @@ class Prepared:
     authenticated: bool = False
     """Whether a credential was used for any file."""
 
+    def add(self, file: RemoteFile, found: ManifestFile | StagedFile | None) -> RemoteFile | None:
+        """Add what was found for `file`. Return `file` if nothing was found."""
+        match found:
+            case ManifestFile() as settled:
+                self.settled[file.path] = settled
+            case StagedFile() as staged:
+                self.staged.append(staged)
+            case None:
+                return file
+        return None
+
     @property
     def held(self) -> int:
         """Bytes of all files that need not be fetched."""
@@ -52,7 +64,7 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """The inputs that are the same for every file. `sharing` takes files from other artifacts."""
+    """The inputs that are the same for every file. `sharing` takes files from other artifacts, `adoption` from a directory."""
 
     placement: Placement
     lease: Lease
@@ -61,6 +73,7 @@ class Preparation:
     local_path: Callable[[RemoteFile], Path | None]
     hard_link: bool
     sharing: Sharing | None
+    adoption: Adoption | None
     threads: int
     stopped: Callable[[], bool]
     make_room: Callable[[int], None]
@@ -71,7 +84,7 @@ class Preparation:
 def prepare(files: Iterable[RemoteFile], preparation: Preparation) -> Prepared:
     """Prepare all files. Blocks; uses several threads. Raises StoreError (OutOfSpace before any byte is fetched), Stopped."""
     files = tuple(files)
-    lease, placement = preparation.lease, preparation.placement
+    lease = preparation.lease
     with storing("resume the staged files"):
         leftovers = left_behind(lease)
         remove_unlisted_files(lease, files)
@@ -80,11 +93,8 @@ def prepare(files: Iterable[RemoteFile], preparation: Preparation) -> Prepared:
         fresh = _gathered(files, leftovers.files, preparation, prepared)
         if preparation.stopped():
             raise Stopped
-        with_space = [file for file in fresh if not _linkable(file, preparation)]
-        with storing("make room in the cache"):
-            needed = _space_of(with_space, prepared.staged)
-            preparation.make_room(needed)
-        _refuse_without_space(len(with_space), needed, placement.anchor)
+        fresh = _shared(fresh, leftovers.files, preparation, prepared)
+        fresh = _adopted(fresh, files, preparation, prepared)
         for file in fresh:
             with storing("create the staged file", file.path), naming(file.path, lease.data):
                 prepared.staged.append(_create(file, preparation))
@@ -99,21 +109,96 @@ def prepare(files: Iterable[RemoteFile], preparation: Preparation) -> Prepared:
     return prepared
 
 
+def _shared(
+    fresh: list[RemoteFile], known: Mapping[str, JournalledFile], preparation: Preparation, prepared: Prepared
+) -> list[RemoteFile]:
+    """Take the files that other artifacts have. Returns the others. Copies take space, so there is room for them before."""
+    sharing = preparation.sharing
+    offered = [file for file in fresh if sharing is not None and sharing.offers(file)]
+    if sharing is None or not offered:
+        return fresh
+    others = [file for file in fresh if file not in offered]
+    copies = [] if sharing.takes_no_space(preparation.lease.data) else offered
+    _make_room([*others, *copies], prepared, preparation)
+
+    def take(file: RemoteFile) -> RemoteFile | None:
+        with storing("look for an existing copy", file.path), naming(file.path, preparation.lease.data):
+            return prepared.add(file, _staged_from(sharing, file, preparation) or _continued(file, known, preparation))
+
+    with ThreadPoolExecutor(preparation.threads) as pool:
+        return [*others, *(file for file in pool.map(take, offered) if file is not None)]
+
+
+def _staged_from(sharing: Sharing, file: RemoteFile, preparation: Preparation) -> ManifestFile | None:
+    """Return the entry of a file that another artifact already had; None if none has it undamaged."""
+    staged = sharing.stage(file, preparation.lease.data / file.path, stopped=preparation.stopped)
+    if staged is None:
+        return None
+    donor, how = staged
+    preparation.on_event(Shared(file.path, donor.file.size, how, donor.key))
+    return ManifestFile(file.path, donor.file.size, file.digests, donor.file.chunks, file.validator, shared=how)
+
+
+def _adopted(
+    fresh: list[RemoteFile], files: tuple[RemoteFile, ...], preparation: Preparation, prepared: Prepared
+) -> list[RemoteFile]:
+    """Make room for the files that are left, and take those that the adopted directory has. Returns the others."""
+    intake = _intake(preparation)
+    if intake:
+        fresh = fresh + _without_unfinished(prepared, intake.adoption)
+    linked = intake.shared(fresh) if intake else {}
+    _make_room([file for file in fresh if file.path not in linked and not _linkable(file, preparation)], prepared, preparation)
+    if intake is None:
+        return fresh
+    entries, problems = intake.take(fresh, linked)
+    if problems and not intake.adoption.complete:
+        raise differs(problems, files, intake.adoption.donor)
+    prepared.settled |= entries
+    return [file for file in fresh if file.path in problems]
+
+
+def _make_room(fresh: Sequence[RemoteFile], prepared: Prepared, preparation: Preparation) -> None:
+    """Make room for files that are to be created and for the rest of those that are staged. Raises OutOfSpace, CacheBusy."""
+    with storing("make room in the cache"):
+        needed = _space_of(fresh, prepared.staged)
+        preparation.make_room(needed)
+    _refuse_without_space(len(fresh), needed, preparation.placement.anchor)
+
+
+def _intake(preparation: Preparation) -> Intake | None:
+    if preparation.adoption is None:
+        return None
+    return Intake(
+        adoption=preparation.adoption,
+        data=preparation.lease.data,
+        journal=preparation.journal,
+        threads=preparation.threads,
+        stopped=preparation.stopped,
+        on_event=preparation.on_event,
+    )
+
+
+def _without_unfinished(prepared: Prepared, adoption: Adoption) -> list[RemoteFile]:
+    """Remove unfinished files from `prepared` if the adopted directory has them, or if nothing may be fetched. Returns them."""
+    unfinished = [
+        each for each in prepared.staged if not each.complete and (not adoption.complete or adoption.holds(each.file))
+    ]
+    for each in unfinished:
+        each.close()
+        prepared.staged.remove(each)
+    return [each.file for each in unfinished]
+
+
 def _gathered(
     files: tuple[RemoteFile, ...], known: Mapping[str, JournalledFile], preparation: Preparation, prepared: Prepared
 ) -> list[RemoteFile]:
     """Add existing copies of `files` to `prepared`, also if one file fails. Returns the files without a copy."""
 
     def find(file: RemoteFile) -> RemoteFile | None:
-        match _find(file, known, preparation):
-            case ManifestFile() as settled:
-                prepared.settled[file.path] = settled
-                prepared.authenticated |= preparation.previous is not None and preparation.previous.authenticated
-            case StagedFile() as staged:
-                prepared.staged.append(staged)
-            case None:
-                return file
-        return None
+        found = _find(file, known, preparation)
+        if isinstance(found, ManifestFile):
+            prepared.authenticated |= preparation.previous is not None and preparation.previous.authenticated
+        return prepared.add(file, found)
 
     with ThreadPoolExecutor(preparation.threads) as pool:
         return [file for file in pool.map(find, files) if file is not None]
@@ -130,34 +215,32 @@ def _find(file: RemoteFile, known: Mapping[str, JournalledFile], preparation: Pr
         if (existing := placement.existing(file)) and (entry := _compared(file, existing, known.get(file.path))):
             preparation.on_event(Rechecked(file.path, entry.size, entry.size))
             return entry
-        if shared := _shared(file, preparation):
-            return shared
-        if file.path not in known:
+        if preparation.sharing is not None and preparation.sharing.offers(file):
             return None
-        staged = continue_file(
-            file,
-            lease.data / file.path,
-            preparation.journal,
-            known[file.path],
-            inodes_reusable=lease.inodes_reusable,
-            stopped=preparation.stopped,
-        )
-        if staged is not None:
-            journalled = len(known[file.path].chunks)
-            preparation.on_event(Rechecked(file.path, min(journalled * CHUNK_SIZE, file.size or 0), staged.held))
-        return staged
+        return _continued(file, known, preparation)
 
 
-def _shared(file: RemoteFile, preparation: Preparation) -> ManifestFile | None:
-    """Return the entry of a file that another artifact already had; None if none has it undamaged."""
-    if preparation.sharing is None:
+def _continued(file: RemoteFile, known: Mapping[str, JournalledFile], preparation: Preparation) -> StagedFile | None:
+    """Return the staged file of an earlier attempt; None if there is none, or nothing of it can be used."""
+    if file.path not in known or _to_be_linked(file, preparation.adoption):
         return None
-    staged = preparation.sharing.stage(file, preparation.lease.data / file.path, stopped=preparation.stopped)
-    if staged is None:
-        return None
-    donor, how = staged
-    preparation.on_event(Shared(file.path, donor.file.size, how, donor.key))
-    return ManifestFile(file.path, donor.file.size, file.digests, donor.file.chunks, file.validator, shared=how)
+    staged = continue_file(
+        file,
+        preparation.lease.data / file.path,
+        preparation.journal,
+        known[file.path],
+        inodes_reusable=preparation.lease.inodes_reusable,
+        stopped=preparation.stopped,
+    )
+    if staged is not None:
+        journalled = len(known[file.path].chunks)
+        preparation.on_event(Rechecked(file.path, min(journalled * CHUNK_SIZE, file.size or 0), staged.held))
+    return staged
+
+
+def _to_be_linked(file: RemoteFile, adoption: Adoption | None) -> bool:
+    """Whether `file` becomes a hard link to the adopted one. A link of an earlier attempt could only be copied."""
+    return adoption is not None and adoption.link and adoption.holds(file)
 
 
 def _compared(file: RemoteFile, path: Path, known: JournalledFile | None) -> ManifestFile | None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 
 from fetcher.artifact import ArtifactRef
 from fetcher.settings import Settings, hub_cache_dir
@@ -22,8 +23,10 @@ from fetcher.sources.addresses import hub_address, is_offline, scheme_of
 from fetcher.sources.base import Source
 
 
-def open_source(ref: ArtifactRef, settings: Settings, environ: Mapping[str, str] = os.environ) -> Source:
-    """The source that `ref.uri` names. Sends no request.
+def open_source(
+    ref: ArtifactRef, settings: Settings, environ: Mapping[str, str] = os.environ, *, pin: str | None = None
+) -> Source:
+    """The source that `ref.uri` names; `pin` replaces the requested revision of a repository. Sends no request.
 
     With `HF_HUB_OFFLINE`, a Hub artifact comes from the Hub's cache. Raises UsageError, UnsupportedScheme, ConfigurationError,
     and Offline or NotFound if the Hub's cache lacks the artifact.
@@ -34,6 +37,8 @@ def open_source(ref: ArtifactRef, settings: Settings, environ: Mapping[str, str]
 
         return local.open_local(ref) if scheme == "file" else local.open_claim(ref, settings)
     address = hub_address(ref, environ)
+    if address is not None and pin is not None:
+        address = replace(address, revision=pin)
     if address is not None and is_offline(environ):
         from fetcher.sources.local import LocalSource
         from fetcher.sources.snapshots import find_snapshot

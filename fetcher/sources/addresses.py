@@ -20,6 +20,7 @@ DEFAULT_REVISION = "main"
 
 Kind = Literal["models", "datasets"]
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+_HF_URI = re.compile(rf"(?i:hf)://(datasets/|models/)?({_NAME}/{_NAME}|{_NAME})(?:[@:](.+?))?/?")
 _PAGES_OF_THE_HUB = ("huggingface.co", "www.huggingface.co", "hf.co")
 _PAGE = re.compile(
     rf"/(?P<kind>datasets/)?(?P<name>{_NAME}/{_NAME})"
@@ -47,6 +48,11 @@ class HubAddress:
     def folder(self) -> str:
         """The repository's folder in a Hub cache: `models--org--name`."""
         return "--".join((self.kind, *self.repository.split("/")))
+
+    @property
+    def uri(self) -> str:
+        """The address of the repository without a revision: `hf://org/name`."""
+        return f"hf://{self.prefix}{self.repository}"
 
     @property
     def prefix(self) -> str:
@@ -127,8 +133,30 @@ def hub_folder(ref: ArtifactRef) -> tuple[str | None, str | None]:
     return (address.folder, address.revision) if address else (None, None)
 
 
+def address_of_folder(folder: str) -> HubAddress | None:
+    """The repository with this folder in a Hub cache; None if no repository has such a folder."""
+    match = re.fullmatch(rf"(models|datasets)--({_NAME}?)(?:--({_NAME}))?", folder)
+    if match is None:
+        return None
+    kind: Kind = "datasets" if match[1] == "datasets" else "models"
+    return HubAddress(kind, "/".join(name for name in match.groups()[1:] if name), DEFAULT_REVISION)
+
+
+def named_revision(ref: ArtifactRef) -> str | None:
+    """The revision of a Hub repository that `ref` names, by --revision or in its URI; None without one. Raises UsageError."""
+    named = _HF_URI.fullmatch(ref.uri)
+    if named is None and (address := hub_address(ref)):
+        return address.revision  # an address of a file always says it
+    return ref.revision or (named[3] if named else None)
+
+
+def is_commit(revision: str) -> bool:
+    """Whether `revision` is a commit, whose files never change."""
+    return re.fullmatch(r"[0-9a-f]{40}", revision) is not None
+
+
 def _from_hf_uri(ref: ArtifactRef) -> HubAddress:
-    match = re.fullmatch(rf"(?i:hf)://(datasets/|models/)?({_NAME}/{_NAME}|{_NAME})(?:[@:](.+?))?/?", ref.uri)
+    match = _HF_URI.fullmatch(ref.uri)
     if match is None or match[2] in ("datasets", "models", "spaces"):
         raise UsageError(
             f"not a repository: {ref.uri}; write hf://owner/name, hf://owner/name@revision or hf://datasets/owner/name"

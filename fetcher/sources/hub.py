@@ -35,7 +35,7 @@ from fetcher.errors import (
     Unauthorized,
     UsageError,
 )
-from fetcher.sources.addresses import DEFAULT_ENDPOINT, HubAddress, hub_credentials, hub_endpoint
+from fetcher.sources.addresses import DEFAULT_ENDPOINT, HubAddress, hub_credentials, hub_endpoint, is_commit
 from fetcher.sources.base import Asking, Body, Capabilities, once
 from fetcher.sources.locations import Location, expiry
 from fetcher.transport.client import Answer, Credentials, HttpTransport, is_downgrade
@@ -84,12 +84,12 @@ class HubSource:
     async def resolve(self) -> str | None:
         """The commit. Sends no request if the revision is a commit already."""
         revision = self._address.revision
-        if re.fullmatch(r"[0-9a-f]{40}", revision):
+        if is_commit(revision):
             return revision
         url = f"{self._api}/revision/{quote(revision, safe='')}"
         document, _ = await self._metadata(url, what=f"revision {revision} of {self._address.repository}")
         commit = document.get("sha") if isinstance(document, dict) else None
-        if not isinstance(commit, str) or not re.fullmatch(r"[0-9a-f]{40}", commit):
+        if not isinstance(commit, str) or not is_commit(commit):
             raise BadResponse(f"the Hub's answer about {self._address.repository} contains no commit")
         return commit
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 
 from fetcher.artifact import Digest, Listing, RemoteFile
 from fetcher.errors import NotFound, Offline, UsageError
-from fetcher.sources.addresses import HubAddress
+from fetcher.sources.addresses import HubAddress, is_commit
 
 LARGEST = 64 * 1024 * 1024
 """Bytes of a listing that are read at most: 200 for each of 300,000 files."""
@@ -47,10 +46,10 @@ def find_snapshot(address: HubAddress, cache: Path | None) -> Snapshot:
 
 
 def _commit(repository: Path, revision: str) -> str:
-    if re.fullmatch(r"[0-9a-f]{40}", revision):
+    if is_commit(revision):
         return revision
     text = _read(repository / "refs" / revision).decode(errors="replace").strip()
-    if not re.fullmatch(r"[0-9a-f]{40}", text):
+    if not is_commit(text):
         raise Offline(f"{repository}/refs/{revision} does not contain a commit; unset HF_HUB_OFFLINE to fetch")
     return text
 

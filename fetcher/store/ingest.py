@@ -9,11 +9,12 @@ import errno
 import os
 import stat
 import threading
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from fetcher.artifact import CHUNK_SIZE, ByteRange, RemoteFile
-from fetcher.filesystem import file_mode, reserve, try_chmod
+from fetcher.filesystem import clone, file_mode, reserve, try_chmod
 from fetcher.integrity.hasher import Hasher
 from fetcher.manifest import ManifestFile
 from fetcher.planning.ranges import chunk_count, chunk_range
@@ -52,16 +53,23 @@ class StagedFile:
     @classmethod
     def create(cls, file: RemoteFile, path: Path, journal: Journal) -> StagedFile:
         """Create a new inode at `path`, replacing any file there. Reserves space if the filesystem can. Raises OSError."""
-        fence = fence_of(path)
-        fence.make_directories(path.parent)
-        remove(base_of(path), path)
-        mode = file_mode(path.parent)
-        descriptor = fence.create(path, mode)
-        try:
-            try_chmod(descriptor, mode)
+        with _new_inode(path) as descriptor:
             reserve(descriptor, file.size or 0)
-        finally:
-            os.close(descriptor)
+        staged = cls(file, path, journal)
+        staged._begin()
+        return staged
+
+    @classmethod
+    def cloned(cls, file: RemoteFile, path: Path, journal: Journal, source: int) -> StagedFile | None:
+        """Create a new inode that shares all blocks of the open file `source`. None, and no file, if the filesystem cannot.
+
+        Raises OSError.
+        """
+        with _new_inode(path) as descriptor:
+            shared = clone(source, descriptor)
+        if not shared:
+            remove(base_of(path), path)
+            return None
         staged = cls(file, path, journal)
         staged._begin()
         return staged
@@ -197,6 +205,21 @@ class StagedFile:
     def _begin(self) -> None:
         if (identity := self.file.identity) is not None:
             self._journal.begin(self.file.path, identity)
+
+
+@contextmanager
+def _new_inode(path: Path) -> Iterator[int]:
+    """Create an empty file, replacing any file at `path`. Its descriptor is valid within the block."""
+    fence = fence_of(path)
+    fence.make_directories(path.parent)
+    remove(base_of(path), path)
+    mode = file_mode(path.parent)
+    descriptor = fence.create(path, mode)
+    try:
+        try_chmod(descriptor, mode)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def link_staged(source: Path, target: Path) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from fetcher.artifact import ByteRange, RemoteFile
-from fetcher.filesystem import clone, file_mode, try_chmod
+from fetcher.filesystem import clone, clones, file_mode, try_chmod
 from fetcher.integrity.frontier import chunk_digest
 from fetcher.planning.ranges import chunk_range
 from fetcher.store.beneath import link, open_beneath, remove, rename
@@ -39,6 +39,14 @@ class Sharing:
     root: Path
     donors: Callable[[RemoteFile], Iterable[Donor]]
     linking: bool
+
+    def offers(self, file: RemoteFile) -> bool:
+        """Whether an artifact has an equal file. It may be damaged."""
+        return next(iter(self.donors(file)), None) is not None
+
+    def takes_no_space(self, directory: Path) -> bool:
+        """Whether files staged in `directory` share the blocks of the artifacts. Raises OSError."""
+        return self.linking or clones(directory)
 
     def stage(self, file: RemoteFile, target: Path, *, stopped: Callable[[], bool]) -> tuple[Donor, How] | None:
         """Stage a file equal to `file` at `target`, synced; None if no artifact has an undamaged one, or if `stopped()`.

@@ -29,6 +29,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "dest": ("/model", Path("/model")),
     "layout": ("hf-cache", "hf-cache"),
     "require_digests": ("yes", True),
+    "accept_unverified": ("1", True),
     "hard_link": ("on", True),
     "dedupe": ("link", "link"),
     "refresh": ("on-change", "on-change"),
@@ -53,6 +54,8 @@ GOOD: dict[str, tuple[str, Any]] = {
 BAD = {
     **dict.fromkeys(("json", "require_digests", "hard_link"), "perhaps"),
     **dict.fromkeys(("layout", "refresh", "dedupe", "page_cache", "progress", "max_concurrency"), "nonsense"),
+    **dict.fromkeys(("json", "require_digests", "accept_unverified", "hard_link"), "perhaps"),
+    **dict.fromkeys(("layout", "refresh", "page_cache", "progress", "max_concurrency"), "nonsense"),
     **dict.fromkeys(("limit_rate", "memory_limit", "timeout_stall", "retry_for", "lease_wait", "lease_stale"), "nonsense"),
     "expect": "model.safetensors=md5:1234",
     "pvc_mount": "claim",
