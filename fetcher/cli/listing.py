@@ -15,6 +15,7 @@ from fetcher.cli.roots import print_newer, root_of
 from fetcher.command.options import values
 from fetcher.command.results import print_result
 from fetcher.errors import FetchError
+from fetcher.quantities import size
 
 if TYPE_CHECKING:
     from fetcher.cache import Listed
@@ -37,7 +38,6 @@ def list_(arguments: argparse.Namespace, environ: Mapping[str, str]) -> None:
 
 def show(arguments: argparse.Namespace, environ: Mapping[str, str]) -> None:
     from fetcher.cache import named, occupied
-    from fetcher.quantities import size
 
     options = values(ROOT, arguments, environ)
     artifact = named(arguments.what, lambda: root_of(options, environ))
@@ -49,10 +49,16 @@ def show(arguments: argparse.Namespace, environ: Mapping[str, str]) -> None:
         print_result(json.dumps(fields | {"files": listing}))
         return
     for name, value in fields.items():
-        print_result(f"{name:20}{size(value) if name.startswith('bytes') else value if value is not None else '-'}")
+        print_result(f"{name:20}{_shown(name, value)}")
     for file in files:
         digest = str(file.digests[0]) if file.digests else "no digest"
         print_result(f"{size(file.size):>10}  {file.path}  {digest}")
+
+
+def _shown(name: str, value: Any) -> str:
+    if name.startswith("bytes"):
+        return size(value)
+    return ", ".join(value) or "-" if isinstance(value, list) else str("-" if value is None else value)
 
 
 def _warm(artifacts: Iterable[Listed]) -> dict[str, float | None]:
@@ -87,4 +93,6 @@ def _fields(artifact: Listed) -> dict[str, Any]:
         "version": summary.version,
         "last_used": None if used is None else datetime.fromtimestamp(used, UTC).isoformat(timespec="seconds"),
         "lease": artifact.owner,
+        "pinned": artifact.pinned,
+        "held_by": list(artifact.held_by),
     }

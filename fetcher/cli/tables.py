@@ -47,12 +47,21 @@ def _artifact(artifact: Listed, warm: Mapping[str, float | None] | None, now: fl
         "shared": size(summary.shared) if summary.shared else "-",
         "revision": (summary.revision or "-")[:12],
         "last used": ago(used, now),
-        "leased by": artifact.owner or "-",
+        "kept by": _keeper(artifact),
     }
     if warm is not None:
         share = warm[str(artifact.entry.path)]
         row["warm"] = "unknown" if share is None else f"{share:.0%}"
     return row | {"source": redact(summary.uri)}
+
+
+def _keeper(artifact: Listed) -> str:
+    """Who keeps the artifact from being removed."""
+    if artifact.pinned:
+        return "a pin"
+    if artifact.held_by:
+        return f"pod {artifact.held_by[0]}" + (f" and {len(artifact.held_by) - 1} more" if artifact.held_by[1:] else "")
+    return artifact.owner or "-"
 
 
 def ago(moment: float | None, now: float) -> str:

@@ -186,7 +186,7 @@ class TestText:
         monkeypatch.setattr("sys.stdout", shown)
         print_artifacts(listed(root, on_newer=refused))
         header, *rows = re.sub(r"\x1b\[[0-9;]*m", "", shown.getvalue()).splitlines()
-        assert header.split() == ["key", "size", "shared", "revision", "last", "used", "leased", "by", "source"]
+        assert header.split() == ["key", "size", "shared", "revision", "last", "used", "kept", "by", "source"]
         assert sorted(each["cache_key"] for each in artifacts(root)) == [
             row.split()[0] for row in rows if not row.startswith(" ")
         ]

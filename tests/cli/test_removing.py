@@ -188,6 +188,17 @@ class TestPin:
         cache.run("prune", "--to", "1Mi")
         assert cache.present() == set()
 
+    def test_the_list_shows_pins_and_holds_that_last(self, cache: Cache) -> None:
+        cache.run("pin", cache.key("a"))
+        cache.run("pin", cache.key("b"), "--for", "0")
+        cache.run("hold", cache.key("c"), "--pod-uid", "pod-1")
+        shown = {each["cache_key"]: (each["pinned"], each["held_by"]) for each in cache.json("list")}
+        assert shown == {cache.key("a"): (True, []), cache.key("b"): (False, []), cache.key("c"): (False, ["pod-1"])}
+        lines = {line.split()[0]: line for line in cache.run("list").splitlines()}
+        assert "  a pin  " in lines[cache.key("a")]
+        assert "  -  " in lines[cache.key("b")]
+        assert "  pod pod-1  " in lines[cache.key("c")]
+
     def test_a_pin_with_an_end_says_when(self, cache: Cache) -> None:
         (claim,) = cache.json("pin", cache.key("a"), "--for", "2h")["claims"]
         assert (claim["kind"], claim["until"] is not None) == ("pin", True)
