@@ -51,7 +51,7 @@ class Account:
         numbers = self._numbers(residents)
         movable = [each for each in residents if each.kept not in FOR_GOOD]
         promised = sum(each.promised for each in self.seen.staged if not each.lease.abandoned)
-        if self.shortfall(bounds, made=freed(movable, residents), healed=promised):
+        if self.shortfall(bounds, made=freed(movable, residents), healed=promised + self.seen.replaced):
             return OutOfSpace(
                 f"no space left on device: the limits of {self.root} do not allow it, even if everything unpinned is evicted: "
                 f"{numbers}; raise the limit with fetcher init, unpin artifacts, or select fewer files with --include"
@@ -67,5 +67,6 @@ class Account:
         return (
             f"needed {size(self.needed)}, used {size(self.seen.used + self.occupied)}, evictable {held_by(None)}, "
             f"pinned {held_by(*FOR_GOOD)}, in use or used recently {held_by('open', 'held', 'leased', 'recent', 'unknown')}, "
-            f"being fetched {size(promised)}, free {'unknown' if free is None else size(free)}"
+            f"being fetched {size(promised)}, replaced versions {size(self.seen.replaced)}, "
+            f"free {'unknown' if free is None else size(free)}"
         )

@@ -49,17 +49,18 @@ class Staged:
 
 @dataclass(frozen=True, slots=True)
 class Occupancy:
-    """A root at one moment. `others`: allocated bytes of replaced versions and of our own records."""
+    """A root at one moment. `replaced`: allocated bytes of replaced versions, `others`: of our own records and of archives."""
 
     artifacts: Mapping[str, Entry]
     residents: tuple[Resident, ...]
     staged: tuple[Staged, ...]
+    replaced: int
     others: int
 
     @property
     def used(self) -> int:
         """Bytes that the root occupies, and those that living owners were promised."""
-        return occupied(self.residents) + self.others + sum(each.promised for each in self.staged)
+        return occupied(self.residents) + self.replaced + self.others + sum(each.promised for each in self.staged)
 
     @property
     def outstanding(self) -> int:
@@ -93,8 +94,11 @@ def occupancy(root: Path, *, now: float, min_idle: float, without: Collection[st
     ]
     residents += [Resident(key, allocated(root / key), now, "foreign") for key in newer if key]
     layout = Root(root)
-    others = sum(sum(allocated(each).values()) for each in (layout.old, layout.ready, layout.archive, layout.ballast))
-    return Occupancy(artifacts, tuple(residents), staged, others)
+    replaced, others = (
+        sum(sum(allocated(each).values()) for each in directories)
+        for directories in ((layout.old, layout.ready), (layout.archive, layout.ballast))
+    )
+    return Occupancy(artifacts, tuple(residents), staged, replaced, others)
 
 
 def allocated(directory: Path) -> Blocks:

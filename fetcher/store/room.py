@@ -19,10 +19,11 @@ from fetcher.store import ballast
 from fetcher.store.accounting import MARGIN, Account
 from fetcher.store.contender import short_lease
 from fetcher.store.eviction import Doomed, Keeping, doom, open_files, restore
+from fetcher.store.keyed import replaced_versions, sweep_old
 from fetcher.store.layout import Root
 from fetcher.store.lease import Lease, default_stale_time
 from fetcher.store.limits import MIN_IDLE, CacheLimits, refuse_looser, refuse_unenforceable
-from fetcher.store.occupancy import ROOM, allocated, occupancy
+from fetcher.store.occupancy import ROOM, Occupancy, allocated, occupancy
 
 _UNDER_WAY = 60.0
 """Seconds to wait for evictions that other processes have begun, before more artifacts are chosen."""
@@ -68,6 +69,7 @@ class Room:
         refuse_looser(self.own, self.asked, self.root)
         until = time.monotonic() + _UNDER_WAY
         while (doomed := self._decide(needed, limits, patient=time.monotonic() < until)) is None:
+            sweep_old(self.root, grace=self.min_idle)
             time.sleep(0.2)
         for each in doomed:
             each.delete()
@@ -82,7 +84,7 @@ class Room:
             self.make(0)
 
     def _decide(self, needed: int, limits: CacheLimits, *, patient: bool) -> list[Doomed] | None:
-        """Promise the space and rename the victims away. None: evictions of others are under way, so look again."""
+        """Promise the space and rename the victims away. None: more space will be free soon, so look again."""
         staging = Root(self.root).staging
         stale = default_stale_time(staging)
         with short_lease(staging, ROOM, stale=stale, stopped=self.stopped) as ruling:
@@ -91,11 +93,15 @@ class Room:
             )
             occupied = sum(allocated(self.lease.directory).values())
             account = Account(self.root, seen, needed=needed, occupied=occupied)
-            if seen.evicting and patient and account.shortfall(limits.bounds(self.root)):
+            if patient and account.shortfall(limits.bounds(self.root)) and self._soon(seen, ruling.moment()):
                 return None
             doomed = self._doom(account, limits, ruling, stale)
             self.lease.reserve(occupied + needed)
             return doomed
+
+    def _soon(self, seen: Occupancy, now: float) -> bool:
+        """Whether others delete an artifact just now, or replaced versions may go: then nothing else has to."""
+        return seen.evicting or bool(replaced_versions(self.root, now=now, grace=self.min_idle))
 
     def _doom(self, account: Account, limits: CacheLimits, ruling: Lease, stale: float) -> list[Doomed]:
         """Rename away as many victims as are needed, all or none."""

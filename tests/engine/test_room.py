@@ -133,6 +133,40 @@ class TestWaiting:
         assert (fetch.cache_dir / ArtifactRef("hf://org/b").key).exists()
 
 
+class TestReplacedVersions:
+    """A refresh keeps the former version for engines that still read it. It counts, and goes before anything else."""
+
+    async def refreshed(self, origin: Origin, fetch: Fetcher) -> Path:
+        """Fetch two versions of a model, and return the directory of the replaced one."""
+        for version in ("one", "two"):
+            origin.add_repo("org/model", {"model.safetensors": random_bytes(version, 6 * MiB)})
+            await fetch(refresh="on-change")
+        origin.add_repo("org/next", {"model.safetensors": random_bytes("next", 6 * MiB)})
+        (old,) = (fetch.cache_dir / ".fetcher/old").iterdir()
+        return old
+
+    async def test_an_idle_one_makes_room_and_artifacts_stay(self, origin: Origin, fetch: Fetcher) -> None:
+        old = await self.refreshed(origin, fetch)
+        os.utime(fetch.cache_dir / ".fetcher/usage" / ArtifactRef("hf://org/model").key, (LONG_AGO, LONG_AGO))
+        old.rename(old.with_name(f"{old.name.partition('.')[0]}.1600000000000000000"))
+        await fetch("hf://org/next", max_size=Amount(16 * MiB))
+        assert list((fetch.cache_dir / ".fetcher/old").iterdir()) == []
+        assert (fetch.cache_dir / ArtifactRef("hf://org/model").key).exists()
+
+    async def test_one_that_was_replaced_just_now_makes_the_cache_busy(self, origin: Origin, fetch: Fetcher) -> None:
+        old = await self.refreshed(origin, fetch)
+        with pytest.raises(CacheBusy, match=r"replaced versions 6\.0 MiB"):
+            await fetch("hf://org/next", max_size=Amount(16 * MiB))
+        assert old.exists()
+
+    async def test_an_open_one_stays(self, origin: Origin, fetch: Fetcher) -> None:
+        old = await self.refreshed(origin, fetch)
+        with (old / "model.safetensors").open():
+            await fetch("hf://org/next", max_size=Amount(16 * MiB), min_idle=0.0)
+        assert old.exists()
+        assert not (fetch.cache_dir / ArtifactRef("hf://org/model").key).exists()
+
+
 async def test_what_others_fetch_now_makes_the_cache_busy(origin: Origin, fetch: Fetcher) -> None:
     origin.add_repo("org/model", {"model.safetensors": random_bytes("m", 8 * MiB)})
     fetch.cache_dir.mkdir()
