@@ -64,7 +64,7 @@ class Donors:
             return None
         if entry.summary.snapshot is None:
             return Donor(entry.key, entry.path / path, listed)
-        return Donor(entry.key, entry.path.parents[1] / "blobs" / listed.digests[0].hex, listed)  # as `hub_cache` places it
+        return Donor(entry.key, entry.path.parent.parent / "blobs" / listed.digests[0].hex, listed)  # as `hub_cache` places it
 
 
 def _read(record: Path) -> Manifest | None:

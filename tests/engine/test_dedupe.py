@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from hashlib import sha256
 from pathlib import Path
@@ -290,7 +291,17 @@ class TestNothingUnprovenIsShared:
         artifact = await fetch()
         assert artifact.bytes_fetched == artifact.bytes
 
-    async def test_a_hostile_record_of_a_snapshot_leads_nowhere(self, hub: Origin, fetch: Fetcher, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("snapshot", [".", "/", "../outside/snapshots", "../" * 40, "a\0b/c/d"])
+    async def test_a_hostile_place_of_a_snapshot_leads_nowhere(self, hub: Origin, fetch: Fetcher, snapshot: str) -> None:
+        await fetch(layout="hf-cache")
+        (record,) = (path for path in fetch.cache_dir.glob(".fetcher/manifests/*.json") if "." not in path.stem)
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"snapshot": snapshot}))
+        artifact = await fetch("hf://org/tuned")
+        assert artifact.bytes_fetched == artifact.bytes
+
+    async def test_a_snapshot_that_was_moved_out_of_the_root_is_not_read(
+        self, hub: Origin, fetch: Fetcher, tmp_path: Path
+    ) -> None:
         model = await fetch(layout="hf-cache")
         (record,) = (path for path in fetch.cache_dir.glob(".fetcher/manifests/*.json") if "." not in path.stem)
         outside = tmp_path / "outside"
