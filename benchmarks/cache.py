@@ -21,7 +21,7 @@ from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
 from fetcher.store.catalog import entries
 
 FILES = 16
-FEW, MANY = 10, 1000
+FEW = 10
 
 
 def make_root(root: Path, *, artifacts: int, chunks: int) -> None:
@@ -59,9 +59,9 @@ def medians(calls: dict[str, Callable[[], object]], *, rounds: int) -> dict[str,
     return {name: statistics.median(each) for name, each in seconds.items()}
 
 
-def compare(directory: Path, *, chunks: int, rounds: int) -> str:
+def compare(directory: Path, *, artifacts: int, chunks: int, rounds: int) -> str:
     """Return the report: medians in seconds and their ratios."""
-    with _roots(directory, chunks) as (few, many):
+    with _roots(directory, artifacts, chunks) as (few, many):
         entries(few, on_newer=lambda _: None)  # the summaries are written once
         entries(many, on_newer=lambda _: None)
         records = list(many.glob(f"*/{RELATIVE_PATH}"))
@@ -83,18 +83,18 @@ def compare(directory: Path, *, chunks: int, rounds: int) -> str:
     lines = [f"{name:20} {seconds:.3f} s" for name, seconds in (lists | hits).items()]
     ratios = {
         "entries to manifests": lists["entries"] / lists["every manifest read"],
-        f"hit {MANY} to {FEW}": hits["hit beside many"] / hits["hit beside few"],
+        f"hit {artifacts} to {FEW}": hits["hit beside many"] / hits["hit beside few"],
     }
     return "\n".join([*lines, *(f"{name:20} {ratio:.4f}" for name, ratio in ratios.items())])
 
 
 @contextmanager
-def _roots(directory: Path, chunks: int) -> Iterator[tuple[Path, Path]]:
+def _roots(directory: Path, artifacts: int, chunks: int) -> Iterator[tuple[Path, Path]]:
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory) as temporary:
         few, many = Path(temporary, "few"), Path(temporary, "many")
         make_root(few, artifacts=FEW, chunks=chunks)
-        make_root(many, artifacts=MANY, chunks=chunks)
+        make_root(many, artifacts=artifacts, chunks=chunks)
         yield few, many
 
 
@@ -105,11 +105,13 @@ def _run(*words: str | Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cache", description=__doc__)
+    parser.add_argument("--artifacts", type=int, default=1000, help="artifacts of the large root")
     parser.add_argument("--chunks", type=int, default=50_000, help="chunks of each artifact")
     parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--disk", type=Path, default=HOME, help="directory on the disk to measure")
     arguments = parser.parse_args()
-    print(compare(arguments.disk.resolve(), chunks=arguments.chunks, rounds=arguments.rounds))
+    sizes = {name: getattr(arguments, name) for name in ("artifacts", "chunks", "rounds")}
+    print(compare(arguments.disk.resolve(), **sizes))
 
 
 if __name__ == "__main__":

@@ -94,7 +94,14 @@ def occupation(root: Path, *, on_newer: Callable[[NewerFormat], None]) -> Occupa
                 each.files += not stat.S_ISDIR(status.st_mode)
                 each.inodes[status.st_dev, status.st_ino] = _inode(status, name, directory)
     places = tuple(
-        Place(kind, name, tuple(owners.get(name, ())), each.files, _allocated(each.inodes), _shared(each.inodes))
+        Place(
+            kind=kind,
+            name=name,
+            artifacts=tuple(owners[name]) if kind == "artifact" else (),
+            files=each.files,
+            allocated=_allocated(each.inodes),
+            shared=_shared(each.inodes),
+        )
         for (kind, name), each in found.items()
     )
     together: _Inodes = dict(chain.from_iterable(each.inodes.items() for each in found.values()))
@@ -141,8 +148,8 @@ def _shared(inodes: _Inodes) -> int:
 
 def _top(root: Path, entry: Entry) -> str:
     """The name below the root under which the artifact lies: several may share one."""
-    with suppress(ValueError):  # the record may name a snapshot elsewhere
-        return entry.path.relative_to(root).parts[0]
+    with suppress(ValueError):  # the record may name a snapshot elsewhere, or the root itself
+        return next(iter(entry.path.relative_to(root).parts), "")
     return ""
 
 

@@ -71,10 +71,12 @@ def ago(moment: float | None, now: float) -> str:
 
 def print_rows(rows: Sequence[Mapping[str, str]]) -> None:
     """Print a table: column → text for each row. The last column is folded on a terminal."""
+    if not rows:
+        return
     if sys.stdout.isatty():
         _draw(rows)
         return
-    widths = {name: max(len(row[name]) for row in rows) for name in (rows[0] if rows else ())}
+    widths = {name: max(len(row[name]) for row in rows) for name in rows[0]}
     for row in rows:
         print_result("  ".join(f"{row[name]:{width}}" for name, width in widths.items()).rstrip())
 
@@ -85,10 +87,12 @@ def _draw(rows: Sequence[Mapping[str, str]]) -> None:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
-    *narrow, last = rows[0] if rows else ("",)
+    # A column without a value in any row is left out, so that the sources have room.
+    *narrow, last = [name for name in rows[0] if any(row[name] != "-" for row in rows)]
     for name in narrow:
         table.add_column(name, no_wrap=True, justify="right" if name in _AMOUNTS else "left")
     table.add_column(last, overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, row.values()))  # as they are: an address may hold what rich takes for markup
+        # As they are: an address may hold what rich takes for markup.
+        table.add_row(*(Text(row[name]) for name in (*narrow, last)))
     Console(soft_wrap=True).print(table)

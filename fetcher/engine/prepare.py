@@ -135,6 +135,8 @@ def _staged_from(sharing: Sharing, file: RemoteFile, preparation: Preparation) -
     if staged is None:
         return None
     donor, how = staged
+    # What an earlier attempt recorded is of the file that this one replaced. A linked inode must never be continued.
+    preparation.journal.drop(file.path)
     preparation.on_event(Shared(file.path, donor.file.size, how, donor.key))
     return ManifestFile(file.path, donor.file.size, file.digests, donor.file.chunks, file.validator, shared=how)
 

@@ -52,19 +52,21 @@ class Donors:
     def _known(self) -> tuple[Entry, ...]:
         with self._lock:
             if self._entries is None:
-                found = entries(self._root, on_newer=lambda _: None)
-                self._entries = tuple(each for each in found if self._authenticated or not each.summary.authenticated)
+                self._entries = ()
+                with suppress(OSError):  # a root that cannot be listed shares nothing
+                    self._entries = tuple(entries(self._root, on_newer=lambda _: None))
             return self._entries
 
     def _donor(self, entry: Entry, path: str) -> Donor | None:
         with self._lock:
             manifest = self._manifest(entry.record)
-        listed = manifest.file(path) if manifest is not None and manifest.chunk_size == CHUNK_SIZE else None
-        if listed is None or not listed.digests:
+        if manifest is None or manifest.chunk_size != CHUNK_SIZE or (manifest.authenticated and not self._authenticated):
+            return None
+        if (listed := manifest.file(path)) is None or not listed.digests:
             return None
         if entry.summary.snapshot is None:
             return Donor(entry.key, entry.path / path, listed)
-        return Donor(entry.key, entry.path.parents[1] / "blobs" / listed.digests[0].hex, listed)  # as `hub_cache` places it
+        return Donor(entry.key, entry.path.parent.parent / "blobs" / listed.digests[0].hex, listed)  # as `hub_cache` places it
 
 
 def _read(record: Path) -> Manifest | None:

@@ -37,7 +37,7 @@ def left_behind(lease: Lease) -> Journalled:
         fence.restore(lease.data / entry.path for entry in manifest.files)
         journalled.authenticated |= manifest.authenticated
         for entry in manifest.files:
-            if entry.identity is not None:
+            if entry.identity is not None and entry.shared != "link":  # an inode that is or was published is never continued
                 chunks = {index: JournalledChunk(xxh3) for index, xxh3 in enumerate(entry.chunks)}
                 journalled.files[entry.path] = JournalledFile(entry.identity, chunks)
     return journalled

@@ -119,6 +119,14 @@ class TestAccount:
         (root / KEY / "file").symlink_to(outside / "file")
         assert account(root)["bytes_allocated"] < before + MiB
 
+    @pytest.mark.parametrize("snapshot", [".", "/", "../elsewhere", "staging"])
+    def test_a_hostile_place_of_a_snapshot_changes_nothing(self, hub: Origin, tmp_path: Path, snapshot: str) -> None:
+        fetcher.fetch(URI, cache_dir=tmp_path, layout="hf-cache")
+        record = tmp_path / ".fetcher/manifests" / f"{KEY}.json"
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"snapshot": snapshot}))
+        assert account(tmp_path)["bytes_allocated"] == blocks(tmp_path)
+        assert {each["kind"] for each in account(tmp_path)["places"]} == {"staging", "other"}
+
     def test_a_root_that_does_not_exist_is_not_found(self, tmp_path: Path) -> None:
         assert run_fetcher("du", "--cache-dir", tmp_path / "nothing").returncode == 66
 

@@ -186,10 +186,25 @@ class TestText:
         monkeypatch.setattr("sys.stdout", shown)
         print_artifacts(listed(root, on_newer=refused))
         header, *rows = re.sub(r"\x1b\[[0-9;]*m", "", shown.getvalue()).splitlines()
-        assert header.split() == ["key", "size", "shared", "revision", "last", "used", "kept", "by", "source"]
+        assert header.split() == ["key", "size", "revision", "last", "used", "source"]
         assert sorted(each["cache_key"] for each in artifacts(root)) == [
             row.split()[0] for row in rows if not row.startswith(" ")
         ]
+
+    def test_a_terminal_gets_the_column_of_keepers_while_there_is_one(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        lease = acquire(root / ".fetcher/staging", artifacts(root)[0]["cache_key"], stale=60.0)
+        assert lease is not None
+        shown = Terminal()
+        monkeypatch.setattr("sys.stdout", shown)
+        print_artifacts(listed(root, on_newer=refused))
+        lease.dissolve()
+        assert "kept by" in shown.getvalue().splitlines()[0]
+
+    def test_an_empty_cache_has_no_table(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        shown = Terminal()
+        monkeypatch.setattr("sys.stdout", shown)
+        print_artifacts(listed(tmp_path, on_newer=refused))
+        assert shown.getvalue() == ""
 
 
 class TestWarm:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import shutil
 from hashlib import sha256
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from fetcher.artifact import ArtifactRef, Digest
 from fetcher.engine import Artifact
 from fetcher.engine.preview import preview
 from fetcher.errors import FetchError, OutOfSpace
-from fetcher.events import Shared, Warned
+from fetcher.events import Planned, Shared, Warned
 from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.settings import Dedupe, Settings
 from fetcher.testing.checkpoint import random_bytes
@@ -63,6 +65,10 @@ def damage(file: Path) -> None:
     content[-1] ^= 1
     file.write_bytes(content)
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+class Stop(Exception):
+    """Ends a fetch in the middle."""
 
 
 class TestAFineTune:
@@ -199,6 +205,27 @@ class TestLinks:
         assert contents(repaired.path) == TUNED
         assert contents(model.path) == FILES
 
+    @pytest.mark.parametrize("moment", ["planned", "sealed"])
+    async def test_an_unfinished_fetch_never_continues_in_a_linked_inode(
+        self, hub: Origin, fetch: Fetcher, moment: str
+    ) -> None:
+        """Not even after the other artifact is gone, and with it the second name of the inode."""
+        model = await fetch()
+        inode = (model.path / SHARD).stat().st_ino
+
+        def stop(at: object) -> None:
+            if at == "sealed" or (moment == "planned" and isinstance(at, Planned)):
+                raise Stop
+
+        with pytest.raises(Stop):
+            await fetch("hf://org/tuned", dedupe="link", step=stop, listen=stop)
+        with (model.path / SHARD).open("rb") as reader:
+            shutil.rmtree(model.path)
+            artifact = await fetch("hf://org/tuned", dedupe="link")
+            assert contents(artifact.path) == TUNED
+            assert (artifact.path / SHARD).stat().st_ino != inode
+            assert reader.read() == FILES[SHARD]
+
     async def test_both_stay_intact_when_one_is_renewed(self, hub: Origin, fetch: Fetcher) -> None:
         model = await fetch()
         await fetch("hf://org/tuned", dedupe="link")
@@ -290,7 +317,17 @@ class TestNothingUnprovenIsShared:
         artifact = await fetch()
         assert artifact.bytes_fetched == artifact.bytes
 
-    async def test_a_hostile_record_of_a_snapshot_leads_nowhere(self, hub: Origin, fetch: Fetcher, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("snapshot", [".", "/", "../outside/snapshots", "../" * 40, "a\0b/c/d"])
+    async def test_a_hostile_place_of_a_snapshot_leads_nowhere(self, hub: Origin, fetch: Fetcher, snapshot: str) -> None:
+        await fetch(layout="hf-cache")
+        (record,) = (path for path in fetch.cache_dir.glob(".fetcher/manifests/*.json") if "." not in path.stem)
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"snapshot": snapshot}))
+        artifact = await fetch("hf://org/tuned")
+        assert artifact.bytes_fetched == artifact.bytes
+
+    async def test_a_snapshot_that_was_moved_out_of_the_root_is_not_read(
+        self, hub: Origin, fetch: Fetcher, tmp_path: Path
+    ) -> None:
         model = await fetch(layout="hf-cache")
         (record,) = (path for path in fetch.cache_dir.glob(".fetcher/manifests/*.json") if "." not in path.stem)
         outside = tmp_path / "outside"

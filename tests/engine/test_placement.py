@@ -27,6 +27,8 @@ from fetcher.events import Warned, silent
 from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.settings import Settings
 from fetcher.store.catalog import find
+from fetcher.store.layout import Root
+from fetcher.store.summary import Summary, summary_path
 from fetcher.testing.checkpoint import random_bytes
 from fetcher.testing.effects import Chunked, Header, IgnoreRange, Status
 from fetcher.testing.faults import Fault
@@ -70,6 +72,32 @@ class TestHits:
         await fetch()
         with pytest.raises(DigestMismatch):
             await fetch(expect={OTHER: Digest("sha256", "0" * 64)})
+
+
+class TestSummaries:
+    @pytest.mark.parametrize("layout", ["keyed", "in place", "shared directory", "hf-cache", "with foreign files"])
+    async def test_every_layout_commits_a_summary_that_matches_its_manifest(
+        self, origin: Origin, fetch: Fetcher, tmp_path: Path, layout: str
+    ) -> None:
+        repository, key = origin.add_repo("org/model", FILES), ArtifactRef("hf://org/model").key
+        keyed, destination = fetch.cache_dir / key, tmp_path / "dest"
+        layouts: dict[str, tuple[dict[str, Any], Path]] = {
+            "keyed": ({}, keyed / RELATIVE_PATH),
+            "in place": ({"dest": destination}, destination / RELATIVE_PATH),
+            "shared directory": ({"dest": destination, "shared_dest": True}, Root(destination).manifests / f"{key}.json"),
+            "hf-cache": ({"layout": "hf-cache"}, Root(fetch.cache_dir).manifests / f"{key}.json"),
+            "with foreign files": ({}, keyed / RELATIVE_PATH),
+        }
+        options, record = layouts[layout]
+        if layout == "with foreign files":
+            keyed.mkdir(parents=True)
+            (keyed / "foreign").write_bytes(b"theirs")
+        for files in (FILES, CHANGED):
+            origin.update_repo(repository, files)
+            await fetch(refresh="on-change", **options)
+            manifest = Manifest.read(record)
+            assert manifest is not None
+            assert Summary.from_bytes(summary_path(record).read_bytes()) == Summary.of(manifest, record.stat())
 
 
 class TestSelection:

@@ -145,6 +145,7 @@ def _value(annotation: str) -> object:
         "float": 1.0,
         "bool": True,
         "Literal['warming',": "warming",
+        "Literal['clone',": "clone",
         "tuple[str,": ("a",),
     }
     return values[annotation.partition(" ")[0]]
