@@ -61,6 +61,7 @@ def _fields(artifact: Listed) -> dict[str, Any]:
         "bytes": manifest.size,
         "verified": manifest.verified,
         "authenticated": manifest.authenticated,
+        "unconfirmed": manifest.unconfirmed,
         "created": manifest.created,
         "version": manifest.version,
         "last_used": None if used is None else datetime.fromtimestamp(used, UTC).isoformat(timespec="seconds"),

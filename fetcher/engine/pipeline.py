@@ -187,7 +187,7 @@ class Pipeline:
                 if listing.authenticated:
                     journal.authenticated()
                 stopping = threading.Event()
-                preparation = self._preparation(lease, journal, stopping.is_set)
+                preparation = self._preparation(lease, journal, files, stopping.is_set)
                 prepared = await run_uncancelled(prepare, files, preparation, stop=stopping.set)
                 transfer = self._transfer(prepared, lease, journal, files, patience)
                 entries = prepared.settled | await transfer.run()
@@ -218,7 +218,9 @@ class Pipeline:
         with storing("open the journal"):
             return Journal(lease.journal_path, mode=file_mode(lease.directory), version=VERSION)
 
-    def _preparation(self, lease: Lease, journal: Journal, stopped: Callable[[], bool]) -> Preparation:
+    def _preparation(
+        self, lease: Lease, journal: Journal, files: tuple[RemoteFile, ...], stopped: Callable[[], bool]
+    ) -> Preparation:
         present = self.placement.present()
         return Preparation(
             placement=self.placement,
@@ -228,6 +230,7 @@ class Pipeline:
             local_path=self.source.local_path,
             hard_link=self.settings.hard_link,
             adoption=self.adoption or self._from_unconfirmed(present),
+            drop_pages=self._drops_pages(files),
             threads=cpu_count(),
             stopped=stopped,
             on_event=self.emit,
@@ -252,15 +255,14 @@ class Pipeline:
             hash_threads=descriptors.hash_threads,
             write_threads=write_threads(threads),
         )
-        total, page_cache = total_size(files), max(LEAST_ROOM, memory_left().pages.bytes - self.settings.memory_limit)
-        self.emit(Planned(len(files), total, prepared.held, memory.connections))
-        drop_pages = self.settings.page_cache == "drop" or (self.settings.page_cache == "auto" and total > page_cache)
+        self.emit(Planned(len(files), total_size(files), prepared.held, memory.connections))
+        drop_pages = self._drops_pages(files)
         limits = Limits(
             connections=memory.connections,
             files=descriptors.files,
             buffers=memory.buffers,
             buffer_size=memory.buffer,
-            hash_lag=page_cache // 4,
+            hash_lag=self._page_cache() // 4,
             write_threads=write_threads(threads),
             hash_threads=descriptors.hash_threads,
             timeout_stall=self.settings.timeout_stall,
@@ -275,6 +277,14 @@ class Pipeline:
             patience=patience,
             on_event=self.emit,
         )
+
+    def _page_cache(self) -> int:
+        """The bytes of page cache to count on."""
+        return max(LEAST_ROOM, memory_left().pages.bytes - self.settings.memory_limit)
+
+    def _drops_pages(self, files: tuple[RemoteFile, ...]) -> bool:
+        how = self.settings.page_cache
+        return how == "drop" or (how == "auto" and total_size(files) > self._page_cache())
 
     # Ending
 

@@ -61,6 +61,7 @@ class Preparation:
     local_path: Callable[[RemoteFile], Path | None]
     hard_link: bool
     adoption: Adoption | None
+    drop_pages: bool
     threads: int
     stopped: Callable[[], bool]
     on_event: Subscriber
@@ -114,6 +115,7 @@ def _intake(preparation: Preparation) -> Intake | None:
         adoption=preparation.adoption,
         data=preparation.lease.data,
         journal=preparation.journal,
+        drop_pages=preparation.drop_pages,
         threads=preparation.threads,
         stopped=preparation.stopped,
         on_event=preparation.on_event,
