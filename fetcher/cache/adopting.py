@@ -92,6 +92,8 @@ async def adopt(
     if complete and offline:
         raise UsageError("--complete fetches files from the source, and --offline does not ask it; give one of them")
     at_home = _same_directory(what.donor.directory, settings.cache_dir / what.ref.key)
+    if move and not at_home and (what.donor.directory / RELATIVE_PATH).exists():
+        raise UsageError(f"{what.donor.directory} is an artifact, which --move would break; use --link, which takes no space")
     adoption = Adoption(what.donor, link=(link or move) and not at_home, complete=complete)
     request = recover_and_request(what.ref, replace(settings, accept_unverified=offline))
     with storing("read the directory"):

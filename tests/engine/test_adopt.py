@@ -433,6 +433,13 @@ class TestLinksAndMoves:
         assert mode(result.artifact.path / SHARD) == 0o644
         assert own(local) == ["notes.txt"]
 
+    async def test_another_artifact_is_not_moved(self, adopted: Adopter, fetch: Fetcher, repository: Repository) -> None:
+        other = await fetch(revision=repository.commit)
+        with pytest.raises(UsageError, match="use --link"):
+            await adopted(other.path, move=True)
+        artifact = (await adopted(other.path, link=True)).artifact
+        assert contents(artifact.path) == contents(other.path) == FILES
+
     async def test_a_move_that_ends_in_an_error_removes_nothing(self, local: Path, adopted: Adopter) -> None:
         damage(local / OTHER)
         before = state(local)
