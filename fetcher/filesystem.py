@@ -127,8 +127,11 @@ def clone(source: int, target: int) -> bool:
 def open_for_writing(descriptor: int) -> bool:
     """Return whether any process has the file open for writing. `descriptor` is open for reading only.
 
-    The kernel refuses a read lease on such a file. It tells the file's owner and root on a local filesystem, and nobody else.
+    The kernel refuses a read lease on such a file. It tells the file's owner and root on a local filesystem, and nobody else:
+    then the answer is False. On a network filesystem the refusal has other reasons.
     """
+    if not of_this_kernel(descriptor):
+        return False
     try:
         # A writer that comes within the lease causes this signal, which is ignored by default. SIGIO would end the process.
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)

@@ -92,8 +92,12 @@ async def adopt(
     if complete and offline:
         raise UsageError("--complete fetches files from the source, and --offline does not ask it; give one of them")
     at_home = _same_directory(what.donor.directory, settings.cache_dir / what.ref.key)
+    if move and not at_home and (what.donor.directory / RELATIVE_PATH).exists():
+        raise UsageError(f"{what.donor.directory} is an artifact, which --move would break; use --link, which takes no space")
     adoption = Adoption(what.donor, link=(link or move) and not at_home, complete=complete)
     request = recover_and_request(what.ref, replace(settings, accept_unverified=offline))
+    with storing("read the directory"):
+        there = what.donor.paths()
     try:
         artifact = find_cached(request, on_event) or await _adopted(what, request, adoption, on_event, offline, step)
     except SourceError as error:
@@ -104,12 +108,11 @@ async def adopt(
     if artifact.cached and what.pin is not None and is_commit(what.pin) and artifact.revision != what.pin:
         on_event(Warned("OtherRevision", f"the cache already has {artifact.uri} at {artifact.revision}; nothing was adopted"))
     manifest = Manifest.read(artifact.path / RELATIVE_PATH)
-    files = [file.path for file in manifest.files] if manifest else []
+    files = {file.path for file in manifest.files} if manifest else set()
     if move and not at_home:
         with storing("remove the adopted files from the directory"):
             _release(adoption, files, artifact.path)
-    with storing("read the directory"):
-        return Adopted(artifact, tuple(sorted({*what.donor.paths()}.difference(files))))
+    return Adopted(artifact, tuple(path for path in there if path not in files))
 
 
 async def _adopted(
@@ -142,8 +145,11 @@ def _offline_source(what: Adoptable) -> Source:
         if not there:
             raise NotFound(f"{donor.directory} contains no files")
         selected = select(there, include=ref.include, exclude=ref.exclude)
-        files = tuple(donor.file(file.path) if file in selected else file for file in there)
-    return LocalSource(donor.directory, listing=Listing(what.pin, files, unconfirmed=True))
+        chosen = {file.path for file in selected}
+        files = tuple(donor.file(file.path) if file.path in chosen else file for file in there)
+        known = Manifest.read(donor.directory / RELATIVE_PATH)
+    authenticated = known is not None and known.authenticated
+    return LocalSource(donor.directory, listing=Listing(what.pin, files, authenticated=authenticated, unconfirmed=True))
 
 
 def _same_directory(one: Path, other: Path) -> bool:

@@ -58,7 +58,7 @@ def recognise(directory: Path, *, folder: str | None, revision: str | None) -> R
                 )
             return _snapshot(place / folder, _chosen(place / folder, revision))
         if (known := Manifest.read(place / RELATIVE_PATH)) is not None:
-            return Recognised(Donor(place), known.uri, known.revision)
+            return Recognised(Donor(place), known.uri, known.revision if is_commit(known.revision or "") else None)
         return Recognised(Donor(place), commit=None if revision and is_commit(revision) else _downloaded_commit(place))
 
 

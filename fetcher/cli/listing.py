@@ -89,6 +89,7 @@ def _fields(artifact: Listed) -> dict[str, Any]:
         "bytes_shared": summary.shared,
         "verified": summary.verified,
         "authenticated": summary.authenticated,
+        "unconfirmed": summary.unconfirmed,
         "created": summary.created,
         "version": summary.version,
         "last_used": None if used is None else datetime.fromtimestamp(used, UTC).isoformat(timespec="seconds"),

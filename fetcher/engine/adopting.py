@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fetcher.artifact import RemoteFile, total_size
+from fetcher.artifact import ByteRange, RemoteFile, total_size
 from fetcher.errors import Differs, UsageError
 from fetcher.events import BytesHashed, FileVerified, Planned, Subscriber
 from fetcher.filesystem import mark, open_for_writing, storing
@@ -28,6 +28,7 @@ from fetcher.store.ingest import StagedFile, link_staged
 from fetcher.store.journal import Journal, JournalledChunk
 from fetcher.store.layout import base_of
 from fetcher.store.names import naming
+from fetcher.store.pages import drop, finish_writing_back
 from fetcher.uncancelled import Stopped
 
 _NAMED = 3
@@ -59,6 +60,7 @@ class Intake:
     adoption: Adoption
     data: Path
     journal: Journal
+    drop_pages: bool
     threads: int
     stopped: Callable[[], bool]
     on_event: Subscriber
@@ -118,10 +120,10 @@ class Intake:
             if descriptor is None:
                 return "is missing"
             status = os.fstat(descriptor)
+            if file.size is None or not (file.digests or file.validator == mark(status)):
+                return "has no published size or digest to be compared with"
             if status.st_size != file.size:
-                return f"has {status.st_size:,} bytes instead of {file.size or 0:,}"
-            if not file.digests and file.validator != mark(status):
-                return "cannot be compared: the source publishes no digest of it"
+                return f"has {status.st_size:,} bytes instead of {file.size:,}"
             result = self._compared(file, descriptor, staged)
         if isinstance(result, ManifestFile):
             self.adoption.taken[file.path] = mark(status)
@@ -150,12 +152,21 @@ class Intake:
                     raise Stopped
                 chunks.append(hasher.hexdigest())
                 self.on_event(BytesHashed(file.path, len(chunk_range(index, size))))
+                if self.drop_pages:
+                    self._drop(staged, descriptor, chunk_range(index, size))
         if mismatch := check.mismatch():
             self._discard(staged)
             return f"has {mismatch[1]} instead of {mismatch[0]}"
         for index, xxh3 in enumerate(chunks):
             staged.finish_chunk(index, JournalledChunk(xxh3))
-        return staged.seal()
+        return staged.seal(drop_pages=self.drop_pages)
+
+    def _drop(self, staged: StagedFile, read: int, part: ByteRange) -> None:
+        """Keep no page of a chunk in the page cache, neither of the file that was read nor of the copy."""
+        with staged.opened() as descriptor:
+            finish_writing_back(descriptor, part)
+            drop(descriptor, part)
+        drop(read, part)
 
     def _discard(self, staged: StagedFile) -> None:
         staged.close()

@@ -193,7 +193,7 @@ class Pipeline:
                     journal.authenticated()
                 stopping = threading.Event()
                 room = self._room(lease, growing=any(file.size is None for file in files), stopped=stopping.is_set)
-                preparation = self._preparation(lease, journal, listing, room)
+                preparation = self._preparation(lease, journal, replace(listing, files=files), room)
                 prepared = await run_uncancelled(prepare, files, preparation, stop=stopping.set)
                 transfer = self._transfer(prepared, lease, journal, files, patience)
                 async with kept_roomy(room, stop=stopping.set):
@@ -226,6 +226,7 @@ class Pipeline:
             return Journal(lease.journal_path, mode=file_mode(lease.directory), version=VERSION)
 
     def _preparation(self, lease: Lease, journal: Journal, listing: Listing, room: Room) -> Preparation:
+        """The inputs of `prepare`. `listing`: the chosen files."""
         donors, linking = donors_for(self.settings, authenticated=listing.authenticated), self.settings.dedupe == "link"
         present = self.placement.present()
         return Preparation(
@@ -238,6 +239,7 @@ class Pipeline:
             hard_link=self.settings.hard_link,
             sharing=Sharing(self.settings.cache_dir, donors, linking=linking) if donors else None,
             adoption=self.adoption or self._from_unconfirmed(present),
+            drop_pages=self._drops_pages(listing.files),
             threads=cpu_count(),
             stopped=room.stopped,
             on_event=self.emit,
@@ -270,15 +272,14 @@ class Pipeline:
             hash_threads=descriptors.hash_threads,
             write_threads=write_threads(threads),
         )
-        total, page_cache = total_size(files), max(LEAST_ROOM, memory_left().pages.bytes - self.settings.memory_limit)
-        self.emit(Planned(len(files), total, prepared.held, memory.connections))
-        drop_pages = self.settings.page_cache == "drop" or (self.settings.page_cache == "auto" and total > page_cache)
+        self.emit(Planned(len(files), total_size(files), prepared.held, memory.connections))
+        drop_pages = self._drops_pages(files)
         limits = Limits(
             connections=memory.connections,
             files=descriptors.files,
             buffers=memory.buffers,
             buffer_size=memory.buffer,
-            hash_lag=page_cache // 4,
+            hash_lag=self._page_cache() // 4,
             write_threads=write_threads(threads),
             hash_threads=descriptors.hash_threads,
             timeout_stall=self.settings.timeout_stall,
@@ -293,6 +294,14 @@ class Pipeline:
             patience=patience,
             on_event=self.emit,
         )
+
+    def _page_cache(self) -> int:
+        """The bytes of page cache to count on."""
+        return max(LEAST_ROOM, memory_left().pages.bytes - self.settings.memory_limit)
+
+    def _drops_pages(self, files: tuple[RemoteFile, ...]) -> bool:
+        how = self.settings.page_cache
+        return how == "drop" or (how == "auto" and total_size(files) > self._page_cache())
 
     # Ending
 

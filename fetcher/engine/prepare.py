@@ -74,6 +74,7 @@ class Preparation:
     hard_link: bool
     sharing: Sharing | None
     adoption: Adoption | None
+    drop_pages: bool
     threads: int
     stopped: Callable[[], bool]
     make_room: Callable[[int], None]
@@ -174,6 +175,7 @@ def _intake(preparation: Preparation) -> Intake | None:
         adoption=preparation.adoption,
         data=preparation.lease.data,
         journal=preparation.journal,
+        drop_pages=preparation.drop_pages,
         threads=preparation.threads,
         stopped=preparation.stopped,
         on_event=preparation.on_event,

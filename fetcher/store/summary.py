@@ -46,6 +46,7 @@ class Summary:
     files: int
     verified: bool
     authenticated: bool
+    unconfirmed: bool
     created: str
     version: str
     manifest: Mapping[str, int]
@@ -67,6 +68,7 @@ class Summary:
             files=len(manifest.files),
             verified=manifest.verified,
             authenticated=manifest.authenticated,
+            unconfirmed=manifest.unconfirmed,
             created=manifest.created,
             version=manifest.version,
             manifest=_mark(status),

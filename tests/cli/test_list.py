@@ -191,7 +191,9 @@ class TestText:
             row.split()[0] for row in rows if not row.startswith(" ")
         ]
 
-    def test_a_terminal_gets_the_column_of_keepers_while_there_is_one(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_terminal_shows_who_keeps_an_artifact_while_there_is_one(
+        self, root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         lease = acquire(root / ".fetcher/staging", artifacts(root)[0]["cache_key"], stale=60.0)
         assert lease is not None
         shown = Terminal()

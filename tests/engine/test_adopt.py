@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from hashlib import sha256
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from fetcher.cache import Adopted, adopt, adoptable
 from fetcher.errors import Differs, NotFound, OutOfSpace, Unreachable, UsageError
 from fetcher.events import BytesHashed, Event, Warned
 from fetcher.manifest import RELATIVE_PATH, Manifest
-from fetcher.settings import Settings
+from fetcher.settings import PageCache, Settings
 from fetcher.testing.origin import Origin
 from fetcher.testing.repository import Repository
 from tests.engine.conftest import FILES, Fetcher, MiB, contents
+from tests.engine.test_page_cache import resident
 from tests.lab.fixtures import MakeFilesystem
 
 URI = "hf://org/model"
@@ -73,7 +75,10 @@ class Adopter:
         what = adoptable(
             directory, uri=uri, revision=revision, include=include, exclude=exclude, offline=options.get("offline", False)
         )
-        settings = Settings(cache_dir=cache_dir or self._fetch.cache_dir, retry_for=0.0, timeout_stall=1.0)
+        page_cache: PageCache = options.pop("page_cache", "auto")
+        settings = Settings(
+            cache_dir=cache_dir or self._fetch.cache_dir, retry_for=0.0, timeout_stall=1.0, page_cache=page_cache
+        )
         return await adopt(what, settings, options.pop("listen", self._fetch.events.append), **options)
 
 
@@ -226,6 +231,15 @@ class TestDirectoryOfHfDownload:
         assert (await adopted(local, revision=repository.commit)).artifact.bytes_fetched == 0
         assert (await adopted(local, revision="main")).artifact.bytes_fetched == 0
 
+    async def test_the_manifest_of_a_copied_artifact_says_uri_and_commit(
+        self, adopted: Adopter, fetch: Fetcher, origin: Origin, repository: Repository, tmp_path: Path
+    ) -> None:
+        copied = shutil.copytree((await fetch(cache_dir=tmp_path / "other")).path, tmp_path / "usb")
+        origin.clear_requests()
+        artifact = (await adopted(copied, None)).artifact
+        assert (contents(artifact.path), artifact.revision) == (FILES, repository.commit)
+        assert not content_requests(origin)
+
 
 class TestHubCache:
     @pytest.mark.parametrize("part", ["", "snapshots", "hub"])
@@ -281,6 +295,20 @@ class TestHubCache:
     async def test_is_not_moved_because_snapshots_share_blobs(self, hub: Path, adopted: Adopter) -> None:
         with pytest.raises(UsageError, match="use --link"):
             await adopted(hub, move=True)
+
+
+class TestOtherSources:
+    async def test_a_file_with_a_pin_is_adopted_and_one_without_is_not(
+        self, adopted: Adopter, origin: Origin, tmp_path: Path
+    ) -> None:
+        (tmp_path / "copy").mkdir()
+        (tmp_path / "copy" / "weights.bin").write_bytes(FILES[OTHER])
+        address = origin.add_file("/weights.bin", FILES[OTHER])
+        with pytest.raises(Differs, match="no published size or digest"):
+            await adopted(tmp_path / "copy", address)
+        pinned = f"{address}#sha256={sha256(FILES[OTHER]).hexdigest()}"
+        artifact = (await adopted(tmp_path / "copy", pinned)).artifact
+        assert (artifact.verified, artifact.bytes_fetched) == (True, 0)
 
 
 class TestDifferences:
@@ -405,6 +433,13 @@ class TestLinksAndMoves:
         assert mode(result.artifact.path / SHARD) == 0o644
         assert own(local) == ["notes.txt"]
 
+    async def test_another_artifact_is_not_moved(self, adopted: Adopter, fetch: Fetcher, repository: Repository) -> None:
+        other = await fetch(revision=repository.commit)
+        with pytest.raises(UsageError, match="use --link"):
+            await adopted(other.path, move=True)
+        artifact = (await adopted(other.path, link=True)).artifact
+        assert contents(artifact.path) == contents(other.path) == FILES
+
     async def test_a_move_that_ends_in_an_error_removes_nothing(self, local: Path, adopted: Adopter) -> None:
         damage(local / OTHER)
         before = state(local)
@@ -521,6 +556,17 @@ class TestCacheThatIsFilled:
         assert {result.artifact.path.name for result in results} == {ArtifactRef(URI).key}
         assert sorted(result.artifact.cached for result in results) == [False, True]
         assert contents(results[0].artifact.path) == FILES
+
+
+@pytest.mark.parametrize("link", [False, True])
+async def test_with_page_cache_drop_neither_the_files_nor_the_copies_stay_in_memory(
+    local: Path, adopted: Adopter, link: bool, small_filesystem: MakeFilesystem
+) -> None:
+    disk = small_filesystem("ext4", size=128 * MiB)
+    directory = shutil.copytree(local, disk.path / "local")
+    os.sync()
+    artifact = (await adopted(directory, cache_dir=disk.path / "cache", link=link, page_cache="drop")).artifact
+    assert [resident(path) for path in (directory / SHARD, artifact.path / SHARD)] == [0, 0]
 
 
 class TestSpace:
