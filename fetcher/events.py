@@ -134,6 +134,15 @@ class FileVerified(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class FileRepaired(Event):
+    """The damaged file `path` of `size` bytes was replaced by a verified one; `fetched` bytes of it came from the source."""
+
+    path: str
+    size: int
+    fetched: int
+
+
+@dataclass(frozen=True, slots=True)
 class Unpacked(Event):
     """`files` files of `bytes` bytes in total were unpacked from the archive `path`."""
 

@@ -43,6 +43,7 @@ SORT = Option(
     choices=("key", "size", "used", "uri"),
 )
 FULL = Option("full", "also recompute the published digests", switch=True)
+REPAIR = Option("repair", "fetch damaged chunks again, from the revision that the manifest records", switch=True)
 PLACE = (
     Option("dest", "place the artifact in DIR itself, which may be a mount point", read=Path, metavar="DIR"),
     Option("layout", "plain files, or the Hub's cache layout under --cache-dir", choices=("flat", "hf-cache")),
@@ -56,13 +57,7 @@ PLACE = (
     Option("require_digests", "fail if a file has no digest from the source or --expect", switch=True),
     Option("pvc_mount", "mount point of a claim in a pvc:// URI; may be repeated", parse_mount, "CLAIM=DIR", repeated=True),
 )
-FETCH = (
-    Option(
-        "refresh",
-        "use a cached artifact without asking the source (the default), or ask for a newer version",
-        choices=("if-not-present", "on-change"),
-    ),
-    Option("hard_link", "hard-link files of a local source instead of copying them; a later edit changes both", switch=True),
+TRANSFER = (
     Option(
         "max_concurrency",
         "maximum connections; the actual number adapts to the link (default 32)",
@@ -85,6 +80,15 @@ FETCH = (
         parse_seconds,
         "DURATION",
     ),
+)
+FETCH = (
+    Option(
+        "refresh",
+        "use a cached artifact without asking the source (the default), or ask for a newer version",
+        choices=("if-not-present", "on-change"),
+    ),
+    Option("hard_link", "hard-link files of a local source instead of copying them; a later edit changes both", switch=True),
+    *TRANSFER,
 )
 WARM = Option("warm", "after the fetch, read the artifact into the page cache, as `loader warm` does", switch=True)
 

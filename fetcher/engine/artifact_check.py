@@ -14,9 +14,22 @@ from fetcher.store.catalog import Entry
 
 
 @dataclass(frozen=True, slots=True)
+class Sibling:
+    """A file with the content of a repaired one in the artifact at `artifact`. `problem` is None if its chunks match."""
+
+    artifact: str
+    path: str
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class VerifyReport:
     """The result of a verification. `bad`: (path, problem). `unverifiable`: paths without a digest, of which only chunks were
-    compared. `bytes` is the size of all files."""
+    compared. `bytes` is the size of all files.
+
+    After a repair, `bad` are the files that are still damaged, and `fetched` bytes came from the source. `siblings` are
+    files of other artifacts that may have shared the inode of a `repaired` one.
+    """
 
     path: str
     files: int
@@ -25,11 +38,14 @@ class VerifyReport:
     unverifiable: tuple[str, ...]
     seconds: float
     full: bool
+    repaired: tuple[str, ...] = ()
+    fetched: int = 0
+    siblings: tuple[Sibling, ...] = ()
 
     @property
     def ok(self) -> bool:
         """Whether every file is intact."""
-        return not self.bad
+        return not self.bad and all(each.problem is None for each in self.siblings)
 
 
 def verify(entry: Entry, *, full: bool, on_event: Subscriber) -> VerifyReport:

@@ -23,25 +23,18 @@ from datetime import UTC, datetime
 from fetcher.artifact import ArtifactRef, Listing, RemoteFile, redact, total_size
 from fetcher.engine.choosing import chosen, in_one_piece, refuse_pointers, warn_of_selection, with_pins
 from fetcher.engine.failure import one_error
-from fetcher.engine.hashing import hash_threads
-from fetcher.engine.incoming import Incoming
 from fetcher.engine.lease_keeping import LeaseTimes, acquire_or_wait, give_up, kept_alive
-from fetcher.engine.pace import RateLimit
-from fetcher.engine.prepare import Preparation, Prepared, prepare
-from fetcher.engine.receiving import write_threads
+from fetcher.engine.prepare import Preparation, prepare
 from fetcher.engine.request import Request
 from fetcher.engine.result import Artifact, described
 from fetcher.engine.retry import Asker, Patience
-from fetcher.engine.transfer import Limits, Transfer
+from fetcher.engine.sizing import transfer_of
+from fetcher.engine.transfer import Transfer
 from fetcher.errors import ContentChanged, SourceError
-from fetcher.events import Committing, Planned, Resolved, Resolving, Subscriber, Warned
+from fetcher.events import Committing, Resolved, Resolving, Subscriber, Warned
 from fetcher.filesystem import file_mode, make_directory, storing
-from fetcher.host.descriptors import free_descriptors
-from fetcher.host.memory import memory_left
 from fetcher.host.processors import cpu_count
 from fetcher.manifest import Manifest
-from fetcher.planning.descriptors import plan_descriptors
-from fetcher.planning.memory import plan_memory
 from fetcher.planning.paths import look_alikes
 from fetcher.settings import Settings
 from fetcher.sources.base import Source
@@ -58,8 +51,6 @@ from fetcher.version import VERSION
 
 ASK_FOR = 15.0
 """Maximum seconds for asking for a newer version while a good copy exists: the start of a pod waits for it."""
-LEAST_ROOM = 64 * 1024 * 1024
-"""Minimum bytes of page cache to count on, however small the cgroup: a chunk of each of four files."""
 CHANGES = 2
 """Times an artifact is listed again because its source changed during the fetch. The last time, files without a digest are
 fetched in one piece."""
@@ -174,7 +165,17 @@ class Pipeline:
                 stopping = threading.Event()
                 preparation = self._preparation(lease, journal, stopping.is_set)
                 prepared = await run_uncancelled(prepare, files, preparation, stop=stopping.set)
-                transfer = self._transfer(prepared, lease, journal, files, patience)
+                transfer = transfer_of(
+                    prepared.staged,
+                    files=files,
+                    held=prepared.held,
+                    source=self.source,
+                    lease=lease,
+                    journal=journal,
+                    settings=self.settings,
+                    patience=patience,
+                    on_event=self.emit,
+                )
                 entries = prepared.settled | await transfer.run()
                 await run_uncancelled(refuse_pointers, files, lambda file: lease.data / file.path)
         manifest = Manifest.for_request(
@@ -212,43 +213,6 @@ class Pipeline:
             hard_link=self.settings.hard_link,
             threads=cpu_count(),
             stopped=stopped,
-            on_event=self.emit,
-        )
-
-    def _transfer(
-        self, prepared: Prepared, lease: Lease, journal: Journal, files: tuple[RemoteFile, ...], patience: Patience
-    ) -> Transfer:
-        threads = cpu_count()
-        descriptors = plan_descriptors(
-            free_descriptors(), connections=self.settings.max_concurrency, hash_threads=hash_threads(threads)
-        )
-        memory = plan_memory(
-            self.settings.memory_limit,
-            connections=descriptors.connections,
-            hash_threads=descriptors.hash_threads,
-            write_threads=write_threads(threads),
-        )
-        total, page_cache = total_size(files), max(LEAST_ROOM, memory_left().pages.bytes - self.settings.memory_limit)
-        self.emit(Planned(len(files), total, prepared.held, memory.connections))
-        drop_pages = self.settings.page_cache == "drop" or (self.settings.page_cache == "auto" and total > page_cache)
-        limits = Limits(
-            connections=memory.connections,
-            files=descriptors.files,
-            buffers=memory.buffers,
-            buffer_size=memory.buffer,
-            hash_lag=page_cache // 4,
-            write_threads=write_threads(threads),
-            hash_threads=descriptors.hash_threads,
-            timeout_stall=self.settings.timeout_stall,
-        )
-        return Transfer(
-            [Incoming(staged, streams=len(prepared.staged), drop_pages=drop_pages) for staged in prepared.staged],
-            source=self.source,
-            lease=lease,
-            journal=journal,
-            limits=limits,
-            rate=RateLimit(self.settings.limit_rate),
-            patience=patience,
             on_event=self.emit,
         )
 

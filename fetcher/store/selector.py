@@ -9,6 +9,7 @@ from fetcher.artifact import ArtifactRef
 from fetcher.errors import CannotWrite, UsageError
 from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.settings import Settings
+from fetcher.store.catalog import Entry
 from fetcher.store.hub_cache import HubCache
 from fetcher.store.in_place import InPlace
 from fetcher.store.keyed import Keyed, finish_exchanges, finish_swaps
@@ -30,6 +31,18 @@ def placement_for(ref: ArtifactRef, settings: Settings, *, repository: str | Non
     final = settings.cache_dir / ref.key
     _refuse_file(final)
     return InPlace(final) if _must_stay(final) else Keyed(settings.cache_dir, ref.key)
+
+
+def placement_of(entry: Entry) -> Placement:
+    """The placement that published `entry`, with the lease that its fetches take."""
+    if entry.manifest.snapshot is not None:
+        repository, commit = entry.path.parents[1], entry.path.name
+        return HubCache(repository.parent, entry.key, repository=repository.name, revision=commit)
+    own = Manifest.read(entry.path / RELATIVE_PATH)
+    if own is None or own.fingerprint != entry.manifest.fingerprint:
+        return InPlace(entry.path, shared_key=entry.key)
+    keyed = entry.path.name == entry.manifest.fingerprint[:16]
+    return Keyed(entry.path.parent, entry.path.name) if keyed and not _must_stay(entry.path) else InPlace(entry.path)
 
 
 def matching_manifest(placement: Placement, ref: ArtifactRef, settings: Settings) -> Manifest | None:

@@ -6,6 +6,7 @@ from fetcher.events import (
     Committing,
     Copied,
     Event,
+    FileRepaired,
     Finished,
     LeaseWaiting,
     Linked,
@@ -125,6 +126,8 @@ def _notable_outside_the_fetch(event: Event) -> str | None:
             return pinned(event)
         case Listening():
             return f"listening at {event.where}: {', '.join(event.paths)}"
+        case FileRepaired():
+            return f"{event.path}: repaired, {size(event.fetched)} of {size(event.size)} fetched"
         case Unpacked():
             return f"{event.path}: {counted(event.files, 'file')} unpacked, {size(event.bytes)}"
         case Linked():
