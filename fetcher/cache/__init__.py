@@ -12,6 +12,7 @@ from fetcher.cache.listing import in_order as in_order
 from fetcher.cache.listing import listed as listed
 from fetcher.cache.listing import named as named
 from fetcher.cache.repairing import repair as repair
+from fetcher.engine.artifact_check import Sample as Sample
 from fetcher.engine.artifact_check import VerifyReport as VerifyReport
 from fetcher.engine.artifact_check import verify as verify
 from fetcher.store.catalog import Entry as Entry

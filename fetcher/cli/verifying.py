@@ -8,17 +8,19 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from random import SystemRandom
 from typing import TYPE_CHECKING, Any
 
 from fetcher.cli.options import settings_from
 from fetcher.cli.parser import COMMANDS
 from fetcher.cli.roots import print_newer, root_of
 from fetcher.cli.signals import run_interruptibly
+from fetcher.command.common_options import wants_metrics
 from fetcher.command.options import values
 from fetcher.command.results import print_result
 from fetcher.command.running import Report, with_progress
 from fetcher.errors import DigestMismatch, FetchError, NotFound, UsageError
-from fetcher.events import Subscriber
+from fetcher.events import Subscriber, Verified
 
 if TYPE_CHECKING:
     from fetcher.cache import Entry, VerifyReport
@@ -27,8 +29,14 @@ if TYPE_CHECKING:
 def verify(arguments: argparse.Namespace, environ: Mapping[str, str], report: Report) -> None:
     """Verify one artifact, or all of the cache, and repair it if asked to. Raises FetchError; DigestMismatch for a bad file."""
     options = values(COMMANDS["verify"][1], arguments, environ)
+    if options.get("full") and "sample" in options:
+        raise UsageError("--full needs every byte of a file, --sample reads some chunks; give one of them")
 
     def work(on_event: Subscriber) -> tuple[list[VerifyReport], list[FetchError]]:
+        if wants_metrics(options):
+            from fetcher.cli.verify_metrics import publish
+
+            on_event = publish(options, report, on_event)
         return _verified(arguments.what, options, environ, report.counting(on_event))
 
     reports, failures = with_progress("auto", work)
@@ -41,19 +49,23 @@ def _verified(
     what: str | None, options: Mapping[str, Any], environ: Mapping[str, str], on_event: Subscriber
 ) -> tuple[list[VerifyReport], list[FetchError]]:
     """Return a report for each artifact, and the errors of repairs: other artifacts are repaired nevertheless."""
+    from fetcher.cache import Sample
     from fetcher.cache import verify as check
 
+    sample = Sample(options["sample"], SystemRandom()) if "sample" in options else None
     chosen = _chosen(what, options, environ)
     reports: list[VerifyReport] = []
     failures: list[FetchError] = []
     for entry in chosen:
-        report = check(entry, full=options.get("full", False), on_event=on_event)
+        full, rate = options.get("full", False), options.get("max_rate")
+        report = check(entry, full=full, on_event=on_event, sample=sample, max_rate=rate)
         if report.bad and options.get("repair"):
             apart = [each.path for each in chosen]
             try:
                 report = _repaired(entry, report, what, apart, options, environ, on_event)
             except FetchError as error:
                 failures.append(error)
+        on_event(Verified(report.path, report.chunks, report.bytes_compared, len(report.bad)))
         reports.append(report)
     return reports, failures
 
@@ -115,8 +127,10 @@ def _print(report: VerifyReport) -> None:
     from fetcher.quantities import size
     from fetcher.telemetry.wording import counted, duration
 
-    how = "digests and chunks" if report.full else "chunks"
-    state = f"{how} match" if report.ok else counted(len(list(_problems(report))), "bad file")
+    good = "digests and chunks match" if report.full else "chunks match"
+    if report.sample is not None:
+        good = f"a random sample of {counted(report.chunks, 'chunk')} ({size(report.bytes_compared)}) matches"
+    state = good if report.ok else counted(len(list(_problems(report))), "bad file")
     extent = f"{counted(report.files, 'file')}, {size(report.bytes)}, {duration(report.seconds)}"
     repair = f", {size(report.fetched)} fetched" if report.repaired else ""
     print_result(f"{report.path}: {extent}{repair}: {state}")

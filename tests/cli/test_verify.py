@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from fetcher.artifact import ArtifactRef
+from fetcher.cli.verify_metrics import all_verify_metrics
 from fetcher.testing.checkpoint import random_bytes
 from fetcher.testing.origin import Origin
 from tests.cli.conftest import FILES, URI, MiB, last_line
 from tests.lab.command import run_fetcher
+from tests.lab.metrics import samples_in
 
 WEIGHTS = "model.safetensors"
 KEY = ArtifactRef(URI).key
@@ -120,6 +122,71 @@ class TestRepair:
         done = run_fetcher("verify", "--cache-dir", cache, "--repair", "--json")
         assert done.returncode == 0, done.stderr
         assert [each["repaired"] for each in reports(done.stdout)] == [[WEIGHTS], [WEIGHTS]]
+
+
+class TestSample:
+    def test_at_least_one_chunk_is_compared(self, cache: Path) -> None:
+        (report,) = reports(run_fetcher("verify", "--cache-dir", cache, "--sample", "0.001", "--json").stdout)
+        assert (report["ok"], report["chunks"], report["sample"]) == (True, 1, 0.001)
+        assert report["bytes_compared"] in map(len, FILES.values())
+
+    def test_a_sample_of_everything_finds_the_damage(self, cache: Path) -> None:
+        damage(cache / KEY / WEIGHTS)
+        done = run_fetcher("verify", "--cache-dir", cache, "--sample", "100", "--json")
+        (report,) = reports(done.stdout)
+        assert (done.returncode, report["chunks"], report["bytes_compared"]) == (65, 2, sum(map(len, FILES.values())))
+
+    def test_sizes_are_compared_outside_the_sample_too(self, cache: Path) -> None:
+        for name in FILES:
+            os.truncate(cache / KEY / name, 1)
+        (report,) = reports(run_fetcher("verify", "--cache-dir", cache, "--sample", "1", "--json").stdout)
+        assert [bad[0] for bad in report["bad"]] == sorted(FILES)
+
+    def test_the_line_says_how_much_was_compared(self, cache: Path) -> None:
+        (line,) = run_fetcher("verify", "--cache-dir", cache, "--sample", "100").stdout.splitlines()
+        assert line.endswith("a random sample of 2 chunks (3.0 MiB) matches")
+
+    @pytest.mark.parametrize("text", ["0", "101", "-1", "nan", "x"])
+    def test_a_percentage_is_above_0_and_up_to_100(self, tmp_path: Path, text: str) -> None:
+        assert run_fetcher("verify", "--cache-dir", tmp_path, f"--sample={text}").returncode == 64
+
+    def test_digests_need_every_byte(self, tmp_path: Path) -> None:
+        assert run_fetcher("verify", "--cache-dir", tmp_path, "--sample", "1", "--full").returncode == 64
+
+    @pytest.mark.parametrize(("words", "least"), [([], 0.5), (["--full"], 1.0)])
+    def test_reading_is_no_faster_than_asked(self, cache: Path, words: list[str], least: float) -> None:
+        (report,) = reports(run_fetcher("verify", "--cache-dir", cache, "--max-rate", "6Mi", "--json", *words).stdout)
+        assert report["seconds"] >= least
+
+    def test_a_damaged_file_of_the_sample_is_repaired_as_a_whole(self, cache: Path) -> None:
+        damage(cache / KEY / WEIGHTS)
+        assert run_fetcher("verify", "--cache-dir", cache, "--sample", "100", "--repair").returncode == 0
+        assert (cache / KEY / WEIGHTS).read_bytes() == FILES[WEIGHTS]
+
+
+class TestMetrics:
+    def test_the_file_holds_what_was_compared_and_found(self, cache: Path, tmp_path: Path) -> None:
+        damage(cache / KEY / WEIGHTS)
+        words = ("--cache-dir", cache, "--metrics-file", tmp_path / "m.prom")
+        assert run_fetcher("verify", *words).returncode == 65
+        seen = samples_in(tmp_path / "m.prom")
+        assert (seen["fetcher_artifacts"], seen["fetcher_bad_files"], seen["fetcher_repaired_files_total"]) == (1, 1, 0)
+        assert (seen["fetcher_compared_chunks_total"], seen["fetcher_compared_bytes_total"]) == (2, 3 * MiB + 2)
+        assert seen['fetcher_result{reason="DigestMismatch",retryable="false"}'] == 1
+
+    def test_a_repair_counts(self, cache: Path, tmp_path: Path) -> None:
+        damage(cache / KEY / WEIGHTS)
+        words = ("--cache-dir", cache, "--metrics-file", tmp_path / "m.prom", "--repair")
+        assert run_fetcher("verify", *words).returncode == 0
+        seen = samples_in(tmp_path / "m.prom")
+        assert (seen["fetcher_bad_files"], seen["fetcher_repaired_files_total"]) == (0, 1)
+        assert seen["fetcher_received_bytes_total"] == 3 * MiB
+        assert seen['fetcher_result{reason="Completed",retryable="false"}'] == 1
+
+    def test_every_metric_of_the_reference_is_published(self, cache: Path, tmp_path: Path) -> None:
+        run_fetcher("verify", "--cache-dir", cache, "--metrics-file", tmp_path / "m.prom")
+        seen = {name.partition("{")[0] for name in samples_in(tmp_path / "m.prom")}
+        assert seen == {metric.name for metric in all_verify_metrics()}
 
 
 class TestWhatCannotBeRepaired:
