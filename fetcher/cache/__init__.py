@@ -6,6 +6,7 @@ does.
 
 from __future__ import annotations
 
+from fetcher.cache.expecting import expected as expected
 from fetcher.cache.listing import Listed as Listed
 from fetcher.cache.listing import Sorting as Sorting
 from fetcher.cache.listing import in_order as in_order

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from fetcher.artifact import ArtifactRef
-from fetcher.engine.artifact_check import Sibling, VerifyReport, verify
+from fetcher.artifact import ArtifactRef, Digest
+from fetcher.engine.artifact_check import NO_PINS, Sibling, VerifyReport, verify
 from fetcher.errors import NewerFormat, UsageError
 from fetcher.events import Subscriber, silent
-from fetcher.manifest import Manifest, ManifestFile
+from fetcher.manifest import ManifestFile
 from fetcher.settings import Settings
 from fetcher.sources.base import Source
 from fetcher.store.catalog import Entry, entries
@@ -30,6 +30,7 @@ async def repair(
     *,
     uri: str | None = None,
     apart: Collection[Path] = (),
+    expect: Mapping[str, Digest] = NO_PINS,
     on_event: Subscriber = silent,
     source: Source | None = None,
     step: Step = _no_step,
@@ -37,8 +38,8 @@ async def repair(
     """Fetch what `report` found damaged in `entry`, at the revision of its manifest, and verify those files again.
 
     `uri` is the URI as the user wrote it: a manifest keeps no credentials. `apart` are the directories of other artifacts that
-    the caller verifies itself. `source` replaces the source that the URI names. Files that could not be repaired are in `bad`
-    of the result. Raises FetchError; UsageError if the URI is needed.
+    the caller verifies itself. `expect` are further digests, by path. `source` replaces the source that the URI
+    names. Files that could not be repaired are in `bad` of the result. Raises FetchError; UsageError if the URI is needed.
     """
     from fetcher.engine.repairing import repair as repair_files
     from fetcher.sources import open_source
@@ -49,7 +50,7 @@ async def repair(
     repaired = await repair_files(ref, placement, bad, settings, on_event=on_event, source=source, step=step)
     present = placement.present() or entry.manifest
     after = Entry(entry.key, placement.location(present), present)
-    again = await run_uncancelled(_verify, after, [file for file in present.files if file.path in bad], report.full)
+    again = await run_uncancelled(_verify, after, [file for file in present.files if file.path in bad], report.full, expect)
     shared = [file for file in entry.manifest.files if file.path in repaired.shared]
     siblings = await run_uncancelled(lambda: tuple(_siblings(entry, shared, {entry.path, *apart})))
     return replace(report, bad=again.bad, repaired=tuple(repaired.paths), fetched=repaired.fetched, siblings=siblings)
@@ -68,8 +69,9 @@ def _request(entry: Entry, uri: str | None) -> ArtifactRef:
     )
 
 
-def _verify(entry: Entry, files: list[ManifestFile], full: bool) -> VerifyReport:
-    return verify(replace(entry, manifest=_only(entry.manifest, files)), full=full, on_event=silent)
+def _verify(entry: Entry, files: list[ManifestFile], full: bool, expect: Mapping[str, Digest]) -> VerifyReport:
+    only = replace(entry.manifest, files=tuple(files))
+    return verify(replace(entry, manifest=only), full=full, on_event=silent, expect=expect)
 
 
 def _siblings(entry: Entry, files: list[ManifestFile], apart: Collection[Path]) -> Iterator[Sibling]:
@@ -78,13 +80,9 @@ def _siblings(entry: Entry, files: list[ManifestFile], apart: Collection[Path]) 
     for other in entries(entry.path.parent, on_newer=_skip) if contents else ():
         equal = [file for file in other.manifest.files if (file.size, file.chunks) in contents]
         if equal and other.path not in apart:
-            problems = dict(_verify(other, equal, False).bad)
+            problems = dict(_verify(other, equal, False, NO_PINS).bad)
             for file in equal:
                 yield Sibling(str(other.path), file.path, problems.get(file.path))
-
-
-def _only(manifest: Manifest, files: list[ManifestFile]) -> Manifest:
-    return replace(manifest, files=tuple(files))
 
 
 def _skip(_: NewerFormat) -> None:

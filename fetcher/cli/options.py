@@ -55,6 +55,11 @@ SAMPLE = Option(
 )
 MAX_RATE = Option("max_rate", "maximum bytes read per second, such as 200M; 0 for no limit", parse_rate, "RATE")
 REPAIR = Option("repair", "fetch damaged chunks again, from the revision that the manifest records", switch=True)
+EXPECT_FILE = Option(
+    "expect_file",
+    "require the digests of a list of sha256sum: a local file, or a file of the artifact such as SHA256SUMS",
+    metavar="FILE",
+)
 PLACE = (
     Option("dest", "place the artifact in DIR itself, which may be a mount point", read=Path, metavar="DIR"),
     Option("layout", "plain files, or the Hub's cache layout under --cache-dir", choices=("flat", "hf-cache")),
@@ -65,7 +70,8 @@ PLACE = (
         metavar="PATH=sha256:HEX",
         repeated=True,
     ),
-    Option("require_digests", "fail if a file has no digest from the source or --expect", switch=True),
+    EXPECT_FILE,
+    Option("require_digests", "fail if a file has no digest from the source, --expect or --expect-file", switch=True),
     Option("pvc_mount", "mount point of a claim in a pvc:// URI; may be repeated", parse_mount, "CLAIM=DIR", repeated=True),
 )
 TRANSFER = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from fetcher.cli.options import FETCH, FULL, MAX_RATE, PLACE, REPAIR, ROOT, SAMPLE, SELECTION, SORT, TRANSFER, WARM
+from fetcher.cli.options import EXPECT_FILE, FETCH, FULL, MAX_RATE, PLACE, REPAIR, ROOT, SAMPLE, SELECTION, SORT, TRANSFER, WARM
 from fetcher.command.common_options import ENDING, METRICS
 from fetcher.command.options import Option
 from fetcher.command.parser import Parser, parser_of
@@ -19,7 +19,7 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...]]] = {
     "show": ("show one artifact of the cache", ROOT),
     "verify": (
         "check cached files against their manifest, and repair them",
-        (*ROOT, FULL, SAMPLE, MAX_RATE, REPAIR, *TRANSFER, *METRICS),
+        (*ROOT, FULL, EXPECT_FILE, SAMPLE, MAX_RATE, REPAIR, *TRANSFER, *METRICS),
     ),
 }
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from random import SystemRandom
 from typing import TYPE_CHECKING, Any
 
+from fetcher.artifact import Digest
 from fetcher.cli.options import settings_from
 from fetcher.cli.parser import COMMANDS
 from fetcher.cli.roots import print_newer, root_of
@@ -29,8 +30,12 @@ if TYPE_CHECKING:
 def verify(arguments: argparse.Namespace, environ: Mapping[str, str], report: Report) -> None:
     """Verify one artifact, or all of the cache, and repair it if asked to. Raises FetchError; DigestMismatch for a bad file."""
     options = values(COMMANDS["verify"][1], arguments, environ)
-    if options.get("full") and "sample" in options:
-        raise UsageError("--full needs every byte of a file, --sample reads some chunks; give one of them")
+    for other in ("full", "expect_file"):
+        if options.get(other) and "sample" in options:
+            flag = "--" + other.replace("_", "-")
+            raise UsageError(f"{flag} needs every byte of a file, --sample reads some chunks; give one of them")
+    if "expect_file" in options and arguments.what is None:
+        raise UsageError("--expect-file has the digests of one artifact; name it by its key, URI or directory")
 
     def work(on_event: Subscriber) -> tuple[list[VerifyReport], list[FetchError]]:
         if wants_metrics(options):
@@ -49,7 +54,7 @@ def _verified(
     what: str | None, options: Mapping[str, Any], environ: Mapping[str, str], on_event: Subscriber
 ) -> tuple[list[VerifyReport], list[FetchError]]:
     """Return a report for each artifact, and the errors of repairs: other artifacts are repaired nevertheless."""
-    from fetcher.cache import Sample
+    from fetcher.cache import Sample, expected
     from fetcher.cache import verify as check
 
     sample = Sample(options["sample"], SystemRandom()) if "sample" in options else None
@@ -58,11 +63,12 @@ def _verified(
     failures: list[FetchError] = []
     for entry in chosen:
         full, rate = options.get("full", False), options.get("max_rate")
-        report = check(entry, full=full, on_event=on_event, sample=sample, max_rate=rate)
+        expect = expected(entry, options["expect_file"]) if "expect_file" in options else {}
+        report = check(entry, full=full, on_event=on_event, sample=sample, max_rate=rate, expect=expect)
         if report.bad and options.get("repair"):
             apart = [each.path for each in chosen]
             try:
-                report = _repaired(entry, report, what, apart, options, environ, on_event)
+                report = _repaired(entry, report, what, apart, expect, options, environ, on_event)
             except FetchError as error:
                 failures.append(error)
         on_event(Verified(report.path, report.chunks, report.bytes_compared, len(report.bad)))
@@ -111,6 +117,7 @@ def _repaired(
     report: VerifyReport,
     what: str | None,
     apart: Sequence[Path],
+    expect: Mapping[str, Digest],
     options: Mapping[str, Any],
     environ: Mapping[str, str],
     on_event: Subscriber,
@@ -119,7 +126,9 @@ def _repaired(
 
     # The settings need a root, and the directory of the artifact needs no HOME.
     settings = settings_from({**options, "cache_dir": entry.path}, environ)
-    repaired: VerifyReport = run_interruptibly(repair(entry, report, settings, uri=what, apart=apart, on_event=on_event))
+    repaired: VerifyReport = run_interruptibly(
+        repair(entry, report, settings, uri=what, apart=apart, expect=expect, on_event=on_event)
+    )
     return repaired
 
 

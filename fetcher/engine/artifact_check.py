@@ -6,9 +6,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
+from types import MappingProxyType
 
+from fetcher.artifact import Digest
 from fetcher.engine.pace import ReadingPace
 from fetcher.engine.rereading import FileOnDisk, Unread, chunk_digests, wrong_digests
 from fetcher.events import BytesHashed, FileVerified, Planned, Subscriber
@@ -16,6 +18,8 @@ from fetcher.manifest import ManifestFile
 from fetcher.planning.ranges import chunk_count, chunk_range
 from fetcher.planning.sampling import sampled
 from fetcher.store.catalog import Entry
+
+NO_PINS: Mapping[str, Digest] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +70,18 @@ class VerifyReport:
 
 
 def verify(
-    entry: Entry, *, full: bool, on_event: Subscriber, sample: Sample | None = None, max_rate: float | None = None
+    entry: Entry,
+    *,
+    full: bool,
+    on_event: Subscriber,
+    sample: Sample | None = None,
+    max_rate: float | None = None,
+    expect: Mapping[str, Digest] = NO_PINS,
 ) -> VerifyReport:
     """Read every file of `entry` on all processors. Returns problems in the report and raises nothing for them.
 
     `sample` reads some chunks only; the size of every file is compared nevertheless. `max_rate` is in bytes per second, None
-    for no limit.
+    for no limit. `expect` has further digests by path.
     """
     began, pace = time.monotonic(), ReadingPace(max_rate)
     files = entry.manifest.files
@@ -91,8 +101,8 @@ def verify(
     for file, chunks in zip(present, chunk_digests(present, on_chunk, chosen=chosen), strict=True):
         if problem := _wrong_chunk(known[file.name], chosen[file.name], chunks):
             problems[file.name] = problem
-    if full:
-        whole = [file for file in present if file.name not in problems and file.digests]
+    intact = [_with_digests(file, full=full, expected=expect.get(file.name)) for file in present if file.name not in problems]
+    if whole := [file for file in intact if file.digests]:
         for file, wrong in zip(whole, wrong_digests(whole, spend=pace.spend), strict=True):
             if wrong is not None:
                 problems[file.name] = _unread(wrong) if isinstance(wrong, Unread) else f"has {wrong[1]} instead of {wrong[0]}"
@@ -111,6 +121,12 @@ def verify(
         bytes_compared=sum(compared),
         sample=sample.percent if sample else None,
     )
+
+
+def _with_digests(file: FileOnDisk, *, full: bool, expected: Digest | None) -> FileOnDisk:
+    """Return the file with the digests to recompute. The chunks prove the others: those of the manifest."""
+    further = () if expected is None or expected in file.digests else (expected,)
+    return replace(file, digests=(*file.digests, *further) if full else further)
 
 
 def _chosen(files: Sequence[FileOnDisk], sample: Sample | None) -> Mapping[str, Sequence[int]]:

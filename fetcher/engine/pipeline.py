@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 
 from fetcher.artifact import ArtifactRef, Listing, RemoteFile, redact, total_size
 from fetcher.engine.choosing import chosen, in_one_piece, refuse_pointers, warn_of_selection, with_pins
+from fetcher.engine.expecting import with_listed_pins
 from fetcher.engine.failure import one_error
 from fetcher.engine.lease_keeping import LeaseTimes, acquire_or_wait, give_up, kept_alive
 from fetcher.engine.prepare import Preparation, prepare
@@ -149,9 +150,12 @@ class Pipeline:
 
         async with kept_alive(lease, progress=progress):
             listing = await self._list(patience)
+            settings = await with_listed_pins(
+                self.settings, self.ref, listing, source=self.source, ask=Asker(patience, self.emit)
+            )
             if whole:
-                listing = in_one_piece(listing, self.settings.expect)
-            files = self._checked(listing)
+                listing = in_one_piece(listing, settings.expect)
+            files = self._checked(listing, settings)
             total = total_size(files)
             if names := look_alikes(file.path for file in files):
                 await run_uncancelled(refuse_taken_for_one, names, lease.data)
@@ -193,8 +197,8 @@ class Pipeline:
         ask = Asker(patience, self.emit)
         return await self.source.list(await ask(self.source.resolve), ask)
 
-    def _checked(self, listing: Listing) -> tuple[RemoteFile, ...]:
-        files = chosen(listing, self.ref, self.settings)
+    def _checked(self, listing: Listing, settings: Settings) -> tuple[RemoteFile, ...]:
+        files = chosen(listing, self.ref, settings)
         self.emit(Resolved(redact(self.ref.uri), listing.revision, len(files), total_size(files)))
         warn_of_selection(listing, files, self.ref, self.emit)
         return files

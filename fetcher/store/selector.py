@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from fetcher.artifact import ArtifactRef
+from fetcher.artifact import ArtifactRef, Digest
 from fetcher.errors import CannotWrite, UsageError
 from fetcher.manifest import RELATIVE_PATH, Manifest
+from fetcher.planning.selection import selects
 from fetcher.settings import Settings
 from fetcher.store.catalog import Entry
+from fetcher.store.checksums import known_checksums
 from fetcher.store.hub_cache import HubCache
 from fetcher.store.in_place import InPlace
 from fetcher.store.keyed import Keyed, finish_exchanges, finish_swaps
@@ -55,10 +57,21 @@ def matching_manifest(placement: Placement, ref: ArtifactRef, settings: Settings
         return None
     if settings.require_digests and not manifest.verified:
         return None
+    listed = _listed_pins(placement, manifest, settings)
+    if listed is None:
+        return None
+    selected = [(path, pin) for path, pin in listed.items() if selects(path, include=ref.include, exclude=ref.exclude)]
     known = {file.path: file.digests for file in manifest.files}
-    if not all(expected in known.get(path, ()) for path, expected in settings.expect.items()):
+    if not all(expected in known.get(path, ()) for path, expected in (*settings.expect.items(), *selected)):
         return None
     return manifest
+
+
+def _listed_pins(placement: Placement, manifest: Manifest, settings: Settings) -> dict[str, Digest] | None:
+    """The digests of `expect_file`; None if the source has to be asked for them."""
+    if settings.expect_file is None:
+        return {}
+    return known_checksums(settings.expect_file, manifest, placement.location(manifest))
 
 
 def recover(settings: Settings) -> None:

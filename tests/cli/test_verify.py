@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,13 @@ def damage(path: Path) -> None:
 def reports(stdout: str) -> list[dict[str, Any]]:
     result: list[dict[str, Any]] = json.loads(stdout)
     return result
+
+
+def sums_of(directory: Path, files: dict[str, bytes]) -> Path:
+    """A list of sha256sum."""
+    path = directory / "sums"
+    path.write_text("".join(f"{sha256(content).hexdigest()}  {name}\n" for name, content in files.items()))
+    return path
 
 
 class TestRepair:
@@ -162,6 +170,42 @@ class TestSample:
         damage(cache / KEY / WEIGHTS)
         assert run_fetcher("verify", "--cache-dir", cache, "--sample", "100", "--repair").returncode == 0
         assert (cache / KEY / WEIGHTS).read_bytes() == FILES[WEIGHTS]
+
+
+class TestExpectFile:
+    def test_right_digests_match(self, cache: Path, tmp_path: Path) -> None:
+        sums = sums_of(tmp_path, FILES)
+        done = run_fetcher("verify", KEY, "--cache-dir", cache, "--expect-file", sums)
+        assert done.returncode == 0, done.stderr
+
+    def test_an_intact_file_with_another_digest_is_bad_and_no_repair_changes_that(self, cache: Path, tmp_path: Path) -> None:
+        sums = sums_of(tmp_path, FILES | {"config.json": b"other"})
+        for words in ([], ["--repair"]):
+            done = run_fetcher("verify", KEY, "--cache-dir", cache, "--expect-file", sums, *words)
+            assert done.returncode == 65
+            assert last_line(done.stderr).startswith("DigestMismatch: config.json has sha256:")
+        assert (cache / KEY / "config.json").read_bytes() == FILES["config.json"]
+
+    def test_a_name_that_the_artifact_lacks_is_not_found(self, cache: Path, tmp_path: Path) -> None:
+        sums = sums_of(tmp_path, FILES | {"more.bin": b""})
+        assert run_fetcher("verify", KEY, "--cache-dir", cache, "--expect-file", sums).returncode == 66
+
+    def test_a_list_belongs_to_one_artifact(self, cache: Path, tmp_path: Path) -> None:
+        sums = sums_of(tmp_path, FILES)
+        assert run_fetcher("verify", "--cache-dir", cache, "--expect-file", sums).returncode == 64
+
+    def test_a_malformed_list_is_a_configuration_error(self, cache: Path, tmp_path: Path) -> None:
+        (tmp_path / "sums").write_text("nonsense")
+        done = run_fetcher("verify", KEY, "--cache-dir", cache, "--expect-file", tmp_path / "sums")
+        assert done.returncode == 78
+        assert "sums, line 1" in last_line(done.stderr)
+
+    def test_a_fetch_and_a_plan_take_it_too(self, origin: Origin, tmp_path: Path) -> None:
+        sums = sums_of(tmp_path, FILES)
+        words = (URI, "--cache-dir", tmp_path / "new", "--expect-file", sums, "--require-digests")
+        for command in ("plan", "fetch"):
+            done = run_fetcher(command, *words)
+            assert done.returncode == 0, done.stderr
 
 
 class TestMetrics:
