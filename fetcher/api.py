@@ -43,6 +43,7 @@ class Options(TypedDict, total=False):
     exclude: Iterable[str]
     expect: Mapping[str, str] | None
 
+    expect_file: str | None
     shared_dest: bool
     layout: Layout
     refresh: Refresh

@@ -152,6 +152,25 @@ class FileVerified(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Verified(Event):
+    """The artifact at `path` was verified: `chunks` chunks of `bytes` bytes were compared, and `bad` files are damaged now."""
+
+    path: str
+    chunks: int
+    bytes: int
+    bad: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileRepaired(Event):
+    """The damaged file `path` of `size` bytes was replaced by a verified one; `fetched` bytes of it came from the source."""
+
+    path: str
+    size: int
+    fetched: int
+
+
+@dataclass(frozen=True, slots=True)
 class Unpacked(Event):
     """`files` files of `bytes` bytes in total were unpacked from the archive `path`."""
 

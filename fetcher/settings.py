@@ -43,6 +43,8 @@ class Settings:
     layout: Layout = "flat"
     refresh: Refresh = "if-not-present"
     expect: Mapping[str, Digest] = field(default_factory=dict)
+    expect_file: str | None = None
+    """A list of `sha256sum`: a local file, or the name of a file of the source. Its digests count as `expect`."""
     require_digests: bool = False
     accept_unverified: bool = False
     """Whether an artifact that was adopted without asking its source satisfies the request."""

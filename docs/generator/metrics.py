@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from docs.generator.tables import NOTICE
 from fetcher.cli.metrics import all_metrics
+from fetcher.cli.verify_metrics import all_verify_metrics
 from fetcher.command.parser import metrics_table
 from loader.cli.metrics import all_load_metrics, hold_metrics
 from loader.residency.holding import State
@@ -30,6 +31,7 @@ def metrics() -> str:
     """The page, in Markdown."""
     sections = (
         ("`fetcher fetch`", all_metrics()),
+        ("`fetcher verify`", all_verify_metrics()),
         ("`loader warm`, `loader load` and `loader copy`", all_load_metrics()),
         ("`loader hold`", hold_metrics(State())),
     )

@@ -10,6 +10,7 @@ from fetcher.cache.adopting import Adopted as Adopted
 from fetcher.cache.adopting import adopt as adopt
 from fetcher.cache.adopting import adoptable as adoptable
 from fetcher.cache.collecting import gc as gc
+from fetcher.cache.expecting import expected as expected
 from fetcher.cache.keeping import Standing as Standing
 from fetcher.cache.keeping import hold as hold
 from fetcher.cache.keeping import init as init
@@ -32,6 +33,8 @@ from fetcher.cache.removing import Removed as Removed
 from fetcher.cache.removing import Rule as Rule
 from fetcher.cache.removing import prune as prune
 from fetcher.cache.removing import remove as remove
+from fetcher.cache.repairing import repair as repair
+from fetcher.engine.artifact_check import Sample as Sample
 from fetcher.engine.artifact_check import VerifyReport as VerifyReport
 from fetcher.engine.artifact_check import verify as verify
 from fetcher.store.catalog import Entry as Entry

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -29,6 +30,12 @@ def _memory(text: str) -> int:
     return limit
 
 
+def _percentage(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,9})?", text) or not 0 < float(text) <= 100:
+        raise ConfigurationError(f"{text!r} is not a percentage above 0 and up to 100; write 1 or 0.5")
+    return float(text)
+
+
 SELECTION = (
     Option("revision", "branch, tag, commit or refs/pr/N of a Hub repository", metavar="REV"),
     Option("include", "fetch only files that match this pattern; may be repeated", metavar="GLOB", repeated=True),
@@ -44,6 +51,16 @@ SORT = Option(
     choices=("key", "size", "used", "uri"),
 )
 FULL = Option("full", "also recompute the published digests", switch=True)
+SAMPLE = Option(
+    "sample", "compare only this percentage of the chunks, chosen at random, and at least one", _percentage, metavar="PERCENT"
+)
+MAX_RATE = Option("max_rate", "maximum bytes read per second, such as 200M; 0 for no limit", parse_rate, "RATE")
+REPAIR = Option("repair", "fetch damaged chunks again, from the revision that the manifest records", switch=True)
+EXPECT_FILE = Option(
+    "expect_file",
+    "require the digests of a list of sha256sum: a local file, or a file of the artifact such as SHA256SUMS",
+    metavar="FILE",
+)
 PLACE = (
     Option("dest", "place the artifact in DIR itself, which may be a mount point", read=Path, metavar="DIR"),
     Option("layout", "plain files, or the Hub's cache layout under --cache-dir", choices=("flat", "hf-cache")),
@@ -54,7 +71,8 @@ PLACE = (
         metavar="PATH=sha256:HEX",
         repeated=True,
     ),
-    Option("require_digests", "fail if a file has no digest from the source or --expect", switch=True),
+    EXPECT_FILE,
+    Option("require_digests", "fail if a file has no digest from the source, --expect or --expect-file", switch=True),
     Option("accept_unverified", "use a cached artifact that was adopted without asking the source", switch=True),
     Option("pvc_mount", "mount point of a claim in a pvc:// URI; may be repeated", parse_mount, "CLAIM=DIR", repeated=True),
 )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from fetcher.cli.options import (
     ADOPT,
     DRY_RUN,
+    EXPECT_FILE,
     FETCH,
     FOR,
     FORCE,
@@ -15,10 +16,13 @@ from fetcher.cli.options import (
     GC,
     HOLD,
     LIMITS,
+    MAX_RATE,
     PLACE,
     POD_UID,
     PRUNE,
+    REPAIR,
     ROOT,
+    SAMPLE,
     SELECTION,
     SORT,
     TRANSFER,
@@ -47,7 +51,10 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...]]] = {
     "release": ("end the hold of a pod, or of all pods", (*ROOT, POD_UID)),
     "gc": ("delete what killed processes left in the cache", (*ROOT, *GC, DRY_RUN)),
     "adopt": ("make an artifact of files that another tool placed", (*ROOT, *SELECTION, *ADOPT, *TRANSFER, PROGRESS)),
-    "verify": ("check cached files against their manifest", (*ROOT, FULL)),
+    "verify": (
+        "check cached files against their manifest, and repair them",
+        (*ROOT, FULL, EXPECT_FILE, SAMPLE, MAX_RATE, REPAIR, *TRANSFER, *METRICS),
+    ),
 }
 
 

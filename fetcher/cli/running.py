@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fetcher.cli import commands
-from fetcher.cli.options import ROOT, settings_from
+from fetcher.cli.options import settings_from
 from fetcher.cli.parser import build_parser
 from fetcher.command.common_options import TERMINATION_LOG, wants_metrics
 from fetcher.command.options import values
@@ -60,8 +60,7 @@ def _dispatch(arguments: argparse.Namespace, report: Report) -> dict[str, Any]:
         case "verify":
             from fetcher.cli import verifying
 
-            reports = with_progress("auto", lambda on_event: verifying.verify(arguments, environ, on_event))
-            verifying.print_reports(reports, as_json=values(ROOT, arguments, environ).get("json", False))
+            verifying.verify(arguments, environ, report)
     return {}
 
 

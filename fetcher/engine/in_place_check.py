@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fetcher.artifact import ArtifactRef, RemoteFile, total_size
 from fetcher.engine.choosing import pinned, warn_of_selection
+from fetcher.engine.expecting import with_listed_pins
 from fetcher.engine.rereading import FileOnDisk, Unread, Wrong, chunk_digests, wrong_digests
 from fetcher.engine.result import Artifact, described
 from fetcher.errors import DigestMismatch, FetchError, LocalIOError, NotFound, from_os_error
@@ -20,7 +21,7 @@ from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
 from fetcher.planning.pointers import LONGEST, refuse_pointer
 from fetcher.planning.selection import select
 from fetcher.settings import Settings
-from fetcher.sources.base import Source
+from fetcher.sources.base import Source, once
 from fetcher.uncancelled import Stopped, run_uncancelled
 
 
@@ -29,6 +30,7 @@ async def check(ref: ArtifactRef, settings: Settings, *, source: Source, on_even
     LfsPointer, LocalIOError."""
     began = time.monotonic()
     listing = await source.list(await source.resolve())
+    settings = await with_listed_pins(settings, ref, listing, source=source, ask=once)
     files = pinned(select(listing.files, include=ref.include, exclude=ref.exclude), settings)
     on_event(Resolved(ref.uri, listing.revision, len(files), total_size(files)))
     warn_of_selection(listing, files, ref, on_event)

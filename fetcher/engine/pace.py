@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import statistics
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -47,6 +48,32 @@ class RateLimit:
         self._free_at = max(self._free_at, now - 0.25) + count / self._rate
         if self._free_at > now:
             await self._sleep(self._free_at - now)
+
+
+class ReadingPace:
+    """A limit of `rate` bytes a second for all reading threads together, None for no limit. Thread-safe."""
+
+    def __init__(
+        self,
+        rate: float | None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._rate = rate
+        self._clock = clock
+        self._sleep = sleep
+        self._free_at = clock()
+        self._turn = threading.Lock()
+
+    def spend(self, count: int) -> None:
+        """Wait until the `count` bytes that were read are within the limit. Other threads wait for their turn meanwhile."""
+        if self._rate is None:
+            return
+        with self._turn:
+            now = self._clock()
+            self._free_at = max(self._free_at, now) + count / self._rate
+            self._sleep(self._free_at - now)
 
 
 class SlowConnectionDetector:

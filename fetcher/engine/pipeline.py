@@ -23,28 +23,22 @@ from datetime import UTC, datetime
 from fetcher.artifact import ArtifactRef, Listing, RemoteFile, redact, total_size
 from fetcher.engine.adopting import Adoption
 from fetcher.engine.choosing import chosen, in_one_piece, refuse_pointers, warn_of_selection, with_pins
+from fetcher.engine.expecting import with_listed_pins
 from fetcher.engine.failure import one_error
-from fetcher.engine.hashing import hash_threads
 from fetcher.engine.hits import find_hit, record_use
-from fetcher.engine.incoming import Incoming
 from fetcher.engine.lease_keeping import LeaseTimes, acquire_or_wait, give_up, kept_alive
-from fetcher.engine.pace import RateLimit
-from fetcher.engine.prepare import Preparation, Prepared, prepare
-from fetcher.engine.receiving import write_threads
+from fetcher.engine.prepare import Preparation, prepare
 from fetcher.engine.request import Request, donors_for
 from fetcher.engine.result import Artifact, described
 from fetcher.engine.retry import Asker, Patience
 from fetcher.engine.roominess import kept_roomy
-from fetcher.engine.transfer import Limits, Transfer
+from fetcher.engine.sizing import drops_pages, transfer_of
+from fetcher.engine.transfer import Transfer
 from fetcher.errors import ContentChanged, SourceError
-from fetcher.events import Committing, Planned, Resolved, Resolving, Subscriber, Warned
+from fetcher.events import Committing, Resolved, Resolving, Subscriber, Warned
 from fetcher.filesystem import file_mode, make_directory, storing
-from fetcher.host.descriptors import free_descriptors
-from fetcher.host.memory import memory_left
 from fetcher.host.processors import cpu_count
 from fetcher.manifest import Manifest
-from fetcher.planning.descriptors import plan_descriptors
-from fetcher.planning.memory import plan_memory
 from fetcher.planning.paths import look_alikes
 from fetcher.settings import Settings
 from fetcher.sources.base import Source
@@ -64,8 +58,6 @@ from fetcher.version import VERSION
 
 ASK_FOR = 15.0
 """Maximum seconds for asking for a newer version while a good copy exists: the start of a pod waits for it."""
-LEAST_ROOM = 64 * 1024 * 1024
-"""Minimum bytes of page cache to count on, however small the cgroup: a chunk of each of four files."""
 CHANGES = 2
 """Times an artifact is listed again because its source changed during the fetch. The last time, files without a digest are
 fetched in one piece."""
@@ -178,9 +170,12 @@ class Pipeline:
 
         async with kept_alive(lease, progress=progress):
             listing = await self._list(patience)
+            settings = await with_listed_pins(
+                self.settings, self.ref, listing, source=self.source, ask=Asker(patience, self.emit)
+            )
             if whole:
-                listing = in_one_piece(listing, self.settings.expect)
-            files = self._checked(listing)
+                listing = in_one_piece(listing, settings.expect)
+            files = self._checked(listing, settings)
             total = total_size(files)
             if names := look_alikes(file.path for file in files):
                 await run_uncancelled(refuse_taken_for_one, names, lease.data)
@@ -195,7 +190,17 @@ class Pipeline:
                 room = self._room(lease, growing=any(file.size is None for file in files), stopped=stopping.is_set)
                 preparation = self._preparation(lease, journal, replace(listing, files=files), room)
                 prepared = await run_uncancelled(prepare, files, preparation, stop=stopping.set)
-                transfer = self._transfer(prepared, lease, journal, files, patience)
+                transfer = transfer_of(
+                    prepared.staged,
+                    files=files,
+                    held=prepared.held,
+                    source=self.source,
+                    lease=lease,
+                    journal=journal,
+                    settings=self.settings,
+                    patience=patience,
+                    on_event=self.emit,
+                )
                 async with kept_roomy(room, stop=stopping.set):
                     entries = prepared.settled | await transfer.run()
                 await run_uncancelled(refuse_pointers, files, lambda file: lease.data / file.path)
@@ -215,8 +220,8 @@ class Pipeline:
         ask = Asker(patience, self.emit)
         return await self.source.list(await ask(self.source.resolve), ask)
 
-    def _checked(self, listing: Listing) -> tuple[RemoteFile, ...]:
-        files = chosen(listing, self.ref, self.settings)
+    def _checked(self, listing: Listing, settings: Settings) -> tuple[RemoteFile, ...]:
+        files = chosen(listing, self.ref, settings)
         self.emit(Resolved(redact(self.ref.uri), listing.revision, len(files), total_size(files)))
         warn_of_selection(listing, files, self.ref, self.emit)
         return files
@@ -239,7 +244,7 @@ class Pipeline:
             hard_link=self.settings.hard_link,
             sharing=Sharing(self.settings.cache_dir, donors, linking=linking) if donors else None,
             adoption=self.adoption or self._from_unconfirmed(present),
-            drop_pages=self._drops_pages(listing.files),
+            drop_pages=drops_pages(listing.files, self.settings),
             threads=cpu_count(),
             stopped=room.stopped,
             on_event=self.emit,
@@ -258,50 +263,6 @@ class Pipeline:
         if present is None or not present.unconfirmed:
             return None
         return Adoption(Donor(self.placement.location(present)), link=True, complete=True)
-
-    def _transfer(
-        self, prepared: Prepared, lease: Lease, journal: Journal, files: tuple[RemoteFile, ...], patience: Patience
-    ) -> Transfer:
-        threads = cpu_count()
-        descriptors = plan_descriptors(
-            free_descriptors(), connections=self.settings.max_concurrency, hash_threads=hash_threads(threads)
-        )
-        memory = plan_memory(
-            self.settings.memory_limit,
-            connections=descriptors.connections,
-            hash_threads=descriptors.hash_threads,
-            write_threads=write_threads(threads),
-        )
-        self.emit(Planned(len(files), total_size(files), prepared.held, memory.connections))
-        drop_pages = self._drops_pages(files)
-        limits = Limits(
-            connections=memory.connections,
-            files=descriptors.files,
-            buffers=memory.buffers,
-            buffer_size=memory.buffer,
-            hash_lag=self._page_cache() // 4,
-            write_threads=write_threads(threads),
-            hash_threads=descriptors.hash_threads,
-            timeout_stall=self.settings.timeout_stall,
-        )
-        return Transfer(
-            [Incoming(staged, streams=len(prepared.staged), drop_pages=drop_pages) for staged in prepared.staged],
-            source=self.source,
-            lease=lease,
-            journal=journal,
-            limits=limits,
-            rate=RateLimit(self.settings.limit_rate),
-            patience=patience,
-            on_event=self.emit,
-        )
-
-    def _page_cache(self) -> int:
-        """The bytes of page cache to count on."""
-        return max(LEAST_ROOM, memory_left().pages.bytes - self.settings.memory_limit)
-
-    def _drops_pages(self, files: tuple[RemoteFile, ...]) -> bool:
-        how = self.settings.page_cache
-        return how == "drop" or (how == "auto" and total_size(files) > self._page_cache())
 
     # Ending
 

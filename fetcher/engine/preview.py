@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fetcher.artifact import ArtifactRef, RemoteFile, redact, total_size
 from fetcher.engine.choosing import chosen, warn_of_selection
+from fetcher.engine.expecting import with_listed_pins
 from fetcher.engine.request import choose_placement, donors_for
 from fetcher.engine.retry import Asker, Patience
 from fetcher.events import Resolving, Subscriber, silent
@@ -54,9 +55,10 @@ async def preview(ref: ArtifactRef, settings: Settings, on_event: Subscriber = s
     ask = Asker(Patience(settings.retry_for), on_event)
     try:
         listing = await source.list(await ask(source.resolve), ask)
+        pinning = await with_listed_pins(settings, ref, listing, source=source, ask=ask)
     finally:
         await source.aclose()
-    wanted = {each.path: each for each in chosen(listing, ref, settings)}
+    wanted = {each.path: each for each in chosen(listing, ref, pinning)}
     warn_of_selection(listing, wanted.values(), ref, on_event)
     placement = choose_placement(ref, settings)
     present = placement.present()

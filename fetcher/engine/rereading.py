@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,11 +48,16 @@ class FileOnDisk:
     digests: tuple[Digest, ...] = ()
 
 
-def chunk_digests(files: Sequence[FileOnDisk], on_chunk: Callable[[str, int], None]) -> list[tuple[str, ...] | Unread]:
-    """Return the XXH3-128 of the chunks of each file, "" for a truncated chunk. One thread at a time calls `on_chunk`."""
+def chunk_digests(
+    files: Sequence[FileOnDisk], on_chunk: Callable[[str, int], None], *, chosen: Mapping[str, Sequence[int]] | None = None
+) -> list[tuple[str, ...] | Unread]:
+    """Return the XXH3-128 of the chunks of each file, "" for a truncated chunk. One thread at a time calls `on_chunk`.
+
+    `chosen` are the indexes of the chunks to read, by name; None reads all of them.
+    """
     one_at_a_time = threading.Lock()
 
-    def read(part: tuple[FileOnDisk, range]) -> list[str] | Unread:
+    def read(part: tuple[FileOnDisk, Sequence[int]]) -> list[str] | Unread:
         file, indexes = part
         digests = []
         try:
@@ -65,7 +70,8 @@ def chunk_digests(files: Sequence[FileOnDisk], on_chunk: Callable[[str, int], No
             return error
         return digests
 
-    parts = [(file, indexes) for file in files for indexes in _parts(chunk_count(file.size))]
+    wanted = {file.name: range(chunk_count(file.size)) if chosen is None else chosen[file.name] for file in files}
+    parts = [(file, indexes) for file in files for indexes in _parts(wanted[file.name])]
     results: dict[str, list[str] | Unread] = {file.name: [] for file in files}
     for (file, _), digests in zip(parts, _on_threads(cpu_count(), read, parts), strict=True):
         before = results[file.name]
@@ -74,20 +80,29 @@ def chunk_digests(files: Sequence[FileOnDisk], on_chunk: Callable[[str, int], No
     return [digests if isinstance(digests, Unread) else tuple(digests) for digests in results.values()]
 
 
-def wrong_digests(files: Sequence[FileOnDisk], stopped: Callable[[], bool] = lambda: False) -> list[Wrong | Unread | None]:
-    """Return the first wrong digest of each file; None if all agree. Ends early, with meaningless results, once `stopped()`."""
+def wrong_digests(
+    files: Sequence[FileOnDisk],
+    stopped: Callable[[], bool] = lambda: False,
+    spend: Callable[[int], None] = lambda _: None,
+) -> list[Wrong | Unread | None]:
+    """Return the first wrong digest of each file; None if all agree. Ends early, with meaningless results, once `stopped()`.
+
+    Each thread calls `spend` with the bytes that it has read, and waits until it returns.
+    """
     compared: dict[str, Wrong | Unread | None] = {}
     threads = hash_threads_within(free_descriptors(), hash_threads(cpu_count()))
     # Files of similar size are hashed together, so that no lane is empty.
     order = sorted(files, key=lambda file: file.size, reverse=True)
     width = min(MOST, max(LEAST, ceil_div(len(order), threads)))
     groups = [order[start : start + width] for start in range(0, len(order), width)]
-    for results in _on_threads(threads, lambda group: _compared(group, stopped), groups):
+    for results in _on_threads(threads, lambda group: _compared(group, stopped, spend), groups):
         compared |= results
     return [compared[file.name] for file in files]
 
 
-def _compared(group: Sequence[FileOnDisk], stopped: Callable[[], bool]) -> dict[str, Wrong | Unread | None]:
+def _compared(
+    group: Sequence[FileOnDisk], stopped: Callable[[], bool], spend: Callable[[int], None]
+) -> dict[str, Wrong | Unread | None]:
     """Compare up to 16 files in parallel lanes, on one thread."""
     results: dict[str, Wrong | Unread | None] = {}
     buffer = map_memory(HASH_BUFFER)
@@ -98,7 +113,9 @@ def _compared(group: Sequence[FileOnDisk], stopped: Callable[[], bool]) -> dict[
     while moving := [stretch for stretch in stretches.values() if stretch.left and stretch.name not in results]:
         if stopped():
             break
+        before = sum(stretch.left for stretch in moving)
         results |= _stepped(moving, buffer)
+        spend(before - sum(stretch.left for stretch in moving))
         for file in group:
             if not (stretch := stretches[file.name]).left and stretch.limit < file.size:
                 stretches[file.name] = _further(stretch, file.size)
@@ -127,8 +144,8 @@ def _stepped(stretches: Sequence[Stretch], buffer: memoryview) -> dict[str, Unre
     return {}
 
 
-def _parts(chunks: int) -> Iterator[range]:
-    return (range(start, min(start + PART, chunks)) for start in range(0, chunks, PART))
+def _parts(indexes: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (indexes[start : start + PART] for start in range(0, len(indexes), PART))
 
 
 @contextmanager

@@ -23,7 +23,7 @@ def select(files: Iterable[RemoteFile], *, include: tuple[str, ...], exclude: tu
     Raises NotFound if no file is selected: nobody wants an empty artifact.
     """
     files = tuple(files)
-    chosen = tuple(file for file in files if (not include or _matches(file.path, include)) and not _matches(file.path, exclude))
+    chosen = tuple(file for file in files if selects(file.path, include=include, exclude=exclude))
     if not files:
         raise NotFound("the source lists no files; check its address")
     if not chosen:
@@ -32,6 +32,11 @@ def select(files: Iterable[RemoteFile], *, include: tuple[str, ...], exclude: tu
             f"the selection matches none of the {len(files)} files{why}; run `fetcher plan` without --include and --exclude"
         )
     return chosen
+
+
+def selects(path: str, *, include: tuple[str, ...], exclude: tuple[str, ...]) -> bool:
+    """Return whether the patterns select `path`."""
+    return (not include or _matches(path, include)) and not _matches(path, exclude)
 
 
 def unmatched_patterns(files: Iterable[RemoteFile], *, include: tuple[str, ...], exclude: tuple[str, ...]) -> tuple[str, ...]:

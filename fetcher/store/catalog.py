@@ -69,6 +69,8 @@ def find(cache_dir: Path, what: str) -> Entry:
         for error in newer:
             if {what, key} & {part.removesuffix(".json") for part in Path(error.path or "").parts}:
                 raise error
+        if Path(what).is_dir():
+            raise NotFound(f"{what} has no manifest; give the directory of a fetched artifact, its key or its URI")
         raise NotFound(f"no complete artifact {uri} under {cache_dir}; `fetcher list` shows the artifacts there")
     return candidates[0]
 

@@ -24,9 +24,9 @@ from pathlib import Path, PurePosixPath
 from fetcher.artifact import Listing, RemoteFile
 from fetcher.filesystem import file_mode
 from fetcher.manifest import Manifest, ManifestFile
-from fetcher.store.beneath import Fence, make_directories, remove_tree, sync
+from fetcher.store.beneath import Fence, make_directories, open_beneath, remove_tree, sync
 from fetcher.store.lease import Lease
-from fetcher.store.placement import KeyInRoot, Step, write_manifest
+from fetcher.store.placement import KeyInRoot, Step, swap_staged, write_manifest
 from fetcher.store.superseded import supersede
 
 _TREE_FORMAT = 1
@@ -86,6 +86,23 @@ class HubCache(KeyInRoot):
         lease.dissolve()
         return location
 
+    def open_published(self, file: RemoteFile, manifest: Manifest) -> int:
+        """Open the blob. Without its link in the snapshot the file is not published."""
+        blob, link = self._blob(file), self.location(manifest) / file.path
+        if blob is None or os.readlink(link) != _link_text(file, blob):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(link))
+        return open_beneath(self._root.path, blob, os.O_RDONLY)
+
+    def swap(self, lease: Lease, file: RemoteFile, manifest: Manifest) -> None:
+        blob, link, root = self._blob(file), self.location(manifest) / file.path, self._root.path
+        if blob is None:
+            raise FileNotFoundError(errno.ENOENT, "a file without a digest has no blob", str(link))
+        swap_staged(lease, file.path, root, blob)
+        with lease.fenced():
+            make_directories(root, link.parent)
+            self._link(Fence(root, lease.data), root, link, file)
+        sync(root, link.parent)
+
     def _blob(self, file: RemoteFile) -> Path | None:
         # The first digest is the Hub's; the user's pins follow it.
         return self._repository / "blobs" / file.digests[0].hex if file.digests else None
@@ -129,8 +146,7 @@ class HubCache(KeyInRoot):
         blob = self._blob(file)
         if blob is None:
             return
-        up = "../" * (len(PurePosixPath(file.path).parts) + 1)
-        target = f"{up}blobs/{blob.name}"
+        target = _link_text(file, blob)
         with suppress(OSError):
             if os.readlink(path) == target:
                 return
@@ -151,6 +167,12 @@ class HubCache(KeyInRoot):
         """Replace a small file of the cache in one step, which fails if the lease is lost."""
         make_directories(self._root.path, target.parent)
         fence.replace_file(self._root.path, target, data, mode=file_mode(target.parent))
+
+
+def _link_text(file: RemoteFile, blob: Path) -> str:
+    """The text of the link of `file` in a snapshot."""
+    up = "../" * (len(PurePosixPath(file.path).parts) + 1)
+    return f"{up}blobs/{blob.name}"
 
 
 def _tree_entry(file: RemoteFile) -> dict[str, object]:

@@ -17,6 +17,7 @@ which files are already in place.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -25,10 +26,10 @@ from pathlib import Path, PurePosixPath
 from fetcher.artifact import Listing, RemoteFile
 from fetcher.filesystem import file_mode
 from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
-from fetcher.store.beneath import Fence, make_directories, remove_directory, sync
+from fetcher.store.beneath import Fence, make_directories, open_beneath, remove_directory, sync
 from fetcher.store.layout import Root, base_of_destination
 from fetcher.store.lease import Lease
-from fetcher.store.placement import Step
+from fetcher.store.placement import Step, swap_staged
 from fetcher.store.spelling import in_the_way, refuse_somebody_elses, same_entries, spelled_otherwise
 from fetcher.store.summary import SUMMARY_PATH, summary_path
 
@@ -133,6 +134,12 @@ class InPlace:
         with suppress(OSError):
             remove_directory(base_of_destination(self._root.path), self._root.staging)
         return self._directory
+
+    def open_published(self, file: RemoteFile, manifest: Manifest) -> int:
+        return open_beneath(self._base, self._directory / file.path, os.O_RDONLY)
+
+    def swap(self, lease: Lease, file: RemoteFile, manifest: Manifest) -> None:
+        swap_staged(lease, file.path, self._base, self._directory / file.path)
 
     def _withdraw(self, manifest: Manifest, lease: Lease, fence: Fence, step: Step) -> set[str]:
         """Withdraw every file that announces a complete model. Returns all paths in this directory that may be ours.

@@ -14,7 +14,7 @@ from typing import Protocol
 from fetcher.artifact import Listing, RemoteFile
 from fetcher.filesystem import sync_directory
 from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
-from fetcher.store.beneath import Fence, sync
+from fetcher.store.beneath import Fence, make_directories, sync
 from fetcher.store.layout import Root, base_of, fence_of
 from fetcher.store.lease import Lease
 from fetcher.store.summary import Summary, summary_path
@@ -61,6 +61,14 @@ class Placement(Protocol):
         """Make the sealed artifact visible, and return its location. Blocks. Raises OSError, LeaseLost."""
         ...
 
+    def open_published(self, file: RemoteFile, manifest: Manifest) -> int:
+        """Open the published `file` of `manifest`, the present artifact, for reading; return its descriptor. Raises OSError."""
+        ...
+
+    def swap(self, lease: Lease, file: RemoteFile, manifest: Manifest) -> None:
+        """Replace the published `file` of `manifest` by the staged one in one step. Blocks. Raises OSError, LeaseLost."""
+        ...
+
 
 class KeyInRoot:
     """What `Keyed` and `HubCache` share: an artifact with a key under a cache root, and a lease with the name of the key."""
@@ -83,6 +91,16 @@ class KeyInRoot:
 
     def survey(self, paths: Collection[str]) -> None:
         """Nothing to check: directories named by keys, commits and digests hold no foreign files."""
+
+
+def swap_staged(lease: Lease, path: str, base: Path, target: Path) -> None:
+    """Rename the staged file `path` to `target` below `base`, and sync the directory. Raises OSError, LeaseLost."""
+    lease.check()
+    staged = lease.data / path
+    with lease.fenced():
+        make_directories(base, target.parent)
+        fence_of(staged).place(staged, base, target)
+    sync(base, target.parent)
 
 
 def intact(manifest: Manifest, location: Path) -> bool:

@@ -139,7 +139,7 @@ def _move_to_new_inode(
     draft = path.with_name(f".{uuid.uuid4().hex}.moving")  # a suffix could make the file's own name too long
     try:
         staged = StagedFile.create(file, draft, journal)
-        if not _copy_good_chunks(staged, old, chunks, size=size, stopped=stopped):
+        if not copy_good_chunks(staged, old, chunks, size=size, stopped=stopped):
             return None
         rename(base_of(draft), draft, base_of(path), path)
         staged.path = path
@@ -155,7 +155,7 @@ def _move_to_new_inode(
         os.close(old)
 
 
-def _copy_good_chunks(
+def copy_good_chunks(
     staged: StagedFile, old: int, chunks: Mapping[int, JournalledChunk], *, size: int, stopped: Callable[[], bool]
 ) -> bool:
     """Copy the good `chunks` from descriptor `old` to `staged`; False if `stopped()`. Raises OSError."""

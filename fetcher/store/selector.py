@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from fetcher.artifact import ArtifactRef
+from fetcher.artifact import ArtifactRef, Digest
 from fetcher.errors import CannotWrite, UsageError
 from fetcher.manifest import RELATIVE_PATH, Manifest
+from fetcher.planning.selection import selects
 from fetcher.settings import Settings
+from fetcher.store.catalog import Entry
+from fetcher.store.checksums import known_checksums
 from fetcher.store.hub_cache import HubCache
 from fetcher.store.in_place import InPlace
 from fetcher.store.keyed import Keyed, finish_exchanges, finish_swaps
@@ -32,6 +35,18 @@ def placement_for(ref: ArtifactRef, settings: Settings, *, repository: str | Non
     return InPlace(final) if _must_stay(final) else Keyed(settings.cache_dir, ref.key)
 
 
+def placement_of(entry: Entry) -> Placement:
+    """The placement that published `entry`, with the lease that its fetches take."""
+    if entry.manifest.snapshot is not None:
+        repository, commit = entry.path.parents[1], entry.path.name
+        return HubCache(repository.parent, entry.key, repository=repository.name, revision=commit)
+    own = Manifest.read(entry.path / RELATIVE_PATH)
+    if own is None or own.fingerprint != entry.manifest.fingerprint:
+        return InPlace(entry.path, shared_key=entry.key)
+    keyed = entry.path.name == entry.manifest.fingerprint[:16]
+    return Keyed(entry.path.parent, entry.path.name) if keyed and not _must_stay(entry.path) else InPlace(entry.path)
+
+
 def matching_manifest(placement: Placement, ref: ArtifactRef, settings: Settings) -> Manifest | None:
     """The manifest of the published artifact if it satisfies the request; None otherwise.
 
@@ -44,10 +59,21 @@ def matching_manifest(placement: Placement, ref: ArtifactRef, settings: Settings
         return None
     if manifest.unconfirmed and not settings.accept_unverified:
         return None
+    listed = _listed_pins(placement, manifest, settings)
+    if listed is None:
+        return None
+    selected = [(path, pin) for path, pin in listed.items() if selects(path, include=ref.include, exclude=ref.exclude)]
     known = {file.path: file.digests for file in manifest.files}
-    if not all(expected in known.get(path, ()) for path, expected in settings.expect.items()):
+    if not all(expected in known.get(path, ()) for path, expected in (*settings.expect.items(), *selected)):
         return None
     return manifest
+
+
+def _listed_pins(placement: Placement, manifest: Manifest, settings: Settings) -> dict[str, Digest] | None:
+    """The digests of `expect_file`; None if the source has to be asked for them."""
+    if settings.expect_file is None:
+        return {}
+    return known_checksums(settings.expect_file, manifest, placement.location(manifest))
 
 
 def recover(settings: Settings) -> None:

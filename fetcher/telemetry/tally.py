@@ -25,6 +25,7 @@ from fetcher.events import (
     Planned,
     Resolved,
     Resolving,
+    Verified,
     Warmed,
 )
 
@@ -59,6 +60,7 @@ _PHASES: dict[type[Event], Phase] = {
     LoadEnded: "done",
     Warmed: "done",
     Copied: "done",
+    Verified: "done",
 }
 
 

@@ -7,6 +7,7 @@ from fetcher.events import (
     Copied,
     Event,
     Evicted,
+    FileRepaired,
     Finished,
     LeaseWaiting,
     Linked,
@@ -128,6 +129,8 @@ def _notable_outside_the_fetch(event: Event) -> str | None:
             return f"listening at {event.where}: {', '.join(event.paths)}"
         case Evicted():
             return f"evicted {event.key} to make room, {size(event.bytes)}"
+        case FileRepaired():
+            return f"{event.path}: repaired, {size(event.fetched)} of {size(event.size)} fetched"
         case Unpacked():
             return f"{event.path}: {counted(event.files, 'file')} unpacked, {size(event.bytes)}"
         case Linked():

@@ -1,4 +1,4 @@
-"""A fetch in a separate process, to be killed, stopped or run as another user: `python victim.py JSON`."""
+"""A fetch or a repair in a separate process, to be killed, stopped or run as another user: `python victim.py JSON`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from fetcher.artifact import ArtifactRef
+from fetcher.cache import named, repair, verify
 from fetcher.engine import fetch
 from fetcher.errors import FetchError
-from fetcher.events import Event
+from fetcher.events import Event, Subscriber, silent
 from fetcher.settings import Settings
 from fetcher.store import keyed
+from fetcher.store.placement import Step
 
 
 def main(fields: dict[str, Any]) -> int:
@@ -24,7 +26,7 @@ def main(fields: dict[str, Any]) -> int:
 
     `kill_at` is the number of the step for SIGKILL (the name of every step goes to stdout), `stop_at` the number of the step
     for SIGSTOP, `kill_on` the name of the event for SIGKILL. `exchange` false disables the atomic exchange. `user`, `group`
-    and `umask` are those of the process.
+    and `umask` are those of the process. `repair` verifies and repairs instead of fetching.
     """
     os.umask(fields.pop("umask", 0o022))
     if "user" in fields:
@@ -33,7 +35,7 @@ def main(fields: dict[str, Any]) -> int:
         vars(keyed)["exchange"] = lambda *_: False
     kill_on = fields.pop("kill_on", None)
     kill_at, stop_at, seen = fields.pop("kill_at", None), fields.pop("stop_at", None), 0
-    uri = fields.pop("uri", "hf://org/model")
+    uri, work = fields.pop("uri", "hf://org/model"), _repair if fields.pop("repair", False) else _fetch
 
     def step(name: str) -> None:
         nonlocal seen
@@ -51,11 +53,21 @@ def main(fields: dict[str, Any]) -> int:
     fields |= {name: Path(fields[name]) for name in ("cache_dir", "dest") if name in fields}
     fields.setdefault("cache_dir", fields.get("dest"))
     try:
-        asyncio.run(fetch(ArtifactRef(uri), Settings(**fields), on_event, step=step))
+        asyncio.run(work(uri, Settings(**fields), on_event, step))
     except FetchError as error:
         print(error.sentence(), file=sys.stderr)
         return error.exit_code
     return 0
+
+
+async def _fetch(uri: str, settings: Settings, on_event: Subscriber, step: Step) -> None:
+    await fetch(ArtifactRef(uri), settings, on_event, step=step)
+
+
+async def _repair(uri: str, settings: Settings, on_event: Subscriber, step: Step) -> None:
+    entry = named(str(settings.dest) if settings.dest else uri, lambda: settings.cache_dir).entry
+    report = verify(entry, full=False, on_event=silent)
+    await repair(entry, report, settings, uri=uri, on_event=on_event, step=step)
 
 
 def _become(user: int, group: int) -> None:

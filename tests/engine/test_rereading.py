@@ -88,3 +88,11 @@ def test_a_disk_error_affects_only_its_file(faulty: FaultFilesystem) -> None:
     bad, good = wrong_digests(files)
     assert isinstance(bad, OSError)
     assert good is None
+
+
+def test_only_chosen_chunks_are_read(tmp_path: Path) -> None:
+    reported: list[int] = []
+    file = on_disk(tmp_path, "large", LARGE)
+    found = chunk_digests([file], lambda _, size: reported.append(size), chosen={"large": [0, 2]})
+    assert found == [tuple(map(xxhash.xxh3_128_hexdigest, (LARGE[:CHUNK_SIZE], LARGE[2 * CHUNK_SIZE :])))]
+    assert sum(reported) == CHUNK_SIZE + 777
