@@ -76,12 +76,12 @@ PLACE = (
     Option("accept_unverified", "use a cached artifact that was adopted without asking the source", switch=True),
     Option("pvc_mount", "mount point of a claim in a pvc:// URI; may be repeated", parse_mount, "CLAIM=DIR", repeated=True),
 )
+DEDUPE = Option(
+    "dedupe",
+    "take files that another artifact of the cache has: as clones or copies (the default), as hard links, or never",
+    choices=("clone", "link", "off"),
+)
 TRANSFER = (
-    Option(
-        "dedupe",
-        "take files that another artifact of the cache has: as clones or copies (the default), as hard links, or never",
-        choices=("clone", "link", "off"),
-    ),
     Option(
         "max_concurrency",
         "maximum connections; the actual number adapts to the link (default 32)",
@@ -112,6 +112,7 @@ FETCH = (
         choices=("if-not-present", "on-change"),
     ),
     Option("hard_link", "hard-link files of a local source instead of copying them; a later edit changes both", switch=True),
+    DEDUPE,
     *TRANSFER,
 )
 LIMITS = (

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from fetcher.cli.options import (
     ADOPT,
+    DEDUPE,
     DRY_RUN,
     EXPECT_FILE,
     FETCH,
@@ -50,7 +51,7 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...]]] = {
     "hold": ("keep an artifact for a pod", (*ROOT, FOR, POD_UID)),
     "release": ("end the hold of a pod, or of all pods", (*ROOT, POD_UID)),
     "gc": ("delete what killed processes left in the cache", (*ROOT, *GC, DRY_RUN)),
-    "adopt": ("make an artifact of files that another tool placed", (*ROOT, *SELECTION, *ADOPT, *TRANSFER, PROGRESS)),
+    "adopt": ("make an artifact of files that another tool placed", (*ROOT, *SELECTION, *ADOPT, DEDUPE, *TRANSFER, PROGRESS)),
     "verify": (
         "check cached files against their manifest, and repair them",
         (*ROOT, FULL, EXPECT_FILE, SAMPLE, MAX_RATE, REPAIR, *TRANSFER, *METRICS),

@@ -229,3 +229,14 @@ class TestTidy:
             assert nightly.exit_codes() == {"gc": 0}
             assert "1 would be removed" in nightly.container("gc").logs()
         assert left.exists()
+
+    def test_a_damaged_file_is_found_by_the_nightly_sample(self, node: Node) -> None:
+        resources = overlay("shared-cache")
+        with node.playing(named(resources, "Job", "prefetch"), resources) as job:
+            assert job.exit_codes() == {"fetch": 0}
+        with node.playing(named(resources, "CronJob", "scrub"), resources) as nightly:
+            assert nightly.exit_codes() == {"scrub": 0}
+        (node.disks.claim("models") / KEY / SHARD).write_bytes(b"cut")
+        with node.playing(named(resources, "CronJob", "scrub"), resources) as nightly:
+            assert nightly.exit_codes() == {"scrub": 65}
+            assert SHARD in nightly.container("scrub").logs()
