@@ -12,7 +12,7 @@ import pytest
 
 from fetcher.artifact import CHUNK_SIZE
 from fetcher.cache import Entry, VerifyReport, named, repair, verify
-from fetcher.errors import ContentChanged, LeaseTimeout, NotFound, Transient, Unreachable, UsageError
+from fetcher.errors import ContentChanged, LeaseTimeout, NotFound, OutOfSpace, Transient, Unreachable, UsageError
 from fetcher.events import Event, FileRepaired, FileVerified, Warned, silent
 from fetcher.manifest import RELATIVE_PATH
 from fetcher.settings import Settings
@@ -24,6 +24,7 @@ from fetcher.testing.faults import Fault
 from fetcher.testing.interruptions import Stall
 from fetcher.testing.origin import Origin
 from tests.engine.conftest import FILES, Fetcher, MiB, contents
+from tests.lab.fixtures import MakeFilesystem
 
 SHARD = "model-00001-of-00002.safetensors"
 OTHER = "model-00002-of-00002.safetensors"
@@ -260,6 +261,33 @@ class TestPlaces:
         (path / SHARD).unlink()
         assert (await repaired()).ok
         assert contents(path) == FILES
+
+
+class TestFilesystems:
+    @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
+    async def test_good_chunks_are_cloned_or_copied(self, origin: Origin, small_filesystem: MakeFilesystem, kind: str) -> None:
+        filesystem = small_filesystem(kind, size=512 * MiB)
+        origin.add_repo("org/model", FILES)
+        path = (await Fetcher(filesystem.path)()).path
+        damage(path / SHARD, CHUNK_SIZE + 5)
+        report = await Repairer(filesystem.path)()
+        assert (report.ok, report.fetched) == (True, 4 * MiB + 7)
+        assert contents(path) == FILES
+
+    async def test_a_full_volume_keeps_the_damaged_file_and_nothing_else(
+        self, origin: Origin, small_filesystem: MakeFilesystem
+    ) -> None:
+        filesystem = small_filesystem("ext4", size=64 * MiB)
+        origin.add_repo("org/model", FILES)
+        path = (await Fetcher(filesystem.path)()).path
+        damaged = damage(path / SHARD, 5)
+        filesystem.fill(leave=2 * MiB)
+        origin.clear_requests()
+        with pytest.raises(OutOfSpace):
+            await Repairer(filesystem.path)()
+        assert contents(path) == FILES | {SHARD: damaged}
+        assert not weights_requested(origin)
+        assert not list((filesystem.path / ".fetcher/staging").iterdir())
 
 
 class TestSource:
