@@ -24,6 +24,7 @@ from fetcher.testing.faults import Fault
 from fetcher.testing.interruptions import Stall
 from fetcher.testing.origin import Origin
 from tests.engine.conftest import FILES, Fetcher, MiB, contents
+from tests.lab.filesystems import Kind
 from tests.lab.fixtures import MakeFilesystem
 
 SHARD = "model-00001-of-00002.safetensors"
@@ -265,7 +266,7 @@ class TestPlaces:
 
 class TestFilesystems:
     @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
-    async def test_good_chunks_are_cloned_or_copied(self, origin: Origin, small_filesystem: MakeFilesystem, kind: str) -> None:
+    async def test_good_chunks_are_cloned_or_copied(self, origin: Origin, small_filesystem: MakeFilesystem, kind: Kind) -> None:
         filesystem = small_filesystem(kind, size=512 * MiB)
         origin.add_repo("org/model", FILES)
         path = (await Fetcher(filesystem.path)()).path
