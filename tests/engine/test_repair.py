@@ -350,6 +350,17 @@ class TestSource:
         assert [each.reason for each in repaired.events if isinstance(each, Warned)] == ["DigestMismatch"]
         assert not list((fetch.cache_dir / ".fetcher/staging").iterdir())
 
+    async def test_wrong_bytes_for_a_file_without_digest_are_found_by_its_chunks(
+        self, origin: Origin, fetch: Fetcher, repaired: Repairer
+    ) -> None:
+        address = origin.add_file("/model.bin", random_bytes("plain", 2 * MiB))
+        path = (await fetch(address)).path
+        damaged = damage(path / "model.bin", 5)
+        origin.faults.add(Fault(FlipBit(7), origin="cdn"))
+        report = await repaired(address)
+        assert (report.repaired, [bad[0] for bad in report.bad]) == ((), ["model.bin"])
+        assert contents(path) == {"model.bin": damaged}
+
     async def test_credentials_in_the_uri_must_be_given_again(self, origin: Origin, fetch: Fetcher, repaired: Repairer) -> None:
         weights = random_bytes("signed", 2 * MiB)
         address = origin.add_file("/model.bin", weights) + "?signature=secret"
