@@ -122,6 +122,15 @@ class TestLocalList:
         (tmp_path / "source/model.bin").write_bytes(b"weights")
         assert (await fetch(str(tmp_path / "source"), expect_file=sums({"model.bin": b"weights"}))).verified
 
+    async def test_a_claim_is_compared_in_place(self, fetch: Fetcher, tmp_path: Path, sums: Sums) -> None:
+        (tmp_path / "mount/model").mkdir(parents=True)
+        (tmp_path / "mount/model/model.bin").write_bytes(b"weights")
+        mounts = {"claim": tmp_path / "mount"}
+        right, wrong = {"model.bin": b"weights"}, {"model.bin": b"other"}
+        assert (await fetch("pvc://claim/model", pvc_mounts=mounts, expect_file=sums(right))).verified
+        with pytest.raises(DigestMismatch):
+            await fetch("pvc://claim/model", pvc_mounts=mounts, expect_file=sums(wrong))
+
 
 class TestListOfTheSource:
     async def test_it_is_fetched_before_the_files_are_chosen(self, origin: Origin, fetch: Fetcher) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from fetcher.artifact import CHUNK_SIZE
 from fetcher.cache import Entry, VerifyReport, named, repair, verify
-from fetcher.errors import ContentChanged, LeaseTimeout, NotFound, Transient, Unreachable, UsageError
+from fetcher.errors import ContentChanged, LeaseTimeout, NotFound, OutOfSpace, Transient, Unreachable, UsageError
 from fetcher.events import Event, FileRepaired, FileVerified, Warned, silent
 from fetcher.manifest import RELATIVE_PATH
 from fetcher.settings import Settings
@@ -24,6 +24,8 @@ from fetcher.testing.faults import Fault
 from fetcher.testing.interruptions import Stall
 from fetcher.testing.origin import Origin
 from tests.engine.conftest import FILES, Fetcher, MiB, contents
+from tests.lab.filesystems import Kind
+from tests.lab.fixtures import MakeFilesystem
 
 SHARD = "model-00001-of-00002.safetensors"
 OTHER = "model-00002-of-00002.safetensors"
@@ -262,6 +264,33 @@ class TestPlaces:
         assert contents(path) == FILES
 
 
+class TestFilesystems:
+    @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
+    async def test_good_chunks_are_cloned_or_copied(self, origin: Origin, small_filesystem: MakeFilesystem, kind: Kind) -> None:
+        filesystem = small_filesystem(kind, size=512 * MiB)
+        origin.add_repo("org/model", FILES)
+        path = (await Fetcher(filesystem.path)()).path
+        damage(path / SHARD, CHUNK_SIZE + 5)
+        report = await Repairer(filesystem.path)()
+        assert (report.ok, report.fetched) == (True, 4 * MiB + 7)
+        assert contents(path) == FILES
+
+    async def test_a_full_volume_keeps_the_damaged_file_and_nothing_else(
+        self, origin: Origin, small_filesystem: MakeFilesystem
+    ) -> None:
+        filesystem = small_filesystem("ext4", size=64 * MiB)
+        origin.add_repo("org/model", FILES)
+        path = (await Fetcher(filesystem.path)()).path
+        damaged = damage(path / SHARD, 5)
+        filesystem.fill(leave=2 * MiB)
+        origin.clear_requests()
+        with pytest.raises(OutOfSpace):
+            await Repairer(filesystem.path)()
+        assert contents(path) == FILES | {SHARD: damaged}
+        assert not weights_requested(origin)
+        assert not list((filesystem.path / ".fetcher/staging").iterdir())
+
+
 class TestSource:
     async def test_the_revision_of_the_manifest_is_asked_and_not_the_newest(
         self, origin: Origin, fetch: Fetcher, repaired: Repairer
@@ -320,6 +349,17 @@ class TestSource:
         assert contents(path) == FILES | {SHARD: damaged}
         assert [each.reason for each in repaired.events if isinstance(each, Warned)] == ["DigestMismatch"]
         assert not list((fetch.cache_dir / ".fetcher/staging").iterdir())
+
+    async def test_wrong_bytes_for_a_file_without_digest_are_found_by_its_chunks(
+        self, origin: Origin, fetch: Fetcher, repaired: Repairer
+    ) -> None:
+        address = origin.add_file("/model.bin", random_bytes("plain", 2 * MiB))
+        path = (await fetch(address)).path
+        damaged = damage(path / "model.bin", 5)
+        origin.faults.add(Fault(FlipBit(7), origin="cdn"))
+        report = await repaired(address)
+        assert (report.repaired, [bad[0] for bad in report.bad]) == ((), ["model.bin"])
+        assert contents(path) == {"model.bin": damaged}
 
     async def test_credentials_in_the_uri_must_be_given_again(self, origin: Origin, fetch: Fetcher, repaired: Repairer) -> None:
         weights = random_bytes("signed", 2 * MiB)
