@@ -31,9 +31,10 @@ def _memory(text: str) -> int:
 
 
 def _percentage(text: str) -> float:
-    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,9})?", text) or not 0 < float(text) <= 100:
-        raise ConfigurationError(f"{text!r} is not a percentage above 0 and up to 100; write 1 or 0.5")
-    return float(text)
+    match = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,9})?) ?%?", text)
+    if not match or not 0 < float(match[1]) <= 100:
+        raise ConfigurationError(f"{text!r} is not a percentage above 0 and up to 100; write 1% or 0.5%")
+    return float(match[1])
 
 
 SELECTION = (

@@ -136,6 +136,10 @@ class TestSample:
     def test_at_least_one_chunk_is_compared(self, cache: Path) -> None:
         (report,) = reports(run_fetcher("verify", "--cache-dir", cache, "--sample", "0.001", "--json").stdout)
         assert (report["ok"], report["chunks"], report["sample"]) == (True, 1, 0.001)
+
+    def test_a_percent_sign_changes_nothing(self, cache: Path) -> None:
+        (report,) = reports(run_fetcher("verify", "--cache-dir", cache, "--sample", "5%", "--json").stdout)
+        assert report["sample"] == 5.0
         assert report["bytes_compared"] in map(len, FILES.values())
 
     def test_a_sample_of_everything_finds_the_damage(self, cache: Path) -> None:
