@@ -23,6 +23,7 @@ from fetcher.settings import (
     Dedupe,
     Layout,
     PageCache,
+    Part,
     Refresh,
     Settings,
     default_cache_dir,
@@ -58,6 +59,7 @@ class Options(TypedDict, total=False):
     page_cache: PageCache
     timeout_stall: float
     retry_for: float
+    part: Part | None
     max_size: Amount | None
     min_free: Amount | None
     min_idle: float | None

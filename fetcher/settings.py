@@ -7,6 +7,7 @@ The public entry points own the defaults; inner functions take required keywords
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,14 @@ Dedupe = Literal["clone", "link", "off"]
 MOST_CONNECTIONS = 1024
 LEAST_MEMORY = 16 * MiB
 """Bytes. The smallest buffers of a connection take 832 KiB and each hash thread 2 MiB (`planning.memory`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of `count` processes that fetch an artifact together. `index` is from 0."""
+
+    index: int
+    count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +67,8 @@ class Settings:
     page_cache: PageCache = "auto"
     timeout_stall: float = 30.0
     retry_for: float = 300.0
+    part: Part | None = None
+    """The part of this process in a cooperative fetch; None: it fetches the whole artifact."""
     max_size: Amount | None = None
     min_free: Amount | None = None
     min_idle: float | None = None
@@ -90,6 +101,14 @@ def hub_cache_dir(environ: Mapping[str, str] = os.environ) -> Path | None:
     if cache := environ.get("XDG_CACHE_HOME") or (f"{environ['HOME']}/.cache" if environ.get("HOME") else None):
         return _expanded(cache) / "huggingface" / "hub"
     return None
+
+
+def parse_part(text: str) -> Part:
+    """Parse `I/N`, such as `0/4`. Raises ConfigurationError."""
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text.strip())
+    if not match or int(match[1]) >= int(match[2]):
+        raise ConfigurationError(f"{text!r} is not a part; write I/N with I from 0 and below N, such as 0/4")
+    return Part(int(match[1]), int(match[2]))
 
 
 def _expanded(path: str) -> Path:

@@ -11,16 +11,18 @@ from typing import Any
 
 from fetcher.command.common_options import JSON
 from fetcher.command.options import Option
-from fetcher.errors import ConfigurationError
+from fetcher.errors import ConfigurationError, UsageError
 from fetcher.quantities import parse_amount, parse_duration, parse_number, parse_rate, parse_seconds, parse_size
 from fetcher.settings import (
     LEAST_MEMORY,
     MOST_CONNECTIONS,
+    Part,
     Settings,
     default_cache_dir,
     hub_cache_dir,
     parse_expect,
     parse_mount,
+    parse_part,
 )
 
 
@@ -76,6 +78,15 @@ PLACE = (
     Option("require_digests", "fail if a file has no digest from the source, --expect or --expect-file", switch=True),
     Option("accept_unverified", "use a cached artifact that was adopted without asking the source", switch=True),
     Option("pvc_mount", "mount point of a claim in a pvc:// URI; may be repeated", parse_mount, "CLAIM=DIR", repeated=True),
+)
+PARTS = (
+    Option("part", "fetch part I of N, from 0, of an artifact that N processes fetch together", parse_part, "I/N"),
+    Option(
+        "parts",
+        "the same, for an Indexed Job: N, and the part from JOB_COMPLETION_INDEX",
+        partial(parse_number, 1, 999_999),
+        "N",
+    ),
 )
 DEDUPE = Option(
     "dedupe",
@@ -156,7 +167,7 @@ def settings_from(options: Mapping[str, Any], environ: Mapping[str, str]) -> Set
     """Make the settings from options and environment. Raises ConfigurationError."""
     known = {
         option.name: options[option.name]
-        for option in (*PLACE, *FETCH, *LIMITS, *HOLD)
+        for option in (*PLACE, *FETCH, PARTS[0], *LIMITS, *HOLD)
         if option.name in options and option.name not in ("expect", "pvc_mount")
     }
     layout = options.get("layout", "flat")
@@ -166,9 +177,21 @@ def settings_from(options: Mapping[str, Any], environ: Mapping[str, str]) -> Set
         cache_dir = options["dest"] if "dest" in options else default_cache_dir(environ)
     if "dest" in known:
         known["dest"] = known["dest"].absolute()
+    if "parts" in options:
+        known["part"] = _indexed_part(options, environ)
     return Settings(
         cache_dir=cache_dir.absolute(),
         expect=dict(options.get("expect", ())),
         pvc_mounts=dict(options.get("pvc_mount", ())),
         **known,
     )
+
+
+def _indexed_part(options: Mapping[str, Any], environ: Mapping[str, str]) -> Part:
+    """Return the part of a pod of an Indexed Job. Raises UsageError, ConfigurationError."""
+    index = environ.get("JOB_COMPLETION_INDEX")
+    if "part" in options:
+        raise UsageError("--part and --parts both say which part this is; give one of them")
+    if index is None:
+        raise UsageError("--parts needs JOB_COMPLETION_INDEX, which an Indexed Job sets; give --part I/N elsewhere")
+    return parse_part(f"{index}/{options['parts']}")

@@ -18,6 +18,7 @@ from fetcher.cli.options import (
     HOLD,
     LIMITS,
     MAX_RATE,
+    PARTS,
     PLACE,
     POD_UID,
     PRUNE,
@@ -36,7 +37,7 @@ from fetcher.command.parser import Parser, parser_of
 _REQUEST = (*ROOT, *SELECTION, *PLACE, *FETCH)
 
 COMMANDS: dict[str, tuple[str, tuple[Option, ...]]] = {
-    "fetch": ("fetch an artifact, verified and complete", (*_REQUEST, *LIMITS, *HOLD, WARM, *METRICS, *ENDING)),
+    "fetch": ("fetch an artifact, verified and complete", (*_REQUEST, *PARTS, *LIMITS, *HOLD, WARM, *METRICS, *ENDING)),
     "plan": ("show the files and bytes that a fetch would download", (*_REQUEST, *ENDING)),
     "key": ("print the cache key of an artifact", SELECTION),
     "list": ("list the artifacts in the cache", (*ROOT, SORT, WARM)),

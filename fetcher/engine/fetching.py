@@ -60,7 +60,7 @@ async def fetch_uncached(
     `source` replaces the source that the URI names, and is closed at the end. Files of `adoption` are not fetched.
     `step` is called with the name of each step of the commit after that step; it can raise.
     """
-    from fetcher.engine import in_place_check, pipeline
+    from fetcher.engine import in_place_check, parts, pipeline
     from fetcher.sources import open_source
 
     source = source or open_source(request.ref, request.settings)
@@ -68,6 +68,8 @@ async def fetch_uncached(
     try:
         if request.placement is None:
             artifact = await in_place_check.check(request.ref, request.settings, source=source, on_event=relay)
+        elif request.settings.part is not None:
+            artifact = await parts.run(request, request.settings.part, source=source, on_event=relay, step=step)
         else:
             artifact = await pipeline.run(request, source=source, adoption=adoption, on_event=relay, step=step)
     finally:

@@ -87,18 +87,18 @@ class Pipeline:
 
     async def run(self) -> Artifact:
         """Return the artifact. Raises FetchError; fetched bytes stay resumable."""
-        existing = self._existing()
-        if existing is not None and (answer := await self._ask(existing)) is not None:
+        existing = self.existing()
+        if existing is not None and (answer := await self.ask(existing)) is not None:
             return answer
         self._warn_if_unconfirmed()
         lease = await acquire_or_wait(
             self.placement,
             times=LeaseTimes(self.settings.lease_wait, self.settings.lease_stale),
-            published=lambda: self._published(existing),
+            published=lambda: self.published(existing),
             on_event=self.emit,
         )
         if isinstance(lease, Manifest):
-            return self._result(lease, cached=True)
+            return self.result(lease, cached=True)
         try:
             return await self._build(lease)
         except BaseException:
@@ -107,7 +107,7 @@ class Pipeline:
 
     # Existing copies
 
-    def _existing(self) -> Manifest | None:
+    def existing(self) -> Manifest | None:
         hit = find_hit(self.placement, self.ref, self.settings)
         return hit.manifest if hit is not None else None
 
@@ -122,22 +122,22 @@ class Pipeline:
                 )
             )
 
-    def _published(self, before: Manifest | None) -> Manifest | None:
-        manifest = self._existing()
+    def published(self, before: Manifest | None) -> Manifest | None:
+        manifest = self.existing()
         return manifest if manifest != before else None
 
-    async def _ask(self, existing: Manifest) -> Artifact | None:
+    async def ask(self, existing: Manifest) -> Artifact | None:
         """Return the existing artifact, or None if the source has another version."""
         if self.settings.refresh == "if-not-present":
-            return self._result(existing, cached=True)
+            return self.result(existing, cached=True)
         self.emit(Resolving(redact(self.ref.uri)))
         ask = Asker(Patience(min(self.settings.retry_for, ASK_FOR)), self.emit)
         try:
             revision = await ask(self.source.resolve)
         except SourceError as error:
             self.emit(Warned(error.reason, f"{error.message}; keeping the existing copy"))
-            return self._result(existing, cached=True, stale=True)
-        return self._result(existing, cached=True) if revision is not None and revision == existing.revision else None
+            return self.result(existing, cached=True, stale=True)
+        return self.result(existing, cached=True) if revision is not None and revision == existing.revision else None
 
     # Building
 
@@ -146,18 +146,18 @@ class Pipeline:
         for attempt in range(CHANGES + 1):
             try:
                 with one_error():
-                    gathered = await self._gathered(lease, patience, whole=attempt == CHANGES)
+                    gathered = await self.gathered(lease, patience, whole=attempt == CHANGES)
             except ContentChanged as error:
                 if attempt == CHANGES:
                     raise
                 how = "again" if attempt + 1 < CHANGES else "again, now for each file without a digest in one piece"
                 self.emit(Warned(error.reason, f"{error.message}; asking the source {how}"))
             else:
-                await run_uncancelled(self._commit, lease, gathered.manifest, gathered.listing)
-                return self._result(gathered.manifest, fetched=gathered.fetched)
+                await run_uncancelled(self.commit, lease, gathered.manifest, gathered.listing)
+                return self.result(gathered.manifest, fetched=gathered.fetched)
         raise AssertionError("unreachable")
 
-    async def _gathered(self, lease: Lease, patience: Patience, *, whole: bool) -> Gathered:
+    async def gathered(self, lease: Lease, patience: Patience, *, whole: bool) -> Gathered:
         """List, stage and verify all files; `whole`: see `in_one_piece`.
 
         The lease is renewed from the beginning: a source may take minutes to list its files.
@@ -266,7 +266,7 @@ class Pipeline:
 
     # Ending
 
-    def _commit(self, lease: Lease, manifest: Manifest, listing: Listing) -> None:
+    def commit(self, lease: Lease, manifest: Manifest, listing: Listing) -> None:
         self.emit(Committing(str(self.placement.location(manifest))))
         with storing("publish the artifact"):
             lease.renew()
@@ -277,7 +277,7 @@ class Pipeline:
             root = self.settings.dest or self.settings.cache_dir
             sweep_old(root)
 
-    def _result(self, manifest: Manifest, *, fetched: int = 0, cached: bool = False, stale: bool = False) -> Artifact:
+    def result(self, manifest: Manifest, *, fetched: int = 0, cached: bool = False, stale: bool = False) -> Artifact:
         return described(
             self.ref,
             manifest,
@@ -290,13 +290,18 @@ class Pipeline:
         )
 
 
-async def run(request: Request, *, source: Source, adoption: Adoption | None, on_event: Subscriber, step: Step) -> Artifact:
-    """Fetch the artifact through `source`, files of `adoption` first, and return it. Raises FetchError."""
+def pipeline_of(request: Request, *, source: Source, adoption: Adoption | None, on_event: Subscriber, step: Step) -> Pipeline:
+    """Return the pipeline of a request, and create the directory of its placement. Raises StoreError."""
     placement = request.placed
     with storing("create the directory"):
         base = base_of_destination(placement.anchor)
         make_directory(base)
         make_directories(base, placement.anchor)
-    began = time.monotonic()
+    return Pipeline(request.ref, request.settings, source, placement, adoption, on_event, step, time.monotonic())
+
+
+async def run(request: Request, *, source: Source, adoption: Adoption | None, on_event: Subscriber, step: Step) -> Artifact:
+    """Fetch the artifact through `source`, files of `adoption` first, and return it. Raises FetchError."""
+    pipeline = pipeline_of(request, source=source, adoption=adoption, on_event=on_event, step=step)
     with storing("use the local filesystem"):
-        return await Pipeline(request.ref, request.settings, source, placement, adoption, on_event, step, began).run()
+        return await pipeline.run()

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fetcher.artifact import ArtifactRef
+from fetcher.errors import UsageError
 from fetcher.settings import Settings
 from fetcher.sources.addresses import hub_folder
 from fetcher.store.donors import Donors
+from fetcher.store.keyed import Keyed
 from fetcher.store.placement import Placement
 from fetcher.store.selector import placement_for, recover
 
@@ -45,6 +47,21 @@ def donors_for(settings: Settings, *, authenticated: bool) -> Donors | None:
 def recover_and_request(ref: ArtifactRef, settings: Settings) -> Request:
     """Complete the commit of a killed command at that place, then return the request. Raises FetchError."""
     if ref.uri.startswith("pvc://"):
+        _refuse_parts(settings, None)
         return Request(ref, settings, None)
     recover(settings)
-    return Request(ref, settings, choose_placement(ref, settings))
+    placement = choose_placement(ref, settings)
+    _refuse_parts(settings, placement)
+    return Request(ref, settings, placement)
+
+
+def _refuse_parts(settings: Settings, placement: Placement | None) -> None:
+    if settings.part is None:
+        return
+    if not isinstance(placement, Keyed):
+        raise UsageError(
+            "--part is for an artifact in a cache of plain files, whose directory is not a mount point; give --cache-dir, and "
+            "neither --dest, nor --layout hf-cache, nor pvc://"
+        )
+    if settings.expect_file is not None:
+        raise UsageError("--part fetches a part of the files, --expect-file lists all of them; give one of them")

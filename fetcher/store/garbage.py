@@ -20,6 +20,7 @@ from fetcher.store.keyed import replaced_versions
 from fetcher.store.layout import Root
 from fetcher.store.lease import default_stale_time, observe, take_over
 from fetcher.store.occupancy import ROOM, allocated
+from fetcher.store.plan import SUFFIX as PLAN
 from fetcher.store.superseded import superseded
 
 RESUMABLE = 24 * 3600.0
@@ -63,8 +64,8 @@ def _staging(root: Path, now: float, unused_for: float) -> Iterator[Garbage]:
         path = staging / name
         if name == ROOM or now - _last_change(path) < unused_for:
             continue
-        if name.startswith("tmp."):
-            yield Garbage("draft", path, _bytes(path), "no process made a lease of it", partial(_remove_tree, root, path))
+        if name.startswith("tmp.") or name.endswith(PLAN):
+            yield Garbage("draft", path, _bytes(path), "no process has used it for long", partial(_remove_tree, root, path))
             continue
         with suppress(OSError):
             if (seen := observe(path)) is not None:

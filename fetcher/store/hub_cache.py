@@ -27,7 +27,7 @@ from fetcher.manifest import Manifest, ManifestFile
 from fetcher.store.beneath import Fence, make_directories, open_beneath, remove_tree, sync
 from fetcher.store.lease import Lease
 from fetcher.store.placement import KeyInRoot, Step, swap_staged, write_manifest
-from fetcher.store.superseded import supersede
+from fetcher.store.superseded import record_of
 
 _TREE_FORMAT = 1
 """huggingface_hub 2.4's `_tree_cache.TREE_CACHE_FORMAT_VERSION`. The client ignores other formats."""
@@ -77,7 +77,7 @@ class HubCache(KeyInRoot):
         self._write_ref(fence, listing.revision or "")
         step("ref placed")
         if (previous := self.present()) is not None and previous.snapshot != manifest.snapshot:
-            supersede(self._root.path, self._key, previous)
+            self._write(fence, record_of(self._root.path, self._key, previous), previous.to_bytes())
         lease.prepare_to_place()
         make_directories(self._root.path, self._root.manifests)
         mode = file_mode(self._root.manifests)

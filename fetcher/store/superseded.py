@@ -15,9 +15,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from fetcher.filesystem import file_mode, first_names
+from fetcher.filesystem import first_names
 from fetcher.manifest import Manifest
-from fetcher.store.beneath import make_directories, open_beneath, read_beneath, remove, remove_tree, rename, replace_file
+from fetcher.store.beneath import make_directories, open_beneath, read_beneath, remove, remove_tree, rename
 from fetcher.store.in_use import use_of
 from fetcher.store.keyed import GRACE
 from fetcher.store.layout import Root
@@ -106,11 +106,9 @@ class Superseded:
         remove(self.root, self.record)
 
 
-def supersede(root: Path, key: str, manifest: Manifest) -> None:
-    """Record that `manifest` of the artifact `key` is replaced by a newer version. Raises OSError."""
-    record = Root(root).superseded / f"{Root(root).old_name(key, manifest.revision).name}.json"
-    make_directories(root, record.parent)
-    replace_file(root, record, manifest.to_bytes(), mode=file_mode(record.parent))
+def record_of(root: Path, key: str, manifest: Manifest) -> Path:
+    """Return the path of a new record: that a newer version replaced `manifest` of the artifact `key`."""
+    return Root(root).superseded / f"{Root(root).old_name(key, manifest.revision).name}.json"
 
 
 def superseded(root: Path) -> Iterator[Superseded]:

@@ -9,16 +9,18 @@ from typing import Any
 
 import pytest
 
-from fetcher.cli.options import FETCH, PLACE, ROOT, SELECTION, settings_from
+from fetcher.cli.options import FETCH, HOLD, LIMITS, PARTS, PLACE, ROOT, SELECTION, settings_from
 from fetcher.cli.parser import COMMANDS, build_parser
 from fetcher.command.common_options import ENDING, METRICS
 from fetcher.command.options import Option, values
 from fetcher.errors import ConfigurationError, UsageError
+from fetcher.quantities import Amount
+from fetcher.settings import Part
 from tests.cli.conftest import last_line
 from tests.lab.command import run_fetcher
 
 DIGEST = "sha256:" + "ab" * 32
-ALL = (*ROOT, *SELECTION, *PLACE, *FETCH, *METRICS, *ENDING)
+ALL = (*ROOT, *SELECTION, *PLACE, *FETCH, *PARTS, *LIMITS, *HOLD, *METRICS, *ENDING)
 
 GOOD: dict[str, tuple[str, Any]] = {
     "cache_dir": ("/cache", Path("/cache")),
@@ -48,14 +50,21 @@ GOOD: dict[str, tuple[str, Any]] = {
     "progress": ("none", "none"),
     "termination_log": ("/log", Path("/log")),
     "pvc_mount": ("claim=/mnt", (("claim", Path("/mnt")),)),
+    "expect_file": ("SHA256SUMS", "SHA256SUMS"),
+    "part": ("1/4", Part(1, 4)),
+    "parts": ("4", 4),
+    "max_size": ("80%", Amount(80.0, percent=True)),
+    "min_free": ("10Gi", Amount(10 << 30)),
+    "min_idle": ("2h", 7200.0),
+    "hold": ("12h", 43200.0),
+    "pod_uid": ("a-pod", "a-pod"),
 }
 """Name → text and its value. `expect` has its own test below."""
 
 BAD = {
-    **dict.fromkeys(("json", "require_digests", "hard_link"), "perhaps"),
-    **dict.fromkeys(("layout", "refresh", "dedupe", "page_cache", "progress", "max_concurrency"), "nonsense"),
     **dict.fromkeys(("json", "require_digests", "accept_unverified", "hard_link"), "perhaps"),
-    **dict.fromkeys(("layout", "refresh", "page_cache", "progress", "max_concurrency"), "nonsense"),
+    **dict.fromkeys(("layout", "refresh", "dedupe", "page_cache", "progress", "max_concurrency"), "nonsense"),
+    **dict.fromkeys(("max_size", "min_free", "min_idle", "hold", "part", "parts"), "nonsense"),
     **dict.fromkeys(("limit_rate", "memory_limit", "timeout_stall", "retry_for", "lease_wait", "lease_stale"), "nonsense"),
     "expect": "model.safetensors=md5:1234",
     "pvc_mount": "claim",

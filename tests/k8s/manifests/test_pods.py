@@ -6,7 +6,9 @@ import json
 import stat
 import urllib.request
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from pathlib import Path
 from urllib.error import URLError
 
@@ -16,7 +18,7 @@ from fetcher.testing.origin import Origin
 from tests.k8s.manifests.conftest import SHARD, MakeNode, damage
 from tests.k8s.manifests.kubelet import PODS, uid_of
 from tests.k8s.manifests.playing import Node, PlayedPod
-from tests.k8s.manifests.rendering import K8S, OVERLAYS, Resource, named, render, workloads
+from tests.k8s.manifests.rendering import K8S, OVERLAYS, Resource, named, pod_spec, render, workloads
 from tests.lab.command import run_fetcher
 from tests.lab.proxy import running_proxy
 from tests.lab.waiting import wait_until
@@ -29,7 +31,7 @@ MEMORY_OF_NODE = "/dev/shm/weightlift"  # noqa: S108 - in the manifests
 HUB_SECRET: Resource = {"kind": "Secret", "metadata": {"name": "hub"}, "stringData": {"token": TOKEN}}
 
 PLAIN = ("init-container", "memory-node", "memory-pod", "page-cache")
-WITH_MORE = ("corporate", "gated", "no-fsgroup", "node-cache", "shared-cache", "shared-volume", "user-claim")
+WITH_MORE = ("corporate", "gated", "hydrate", "no-fsgroup", "node-cache", "shared-cache", "shared-volume", "user-claim")
 """Overlays with their own test."""
 
 
@@ -240,3 +242,23 @@ class TestTidy:
         with node.playing(named(resources, "CronJob", "scrub"), resources) as nightly:
             assert nightly.exit_codes() == {"scrub": 65}
             assert SHARD in nightly.container("scrub").logs()
+
+
+class TestHydrate:
+    def test_the_pods_of_an_indexed_job_fill_one_volume_together(self, node: Node, published: Mapping[str, str]) -> None:
+        resources = overlay("hydrate")
+        job = named(resources, "Job", "prefetch")
+        assert (job["spec"]["completionMode"], job["spec"]["completions"], job["spec"]["parallelism"]) == ("Indexed", 4, 4)
+        with ThreadPoolExecutor(4) as pool:
+            codes = list(pool.map(lambda index: run_part(node, job, resources, index), range(4)))
+        assert codes == [{"fetch": 0}] * 4
+        with node.playing(named(resources, "Deployment", "engine"), resources) as engine:
+            assert engine.report()["files"] == published
+
+
+def run_part(node: Node, job: Resource, resources: tuple[Resource, ...], index: int) -> dict[str, int]:
+    """Run one pod of an Indexed Job to its end, with the variable that its controller sets. Return the exit codes."""
+    part = deepcopy(job)
+    pod_spec(part)["containers"][0].setdefault("env", []).append({"name": "JOB_COMPLETION_INDEX", "value": str(index)})
+    with node.playing(part, resources) as pod:
+        return pod.exit_codes()

@@ -1,0 +1,114 @@
+"""The plan of a cooperative fetch: what the first part decided, and all others follow.
+
+It is a directory, `staging/<key>.plan/`, that appears by one rename. Like that of a lease, this rename succeeds for one
+process only, on every filesystem. Each unit has an ordinary lease of its own, `staging/<key>.<plan>.u<number>`: units of an
+earlier plan have other names.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fetcher.errors import ConfigurationError, NewerFormat
+from fetcher.filesystem import file_mode, sync_directory
+from fetcher.records import check_format
+from fetcher.store.beneath import make_directories, read_beneath, remove_tree, rename, write_new
+from fetcher.store.layout import Root
+from fetcher.version import VERSION
+
+FORMAT_VERSION = 1
+SUFFIX = ".plan"
+_NAME = "plan.json"
+_PLAN_NAME = re.compile(r"[0-9a-f]{12}")
+_LARGEST = 256 * 1024 * 1024
+"""Bytes of the largest plan that is read, as for a manifest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`name` is random. `revision` of the source, the identity of each file by its path, and the paths of each unit."""
+
+    name: str
+    revision: str | None
+    files: Mapping[str, str | None]
+    units: tuple[tuple[str, ...], ...]
+
+
+def publish_plan(root: Path, key: str, plan: Plan) -> Plan:
+    """Publish `plan`, and return it; or return the plan of the part that was faster. Raises OSError, ConfigurationError."""
+    staging = Root(root).staging
+    draft, final = staging / f"tmp.{uuid.uuid4().hex}", _directory(root, key)
+    make_directories(root, draft)
+    document = {
+        "format_version": FORMAT_VERSION,
+        "version": VERSION,
+        "name": plan.name,
+        "revision": plan.revision,
+        "files": dict(plan.files),
+        "units": [list(unit) for unit in plan.units],
+    }
+    try:
+        data = json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogateescape")
+        write_new(root, draft / _NAME, data, mode=file_mode(draft))
+        rename(root, draft, root, final)
+    except OSError as error:
+        remove_tree(root, draft)
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return read_plan(root, key) or publish_plan(root, key, plan)
+    sync_directory(staging)
+    return plan
+
+
+def read_plan(root: Path, key: str) -> Plan | None:
+    """Return the plan of the artifact `key`; None if there is none. Raises ConfigurationError, NewerFormat, OSError."""
+    path = _directory(root, key) / _NAME
+    try:
+        data = read_beneath(root, path, limit=_LARGEST)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        document = json.loads(data.decode("utf-8", "surrogateescape"))
+        check_format(document, newest=FORMAT_VERSION, what=str(path))
+        return _checked(document)
+    except NewerFormat:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigurationError(f"{path} is damaged; remove {path.parent} and run all parts again", path=str(path)) from error
+
+
+def remove_plan(root: Path, key: str) -> None:
+    """Remove the plan of the artifact `key`, if there is one."""
+    remove_tree(root, _directory(root, key))
+
+
+def new_name() -> str:
+    """Return the name of a new plan."""
+    return uuid.uuid4().hex[:12]
+
+
+def unit_name(key: str, plan: Plan, number: int) -> str:
+    """Return the name of the lease of a unit."""
+    return f"{key}.{plan.name}.u{number}"
+
+
+def _directory(root: Path, key: str) -> Path:
+    return Root(root).staging / f"{key}{SUFFIX}"
+
+
+def _checked(document: Mapping[str, Any]) -> Plan:
+    files = {str(path): None if identity is None else str(identity) for path, identity in document["files"].items()}
+    units = tuple(tuple(str(path) for path in unit) for unit in document["units"])
+    if sorted(path for unit in units for path in unit) != sorted(files):
+        raise ValueError("the units do not have every file once")
+    revision = document["revision"]
+    if not _PLAN_NAME.fullmatch(document["name"]):
+        raise ValueError(f"{document['name']!r} cannot name leases")
+    return Plan(document["name"], None if revision is None else str(revision), files, units)

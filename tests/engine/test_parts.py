@@ -1,0 +1,205 @@
+"""Cooperative fetch: several processes fill one artifact, each fetches its part, and all end with the whole."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fetcher.artifact import ArtifactRef
+from fetcher.errors import ConfigurationError, LeaseTimeout, UsageError
+from fetcher.settings import Part
+from fetcher.store import beneath, collecting
+from fetcher.store.plan import read_plan
+from fetcher.testing.checkpoint import random_bytes
+from fetcher.testing.faults import Fault
+from fetcher.testing.interruptions import Stall
+from fetcher.testing.origin import Origin
+from tests.engine.conftest import Fetcher, contents
+from tests.lab.command import FETCHER, run_fetcher
+from tests.lab.waiting import wait_until
+
+MiB = 1024 * 1024
+URI = "hf://org/model"
+KEY = ArtifactRef(URI).key
+FILES = {"config.json": b"{}", **{f"model-{number}.safetensors": random_bytes(f"{number}", 2 * MiB) for number in range(8)}}
+
+
+@pytest.fixture
+def model(origin: Origin) -> str:
+    """The revision of a model of eight shards."""
+    return origin.add_repo("org/model", FILES).refs["main"]
+
+
+def served(origin: Origin) -> list[str]:
+    """The shards that were asked for, each once for each request."""
+    return sorted(request.path for request in origin.requests if request.origin == "cdn" and request.method == "GET")
+
+
+def started(root: Path, part: str, *words: str) -> subprocess.Popen[str]:
+    command = [*FETCHER, "fetch", URI, "--cache-dir", str(root), "--part", part, "--json", *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def result(process: subprocess.Popen[str]) -> dict[str, Any]:
+    output, errors = process.communicate(timeout=100)
+    assert process.returncode == 0, errors
+    answer: dict[str, Any] = json.loads(output)
+    return answer
+
+
+def staged(root: Path) -> list[Path]:
+    return sorted((root / ".fetcher/staging").iterdir())
+
+
+@pytest.mark.usefixtures("model")
+class TestTogether:
+    def test_all_end_with_the_whole_artifact_and_no_file_is_fetched_twice(self, origin: Origin, tmp_path: Path) -> None:
+        answers = [result(each) for each in [started(tmp_path, f"{index}/4") for index in range(4)]]
+        assert {answer["path"] for answer in answers} == {str(tmp_path / KEY)}
+        assert sum(answer["bytes_fetched"] for answer in answers) == sum(map(len, FILES.values()))
+        assert len(served(origin)) == 8
+        assert contents(tmp_path / KEY) == FILES
+        assert all(answer["verified"] for answer in answers)
+        assert staged(tmp_path) == []
+
+    def test_one_part_alone_fetches_everything(self, tmp_path: Path) -> None:
+        assert result(started(tmp_path, "3/4"))["bytes_fetched"] == sum(map(len, FILES.values()))
+
+    def test_all_follow_the_revision_of_the_first(self, origin: Origin, model: str, tmp_path: Path) -> None:
+        origin.throttle(per_connection=MiB)
+        first = started(tmp_path, "0/2")
+        wait_until((tmp_path / ".fetcher/staging" / f"{KEY}.plan").exists, "the plan is published")
+        origin.add_repo("org/model", {**FILES, "config.json": b'{"newer": 1}'}, revisions=("main",))
+        plan = read_plan(tmp_path, KEY)
+        assert plan is not None
+        assert plan.revision == model
+        first.kill()
+        first.communicate()
+
+    def test_the_work_of_a_killed_part_is_continued(self, origin: Origin, tmp_path: Path) -> None:
+        origin.throttle(per_connection=MiB)
+        first = started(tmp_path, "0/2", "--max-concurrency", "1")
+        wait_until(lambda: any((tmp_path / ".fetcher/staging").glob("*.u*/journal.*")), "a unit is being fetched")
+        first.kill()
+        first.communicate()
+        origin.throttle()
+        answer = result(started(tmp_path, "1/2"))
+        assert contents(Path(answer["path"])) == FILES
+        assert staged(tmp_path) == []
+
+    def test_a_part_waits_for_the_others_as_long_as_it_may(self, origin: Origin, tmp_path: Path) -> None:
+        origin.faults.add(Fault(Stall(), path="model-0", times=1))
+        slow = started(tmp_path, "0/2", "--max-concurrency", "1")
+        wait_until(lambda: any((tmp_path / ".fetcher/staging").glob("*.u*/journal.*")), "a unit is being fetched")
+        done = started(tmp_path, "1/2", "--lease-wait", "0")
+        _, errors = done.communicate(timeout=100)
+        slow.kill()
+        slow.communicate()
+        assert (done.returncode, LeaseTimeout.reason in errors) == (75, True)
+
+
+class Killed(Exception):
+    """Stands for a kill at this moment."""
+
+
+@pytest.mark.usefixtures("model")
+class TestInterrupted:
+    """The last step: collecting the units and publishing them."""
+
+    async def test_a_commit_that_was_interrupted_fetches_nothing_again(self, origin: Origin, fetch: Fetcher) -> None:
+        def stop(step: str) -> None:
+            if step == "sealed":
+                raise Killed
+
+        with pytest.raises(Killed):
+            await fetch(part=Part(0, 1), step=stop)
+        before = len(origin.requests)
+        artifact = await fetch()
+        assert artifact.bytes_fetched == 0
+        assert contents(artifact.path) == FILES
+        assert len([each for each in origin.requests[before:] if each.origin == "cdn"]) == 0
+        assert staged(fetch.cache_dir) == []
+
+    @pytest.mark.parametrize("moved", [0, 1, 4, 8])
+    async def test_a_collection_that_was_interrupted_is_continued(
+        self, fetch: Fetcher, monkeypatch: pytest.MonkeyPatch, moved: int
+    ) -> None:
+        rename, left = beneath.rename, [moved]
+
+        def interrupted(*arguments: Any) -> None:
+            if not left[0]:
+                raise Killed
+            left[0] -= 1
+            rename(*arguments)
+
+        monkeypatch.setattr(collecting, "rename", interrupted)
+        with pytest.raises(Killed):
+            await fetch(part=Part(0, 2))
+        monkeypatch.setattr(collecting, "rename", rename)
+        artifact = await fetch(part=Part(1, 2))
+        assert artifact.bytes_fetched == 0
+        assert contents(artifact.path) == FILES
+        assert staged(fetch.cache_dir) == []
+
+    async def test_an_ordinary_fetch_that_was_faster_is_the_result(self, fetch: Fetcher, origin: Origin) -> None:
+        origin.throttle(per_connection=MiB / 2)
+        part = asyncio.ensure_future(fetch(part=Part(0, 2), max_concurrency=1, timeout_stall=30.0))
+        staging = fetch.cache_dir / ".fetcher/staging"
+        await asyncio.to_thread(wait_until, lambda: any(staging.glob("*.u*/journal.*")), "a unit is being fetched")
+        origin.throttle()
+        whole = await fetch()
+        assert (await part).path == whole.path
+        assert [each.name for each in staged(fetch.cache_dir) if each.name.endswith(".plan")] == []
+
+    async def test_units_of_an_earlier_plan_are_not_used(self, origin: Origin, fetch: Fetcher) -> None:
+        """Their names belong to their plan, and it died with its artifact."""
+        await fetch(part=Part(0, 2))
+        newer = {**FILES, "model-0.safetensors": random_bytes("newer", 2 * MiB)}
+        origin.add_repo("org/model", newer)
+        artifact = await fetch(part=Part(0, 2), refresh="on-change")
+        assert contents(artifact.path) == newer
+        assert artifact.bytes_fetched == 2 * MiB
+
+
+@pytest.mark.usefixtures("model")
+class TestPlan:
+    async def test_a_damaged_plan_is_a_clear_error(self, fetch: Fetcher) -> None:
+        plan = fetch.cache_dir / ".fetcher/staging" / f"{KEY}.plan"
+        plan.mkdir(parents=True)
+        (plan / "plan.json").write_text('{"format_version": 1, "units": [["../../etc/passwd"]]}')
+        with pytest.raises(ConfigurationError, match="remove"):
+            await fetch(part=Part(0, 2))
+
+    async def test_a_plan_that_nobody_follows_is_garbage_after_a_day(self, fetch: Fetcher) -> None:
+        plan = fetch.cache_dir / ".fetcher/staging" / f"{KEY}.plan"
+        plan.mkdir(parents=True)
+        for path in (plan / "plan.json", plan):
+            path.touch()
+            os.utime(path, (1_600_000_000, 1_600_000_000))
+        assert run_fetcher("gc", "--cache-dir", fetch.cache_dir).returncode == 0
+        assert not plan.exists()
+
+
+class TestUsage:
+    @pytest.mark.parametrize("option", [{"layout": "hf-cache"}, {"dest": True}], ids=["hf-cache", "dest"])
+    async def test_parts_are_for_a_cache_of_plain_files(self, fetch: Fetcher, tmp_path: Path, option: dict[str, Any]) -> None:
+        option = {"dest": tmp_path / "dest"} if "dest" in option else option
+        with pytest.raises(UsageError, match="--cache-dir"):
+            await fetch(part=Part(0, 2), **option)
+
+    def test_an_indexed_job_says_which_part_it_is(self, origin: Origin, model: str, tmp_path: Path) -> None:
+        words = ("fetch", URI, "--cache-dir", tmp_path, "--parts", "2")
+        assert run_fetcher(*words, env={"HF_ENDPOINT": origin.endpoint, "JOB_COMPLETION_INDEX": "1"}).returncode == 0
+        for index, code in ((None, 64), ("2", 78), ("x", 78)):
+            env = {} if index is None else {"JOB_COMPLETION_INDEX": index}
+            assert run_fetcher(*words, env=env).returncode == code
+
+    @pytest.mark.parametrize("words", [("--part", "4/4"), ("--part", "x"), ("--part", "0/2", "--parts", "2"), ("--parts", "0")])
+    def test_a_part_that_makes_no_sense_is_a_usage_error(self, tmp_path: Path, words: tuple[str, ...]) -> None:
+        assert run_fetcher("fetch", URI, "--cache-dir", tmp_path, *words).returncode == 64
