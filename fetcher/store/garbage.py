@@ -6,7 +6,7 @@ Unfinished fetches stay resumable for a while. Files that are not ours are never
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -60,9 +60,10 @@ def garbage(root: Path, *, now: float, unused_for: float, gone: Callable[[str], 
 
 def _staging(root: Path, now: float, unused_for: float) -> Iterator[Garbage]:
     staging = Root(root).staging
-    for name in sorted(_names(staging)):
+    names = sorted(_names(staging))
+    for name in names:
         path = staging / name
-        if name == ROOM or now - _last_change(path) < unused_for:
+        if name == ROOM or now - _last_change(path) < unused_for or _is_followed(name, names, staging, now - unused_for):
             continue
         if name.startswith("tmp.") or name.endswith(PLAN):
             yield Garbage("draft", path, _bytes(path), "no process has used it for long", partial(_remove_tree, root, path))
@@ -72,6 +73,12 @@ def _staging(root: Path, now: float, unused_for: float) -> Iterator[Garbage]:
                 how = "its owner ended" if seen.abandoned else "its owner is silent"
                 why = f"{how}, and nothing changed for a day or longer"
                 yield Garbage("unfinished fetch", path, _bytes(path), why, partial(_dissolve, path))
+
+
+def _is_followed(name: str, names: Iterable[str], staging: Path, since: float) -> bool:
+    """Whether `name` is a plan, and one of its units changed after `since`: its parts may need days."""
+    key = name.removesuffix(PLAN)
+    return key != name and any(_last_change(staging / each) > since for each in names if each.startswith(f"{key}."))
 
 
 def _replaced(root: Path, now: float) -> Iterator[Garbage]:

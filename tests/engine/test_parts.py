@@ -15,6 +15,7 @@ from fetcher.artifact import ArtifactRef
 from fetcher.errors import ConfigurationError, LeaseTimeout, UsageError
 from fetcher.settings import Part
 from fetcher.store import beneath, collecting
+from fetcher.store.lease import acquire
 from fetcher.store.plan import read_plan
 from fetcher.testing.checkpoint import random_bytes
 from fetcher.testing.faults import Fault
@@ -184,6 +185,16 @@ class TestPlan:
             os.utime(path, (1_600_000_000, 1_600_000_000))
         assert run_fetcher("gc", "--cache-dir", fetch.cache_dir).returncode == 0
         assert not plan.exists()
+
+    async def test_a_plan_stays_while_a_part_follows_it(self, fetch: Fetcher) -> None:
+        staging = fetch.cache_dir / ".fetcher/staging"
+        (staging / f"{KEY}.plan").mkdir(parents=True)
+        os.utime(staging / f"{KEY}.plan", (1_600_000_000, 1_600_000_000))
+        unit = acquire(staging, f"{KEY}.0123456789ab.u0", stale=60.0)
+        assert unit is not None
+        assert run_fetcher("gc", "--cache-dir", fetch.cache_dir).returncode == 0
+        assert (staging / f"{KEY}.plan").exists()
+        unit.dissolve()
 
 
 class TestUsage:
