@@ -28,6 +28,11 @@ def missing(part: str, remedy: str) -> NoReturn:
     pytest.skip(message, allow_module_level=True)
 
 
+def impossible(why: str) -> NoReturn:
+    """Skip the running test: no package can give this machine what it lacks."""
+    pytest.skip(why, allow_module_level=True)
+
+
 def program(name: str, *, package: str) -> str:
     """Return the path of a program."""
     return shutil.which(name, path=_PATH) or missing(name, f"on Debian: apt-get install {package}")
