@@ -15,7 +15,7 @@ from fetcher.quantities import Amount
 from fetcher.store.catalog import Entry, find
 from fetcher.store.eviction import Doomed, Keeping, doom, open_files, restore
 from fetcher.store.limits import CacheLimits, read_limits
-from fetcher.store.occupancy import Occupancy, occupancy
+from fetcher.store.occupancy import Occupancy, name_of, occupancy
 from fetcher.store.room import idle_time
 
 
@@ -65,7 +65,9 @@ def remove(root: Path, names: Sequence[str], *, force: bool, dry_run: bool) -> t
         residents = {each.key: each for each in seen.residents}
         keeping = Keeping(root, now, None, force=force)
         for entry in entries:
-            if reason := "foreign" if residents[entry.key].kept == "foreign" else keeping.reason(entry):
+            found = residents.get(name_of(root, entry))  # none: the name is a directory elsewhere
+            foreign = found is None or found.kept == "foreign"
+            if reason := "foreign" if foreign else keeping.reason(entry):
                 raise _refusal(root, entry, reason)
         if lease is not None:
             doomed, kept = doom(root, entries, keeping, stale=lease.stale, keep=lease.keep)
@@ -74,7 +76,7 @@ def remove(root: Path, names: Sequence[str], *, force: bool, dry_run: bool) -> t
                 raise _refusal(root, *next((each, kept[each.key]) for each in entries if each.key in kept))
     for each in doomed:
         each.delete()
-    return tuple(_removed(residents[entry.key], seen, "named") for entry in entries)
+    return tuple(_removed(residents[name_of(root, entry)], seen, "named") for entry in entries)
 
 
 def prune(root: Path, rule: Rule, *, min_idle: float | None, dry_run: bool) -> Pruned:
@@ -145,6 +147,8 @@ def _refusal(root: Path, entry: Entry, reason: Kept) -> StoreError:
     match reason:
         case "pinned":
             return PinnedArtifact(f"{named} is pinned; run fetcher unpin {entry.key} first")
+        case "foreign" if entry.summary.snapshot is not None:
+            return CannotWrite(f"{named} is in the layout of the Hub's cache; remove it with hf cache rm")
         case "foreign":
             return CannotWrite(
                 f"{entry.path} also holds files that weightlift did not place, or is a mount point; remove it by hand"

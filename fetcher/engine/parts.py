@@ -26,7 +26,7 @@ from fetcher.engine.portion import Portion
 from fetcher.engine.request import Request
 from fetcher.engine.result import Artifact
 from fetcher.engine.retry import Asker, Patience
-from fetcher.errors import ContentChanged, LeaseTimeout
+from fetcher.errors import ContentChanged, LeaseTimeout, LocalIOError
 from fetcher.events import Event, LeaseWaiting, Resolved, Resolving, Subscriber, Warned
 from fetcher.filesystem import file_mode, storing
 from fetcher.manifest import Manifest
@@ -196,10 +196,16 @@ class Parts:
         root, key = self.whole.settings.cache_dir, self.whole.ref.key
         remove_unlisted_files(lease, listing.files)
         manifests, units = collect(root, key, plan, lease)
+        files = [file for each in manifests for file in each.files]
+        if {file.path: file.identity for file in files} != {file.path: file.identity for file in listing.files}:
+            raise LocalIOError(
+                f"the parts of {redact(self.whole.ref.uri)} do not make the whole; remove {lease.directory.parent / key}.* and run "
+                "all parts again"
+            )
         manifest = Manifest.for_request(
             self.whole.ref,
             revision=listing.revision,
-            files=[file for each in manifests for file in each.files],
+            files=files,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             version=VERSION,
             authenticated=any(each.authenticated for each in manifests),

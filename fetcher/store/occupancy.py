@@ -49,7 +49,10 @@ class Staged:
 
 @dataclass(frozen=True, slots=True)
 class Occupancy:
-    """A root at one moment. `replaced`: allocated bytes of replaced versions, `others`: of our own records and of archives."""
+    """A root at one moment. `artifacts` are by `name_of`.
+
+    `replaced`: allocated bytes of replaced versions, `others`: of our own records and of archives.
+    """
 
     artifacts: Mapping[str, Entry]
     residents: tuple[Resident, ...]
@@ -85,12 +88,12 @@ def occupancy(root: Path, *, now: float, min_idle: float, without: Collection[st
     def note(error: NewerFormat) -> None:
         newer.append(Path(error.path or "").parents[1].name)
 
-    artifacts = {each.key: each for each in entries(root, on_newer=note)}
+    artifacts = {name_of(root, each): each for each in entries(root, on_newer=note)}
     records = claims(root)
     leased = {each.key for each in staged if not each.lease.abandoned} | set(without)
     residents = [
-        _resident(root, entry, records.get(entry.key, ()), leased=entry.key in leased, now=now, min_idle=min_idle)
-        for entry in artifacts.values()
+        _resident(root, name, entry, records.get(entry.key, ()), leased=entry.key in leased, now=now, min_idle=min_idle)
+        for name, entry in artifacts.items()
     ]
     residents += [Resident(key, allocated(root / key), now, "foreign") for key in newer if key]
     layout = Root(root)
@@ -99,6 +102,14 @@ def occupancy(root: Path, *, now: float, min_idle: float, without: Collection[st
         for directories in ((layout.old, layout.ready), (layout.archive, layout.ballast))
     )
     return Occupancy(artifacts, tuple(residents), staged, replaced, others)
+
+
+def name_of(root: Path, entry: Entry) -> str:
+    """Return the name of an artifact among the residents: its key, if it has a directory of its own.
+
+    In the layout of the Hub's cache the same request has the same key, and another place.
+    """
+    return entry.key if entry.path == root / entry.key else str(entry.record)
 
 
 def allocated(directory: Path) -> Blocks:
@@ -116,13 +127,14 @@ def _tree(directory: Path) -> Iterator[tuple[str, os.stat_result]]:
                 yield os.path.relpath(path, directory), os.lstat(path)
 
 
-def _resident(root: Path, entry: Entry, records: Collection[Claim], *, leased: bool, now: float, min_idle: float) -> Resident:
-    keyed = entry.path == root / entry.key
-    blocks, strangers = _contents(entry) if keyed else (_listed(entry), True)
+def _resident(
+    root: Path, name: str, entry: Entry, records: Collection[Claim], *, leased: bool, now: float, min_idle: float
+) -> Resident:
+    blocks, strangers = _contents(entry) if name == entry.key else (_listed(entry), True)
     used = last_used(root, entry.key)
     if used is None:
         used = _written(entry) or 0.0
-    return Resident(entry.key, blocks, used, _kept(records, leased, strangers, now - used < min_idle, now))
+    return Resident(name, blocks, used, _kept(records, leased, strangers, now - used < min_idle, now))
 
 
 def _kept(records: Collection[Claim], leased: bool, strangers: bool, recent: bool, now: float) -> Kept | None:

@@ -27,8 +27,6 @@ from fetcher.store.occupancy import ROOM, Occupancy, allocated, occupancy
 
 _UNDER_WAY = 60.0
 """Seconds to wait for evictions that other processes have begun, before more artifacts are chosen."""
-
-
 _LOOKS = 50
 """Looks at the free space after a deletion, 0.1 s apart: btrfs needs one or two."""
 STEP = 1024 * 1024 * 1024
@@ -95,9 +93,10 @@ class Room:
             account = Account(self.root, seen, needed=needed, occupied=occupied)
             if patient and account.shortfall(limits.bounds(self.root)) and self._soon(seen, ruling.moment()):
                 return None
-            doomed = self._doom(account, limits, ruling, stale)
+            # Before anything is renamed away: a lease that is lost by now must cost no artifact. A refusal ends the fetch, and
+            # the promise with it.
             self.lease.reserve(occupied + needed)
-            return doomed
+            return self._doom(account, limits, ruling, stale)
 
     def _soon(self, seen: Occupancy, now: float) -> bool:
         """Whether others delete an artifact just now, or replaced versions may go: then nothing else has to."""

@@ -107,6 +107,11 @@ class TestRm:
         assert "by hand" in cache.run("rm", cache.key("a"), code=73)
         assert (cache.root / cache.key("a") / "model.bin").exists()
 
+    def test_a_directory_outside_of_the_cache_is_not_removed(self, cache: Cache, tmp_path: Path) -> None:
+        assert run_fetcher("fetch", cache.model("a"), "--dest", tmp_path / "dest").returncode == 0
+        run_fetcher("rm", tmp_path / "dest", "--cache-dir", cache.root)
+        assert (tmp_path / "dest" / "model.bin").exists()
+
     def test_a_link_planted_for_the_artifact_is_not_followed(self, cache: Cache, tmp_path: Path) -> None:
         elsewhere = tmp_path / "elsewhere"
         (cache.root / cache.key("a")).rename(elsewhere)

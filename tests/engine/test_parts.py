@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fetcher.artifact import ArtifactRef
-from fetcher.errors import ConfigurationError, LeaseTimeout, UsageError
+from fetcher.errors import ConfigurationError, LeaseTimeout, LocalIOError, UsageError
 from fetcher.settings import Part
 from fetcher.store import beneath, collecting
 from fetcher.store.lease import acquire
@@ -176,6 +176,20 @@ class TestPlan:
         (plan / "plan.json").write_text('{"format_version": 1, "units": [["../../etc/passwd"]]}')
         with pytest.raises(ConfigurationError, match="remove"):
             await fetch(part=Part(0, 2))
+
+    async def test_units_that_do_not_make_the_whole_are_not_published(
+        self, fetch: Fetcher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        collect = collecting.collect
+
+        def incomplete(*arguments: Any) -> Any:
+            manifests, units = collect(*arguments)
+            return manifests[:-1], units
+
+        monkeypatch.setattr("fetcher.engine.parts.collect", incomplete)
+        with pytest.raises(LocalIOError, match="do not make the whole"):
+            await fetch(part=Part(0, 2))
+        assert fetch.visible() == []
 
     async def test_a_plan_that_nobody_follows_is_garbage_after_a_day(self, fetch: Fetcher) -> None:
         plan = fetch.cache_dir / ".fetcher/staging" / f"{KEY}.plan"

@@ -167,6 +167,18 @@ class TestReplacedVersions:
         assert not (fetch.cache_dir / ArtifactRef("hf://org/model").key).exists()
 
 
+async def test_the_same_artifact_in_the_hubs_layout_is_not_taken_for_the_one_with_its_key(
+    origin: Origin, fetch: Fetcher
+) -> None:
+    origin.add_repo("org/model", {"model.safetensors": random_bytes("m", 6 * MiB)})
+    keyed = await fetch()
+    hub = await fetch(layout="hf-cache")
+    os.utime(fetch.cache_dir / ".fetcher/usage" / keyed.cache_key, (LONG_AGO, LONG_AGO))
+    origin.add_repo("org/next", {"model.safetensors": random_bytes("next", 6 * MiB)})
+    await fetch("hf://org/next", max_size=Amount(16 * MiB), dedupe="off")
+    assert (keyed.path.exists(), hub.path.exists()) == (False, True)
+
+
 async def test_what_others_fetch_now_makes_the_cache_busy(origin: Origin, fetch: Fetcher) -> None:
     origin.add_repo("org/model", {"model.safetensors": random_bytes("m", 8 * MiB)})
     fetch.cache_dir.mkdir()
