@@ -29,7 +29,7 @@ from fetcher.engine.retry import Asker, Patience
 from fetcher.errors import ContentChanged, LeaseTimeout, LocalIOError
 from fetcher.events import Event, LeaseWaiting, Resolved, Resolving, Subscriber, Warned
 from fetcher.filesystem import file_mode, storing
-from fetcher.manifest import Manifest
+from fetcher.manifest import Manifest, ManifestFile
 from fetcher.planning.units import in_turn, units_of
 from fetcher.settings import Part
 from fetcher.sources.base import Source
@@ -197,10 +197,9 @@ class Parts:
         remove_unlisted_files(lease, listing.files)
         manifests, units = collect(root, key, plan, lease)
         files = [file for each in manifests for file in each.files]
-        if {file.path: file.identity for file in files} != {file.path: file.identity for file in listing.files}:
+        if {file.path: _content(file) for file in files} != {file.path: _content(file) for file in listing.files}:
             raise LocalIOError(
-                f"the parts of {redact(self.whole.ref.uri)} do not make the whole; remove {lease.directory.parent / key}.* and run "
-                "all parts again"
+                f"the parts of {redact(self.whole.ref.uri)} do not make the whole; remove {lease.directory}.* and run all parts again"
             )
         manifest = Manifest.for_request(
             self.whole.ref,
@@ -216,6 +215,11 @@ class Parts:
         for unit in units:
             unit.dissolve()
         return manifest
+
+
+def _content(file: RemoteFile | ManifestFile) -> object:
+    """What says which content a file has, also if the source does not give its size."""
+    return frozenset(file.digests) or file.validator
 
 
 def _seal(lease: Lease, manifest: Manifest) -> None:
