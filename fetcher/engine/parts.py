@@ -199,7 +199,8 @@ class Parts:
         files = [file for each in manifests for file in each.files]
         if {file.path: _content(file) for file in files} != {file.path: _content(file) for file in listing.files}:
             raise LocalIOError(
-                f"the parts of {redact(self.whole.ref.uri)} do not make the whole; remove {lease.directory}.* and run all parts again"
+                f"the parts of {redact(self.whole.ref.uri)} do not make the whole; remove {lease.directory}.* and run all "
+                "parts again"
             )
         manifest = Manifest.for_request(
             self.whole.ref,
