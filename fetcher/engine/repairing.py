@@ -31,9 +31,9 @@ from fetcher.filesystem import file_mode, storing
 from fetcher.manifest import Manifest, ManifestFile
 from fetcher.settings import Settings
 from fetcher.sources.base import Source
+from fetcher.store.damaged import Damaged, interrupted
 from fetcher.store.journal import Journal, Journalled
 from fetcher.store.lease import Lease
-from fetcher.store.mending import Damaged, interrupted
 from fetcher.store.placement import Placement, Step
 from fetcher.uncancelled import run_uncancelled
 from fetcher.version import VERSION
@@ -113,9 +113,9 @@ class Repair:
                 )
                 with closing(damaged):
                     if not damaged.intact:
-                        await self._mend(damaged, file, manifest, lease, journal, leftovers, patience)
+                        await self._replace(damaged, file, manifest, lease, journal, leftovers, patience)
 
-    async def _mend(
+    async def _replace(
         self,
         damaged: Damaged,
         file: RemoteFile,
