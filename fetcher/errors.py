@@ -330,7 +330,8 @@ class LeaseTimeout(LeaseError):
     reason = "LeaseTimeout"
 
 
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Error numbers of a full filesystem or quota."""
 _NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 
 
@@ -344,7 +345,7 @@ def from_os_error(error: OSError, *, doing: str, path: str | None = None) -> Sto
     text = (error.strerror or str(error)).lower()
     if (exhausted := out_of_descriptors(error, doing=f"{doing}{at}", path=path)) is not None:
         return exhausted
-    if error.errno in _NO_SPACE:
+    if error.errno in NO_SPACE:
         return OutOfSpace(f"no space left on device: cannot {doing}{at}; free space or use a larger volume", path=path)
     if error.errno == errno.ELOOP:
         return CannotWrite(f"cannot {doing}{at}: a link is in the way; remove the link", path=path)

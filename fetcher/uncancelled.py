@@ -7,8 +7,9 @@ often it is cancelled, and raises the first cancellation afterwards.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -56,3 +57,14 @@ async def ended(working: asyncio.Future[T], *, stop: Callable[[], None] | None =
     if not working.cancelled():
         working.exception()  # mark it as retrieved: the cancellation is raised instead
     raise cancellation
+
+
+@asynccontextmanager
+async def beside(work: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """Run `work` beside the block, and cancel it at the block's end. An error of `work` cancels the block."""
+    async with asyncio.TaskGroup() as group:
+        working = group.create_task(work())
+        try:
+            yield
+        finally:
+            working.cancel()

@@ -64,7 +64,7 @@ def release(root: Path, what: str, *, holder: str | None) -> Standing:
 def standing(root: Path, entry: Entry) -> Standing:
     """Return the pins and holds of `entry` that last. Raises OSError."""
     now = time.time()
-    return Standing(entry, tuple(each for each in claims(root).get(entry.key, ()) if each.lasts(now)))
+    return Standing(entry, tuple(each for each in claims(root, entry.key).get(entry.key, ()) if each.lasts(now)))
 
 
 def _claimed(root: Path, entry: Entry, record: Claim) -> Standing:
@@ -75,7 +75,7 @@ def _claimed(root: Path, entry: Entry, record: Claim) -> Standing:
 
 def _unclaimed(root: Path, entry: Entry, kind: str, holder: str | None) -> Standing:
     with storing(f"remove the {kind}"):
-        for each in claims(root).get(entry.key, ()):
+        for each in claims(root, entry.key).get(entry.key, ()):
             if each.kind == kind and holder in (None, each.holder):
                 unclaim(root, each)
         return standing(root, entry)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fetcher.artifact import redact
 from fetcher.cache.ruling import ruling
-from fetcher.errors import CannotWrite, InUse, InUseUnknown, PinnedArtifact, StoreError, UsageError
-from fetcher.filesystem import network_filesystem
+from fetcher.errors import CannotWrite, InUse, InUseUnknown, PinnedArtifact, StoreError
 from fetcher.planning.eviction import Kept, Resident, freed, least_recently_used
 from fetcher.quantities import Amount
 from fetcher.store.catalog import Entry, find
-from fetcher.store.eviction import Doomed, Keeping, doom, open_files, restore
-from fetcher.store.limits import CacheLimits, read_limits
+from fetcher.store.eviction import Doomed, Keeping, closed, doom, restore
+from fetcher.store.limits import CacheLimits, read_limits, refuse_without_idle_time
 from fetcher.store.occupancy import Occupancy, name_of, occupancy
 from fetcher.store.room import idle_time
 
@@ -108,13 +107,12 @@ def _chosen(
 ) -> tuple[list[Resident], dict[str, Kept]]:
     """Return the victims, and the idle artifacts that are open: key → reason."""
     kept: dict[str, Kept] = {}
-    while True:
-        residents = [replace(each, kept=kept.get(each.key, each.kept)) for each in seen.residents]
-        victims = _victims(residents, seen.used, aim=aim, unused_since=unused_since)
-        opened = [each.key for each in victims if open_files(root, seen.artifacts[each.key]) == "open"]
-        if not opened:
-            return victims, kept
-        kept |= dict.fromkeys(opened, "open")
+
+    def choose(known: Mapping[str, Kept]) -> list[Resident]:
+        residents = [replace(each, kept=known.get(each.key, each.kept)) for each in seen.residents]
+        return _victims(residents, seen.used, aim=aim, unused_since=unused_since)
+
+    return list(closed(root, seen.artifacts, choose, kept)), kept
 
 
 def _victims(residents: Sequence[Resident], used: int, *, aim: int | None, unused_since: float | None) -> list[Resident]:
@@ -128,11 +126,7 @@ def _victims(residents: Sequence[Resident], used: int, *, aim: int | None, unuse
 
 def _idle_time(root: Path, min_idle: float | None) -> float:
     limits = read_limits(root)
-    if network_filesystem(root) is not None and min_idle is None and limits.min_idle is None:
-        raise UsageError(
-            f"{root} is on a network filesystem, which does not tell what other nodes read; say with --min-idle how long an "
-            "artifact must be unused before it may be evicted"
-        )
+    refuse_without_idle_time(root, limits.min_idle if min_idle is None else min_idle)
     return idle_time(limits, CacheLimits(min_idle=min_idle))
 
 

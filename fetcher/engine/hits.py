@@ -33,9 +33,10 @@ def find_hit(placement: Placement, ref: ArtifactRef, settings: Settings) -> Hit 
     """Return the artifact that satisfies the request; None if there is none, or if it is being evicted. Raises FetchError."""
     if settings.dest is not None or not renew(settings.cache_dir, ref.key):
         manifest = matching_manifest(placement, ref, settings)
-        # Nothing there: a record of use would be one of nothing. Not recorded: eviction cannot know of this use anyway.
-        if manifest is None or not record_use(ref, settings):
-            return Hit(manifest, recorded=False) if manifest is not None else None
+        if manifest is None:
+            return None  # a record of use would be one of nothing
+        if settings.dest is not None or not Root(settings.cache_dir).touch_usage(ref.key):
+            return Hit(manifest, recorded=False)  # eviction cannot know of this use anyway
     recorded = _hold(ref, settings)
     if being_evicted(Root(settings.cache_dir).staging / ref.key):
         return None

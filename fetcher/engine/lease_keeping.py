@@ -17,7 +17,7 @@ from fetcher.store.contender import Contender
 from fetcher.store.layout import base_of
 from fetcher.store.lease import RENEW_EVERY, Lease, Observation, default_stale_time, monotonic
 from fetcher.store.placement import Placement
-from fetcher.uncancelled import run_uncancelled
+from fetcher.uncancelled import beside, run_uncancelled
 
 _POLL = 0.5
 """Seconds between two reads of another owner's lease. A waiter notices the end of the lease at most this late."""
@@ -109,9 +109,5 @@ async def kept_alive(lease: Lease, *, progress: Callable[[], tuple[int, int | No
                 lease.check()  # a short failure of the volume does not lose the lease
             await asyncio.sleep(every)
 
-    async with asyncio.TaskGroup() as group:
-        renewing = group.create_task(renew())
-        try:
-            yield
-        finally:
-            renewing.cancel()
+    async with beside(renew):
+        yield

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from fetcher.filesystem import storing
 from fetcher.store.room import Room
-from fetcher.uncancelled import run_uncancelled
+from fetcher.uncancelled import beside, run_uncancelled
 
 _LOOK_EVERY = 0.2
 """Seconds between two looks at the size. A step is 1 GiB and begins half a step early: 2.5 GiB/s would overtake it."""
@@ -30,9 +30,5 @@ async def kept_roomy(room: Room, *, stop: Callable[[], None]) -> AsyncIterator[N
             await run_uncancelled(grow, stop=stop)
             await asyncio.sleep(_LOOK_EVERY)
 
-    async with asyncio.TaskGroup() as group:
-        looking = group.create_task(look())
-        try:
-            yield
-        finally:
-            looking.cancel()
+    async with beside(look):
+        yield

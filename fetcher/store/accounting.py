@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,7 +34,7 @@ class Account:
             free=None if free is None else free - self.seen.outstanding + made + healed,
         )
 
-    def victims(self, bounds: Bounds, asked: Bounds, kept: dict[str, Kept]) -> tuple[Resident, ...]:
+    def victims(self, bounds: Bounds, asked: Bounds, kept: Mapping[str, Kept]) -> tuple[Resident, ...]:
         """Return the victims by `bounds`. `kept`: key → reason found meanwhile. Raises OutOfSpace, CacheBusy."""
         residents = [replace(each, kept=kept.get(each.key, each.kept)) for each in self.seen.residents]
         victims = least_recently_used(residents, lambda made: self.shortfall(bounds, made=made) == 0)

@@ -67,20 +67,20 @@ def unclaim(root: Path, record: Claim) -> None:
         remove(root, Root(root).usage / record.name)
 
 
-def claims(root: Path) -> dict[str, list[Claim]]:
-    """Return all pins and holds of a root, key → records, lapsed ones included. Raises OSError.
+def claims(root: Path, key: str = "") -> dict[str, list[Claim]]:
+    """Return the pins and holds of a root, or of one `key`: key → records, lapsed ones included. Raises OSError.
 
     A record that cannot be read, or of a later version, lasts for good: it is safer to keep an artifact.
     """
     found: dict[str, list[Claim]] = {}
-    for record in _records(root):
+    for record in _records(root, f"{key}." if key else ""):
         found.setdefault(record.key, []).append(record)
     return found
 
 
-def _records(root: Path) -> Iterator[Claim]:
+def _records(root: Path, beginning: str) -> Iterator[Claim]:
     try:
-        names = first_names(Root(root).usage, limit=_MOST)
+        names = first_names(Root(root).usage, beginning, limit=_MOST)
     except (FileNotFoundError, NotADirectoryError):
         return
     for name in sorted(names):

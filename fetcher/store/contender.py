@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fetcher.errors import LeaseTimeout
+from fetcher.errors import NO_SPACE, LeaseTimeout
 from fetcher.store import ballast
 from fetcher.store.beneath import make_directories
 from fetcher.store.layout import base_of
 from fetcher.store.lease import Lease, Observation, Watch, acquire, monotonic, observe, take_over
 from fetcher.uncancelled import Stopped
 
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _POLL = 0.05
 """Seconds between two looks at a short lease."""
 _PATIENCE = 600.0
@@ -42,7 +40,7 @@ class Contender:
         try:
             return self._attempt()
         except OSError as error:
-            if error.errno not in _NO_SPACE or not ballast.give_up(base_of(self._directory)):
+            if error.errno not in NO_SPACE or not ballast.give_up(base_of(self._directory)):
                 raise
             return self._attempt()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +17,16 @@ from pathlib import Path
 from fetcher.errors import StoreError
 from fetcher.filesystem import network_filesystem, sync_directory
 from fetcher.manifest import Manifest
-from fetcher.planning.eviction import Kept
+from fetcher.planning.eviction import Kept, Resident
 from fetcher.store.beneath import make_directories, remove, rename
 from fetcher.store.catalog import Entry
 from fetcher.store.claims import claims
 from fetcher.store.contender import Contender
 from fetcher.store.in_use import Use, use_of
-from fetcher.store.layout import PRIVATE, Root
+from fetcher.store.layout import Root
 from fetcher.store.lease import Lease
 from fetcher.store.limits import MIN_IDLE
+from fetcher.store.placement import holds_others
 from fetcher.usage import last_used
 
 _NAME = "evicted"
@@ -69,9 +70,10 @@ class Keeping:
 
     def reason(self, entry: Entry) -> Kept | None:
         """Return why `entry` is kept, None if nothing keeps it. Raises OSError, NewerFormat."""
-        if holds_others(entry):
-            return "foreign"
-        lasting = {each.kind for each in claims(self.root).get(entry.key, ()) if each.lasts(self.now)}
+        manifest = Manifest.read(entry.record)
+        if manifest is None or holds_others(entry.path, manifest):
+            return "foreign"  # or replaced just now
+        lasting = {each.kind for each in claims(self.root, entry.key).get(entry.key, ()) if each.lasts(self.now)}
         if lasting:
             return "pinned" if "pin" in lasting else "held"
         used = last_used(self.root, entry.key)
@@ -84,20 +86,27 @@ class Keeping:
         return "open" if use == "open" else None
 
 
-def holds_others(entry: Entry) -> bool:
-    """Return whether the directory has files that its manifest does not list, or is replaced just now. Raises NewerFormat."""
-    manifest = Manifest.read(entry.record)
-    ours = {file.path for file in manifest.files} if manifest is not None else set()
-    for above, _, names in os.walk(entry.path):
-        place = Path(above).relative_to(entry.path)
-        if place.parts[:1] != (PRIVATE,) and any((place / name).as_posix() not in ours for name in names):
-            return True
-    return manifest is None
-
-
 def open_files(root: Path, entry: Entry) -> Use:
     """Return whether a process has a file of the artifact's directory open."""
     return use_of(root, (Path(above) / name for above, _, names in os.walk(entry.path) for name in names))
+
+
+def closed(
+    root: Path,
+    artifacts: Mapping[str, Entry],
+    choose: Callable[[Mapping[str, Kept]], Sequence[Resident]],
+    kept: dict[str, Kept],
+) -> Sequence[Resident]:
+    """Return the victims that `choose` takes when it knows which of them are open. Adds those to `kept`.
+
+    Only what is chosen is looked at. This takes no lease: usually it finds what is open, and nothing has to be undone.
+    """
+    while True:
+        victims = choose(kept)
+        opened = [each.key for each in victims if open_files(root, artifacts[each.key]) == "open"]
+        if not opened:
+            return victims
+        kept |= dict.fromkeys(opened, "open")
 
 
 def doom(

@@ -19,7 +19,7 @@ from fetcher.store.claims import claims
 from fetcher.store.keyed import replaced_versions
 from fetcher.store.layout import Root
 from fetcher.store.lease import default_stale_time, observe, take_over
-from fetcher.store.occupancy import ROOM, allocated
+from fetcher.store.occupancy import ROOM, allocated_bytes
 from fetcher.store.plan import SUFFIX as PLAN
 from fetcher.store.superseded import superseded
 
@@ -66,13 +66,15 @@ def _staging(root: Path, now: float, unused_for: float) -> Iterator[Garbage]:
         if name == ROOM or now - _last_change(path) < unused_for or _is_followed(name, names, staging, now - unused_for):
             continue
         if name.startswith("tmp.") or name.endswith(PLAN):
-            yield Garbage("draft", path, _bytes(path), "no process has used it for long", partial(_remove_tree, root, path))
+            yield Garbage(
+                "draft", path, allocated_bytes(path), "no process has used it for long", partial(_remove_tree, root, path)
+            )
             continue
         with suppress(OSError):
             if (seen := observe(path)) is not None:
                 how = "its owner ended" if seen.abandoned else "its owner is silent"
                 why = f"{how}, and nothing changed for a day or longer"
-                yield Garbage("unfinished fetch", path, _bytes(path), why, partial(_dissolve, path))
+                yield Garbage("unfinished fetch", path, allocated_bytes(path), why, partial(_dissolve, path))
 
 
 def _is_followed(name: str, names: Iterable[str], staging: Path, since: float) -> bool:
@@ -84,7 +86,7 @@ def _is_followed(name: str, names: Iterable[str], staging: Path, since: float) -
 def _replaced(root: Path, now: float) -> Iterator[Garbage]:
     for path in replaced_versions(root, now=now):
         why = "its grace period is over, and nobody reads it"
-        yield Garbage("replaced version", path, _bytes(path), why, partial(_remove_tree, root, path))
+        yield Garbage("replaced version", path, allocated_bytes(path), why, partial(_remove_tree, root, path))
 
 
 def _superseded(root: Path, now: float) -> Iterator[Garbage]:
@@ -93,7 +95,9 @@ def _superseded(root: Path, now: float) -> Iterator[Garbage]:
         if os.path.lexists(each.snapshot):
             if each.snapshot_may_go(now):
                 why = "a newer version replaced it, and nobody reads it"
-                yield Garbage("snapshot", each.snapshot, _bytes(each.snapshot), why, partial(_done, each.remove_snapshot))
+                yield Garbage(
+                    "snapshot", each.snapshot, allocated_bytes(each.snapshot), why, partial(_done, each.remove_snapshot)
+                )
         else:
             for blob in each.unlinked_blobs(now):
                 why = "no snapshot has linked it for a day"
@@ -169,7 +173,3 @@ def _size(path: Path) -> int:
     with suppress(OSError):
         return os.stat(path, follow_symlinks=False).st_blocks * 512
     return 0
-
-
-def _bytes(directory: Path) -> int:
-    return sum(allocated(directory).values())

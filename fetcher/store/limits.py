@@ -95,7 +95,13 @@ def refuse_unenforceable(root: Path, limits: CacheLimits) -> None:
     for amount, flag in ((limits.max_size, "--max-size"), (limits.min_free, "--min-free")):
         if amount is not None and amount.percent:
             raise UsageError(f"{flag} {amount}: {root} is on {network}, whose size others change; give {flag} in bytes")
-    if limits.bounded and limits.min_idle is None:
+    if limits.bounded:
+        refuse_without_idle_time(root, limits.min_idle)
+
+
+def refuse_without_idle_time(root: Path, min_idle: float | None) -> None:
+    """Raise UsageError if eviction from `root` needs an explicit idle time, and there is none. Raises OSError."""
+    if min_idle is None and (network := network_filesystem(root)) is not None:
         raise UsageError(
             f"{root} is on {network}, which does not tell what other nodes read; say with --min-idle how long an artifact must "
             "be unused before it may be evicted"

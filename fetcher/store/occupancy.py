@@ -98,8 +98,7 @@ def occupancy(root: Path, *, now: float, min_idle: float, without: Collection[st
     residents += [Resident(key, allocated(root / key), now, "foreign") for key in newer if key]
     layout = Root(root)
     replaced, others = (
-        sum(sum(allocated(each).values()) for each in directories)
-        for directories in ((layout.old, layout.ready), (layout.archive, layout.ballast))
+        sum(map(allocated_bytes, directories)) for directories in ((layout.old, layout.ready), (layout.archive, layout.ballast))
     )
     return Occupancy(artifacts, tuple(residents), staged, replaced, others)
 
@@ -115,6 +114,11 @@ def name_of(root: Path, entry: Entry) -> str:
 def allocated(directory: Path) -> Blocks:
     """Return inode → allocated bytes of everything in `directory`. What disappears meanwhile is skipped. Follows no link."""
     return {(status.st_dev, status.st_ino): status.st_blocks * 512 for _, status in _tree(directory)}
+
+
+def allocated_bytes(directory: Path) -> int:
+    """Return the bytes that everything in `directory` allocates."""
+    return sum(allocated(directory).values())
 
 
 def _tree(directory: Path) -> Iterator[tuple[str, os.stat_result]]:
@@ -187,4 +191,4 @@ def _staged(root: Path, without: Collection[str]) -> Iterator[Staged]:
             continue
         with suppress(OSError):
             if (lease := observe(staging / name)) is not None:
-                yield Staged(name, lease, sum(allocated(staging / name).values()))
+                yield Staged(name, lease, allocated_bytes(staging / name))

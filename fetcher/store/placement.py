@@ -15,7 +15,7 @@ from fetcher.artifact import Listing, RemoteFile
 from fetcher.filesystem import sync_directory
 from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
 from fetcher.store.beneath import Fence, make_directories, sync
-from fetcher.store.layout import Root, base_of, fence_of
+from fetcher.store.layout import PRIVATE, Root, base_of, fence_of
 from fetcher.store.lease import Lease
 from fetcher.store.summary import Summary, summary_path
 
@@ -120,6 +120,18 @@ def write_manifest(fence: Fence, base: Path, target: Path, manifest: Manifest, *
     fence.replace_file(base, summary_path(target), Summary.of(manifest, os.lstat(draft)).to_bytes(), mode=mode)
     fence.place(draft, base, target)
     sync(base, target.parent)
+
+
+def holds_others(directory: Path, manifest: Manifest | None) -> bool:
+    """Whether `directory` has files that `manifest` does not list. Our own records in its `.fetcher` do not count."""
+    ours = {file.path for file in manifest.files} if manifest is not None else set()
+    for above, names, files in os.walk(directory):
+        place = Path(above).relative_to(directory)
+        if not place.parts and PRIVATE in names:
+            names.remove(PRIVATE)
+        if any((place / name).as_posix() not in ours for name in files):
+            return True
+    return False
 
 
 def seal(data: Path, manifest: Manifest, *, mode: int) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from fetcher.events import Evicted, Subscriber
@@ -18,12 +19,12 @@ from fetcher.planning.eviction import Kept
 from fetcher.store import ballast
 from fetcher.store.accounting import MARGIN, Account
 from fetcher.store.contender import short_lease
-from fetcher.store.eviction import Doomed, Keeping, doom, open_files, restore
+from fetcher.store.eviction import Doomed, Keeping, closed, doom, restore
 from fetcher.store.keyed import replaced_versions, sweep_old
 from fetcher.store.layout import Root
 from fetcher.store.lease import Lease, default_stale_time
 from fetcher.store.limits import MIN_IDLE, CacheLimits, refuse_looser, refuse_unenforceable
-from fetcher.store.occupancy import ROOM, Occupancy, allocated, occupancy
+from fetcher.store.occupancy import ROOM, Occupancy, allocated_bytes, occupancy
 
 _UNDER_WAY = 60.0
 """Seconds to wait for evictions that other processes have begun, before more artifacts are chosen."""
@@ -78,7 +79,7 @@ class Room:
 
     def grow(self) -> None:
         """Make room for another step if the files of unknown size have nearly used up the last one. Raises as `make`."""
-        if sum(allocated(self.lease.directory).values()) + STEP // 2 > self.lease.reserved:
+        if allocated_bytes(self.lease.directory) + STEP // 2 > self.lease.reserved:
             self.make(0)
 
     def _decide(self, needed: int, limits: CacheLimits, *, patient: bool) -> list[Doomed] | None:
@@ -89,7 +90,7 @@ class Room:
             seen = occupancy(
                 self.root, now=ruling.moment(), min_idle=self.min_idle, without=(ROOM, self.key, self.lease.directory.name)
             )
-            occupied = sum(allocated(self.lease.directory).values())
+            occupied = allocated_bytes(self.lease.directory)
             account = Account(self.root, seen, needed=needed, occupied=occupied)
             if patient and account.shortfall(limits.bounds(self.root)) and self._soon(seen, ruling.moment()):
                 return None
@@ -107,13 +108,9 @@ class Room:
         kept: dict[str, Kept] = {}
         while True:
             ruling.keep()
-            victims = account.victims(limits.bounds(self.root), self.asked.bounds(self.root), kept)
+            choose = partial(account.victims, limits.bounds(self.root), self.asked.bounds(self.root))
+            victims = closed(self.root, account.seen.artifacts, choose, kept)
             entries = [account.seen.artifacts[each.key] for each in victims]
-            # Asked first without a lease: usually this finds what is open, and nothing has to be undone.
-            opened: dict[str, Kept] = {each.key: "open" for each in entries if open_files(self.root, each) == "open"}
-            if opened:
-                kept |= opened
-                continue
             keeping = Keeping(self.root, ruling.moment(), self.min_idle)
             doomed, found = doom(self.root, entries, keeping, stale=stale, keep=ruling.keep)
             if not found:

@@ -6,7 +6,6 @@ write at any time. Then the good chunks are cloned or copied into a new inode, a
 
 from __future__ import annotations
 
-import errno
 import os
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fetcher.artifact import CHUNK_SIZE, ByteRange, RemoteFile
+from fetcher.errors import NO_SPACE
 from fetcher.filesystem import clone, sync_directory
 from fetcher.integrity.digests import new_chunk_hasher
 from fetcher.integrity.frontier import chunk_digest, read_pieces
@@ -145,7 +145,7 @@ def _move_to_new_inode(
         staged.path = path
         return staged
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in NO_SPACE:
             raise
         for each in (draft, path):
             remove(base_of(each), each)

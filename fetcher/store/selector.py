@@ -15,7 +15,8 @@ from fetcher.store.checksums import known_checksums
 from fetcher.store.hub_cache import HubCache
 from fetcher.store.in_place import InPlace
 from fetcher.store.keyed import Keyed, finish_exchanges, finish_swaps
-from fetcher.store.placement import Placement, intact
+from fetcher.store.layout import PRIVATE
+from fetcher.store.placement import Placement, holds_others, intact
 
 
 def placement_for(ref: ArtifactRef, settings: Settings, *, repository: str | None, revision: str | None) -> Placement:
@@ -90,15 +91,7 @@ def _must_stay(final: Path) -> bool:
     if os.path.ismount(final):
         return True
     manifest = Manifest.read(final / RELATIVE_PATH)
-    ours = {file.path for file in manifest.files} if manifest else set()
-    for directory, names, files in os.walk(final):
-        if Path(directory) == final and ".fetcher" in names:
-            names.remove(".fetcher")
-            if manifest is None:
-                return True
-        if any((Path(directory) / name).relative_to(final).as_posix() not in ours for name in files):
-            return True
-    return False
+    return (manifest is None and (final / PRIVATE).is_dir()) or holds_others(final, manifest)
 
 
 def _refuse_file(path: Path) -> None:
