@@ -32,6 +32,16 @@ OTHER = "model-00002-of-00002.safetensors"
 LATER = FILES | {SHARD: random_bytes("later", 20 * MiB + 7)}
 
 
+async def two_names_of_one_shard(origin: Origin, fetch: Fetcher) -> tuple[Path, Path]:
+    """Fetch a model and its fork, which share the inode of a shard. Return their directories."""
+    for name in ("org/model", "org/fork"):
+        origin.add_repo(name, FILES)
+    path, fork = (await fetch()).path, (await fetch("hf://org/fork")).path
+    (fork / SHARD).unlink()
+    os.link(path / SHARD, fork / SHARD)
+    return path, fork
+
+
 class Repairer:
     """Verifies an artifact, and repairs what is damaged."""
 
@@ -191,11 +201,7 @@ class TestPublishedFiles:
     async def test_a_hard_link_of_another_artifact_is_named_and_verified(
         self, origin: Origin, fetch: Fetcher, repaired: Repairer
     ) -> None:
-        for name in ("org/model", "org/fork"):
-            origin.add_repo(name, FILES)
-        path, fork = (await fetch()).path, (await fetch("hf://org/fork")).path
-        (fork / SHARD).unlink()
-        os.link(path / SHARD, fork / SHARD)
+        path, fork = await two_names_of_one_shard(origin, fetch)
         damaged = damage(path / SHARD, 5)
         report = await repaired()
         assert (report.bad, report.ok) == ((), False)
@@ -208,11 +214,7 @@ class TestPublishedFiles:
     async def test_an_artifact_that_is_verified_apart_is_no_sibling(
         self, origin: Origin, fetch: Fetcher, repaired: Repairer
     ) -> None:
-        for name in ("org/model", "org/fork"):
-            origin.add_repo(name, FILES)
-        path, fork = (await fetch()).path, (await fetch("hf://org/fork")).path
-        (fork / SHARD).unlink()
-        os.link(path / SHARD, fork / SHARD)
+        path, fork = await two_names_of_one_shard(origin, fetch)
         damage(path / SHARD, 5)
         assert (await repaired(apart=[fork])).siblings == ()
 
