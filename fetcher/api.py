@@ -29,6 +29,7 @@ from fetcher.settings import (
     default_cache_dir,
     hub_cache_dir,
 )
+from fetcher.sources.access import Access
 
 
 class Options(TypedDict, total=False):
@@ -69,19 +70,24 @@ class Options(TypedDict, total=False):
     lease_stale: float | None
 
 
-async def fetch_async(uri: str, *, on_event: Subscriber = silent, **options: Unpack[Options]) -> Artifact:
+async def fetch_async(
+    uri: str, *, on_event: Subscriber = silent, credentials: Access | None = None, **options: Unpack[Options]
+) -> Artifact:
     """Fetch `uri` into `cache_dir`/<cache key>, or into `dest`, verified and complete; return the artifact.
 
-    `options` are described in `Options`. `on_event` is called on the event loop with each event of `fetcher.events`.
+    `options` are described in `Options`. With `credentials` (`fetcher.sources.access`), neither environment nor files are
+    searched for others. `on_event` is called on the event loop with each event of `fetcher.events`.
     Raises `fetcher.FetchError`.
     """
-    return await _fetch(*_read(uri, options), on_event)
+    return await _fetch(*_read(uri, options), on_event, credentials=credentials)
 
 
-def fetch(uri: str, *, on_event: Subscriber = silent, **options: Unpack[Options]) -> Artifact:
+def fetch(
+    uri: str, *, on_event: Subscriber = silent, credentials: Access | None = None, **options: Unpack[Options]
+) -> Artifact:
     """Run `fetch_async` on a new event loop (uvloop) and return the artifact. Raises `fetcher.FetchError`."""
     _refuse_inside_a_loop()
-    request = recover_and_request(*_read(uri, options))
+    request = recover_and_request(*_read(uri, options), credentials)
     if (artifact := find_cached(request, on_event)) is not None:
         return artifact
     import asyncio  # late: a cached artifact needs no event loop

@@ -21,6 +21,8 @@ CHUNK_SIZE = 16 * 1024 * 1024
 manifest for 800 GB. After a flipped bit one chunk is fetched again, after a kill at most one chunk per connection."""
 
 DigestAlgorithm = Literal["sha256", "git-sha1"]
+ChecksumAlgorithm = Literal["crc64nvme", "crc32c", "crc32", "md5"]
+_CHECKSUM_DIGITS = {"crc64nvme": 16, "crc32c": 8, "crc32": 8, "md5": 32}
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -60,13 +62,35 @@ class Digest:
         return f"{self.algorithm}:{self.hex}"
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Checksum:
+    """A checksum that a store publishes. It finds damage, and no forgery: it never makes a file verified by a digest.
+
+    `hex` is the value, its highest byte first. With `parts`, the sizes in bytes of the parts of an upload, it is the checksum
+    of the checksums of these parts: a composite CRC, or the MD5 in an ETag of several parts.
+    """
+
+    algorithm: ChecksumAlgorithm
+    hex: str
+    parts: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        length = _CHECKSUM_DIGITS.get(self.algorithm)
+        if length is None or not re.fullmatch(rf"[0-9a-f]{{{length}}}", self.hex):
+            raise ValueError(f"not a checksum: {self.algorithm}:{self.hex}")
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.hex}" + (f"-{len(self.parts)}" if self.parts else "")
+
+
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
     """One file of an artifact, as its source lists it.
 
-    `size` is in bytes, None if the source does not give it before the end. All `digests` are checked. `validator`
-    identifies the content of a file without a digest (an HTTP ETag, a local file's inode and mtime). `ranges` is False if
-    the source can only send the whole file. `facts` are details that a layout keeps (the Hub's `blob_id`, `xet_hash`).
+    `size` is in bytes, None if the source does not give it before the end. All `digests` are checked; `checksums` identify
+    nothing. `validator` identifies the content of a file without a digest (an HTTP ETag, a local file's inode and mtime).
+    `ranges` is False if the source can only send the whole file. `facts` are details that a layout keeps (the Hub's
+    `blob_id`, `xet_hash`).
     """
 
     path: str
@@ -75,6 +99,7 @@ class RemoteFile:
     validator: str | None = None
     ranges: bool = True
     facts: Mapping[str, str] = field(default_factory=dict)
+    checksums: tuple[Checksum, ...] = ()
 
     @property
     def identity(self) -> str | None:

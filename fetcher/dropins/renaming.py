@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -32,8 +32,8 @@ class RenamingSource:
     def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AbstractAsyncContextManager[Body]:
         return self._source.open(self._as_published(file), byte_range)
 
-    async def resolve(self) -> str | None:
-        return await self._source.resolve()
+    async def resolve(self, ask: Asking = once) -> str | None:
+        return await self._source.resolve(ask)
 
     async def list(self, revision: str | None, ask: Asking = once) -> Listing:
         listing = await self._source.list(revision, ask)
@@ -41,6 +41,10 @@ class RenamingSource:
         files = {file.path: file for file in listing.files}
         renamed = (replace(files[published], path=path) for path, published in self._published.items())
         return replace(listing, files=tuple(renamed))
+
+    async def describe(self, files: Sequence[RemoteFile], ask: Asking = once) -> Sequence[RemoteFile]:
+        described = await self._source.describe([self._as_published(file) for file in files], ask)
+        return [replace(each, path=file.path) for each, file in zip(described, files, strict=True)]
 
     async def aclose(self) -> None:
         await self._source.aclose()

@@ -11,7 +11,7 @@ import os
 import stat
 import threading
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -64,13 +64,16 @@ class ArchiveSource:
     async def aclose(self) -> None:
         """Do nothing: no file is open, and fetched data stays for the next run."""
 
-    async def resolve(self) -> str | None:
+    async def resolve(self, ask: Asking = once) -> str | None:
         """Return the revision of the archive."""
         source = open_source(self._ref, self._settings)
         try:
-            return await source.resolve()
+            return await source.resolve(ask)
         finally:
             await source.aclose()
+
+    async def describe(self, files: Sequence[RemoteFile], ask: Asking = once) -> Sequence[RemoteFile]:
+        return files
 
     async def list(self, revision: str | None, ask: Asking = once) -> Listing:
         """Fetch and unpack the archive, and return its files. Raises FetchError."""

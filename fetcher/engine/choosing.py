@@ -15,6 +15,7 @@ from fetcher.planning.pointers import LONGEST, refuse_pointer
 from fetcher.planning.selection import select, unmatched_patterns
 from fetcher.planning.sets import incomplete_sets
 from fetcher.settings import Settings
+from fetcher.sources.base import Asking, Source
 
 
 def in_one_piece(listing: Listing, pins: Container[str]) -> Listing:
@@ -30,14 +31,16 @@ def in_one_piece(listing: Listing, pins: Container[str]) -> Listing:
     return replace(listing, files=files, revision=None if disputed else listing.revision)
 
 
-def chosen(listing: Listing, ref: ArtifactRef, settings: Settings) -> tuple[RemoteFile, ...]:
-    """Return the selected files, with the user's pins. Files outside the selection are not checked.
+async def chosen(
+    listing: Listing, ref: ArtifactRef, settings: Settings, *, source: Source, ask: Asking
+) -> tuple[RemoteFile, ...]:
+    """Return the selected files as their source describes them, with the user's pins. Other files are not checked.
 
-    Raises NotFound, HostilePath, DigestMismatch, DigestUnavailable.
+    Raises SourceError, HostilePath, DigestMismatch, DigestUnavailable.
     """
     files = without_duplicates(select(listing.files, include=ref.include, exclude=ref.exclude))
     refuse_hostile_paths(file.path for file in files)
-    return pinned(files, settings)
+    return pinned(await source.describe(files, ask), settings)
 
 
 def pinned(files: Iterable[RemoteFile], settings: Settings) -> tuple[RemoteFile, ...]:

@@ -15,6 +15,7 @@ from fetcher.engine.request import Request, recover_and_request
 from fetcher.engine.result import Artifact, described, finished
 from fetcher.events import Event, Subscriber, silent
 from fetcher.settings import Settings
+from fetcher.sources.access import Access
 from fetcher.sources.base import Source
 from fetcher.store.placement import Step
 
@@ -63,7 +64,7 @@ async def fetch_uncached(
     from fetcher.engine import in_place_check, parts, pipeline
     from fetcher.sources import open_source
 
-    source = source or open_source(request.ref, request.settings)
+    source = source or open_source(request.ref, request.settings, credentials=request.credentials)
     relay = _on_this_loop(on_event)
     try:
         if request.placement is None:
@@ -84,10 +85,11 @@ async def fetch(
     on_event: Subscriber = silent,
     *,
     source: Source | None = None,
+    credentials: Access | None = None,
     step: Step = _no_step,
 ) -> Artifact:
     """Return the artifact of `ref`, cached or fetched to where `settings` say. Raises FetchError; see `fetch_uncached`."""
-    request = recover_and_request(ref, settings)
+    request = recover_and_request(ref, settings, credentials)
     return find_cached(request, on_event) or await fetch_uncached(request, on_event, source=source, step=step)
 
 

@@ -92,9 +92,9 @@ class Parts:
                 remove_plan(root, key)  # of the version that is there
                 plan = None
         whole.emit(Resolving(redact(whole.ref.uri)))
-        revision = plan.revision if plan is not None else await ask(whole.source.resolve)
+        revision = plan.revision if plan is not None else await whole.source.resolve(ask)
         listing = await whole.source.list(revision, ask)
-        files = chosen(listing, whole.ref, whole.settings)
+        files = await chosen(listing, whole.ref, whole.settings, source=whole.source, ask=ask)
         whole.emit(Resolved(redact(whole.ref.uri), listing.revision, len(files), sum(file.size or 0 for file in files)))
         warn_of_selection(listing, files, whole.ref, whole.emit)
         if plan is None:

@@ -41,7 +41,7 @@ from fetcher.host.processors import cpu_count
 from fetcher.manifest import Manifest
 from fetcher.planning.paths import look_alikes
 from fetcher.settings import Settings
-from fetcher.sources.base import Source
+from fetcher.sources.base import Asking, Source
 from fetcher.store.beneath import make_directories
 from fetcher.store.donor import Donor
 from fetcher.store.journal import Journal
@@ -133,7 +133,7 @@ class Pipeline:
         self.emit(Resolving(redact(self.ref.uri)))
         ask = Asker(Patience(min(self.settings.retry_for, ASK_FOR)), self.emit)
         try:
-            revision = await ask(self.source.resolve)
+            revision = await self.source.resolve(ask)
         except SourceError as error:
             self.emit(Warned(error.reason, f"{error.message}; keeping the existing copy"))
             return self.result(existing, cached=True, stale=True)
@@ -169,13 +169,12 @@ class Pipeline:
             return (transfer.bytes_fetched if transfer else 0), total
 
         async with kept_alive(lease, progress=progress):
-            listing = await self._list(patience)
-            settings = await with_listed_pins(
-                self.settings, self.ref, listing, source=self.source, ask=Asker(patience, self.emit)
-            )
+            ask = Asker(patience, self.emit)
+            listing = await self._list(ask)
+            settings = await with_listed_pins(self.settings, self.ref, listing, source=self.source, ask=ask)
             if whole:
                 listing = in_one_piece(listing, settings.expect)
-            files = self._checked(listing, settings)
+            files = await self._checked(listing, settings, ask)
             total = total_size(files)
             if names := look_alikes(file.path for file in files):
                 await run_uncancelled(refuse_taken_for_one, names, lease.data)
@@ -215,13 +214,12 @@ class Pipeline:
         )
         return Gathered(manifest, replace(listing, files=with_pins(listing.files, files)), transfer.bytes_fetched)
 
-    async def _list(self, patience: Patience) -> Listing:
+    async def _list(self, ask: Asking) -> Listing:
         self.emit(Resolving(redact(self.ref.uri)))
-        ask = Asker(patience, self.emit)
-        return await self.source.list(await ask(self.source.resolve), ask)
+        return await self.source.list(await self.source.resolve(ask), ask)
 
-    def _checked(self, listing: Listing, settings: Settings) -> tuple[RemoteFile, ...]:
-        files = chosen(listing, self.ref, settings)
+    async def _checked(self, listing: Listing, settings: Settings, ask: Asking) -> tuple[RemoteFile, ...]:
+        files = await chosen(listing, self.ref, settings, source=self.source, ask=ask)
         self.emit(Resolved(redact(self.ref.uri), listing.revision, len(files), total_size(files)))
         warn_of_selection(listing, files, self.ref, self.emit)
         return files

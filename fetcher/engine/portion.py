@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -20,11 +21,14 @@ class Portion:
     def capabilities(self) -> Capabilities:
         return self._source.capabilities
 
-    async def resolve(self) -> str | None:
+    async def resolve(self, ask: Asking = once) -> str | None:
         return self._listing.revision
 
     async def list(self, revision: str | None, ask: Asking = once) -> Listing:
         return self._listing
+
+    async def describe(self, files: Sequence[RemoteFile], ask: Asking = once) -> Sequence[RemoteFile]:
+        return files
 
     def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AbstractAsyncContextManager[Body]:
         return self._source.open(file, byte_range)

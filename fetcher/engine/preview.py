@@ -54,11 +54,11 @@ async def preview(ref: ArtifactRef, settings: Settings, on_event: Subscriber = s
     source = open_source(ref, settings)
     ask = Asker(Patience(settings.retry_for), on_event)
     try:
-        listing = await source.list(await ask(source.resolve), ask)
+        listing = await source.list(await source.resolve(ask), ask)
         pinning = await with_listed_pins(settings, ref, listing, source=source, ask=ask)
+        wanted = {each.path: each for each in await chosen(listing, ref, pinning, source=source, ask=ask)}
     finally:
         await source.aclose()
-    wanted = {each.path: each for each in chosen(listing, ref, pinning)}
     warn_of_selection(listing, wanted.values(), ref, on_event)
     placement = choose_placement(ref, settings)
     present = placement.present()

@@ -95,8 +95,9 @@ class Repair:
         entries = [file for file in manifest.files if file.path in paths]
         patience = Patience(self.settings.retry_for)
         self.emit(Resolving(redact(self.ref.uri)))
-        listing = await self.source.list(manifest.revision, Asker(patience, self.emit))
-        files = [listed_as(entry, listing) for entry in entries]
+        ask = Asker(patience, self.emit)
+        listing = await self.source.list(manifest.revision, ask)
+        files = await self.source.describe([listed_as(entry, listing) for entry in entries], ask)
         with storing("resume the staged files"):
             leftovers = await run_uncancelled(interrupted, lease, entries)
         with storing("open the journal"):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fetcher.artifact import ArtifactRef
 from fetcher.errors import UsageError
 from fetcher.settings import Settings
+from fetcher.sources.access import Access
 from fetcher.sources.addresses import hub_folder
 from fetcher.store.donors import Donors
 from fetcher.store.keyed import Keyed
@@ -16,11 +17,15 @@ from fetcher.store.selector import placement_for, recover
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One artifact and its placement. `placement` is None for `pvc://`, which is verified in place and never written."""
+    """One artifact and its placement. `placement` is None for `pvc://`, which is verified in place and never written.
+
+    `credentials` are for its source; None: those of the process.
+    """
 
     ref: ArtifactRef
     settings: Settings
     placement: Placement | None
+    credentials: Access | None = None
 
     @property
     def placed(self) -> Placement:
@@ -44,15 +49,15 @@ def donors_for(settings: Settings, *, authenticated: bool) -> Donors | None:
     return Donors(settings.cache_dir, authenticated=authenticated)
 
 
-def recover_and_request(ref: ArtifactRef, settings: Settings) -> Request:
+def recover_and_request(ref: ArtifactRef, settings: Settings, credentials: Access | None = None) -> Request:
     """Complete the commit of a killed command at that place, then return the request. Raises FetchError."""
     if ref.uri.startswith("pvc://"):
         _refuse_parts(settings, None)
-        return Request(ref, settings, None)
+        return Request(ref, settings, None, credentials)
     recover(settings)
     placement = choose_placement(ref, settings)
     _refuse_parts(settings, placement)
-    return Request(ref, settings, placement)
+    return Request(ref, settings, placement, credentials)
 
 
 def _refuse_parts(settings: Settings, placement: Placement | None) -> None:

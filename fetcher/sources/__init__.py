@@ -19,15 +19,22 @@ from dataclasses import replace
 
 from fetcher.artifact import ArtifactRef
 from fetcher.settings import Settings, hub_cache_dir
+from fetcher.sources.access import Access, HttpAccess, fitting
 from fetcher.sources.addresses import hub_address, is_offline, scheme_of
 from fetcher.sources.base import Source
 
 
 def open_source(
-    ref: ArtifactRef, settings: Settings, environ: Mapping[str, str] = os.environ, *, pin: str | None = None
+    ref: ArtifactRef,
+    settings: Settings,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    credentials: Access | None = None,
+    pin: str | None = None,
 ) -> Source:
     """The source that `ref.uri` names; `pin` replaces the requested revision of a repository. Sends no request.
 
+    With `credentials`, no other credential is looked for or used; without, the source looks for those of the process.
     With `HF_HUB_OFFLINE`, a Hub artifact comes from the Hub's cache. Raises UsageError, UnsupportedScheme, ConfigurationError,
     and Offline or NotFound if the Hub's cache lacks the artifact.
     """
@@ -57,7 +64,7 @@ def open_source(
     if address is not None:
         from fetcher.sources.hub import HubSource
 
-        return HubSource(address, transport, environ)
+        return HubSource(address, transport, environ, access=fitting(credentials, HttpAccess, scheme))
     from fetcher.sources.web import WebSource
 
-    return WebSource(ref, transport, environ)
+    return WebSource(ref, transport, environ, access=fitting(credentials, HttpAccess, scheme))

@@ -7,7 +7,7 @@ itself. It never retries: it raises every failure as a `fetcher.errors.SourceErr
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,10 +90,10 @@ class Source(Protocol):
     @property
     def capabilities(self) -> Capabilities: ...
 
-    async def resolve(self) -> str | None:
-        """Return the revision that the source serves now, by at most one request; None if the source has no revisions.
+    async def resolve(self, ask: Asking = once) -> str | None:
+        """Return the revision that the source serves now; None if the source has no revisions.
 
-        Equal strings mean equal content. Raises SourceError.
+        Equal strings mean equal content. Every request runs through `ask`. Raises SourceError.
         """
         ...
 
@@ -102,6 +102,13 @@ class Source(Protocol):
 
         Every request, including the check of its answer, runs through `ask`. An error outside `ask` is final. Raises
         SourceError.
+        """
+        ...
+
+    async def describe(self, files: Sequence[RemoteFile], ask: Asking = once) -> Sequence[RemoteFile]:
+        """Return `files`, which were listed and selected, with the digests and checksums that cost a request for each file.
+
+        Every request runs through `ask`, several at a time. Raises SourceError.
         """
         ...
 

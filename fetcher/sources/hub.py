@@ -16,7 +16,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -35,6 +35,7 @@ from fetcher.errors import (
     Unauthorized,
     UsageError,
 )
+from fetcher.sources.access import HttpAccess
 from fetcher.sources.addresses import DEFAULT_ENDPOINT, HubAddress, hub_credentials, hub_endpoint, is_commit
 from fetcher.sources.base import Asking, Body, Capabilities, once
 from fetcher.sources.locations import Location, expiry
@@ -57,7 +58,10 @@ _RENEWALS = 2
 class HubSource:
     """The source of one repository of the Hub."""
 
-    def __init__(self, address: HubAddress, transport: HttpTransport, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, address: HubAddress, transport: HttpTransport, environ: Mapping[str, str], *, access: HttpAccess | None = None
+    ) -> None:
+        """`access` replaces the credentials of the process, which otherwise are looked for at the first request."""
         self._address = address
         self._transport = transport
         self._environ = environ
@@ -65,7 +69,9 @@ class HubSource:
         self._origin = origin_of(self._endpoint)
         self._mirror = Mirror(self._endpoint, DEFAULT_ENDPOINT)
         self._credentials: Credentials | None = None
-        self._token_known = False
+        self._token_known = access is not None
+        if access is not None and access.headers:
+            self._credentials = Credentials(self._origin, access.headers, access.given_by)
         self._commit: str | None = None
         self._locations: dict[str, Location] = {}
         self._reached: dict[str, str] = {}
@@ -81,13 +87,14 @@ class HubSource:
     async def aclose(self) -> None:
         await self._transport.aclose()
 
-    async def resolve(self) -> str | None:
+    async def resolve(self, ask: Asking = once) -> str | None:
         """The commit. Sends no request if the revision is a commit already."""
         revision = self._address.revision
         if is_commit(revision):
             return revision
         url = f"{self._api}/revision/{quote(revision, safe='')}"
-        document, _ = await self._metadata(url, what=f"revision {revision} of {self._address.repository}")
+        what = f"revision {revision} of {self._address.repository}"
+        document, _ = await ask(partial(self._metadata, url, what=what))
         commit = document.get("sha") if isinstance(document, dict) else None
         if not isinstance(commit, str) or not is_commit(commit):
             raise BadResponse(f"the Hub's answer about {self._address.repository} contains no commit")
@@ -105,6 +112,9 @@ class HubSource:
             if not files:
                 raise NotFound(f"{self._address.repository} has no file {wanted} at this revision", path=wanted)
         return Listing(revision, tuple(files), authenticated=self._credentials is not None)
+
+    async def describe(self, files: Sequence[RemoteFile], ask: Asking = once) -> Sequence[RemoteFile]:
+        return files
 
     @asynccontextmanager
     async def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AsyncIterator[Body]:

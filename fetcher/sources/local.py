@@ -57,11 +57,11 @@ class LocalSource:
         path = self._path if self._path.is_file() else self._path / file.path
         return path if path.is_file() else None
 
-    async def resolve(self) -> str | None:
+    async def resolve(self, ask: Asking = once) -> str | None:
         """A digest of all paths, sizes and modification times."""
         if self._listing is not None:
             return self._listing.revision
-        files = await self._listed()
+        files = await ask(self._listed)
         text = "\n".join(f"{file.path} {file.validator}" for file in files)
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:40]
 
@@ -71,6 +71,9 @@ class LocalSource:
         files = await ask(self._listed)
         known = await run_uncancelled(self._manifest)
         return Listing(revision, tuple(files), authenticated=known is not None and known.authenticated)
+
+    async def describe(self, files: Sequence[RemoteFile], ask: Asking = once) -> Sequence[RemoteFile]:
+        return files
 
     @asynccontextmanager
     async def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AsyncIterator[Body]:

@@ -7,13 +7,14 @@ that fits into one range costs one request, and no HEAD is sent, which some serv
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from fetcher.artifact import CHUNK_SIZE, ArtifactRef, ByteRange, Listing, RemoteFile
 from fetcher.errors import BadResponse, ContentChanged, RangesUnsupported, Unauthorized, UsageError
+from fetcher.sources.access import HttpAccess
 from fetcher.sources.addresses import pins_of
 from fetcher.sources.base import Asking, Body, Capabilities, DirectBody, once
 from fetcher.sources.locations import Location, expiry, is_signed
@@ -43,7 +44,10 @@ _PAGE_NAMES = (".html", ".htm", ".xhtml")
 class WebSource:
     """The source of one file at a web address."""
 
-    def __init__(self, ref: ArtifactRef, transport: HttpTransport, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, ref: ArtifactRef, transport: HttpTransport, environ: Mapping[str, str], *, access: HttpAccess | None = None
+    ) -> None:
+        """`access` replaces the credentials of the address and of the environment."""
         parts = urlsplit(ref.uri)
         if not parts.hostname:
             raise UsageError("the address has no host")
@@ -53,7 +57,7 @@ class WebSource:
         self._url = _address(ref.uri)
         self._name = _file_name(parts.path)
         self._digests = pins_of(parts.fragment)
-        self._credentials = _credentials(parts, self._url, environ)
+        self._credentials = _credentials(parts, self._url, environ) if access is None else _given(access, self._url)
         self._location: Location | None = None
         self._probe: tuple[Answer, ByteRange | None, float] | None = None
         self._file: RemoteFile | None = None
@@ -69,8 +73,11 @@ class WebSource:
         self._drop_probe()
         await self._transport.aclose()
 
-    async def resolve(self) -> str | None:
+    async def resolve(self, ask: Asking = once) -> str | None:
         """A strong ETag, else modification time and size, else None. If the server's parts are useless, asks for the whole."""
+        return await ask(self._probed)
+
+    async def _probed(self) -> str | None:
         self._drop_probe()
         wanted = ByteRange(0, _PROBE)
         answer, file, sent = await self._first_answer(wanted)
@@ -87,11 +94,14 @@ class WebSource:
 
     async def list(self, revision: str | None, ask: Asking = once) -> Listing:
         if self._file is None:
-            await ask(self.resolve)
+            await self.resolve(ask)
         if self._file is None:
             raise BadResponse("the server does not describe the file")
         authenticated = self._credentials is not None or is_signed(self._url)
         return Listing(revision, (self._file,), authenticated=authenticated)
+
+    async def describe(self, files: Sequence[RemoteFile], ask: Asking = once) -> Sequence[RemoteFile]:
+        return files
 
     @asynccontextmanager
     async def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AsyncIterator[Body]:
@@ -246,6 +256,10 @@ def _address(uri: str) -> str:
         return normal(uri)
     except ValueError:
         raise UsageError("the address is malformed; check its host and port") from None
+
+
+def _given(access: HttpAccess, url: str) -> Credentials | None:
+    return Credentials(origin_of(url), access.headers, access.given_by) if access.headers else None
 
 
 def _credentials(parts: SplitResult, url: str, environ: Mapping[str, str]) -> Credentials | None:

@@ -289,7 +289,7 @@ class SourceConformance:
         """Every second request is refused: a listing that restarts after each failure never ends."""
         async with aclosing(make_source(self.files)) as source:
             _faults_of(faults).add(Fault(Status(status), every=2))
-            listing = await source.list(await again_at_once(source.resolve), again_at_once)
+            listing = await source.list(await source.resolve(again_at_once), again_at_once)
         assert sorted(file.path for file in listing.files) == sorted(self.files)
 
     @pytest.mark.parametrize("effect", [WrongContentRange(shift=7), LongBody(100)], ids=["another range", "a longer body"])

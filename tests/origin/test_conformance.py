@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -26,7 +26,7 @@ class MemorySource:
     def capabilities(self) -> Capabilities:
         return Capabilities()
 
-    async def resolve(self) -> str | None:
+    async def resolve(self, ask: Asking = once) -> str | None:
         if not self._files:
             raise NotFound("nothing is published here")
         text = repr(sorted(self._files.items())) if self._broken != "revision" else ""
@@ -39,6 +39,9 @@ class MemorySource:
             for path, content in self._files.items()
         )
         return Listing(revision, tuple(files))
+
+    async def describe(self, files: Sequence[RemoteFile], ask: Asking = once) -> Sequence[RemoteFile]:
+        return files
 
     @asynccontextmanager
     async def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AsyncIterator[Body]:
