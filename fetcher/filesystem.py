@@ -12,6 +12,7 @@ import os
 import platform
 import signal
 import stat
+import struct
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _FALLOC_FL_KEEP_SIZE = 1
 _FICLONE = 0x40049409
+_FICLONERANGE = 0x4020940D
 _RENAMEAT2 = {"x86_64": 316, "aarch64": 276}.get(platform.machine())
 _UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EXDEV, errno.ENOTTY, errno.EPERM, errno.ETXTBSY}
 
@@ -117,6 +119,20 @@ def clone(source: int, target: int) -> bool:
     """Make `target` share all blocks of `source`, copy on write (xfs, btrfs). Return False if this is not supported."""
     try:
         fcntl.ioctl(target, _FICLONE, source)
+    except OSError as error:
+        if error.errno in _UNSUPPORTED:
+            return False
+        raise
+    return True
+
+
+def clone_range(source: int, target: int, size: int, *, at: int) -> bool:
+    """Make the `size` bytes of `target` from `at` share all blocks of `source`. Return False if this is not supported.
+
+    `at` is a multiple of the block size.
+    """
+    try:
+        fcntl.ioctl(target, _FICLONERANGE, struct.pack("qQQQ", source, 0, size, at))
     except OSError as error:
         if error.errno in _UNSUPPORTED:
             return False

@@ -4,10 +4,11 @@
 
     plan      the first part lists the source and publishes the plan; all others use its revision and its units
     units     each part fetches units: its own first, then those that nobody has, or whose owner is gone
-    commit    a part that finds no unit left takes the artifact's own lease, collects all units, and publishes
+    commit    a part that finds no unit left takes the artifact's own lease, collects all units, joins segments, and publishes
 
-A unit is whole files, with a lease and a journal of its own, so takeover and fencing are those of every fetch. A part ends
-after the commit, whoever did it.
+A unit is whole files, or a segment of a file that is larger than the share of a part. It has a lease and a journal of its own,
+so takeover and fencing are those of every fetch. A joined file is hashed once more, as a whole: its SHA-256 takes one core
+as long as it takes for every other fetch of that file. A part ends after the commit, whoever did it.
 """
 
 from __future__ import annotations
@@ -15,32 +16,31 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 
 from fetcher.artifact import Listing, RemoteFile, redact
+from fetcher.engine.assembling import Assembly, seal_fenced
 from fetcher.engine.choosing import chosen, warn_of_selection
 from fetcher.engine.failure import one_error
 from fetcher.engine.lease_keeping import LeaseTimes, acquire_or_wait, give_up, kept_alive
 from fetcher.engine.pipeline import Pipeline, pipeline_of
 from fetcher.engine.portion import Portion
-from fetcher.engine.request import Request
+from fetcher.engine.request import Request, donors_for
 from fetcher.engine.result import Artifact
 from fetcher.engine.retry import Asker, Patience
-from fetcher.errors import ContentChanged, LeaseTimeout, LocalIOError
+from fetcher.engine.segment import SegmentSource
+from fetcher.errors import ContentChanged, LeaseTimeout
 from fetcher.events import Event, LeaseWaiting, Resolved, Resolving, Subscriber, Warned
-from fetcher.filesystem import file_mode, storing
-from fetcher.manifest import Manifest, ManifestFile
-from fetcher.planning.units import in_turn, units_of
+from fetcher.filesystem import storing
+from fetcher.manifest import Manifest
+from fetcher.planning.units import Unit, in_turn, units_of
 from fetcher.settings import Part
 from fetcher.sources.base import Source
-from fetcher.store.collecting import collect, discard, finished_unit
+from fetcher.store.collecting import discard, finished_unit
 from fetcher.store.contender import Contender
 from fetcher.store.lease import Lease, Observation, default_stale_time, monotonic
-from fetcher.store.placement import Step, seal
+from fetcher.store.placement import Step
 from fetcher.store.plan import Plan, new_name, publish_plan, read_plan, remove_plan, unit_name
-from fetcher.store.salvage import remove_unlisted_files
 from fetcher.uncancelled import run_uncancelled
-from fetcher.version import VERSION
 
 _POLL = 0.5
 """Seconds between two looks at units that others fetch."""
@@ -99,13 +99,24 @@ class Parts:
         warn_of_selection(listing, files, whole.ref, whole.emit)
         if plan is None:
             identities = {file.path: file.identity for file in files}
-            mine = Plan(new_name(), listing.revision, identities, units_of(files, self.part.count))
+            units = units_of(files, self.part.count, held=await run_uncancelled(self._held, files, existing, listing))
+            mine = Plan(new_name(), listing.revision, identities, units)
             with storing("publish the plan"):
                 plan = await run_uncancelled(publish_plan, root, key, mine)
             if plan.revision != listing.revision:
                 return await self._planned(existing)  # another part was faster, and saw another revision
         _refuse_other(plan, files)
         return plan, replace(listing, files=files)
+
+    def _held(self, files: Sequence[RemoteFile], existing: Manifest | None, listing: Listing) -> set[str]:
+        """The paths of files that the present version or another artifact of the root holds."""
+        present = {file.path: file.identity for file in existing.files} if existing is not None else {}
+        donors = donors_for(self.whole.settings, authenticated=listing.authenticated)
+        return {
+            file.path
+            for file in files
+            if (file.identity and present.get(file.path) == file.identity) or (donors and any(donors(file)))
+        }
 
     # Units
 
@@ -128,27 +139,28 @@ class Parts:
                 busy = lease or busy
         return None if finished == len(plan.units) else busy or True
 
-    async def _fetch(self, paths: Sequence[str], listing: Listing, lease: Lease) -> None:
+    async def _fetch(self, unit: Unit, listing: Listing, lease: Lease) -> None:
         """Fetch the files of one unit, and seal them in its lease."""
-        portion = replace(listing, files=tuple(file for file in listing.files if file.path in paths))
-        settings = self.whole.settings
-        expect = {path: digest for path, digest in settings.expect.items() if path in paths}
-        unit = replace(
-            self.whole,
-            settings=replace(settings, expect=expect),
-            source=Portion(self.whole.source, portion),
-            emit=self._without_repetition,
-        )
+        # The pins are among the digests of the listed files by now, and a segment has none.
+        settings = replace(self.whole.settings, expect={}, require_digests=False)
+        source = self._source_of(unit, listing)
+        pipeline = replace(self.whole, settings=settings, source=source, emit=self._without_repetition)
         try:
             with one_error():
-                gathered = await unit.gathered(lease, Patience(settings.retry_for), whole=False)
+                gathered = await pipeline.gathered(lease, Patience(settings.retry_for), whole=False)
             self._fetched += gathered.fetched
             with storing("seal the unit"):
-                await run_uncancelled(_seal, lease, gathered.manifest)
+                await run_uncancelled(seal_fenced, lease, gathered.manifest)
         except BaseException:
             await run_uncancelled(give_up, lease)
             raise
         await run_uncancelled(lease.release)
+
+    def _source_of(self, unit: Unit, listing: Listing) -> Source:
+        files = tuple(file for file in listing.files if file.path in unit.paths)
+        if unit.segment is None:
+            return Portion(self.whole.source, replace(listing, files=files))
+        return SegmentSource(self.whole.source, files[0], unit.segment, listing)
 
     def _without_repetition(self, event: Event) -> None:
         if not isinstance(event, Resolving | Resolved) and not (isinstance(event, Warned) and event.reason in _SAID_BEFORE):
@@ -180,53 +192,14 @@ class Parts:
         try:
             with one_error():
                 async with kept_alive(lease, progress=lambda: (0, None)):
-                    with storing("collect the parts"):
-                        manifest = await run_uncancelled(self._collected, plan, listing, lease)
+                    assembly = Assembly(whole, plan, listing, self._without_repetition)
+                    manifest, fetched = await assembly.manifest(lease)
+            self._fetched += fetched
             await run_uncancelled(whole.commit, lease, manifest, listing)
         except BaseException:
             await run_uncancelled(give_up, lease)
             raise
         return whole.result(manifest, fetched=self._fetched)
-
-    def _collected(self, plan: Plan, listing: Listing, lease: Lease) -> Manifest:
-        """Collect and seal all units, then remove them and the plan.
-
-        From here on this is an ordinary fetch before its rename.
-        """
-        root, key = self.whole.settings.cache_dir, self.whole.ref.key
-        remove_unlisted_files(lease, listing.files)
-        manifests, units = collect(root, key, plan, lease)
-        files = [file for each in manifests for file in each.files]
-        if {file.path: _content(file) for file in files} != {file.path: _content(file) for file in listing.files}:
-            raise LocalIOError(
-                f"the parts of {redact(self.whole.ref.uri)} do not make the whole; remove {lease.directory}.* and run all "
-                "parts again"
-            )
-        manifest = Manifest.for_request(
-            self.whole.ref,
-            revision=listing.revision,
-            files=files,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            version=VERSION,
-            authenticated=any(each.authenticated for each in manifests),
-        )
-        _seal(lease, manifest)
-        lease.forget_previous_owners()
-        remove_plan(root, key)
-        for unit in units:
-            unit.dissolve()
-        return manifest
-
-
-def _content(file: RemoteFile | ManifestFile) -> object:
-    """What says which content a file has, also if the source does not give its size."""
-    return frozenset(file.digests) or file.validator
-
-
-def _seal(lease: Lease, manifest: Manifest) -> None:
-    lease.renew()
-    with lease.fenced():
-        seal(lease.data, manifest, mode=file_mode(lease.data))
 
 
 def _refuse_other(plan: Plan, files: Sequence[RemoteFile]) -> None:

@@ -182,11 +182,11 @@ class Pipeline:
                 await run_uncancelled(self.placement.survey, [file.path for file in files])
             # A local source is checked now, before the copy takes minutes.
             await run_uncancelled(refuse_pointers, files, self.source.local_path)
-            with closing(self._journal(lease)) as journal:
+            with closing(self.journal(lease)) as journal:
                 if listing.authenticated:
                     journal.authenticated()
                 stopping = threading.Event()
-                room = self._room(lease, growing=any(file.size is None for file in files), stopped=stopping.is_set)
+                room = self.room(lease, growing=any(file.size is None for file in files), stopped=stopping.is_set)
                 preparation = self._preparation(lease, journal, replace(listing, files=files), room)
                 prepared = await run_uncancelled(prepare, files, preparation, stop=stopping.set)
                 transfer = transfer_of(
@@ -224,7 +224,7 @@ class Pipeline:
         warn_of_selection(listing, files, self.ref, self.emit)
         return files
 
-    def _journal(self, lease: Lease) -> Journal:
+    def journal(self, lease: Lease) -> Journal:
         with storing("open the journal"):
             return Journal(lease.journal_path, mode=file_mode(lease.directory), version=VERSION)
 
@@ -248,7 +248,7 @@ class Pipeline:
             on_event=self.emit,
         )
 
-    def _room(self, lease: Lease, *, growing: bool, stopped: Callable[[], bool]) -> Room:
+    def room(self, lease: Lease, *, growing: bool, stopped: Callable[[], bool]) -> Room:
         """The room of the fetch. Limits belong to a cache root: a destination has none."""
         root, settings = self.settings.cache_dir, self.settings
         with storing("read the limits of the cache"):

@@ -1,7 +1,7 @@
 """Moves the finished units of a cooperative fetch into the staging of their artifact.
 
 A unit is finished when its manifest is sealed: every file was verified, synced and closed before. So its inodes can be moved,
-whoever held them.
+whoever held them. Segments stay in their units until the artifact is sealed: they are read when their file is joined.
 """
 
 from __future__ import annotations
@@ -9,13 +9,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from fetcher.artifact import ByteRange
 from fetcher.errors import LocalIOError, NewerFormat
 from fetcher.filesystem import first_names
 from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
+from fetcher.planning.units import Unit
 from fetcher.store.beneath import rename
 from fetcher.store.contender import Contender
+from fetcher.store.joining import Segment
 from fetcher.store.layout import Root, fence_of
 from fetcher.store.lease import Lease
 from fetcher.store.plan import Plan, remove_plan, unit_name
@@ -33,27 +37,59 @@ def finished_unit(root: Path, key: str, plan: Plan, number: int) -> Manifest | N
     return Manifest.read(directory / names[0] / RELATIVE_PATH) if names else None
 
 
-def collect(root: Path, key: str, plan: Plan, lease: Lease) -> tuple[list[Manifest], list[Lease]]:
-    """Move the files of all units to the data of `lease`, which a takeover fences. Return their manifests and leases. Blocks.
+@dataclass(slots=True)
+class Collected:
+    """What the units brought: entries of whole files, which are in their place now, and segments by the path of their file.
+
+    The leases of all `units` are held.
+    """
+
+    files: list[ManifestFile] = field(default_factory=list)
+    segments: dict[str, list[Segment]] = field(default_factory=dict)
+    units: list[Lease] = field(default_factory=list)
+    authenticated: bool = False
+
+    def add(self, unit: Unit, lease: Lease, manifest: Manifest) -> None:
+        """Add a finished unit whose whole files were moved."""
+        self.authenticated |= manifest.authenticated
+        if unit.segment is None:
+            self.files += manifest.files
+        for entry in manifest.files if unit.segment is not None else ():
+            segment = Segment(lease.data / entry.path, unit.segment or ByteRange(0, 0), entry.chunks)
+            self.segments.setdefault(entry.path, []).append(segment)
+
+    def release(self) -> None:
+        """Give the units back as they are."""
+        for unit in self.units:
+            unit.release()
+
+    def dissolve(self) -> None:
+        """Remove the units."""
+        for unit in self.units:
+            unit.dissolve()
+
+
+def collect(root: Path, key: str, plan: Plan, lease: Lease) -> Collected:
+    """Move the whole files of all units to the data of `lease`, which a takeover fences. Blocks.
 
     A kill in between loses nothing: the next collector finds each file in the one place or the other. Raises OSError,
     LeaseLost, LocalIOError.
     """
-    manifests: list[Manifest] = []
-    units: list[Lease] = []
+    collected = Collected()
     try:
-        for number in range(len(plan.units)):
-            units.append(_taken(root, unit_name(key, plan, number), lease))
-            manifest = Manifest.read(units[-1].data / RELATIVE_PATH)
+        for number, unit in enumerate(plan.units):
+            held = _taken(root, unit_name(key, plan, number), lease)
+            collected.units.append(held)
+            manifest = Manifest.read(held.data / RELATIVE_PATH)
             if manifest is None:
-                raise LocalIOError(f"a unit of the fetch, {units[-1].directory}, is not finished any more; run all parts again")
-            _move(root, manifest.files, units[-1], lease)
-            manifests.append(manifest)
+                raise LocalIOError(f"a unit of the fetch, {held.directory}, is not finished any more; run all parts again")
+            if unit.segment is None:
+                _move(root, manifest.files, held, lease)
+            collected.add(unit, held, manifest)
     except BaseException:
-        for unit in units:
-            unit.release()
+        collected.release()
         raise
-    return manifests, units
+    return collected
 
 
 def discard(root: Path, key: str, plan: Plan) -> None:

@@ -75,6 +75,14 @@ class StagedFile:
         return staged
 
     @classmethod
+    def empty(cls, file: RemoteFile, path: Path, journal: Journal) -> StagedFile:
+        """Create a new inode at `path`, replacing any file there, without space: it may share blocks. Raises OSError."""
+        with _new_inode(path):
+            staged = cls(file, path, journal)
+        staged._begin()
+        return staged
+
+    @classmethod
     def reopen(cls, file: RemoteFile, path: Path, journal: Journal) -> StagedFile | None:
         """Continue in the existing inode; None unless it is a regular file with this name only, no longer than listed."""
         staged = cls(file, path, journal)

@@ -11,13 +11,15 @@ import errno
 import json
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fetcher.artifact import CHUNK_SIZE, ByteRange
 from fetcher.errors import ConfigurationError, NewerFormat
 from fetcher.filesystem import file_mode, sync_directory
+from fetcher.planning.units import Unit
 from fetcher.records import check_format
 from fetcher.store.beneath import make_directories, read_beneath, remove_tree, rename, write_new
 from fetcher.store.layout import Root
@@ -33,12 +35,12 @@ _LARGEST = 256 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`name` is random. `revision` of the source, the identity of each file by its path, and the paths of each unit."""
+    """`name` is random. `revision` of the source, the identity of each file by its path, and the units."""
 
     name: str
     revision: str | None
     files: Mapping[str, str | None]
-    units: tuple[tuple[str, ...], ...]
+    units: tuple[Unit, ...]
 
 
 def publish_plan(root: Path, key: str, plan: Plan) -> Plan:
@@ -52,7 +54,7 @@ def publish_plan(root: Path, key: str, plan: Plan) -> Plan:
         "name": plan.name,
         "revision": plan.revision,
         "files": dict(plan.files),
-        "units": [list(unit) for unit in plan.units],
+        "units": [_written(unit) for unit in plan.units],
     }
     try:
         data = json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogateescape")
@@ -103,10 +105,35 @@ def _directory(root: Path, key: str) -> Path:
     return Root(root).staging / f"{key}{SUFFIX}"
 
 
+def _written(unit: Unit) -> dict[str, Any]:
+    segment = {} if unit.segment is None else {"segment": [unit.segment.start, unit.segment.stop]}
+    return {"paths": list(unit.paths), **segment}
+
+
+def _read(unit: Mapping[str, Any]) -> Unit:
+    paths = tuple(str(path) for path in unit["paths"])
+    if "segment" not in unit:
+        return Unit(paths)
+    (_,), (start, stop) = paths, unit["segment"]
+    return Unit(paths, ByteRange(int(start), int(stop)))
+
+
+def _cut(units: Iterable[Unit]) -> list[str]:
+    """The paths of the files that are cut. Raises ValueError unless the segments of each follow one another from its start."""
+    ends: dict[str, int] = {}
+    for unit in units:
+        if unit.segment is not None:
+            if unit.segment.start != ends.get(unit.paths[0], 0) or unit.segment.start % CHUNK_SIZE or not len(unit.segment):
+                raise ValueError("the segments of a file do not follow one another")
+            ends[unit.paths[0]] = unit.segment.stop
+    return list(ends)
+
+
 def _checked(document: Mapping[str, Any]) -> Plan:
     files = {str(path): None if identity is None else str(identity) for path, identity in document["files"].items()}
-    units = tuple(tuple(str(path) for path in unit) for unit in document["units"])
-    if sorted(path for unit in units for path in unit) != sorted(files):
+    units = tuple(_read(unit) for unit in document["units"])
+    whole = [path for unit in units if unit.segment is None for path in unit.paths]
+    if sorted([*whole, *_cut(units)]) != sorted(files):
         raise ValueError("the units do not have every file once")
     revision = document["revision"]
     if not _PLAN_NAME.fullmatch(document["name"]):

@@ -5,7 +5,6 @@ A damaged donor gives nothing. A link is only read, and a clone or copy is a new
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import uuid
@@ -15,21 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fetcher.artifact import ByteRange, RemoteFile
+from fetcher.artifact import RemoteFile
 from fetcher.filesystem import clone, clones, file_mode, try_chmod
 from fetcher.integrity.frontier import chunk_digest
 from fetcher.planning.ranges import chunk_range
 from fetcher.store.beneath import link, open_beneath, remove, rename
+from fetcher.store.copying import copy_range
 from fetcher.store.donors import Donor
 from fetcher.store.layout import base_of, fence_of
-from fetcher.store.pages import finish_writing_back, start_writing_back
 
 How = Literal["clone", "link", "copy"]
-
-PIECE = 2 * 1024 * 1024
-"""Bytes that are copied at a time. Two pieces are dirty at most, so that a copy of any size fits a small cgroup."""
-_NO_COPY_CALL = {errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM, errno.ETXTBSY}
-"""Errors of copy_file_range between two filesystems, on older kernels and on some FUSE and NFS servers: then it is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,31 +119,8 @@ def _matches(donor: Donor, descriptor: int, stopped: Callable[[], bool], *, sour
             return False
         chunk = chunk_range(index, donor.file.size)
         if source is not None:
-            _copy(source, descriptor, chunk)
+            copy_range(source, descriptor, chunk, at=chunk.start)
         # Compare in the new file, after the copy: the donor may change at any time.
         if chunk_digest(descriptor, chunk) != xxh3:
             return False
     return True
-
-
-def _copy(source: int, target: int, chunk: ByteRange) -> None:
-    """Copy a chunk piece by piece. Stops where a truncated donor ends: the comparison shows it. Raises OSError."""
-    before = ByteRange(chunk.start, chunk.start)
-    while before.stop < chunk.stop:
-        piece = ByteRange(before.stop, min(before.stop + PIECE, chunk.stop))
-        if (count := _copy_some(source, target, piece)) == 0:
-            return
-        piece = ByteRange(piece.start, piece.start + count)
-        start_writing_back(target, piece)
-        finish_writing_back(target, before)
-        before = piece
-
-
-def _copy_some(source: int, target: int, piece: ByteRange) -> int:
-    """Copy the beginning of `piece`, in the kernel or on the server of an NFS mount if possible. Return how many bytes."""
-    try:
-        return os.copy_file_range(source, target, len(piece), piece.start, piece.start)
-    except OSError as error:
-        if error.errno not in _NO_COPY_CALL:
-            raise
-    return os.pwrite(target, os.pread(source, len(piece), piece.start), piece.start)

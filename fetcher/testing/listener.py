@@ -39,14 +39,13 @@ class Listener:
     rates: Callable[[], Rates]
     total: Throttle
     tls: ssl.SSLContext | None
+    host: str = "127.0.0.1"
     _server: asyncio.Server | None = None
     _connections: dict[asyncio.Task[None], asyncio.StreamWriter] = field(default_factory=dict)
 
     async def listen(self, port: int) -> int:
-        """Bind 127.0.0.1 and return the port; 0 picks a free one. Raises OSError."""
-        self._server = await asyncio.start_server(
-            self._accepted, "127.0.0.1", port, ssl=self.tls, limit=_HEAD_LIMIT, backlog=512
-        )
+        """Bind `host` and return the port; 0 picks a free one. Raises OSError."""
+        self._server = await asyncio.start_server(self._accepted, self.host, port, ssl=self.tls, limit=_HEAD_LIMIT, backlog=512)
         number: int = self._server.sockets[0].getsockname()[1]
         return number
 

@@ -58,7 +58,8 @@ class Origin:
         redirect_status: Literal[302, 307] = 302,
         resolve_cache: bool = False,
         tls: Collection[OriginName] = (),
-        cdn_host: Literal["127.0.0.1", "localhost"] = "127.0.0.1",
+        host: str = "127.0.0.1",
+        cdn_host: str | None = None,
         prefix: str = "",
         addresses: Addresses | None = None,
         port: int = 0,
@@ -70,7 +71,7 @@ class Origin:
         self.certificates = Certificates() if tls else None
         self._lfs_threshold = lfs_threshold
         self._tls = tls
-        self._hosts: dict[OriginName, str] = {"hub": "127.0.0.1", "cdn": cdn_host}
+        self._hosts: dict[OriginName, str] = {"hub": host, "cdn": cdn_host or host}
         self._ports: dict[OriginName, int] = {"hub": port, "cdn": cdn_port}
         self._requests: list[Request] = []
         self._hub = Hub(
@@ -221,4 +222,5 @@ class Origin:
             rates=lambda: self.rates,
             total=total,
             tls=context,
+            host=self._hosts["hub"],
         )

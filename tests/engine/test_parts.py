@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import subprocess
@@ -11,18 +12,22 @@ from typing import Any
 
 import pytest
 
-from fetcher.artifact import ArtifactRef
-from fetcher.errors import ConfigurationError, LeaseTimeout, LocalIOError, UsageError
+from fetcher.artifact import ArtifactRef, Digest
+from fetcher.engine import assembling
+from fetcher.errors import ConfigurationError, LeaseTimeout, LocalIOError, OutOfSpace, UsageError
 from fetcher.settings import Part
 from fetcher.store import beneath, collecting
 from fetcher.store.lease import acquire
 from fetcher.store.plan import read_plan
 from fetcher.testing.checkpoint import random_bytes
+from fetcher.testing.effects import FlipBit, IgnoreRange
 from fetcher.testing.faults import Fault
 from fetcher.testing.interruptions import Stall
 from fetcher.testing.origin import Origin
 from tests.engine.conftest import Fetcher, contents
 from tests.lab.command import FETCHER, run_fetcher
+from tests.lab.filesystems import Kind
+from tests.lab.fixtures import MakeFilesystem
 from tests.lab.waiting import wait_until
 
 MiB = 1024 * 1024
@@ -183,10 +188,11 @@ class TestPlan:
         collect = collecting.collect
 
         def incomplete(*arguments: Any) -> Any:
-            manifests, units = collect(*arguments)
-            return manifests[:-1], units
+            collected = collect(*arguments)
+            del collected.files[-1]
+            return collected
 
-        monkeypatch.setattr("fetcher.engine.parts.collect", incomplete)
+        monkeypatch.setattr("fetcher.engine.assembling.collect", incomplete)
         with pytest.raises(LocalIOError, match="do not make the whole"):
             await fetch(part=Part(0, 2))
         assert fetch.visible() == []
@@ -209,6 +215,128 @@ class TestPlan:
         assert run_fetcher("gc", "--cache-dir", fetch.cache_dir).returncode == 0
         assert (staging / f"{KEY}.plan").exists()
         unit.dissolve()
+
+
+LARGE = random_bytes("large", 70 * MiB + 5)
+"""A file of five chunks: larger than the share of any part."""
+
+
+@pytest.fixture
+def large(origin: Origin) -> dict[str, bytes]:
+    files = {"config.json": b"{}", "model.safetensors": LARGE, "tokenizer.json": b"[]"}
+    origin.add_repo("org/model", files)
+    return files
+
+
+class TestSegments:
+    """A file that is larger than the share of a part is cut, fetched by several parts, and joined."""
+
+    def test_several_parts_fetch_one_file_and_no_byte_twice(
+        self, origin: Origin, large: dict[str, bytes], tmp_path: Path
+    ) -> None:
+        origin.throttle(per_connection=16 * MiB)
+        parts = [started(tmp_path, f"{index}/2", "--max-concurrency", "1") for index in range(2)]
+        answers = [result(each) for each in parts]
+        assert all(answer["bytes_fetched"] >= 16 * MiB for answer in answers)
+        assert sum(answer["bytes_fetched"] for answer in answers) == sum(map(len, large.values()))
+        assert contents(tmp_path / KEY) == large
+        assert all(answer["verified"] for answer in answers)
+        assert staged(tmp_path) == []
+        assert run_fetcher("verify", "--cache-dir", tmp_path, "--full").returncode == 0
+
+    async def test_one_part_alone_fetches_every_segment(self, large: dict[str, bytes], fetch: Fetcher) -> None:
+        artifact = await fetch(part=Part(1, 4), require_digests=True)
+        assert contents(artifact.path) == large
+
+    @pytest.mark.usefixtures("large")
+    async def test_pins_of_the_user_are_those_of_the_whole_file(self, fetch: Fetcher) -> None:
+        digest = Digest("sha256", hashlib.sha256(LARGE).hexdigest())
+        assert (await fetch(part=Part(0, 4), expect={"model.safetensors": digest})).verified
+
+    async def test_a_wrong_byte_in_a_segment_is_found_when_the_file_is_whole(
+        self, origin: Origin, large: dict[str, bytes], fetch: Fetcher
+    ) -> None:
+        """A segment has no digest of its own; the chunks that are wrong are found and fetched again by one part."""
+        origin.faults.add(Fault(FlipBit(20 * MiB), path="model.safetensors", times=1))
+        artifact = await fetch(part=Part(0, 2))
+        assert contents(artifact.path) == large
+
+    @pytest.mark.usefixtures("large")
+    async def test_a_server_that_sends_whole_files_only_is_a_clear_error(self, origin: Origin, fetch: Fetcher) -> None:
+        origin.faults.add(Fault(IgnoreRange(), path="model.safetensors"))
+        with pytest.raises(ConfigurationError, match=r"cannot be fetched in parts: .*; fetch without --part"):
+            await fetch(part=Part(0, 2))
+
+    async def test_a_join_that_was_interrupted_is_done_again(
+        self, origin: Origin, large: dict[str, bytes], fetch: Fetcher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The segments stay until the artifact is sealed."""
+
+        def killed(*_: object) -> None:
+            raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(assembling, "seal_fenced", killed)
+            with pytest.raises(Killed):
+                await fetch(part=Part(0, 2))
+        before = len(served(origin))
+        artifact = await fetch(part=Part(1, 2))
+        assert contents(artifact.path) == large
+        assert len(served(origin)) == before
+        assert staged(fetch.cache_dir) == []
+
+    @pytest.mark.parametrize(("kind", "size"), [("xfs", 320 * MiB), ("btrfs", 320 * MiB)])
+    async def test_joining_takes_no_space_where_blocks_can_be_shared(
+        self, large: dict[str, bytes], fetch: Fetcher, small_filesystem: MakeFilesystem, kind: Kind, size: int
+    ) -> None:
+        filesystem = small_filesystem(kind, size=size)
+        filesystem.fill(leave=110 * MiB)
+        artifact = await fetch(cache_dir=filesystem.path / "cache", part=Part(0, 2))
+        assert contents(artifact.path) == large
+
+    async def test_elsewhere_the_segments_are_copied_and_a_full_disk_loses_none(
+        self, origin: Origin, large: dict[str, bytes], fetch: Fetcher, small_filesystem: MakeFilesystem
+    ) -> None:
+        filesystem = small_filesystem("ext4", size=320 * MiB)
+        ballast = filesystem.fill(leave=110 * MiB)
+        with pytest.raises(OutOfSpace):
+            await fetch(cache_dir=filesystem.path / "cache", part=Part(0, 2))
+        before = len(served(origin))
+        ballast.unlink()
+        artifact = await fetch(cache_dir=filesystem.path / "cache", part=Part(0, 2))
+        assert contents(artifact.path) == large
+        assert len(served(origin)) == before
+        assert staged(filesystem.path / "cache") == []
+
+    async def test_a_file_that_did_not_change_is_not_cut_at_a_refresh(self, origin: Origin, fetch: Fetcher) -> None:
+        files = {"config.json": b"{}", "model.safetensors": LARGE}
+        origin.add_repo("org/model", files)
+        await fetch()
+        origin.add_repo("org/model", {**files, "config.json": b'{"a": 1}'})
+        artifact = await fetch(part=Part(0, 2), refresh="on-change")
+        assert artifact.bytes_fetched == len(b'{"a": 1}')
+
+    @pytest.mark.parametrize(
+        "units",
+        [
+            [{"paths": ["a"], "segment": [0, 16777216]}, {"paths": ["a"], "segment": [33554432, 40000000]}],
+            [{"paths": ["a"], "segment": [16777216, 33554432]}],
+            [{"paths": ["a"], "segment": [0, 100]}, {"paths": ["a"], "segment": [100, 200]}],
+            [{"paths": ["a"], "segment": [0, 100]}, {"paths": ["a"]}],
+            [{"paths": ["a", "b"], "segment": [0, 100]}],
+            [{"paths": ["a"], "segment": [0, 0]}],
+            [{"paths": ["a"], "segment": [10, 5]}],
+        ],
+        ids=["a gap", "no beginning", "inside a chunk", "twice", "of two files", "empty", "backwards"],
+    )
+    async def test_a_plan_whose_segments_are_not_the_whole_is_refused(self, fetch: Fetcher, units: list[Any]) -> None:
+        plan = fetch.cache_dir / ".fetcher/staging" / f"{KEY}.plan"
+        plan.mkdir(parents=True)
+        files = {path: "1:x" for unit in units for path in unit["paths"]}
+        document = {"format_version": 1, "name": "0123456789ab", "revision": None, "files": files, "units": units}
+        (plan / "plan.json").write_text(json.dumps(document))
+        with pytest.raises(ConfigurationError, match="remove"):
+            read_plan(fetch.cache_dir, KEY)
 
 
 class TestUsage:
