@@ -2,7 +2,7 @@
 
 ::
 
-    python -m benchmarks.parts                          # 4 parts, 8 files of 32 MiB, each part at 16 MiB/s, 3 rounds
+    python -m benchmarks.parts                          # 4 parts, 8 files of 32 MiB, each node at 8 MiB/s, 3 rounds
     python -m benchmarks.parts --files 1 --size 256     # what one file gains, which is cut into segments
 
 One process and N parts take turns, each into a new cache on the same filesystem. Every part is a node: a network namespace
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--parts", type=int, default=4)
     parser.add_argument("--files", type=int, default=8)
     parser.add_argument("--size", type=int, default=32, help="MiB of each file")
-    parser.add_argument("--rate", type=int, default=16, help="MiB per second of each node's link")
+    parser.add_argument("--rate", type=int, default=8, help="MiB per second of each node's link")
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args(argv)
     if why := unavailable():

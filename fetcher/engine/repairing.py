@@ -6,8 +6,9 @@
     list         the source, at the revision in the manifest, must still have each damaged file with the same identity
     each file    good chunks into a new inode, the others from the source, every chunk compared, then one rename
 
-The published file is only read, and stays in place until its successor is complete. Files are repaired one after another, so
-one that cannot be fetched does not keep the others damaged.
+The published file is only read, and stays in place until its successor is complete. That needs its size once more for a
+while, so a bounded root makes room as for a fetch. Files are repaired one after another, so one that cannot be fetched does
+not keep the others damaged.
 """
 
 from __future__ import annotations
@@ -33,8 +34,12 @@ from fetcher.settings import Settings
 from fetcher.sources.base import Source
 from fetcher.store.damaged import Damaged, interrupted
 from fetcher.store.journal import Journal, Journalled
+from fetcher.store.layout import base_of
 from fetcher.store.lease import Lease
+from fetcher.store.limits import CacheLimits, read_limits
+from fetcher.store.occupancy import allocated_bytes
 from fetcher.store.placement import Placement, Step
+from fetcher.store.room import Room
 from fetcher.uncancelled import run_uncancelled
 from fetcher.version import VERSION
 
@@ -128,6 +133,8 @@ class Repair:
     ) -> None:
         """Complete the file and swap it in, or warn and leave the old one."""
         stopping = threading.Event()
+        with storing("make room in the cache", file.path):
+            await run_uncancelled(self._make_room, damaged.entry, lease, stopping, stop=stopping.set)
         with storing("stage the file", file.path):
             staged = await run_uncancelled(
                 damaged.stage, file, lease, journal, leftovers.files.get(file.path), stopping.is_set, stop=stopping.set
@@ -166,6 +173,13 @@ class Repair:
         if damaged.names > 1:
             self.result.shared.append(file.path)
         self.emit(FileRepaired(file.path, entry.size, fetched))
+
+    def _make_room(self, entry: ManifestFile, lease: Lease, stopping: threading.Event) -> None:
+        """Make room for the file that replaces `entry`, less what an interrupted repair staged."""
+        root = base_of(lease.directory)
+        asked = CacheLimits(min_idle=self.settings.min_idle)
+        room = Room(root, lease.directory.name, lease, read_limits(root), asked, False, stopping.is_set, self.emit)
+        room.make(max(0, entry.size - allocated_bytes(lease.data)))
 
 
 def listed_as(entry: ManifestFile, listing: Listing) -> RemoteFile:

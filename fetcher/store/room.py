@@ -91,7 +91,7 @@ class Room:
                 self.root, now=ruling.moment(), min_idle=self.min_idle, without=(ROOM, self.key, self.lease.directory.name)
             )
             occupied = allocated_bytes(self.lease.directory)
-            account = Account(self.root, seen, needed=needed, occupied=occupied)
+            account = Account(self.root, seen, self.key, needed=needed, occupied=occupied)
             if patient and account.shortfall(limits.bounds(self.root)) and self._soon(seen, ruling.moment()):
                 return None
             # Before anything is renamed away: a lease that is lost by now must cost no artifact. A refusal ends the fetch, and

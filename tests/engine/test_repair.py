@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from fetcher.artifact import CHUNK_SIZE
-from fetcher.cache import Entry, VerifyReport, named, repair, verify
+from fetcher.cache import Entry, VerifyReport, init, named, repair, verify
 from fetcher.errors import ContentChanged, LeaseTimeout, NotFound, OutOfSpace, Transient, Unreachable, UsageError
 from fetcher.events import Event, FileRepaired, FileVerified, Warned, silent
 from fetcher.manifest import RELATIVE_PATH
+from fetcher.quantities import Amount
 from fetcher.settings import Settings
 from fetcher.store.lease import acquire
+from fetcher.store.limits import CacheLimits
 from fetcher.store.selector import placement_of
 from fetcher.testing.checkpoint import random_bytes
 from fetcher.testing.effects import FlipBit, Status
@@ -467,3 +469,36 @@ class TestOthers:
         await fetch(refresh="on-change")
         assert contents(path) == newer
         assert sum(stop - start for start, stop in filter(None, weights_requested(origin))) <= MiB
+
+
+class TestRoom:
+    """In a bounded root a repair makes room like a fetch."""
+
+    async def filled(self, origin: Origin, fetch: Fetcher, root: Path) -> tuple[Path, Path]:
+        """Fetch an old model and a newer one, damage the newer one. Return their directories."""
+        for name in ("org/old", "org/model"):
+            origin.add_repo(name, {SHARD: random_bytes(name, 20 * MiB)})
+        old, new = (await fetch("hf://org/old")).path, (await fetch()).path
+        os.utime(root / ".fetcher/usage" / old.name, (1_600_000_000, 1_600_000_000))
+        damage(new / SHARD, 5)
+        return old, new
+
+    async def test_the_least_recently_used_artifact_makes_room(
+        self, origin: Origin, fetch: Fetcher, repaired: Repairer, tmp_path: Path
+    ) -> None:
+        old, new = await self.filled(origin, fetch, tmp_path / "cache")
+        init(tmp_path / "cache", CacheLimits(max_size=Amount(50 * MiB)))
+        assert (await repaired()).ok
+        assert not old.exists()
+        assert contents(new) == {SHARD: random_bytes("org/model", 20 * MiB)}
+
+    async def test_without_room_it_is_refused_and_nothing_is_lost(
+        self, origin: Origin, fetch: Fetcher, repaired: Repairer, tmp_path: Path
+    ) -> None:
+        old, new = await self.filled(origin, fetch, tmp_path / "cache")
+        init(tmp_path / "cache", CacheLimits(max_size=Amount(30 * MiB)))
+        before = (new / SHARD).read_bytes()
+        with pytest.raises(OutOfSpace, match="needed 20"):
+            await repaired()
+        assert old.exists()
+        assert (new / SHARD).read_bytes() == before
