@@ -19,7 +19,7 @@ from typing import Literal
 from fetcher.cache.listing import Listed, Sorting, listed
 from fetcher.errors import NewerFormat, NotFound
 from fetcher.filesystem import storing
-from fetcher.host.extents import shared_extents
+from fetcher.store.blocks import Blocks, blocks_of, shared_bytes
 from fetcher.store.catalog import Entry
 from fetcher.store.layout import PRIVATE
 
@@ -53,26 +53,10 @@ class Occupation:
     unread: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Inode:
-    """Allocated bytes, whether another name leads here, and the blocks (device, start, stop) that another file shares."""
-
-    allocated: int
-    linked: bool
-    extents: tuple[tuple[int, int, int], ...]
-
-    @property
-    def shared(self) -> int:
-        return self.allocated if self.linked else sum(stop - start for _, start, stop in self.extents)
-
-
-_Inodes = dict[tuple[int, int], _Inode]
-
-
 @dataclass(slots=True)
 class _Found:
     files: int = 0
-    inodes: _Inodes = field(default_factory=dict)
+    blocks: Blocks = field(default_factory=dict)
 
 
 def occupation(root: Path, *, on_newer: Callable[[NewerFormat], None]) -> Occupation:
@@ -92,20 +76,20 @@ def occupation(root: Path, *, on_newer: Callable[[NewerFormat], None]) -> Occupa
             if (status := _status(name, directory)) is not None:
                 each = found[_place((*parts, name), owners)]
                 each.files += not stat.S_ISDIR(status.st_mode)
-                each.inodes[status.st_dev, status.st_ino] = _inode(status, name, directory)
+                each.blocks |= blocks_of(status, name, directory=directory)
     places = tuple(
         Place(
             kind=kind,
             name=name,
             artifacts=tuple(owners[name]) if kind == "artifact" else (),
             files=each.files,
-            allocated=_allocated(each.inodes),
-            shared=_shared(each.inodes),
+            allocated=sum(each.blocks.values()),
+            shared=shared_bytes(each.blocks),
         )
         for (kind, name), each in found.items()
     )
-    together: _Inodes = dict(chain.from_iterable(each.inodes.items() for each in found.values()))
-    return Occupation(root, places, _allocated(together), tuple(unread))
+    together = dict(chain.from_iterable(each.blocks.items() for each in found.values()))
+    return Occupation(root, places, sum(together.values()), tuple(unread))
 
 
 def places_in_order(places: Iterable[Place], by: Sorting) -> tuple[Place, ...]:
@@ -123,27 +107,12 @@ def places_in_order(places: Iterable[Place], by: Sorting) -> tuple[Place, ...]:
 
 def occupied(entry: Entry) -> tuple[int, int]:
     """Return the allocated bytes of the artifact's files, and those of them that other files share. Skips missing files."""
-    inodes: _Inodes = {}
+    blocks: Blocks = {}
     for file in entry.manifest.files:
         with suppress(OSError):
             path = os.path.realpath(entry.path / file.path)  # in the layout of the Hub's cache a file is a link to its blob
-            status = os.lstat(path)
-            inodes[status.st_dev, status.st_ino] = _inode(status, path, None)
-    return _allocated(inodes), _shared(inodes)
-
-
-def _allocated(inodes: _Inodes) -> int:
-    """Return the allocated bytes of these inodes, with the blocks that they share counted once."""
-    total, end = sum(each.allocated for each in inodes.values()), (-1, 0)
-    for device, start, stop in sorted(extent for each in inodes.values() for extent in each.extents):
-        last = end[1] if device == end[0] else 0
-        total -= max(0, min(stop, last) - start)
-        end = device, max(last, stop)
-    return total
-
-
-def _shared(inodes: _Inodes) -> int:
-    return sum(each.shared for each in inodes.values())
+            blocks |= blocks_of(os.lstat(path), path)
+    return sum(blocks.values()), shared_bytes(blocks)
 
 
 def _top(root: Path, entry: Entry) -> str:
@@ -178,19 +147,3 @@ def _status(name: str, directory: int) -> os.stat_result | None:
         return os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:  # removed meanwhile
         return None
-
-
-def _inode(status: os.stat_result, name: str, directory: int | None) -> _Inode:
-    file = stat.S_ISREG(status.st_mode)
-    extents = _extents(status, name, directory) if file and status.st_blocks else ()
-    return _Inode(status.st_blocks * 512, file and status.st_nlink > 1, extents)
-
-
-def _extents(status: os.stat_result, name: str, directory: int | None) -> tuple[tuple[int, int, int], ...]:
-    with suppress(OSError):  # a file that cannot be read, or a filesystem that does not say
-        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
-        try:
-            return tuple((status.st_dev, start, stop) for start, stop in shared_extents(descriptor))
-        finally:
-            os.close(descriptor)
-    return ()

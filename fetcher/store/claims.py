@@ -70,7 +70,8 @@ def unclaim(root: Path, record: Claim) -> None:
 def claims(root: Path, key: str = "") -> dict[str, list[Claim]]:
     """Return the pins and holds of a root, or of one `key`: key → records, lapsed ones included. Raises OSError.
 
-    A record that cannot be read, or of a later version, lasts for good: it is safer to keep an artifact.
+    A record that cannot be read, or of a later version, lasts for good: it is safer to keep an artifact. So it is an error if
+    the records are not to be found although their place exists.
     """
     found: dict[str, list[Claim]] = {}
     for record in _records(root, f"{key}." if key else ""):
@@ -81,7 +82,7 @@ def claims(root: Path, key: str = "") -> dict[str, list[Claim]]:
 def _records(root: Path, beginning: str) -> Iterator[Claim]:
     try:
         names = first_names(Root(root).usage, beginning, limit=_MOST)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return
     for name in sorted(names):
         key, _, rest = name.partition(".")

@@ -1,14 +1,14 @@
 """What a cache root occupies: its artifacts, what is being built or removed, and replaced versions. Reads names and sizes only.
 
-Sizes are allocated bytes (`st_blocks`), each inode counted once. Blocks that two files share by cloning count for both, so the
-account is never less than what is allocated.
+Sizes are allocated bytes, in the groups of `store.blocks`: an inode with several names counts once, and so do the blocks that
+clones share. Where nothing was cloned, no file is opened for that.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection, Hashable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +17,12 @@ from fetcher.errors import NewerFormat
 from fetcher.filesystem import first_names
 from fetcher.manifest import RELATIVE_PATH
 from fetcher.planning.eviction import Kept, Resident, occupied
+from fetcher.store.blocks import Blocks, blocks_of
 from fetcher.store.catalog import Entry, entries
 from fetcher.store.claims import Claim, claims
 from fetcher.store.layout import PRIVATE, Root
 from fetcher.store.lease import Observation, observe
 from fetcher.usage import last_used
-
-Blocks = dict[Hashable, int]
-"""Inode → allocated bytes."""
 
 ROOM = "room"
 """The name of the root-wide lease. No cache key has it."""
@@ -90,9 +88,12 @@ def occupancy(root: Path, *, now: float, min_idle: float, without: Collection[st
 
     artifacts = {name_of(root, each): each for each in entries(root, on_newer=note)}
     records = claims(root)
+    cloned = any(each.summary.shared for each in artifacts.values())
     leased = {each.key for each in staged if not each.lease.abandoned} | set(without)
     residents = [
-        _resident(root, name, entry, records.get(entry.key, ()), leased=entry.key in leased, now=now, min_idle=min_idle)
+        _resident(
+            root, name, entry, records.get(entry.key, ()), leased=entry.key in leased, now=now, min_idle=min_idle, cloned=cloned
+        )
         for name, entry in artifacts.items()
     ]
     residents += [Resident(key, allocated(root / key), now, "foreign") for key in newer if key]
@@ -112,8 +113,14 @@ def name_of(root: Path, entry: Entry) -> str:
 
 
 def allocated(directory: Path) -> Blocks:
-    """Return inode → allocated bytes of everything in `directory`. What disappears meanwhile is skipped. Follows no link."""
-    return {(status.st_dev, status.st_ino): status.st_blocks * 512 for _, status in _tree(directory)}
+    """Return the blocks of everything in `directory`; those of clones in full. What disappears meanwhile is skipped.
+
+    Follows no link.
+    """
+    blocks: Blocks = {}
+    for path, status in _tree(directory):
+        blocks |= blocks_of(status, path, extents=False)
+    return blocks
 
 
 def allocated_bytes(directory: Path) -> int:
@@ -132,9 +139,17 @@ def _tree(directory: Path) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def _resident(
-    root: Path, name: str, entry: Entry, records: Collection[Claim], *, leased: bool, now: float, min_idle: float
+    root: Path,
+    name: str,
+    entry: Entry,
+    records: Collection[Claim],
+    *,
+    leased: bool,
+    now: float,
+    min_idle: float,
+    cloned: bool,
 ) -> Resident:
-    blocks, strangers = _contents(entry) if name == entry.key else (_listed(entry), True)
+    blocks, strangers = _contents(entry, cloned) if name == entry.key else (_listed(entry), True)
     used = last_used(root, entry.key)
     if used is None:
         used = _written(entry) or 0.0
@@ -153,13 +168,13 @@ def _kept(records: Collection[Claim], leased: bool, strangers: bool, recent: boo
     return next((reason for applies, reason in reasons if applies), None)
 
 
-def _contents(entry: Entry) -> tuple[Blocks, bool]:
+def _contents(entry: Entry, cloned: bool) -> tuple[Blocks, bool]:
     """Return the blocks of a keyed artifact, and whether its directory also holds files of others or cannot be renamed."""
     blocks: Blocks = {}
     files = 0
     for path, status in _tree(entry.path):
         files += not path.startswith(f"{PRIVATE}/")
-        blocks[status.st_dev, status.st_ino] = status.st_blocks * 512
+        blocks |= blocks_of(status, os.path.join(entry.path, path), extents=cloned)
     return blocks, files > entry.summary.files or os.path.ismount(entry.path)
 
 
@@ -168,9 +183,9 @@ def _listed(entry: Entry) -> Blocks:
     blocks: Blocks = {}
     for file in entry.manifest.files:
         with suppress(OSError):
-            status = os.stat(entry.path / file.path)
-            if stat.S_ISREG(status.st_mode):
-                blocks[status.st_dev, status.st_ino] = status.st_blocks * 512
+            path = os.path.realpath(entry.path / file.path)
+            if stat.S_ISREG((status := os.stat(path)).st_mode):
+                blocks |= blocks_of(status, path, extents=False)
     return blocks
 
 

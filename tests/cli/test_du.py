@@ -8,6 +8,8 @@ import os
 import re
 import shutil
 import subprocess
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ import fetcher
 from fetcher.artifact import ArtifactRef
 from fetcher.cache import occupation
 from fetcher.cli.tables import print_occupation
+from fetcher.planning.eviction import freed
 from fetcher.settings import Dedupe
+from fetcher.store.occupancy import occupancy
 from fetcher.testing.checkpoint import random_bytes
 from fetcher.testing.origin import Origin
 from tests.cli.conftest import FILES, URI
@@ -155,15 +159,48 @@ class TestNeverTooLittle:
             assert account.allocated + OWN_BLOCKS[kind] + 4096 * inodes >= used
             assert account.allocated <= used + OWN_BLOCKS[kind]
 
+    @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "tmpfs"])
+    def test_so_does_the_account_by_which_artifacts_are_evicted(
+        self, origin: Origin, small_filesystem: MakeFilesystem, chaos: Chaos, kind: Kind
+    ) -> None:
+        """Any sequence of shared, linked, cloned and separate artifacts, and removals. Shared blocks count once here too."""
+        shards = {f"{name}.safetensors": random_bytes(name, 2 * MiB + 4097 * number) for number, name in enumerate("abcd")}
+        for number in range(5):
+            origin.add_repo(f"org/{number}", {path: shards[path] for path in chaos.random.sample(sorted(shards), 3)})
+        filesystem = small_filesystem(kind, size=320 * MiB)
+        root = filesystem.path / "root"
+        root.mkdir()
+        empty = allocated(filesystem)
+        for _ in chaos.rounds(ordinarily=8):
+            step(root, chaos, ["fetch", "fetch", "fetch", "remove"])
+            seen = occupancy(root, now=time.time(), min_idle=0.0)
+            used = allocated(filesystem) - empty
+            assert seen.used + OWN_BLOCKS[kind] + 4096 * sum(1 for _ in root.rglob("*")) >= used
+            assert seen.used <= used + OWN_BLOCKS[kind]
+
+    @pytest.mark.parametrize("kind", ["xfs", "btrfs"])
+    def test_removing_one_of_two_clones_frees_only_what_is_its_own(
+        self, hub: Origin, small_filesystem: MakeFilesystem, kind: Kind
+    ) -> None:
+        root = small_filesystem(kind, size=320 * MiB).path
+        fetcher.fetch(URI, cache_dir=root)
+        fetcher.fetch(TUNED, cache_dir=root)
+        residents = occupancy(root, now=time.time(), min_idle=0.0).residents
+        assert all(freed([each], residents) < MiB for each in residents)
+        assert freed(residents, residents) >= 3 * MiB
+
 
 OWN_BLOCKS: dict[Kind, int] = {"ext4": 0, "xfs": MiB, "btrfs": 2 * MiB, "tmpfs": 0}
 
 
-def step(root: Path, chaos: Chaos) -> None:
+ANY = ["fetch", "fetch", "fetch", "remove", "clone", "link", "foreign"]
+
+
+def step(root: Path, chaos: Chaos, actions: Sequence[str] = ANY) -> None:
     """Change something in the root."""
     present = [each.parents[1] for each in root.glob("*/.fetcher/manifest.json")]
     dedupe: Dedupe = chaos.random.choice(["clone", "link", "off"])
-    match chaos.random.choice(["fetch", "fetch", "fetch", "remove", "clone", "link", "foreign"]):
+    match chaos.random.choice(actions):
         case "remove" if present:
             shutil.rmtree(chaos.random.choice(present))
         case "clone" if present:

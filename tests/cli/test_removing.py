@@ -217,6 +217,30 @@ class TestPin:
     def test_what_is_not_there_cannot_be_pinned(self, cache: Cache) -> None:
         assert "NotFound" in cache.run("pin", "hf://no/model", code=66)
 
+    @pytest.mark.parametrize(
+        "damage", ["a file", "a link", "a record is a directory", "a record is torn", "a record is a link"]
+    )
+    def test_records_that_cannot_be_read_keep_what_they_kept(self, cache: Cache, tmp_path: Path, damage: str) -> None:
+        """An error or a refusal, and nothing is removed: the pin may be there."""
+        cache.run("pin", cache.key("a"))
+        usage, record = cache.private / "usage", cache.private / "usage" / f"{cache.key('a')}.pin"
+        match damage:
+            case "a file" | "a link":
+                usage.rename(tmp_path / "away")
+                usage.write_text("x") if damage == "a file" else usage.symlink_to(tmp_path / "away")
+            case "a record is a directory":
+                record.unlink()
+                record.mkdir()
+            case "a record is torn":
+                record.write_text('{"format_ver')
+            case _:
+                record.unlink()
+                record.symlink_to("/etc/hostname")
+        cache.run("rm", cache.key("a"), code=73)
+        cache.run("prune", "--to", "1Mi", code=73 if damage == "a file" else 75)
+        assert "a" in cache.present()
+        assert damage != "a file" or cache.present() == {"a", "b", "c"}
+
     def test_a_hold_needs_a_pod(self, cache: Cache) -> None:
         assert "--pod-uid" in cache.run("hold", cache.key("a"), code=64)
 
@@ -243,6 +267,14 @@ class TestGc:
         (removed,) = cache.json("gc")["removed"]
         assert (removed["kind"], removed["bytes"] >= MiB) == ("unfinished fetch", True)
         assert not old.exists()
+
+    def test_a_draft_of_a_lease_that_a_kill_left_without_owner_is_deleted(self, cache: Cache) -> None:
+        draft = cache.private / "staging" / "tmp.0123456789abcdef"
+        draft.mkdir(parents=True)
+        assert cache.json("gc")["removed"] == []
+        os.utime(draft, (LONG_AGO, LONG_AGO))
+        assert len(cache.json("gc")["removed"]) == 1
+        assert not draft.exists()
 
     def test_a_living_fetch_is_never_touched(self, cache: Cache) -> None:
         lease = acquire(cache.private / "staging", "f" * 16, stale=60.0)
