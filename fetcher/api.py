@@ -26,6 +26,7 @@ from fetcher.settings import (
     Part,
     Refresh,
     Settings,
+    Signer,
     default_cache_dir,
     hub_cache_dir,
 )
@@ -46,6 +47,7 @@ class Options(TypedDict, total=False):
     expect: Mapping[str, str] | None
 
     expect_file: str | None
+    signer: Signer | None
     shared_dest: bool
     layout: Layout
     refresh: Refresh

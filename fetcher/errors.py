@@ -29,6 +29,7 @@ what to do next; it never contains a credential.
     │   └── LfsPointer           65  the source has a Git LFS pointer instead of the file
     ├── DigestMismatch           65
     │   ├── DigestUnavailable    65
+    │   ├── SignatureInvalid     65  a signature does not verify, or is not of who is trusted
     │   └── Differs              65  a directory to be adopted does not hold the source's files
     ├── MalformedArchive         65  the archive is damaged or malicious
     ├── StoreError
@@ -226,6 +227,12 @@ class DigestUnavailable(DigestMismatch):
     """A digest is required (`--require-digests`), but neither the source nor the user gives one."""
 
     reason = "DigestUnavailable"
+
+
+class SignatureInvalid(DigestMismatch):
+    """The signature of an artifact does not verify, or it was not made by who is trusted."""
+
+    reason = "SignatureInvalid"
 
 
 class Differs(DigestMismatch):

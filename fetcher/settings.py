@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from fetcher.artifact import Digest
-from fetcher.errors import ConfigurationError
+from fetcher.errors import ConfigurationError, UsageError
 from fetcher.quantities import Amount
 
 MiB = 1024 * 1024
@@ -38,6 +38,35 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Signer:
+    """Who must have signed an artifact: the owner of a public key, one whom trusted certificates vouch for, or an identity of
+    an OpenID Connect issuer. `key` and `certificates` are PEM files; exactly one of the three is given."""
+
+    key: Path | None = None
+    certificates: Path | None = None
+    identity: str | None = None
+    issuer: str | None = None
+
+    def __post_init__(self) -> None:
+        if sum(each is not None for each in (self.key, self.certificates, self.identity)) != 1:
+            raise UsageError("give one of --signing-key, --signing-certificates and --signing-identity")
+        if (self.identity is None) != (self.issuer is None):
+            raise UsageError("--signing-identity and --signing-issuer belong together; give both")
+
+    @property
+    def named(self) -> str:
+        """The signer for messages."""
+        return str(self.key or self.certificates or f"{self.identity} at {self.issuer}")
+
+    @property
+    def advice(self) -> str:
+        """What to do if signatures of the signer cannot be verified at all."""
+        if self.identity is not None:
+            return "Sigstore's trusted root must be reachable or cached; otherwise use --signing-key or --signing-certificates"
+        return "give a PEM file: of an elliptic public key (P-256, P-384, P-521), or of certificates"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The settings of a fetch. Sizes in bytes, rates in bytes per second, times in seconds; None means no limit.
 
@@ -54,6 +83,8 @@ class Settings:
     expect: Mapping[str, Digest] = field(default_factory=dict)
     expect_file: str | None = None
     """A list of `sha256sum`: a local file, or the name of a file of the source. Its digests count as `expect`."""
+    signer: Signer | None = None
+    """Who must have signed `expect_file`, which then is a signature such as model.sig and covers every selected file."""
     require_digests: bool = False
     accept_unverified: bool = False
     """Whether an artifact that was adopted without asking its source satisfies the request."""

@@ -18,6 +18,7 @@ from fetcher.settings import (
     MOST_CONNECTIONS,
     Part,
     Settings,
+    Signer,
     default_cache_dir,
     hub_cache_dir,
     parse_expect,
@@ -61,8 +62,14 @@ MAX_RATE = Option("max_rate", "maximum bytes read per second, such as 200M; 0 fo
 REPAIR = Option("repair", "fetch damaged chunks again, from the revision that the manifest records", switch=True)
 EXPECT_FILE = Option(
     "expect_file",
-    "require the digests of a list of sha256sum: a local file, or a file of the artifact such as SHA256SUMS",
+    "require the digests of a list of sha256sum, or of a signature: a local file, or a file of the artifact",
     metavar="FILE",
+)
+SIGNERS = (
+    Option("signing_key", "require a signature, by default model.sig, of the owner of this public key", Path, "FILE"),
+    Option("signing_certificates", "the same, of someone whom these certificates vouch for", Path, "FILE"),
+    Option("signing_identity", "the same, of this identity by Sigstore; needs --signing-issuer", metavar="IDENTITY"),
+    Option("signing_issuer", "the OpenID Connect issuer that vouches for --signing-identity", metavar="URL"),
 )
 PLACE = (
     Option("dest", "place the artifact in DIR itself, which may be a mount point", read=Path, metavar="DIR"),
@@ -75,6 +82,7 @@ PLACE = (
         repeated=True,
     ),
     EXPECT_FILE,
+    *SIGNERS,
     Option("require_digests", "fail if a file has no digest from the source, --expect or --expect-file", switch=True),
     Option("accept_unverified", "use a cached artifact that was adopted without asking the source", switch=True),
     Option("pvc_mount", "mount point of a claim in a pvc:// URI; may be repeated", parse_mount, "CLAIM=DIR", repeated=True),
@@ -163,12 +171,19 @@ ADOPT = (
 )
 
 
+def signed_list(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings `signer` and `expect_file`, as far as `options` have them. Raises UsageError."""
+    given = {option.name.removeprefix("signing_"): options[option.name] for option in SIGNERS if option.name in options}
+    listed = {"expect_file": options["expect_file"]} if "expect_file" in options else {}
+    return {"expect_file": "model.sig", **listed, "signer": Signer(**given)} if given else listed
+
+
 def settings_from(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     """Make the settings from options and environment. Raises ConfigurationError."""
     known = {
         option.name: options[option.name]
         for option in (*PLACE, *FETCH, PARTS[0], *LIMITS, *HOLD)
-        if option.name in options and option.name not in ("expect", "pvc_mount")
+        if option.name in options and option not in SIGNERS and option.name not in ("expect", "pvc_mount")
     }
     layout = options.get("layout", "flat")
     cache_dir = options.get("cache_dir") or (hub_cache_dir(environ) if layout == "hf-cache" else None)
@@ -183,7 +198,7 @@ def settings_from(options: Mapping[str, Any], environ: Mapping[str, str]) -> Set
         cache_dir=cache_dir.absolute(),
         expect=dict(options.get("expect", ())),
         pvc_mounts=dict(options.get("pvc_mount", ())),
-        **known,
+        **known | signed_list(options),
     )
 
 

@@ -26,6 +26,7 @@ from fetcher.cli.options import (
     ROOT,
     SAMPLE,
     SELECTION,
+    SIGNERS,
     SORT,
     TRANSFER,
     WARM,
@@ -55,7 +56,7 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...]]] = {
     "adopt": ("make an artifact of files that another tool placed", (*ROOT, *SELECTION, *ADOPT, DEDUPE, *TRANSFER, PROGRESS)),
     "verify": (
         "check cached files against their manifest, and repair them",
-        (*ROOT, FULL, EXPECT_FILE, SAMPLE, MAX_RATE, REPAIR, *TRANSFER, *METRICS),
+        (*ROOT, FULL, EXPECT_FILE, *SIGNERS, SAMPLE, MAX_RATE, REPAIR, *TRANSFER, *METRICS),
     ),
 }
 

@@ -12,7 +12,7 @@ from random import SystemRandom
 from typing import TYPE_CHECKING, Any
 
 from fetcher.artifact import Digest
-from fetcher.cli.options import settings_from
+from fetcher.cli.options import settings_from, signed_list
 from fetcher.cli.parser import COMMANDS
 from fetcher.cli.roots import print_newer, root_of
 from fetcher.cli.signals import run_interruptibly
@@ -30,11 +30,12 @@ if TYPE_CHECKING:
 def verify(arguments: argparse.Namespace, environ: Mapping[str, str], report: Report) -> None:
     """Verify one artifact, or all of the cache, and repair it if asked to. Raises FetchError; DigestMismatch for a bad file."""
     options = values(COMMANDS["verify"][1], arguments, environ)
-    for other in ("full", "expect_file"):
-        if options.get(other) and "sample" in options:
-            flag = "--" + other.replace("_", "-")
-            raise UsageError(f"{flag} needs every byte of a file, --sample reads some chunks; give one of them")
-    if "expect_file" in options and arguments.what is None:
+    if options.get("full") and "sample" in options:
+        raise UsageError("--full needs every byte of a file, --sample reads some chunks; give one of them")
+    listed = signed_list(options)
+    if listed and "sample" in options:
+        raise UsageError("--expect-file needs every byte of a file, --sample reads some chunks; give one of them")
+    if listed and arguments.what is None:
         raise UsageError("--expect-file has the digests of one artifact; name it by its key, URI or directory")
 
     def work(on_event: Subscriber) -> tuple[list[VerifyReport], list[FetchError]]:
@@ -63,7 +64,8 @@ def _verified(
     failures: list[FetchError] = []
     for entry in chosen:
         full, rate = options.get("full", False), options.get("max_rate")
-        expect = expected(entry, options["expect_file"]) if "expect_file" in options else {}
+        listed = signed_list(options)
+        expect = expected(entry, listed["expect_file"], listed.get("signer")) if listed else {}
         report = check(entry, full=full, on_event=on_event, sample=sample, max_rate=rate, expect=expect)
         if report.bad and options.get("repair"):
             apart = [each.path for each in chosen]

@@ -6,15 +6,19 @@ import os
 import stat
 from pathlib import Path
 
-from fetcher.artifact import Digest
 from fetcher.errors import ConfigurationError
 from fetcher.filesystem import storing
+from fetcher.integrity.signatures import read_list
 from fetcher.manifest import Manifest
-from fetcher.planning.checksums import LARGEST, parse_checksums
+from fetcher.planning.checksums import LARGEST, DigestList
+from fetcher.settings import Signer
 
 
-def local_checksums(name: str) -> dict[str, Digest] | None:
-    """Return path → digest of the local file `name`; None if there is no such file. Raises ConfigurationError, StoreError."""
+def local_checksums(name: str, signer: Signer | None) -> DigestList | None:
+    """Return the list in the local file `name`; None if there is no such file. `signer` must have signed it.
+
+    Raises ConfigurationError, SignatureInvalid, StoreError.
+    """
     with storing(f"read {name}"):
         try:
             descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -22,15 +26,18 @@ def local_checksums(name: str) -> dict[str, Digest] | None:
             return None
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise ConfigurationError(f"{name} is not a regular file; give a list of sha256sum")
+                raise ConfigurationError(f"{name} is not a regular file; give a list of sha256sum, or a signature")
             with os.fdopen(os.dup(descriptor), "rb") as stream:
                 data = stream.read(LARGEST + 1)
         finally:
             os.close(descriptor)
-    return parse_checksums(data, where=name)
+    return read_list(data, where=name, signer=signer)
 
 
-def known_checksums(name: str, manifest: Manifest, location: Path) -> dict[str, Digest] | None:
-    """Return path → digest of the local file `name`, or of the artifact's file of that name; None if there is neither."""
-    sums = local_checksums(name)
-    return local_checksums(str(location / name)) if sums is None and manifest.file(name) is not None else sums
+def known_checksums(name: str, manifest: Manifest, location: Path, signer: Signer | None) -> DigestList | None:
+    """Return the list in the local file `name`, or in the artifact's file of that name; None if there is neither.
+
+    Raises as `local_checksums`.
+    """
+    sums = local_checksums(name, signer)
+    return local_checksums(str(location / name), signer) if sums is None and manifest.file(name) is not None else sums

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from fetcher.artifact import ArtifactRef, Digest
+from fetcher.artifact import ArtifactRef
 from fetcher.errors import CannotWrite, UsageError
 from fetcher.manifest import RELATIVE_PATH, Manifest
-from fetcher.planning.selection import selects
+from fetcher.planning.checksums import DigestList
 from fetcher.settings import Settings
 from fetcher.store.catalog import Entry
 from fetcher.store.checksums import known_checksums
@@ -63,18 +63,18 @@ def matching_manifest(placement: Placement, ref: ArtifactRef, settings: Settings
     listed = _listed_pins(placement, manifest, settings)
     if listed is None:
         return None
-    selected = [(path, pin) for path, pin in listed.items() if selects(path, include=ref.include, exclude=ref.exclude)]
     known = {file.path: file.digests for file in manifest.files}
-    if not all(expected in known.get(path, ()) for path, expected in (*settings.expect.items(), *selected)):
+    wanted = (*settings.expect.items(), *listed.selected(ref).digests.items())
+    if not all(expected in known.get(path, ()) for path, expected in wanted) or listed.leaves_open(known) is not None:
         return None
     return manifest
 
 
-def _listed_pins(placement: Placement, manifest: Manifest, settings: Settings) -> dict[str, Digest] | None:
+def _listed_pins(placement: Placement, manifest: Manifest, settings: Settings) -> DigestList | None:
     """The digests of `expect_file`; None if the source has to be asked for them."""
     if settings.expect_file is None:
-        return {}
-    return known_checksums(settings.expect_file, manifest, placement.location(manifest))
+        return DigestList("", {})
+    return known_checksums(settings.expect_file, manifest, placement.location(manifest), settings.signer)
 
 
 def recover(settings: Settings) -> None:

@@ -9,14 +9,14 @@ import pytest
 
 from fetcher.artifact import Digest
 from fetcher.errors import ConfigurationError, DigestMismatch
-from fetcher.planning.checksums import joined, parse_checksums
+from fetcher.planning.checksums import DigestList, joined, parse_checksums
 
 ONE, TWO = "1" * 64, "a" * 64
 
 
 def test_text_and_binary_lines_are_read() -> None:
     found = parse_checksums(f"{ONE}  config.json\n{TWO.upper()} *sub/a b.bin\n".encode(), where="SUMS")
-    assert found == {"config.json": Digest("sha256", ONE), "sub/a b.bin": Digest("sha256", TWO)}
+    assert found.digests == {"config.json": Digest("sha256", ONE), "sub/a b.bin": Digest("sha256", TWO)}
 
 
 @pytest.mark.parametrize("name", ["plain", "two  spaces", "*star", "line\nbreak", "back\\slash", "car\rriage", "\\n", "\udcff"])
@@ -24,11 +24,11 @@ def test_what_sha256sum_writes_is_read(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"content")
     for flag in ("--text", "--binary"):
         listed = subprocess.run(["sha256sum", flag, "--", name], cwd=tmp_path, capture_output=True, check=True).stdout
-        assert list(parse_checksums(listed, where="SUMS")) == [name]
+        assert list(parse_checksums(listed, where="SUMS").digests) == [name]
 
 
 def test_a_path_may_begin_with_a_dot_and_lines_may_end_as_on_windows() -> None:
-    assert list(parse_checksums(f"{ONE}  ./a\r\n{ONE}  b\r\n".encode(), where="SUMS")) == ["a", "b"]
+    assert list(parse_checksums(f"{ONE}  ./a\r\n{ONE}  b\r\n".encode(), where="SUMS").digests) == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,6 @@ def test_two_digests_of_one_path_are_refused() -> None:
 
 def test_pins_and_a_list_may_agree_and_must_not_contradict() -> None:
     one, two = Digest("sha256", ONE), Digest("sha256", TWO)
-    assert joined({"a": one}, {"a": one, "b": two}, where="SUMS") == {"a": one, "b": two}
+    assert joined({"a": one}, DigestList("SUMS", {"a": one, "b": two})) == {"a": one, "b": two}
     with pytest.raises(DigestMismatch, match="a: --expect says"):
-        joined({"a": one}, {"a": two}, where="SUMS")
+        joined({"a": one}, DigestList("SUMS", {"a": two}))

@@ -30,7 +30,16 @@ from fetcher.settings import default_cache_dir, parse_expect, parse_mount
 
 EXIT_CODES = {
     64: {"UsageError", "UnsupportedScheme"},
-    65: {"DigestMismatch", "DigestUnavailable", "ContentChanged", "Differs", "HostilePath", "LfsPointer", "MalformedArchive"},
+    65: {
+        "DigestMismatch",
+        "DigestUnavailable",
+        "ContentChanged",
+        "Differs",
+        "HostilePath",
+        "LfsPointer",
+        "MalformedArchive",
+        "SignatureInvalid",
+    },
     66: {"NotFound"},
     69: {"Unreachable", "Stalled", "BadResponse", "Untrusted", "Offline", "Transient", "RangesUnsupported"},
     73: {"OutOfSpace", "CannotWrite", "PinnedArtifact"},
