@@ -3,23 +3,25 @@
 An actor is a function in a thread of its own. It stops before every system call that changes or reads names below a root
 (`fetcher.store.beneath`), and the scheduler says who goes on. A schedule is a list of switches: after so many steps, another
 actor goes on. All schedules with few switches are tried: most mistakes of concurrent programs need only one or two (Musuvathi
-and Qadeer, CHESS, 2008).
+and Qadeer, CHESS, 2008). A rename may also report an error although it succeeded, as on NFS when the reply was lost.
 """
 
 from __future__ import annotations
 
+import errno
 import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from fetcher.store import lease as leases
 
+T = TypeVar("T")
 Actor = Callable[[], object]
 HOOKED = (
     "open_beneath",
@@ -61,9 +63,14 @@ class Switch:
 
 
 class Scheduler:
-    """One run of all actors by one schedule."""
+    """One run of all actors by one schedule. `lost`: the number of the rename whose reply is lost, from 0; None for none.
 
-    def __init__(self, actors: Sequence[Actor]) -> None:
+    `lost_in` is the module that made it.
+    """
+
+    def __init__(self, actors: Sequence[Actor], *, lost: int | None = None) -> None:
+        self._lost = lost
+        self.lost_in: str | None = None
         self._turn = threading.Condition()
         self._running: int | None = None
         self._stopped = [True] * len(actors)
@@ -114,6 +121,14 @@ class Scheduler:
             self._stopped[index] = False
         if self._crashed[index]:
             raise Crashed
+
+    def answer(self, module: str) -> None:
+        """Called after each rename. Raises FileNotFoundError if its reply is lost: a second try finds nothing to rename."""
+        if self._lost is not None and threading.current_thread() in self._index:
+            self._lost -= 1
+            if self._lost < 0:
+                self._lost, self.lost_in = None, module
+                raise FileNotFoundError(errno.ENOENT, "the reply was lost")
 
     def owns(self, owner: str) -> None:
         if (index := self._index.get(threading.current_thread())) is not None:
@@ -170,7 +185,7 @@ def hooked(scheduler: Callable[[], Scheduler | None]) -> Iterator[None]:
         for path, name in (*((module, name) for module in _MODULES for name in HOOKED), *_ALSO):
             module = importlib.import_module(path)
             if (call := getattr(module, name, None)) is not None and not hasattr(call, "hooked"):
-                patch.setattr(module, name, _stopping(call, scheduler))
+                patch.setattr(module, name, _stopping(call, scheduler, path if name == "rename" else None))
         # The threads of one process take turns here. Actors are different processes.
         patch.setattr("fetcher.store.beneath._MAKING", nullcontext())
         new_owner = leases._new_owner  # noqa: SLF001
@@ -182,23 +197,28 @@ def hooked(scheduler: Callable[[], Scheduler | None]) -> Iterator[None]:
             return owner
 
         patch.setattr(leases, "_new_owner", owned)
-        patch.setattr("fetcher.store.contender.time.sleep", lambda _: _pause(scheduler))
+        patch.setattr("fetcher.store.contender.time.sleep", lambda _: pause(scheduler))
         yield
 
 
-def _pause(scheduler: Callable[[], Scheduler | None]) -> None:
+def pause(scheduler: Callable[[], Scheduler | None]) -> None:
     if (running := scheduler()) is not None:
         running.pause()
 
 
-def _stopping(call: Callable[..., Any], scheduler: Callable[[], Scheduler | None]) -> Callable[..., Any]:
+def _stopping(
+    call: Callable[..., Any], scheduler: Callable[[], Scheduler | None], renames_in: str | None
+) -> Callable[..., Any]:
     def stopping(*arguments: Any, **more: Any) -> Any:
         running = scheduler()
         if running is not None:
             if running.dead:
                 raise Crashed
             running.pause()
-        return call(*arguments, **more)
+        result = call(*arguments, **more)
+        if running is not None and renames_in is not None:
+            running.answer(renames_in)
+        return result
 
     stopping.hooked = True  # type: ignore[attr-defined]
     return stopping
@@ -215,7 +235,7 @@ def schedules(steps: int, actors: int, *, switches: int, crashes: bool) -> Itera
                     yield tuple(Switch(step, actor, crash) for step, (actor, crash) in zip(places, chosen, strict=True))
 
 
-def within(seconds: float, items: Iterator[tuple[Switch, ...]], *, least: int) -> Iterator[tuple[Switch, ...]]:
+def within(seconds: float, items: Iterator[T], *, least: int) -> Iterator[T]:
     """Yield items until the time is over, and at least `least` of them."""
     until = time.monotonic() + seconds
     for number, item in enumerate(items):

@@ -26,10 +26,10 @@ from fetcher.store.eviction import Keeping, doom
 from fetcher.store.garbage import garbage
 from fetcher.store.keyed import Keyed, finish_exchanges, finish_swaps
 from fetcher.store.layout import Root, fence_of
-from fetcher.store.lease import Lease
+from fetcher.store.lease import Lease, Watch
 from fetcher.store.placement import seal
 from fetcher.store.salvage import remove_unlisted_files
-from tests.model.scheduling import Actor, Scheduler, Switch, hooked, schedules, within
+from tests.model.scheduling import Actor, Scheduler, Switch, hooked, pause, schedules, within
 
 SECONDS = float(os.environ.get("WEIGHTLIFT_MODEL_SECONDS") or 5)
 SWITCHES = int(os.environ.get("WEIGHTLIFT_MODEL_SWITCHES") or 2)
@@ -38,6 +38,8 @@ PATHS = ("config.json", "model.safetensors")
 STALE = 1e6
 LEAST = 30
 """Schedules that are tried however slow the machine is."""
+_RENAMES = 8
+"""Renames whose replies are lost, one in each run. A writer makes about six."""
 _PATIENCE = 300
 """Looks at a lease. Whoever has it needs fewer steps."""
 LONG_AGO = 1_600_000_000.0
@@ -45,11 +47,12 @@ NOW = LONG_AGO + 1e6
 
 
 class Store:
-    """A root on a filesystem in memory, and what processes do to it."""
+    """A root on a filesystem in memory, and what processes do to it. `pause` lets others go on in the middle of a step."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, pause: Callable[[], None] = lambda: None) -> None:
         self.root = root
         self.final = root / REF.key
+        self._pause = pause
 
     def write(self, version: str) -> str:
         """Publish `version` like a fetch: under the lease of its key. Return what happened."""
@@ -62,9 +65,11 @@ class Store:
                 return "waited in vain"
             try:
                 return self._build(lease, version)
-            except BaseException:
-                lease.release()
+            except OSError:
+                lease.renew()  # LeaseLost, if the next owner took the directory away
                 raise
+            finally:
+                lease.release()
         except LeaseLost:
             return "lost"
 
@@ -78,6 +83,7 @@ class Store:
         lease.forget_previous_owners()
         for path in PATHS:
             descriptor = fence_of(lease.data / path).create(lease.data / path, 0o644)
+            self._pause()
             os.write(descriptor, version.encode())
             os.close(descriptor)
         hasher = new_chunk_hasher()
@@ -145,30 +151,37 @@ def explore(
     crashes: bool,
     switches: int = SWITCHES,
     seconds: float = SECONDS,
+    lossy: bool = False,
 ) -> None:
-    """Run all schedules that fit into the time. Raises AssertionError with the schedule that failed."""
+    """Run all schedules that fit into the time. `lossy`: also lose the reply of each rename in turn.
+
+    Raises AssertionError with the schedule that failed.
+    """
     running: list[Scheduler | None] = [None]
     steps = [40]
     with hooked(lambda: running[0]):
-        for schedule in within(seconds, _all(steps, len(actors(Store(root))), crashes, switches), least=LEAST):
+        every = _all(steps, len(actors(Store(root))), crashes, switches)
+        runs = ((schedule, lost) for schedule in every for lost in (range(_RENAMES) if lossy else (None,)))
+        for schedule, lost in within(seconds, runs, least=LEAST):
             running[0] = None
             shutil.rmtree(root, ignore_errors=True)
             root.mkdir()
-            store = Store(root)
+            store = Store(root, pause=lambda: pause(lambda: running[0]))
             if first is not None:
                 assert store.write(first) == "published"
                 store.age()
-            scheduler = running[0] = Scheduler(actors(store))
+            scheduler = running[0] = Scheduler(actors(store), lost=lost)
             steps[0] = max(steps[0], scheduler.run(schedule))
             running[0] = None
             try:
                 for result in scheduler.results:
-                    assert not isinstance(result, Exception), repr(result)
+                    allowed = OSError if scheduler.lost_in not in (None, "fetcher.store.lease") else ()
+                    assert not isinstance(result, Exception) or isinstance(result, allowed), repr(result)
                 store.check()
                 judge(store, scheduler.results)
                 store.check_that_nothing_is_left()
             except AssertionError as error:
-                raise AssertionError(f"{error}\nafter {scheduler.results} by the schedule {schedule}") from error
+                raise AssertionError(f"{error}\nafter {scheduler.results} by the schedule {schedule}, lost {lost}") from error
 
 
 def _all(steps: Sequence[int], actors: int, crashes: bool, switches: int) -> Iterator[tuple[Switch, ...]]:
@@ -220,6 +233,58 @@ class TestWriters:
     def test_two_writers_of_two_versions(self, root: Path) -> None:
         actors = lambda store: [lambda: store.write("two"), lambda: store.write("three")]  # noqa: E731
         explore(root, actors, nothing_more, first=None, crashes=True)
+
+    def test_three_writers_of_three_versions(self, root: Path) -> None:
+        actors = lambda store: [lambda name=name: store.write(name) for name in ("two", "three", "four")]  # noqa: E731
+        explore(root, actors, nothing_more, first="one", crashes=True)
+
+    def test_an_owner_that_is_paused_for_too_long_changes_nothing_that_its_successor_publishes(
+        self, root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nobody waits for a heartbeat, so whoever is switched away from is taken over at once, and goes on later."""
+        monkeypatch.setattr(Watch, "silence", lambda *_: float("inf"))
+        seen: set[object] = set()
+
+        def judge(_: Store, results: Sequence[object]) -> None:
+            seen.update(results)
+
+        actors = lambda store: [lambda: store.write("two"), lambda: store.write("three")]  # noqa: E731
+        explore(root, actors, judge, first=None, crashes=False)
+        assert seen >= {"lost", "published"}
+
+    @pytest.mark.parametrize("first", [None, "one"])
+    def test_a_rename_whose_reply_was_lost_costs_no_lease_and_shows_nothing_incomplete(
+        self, root: Path, first: str | None
+    ) -> None:
+        actors = lambda store: [lambda: store.write("two"), lambda: store.write("three")]  # noqa: E731
+        explore(root, actors, nothing_more, first=first, crashes=False, switches=1, lossy=True)
+
+    def test_nor_does_it_lose_a_hit(self, root: Path) -> None:
+        actors = lambda store: [store.evict, store.hit]  # noqa: E731
+        explore(root, actors, a_hit_is_kept, first="one", crashes=False, switches=1, lossy=True)
+
+    def test_the_model_finds_a_lease_that_believes_a_lost_reply(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        is_dir = Path.is_dir
+        monkeypatch.setattr(Path, "is_dir", lambda path: not path.name.startswith("data.") and is_dir(path))
+        actors = lambda store: [lambda: store.write("two"), lambda: store.write("three")]  # noqa: E731
+        with pytest.raises(AssertionError, match="the reply was lost"):
+            explore(root, actors, nothing_more, first=None, crashes=False, switches=1, lossy=True)
+
+    def test_the_model_finds_a_successor_that_goes_on_in_an_inode_of_a_paused_owner(
+        self, root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A rename fences names, and no descriptors: the owner wakes up and writes into what is published."""
+
+        class Reusing:
+            def create(self, path: Path, mode: int) -> int:
+                return os.open(path, os.O_WRONLY | os.O_CREAT, mode)
+
+        monkeypatch.setattr(Watch, "silence", lambda *_: float("inf"))
+        monkeypatch.setattr("tests.model.test_store.remove_unlisted_files", lambda *_: None)
+        monkeypatch.setattr("tests.model.test_store.fence_of", lambda _: Reusing())
+        actors = lambda store: [lambda: store.write("two"), lambda: store.write("three")]  # noqa: E731
+        with pytest.raises(AssertionError, match=r"'(config\.json|model\.safetensors)'"):
+            explore(root, actors, nothing_more, first=None, crashes=False, seconds=60)
 
     def test_two_writers_replace_a_version(self, root: Path) -> None:
         actors = lambda store: [lambda: store.write("two"), lambda: store.write("three")]  # noqa: E731
