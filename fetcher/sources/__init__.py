@@ -16,12 +16,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from fetcher.artifact import ArtifactRef
 from fetcher.settings import Settings, hub_cache_dir
 from fetcher.sources.access import Access, HttpAccess, fitting
 from fetcher.sources.addresses import hub_address, is_offline, scheme_of
 from fetcher.sources.base import Source
+
+if TYPE_CHECKING:
+    from fetcher.transport.client import HttpTransport
 
 
 def open_source(
@@ -43,6 +47,10 @@ def open_source(
         from fetcher.sources import local
 
         return local.open_local(ref) if scheme == "file" else local.open_claim(ref, settings)
+    if scheme == "s3":
+        from fetcher.sources.s3 import S3Access, open_s3
+
+        return open_s3(ref, _transport(settings, environ), environ, fitting(credentials, S3Access, scheme))
     address = hub_address(ref, environ)
     if address is not None and pin is not None:
         address = replace(address, revision=pin)
@@ -52,15 +60,7 @@ def open_source(
 
         snapshot = find_snapshot(address, hub_cache_dir(environ))
         return LocalSource(snapshot.directory, listing=snapshot.listing)
-    from fetcher.planning.memory import READ_BUFFER
-    from fetcher.transport.client import HttpTransport
-
-    transport = HttpTransport(
-        connections=settings.max_concurrency,
-        timeout_stall=settings.timeout_stall,
-        read_buffer=READ_BUFFER,
-        environ=environ,
-    )
+    transport = _transport(settings, environ)
     if address is not None:
         from fetcher.sources.hub import HubSource
 
@@ -68,3 +68,15 @@ def open_source(
     from fetcher.sources.web import WebSource
 
     return WebSource(ref, transport, environ, access=fitting(credentials, HttpAccess, scheme))
+
+
+def _transport(settings: Settings, environ: Mapping[str, str]) -> HttpTransport:
+    from fetcher.planning.memory import READ_BUFFER
+    from fetcher.transport.client import HttpTransport
+
+    return HttpTransport(
+        connections=settings.max_concurrency,
+        timeout_stall=settings.timeout_stall,
+        read_buffer=READ_BUFFER,
+        environ=environ,
+    )

@@ -80,6 +80,7 @@ class Answer:
         self._stall = stall
         self._sent = sent
         self._body: ResponseBody | None = None
+        self._began: bytes | None = None
         self.url = url
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
@@ -101,11 +102,16 @@ class Answer:
     async def refusal(self, *, what: str) -> FetchError:
         """The error that this answer means, with the server's own text. `what` completes "for ..."."""
         sent = self._sent
-        text = complaint(self.headers, await self._beginning(), secrets=sent.secrets if sent else ())
+        text = complaint(self.headers, await self.beginning(), secrets=sent.secrets if sent else ())
         return error_for(Refusal(self.status, self.headers, text, sent.given_by if sent else ""), what=what)
 
-    async def _beginning(self) -> bytes:
-        """The beginning of an error's body, as far as it arrives within COMPLAINT_TIMEOUT."""
+    async def beginning(self) -> bytes:
+        """The beginning of an error's body, as far as it arrives within COMPLAINT_TIMEOUT. Later calls return the same."""
+        if self._began is None:
+            self._began = await self._read_beginning()
+        return self._began
+
+    async def _read_beginning(self) -> bytes:
         buffer, content = memoryview(bytearray(BODY_LIMIT)), bytearray()
         with suppress(FetchError, TimeoutError):
             async with asyncio.timeout(COMPLAINT_TIMEOUT):

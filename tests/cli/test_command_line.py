@@ -57,7 +57,7 @@ class TestFetch:
 
 
 FAILURES = {
-    "a scheme that is not built": (["fetch", "s3://bucket/model"], None, 64, "UnsupportedScheme: "),
+    "a scheme that is not built": (["fetch", "hdfs://bucket/model"], None, 64, "UnsupportedScheme: "),
     "no URI": (["fetch"], None, 64, "Usage: "),
     "an unknown flag": (["fetch", URI, "--nonsense"], None, 64, "Usage: "),
     "a bad size": (["fetch", URI, "--memory-limit", "much"], None, 64, "Usage: "),

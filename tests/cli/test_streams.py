@@ -54,7 +54,7 @@ class TestClosedStreams:
         assert (done.returncode, done.stdout, done.stderr) == (0, f"{tmp_path / ArtifactRef(str(source)).key}\n", "")
 
     def test_with_a_closed_stderr_an_error_does_not_go_to_stdout(self, tmp_path: Path) -> None:
-        done = in_a_shell('"$@" 2>&-', "fetch", "s3://bucket/model", "--cache-dir", tmp_path)
+        done = in_a_shell('"$@" 2>&-', "fetch", "hdfs://bucket/model", "--cache-dir", tmp_path)
         assert (done.returncode, done.stdout) == (64, "")
 
     def test_a_full_device_on_stderr_does_not_stop_the_fetch(self, source: Path, tmp_path: Path) -> None:

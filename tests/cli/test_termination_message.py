@@ -83,7 +83,7 @@ class TestKubernetes:
     def test_the_real_file_is_not_created_outside_a_container(self, tmp_path: Path) -> None:
         if Path("/dev/termination-log").exists():
             pytest.skip("this runs in a container that has /dev/termination-log")
-        run_fetcher("fetch", "s3://bucket/m", "--termination-log", "/dev/termination-log")
+        run_fetcher("fetch", "hdfs://bucket/m", "--termination-log", "/dev/termination-log")
         assert not Path("/dev/termination-log").exists()
 
 
@@ -119,4 +119,4 @@ def test_a_full_fifo_does_not_block(tmp_path: Path) -> None:
 
 def test_a_fifo_without_a_reader_does_not_block_the_command(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "log")
-    assert run_fetcher("fetch", "s3://bucket/model", "--termination-log", tmp_path / "log").returncode == 64
+    assert run_fetcher("fetch", "hdfs://bucket/model", "--termination-log", tmp_path / "log").returncode == 64

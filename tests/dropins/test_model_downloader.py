@@ -129,7 +129,7 @@ class TestMisuse:
         [
             ({}, 78, "Configuration: MODEL_SOURCE is not set"),
             ({"MODEL_SOURCE": SOURCE}, 78, "Configuration: neither CACHE_DIR nor MODEL_PATH"),
-            ({"MODEL_SOURCE": "s3://bucket/key", "CACHE_DIR": "/c"}, 64, "UnsupportedScheme: s3:// is not supported yet"),
+            ({"MODEL_SOURCE": "hdfs://host/key", "CACHE_DIR": "/c"}, 64, "UnsupportedScheme: hdfs:// is not supported"),
             ({"MODEL_SOURCE": "pvc://claim/m", "CACHE_DIR": "/c"}, 78, "Configuration: MODEL_SOURCE is a pvc:// address"),
             ({"MODEL_SOURCE": SOURCE, "CACHE_DIR": "/c", "MODEL_SHA256": "0" * 64}, 78, "Configuration: MODEL_SHA256"),
             ({"MODEL_SOURCE": SOURCE, "MODEL_PATH": "/c/m", "MODEL_SHA256": "short"}, 64, "Usage: sha256:short is not"),

@@ -1,0 +1,532 @@
+"""`s3://` on a real server (SeaweedFS), with a front that can fail; its signatures against those of botocore."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import itertools
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import aclosing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+
+from fetcher.artifact import ArtifactRef, ByteRange, Checksum
+from fetcher.errors import (
+    BadResponse,
+    ConfigurationError,
+    ContentChanged,
+    HostilePath,
+    NotFound,
+    RateLimited,
+    Unauthorized,
+    UsageError,
+)
+from fetcher.settings import Settings
+from fetcher.sources import open_source
+from fetcher.sources.base import Source
+from fetcher.sources.objects import Page
+from fetcher.sources.s3 import S3Access, S3Keys
+from fetcher.sources.s3.address import S3Address
+from fetcher.sources.s3.documents import checksum_of, digest_of, parse_page
+from fetcher.sources.s3.finding import found_access
+from fetcher.sources.s3.signing import signed_headers
+from fetcher.testing.checkpoint import random_bytes
+from fetcher.testing.conformance import MakeSource, SourceConformance, listing_of, read
+from fetcher.testing.effects import Body, Header, Status
+from fetcher.testing.faults import Fault, Faults
+from tests.lab.command import run_fetcher
+from tests.lab.front import Front, in_front_of
+from tests.lab.seaweed import KEY_ID, SECRET, S3Server, seaweed
+
+MiB = 1024 * 1024
+KEYS = S3Keys(KEY_ID, SECRET)
+SETTINGS = Settings(cache_dir=Path("/nowhere"), timeout_stall=2.0)
+session = pytest.importorskip("botocore.session")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with seaweed(tmp_path_factory.mktemp("seaweed")) as running:
+        yield running
+
+
+@pytest.fixture
+def front(server: S3Server) -> Iterator[Front]:
+    with in_front_of(server.host, server.port) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server: S3Server) -> Any:
+    """Amazon's own client, which publishes what the tests fetch."""
+    made = session.get_session()
+    made.set_credentials(KEY_ID, SECRET)
+    return made.create_client("s3", endpoint_url=server.endpoint, region_name="us-east-1")
+
+
+_NUMBERS = itertools.count()
+
+
+@pytest.fixture
+def bucket(client: Any) -> str:
+    """A new bucket."""
+    name = f"bucket-{next(_NUMBERS)}"
+    client.create_bucket(Bucket=name)
+    return name
+
+
+def put(client: Any, bucket: str, files: Mapping[str, bytes], **options: Any) -> None:
+    for key, content in files.items():
+        client.put_object(Bucket=bucket, Key=key, Body=content, **options)
+
+
+def source_of(uri: str, endpoint: str, *, keys: S3Keys | None = KEYS, revision: str | None = None, **options: Any) -> Source:
+    """A source with explicit credentials, in an environment that would give others."""
+    poisoned = {"AWS_ACCESS_KEY_ID": "AKIDPOISON", "AWS_SECRET_ACCESS_KEY": "poison", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
+    access = S3Access(keys, endpoint=endpoint, **options)
+    return open_source(ArtifactRef(uri, revision), SETTINGS, poisoned, credentials=access)
+
+
+class TestConformance(SourceConformance):
+    secret = SECRET
+
+    @pytest.fixture
+    def faults(self, front: Front) -> Faults:
+        return front.faults
+
+    @pytest.fixture
+    def make_source(self, front: Front, client: Any, bucket: str) -> MakeSource:
+        def make(files: Mapping[str, bytes]) -> Source:
+            for each in client.list_objects_v2(Bucket=bucket).get("Contents", []):
+                client.delete_object(Bucket=bucket, Key=each["Key"])
+            put(client, bucket, {f"model/{path}": content for path, content in files.items()})
+            return source_of(f"s3://{bucket}/model", front.endpoint)
+
+        return make
+
+    @pytest.fixture
+    def missing_source(self, front: Front, bucket: str) -> Source:
+        return source_of(f"s3://{bucket}/nothing", front.endpoint)
+
+
+async def listed(source: Source) -> dict[str, int | None]:
+    async with aclosing(source):
+        return {file.path: file.size for file in (await listing_of(source)).files}
+
+
+class TestWhichObjects:
+    async def test_a_prefix_ends_at_a_slash(self, client: Any, bucket: str, server: S3Server) -> None:
+        put(client, bucket, {"llama/a": b"1", "llama-old/b": b"22", "llama.txt": b"333"})
+        assert await listed(source_of(f"s3://{bucket}/llama", server.endpoint)) == {"a": 1}
+        assert await listed(source_of(f"s3://{bucket}/llama/", server.endpoint)) == {"a": 1}
+
+    async def test_one_object_is_one_file(self, client: Any, bucket: str, server: S3Server) -> None:
+        put(client, bucket, {"dir/model.bin": b"weights", "dir/model.bin.old": b"w"})
+        assert await listed(source_of(f"s3://{bucket}/dir/model.bin", server.endpoint)) == {"model.bin": 7}
+
+    async def test_a_whole_bucket_is_an_artifact_too(self, client: Any, bucket: str, server: S3Server) -> None:
+        put(client, bucket, {"a": b"1", "b/c": b"22", "d e+f%20": b"333", "\u00fc/x": b""})
+        for uri in (f"s3://{bucket}", f"s3://{bucket}/"):
+            assert await listed(source_of(uri, server.endpoint)) == {"a": 1, "b/c": 2, "d e+f%20": 3, "\u00fc/x": 0}
+
+    async def test_a_directory_of_the_prefixes_own_name_keeps_its_place(
+        self, client: Any, bucket: str, server: S3Server
+    ) -> None:
+        put(client, bucket, {"model/model/x": b"1", "model/y": b"22"})
+        assert await listed(source_of(f"s3://{bucket}/model", server.endpoint)) == {"model/x": 1, "y": 2}
+
+    async def test_more_objects_than_a_page_has(self, client: Any, bucket: str, front: Front) -> None:
+        front.faults.add(Fault(Header("X-Nothing", "")))
+        put(client, bucket, {f"m/{number:04}": b"x" for number in range(1005)})
+        assert len(await listed(source_of(f"s3://{bucket}/m", front.endpoint))) == 1005
+        assert len([each for each in front.requests if "list-type" in each.query]) == 2
+
+    async def test_a_version_of_an_object_stays_readable(self, client: Any, bucket: str, server: S3Server) -> None:
+        client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+        first = client.put_object(Bucket=bucket, Key="model.bin", Body=b"first")["VersionId"]
+        client.put_object(Bucket=bucket, Key="model.bin", Body=b"second version")
+        for uri, revision in ((f"s3://{bucket}/model.bin?versionId={first}", None), (f"s3://{bucket}/model.bin", first)):
+            async with aclosing(source_of(uri, server.endpoint, revision=revision)) as source:
+                (file,) = (await listing_of(source)).files
+                assert await read(source, file) == b"first"
+
+    async def test_a_missing_bucket_and_a_missing_key_are_named(self, bucket: str, server: S3Server) -> None:
+        for uri in ("s3://no-such-bucket/model", f"s3://{bucket}/no/such/key"):
+            with pytest.raises(NotFound, match=uri):
+                await listed(source_of(uri, server.endpoint))
+
+
+class TestPins:
+    async def test_an_object_that_is_replaced_meanwhile_is_noticed_by_if_match(
+        self, client: Any, bucket: str, server: S3Server
+    ) -> None:
+        put(client, bucket, {"model.bin": b"a" * 1000})
+        async with aclosing(source_of(f"s3://{bucket}/model.bin", server.endpoint)) as source:
+            (file,) = (await listing_of(source)).files
+            put(client, bucket, {"model.bin": b"b" * 1000})
+            with pytest.raises(ContentChanged, match="replaced at the store"):
+                await read(source, file, ByteRange(0, 10))
+
+    async def test_a_server_that_ignores_if_match_is_found_by_its_etag(self, client: Any, bucket: str, front: Front) -> None:
+        put(client, bucket, {"model.bin": b"a" * 1000})
+        async with aclosing(source_of(f"s3://{bucket}/model.bin", front.endpoint)) as source:
+            (file,) = (await listing_of(source)).files
+            front.faults.add(Fault(Header("ETag", '"0123"')))
+            with pytest.raises(ContentChanged):
+                await read(source, file, ByteRange(0, 10))
+
+
+POLYNOMIALS = {"CRC32": (32, 0xEDB88320), "CRC32C": (32, 0x82F63B78), "CRC64NVME": (64, 0x9A6C9329AC4BC9B5)}
+
+
+def published(algorithm: str, content: bytes) -> bytes:
+    """The checksum of `content` as the uploader gives it, bit by bit."""
+    if algorithm == "SHA256":
+        return hashlib.sha256(content).digest()
+    width, polynomial = POLYNOMIALS[algorithm]
+    value = (1 << width) - 1
+    for byte in content:
+        value ^= byte
+        for _ in range(8):
+            value = value >> 1 ^ (polynomial if value & 1 else 0)
+    return (value ^ (1 << width) - 1).to_bytes(width // 8, "big")
+
+
+class TestChecksums:
+    @pytest.mark.parametrize("algorithm", ["CRC32", "CRC32C", "CRC64NVME", "SHA256"])
+    async def test_what_the_uploader_chose_is_described(
+        self, client: Any, bucket: str, server: S3Server, algorithm: str
+    ) -> None:
+        content = b"weights" * 1000
+        value = base64.b64encode(published(algorithm, content)).decode()
+        put(client, bucket, {"model.bin": content}, **{f"Checksum{algorithm}": value})
+        async with aclosing(source_of(f"s3://{bucket}/model.bin", server.endpoint)) as source:
+            (file,) = await source.describe((await listing_of(source)).files)
+        if algorithm == "SHA256":
+            assert [each.hex for each in file.digests] == [hashlib.sha256(content).hexdigest()]
+        else:
+            assert file.checksums == (Checksum(algorithm.lower(), published(algorithm, content).hex()),)  # type: ignore[arg-type]
+
+    async def test_an_upload_in_parts_is_described_with_their_sizes(self, client: Any, bucket: str, server: S3Server) -> None:
+        parts = [random_bytes("one", 5 * MiB), random_bytes("two", 5 * MiB), b"three"]
+        upload = client.create_multipart_upload(Bucket=bucket, Key="model.bin")["UploadId"]
+        etags = [
+            client.upload_part(Bucket=bucket, Key="model.bin", UploadId=upload, PartNumber=number, Body=part)["ETag"]
+            for number, part in enumerate(parts, 1)
+        ]
+        done = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
+        client.complete_multipart_upload(Bucket=bucket, Key="model.bin", UploadId=upload, MultipartUpload={"Parts": done})
+        async with aclosing(source_of(f"s3://{bucket}/model.bin", server.endpoint)) as source:
+            (file,) = await source.describe((await listing_of(source)).files)
+        (checksum,) = file.checksums
+        assert checksum.parts in ((), (5 * MiB, 5 * MiB, 5))
+        if checksum.algorithm == "md5":
+            whole = hashlib.md5(b"".join(hashlib.md5(part).digest() for part in parts)).hexdigest()  # noqa: S324
+            assert checksum.hex == whole
+
+    def test_the_best_one_is_taken(self) -> None:
+        crc32, crc64 = {"x-amz-checksum-crc32": "AAAAAA=="}, {"x-amz-checksum-crc64nvme": "AAAAAAAAAAA="}
+        etag = "0" * 32
+        assert checksum_of(crc32 | crc64, etag, 1, None) == Checksum("crc64nvme", "0" * 16)
+        assert checksum_of(crc32, etag, 1, None) == Checksum("crc32", "0" * 8)
+        assert checksum_of({}, etag, 1, None) == Checksum("md5", etag)
+        assert checksum_of({}, f"{etag}-2", 15, 10) == Checksum("md5", etag, (10, 5))
+        assert checksum_of({"x-amz-checksum-crc32c": "AAAAAA==-2"}, "", 15, 10) == Checksum("crc32c", "0" * 8, (10, 5))
+
+    @pytest.mark.parametrize("first", [None, 0, 4, 15, 100])
+    def test_a_composite_whose_parts_do_not_fit_is_none(self, first: int | None) -> None:
+        assert checksum_of({"x-amz-checksum-crc32c": "AAAAAA==-2"}, f"{'0' * 32}-2", 15, first) is None
+
+    @pytest.mark.parametrize("header", ["x-amz-server-side-encryption", "x-amz-server-side-encryption-customer-algorithm"])
+    def test_the_etag_of_an_encrypted_object_is_no_md5(self, header: str) -> None:
+        assert checksum_of({header: "aws:kms"}, "0" * 32, 1, None) is None
+
+    def test_the_sha256_of_parts_is_no_digest(self) -> None:
+        value = "A" * 43 + "="
+        assert digest_of({"x-amz-checksum-sha256": value}) is not None
+        assert digest_of({"x-amz-checksum-sha256": value, "x-amz-checksum-type": "COMPOSITE"}) is None
+        assert digest_of({"x-amz-checksum-sha256": f"{value}-2"}) is None
+
+
+ERROR = '<?xml version="1.0"?><Error><Code>{}</Code><Message>told</Message></Error>'
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("status", "code", "error"),
+        [
+            (403, "AccessDenied", Unauthorized),
+            (403, "SignatureDoesNotMatch", Unauthorized),
+            (400, "ExpiredToken", Unauthorized),
+            (403, "InvalidObjectState", NotFound),
+            (404, "NoSuchBucket", NotFound),
+            (403, "RequestTimeTooSkewed", ConfigurationError),
+            (301, "PermanentRedirect", ConfigurationError),
+            (400, "AuthorizationHeaderMalformed", ConfigurationError),
+            (503, "SlowDown", RateLimited),
+        ],
+    )
+    async def test_each_code_has_its_error(
+        self, client: Any, bucket: str, front: Front, status: int, code: str, error: type[Exception]
+    ) -> None:
+        put(client, bucket, {"m/a": b"1"})
+        front.faults.add(Fault(Status(status, (), ERROR.format(code).encode())))
+        async with aclosing(source_of(f"s3://{bucket}/m/", front.endpoint)) as source:
+            with pytest.raises(error):
+                await source.resolve()
+
+    async def test_a_wrong_secret_is_unauthorized_and_not_shown(self, client: Any, bucket: str, server: S3Server) -> None:
+        put(client, bucket, {"m/a": b"1"})
+        with pytest.raises(Unauthorized) as caught:
+            await listed(source_of(f"s3://{bucket}/m", server.endpoint, keys=S3Keys(KEY_ID, "wr0ng-s3cret")))
+        assert "wr0ng-s3cret" not in str(caught.value)
+
+    async def test_a_bucket_in_another_region_is_asked_there_once(self) -> None:
+        """Only where Amazon's own addresses are used: a signature goes to no other host."""
+        from fetcher.sources.s3.bucket import S3Bucket
+
+        asked: list[str] = []
+
+        class Elsewhere:
+            async def open(self, url: str, **_: Any) -> Any:
+                asked.append(url)
+                raise Unauthorized("stop")
+
+        bucket = S3Bucket("b", Elsewhere(), access=S3Access(KEYS), find=S3Access)  # type: ignore[arg-type]
+        bucket._region = "eu-west-1"  # noqa: SLF001
+        with pytest.raises(Unauthorized):
+            await bucket.page("", None)
+        assert asked[0].startswith("https://b.s3.eu-west-1.amazonaws.com/?")
+
+    async def test_keys_that_expire_midway_are_renewed_and_nothing_is_lost(
+        self, client: Any, bucket: str, front: Front
+    ) -> None:
+        put(client, bucket, {"model.bin": b"w" * 1000})
+        renewals: list[int] = []
+
+        def renew() -> S3Keys:
+            renewals.append(1)
+            return dataclasses.replace(KEYS, expires=time.time() + 3600)
+
+        async with aclosing(source_of(f"s3://{bucket}/model.bin", front.endpoint, renew=renew)) as source:
+            (file,) = (await listing_of(source)).files
+            front.faults.add(Fault(Status(400, (), ERROR.format("ExpiredToken").encode()), times=1))
+            assert await read(source, file) == b"w" * 1000
+        assert renewals == [1]
+
+    async def test_keys_that_are_about_to_expire_are_renewed_before_they_are_used(
+        self, client: Any, bucket: str, server: S3Server
+    ) -> None:
+        put(client, bucket, {"model.bin": b"w"})
+        old = S3Keys("AKIDOLD", "old", expires=time.time() + 5)
+        source = source_of(f"s3://{bucket}/model.bin", server.endpoint, keys=old, renew=lambda: KEYS)
+        assert await listed(source) == {"model.bin": 1}
+
+    async def test_a_wrong_clock_is_corrected_once_by_that_of_the_server(self, client: Any, bucket: str, front: Front) -> None:
+        put(client, bucket, {"m/a": b"1"})
+        now = datetime.now(UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")
+        skewed = Status(403, (("Date", now),), ERROR.format("RequestTimeTooSkewed").encode())
+        front.faults.add(Fault(skewed, times=1))
+        assert await listed(source_of(f"s3://{bucket}/m/", front.endpoint)) == {"a": 1}
+
+    async def test_requester_pays_is_said_and_signed(self, client: Any, bucket: str, front: Front) -> None:
+        put(client, bucket, {"m/a": b"1"})
+        await listed(source_of(f"s3://{bucket}/m/", front.endpoint, requester_pays=True))
+        assert {each.headers.get("x-amz-request-payer") for each in front.requests} == {"requester"}
+
+    async def test_two_tenants_of_one_process_use_their_own_keys(self, client: Any, bucket: str, server: S3Server) -> None:
+        put(client, bucket, {"m/a": b"1"})
+        assert await listed(source_of(f"s3://{bucket}/m", server.endpoint)) == {"a": 1}
+        with pytest.raises(Unauthorized):
+            await listed(source_of(f"s3://{bucket}/m", server.endpoint, keys=S3Keys("AKIDOTHER", "other")))
+        with pytest.raises(Unauthorized, match="no credentials were sent"):
+            await listed(source_of(f"s3://{bucket}/m", server.endpoint, keys=None))
+
+
+def page(body: str) -> Page:
+    return parse_page(f"<ListBucketResult>{body}</ListBucketResult>".encode(), where="s3://b/p")
+
+
+class TestHostileListings:
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"",
+            b"<Error/>",
+            b"{}",
+            b"\xff",
+            b'<!DOCTYPE x [<!ENTITY a "b">]><ListBucketResult/>',
+            b"<ListBucketResult><Contents><Key>a</Key></Contents></ListBucketResult>",
+            b"<ListBucketResult><Contents><Key>a</Key><Size>-1</Size></Contents></ListBucketResult>",
+            b"<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>",
+        ],
+    )
+    def test_what_is_no_listing_is_a_bad_response(self, data: bytes) -> None:
+        with pytest.raises(BadResponse):
+            parse_page(data, where="s3://b/p")
+
+    def test_keys_are_decoded_once(self) -> None:
+        entry = "<Contents><Key>{}</Key><Size>1</Size><ETag>&quot;e&quot;</ETag></Contents>"
+        assert page(f"<EncodingType>url</EncodingType>{entry.format('a%2Bb+c%2520')}").objects[0].key == "a+b c%20"
+        assert page(entry.format("a%2Bb")).objects[0].key == "a%2Bb"
+
+    async def test_a_listing_that_repeats_itself_ends(self, bucket: str, front: Front) -> None:
+        more = "<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>"
+        front.faults.add(Fault(Body(f"<ListBucketResult>{more}</ListBucketResult>".encode())))
+        with pytest.raises(BadResponse, match="repeats itself"):
+            await listed(source_of(f"s3://{bucket}/m/", front.endpoint))
+
+    async def test_a_listing_of_another_prefix_is_refused(self, bucket: str, front: Front) -> None:
+        body = "<ListBucketResult><Contents><Key>other/a</Key><Size>1</Size></Contents></ListBucketResult>"
+        front.faults.add(Fault(Body(body.encode())))
+        with pytest.raises(BadResponse, match="is not below it"):
+            await listed(source_of(f"s3://{bucket}/m/", front.endpoint))
+
+    @pytest.mark.parametrize("key", ["m/../../etc/passwd", "m//etc/passwd", "m/a/../b", "m/a\\b", "m/a&#10;b"])
+    async def test_a_hostile_key_never_becomes_a_path(self, bucket: str, front: Front, tmp_path: Path, key: str) -> None:
+        import fetcher
+
+        body = f"<ListBucketResult><Contents><Key>{key}</Key><Size>1</Size></Contents></ListBucketResult>"
+        front.faults.add(Fault(Body(body.encode())))
+        access = S3Access(KEYS, endpoint=front.endpoint)
+        with pytest.raises(HostilePath):
+            await fetcher.fetch_async(f"s3://{bucket}/m/", cache_dir=tmp_path, credentials=access)
+
+
+class TestAddresses:
+    def test_a_key_may_contain_what_other_addresses_may_not(self) -> None:
+        assert S3Address.parse("s3://bucket/a b#c?d%20", None) == S3Address("bucket", "a b#c?d%20")
+        assert S3Address.parse("S3://bucket", None) == S3Address("bucket", "")
+
+    @pytest.mark.parametrize(
+        "uri",
+        ["s3://", "s3:///key", "s3://arn:aws:s3:eu:1:accesspoint/x", "s3://b--x-s3/key", "s3://user:pw@bucket/key", "s3://-/"],
+    )
+    def test_what_is_no_bucket_is_a_usage_error(self, uri: str) -> None:
+        with pytest.raises(UsageError):
+            S3Address.parse(uri, None)
+
+    def test_two_versions_contradict_each_other(self) -> None:
+        with pytest.raises(UsageError, match="version one and"):
+            S3Address.parse("s3://bucket/key?versionId=one", "two")
+
+
+class TestCredentials:
+    def test_keys_in_the_environment_need_no_library(self) -> None:
+        environ = {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "hidden", "AWS_REGION": "eu-west-1"}
+        with patch.dict("sys.modules", {"botocore.session": None}):
+            access = found_access(environ)
+        assert access == S3Access(S3Keys("AKID", "hidden"), "eu-west-1", given_by="AWS_ACCESS_KEY_ID")
+        assert "hidden" not in repr(access)
+
+    def test_without_library_a_profile_is_one_sentence(self) -> None:
+        with patch.dict("sys.modules", {"botocore.session": None}):
+            with pytest.raises(ConfigurationError, match=r"pip install 'weightlift\[s3\]'"):
+                found_access({"AWS_PROFILE": "work"})
+            assert found_access({}) == S3Access()
+
+    def test_a_profile_gives_keys_region_and_endpoint(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "credentials").write_text("[work]\naws_access_key_id = AKID\naws_secret_access_key = hidden\n")
+        (tmp_path / "config").write_text(
+            "[profile work]\nregion = eu-north-1\nservices = mine\n[services mine]\ns3 =\n  endpoint_url = http://127.0.0.1:1\n"
+        )
+        environ = {
+            "AWS_PROFILE": "work",
+            "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "credentials"),
+            "AWS_CONFIG_FILE": str(tmp_path / "config"),
+        }
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
+        access = found_access(environ)
+        assert (access.region, access.endpoint) == ("eu-north-1", "http://127.0.0.1:1")
+        assert access.keys is not None
+        assert (access.keys.key_id, access.keys.secret) == ("AKID", "hidden")
+
+    def test_endpoints_of_the_environment_in_their_order(self) -> None:
+        keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+        both = keys | {"AWS_ENDPOINT_URL": "http://all", "AWS_ENDPOINT_URL_S3": "http://s3"}
+        assert found_access(both).endpoint == "http://s3"
+        assert found_access(both | {"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true"}).endpoint is None
+
+
+class TestSignatures:
+    @settings(max_examples=50, deadline=None)
+    @given(
+        st.sampled_from(["GET", "HEAD"]),
+        st.text("abc/-_.~ +%ü", max_size=12),
+        st.dictionaries(st.sampled_from(["list-type", "prefix", "versionId", "x"]), st.text("ab/+ =&ü", max_size=6)),
+        st.none() | st.text("tok/+=", min_size=1, max_size=9),
+    )
+    def test_they_are_those_of_botocore(self, method: str, key: str, query: dict[str, str], token: str | None) -> None:
+        from urllib.parse import quote, urlencode
+
+        from botocore.auth import S3SigV4Auth
+        from botocore.awsrequest import AWSRequest
+        from botocore.credentials import Credentials
+
+        words = urlencode(query, quote_via=quote, safe="-_.~")
+        url = f"https://bucket.s3.eu-west-1.amazonaws.com/{quote(key, safe='-_.~/')}" + (f"?{words}" if words else "")
+        moment = datetime(2026, 11, 26, 12, 0, 0, tzinfo=UTC)
+        ours = signed_headers(
+            method,
+            url,
+            S3Keys("AKID", "secret", token),
+            region="eu-west-1",
+            now=moment.timestamp(),
+            headers={"x-amz-a": "b  c"},
+        )
+        request = AWSRequest(method, url, headers={"x-amz-a": "b  c"})
+        with patch("botocore.auth.get_current_datetime", lambda **_: moment.replace(tzinfo=None)):
+            S3SigV4Auth(Credentials("AKID", "secret", token), "s3", "eu-west-1").add_auth(request)
+        assert ours["Authorization"] == request.headers["Authorization"]
+
+
+class TestCommands:
+    """The commands as users run them, with the variables of Amazon's tools."""
+
+    def test_fetch_plan_verify_and_refresh(self, client: Any, bucket: str, server: S3Server, tmp_path: Path) -> None:
+        env = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_ENDPOINT_URL": server.endpoint}
+        files = {"config.json": b"{}", "model.safetensors": random_bytes("s3", 20 * MiB), "x/optimizer.bin": b"o"}
+        put(client, bucket, {f"m/{path}": content for path, content in files.items()})
+        words = (f"s3://{bucket}/m", "--cache-dir", tmp_path, "--exclude", "*.bin")
+        plan = run_fetcher("plan", *words, "--json", env=env)
+        assert json.loads(plan.stdout)["bytes_to_fetch"] == 20 * MiB + 2
+        first = json.loads(run_fetcher("fetch", *words, "--json", env=env).stdout)
+        assert sorted(path.name for path in Path(first["path"]).iterdir() if path.is_file()) == [
+            "config.json",
+            "model.safetensors",
+        ]
+        assert (Path(first["path"]) / "model.safetensors").read_bytes() == files["model.safetensors"]
+        assert run_fetcher("verify", first["cache_key"], "--cache-dir", tmp_path).returncode == 0
+        again = json.loads(run_fetcher("fetch", *words, "--refresh", "on-change", "--json", env=env).stdout)
+        assert (again["cached"], again["revision"]) == (True, first["revision"])
+        put(client, bucket, {"m/config.json": b'{"new": 1}'})
+        newer = json.loads(run_fetcher("fetch", *words, "--refresh", "on-change", "--json", env=env).stdout)
+        assert newer["bytes_fetched"] == len(b'{"new": 1}')
+        assert newer["revision"] != first["revision"]
+        assert SECRET not in (tmp_path / newer["cache_key"] / ".fetcher/manifest.json").read_text()
+        done = run_fetcher("fetch", f"s3://{bucket}/m", "--dest", tmp_path / "dest", env=env)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "dest/x/optimizer.bin").read_bytes() == b"o"
+
+    def test_a_damaged_chunk_is_repaired_from_the_store(
+        self, client: Any, bucket: str, server: S3Server, tmp_path: Path
+    ) -> None:
+        env = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_ENDPOINT_URL": server.endpoint}
+        content = random_bytes("s3", 20 * MiB)
+        put(client, bucket, {"m/model.safetensors": content})
+        words = (f"s3://{bucket}/m", "--cache-dir", tmp_path)
+        path = Path(run_fetcher("fetch", *words, env=env).stdout.strip()) / "model.safetensors"
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        done = run_fetcher("verify", *words, "--repair", env=env)
+        assert done.returncode == 0, done.stderr
+        assert path.read_bytes() == content
