@@ -2,7 +2,7 @@
 
 ::
 
-    lease        the one of every fetch of this artifact
+    lease        the one of every fetch of this artifact; room is made in a bounded cache before each file is staged
     list         the source, at the revision in the manifest, must still have each damaged file with the same identity
     each file    good chunks into a new inode, the others from the source, every chunk compared, then one rename
 
@@ -18,11 +18,13 @@ from collections.abc import Collection
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 from fetcher.artifact import ArtifactRef, Digest, Listing, RemoteFile, redact
 from fetcher.engine.failure import one_error
 from fetcher.engine.lease_keeping import LeaseTimes, acquire_or_wait, give_up, kept_alive
 from fetcher.engine.retry import Asker, Patience
+from fetcher.engine.roominess import room_of
 from fetcher.engine.sizing import transfer_of
 from fetcher.engine.transfer import Transfer
 from fetcher.errors import ContentChanged, DigestMismatch, NotFound
@@ -53,12 +55,16 @@ class Repaired:
 
 @dataclass(slots=True)
 class Repair:
-    """One repair. `step` is called with the name of each step after it."""
+    """One repair. `root` is the cache root of the artifact, None for a destination: that has no limits.
+
+    `step` is called with the name of each step after it.
+    """
 
     ref: ArtifactRef
     settings: Settings
     source: Source
     placement: Placement
+    root: Path | None
     emit: Subscriber
     step: Step
     result: Repaired = field(default_factory=Repaired)
@@ -127,6 +133,7 @@ class Repair:
     ) -> None:
         """Complete the file and swap it in, or warn and leave the old one."""
         stopping = threading.Event()
+        await self._make_room(damaged, file, lease, stopping)
         with storing("stage the file", file.path):
             staged = await run_uncancelled(
                 damaged.stage, file, lease, journal, leftovers.files.get(file.path), stopping.is_set, stop=stopping.set
@@ -165,6 +172,27 @@ class Repair:
         if damaged.names > 1:
             self.result.shared.append(file.path)
         self.emit(FileRepaired(file.path, entry.size, fetched))
+
+    async def _make_room(self, damaged: Damaged, file: RemoteFile, lease: Lease, stopping: threading.Event) -> None:
+        """Make room for the successor of the file. Raises OutOfSpace, CacheBusy, and then nothing is changed."""
+        if self.root is None:
+            return
+        room = room_of(
+            self.root,
+            self.ref.key,
+            lease,
+            self.settings,
+            limited=True,
+            growing=False,
+            stopped=stopping.is_set,
+            on_event=self.emit,
+        )
+
+        def make() -> None:
+            with storing("make room in the cache", file.path):
+                room.make(damaged.space(lease))
+
+        await run_uncancelled(make, stop=stopping.set)
 
 
 def listed_as(entry: ManifestFile, listing: Listing) -> RemoteFile:
@@ -211,13 +239,14 @@ async def repair(
     paths: Collection[str],
     settings: Settings,
     *,
+    root: Path | None,
     on_event: Subscriber,
     source: Source,
     step: Step,
 ) -> Repaired:
-    """Repair the files `paths` of the artifact at `placement`, and close `source`. See `Repair.run`."""
+    """Repair the files `paths` of the artifact at `placement`, and close `source`. See `Repair` and `Repair.run`."""
     try:
         with storing("use the local filesystem"):
-            return await Repair(ref, settings, source, placement, on_event, step).run(paths)
+            return await Repair(ref, settings, source, placement, root, on_event, step).run(paths)
     finally:
         await source.aclose()

@@ -18,9 +18,13 @@ MARGIN = 2 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The numbers of one decision. `needed` more bytes; `occupied` bytes of the fetch are already on the volume."""
+    """The numbers of one decision. `needed` more bytes; `occupied` bytes of the fetch are already on the volume.
+
+    `own`: the key of the artifact that is fetched or repaired. What is there of it stays until its successor is complete.
+    """
 
     root: Path
+    own: str
     seen: Occupancy
     needed: int
     occupied: int
@@ -50,7 +54,7 @@ class Account:
 
     def _refusal(self, bounds: Bounds, residents: list[Resident]) -> StoreError:
         numbers = self._numbers(residents)
-        movable = [each for each in residents if each.kept not in FOR_GOOD]
+        movable = [each for each in residents if each.kept not in FOR_GOOD and each.key != self.own]
         promised = sum(each.promised for each in self.seen.staged if not each.lease.abandoned)
         if self.shortfall(bounds, made=freed(movable, residents), healed=promised + self.seen.replaced):
             return OutOfSpace(
