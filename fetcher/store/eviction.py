@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fetcher.errors import StoreError
-from fetcher.filesystem import network_filesystem, sync_directory
+from fetcher.filesystem import network_filesystem, storing, sync_directory
 from fetcher.manifest import Manifest
 from fetcher.planning.eviction import Kept, Resident
 from fetcher.store.beneath import make_directories, remove, rename
@@ -64,8 +64,13 @@ class DoomedSnapshot(Doomed):
     published: Published
 
     def delete(self) -> None:
-        """Remove what we placed, the record of use, and the lease. Raises OSError."""
-        self.published.remove()
+        """Remove what we placed, the record of use, and the lease. Raises StoreError; `fetcher gc` continues."""
+        try:
+            with storing("remove the artifact from the Hub's cache"):
+                self.published.remove()
+        except BaseException:
+            self.lease.dissolve()
+            raise
         Doomed.delete(self)
 
     def restore(self) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +13,11 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
+from fetcher.cache import remove
+from fetcher.errors import LocalIOError
 from fetcher.store.garbage import garbage
 from fetcher.store.lease import acquire
+from fetcher.store.superseded import Superseded
 from fetcher.testing.checkpoint import random_bytes
 from fetcher.testing.origin import Origin
 from tests.lab.command import run_fetcher
@@ -113,6 +118,24 @@ class TestAlone:
         later = garbage(cache.root, now=time.time() + 25 * 3600, unused_for=1e9, gone=lambda _: False)
         assert [each.delete() for each in later if each.kind == "blob"] == [True]
         assert not blob.exists()
+
+
+def test_gc_completes_a_removal_that_was_interrupted(cache: HubCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Superseded) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as failing:
+        failing.setattr(Superseded, "remove_snapshot", fail)
+        with pytest.raises(LocalIOError, match="remove the artifact from the Hub's cache"):
+            remove(cache.root, [cache.key], force=False, dry_run=False)
+    assert cache.scanned() == {"org/model": {cache.commit}}
+    for hours in (2, 25, 25):
+        later = garbage(cache.root, now=time.time() + hours * 3600, unused_for=1e9, gone=lambda _: False)
+        for each in later:
+            each.delete()
+    assert cache.scanned() == {"org/model": set()}
+    assert list((cache.repository / "blobs").iterdir()) == []
+    assert list((cache.root / ".fetcher/staging").iterdir()) == []
 
 
 class TestRefusal:
