@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fetcher.artifact import redact
+from fetcher.artifact import ArtifactRef, redact
 from fetcher.cache.ruling import ruling
 from fetcher.errors import CannotWrite, InUse, InUseUnknown, PinnedArtifact, StoreError
+from fetcher.manifest import Manifest
 from fetcher.planning.eviction import Kept, Resident, freed, least_recently_used
 from fetcher.quantities import Amount
 from fetcher.store.catalog import Entry, find
@@ -62,10 +63,11 @@ def remove(root: Path, names: Sequence[str], *, force: bool, dry_run: bool) -> t
         entries = list({entry.key: entry for entry in (find(root, name) for name in names)}.values())
         seen = occupancy(root, now=now, min_idle=0.0)
         residents = {each.key: each for each in seen.residents}
-        keeping = Keeping(root, now, None, force=force)
+        keeping = Keeping(root, now, None, force=force, ref_of=_ref_of)
         for entry in entries:
             found = residents.get(name_of(root, entry))  # none: the name is a directory elsewhere
-            foreign = found is None or found.kept == "foreign"
+            in_hub = entry.summary.snapshot is not None
+            foreign = found is None or (found.kept == "foreign" and not in_hub)
             if reason := "foreign" if foreign else keeping.reason(entry):
                 raise _refusal(root, entry, reason)
         if lease is not None:
@@ -130,6 +132,14 @@ def _idle_time(root: Path, min_idle: float | None) -> float:
     return idle_time(limits, CacheLimits(min_idle=min_idle))
 
 
+def _ref_of(manifest: Manifest) -> str:
+    """Return the ref that a fetch of this manifest writes in the Hub's cache."""
+    from fetcher.sources.addresses import hub_folder
+
+    ref = ArtifactRef(manifest.uri, manifest.requested_revision, manifest.include, manifest.exclude)
+    return hub_folder(ref)[1] or "main"
+
+
 def _removed(resident: Resident, seen: Occupancy, why: str) -> Removed:
     uri = redact(seen.artifacts[resident.key].summary.uri)
     return Removed(resident.key, uri, sum(resident.blocks.values()), resident.last_used, why)
@@ -142,7 +152,10 @@ def _refusal(root: Path, entry: Entry, reason: Kept) -> StoreError:
         case "pinned":
             return PinnedArtifact(f"{named} is pinned; run fetcher unpin {entry.key} first")
         case "foreign" if entry.summary.snapshot is not None:
-            return CannotWrite(f"{named} is in the layout of the Hub's cache; remove it with hf cache rm")
+            return CannotWrite(
+                f"{named} shares its snapshot in the Hub's cache with another tool, by a ref or by files; remove it with "
+                "hf cache rm"
+            )
         case "foreign":
             return CannotWrite(
                 f"{entry.path} also holds files that weightlift did not place, or is a mount point; remove it by hand"

@@ -15,7 +15,7 @@ from fetcher.settings import Settings
 from fetcher.sources.base import Source
 from fetcher.store.catalog import Entry, entries
 from fetcher.store.placement import Step
-from fetcher.store.selector import placement_of
+from fetcher.store.selector import placement_of, root_of
 from fetcher.uncancelled import run_uncancelled
 
 
@@ -47,7 +47,9 @@ async def repair(
     ref, placement = _request(entry, uri), placement_of(entry)
     bad = {path for path, _ in report.bad}
     source = source or open_source(ref, settings)
-    repaired = await repair_files(ref, placement, bad, settings, on_event=on_event, source=source, step=step)
+    repaired = await repair_files(
+        ref, placement, bad, settings, root=root_of(entry), on_event=on_event, source=source, step=step
+    )
     present = placement.present() or entry.manifest
     after = replace(entry, path=placement.location(present))
     again = await run_uncancelled(_verify, after, [file for file in present.files if file.path in bad], report.full, expect)

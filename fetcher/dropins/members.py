@@ -110,7 +110,11 @@ class Extraction:
         return open(descriptor, "wb")
 
     def _make_parents(self, path: str) -> None:
-        """Create the parent directories of `path`."""
+        """Create the parent directories of `path`, but never the directory of the archive again.
+
+        A process that was stopped and lost its lease finds it removed, and ends with FileNotFoundError.
+        """
+        os.close(open_beneath(self._base, self._directory, os.O_RDONLY | os.O_DIRECTORY))
         try:
             make_directories(self._base, (self._directory / path).parent)
         except NotADirectoryError as error:

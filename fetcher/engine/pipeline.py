@@ -31,7 +31,7 @@ from fetcher.engine.prepare import Preparation, prepare
 from fetcher.engine.request import Request, donors_for
 from fetcher.engine.result import Artifact, described
 from fetcher.engine.retry import Asker, Patience
-from fetcher.engine.roominess import kept_roomy
+from fetcher.engine.roominess import kept_roomy, room_of
 from fetcher.engine.sizing import drops_pages, transfer_of
 from fetcher.engine.transfer import Transfer
 from fetcher.errors import ContentChanged, SourceError
@@ -48,7 +48,6 @@ from fetcher.store.journal import Journal
 from fetcher.store.keyed import sweep_old
 from fetcher.store.layout import base_of_destination
 from fetcher.store.lease import Lease
-from fetcher.store.limits import CacheLimits, read_limits
 from fetcher.store.names import refuse_taken_for_one
 from fetcher.store.placement import Placement, Step, seal
 from fetcher.store.room import Room
@@ -250,11 +249,17 @@ class Pipeline:
 
     def room(self, lease: Lease, *, growing: bool, stopped: Callable[[], bool]) -> Room:
         """The room of the fetch. Limits belong to a cache root: a destination has none."""
-        root, settings = self.settings.cache_dir, self.settings
-        with storing("read the limits of the cache"):
-            own = read_limits(root) if settings.dest is None else CacheLimits()
-        asked = CacheLimits(settings.max_size, settings.min_free, settings.min_idle)
-        return Room(root, self.ref.key, lease, own, asked, growing, stopped, self.emit)
+        root, limited = self.settings.cache_dir, self.settings.dest is None
+        return room_of(
+            root,
+            self.ref.key,
+            lease,
+            self.settings,
+            limited=limited,
+            growing=growing,
+            stopped=stopped,
+            on_event=self.emit,
+        )
 
     def _from_unconfirmed(self, present: Manifest | None) -> Adoption | None:
         """An artifact whose source was never asked: its files are linked if they turn out to be the listed ones."""

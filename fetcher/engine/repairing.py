@@ -2,7 +2,7 @@
 
 ::
 
-    lease        the one of every fetch of this artifact
+    lease        the one of every fetch of this artifact; room is made in a bounded cache before each file is staged
     list         the source, at the revision in the manifest, must still have each damaged file with the same identity
     each file    good chunks into a new inode, the others from the source, every chunk compared, then one rename
 
@@ -19,11 +19,13 @@ from collections.abc import Collection
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 from fetcher.artifact import ArtifactRef, Digest, Listing, RemoteFile, redact
 from fetcher.engine.failure import one_error
 from fetcher.engine.lease_keeping import LeaseTimes, acquire_or_wait, give_up, kept_alive
 from fetcher.engine.retry import Asker, Patience
+from fetcher.engine.roominess import room_of
 from fetcher.engine.sizing import transfer_of
 from fetcher.engine.transfer import Transfer
 from fetcher.errors import ContentChanged, DigestMismatch, NotFound
@@ -34,12 +36,8 @@ from fetcher.settings import Settings
 from fetcher.sources.base import Source
 from fetcher.store.damaged import Damaged, interrupted
 from fetcher.store.journal import Journal, Journalled
-from fetcher.store.layout import base_of
 from fetcher.store.lease import Lease
-from fetcher.store.limits import CacheLimits, read_limits
-from fetcher.store.occupancy import allocated_bytes
 from fetcher.store.placement import Placement, Step
-from fetcher.store.room import Room
 from fetcher.uncancelled import run_uncancelled
 from fetcher.version import VERSION
 
@@ -58,12 +56,16 @@ class Repaired:
 
 @dataclass(slots=True)
 class Repair:
-    """One repair. `step` is called with the name of each step after it."""
+    """One repair. `root` is the cache root of the artifact, None for a destination: that has no limits.
+
+    `step` is called with the name of each step after it.
+    """
 
     ref: ArtifactRef
     settings: Settings
     source: Source
     placement: Placement
+    root: Path | None
     emit: Subscriber
     step: Step
     result: Repaired = field(default_factory=Repaired)
@@ -133,8 +135,7 @@ class Repair:
     ) -> None:
         """Complete the file and swap it in, or warn and leave the old one."""
         stopping = threading.Event()
-        with storing("make room in the cache", file.path):
-            await run_uncancelled(self._make_room, damaged.entry, lease, stopping, stop=stopping.set)
+        await self._make_room(damaged, file, lease, stopping)
         with storing("stage the file", file.path):
             staged = await run_uncancelled(
                 damaged.stage, file, lease, journal, leftovers.files.get(file.path), stopping.is_set, stop=stopping.set
@@ -174,12 +175,26 @@ class Repair:
             self.result.shared.append(file.path)
         self.emit(FileRepaired(file.path, entry.size, fetched))
 
-    def _make_room(self, entry: ManifestFile, lease: Lease, stopping: threading.Event) -> None:
-        """Make room for the file that replaces `entry`, less what an interrupted repair staged."""
-        root = base_of(lease.directory)
-        asked = CacheLimits(min_idle=self.settings.min_idle)
-        room = Room(root, lease.directory.name, lease, read_limits(root), asked, False, stopping.is_set, self.emit)
-        room.make(max(0, entry.size - allocated_bytes(lease.data)))
+    async def _make_room(self, damaged: Damaged, file: RemoteFile, lease: Lease, stopping: threading.Event) -> None:
+        """Make room for the successor of the file. Raises OutOfSpace, CacheBusy, and then nothing is changed."""
+        if self.root is None:
+            return
+        room = room_of(
+            self.root,
+            self.ref.key,
+            lease,
+            self.settings,
+            limited=True,
+            growing=False,
+            stopped=stopping.is_set,
+            on_event=self.emit,
+        )
+
+        def make() -> None:
+            with storing("make room in the cache", file.path):
+                room.make(damaged.space(lease))
+
+        await run_uncancelled(make, stop=stopping.set)
 
 
 def listed_as(entry: ManifestFile, listing: Listing) -> RemoteFile:
@@ -226,13 +241,14 @@ async def repair(
     paths: Collection[str],
     settings: Settings,
     *,
+    root: Path | None,
     on_event: Subscriber,
     source: Source,
     step: Step,
 ) -> Repaired:
-    """Repair the files `paths` of the artifact at `placement`, and close `source`. See `Repair.run`."""
+    """Repair the files `paths` of the artifact at `placement`, and close `source`. See `Repair` and `Repair.run`."""
     try:
         with storing("use the local filesystem"):
-            return await Repair(ref, settings, source, placement, on_event, step).run(paths)
+            return await Repair(ref, settings, source, placement, root, on_event, step).run(paths)
     finally:
         await source.aclose()

@@ -20,12 +20,12 @@ MARGIN = 2 * 1024 * 1024
 class Account:
     """The numbers of one decision. `needed` more bytes; `occupied` bytes of the fetch are already on the volume.
 
-    `key` is that of the fetch: the present version of its artifact is never evicted for it, now or later.
+    `own`: the key of the artifact that is fetched or repaired. What is there of it stays until its successor is complete.
     """
 
     root: Path
+    own: str
     seen: Occupancy
-    key: str
     needed: int
     occupied: int
 
@@ -40,7 +40,7 @@ class Account:
 
     def victims(self, bounds: Bounds, asked: Bounds, kept: Mapping[str, Kept]) -> tuple[Resident, ...]:
         """Return the victims by `bounds`. `kept`: key → reason found meanwhile. Raises OutOfSpace, CacheBusy."""
-        known = {**kept, self.key: "leased"}
+        known = {**kept, self.own: "leased"}
         residents = [replace(each, kept=known.get(each.key, each.kept)) for each in self.seen.residents]
         victims = least_recently_used(residents, lambda made: self.shortfall(bounds, made=made) == 0)
         if victims is None:
@@ -55,7 +55,7 @@ class Account:
 
     def _refusal(self, bounds: Bounds, residents: list[Resident]) -> StoreError:
         numbers = self._numbers(residents)
-        movable = [each for each in residents if each.kept not in FOR_GOOD and each.key != self.key]
+        movable = [each for each in residents if each.kept not in FOR_GOOD and each.key != self.own]
         promised = sum(each.promised for each in self.seen.staged if not each.lease.abandoned)
         if self.shortfall(bounds, made=freed(movable, residents), healed=promised + self.seen.replaced):
             return OutOfSpace(

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from fetcher.artifact import RemoteFile
+from fetcher.filesystem import clones
 from fetcher.integrity.frontier import chunk_digest
 from fetcher.manifest import Manifest, ManifestFile
 from fetcher.planning.ranges import chunk_range
@@ -77,6 +78,19 @@ class Damaged:
             remove(base_of(path), path)
             raise
         return None
+
+    def space(self, lease: Lease) -> int:
+        """Return the bytes that the successor may still allocate under `lease`: the bad chunks where the good ones can be
+        cloned, else the whole file, without what an interrupted attempt left. Raises OSError."""
+        size = self.entry.size
+        cloned = False
+        with suppress(OSError):  # a full volume, where eviction is still to make room for the trial
+            cloned = bool(self.good) and clones(lease.data)
+        if cloned:
+            return size - sum(len(chunk_range(index, size)) for index in self.good)
+        with suppress(FileNotFoundError):
+            return max(0, size - os.lstat(lease.data / self.entry.path).st_blocks * 512)
+        return size
 
     def close(self) -> None:
         """Close the published file. Idempotent."""

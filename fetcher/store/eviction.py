@@ -15,18 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fetcher.errors import StoreError
-from fetcher.filesystem import network_filesystem, sync_directory
+from fetcher.filesystem import network_filesystem, storing, sync_directory
 from fetcher.manifest import Manifest
 from fetcher.planning.eviction import Kept, Resident
 from fetcher.store.beneath import make_directories, remove, rename
 from fetcher.store.catalog import Entry
 from fetcher.store.claims import claims
 from fetcher.store.contender import Contender
+from fetcher.store.hub_removal import Published, RefOf
 from fetcher.store.in_use import Use, use_of
 from fetcher.store.layout import Root
 from fetcher.store.lease import Lease
 from fetcher.store.limits import MIN_IDLE
 from fetcher.store.placement import holds_others
+from fetcher.store.superseded import is_a_snapshot
 from fetcher.usage import last_used
 
 _NAME = "evicted"
@@ -56,23 +58,55 @@ class Doomed:
 
 
 @dataclass(frozen=True, slots=True)
+class DoomedSnapshot(Doomed):
+    """An artifact in the Hub's layout. Its lease says that it is being evicted, and nothing is renamed before `delete`."""
+
+    published: Published
+
+    def delete(self) -> None:
+        """Remove what we placed, the record of use, and the lease. Raises StoreError; `fetcher gc` continues."""
+        try:
+            with storing("remove the artifact from the Hub's cache"):
+                self.published.remove()
+        except BaseException:
+            self.lease.dissolve()
+            raise
+        Doomed.delete(self)
+
+    def restore(self) -> None:
+        self.lease.dissolve()
+
+
+@dataclass(frozen=True, slots=True)
 class Keeping:
     """What keeps an artifact at this moment. `now`: seconds since 1970 by the clock of the volume.
 
     `min_idle`: seconds without use before a rule may choose it; None if a person named it. `force`: also evict what was used
-    recently where the filesystem does not tell who reads it.
+    recently where the filesystem does not tell who reads it. `ref_of` is needed for artifacts in the Hub's layout.
     """
 
     root: Path
     now: float
     min_idle: float | None
     force: bool = False
+    ref_of: RefOf | None = None
+
+    def published(self, entry: Entry, manifest: Manifest) -> Published | None:
+        """Return the artifact if it is in the Hub's layout and may be removed from there."""
+        if not is_a_snapshot(manifest.snapshot) or self.ref_of is None:
+            return None
+        return Published(self.root, entry.key, entry.record, manifest, self.ref_of)
 
     def reason(self, entry: Entry) -> Kept | None:
         """Return why `entry` is kept, None if nothing keeps it. Raises OSError, NewerFormat."""
         manifest = Manifest.read(entry.record)
-        if manifest is None or holds_others(entry.path, manifest):
+        if manifest is None:
             return "foreign"  # or replaced just now
+        published = self.published(entry, manifest)
+        if published is None and (manifest.snapshot is not None or holds_others(entry.path, manifest)):
+            return "foreign"
+        if published is not None and published.of_others_too:
+            return "foreign"
         lasting = {each.kind for each in claims(self.root, entry.key).get(entry.key, ()) if each.lasts(self.now)}
         if lasting:
             return "pinned" if "pin" in lasting else "held"
@@ -80,7 +114,7 @@ class Keeping:
         idle = self.now - used if used is not None else float("inf")
         if self.min_idle is not None and idle < self.min_idle:
             return "recent"
-        use = open_files(self.root, entry)
+        use = use_of(self.root, published.blobs) if published is not None else open_files(self.root, entry)
         if use == "unknown":
             return "unknown" if self.min_idle is None and idle < MIN_IDLE and not self.force else None
         return "open" if use == "open" else None
@@ -132,8 +166,7 @@ def doom(
             entry, contender, lease = marked[-1]
             reason = keeping.reason(entry)
             if reason is None:
-                _rename_away(root, entry, lease)
-                doomed.append(Doomed(root, entry, lease))
+                doomed.append(_doomed(root, entry, lease, keeping))
             else:
                 kept[entry.key] = reason
                 _give_back(contender, lease)
@@ -162,6 +195,14 @@ def _marked(root: Path, entries: Iterable[Entry], stale: float) -> Iterator[tupl
         contender = Contender(staging, entry.key, stale=stale, evicting=True)
         lease = contender.attempt()
         yield entry, contender, lease if isinstance(lease, Lease) else None
+
+
+def _doomed(root: Path, entry: Entry, lease: Lease, keeping: Keeping) -> Doomed:
+    """Rename the artifact away, unless it is in the Hub's layout."""
+    if (published := keeping.published(entry, entry.manifest)) is not None:
+        return DoomedSnapshot(root, entry, lease, published)
+    _rename_away(root, entry, lease)
+    return Doomed(root, entry, lease)
 
 
 def _rename_away(root: Path, entry: Entry, lease: Lease) -> None:

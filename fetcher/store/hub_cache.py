@@ -17,11 +17,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from fetcher.artifact import Listing, RemoteFile
+from fetcher.errors import LocalIOError
 from fetcher.filesystem import file_mode
 from fetcher.manifest import Manifest, ManifestFile
 from fetcher.store.beneath import Fence, make_directories, open_beneath, remove_tree, sync
@@ -71,6 +73,7 @@ class HubCache(KeyInRoot):
         files = {file.path: file for file in listing.files}
         self._place_blobs(lease, fence, [files[file.path] for file in manifest.files], step)
         location = self._place_snapshot(fence, lease.data, [files[file.path] for file in manifest.files], manifest)
+        self._refuse_removed(files[file.path] for file in manifest.files)
         step("snapshot placed")
         self._write_tree(fence, listing)
         step("tree placed")
@@ -141,6 +144,17 @@ class HubCache(KeyInRoot):
             sync(root, final)
         sync(root, final.parent)
         return final
+
+    def _refuse_removed(self, files: Iterable[RemoteFile]) -> None:
+        """Raise LocalIOError if a blob was removed since it was reused.
+
+        A removal looks for links after it renamed the blob away, and this looks for the blob after it was linked. Whoever comes
+        second sees the other.
+        """
+        for file in files:
+            blob = self._blob(file)
+            if blob is not None and not blob.exists():
+                raise LocalIOError(f"{blob} was removed during the fetch of {file.path}; run the same command again")
 
     def _link(self, fence: Fence, base: Path, path: Path, file: RemoteFile) -> None:
         blob = self._blob(file)

@@ -1,4 +1,4 @@
-"""Makes room in a bounded cache root before the first byte of a fetch.
+"""Makes room in a bounded cache root before the first byte of a fetch, and before a repair stages a file.
 
 Deciding, promising the space and renaming victims away happens under a short root-wide lease, so that fetches that start
 together do not exceed the limit together. Deleting happens after it. The promise is a field of the fetch's own heartbeat: it
@@ -36,7 +36,7 @@ STEP = 1024 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """A fetch that needs room in `root`. `lease` is that of its key.
+    """A fetch or repair that needs room in `root`. `lease` is that of its key.
 
     `own`: the limits of the root. `asked`: those of the fetch, which may only be stricter. `growing`: the sizes of some files
     are unknown, so room is made in steps.
@@ -91,7 +91,7 @@ class Room:
                 self.root, now=ruling.moment(), min_idle=self.min_idle, without=(ROOM, self.key, self.lease.directory.name)
             )
             occupied = allocated_bytes(self.lease.directory)
-            account = Account(self.root, seen, self.key, needed=needed, occupied=occupied)
+            account = Account(self.root, self.key, seen, needed=needed, occupied=occupied)
             if patient and account.shortfall(limits.bounds(self.root)) and self._soon(seen, ruling.moment()):
                 return None
             # Before anything is renamed away: a lease that is lost by now must cost no artifact. A refusal ends the fetch, and

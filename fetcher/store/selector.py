@@ -48,6 +48,13 @@ def placement_of(entry: Entry) -> Placement:
     return Keyed(entry.path.parent, entry.path.name) if keyed and not _must_stay(entry.path) else InPlace(entry.path)
 
 
+def root_of(entry: Entry) -> Path | None:
+    """The cache root that `entry` belongs to; None for the artifact of a destination."""
+    if entry.manifest.snapshot is not None:
+        return entry.path.parents[2]
+    return entry.path.parent if entry.path.name == entry.manifest.fingerprint[:16] else None
+
+
 def matching_manifest(placement: Placement, ref: ArtifactRef, settings: Settings) -> Manifest | None:
     """The manifest of the published artifact if it satisfies the request; None otherwise.
 

@@ -47,8 +47,7 @@ class Superseded:
     @property
     def wanted(self) -> bool:
         """Whether a ref, or another manifest of ours, names this version again."""
-        commit = self.snapshot.name
-        named = any(_content(self.root, path) == commit for path in _files(self.repository / "refs"))
+        named = any(refs_of(self))
         ours = (Manifest.read(path) for path in Root(self.root).manifests.glob("*.json"))
         return named or any(each is not None and each.snapshot == self.manifest.snapshot for each in ours)
 
@@ -106,6 +105,14 @@ class Superseded:
         remove(self.root, self.record)
 
 
+def refs_of(version: Superseded) -> Iterator[str]:
+    """Yield the names of the refs that name `version`."""
+    refs = version.repository / "refs"
+    for path in _files(refs):
+        if _content(version.root, path) == version.snapshot.name:
+            yield path.relative_to(refs).as_posix()
+
+
 def record_of(root: Path, key: str, manifest: Manifest) -> Path:
     """Return the path of a new record: that a newer version replaced `manifest` of the artifact `key`."""
     return Root(root).superseded / f"{Root(root).old_name(key, manifest.revision).name}.json"
@@ -118,11 +125,11 @@ def superseded(root: Path) -> Iterator[Superseded]:
         for name in sorted(first_names(directory, limit=_MOST)):
             with suppress(OSError):
                 manifest, status = Manifest.read(directory / name), os.lstat(directory / name)
-                if manifest is not None and _is_a_snapshot(manifest.snapshot):
+                if manifest is not None and is_a_snapshot(manifest.snapshot):
                     yield Superseded(root, directory / name, manifest, status.st_mtime)
 
 
-def _is_a_snapshot(path: str | None) -> bool:
+def is_a_snapshot(path: str | None) -> bool:
     """Whether `path` is `models--org--name/snapshots/<commit>`: other users may write records too."""
     parts = PurePosixPath(path or "").parts
     return len(parts) == 3 and parts[1] == "snapshots" and ".." not in parts and not PurePosixPath(path or "").is_absolute()

@@ -19,7 +19,7 @@ import pytest
 from fetcher.dropins import archives
 from fetcher.dropins.archives import unpack
 from fetcher.dropins.streams import XZ_MEMORY
-from fetcher.errors import FetchError, HostilePath, MalformedArchive, OutOfSpace
+from fetcher.errors import FetchError, HostilePath, LocalIOError, MalformedArchive, OutOfSpace
 from fetcher.testing.checkpoint import random_bytes
 from fetcher.uncancelled import Stopped
 from tests.dropins.archives import FORMATS, regular, special, tar, tar_of, zipped
@@ -60,6 +60,25 @@ def test_unpacked_files_are_readable_by_all_and_ignore_the_modes_of_the_archive(
     member.mode, member.size = 0o6755, 2
     path = unpacked(tar_of([(member, b"#!")]), tmp_path) / "run.sh"
     assert path.stat().st_mode & 0o7777 == 0o644
+
+
+def test_a_process_that_finds_its_directory_removed_does_not_make_it_again(tmp_path: Path) -> None:
+    """It was stopped, and the next owner of the lease removed what it had unpacked."""
+    archive, directory = tmp_path / "archive", tmp_path / "directory"
+    archive.write_bytes(tar({"a/one": b"1", "b/two": b"2", "c/three": b"3"}))
+    directory.mkdir()
+    looks = 0
+
+    def stopped() -> bool:
+        nonlocal looks
+        looks += 1
+        if looks == 2:  # within the second member that has content
+            shutil.rmtree(directory)
+        return False
+
+    with pytest.raises(LocalIOError, match="unpack the archive"):
+        unpack(archive, directory, stopped=stopped)
+    assert not directory.exists()
 
 
 class TestLinks:

@@ -18,6 +18,7 @@ from fetcher.errors import (
     ConfigurationError,
     DigestMismatch,
     DigestUnavailable,
+    LocalIOError,
     NotFound,
     OutOfSpace,
     Unauthorized,
@@ -340,6 +341,24 @@ class TestHubCache:
     async def test_a_hub_cache_accepts_repositories_only(self, origin: Origin, fetch: Fetcher) -> None:
         with pytest.raises(UsageError):
             await fetch(origin.add_file("/model.bin", b"weights"), layout="hf-cache")
+
+    async def test_a_blob_that_is_removed_after_it_was_reused_is_never_missing_from_a_complete_artifact(
+        self, origin: Origin, fetch: Fetcher
+    ) -> None:
+        origin.add_repo("org/model", FILES)
+        shard = "model-00001-of-00002.safetensors"
+        part = await fetch(layout="hf-cache", include=(shard,))
+        blob = (part.path / shard).resolve()
+
+        def remove(step: str) -> None:
+            if step == "sealed":
+                blob.unlink()
+
+        with pytest.raises(LocalIOError, match="was removed during the fetch"):
+            await fetch(layout="hf-cache", step=remove)
+        settings = Settings(cache_dir=fetch.cache_dir, layout="hf-cache")
+        assert find_cached(recover_and_request(ArtifactRef("hf://org/model"), settings)) is None
+        assert contents((await fetch(layout="hf-cache")).path) == FILES
 
 
 class TestLocalSources:

@@ -13,7 +13,7 @@ import pytest
 from fetcher.artifact import CHUNK_SIZE
 from fetcher.cache import Entry, VerifyReport, init, named, repair, verify
 from fetcher.errors import ContentChanged, LeaseTimeout, NotFound, OutOfSpace, Transient, Unreachable, UsageError
-from fetcher.events import Event, FileRepaired, FileVerified, Warned, silent
+from fetcher.events import Event, FileRepaired, FileVerified, Subscriber, Warned, silent
 from fetcher.manifest import RELATIVE_PATH
 from fetcher.quantities import Amount
 from fetcher.settings import Settings
@@ -48,11 +48,12 @@ class Repairer:
     """Verifies an artifact, and repairs what is damaged."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self.root = root
         self.events: list[Event] = []
+        self.listen: Subscriber = self.events.append
 
     def entry(self, what: str) -> Entry:
-        return named(what, lambda: self._root).entry
+        return named(what, lambda: self.root).entry
 
     async def __call__(self, what: str = "hf://org/model", *, full: bool = False, **options: Any) -> VerifyReport:
         entry = self.entry(what)
@@ -60,8 +61,8 @@ class Repairer:
         names = ("uri", "apart", "step")
         given = {name: options.pop(name) for name in names if name in options}
         options = {"retry_for": 5.0, "timeout_stall": 1.0, "max_concurrency": 4} | options
-        settings = Settings(cache_dir=self._root, **options)
-        return await repair(entry, report, settings, on_event=self.events.append, **given)
+        settings = Settings(cache_dir=self.root, **options)
+        return await repair(entry, report, settings, on_event=self.listen, **given)
 
 
 @pytest.fixture

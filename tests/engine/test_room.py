@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from fetcher.artifact import ArtifactRef
+from fetcher.cache import adopt, adoptable
 from fetcher.errors import CacheBusy, LeaseTimeout, OutOfSpace, UsageError
-from fetcher.events import Event, Evicted
+from fetcher.events import BytesHashed, Event, Evicted, Planned, Subscriber
 from fetcher.quantities import Amount
+from fetcher.settings import Part, Settings
 from fetcher.store import room
 from fetcher.store.lease import acquire, observe
 from fetcher.testing.checkpoint import random_bytes
@@ -20,10 +22,12 @@ from fetcher.testing.faults import Fault
 from fetcher.testing.interruptions import Trickle
 from fetcher.testing.origin import Origin
 from tests.engine.conftest import Fetcher
+from tests.lab.fixtures import MakeFilesystem
 from tests.lab.waiting import wait_until
 
 MiB = 1024 * 1024
 LONG_AGO = 1_600_000_000.0
+MODEL = {"model.safetensors": random_bytes("m", 8 * MiB)}
 
 
 class TestUnknownSize:
@@ -81,6 +85,59 @@ class TestPromise:
         with pytest.raises(OutOfSpace):
             await fetch(max_size=Amount(4 * MiB))
         assert [each for each in origin.requests if each.origin == "cdn"] == []
+
+
+class TestOtherWaysIn:
+    """Adopting copies, and a part of a cooperative fetch, are promised their room before the first byte too."""
+
+    async def adopted(self, directory: Path, root: Path, limit: int, listen: Subscriber) -> None:
+        what = adoptable(directory, uri="hf://org/model", revision="main", include=(), exclude=(), offline=False)
+        await adopt(what, Settings(cache_dir=root, max_size=Amount(limit)), listen)
+
+    @pytest.fixture
+    def root(self, origin: Origin, small_filesystem: MakeFilesystem) -> Path:
+        """A root on a filesystem that cannot clone, beside a directory with the files of the model."""
+        filesystem = small_filesystem("ext4", size=64 * MiB)
+        origin.add_repo("org/model", MODEL)
+        (filesystem.path / "there").mkdir()
+        (filesystem.path / "there/model.safetensors").write_bytes(MODEL["model.safetensors"])
+        return filesystem.path / "cache"
+
+    async def test_an_adoption_holds_a_promise_while_it_copies(self, root: Path) -> None:
+        promised: list[int] = []
+
+        def listen(event: Event) -> None:
+            seen = observe(root / ".fetcher/staging" / ArtifactRef("hf://org/model", "main").key)
+            if isinstance(event, BytesHashed) and seen is not None:
+                promised.append(seen.reserved)
+
+        await self.adopted(root.parent / "there", root, 40 * MiB, listen)
+        assert min(promised) >= 8 * MiB
+
+    async def test_an_adoption_that_is_refused_copies_nothing(self, root: Path) -> None:
+        events: list[Event] = []
+        with pytest.raises(OutOfSpace, match=r"needed 8\.0 MiB"):
+            await self.adopted(root.parent / "there", root, 4 * MiB, events.append)
+        assert not [each for each in events if isinstance(each, BytesHashed)]
+        assert list((root / ".fetcher/staging").iterdir()) == []
+
+    async def test_a_part_that_is_refused_fetches_nothing(self, origin: Origin, fetch: Fetcher) -> None:
+        origin.add_repo("org/model", MODEL)
+        with pytest.raises(OutOfSpace, match=r"needed 8\.0 MiB"):
+            await fetch(part=Part(0, 2), max_size=Amount(4 * MiB))
+        assert [each for each in origin.requests if each.origin == "cdn"] == []
+
+    async def test_a_part_holds_a_promise_for_its_unit(self, origin: Origin, fetch: Fetcher) -> None:
+        origin.add_repo("org/model", MODEL)
+        promised: list[int] = []
+
+        def listen(event: Event) -> None:
+            staging = fetch.cache_dir / ".fetcher/staging"
+            if isinstance(event, Planned):
+                promised.extend(seen.reserved for path in staging.iterdir() if (seen := observe(path)) is not None)
+
+        await fetch(part=Part(0, 1), max_size=Amount(40 * MiB), listen=listen)
+        assert max(promised) >= 8 * MiB
 
 
 class TestWaiting:
