@@ -19,6 +19,7 @@ from fetcher.command.options import Option, values
 from fetcher.command.running import Report
 from fetcher.events import Subscriber, Warned
 from fetcher.settings import LEAST_MEMORY, Settings
+from fetcher.sources.access import Access
 from fetcher.telemetry import subscribed
 
 if TYPE_CHECKING:
@@ -36,11 +37,15 @@ Through = Callable[[Subscriber], "tuple[Source, Step]"]
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One artifact to fetch. `settings` has its directory; `through` creates its source, unless its URI names the source."""
+    """One artifact to fetch. `settings` has its directory; `through` creates its source, unless its URI names the source.
+
+    `credentials` are for the source that the URI names; None: those of the process.
+    """
 
     ref: ArtifactRef
     settings: Settings
     through: Through | None = None
+    credentials: Access | None = None
 
 
 def options_of(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -66,7 +71,7 @@ def fetched(orders: Sequence[Order], options: Mapping[str, Any], report: Report)
     """
     with _subscribers(orders, options) as subscribers:
         on_events = [report.counting(subscriber) for subscriber in _measured(subscribers, options, report)]
-        requests = [engine.recover_and_request(order.ref, order.settings) for order in orders]
+        requests = [engine.recover_and_request(order.ref, order.settings, order.credentials) for order in orders]
         artifacts = [engine.find_cached(request, on_event) for request, on_event in zip(requests, on_events, strict=True)]
         missing = [index for index, artifact in enumerate(artifacts) if artifact is None]
         if missing:

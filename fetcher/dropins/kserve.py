@@ -19,9 +19,9 @@ from fetcher.errors import UnsupportedScheme, UsageError
 Kind = Literal["nothing", "local", "archive", "file", "repository"]
 MOUNTED = "/mnt/models"
 """Another agent of KServe places the models here: there is nothing to do."""
-_WORKING = "hf://, http://, https://, file:// or a path"
+_WORKING = "hf://, s3://, http://, https://, file:// or a path"
 _UNBUILT = {
-    "s3": "S3", "gs": "Google Cloud Storage", "oci": "an OCI registry", "oci+fetch": "an OCI registry", "hdfs": "HDFS",
+    "gs": "Google Cloud Storage", "oci": "an OCI registry", "oci+fetch": "an OCI registry", "hdfs": "HDFS",
     "webhdfs": "HDFS", "modelscope": "ModelScope",
 }  # fmt: skip
 _AZURE = (".blob.core.windows.net", ".file.core.windows.net", ".blob.storage.azure.net", ".file.storage.azure.net")
@@ -78,7 +78,7 @@ def kind_of(source: str, *, exists: bool) -> Kind:
     if exists or scheme in ("", "file"):
         return "local"
     _refuse_unbuilt(source, scheme)
-    if scheme == "hf":
+    if scheme == "hf" or (scheme == "s3" and not is_archive(source)):
         return "repository"
     return "archive" if _names_archive(source) else "file"
 
@@ -115,7 +115,7 @@ def _refuse_unbuilt(source: str, scheme: str) -> None:
             where = "Azure Storage"
         elif re.search(r"\.git(/|@|$)", parts.path):
             where = "a git repository"
-    elif where is None and scheme != "hf":
+    elif where is None and scheme not in ("hf", "s3"):
         raise UnsupportedScheme(f"{scheme}:// is not supported; use {_WORKING}")
     if where:
         raise UnsupportedScheme(f"{where} is not supported yet ({scheme}://); use {_WORKING}")

@@ -25,6 +25,7 @@ from fetcher.errors import UsageError
 from fetcher.events import Linked, Subscriber, Warned
 from fetcher.filesystem import make_directory, storing
 from fetcher.settings import Settings
+from fetcher.sources.access import Access
 from fetcher.sources.addresses import hub_address
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def _initialize(words: Sequence[str], report: Report) -> Mapping[str, Any]:
 
     def place_local(on_event: Subscriber) -> list[tuple[kserve.Pair, kserve.Kind]]:
         _trust(os.environ, on_event)
+        _warn_of_verification(pairs, on_event)
         remaining = [_place_local(pair, kind, patterns, on_event) for pair, kind in zip(pairs, kinds, strict=True)]
         return [each for each in remaining if each is not None]
 
@@ -76,15 +78,26 @@ def _initialize(words: Sequence[str], report: Report) -> Mapping[str, Any]:
 def order_of(source: str, kind: kserve.Kind, patterns: kserve.Patterns, settings: Settings) -> Order:
     """Return the order that fetches `source`. Raises UsageError."""
     ref = ArtifactRef(source)
+    credentials = _credentials_for(source)
     if kind == "archive":
         # Unpacked files are hard-linked into place; a required digest is the digest of the archive.
-        return Order(ref, replace(settings, hard_link=True, require_digests=False), _unpacking(ref, settings))
+        return Order(ref, replace(settings, hard_link=True, require_digests=False), _unpacking(ref, settings, credentials))
     if kind == "repository":
-        return Order(ArtifactRef(source, include=patterns.allow, exclude=patterns.ignore), settings)
+        ref = ArtifactRef(source, include=patterns.allow, exclude=patterns.ignore)
+        return Order(ref, settings, credentials=credentials)
     address = hub_address(ref)
     if address is not None and address.path is not None and "/" in address.path:
         return Order(ref, settings, _flattening(ref, settings, PurePosixPath(address.path).name))
     return Order(ref, settings)
+
+
+def _credentials_for(source: str) -> Access | None:
+    """The credentials that KServe's variables give; None for sources whose own variables it uses."""
+    if not source.lower().startswith("s3://"):
+        return None
+    from fetcher.dropins.kserve_s3 import s3_access
+
+    return s3_access(os.environ)
 
 
 def _place_local(
@@ -117,11 +130,20 @@ def _trust(environ: MutableMapping[str, str], on_event: Subscriber) -> None:
         on_event(Warned("Configuration", f"CA_BUNDLE_CONFIGMAP_NAME is set, but {bundle} does not exist; it is ignored"))
 
 
-def _unpacking(ref: ArtifactRef, settings: Settings) -> Through:
+def _warn_of_verification(pairs: Sequence[kserve.Pair], on_event: Subscriber) -> None:
+    if not any(pair.source.lower().startswith("s3://") for pair in pairs):
+        return
+    from fetcher.dropins.kserve_s3 import is_unverified
+
+    if is_unverified(os.environ):
+        on_event(Warned("Configuration", "S3_VERIFY_SSL is ignored: certificates are always verified; set AWS_CA_BUNDLE"))
+
+
+def _unpacking(ref: ArtifactRef, settings: Settings, credentials: Access | None) -> Through:
     def through(on_event: Subscriber) -> tuple[Source, Step]:
         from fetcher.dropins.unpacking import ArchiveSource
 
-        source = ArchiveSource(ref, settings, on_event)
+        source = ArchiveSource(ref, settings, on_event, credentials)
 
         def step(name: str) -> None:
             if name == "manifest placed":

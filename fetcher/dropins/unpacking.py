@@ -25,6 +25,7 @@ from fetcher.filesystem import mark, storing
 from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.settings import Settings
 from fetcher.sources import open_source
+from fetcher.sources.access import Access
 from fetcher.sources.base import Asking, Body, Capabilities, once
 from fetcher.sources.local import LocalBody
 from fetcher.store.beneath import make_directories, open_beneath, remove_tree
@@ -35,8 +36,9 @@ from fetcher.uncancelled import run_uncancelled
 class ArchiveSource:
     """The files of the archive that `ref` names, for the destination of `settings`."""
 
-    def __init__(self, ref: ArtifactRef, settings: Settings, on_event: Subscriber) -> None:
+    def __init__(self, ref: ArtifactRef, settings: Settings, on_event: Subscriber, credentials: Access | None = None) -> None:
         self._ref = ref
+        self._credentials = credentials
         self._settings = settings
         self._on_event = on_event
         self._root = settings.dest or settings.cache_dir
@@ -66,7 +68,7 @@ class ArchiveSource:
 
     async def resolve(self, ask: Asking = once) -> str | None:
         """Return the revision of the archive."""
-        source = open_source(self._ref, self._settings)
+        source = open_source(self._ref, self._settings, credentials=self._credentials)
         try:
             return await source.resolve(ask)
         finally:
@@ -78,7 +80,7 @@ class ArchiveSource:
     async def list(self, revision: str | None, ask: Asking = once) -> Listing:
         """Fetch and unpack the archive, and return its files. Raises FetchError."""
         settings = replace(self._settings, dest=self._scratch / "fetched", shared_dest=False, hard_link=True)
-        archive = await engine.fetch(self._ref, settings, self._except_finished)
+        archive = await engine.fetch(self._ref, settings, self._except_finished, credentials=self._credentials)
         manifest = _manifest_of_one(archive.path)
         path = archive.path / manifest.files[0].path
         files = await self._unpack(path)

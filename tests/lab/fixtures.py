@@ -7,11 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 import trustme
@@ -24,6 +25,7 @@ from tests.lab.environment import is_foreign
 from tests.lab.faults import FaultFilesystem, fault_filesystem
 from tests.lab.filesystems import Kind, SmallFilesystem, mounted_filesystem
 from tests.lab.nginx import Behaviour, Nginx, running_nginx
+from tests.lab.seaweed import KEY_ID, SECRET, S3Server, seaweed
 
 
 class MakeFilesystem(Protocol):
@@ -82,6 +84,31 @@ def small_filesystem(tmp_path: Path) -> Iterator[MakeFilesystem]:
             return stack.enter_context(mounted_filesystem(kind, workspace, size=size, inodes=inodes, options=options))
 
         yield make
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real server of S3."""
+    with seaweed(tmp_path_factory.mktemp("seaweed")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_client(s3_server: S3Server) -> Any:
+    """Amazon's own client, to publish objects."""
+    import botocore.session  # slow to import, and few tests need it
+
+    made = botocore.session.Session()
+    made.set_credentials(KEY_ID, SECRET)
+    return made.create_client("s3", endpoint_url=s3_server.endpoint, region_name="us-east-1")
+
+
+@pytest.fixture
+def bucket(s3_client: Any) -> str:
+    """A new bucket."""
+    name = f"bucket-{uuid.uuid4().hex[:12]}"
+    s3_client.create_bucket(Bucket=name)
+    return name
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
-import itertools
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -45,43 +44,17 @@ from fetcher.testing.effects import Body, Header, Status
 from fetcher.testing.faults import Fault, Faults
 from tests.lab.command import run_fetcher
 from tests.lab.front import Front, in_front_of
-from tests.lab.seaweed import KEY_ID, SECRET, S3Server, seaweed
+from tests.lab.seaweed import KEY_ID, SECRET, S3Server
 
 MiB = 1024 * 1024
 KEYS = S3Keys(KEY_ID, SECRET)
 SETTINGS = Settings(cache_dir=Path("/nowhere"), timeout_stall=2.0)
-session = pytest.importorskip("botocore.session")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with seaweed(tmp_path_factory.mktemp("seaweed")) as running:
-        yield running
 
 
 @pytest.fixture
-def front(server: S3Server) -> Iterator[Front]:
-    with in_front_of(server.host, server.port) as running:
+def front(s3_server: S3Server) -> Iterator[Front]:
+    with in_front_of(s3_server.host, s3_server.port) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def client(server: S3Server) -> Any:
-    """Amazon's own client, which publishes what the tests fetch."""
-    made = session.get_session()
-    made.set_credentials(KEY_ID, SECRET)
-    return made.create_client("s3", endpoint_url=server.endpoint, region_name="us-east-1")
-
-
-_NUMBERS = itertools.count()
-
-
-@pytest.fixture
-def bucket(client: Any) -> str:
-    """A new bucket."""
-    name = f"bucket-{next(_NUMBERS)}"
-    client.create_bucket(Bucket=name)
-    return name
 
 
 def put(client: Any, bucket: str, files: Mapping[str, bytes], **options: Any) -> None:
@@ -104,11 +77,11 @@ class TestConformance(SourceConformance):
         return front.faults
 
     @pytest.fixture
-    def make_source(self, front: Front, client: Any, bucket: str) -> MakeSource:
+    def make_source(self, front: Front, s3_client: Any, bucket: str) -> MakeSource:
         def make(files: Mapping[str, bytes]) -> Source:
-            for each in client.list_objects_v2(Bucket=bucket).get("Contents", []):
-                client.delete_object(Bucket=bucket, Key=each["Key"])
-            put(client, bucket, {f"model/{path}": content for path, content in files.items()})
+            for each in s3_client.list_objects_v2(Bucket=bucket).get("Contents", []):
+                s3_client.delete_object(Bucket=bucket, Key=each["Key"])
+            put(s3_client, bucket, {f"model/{path}": content for path, content in files.items()})
             return source_of(f"s3://{bucket}/model", front.endpoint)
 
         return make
@@ -124,60 +97,60 @@ async def listed(source: Source) -> dict[str, int | None]:
 
 
 class TestWhichObjects:
-    async def test_a_prefix_ends_at_a_slash(self, client: Any, bucket: str, server: S3Server) -> None:
-        put(client, bucket, {"llama/a": b"1", "llama-old/b": b"22", "llama.txt": b"333"})
-        assert await listed(source_of(f"s3://{bucket}/llama", server.endpoint)) == {"a": 1}
-        assert await listed(source_of(f"s3://{bucket}/llama/", server.endpoint)) == {"a": 1}
+    async def test_a_prefix_ends_at_a_slash(self, s3_client: Any, bucket: str, s3_server: S3Server) -> None:
+        put(s3_client, bucket, {"llama/a": b"1", "llama-old/b": b"22", "llama.txt": b"333"})
+        assert await listed(source_of(f"s3://{bucket}/llama", s3_server.endpoint)) == {"a": 1}
+        assert await listed(source_of(f"s3://{bucket}/llama/", s3_server.endpoint)) == {"a": 1}
 
-    async def test_one_object_is_one_file(self, client: Any, bucket: str, server: S3Server) -> None:
-        put(client, bucket, {"dir/model.bin": b"weights", "dir/model.bin.old": b"w"})
-        assert await listed(source_of(f"s3://{bucket}/dir/model.bin", server.endpoint)) == {"model.bin": 7}
+    async def test_one_object_is_one_file(self, s3_client: Any, bucket: str, s3_server: S3Server) -> None:
+        put(s3_client, bucket, {"dir/model.bin": b"weights", "dir/model.bin.old": b"w"})
+        assert await listed(source_of(f"s3://{bucket}/dir/model.bin", s3_server.endpoint)) == {"model.bin": 7}
 
-    async def test_a_whole_bucket_is_an_artifact_too(self, client: Any, bucket: str, server: S3Server) -> None:
-        put(client, bucket, {"a": b"1", "b/c": b"22", "d e+f%20": b"333", "\u00fc/x": b""})
+    async def test_a_whole_bucket_is_an_artifact_too(self, s3_client: Any, bucket: str, s3_server: S3Server) -> None:
+        put(s3_client, bucket, {"a": b"1", "b/c": b"22", "d e+f%20": b"333", "\u00fc/x": b""})
         for uri in (f"s3://{bucket}", f"s3://{bucket}/"):
-            assert await listed(source_of(uri, server.endpoint)) == {"a": 1, "b/c": 2, "d e+f%20": 3, "\u00fc/x": 0}
+            assert await listed(source_of(uri, s3_server.endpoint)) == {"a": 1, "b/c": 2, "d e+f%20": 3, "\u00fc/x": 0}
 
     async def test_a_directory_of_the_prefixes_own_name_keeps_its_place(
-        self, client: Any, bucket: str, server: S3Server
+        self, s3_client: Any, bucket: str, s3_server: S3Server
     ) -> None:
-        put(client, bucket, {"model/model/x": b"1", "model/y": b"22"})
-        assert await listed(source_of(f"s3://{bucket}/model", server.endpoint)) == {"model/x": 1, "y": 2}
+        put(s3_client, bucket, {"model/model/x": b"1", "model/y": b"22"})
+        assert await listed(source_of(f"s3://{bucket}/model", s3_server.endpoint)) == {"model/x": 1, "y": 2}
 
-    async def test_more_objects_than_a_page_has(self, client: Any, bucket: str, front: Front) -> None:
+    async def test_more_objects_than_a_page_has(self, s3_client: Any, bucket: str, front: Front) -> None:
         front.faults.add(Fault(Header("X-Nothing", "")))
-        put(client, bucket, {f"m/{number:04}": b"x" for number in range(1005)})
+        put(s3_client, bucket, {f"m/{number:04}": b"x" for number in range(1005)})
         assert len(await listed(source_of(f"s3://{bucket}/m", front.endpoint))) == 1005
         assert len([each for each in front.requests if "list-type" in each.query]) == 2
 
-    async def test_a_version_of_an_object_stays_readable(self, client: Any, bucket: str, server: S3Server) -> None:
-        client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
-        first = client.put_object(Bucket=bucket, Key="model.bin", Body=b"first")["VersionId"]
-        client.put_object(Bucket=bucket, Key="model.bin", Body=b"second version")
+    async def test_a_version_of_an_object_stays_readable(self, s3_client: Any, bucket: str, s3_server: S3Server) -> None:
+        s3_client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+        first = s3_client.put_object(Bucket=bucket, Key="model.bin", Body=b"first")["VersionId"]
+        s3_client.put_object(Bucket=bucket, Key="model.bin", Body=b"second version")
         for uri, revision in ((f"s3://{bucket}/model.bin?versionId={first}", None), (f"s3://{bucket}/model.bin", first)):
-            async with aclosing(source_of(uri, server.endpoint, revision=revision)) as source:
+            async with aclosing(source_of(uri, s3_server.endpoint, revision=revision)) as source:
                 (file,) = (await listing_of(source)).files
                 assert await read(source, file) == b"first"
 
-    async def test_a_missing_bucket_and_a_missing_key_are_named(self, bucket: str, server: S3Server) -> None:
+    async def test_a_missing_bucket_and_a_missing_key_are_named(self, bucket: str, s3_server: S3Server) -> None:
         for uri in ("s3://no-such-bucket/model", f"s3://{bucket}/no/such/key"):
             with pytest.raises(NotFound, match=uri):
-                await listed(source_of(uri, server.endpoint))
+                await listed(source_of(uri, s3_server.endpoint))
 
 
 class TestPins:
     async def test_an_object_that_is_replaced_meanwhile_is_noticed_by_if_match(
-        self, client: Any, bucket: str, server: S3Server
+        self, s3_client: Any, bucket: str, s3_server: S3Server
     ) -> None:
-        put(client, bucket, {"model.bin": b"a" * 1000})
-        async with aclosing(source_of(f"s3://{bucket}/model.bin", server.endpoint)) as source:
+        put(s3_client, bucket, {"model.bin": b"a" * 1000})
+        async with aclosing(source_of(f"s3://{bucket}/model.bin", s3_server.endpoint)) as source:
             (file,) = (await listing_of(source)).files
-            put(client, bucket, {"model.bin": b"b" * 1000})
+            put(s3_client, bucket, {"model.bin": b"b" * 1000})
             with pytest.raises(ContentChanged, match="replaced at the store"):
                 await read(source, file, ByteRange(0, 10))
 
-    async def test_a_server_that_ignores_if_match_is_found_by_its_etag(self, client: Any, bucket: str, front: Front) -> None:
-        put(client, bucket, {"model.bin": b"a" * 1000})
+    async def test_a_server_that_ignores_if_match_is_found_by_its_etag(self, s3_client: Any, bucket: str, front: Front) -> None:
+        put(s3_client, bucket, {"model.bin": b"a" * 1000})
         async with aclosing(source_of(f"s3://{bucket}/model.bin", front.endpoint)) as source:
             (file,) = (await listing_of(source)).files
             front.faults.add(Fault(Header("ETag", '"0123"')))
@@ -204,28 +177,30 @@ def published(algorithm: str, content: bytes) -> bytes:
 class TestChecksums:
     @pytest.mark.parametrize("algorithm", ["CRC32", "CRC32C", "CRC64NVME", "SHA256"])
     async def test_what_the_uploader_chose_is_described(
-        self, client: Any, bucket: str, server: S3Server, algorithm: str
+        self, s3_client: Any, bucket: str, s3_server: S3Server, algorithm: str
     ) -> None:
         content = b"weights" * 1000
         value = base64.b64encode(published(algorithm, content)).decode()
-        put(client, bucket, {"model.bin": content}, **{f"Checksum{algorithm}": value})
-        async with aclosing(source_of(f"s3://{bucket}/model.bin", server.endpoint)) as source:
+        put(s3_client, bucket, {"model.bin": content}, **{f"Checksum{algorithm}": value})
+        async with aclosing(source_of(f"s3://{bucket}/model.bin", s3_server.endpoint)) as source:
             (file,) = await source.describe((await listing_of(source)).files)
         if algorithm == "SHA256":
             assert [each.hex for each in file.digests] == [hashlib.sha256(content).hexdigest()]
         else:
             assert file.checksums == (Checksum(algorithm.lower(), published(algorithm, content).hex()),)  # type: ignore[arg-type]
 
-    async def test_an_upload_in_parts_is_described_with_their_sizes(self, client: Any, bucket: str, server: S3Server) -> None:
+    async def test_an_upload_in_parts_is_described_with_their_sizes(
+        self, s3_client: Any, bucket: str, s3_server: S3Server
+    ) -> None:
         parts = [random_bytes("one", 5 * MiB), random_bytes("two", 5 * MiB), b"three"]
-        upload = client.create_multipart_upload(Bucket=bucket, Key="model.bin")["UploadId"]
+        upload = s3_client.create_multipart_upload(Bucket=bucket, Key="model.bin")["UploadId"]
         etags = [
-            client.upload_part(Bucket=bucket, Key="model.bin", UploadId=upload, PartNumber=number, Body=part)["ETag"]
+            s3_client.upload_part(Bucket=bucket, Key="model.bin", UploadId=upload, PartNumber=number, Body=part)["ETag"]
             for number, part in enumerate(parts, 1)
         ]
         done = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
-        client.complete_multipart_upload(Bucket=bucket, Key="model.bin", UploadId=upload, MultipartUpload={"Parts": done})
-        async with aclosing(source_of(f"s3://{bucket}/model.bin", server.endpoint)) as source:
+        s3_client.complete_multipart_upload(Bucket=bucket, Key="model.bin", UploadId=upload, MultipartUpload={"Parts": done})
+        async with aclosing(source_of(f"s3://{bucket}/model.bin", s3_server.endpoint)) as source:
             (file,) = await source.describe((await listing_of(source)).files)
         (checksum,) = file.checksums
         assert checksum.parts in ((), (5 * MiB, 5 * MiB, 5))
@@ -276,18 +251,18 @@ class TestRefusals:
         ],
     )
     async def test_each_code_has_its_error(
-        self, client: Any, bucket: str, front: Front, status: int, code: str, error: type[Exception]
+        self, s3_client: Any, bucket: str, front: Front, status: int, code: str, error: type[Exception]
     ) -> None:
-        put(client, bucket, {"m/a": b"1"})
+        put(s3_client, bucket, {"m/a": b"1"})
         front.faults.add(Fault(Status(status, (), ERROR.format(code).encode())))
         async with aclosing(source_of(f"s3://{bucket}/m/", front.endpoint)) as source:
             with pytest.raises(error):
                 await source.resolve()
 
-    async def test_a_wrong_secret_is_unauthorized_and_not_shown(self, client: Any, bucket: str, server: S3Server) -> None:
-        put(client, bucket, {"m/a": b"1"})
+    async def test_a_wrong_secret_is_unauthorized_and_not_shown(self, s3_client: Any, bucket: str, s3_server: S3Server) -> None:
+        put(s3_client, bucket, {"m/a": b"1"})
         with pytest.raises(Unauthorized) as caught:
-            await listed(source_of(f"s3://{bucket}/m", server.endpoint, keys=S3Keys(KEY_ID, "wr0ng-s3cret")))
+            await listed(source_of(f"s3://{bucket}/m", s3_server.endpoint, keys=S3Keys(KEY_ID, "wr0ng-s3cret")))
         assert "wr0ng-s3cret" not in str(caught.value)
 
     async def test_a_bucket_in_another_region_is_asked_there_once(self) -> None:
@@ -308,9 +283,9 @@ class TestRefusals:
         assert asked[0].startswith("https://b.s3.eu-west-1.amazonaws.com/?")
 
     async def test_keys_that_expire_midway_are_renewed_and_nothing_is_lost(
-        self, client: Any, bucket: str, front: Front
+        self, s3_client: Any, bucket: str, front: Front
     ) -> None:
-        put(client, bucket, {"model.bin": b"w" * 1000})
+        put(s3_client, bucket, {"model.bin": b"w" * 1000})
         renewals: list[int] = []
 
         def renew() -> S3Keys:
@@ -324,32 +299,36 @@ class TestRefusals:
         assert renewals == [1]
 
     async def test_keys_that_are_about_to_expire_are_renewed_before_they_are_used(
-        self, client: Any, bucket: str, server: S3Server
+        self, s3_client: Any, bucket: str, s3_server: S3Server
     ) -> None:
-        put(client, bucket, {"model.bin": b"w"})
+        put(s3_client, bucket, {"model.bin": b"w"})
         old = S3Keys("AKIDOLD", "old", expires=time.time() + 5)
-        source = source_of(f"s3://{bucket}/model.bin", server.endpoint, keys=old, renew=lambda: KEYS)
+        source = source_of(f"s3://{bucket}/model.bin", s3_server.endpoint, keys=old, renew=lambda: KEYS)
         assert await listed(source) == {"model.bin": 1}
 
-    async def test_a_wrong_clock_is_corrected_once_by_that_of_the_server(self, client: Any, bucket: str, front: Front) -> None:
-        put(client, bucket, {"m/a": b"1"})
+    async def test_a_wrong_clock_is_corrected_once_by_that_of_the_server(
+        self, s3_client: Any, bucket: str, front: Front
+    ) -> None:
+        put(s3_client, bucket, {"m/a": b"1"})
         now = datetime.now(UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")
         skewed = Status(403, (("Date", now),), ERROR.format("RequestTimeTooSkewed").encode())
         front.faults.add(Fault(skewed, times=1))
         assert await listed(source_of(f"s3://{bucket}/m/", front.endpoint)) == {"a": 1}
 
-    async def test_requester_pays_is_said_and_signed(self, client: Any, bucket: str, front: Front) -> None:
-        put(client, bucket, {"m/a": b"1"})
+    async def test_requester_pays_is_said_and_signed(self, s3_client: Any, bucket: str, front: Front) -> None:
+        put(s3_client, bucket, {"m/a": b"1"})
         await listed(source_of(f"s3://{bucket}/m/", front.endpoint, requester_pays=True))
         assert {each.headers.get("x-amz-request-payer") for each in front.requests} == {"requester"}
 
-    async def test_two_tenants_of_one_process_use_their_own_keys(self, client: Any, bucket: str, server: S3Server) -> None:
-        put(client, bucket, {"m/a": b"1"})
-        assert await listed(source_of(f"s3://{bucket}/m", server.endpoint)) == {"a": 1}
+    async def test_two_tenants_of_one_process_use_their_own_keys(
+        self, s3_client: Any, bucket: str, s3_server: S3Server
+    ) -> None:
+        put(s3_client, bucket, {"m/a": b"1"})
+        assert await listed(source_of(f"s3://{bucket}/m", s3_server.endpoint)) == {"a": 1}
         with pytest.raises(Unauthorized):
-            await listed(source_of(f"s3://{bucket}/m", server.endpoint, keys=S3Keys("AKIDOTHER", "other")))
+            await listed(source_of(f"s3://{bucket}/m", s3_server.endpoint, keys=S3Keys("AKIDOTHER", "other")))
         with pytest.raises(Unauthorized, match="no credentials were sent"):
-            await listed(source_of(f"s3://{bucket}/m", server.endpoint, keys=None))
+            await listed(source_of(f"s3://{bucket}/m", s3_server.endpoint, keys=None))
 
 
 def page(body: str) -> Page:
@@ -493,10 +472,10 @@ class TestSignatures:
 class TestCommands:
     """The commands as users run them, with the variables of Amazon's tools."""
 
-    def test_fetch_plan_verify_and_refresh(self, client: Any, bucket: str, server: S3Server, tmp_path: Path) -> None:
-        env = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_ENDPOINT_URL": server.endpoint}
+    def test_fetch_plan_verify_and_refresh(self, s3_client: Any, bucket: str, s3_server: S3Server, tmp_path: Path) -> None:
+        env = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_ENDPOINT_URL": s3_server.endpoint}
         files = {"config.json": b"{}", "model.safetensors": random_bytes("s3", 20 * MiB), "x/optimizer.bin": b"o"}
-        put(client, bucket, {f"m/{path}": content for path, content in files.items()})
+        put(s3_client, bucket, {f"m/{path}": content for path, content in files.items()})
         words = (f"s3://{bucket}/m", "--cache-dir", tmp_path, "--exclude", "*.bin")
         plan = run_fetcher("plan", *words, "--json", env=env)
         assert json.loads(plan.stdout)["bytes_to_fetch"] == 20 * MiB + 2
@@ -509,7 +488,7 @@ class TestCommands:
         assert run_fetcher("verify", first["cache_key"], "--cache-dir", tmp_path).returncode == 0
         again = json.loads(run_fetcher("fetch", *words, "--refresh", "on-change", "--json", env=env).stdout)
         assert (again["cached"], again["revision"]) == (True, first["revision"])
-        put(client, bucket, {"m/config.json": b'{"new": 1}'})
+        put(s3_client, bucket, {"m/config.json": b'{"new": 1}'})
         newer = json.loads(run_fetcher("fetch", *words, "--refresh", "on-change", "--json", env=env).stdout)
         assert newer["bytes_fetched"] == len(b'{"new": 1}')
         assert newer["revision"] != first["revision"]
@@ -519,11 +498,11 @@ class TestCommands:
         assert (tmp_path / "dest/x/optimizer.bin").read_bytes() == b"o"
 
     def test_a_damaged_chunk_is_repaired_from_the_store(
-        self, client: Any, bucket: str, server: S3Server, tmp_path: Path
+        self, s3_client: Any, bucket: str, s3_server: S3Server, tmp_path: Path
     ) -> None:
-        env = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_ENDPOINT_URL": server.endpoint}
+        env = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_ENDPOINT_URL": s3_server.endpoint}
         content = random_bytes("s3", 20 * MiB)
-        put(client, bucket, {"m/model.safetensors": content})
+        put(s3_client, bucket, {"m/model.safetensors": content})
         words = (f"s3://{bucket}/m", "--cache-dir", tmp_path)
         path = Path(run_fetcher("fetch", *words, env=env).stdout.strip()) / "model.safetensors"
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))

@@ -14,7 +14,7 @@ from fetcher.sources.s3.access import S3Access as S3Access
 from fetcher.sources.s3.access import S3Keys as S3Keys
 from fetcher.sources.s3.address import S3Address
 from fetcher.sources.s3.bucket import S3Bucket
-from fetcher.sources.s3.finding import found_access
+from fetcher.sources.s3.finding import found_access as found_access
 from fetcher.transport.client import HttpTransport
 
 

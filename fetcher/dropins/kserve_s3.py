@@ -1,0 +1,67 @@
+"""The variables by which KServe says how S3 is reached, as one credential value.
+
+Source: kserve-storage 0.21. `STORAGE_CONFIG` and `STORAGE_OVERRIDE_CONFIG` are JSON objects of KServe's storage Secret; the
+second one wins for each key, and both win over the variables.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from fetcher.errors import ConfigurationError
+from fetcher.sources.s3 import S3Access, found_access
+
+_VARIABLES = {
+    "endpoint_url": "AWS_ENDPOINT_URL", "access_key_id": "AWS_ACCESS_KEY_ID", "secret_access_key": "AWS_SECRET_ACCESS_KEY",
+    "region": "AWS_DEFAULT_REGION", "ca_bundle": "AWS_CA_BUNDLE", "verify_ssl": "S3_VERIFY_SSL",
+    "anonymous": "awsAnonymousCredential",
+}  # fmt: skip
+_ACCELERATED = "https://s3-accelerate.amazonaws.com"
+
+
+def variables_of(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return `environ` with what the storage Secret sets for S3. Raises ConfigurationError, which shows no value."""
+    settings: dict[str, Any] = {}
+    for name in ("STORAGE_CONFIG", "STORAGE_OVERRIDE_CONFIG"):
+        settings |= _document(name, environ.get(name, ""))
+    if settings.get("type", "s3") != "s3":
+        return dict(environ)
+    given = {variable: str(settings[key]) for key, variable in _VARIABLES.items() if settings.get(key) not in (None, "")}
+    return {**environ, **given}
+
+
+def s3_access(environ: Mapping[str, str]) -> S3Access:
+    """Return the access to S3 that `environ` gives. May block while credentials are found. Raises ConfigurationError."""
+    variables = variables_of(environ)
+    access = found_access(variables)
+    if _is_on(variables, "S3_USE_ACCELERATE"):
+        access = replace(access, endpoint=_ACCELERATED, virtual_hosts=True)
+    if _is_on(variables, "S3_USER_VIRTUAL_BUCKET"):
+        access = replace(access, virtual_hosts=True)
+    if _is_on(variables, "awsAnonymousCredential"):
+        access = replace(access, keys=None, renew=None)
+    return access
+
+
+def is_unverified(environ: Mapping[str, str]) -> bool:
+    """Whether the user asks not to verify certificates."""
+    return variables_of(environ).get("S3_VERIFY_SSL", "").strip().lower() in ("0", "false")
+
+
+def _is_on(variables: Mapping[str, str], name: str) -> bool:
+    return variables.get(name, "").strip().lower() in ("1", "true")
+
+
+def _document(name: str, text: str) -> Mapping[str, Any]:
+    if not text.strip():
+        return {}
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise ConfigurationError(f"{name} is not a JSON object; correct the key of KServe's storage Secret")
+    return document
