@@ -48,6 +48,14 @@ _KSERVE = (
         "`CA_BUNDLE_CONFIGMAP_NAME`, `CA_BUNDLE_VOLUME_MOUNT_POINT`",
         "If the first is set, `cabundle.crt` in the second is trusted. `REQUESTS_CA_BUNDLE` wins over both.",
     ),
+    (
+        "`STORAGE_CONFIG`, `STORAGE_OVERRIDE_CONFIG`",
+        "KServe's storage Secret for S3, a JSON object each; the second wins for each key, and both win over variables.",
+    ),
+    (
+        "`awsAnonymousCredential`, `S3_USER_VIRTUAL_BUCKET`, `S3_USE_ACCELERATE`, `S3_VERIFY_SSL`",
+        "For S3: no credentials, the bucket as a part of the host, Amazon's accelerated address; the last is ignored.",
+    ),
 )
 _LLMKUBE = (
     ("`MODEL_SOURCE`", "The source, as in [its table](dropins.md#model-downloader-for-llmkube). Required."),
