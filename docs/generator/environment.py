@@ -30,6 +30,14 @@ _HUB = (
     ("`HF_HOME`", "The parent of the Hub's cache and of the token file. Default: `huggingface` in `XDG_CACHE_HOME`."),
     ("`XDG_CACHE_HOME`", "The parent of the default caches. Default: `~/.cache`, by `HOME`."),
 )
+_GCS = (
+    ("`GOOGLE_OAUTH_ACCESS_TOKEN`, `CLOUDSDK_AUTH_ACCESS_TOKEN`", "An access token. It cannot be renewed."),
+    ("`GOOGLE_APPLICATION_CREDENTIALS`", "A file of credentials: a service account, or a workload's identity."),
+    ("`CLOUDSDK_CONFIG`", "gcloud's directory, whose `application_default_credentials.json` comes next."),
+    ("`NO_GCE_CHECK`", "`1` does not ask the metadata service, which comes last."),
+    ("`GOOGLE_CLOUD_QUOTA_PROJECT`", "The project that pays for a bucket whose requester pays."),
+    ("`STORAGE_EMULATOR_HOST`", "An emulator of the service. It gets no credentials."),
+)
 _NETWORK = (
     ("`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`", "Proxies that speak `http://`. The name in lower case wins."),
     ("`NO_PROXY`", "Names, addresses, networks and `*` that are reached directly."),
@@ -66,6 +74,7 @@ def environment() -> str:
         lines += ["", f"## Options of `{program}`", "", *table(("variable", "commands", "meaning"), _options(commands))]
     for title, rows in (
         ("The Hub and its caches", _HUB),
+        ("Google Cloud Storage", _GCS),
         ("Proxies, certificates, headers", _NETWORK),
         ("`storage-initializer`", _KSERVE),
         ("`model-downloader`", _LLMKUBE),

@@ -61,6 +61,11 @@ def open_source(
         read_buffer=READ_BUFFER,
         environ=environ,
     )
+    if scheme == "gs":
+        from fetcher.sources.gcs import open_gcs
+        from fetcher.sources.gcs.access import GcsAccess
+
+        return open_gcs(ref, transport, environ, access=fitting(credentials, GcsAccess, scheme))
     if address is not None:
         from fetcher.sources.hub import HubSource
 

@@ -15,7 +15,6 @@ import json
 import os
 import re
 import sys
-import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -29,16 +28,15 @@ from fetcher.errors import (
     BadResponse,
     ConfigurationError,
     ContentChanged,
-    FetchError,
     NotFound,
     Transient,
-    Unauthorized,
     UsageError,
 )
 from fetcher.sources.access import HttpAccess
 from fetcher.sources.addresses import DEFAULT_ENDPOINT, HubAddress, hub_credentials, hub_endpoint, is_commit
 from fetcher.sources.base import Asking, Body, Capabilities, once
 from fetcher.sources.locations import Location, expiry
+from fetcher.sources.tokens import on_daemon_thread
 from fetcher.transport.client import Answer, Credentials, HttpTransport, is_downgrade
 from fetcher.transport.headers import given_headers, variable_for
 from fetcher.transport.mirrors import Mirror
@@ -263,7 +261,7 @@ async def _authorization(environ: Mapping[str, str]) -> tuple[dict[str, str], li
     """
     if own := hub_credentials(environ):
         return {"Authorization": own}, ["HF_ENDPOINT"]
-    token = await _on_daemon_thread(_find_token)
+    token = await on_daemon_thread(_find_token, what="the Hub's token")
     origin = token_origin(token)
     if authorization := _bearer(token, origin):
         return {"Authorization": authorization}, [origin]
@@ -369,25 +367,3 @@ def _token_file() -> str:
     caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     home = os.environ.get("HF_HOME") or os.path.join(caches, "huggingface")
     return os.path.join(os.path.expandvars(os.path.expanduser(home)), "token")
-
-
-async def _on_daemon_thread(call: Any) -> Any:
-    """Run a blocking call that may hang. Unlike a thread of an executor, a daemon thread is not joined at exit."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Any] = loop.create_future()
-
-    def settle(result: Any, error: BaseException | None) -> None:
-        if not future.done():
-            future.set_exception(error) if error else future.set_result(result)
-
-    def work() -> None:
-        try:
-            result, error = call(), None
-        except FetchError as caught:
-            result, error = None, caught
-        except Exception as caught:  # noqa: BLE001 - the caller gets it
-            result, error = None, Unauthorized(f"cannot get the Hub's token: {type(caught).__name__}")
-        loop.call_soon_threadsafe(settle, result, error)
-
-    threading.Thread(target=work, daemon=True, name="token").start()
-    return await future

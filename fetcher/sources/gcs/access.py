@@ -1,0 +1,126 @@
+"""Credentials for Google Cloud Storage: a token, credentials of google-auth, or none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fetcher.errors import ConfigurationError, Unauthorized
+from fetcher.sources.access import Access
+from fetcher.sources.tokens import Token, Tokens, static
+
+SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
+_INSTALL = "pip install 'weightlift[gcs]'"
+_TOKEN_VARIABLES = ("GOOGLE_OAUTH_ACCESS_TOKEN", "CLOUDSDK_AUTH_ACCESS_TOKEN")
+_NO_METADATA = ("1", "true", "yes")
+
+
+@dataclass(frozen=True, slots=True)
+class GcsAccess(Access):
+    """An access token, credentials of google-auth (with the scope that they need), or neither: anonymous access.
+
+    `payer` is the project that pays for requests to a bucket whose requester pays.
+    """
+
+    token: str | None = field(default=None, repr=False)
+    credentials: Any = field(default=None, repr=False)
+    payer: str | None = None
+    given_by: str = "the caller"
+
+
+def tokens_for(access: GcsAccess | None, environ: Mapping[str, str], *, emulated: bool) -> Tokens:
+    """The tokens of `access`, or without it those of the process, in the order of Google's tools. Nothing is asked yet.
+
+    A token in the environment, the file of GOOGLE_APPLICATION_CREDENTIALS, gcloud's file, the metadata service, none. An
+    emulator gets none of the process.
+    """
+    if access is not None:
+        if access.credentials is not None:
+            return Tokens(partial(_refreshed, access.credentials), access.given_by)
+        return static(access.token, access.given_by)
+    if emulated:
+        return static(None, "nowhere")
+    for variable in _TOKEN_VARIABLES:
+        if token := environ.get(variable, "").strip():
+            return static(_plain(token, variable), variable)
+    if path := environ.get("GOOGLE_APPLICATION_CREDENTIALS", "").strip():
+        return Tokens(_Loading(partial(_from_file, path, "GOOGLE_APPLICATION_CREDENTIALS")), "GOOGLE_APPLICATION_CREDENTIALS")
+    if os.path.lexists(path := _gcloud_file(environ)):
+        return Tokens(_Loading(partial(_from_file, path, "gcloud")), f"gcloud's file {path}")
+    if environ.get("NO_GCE_CHECK", "").strip().lower() in _NO_METADATA:
+        return static(None, "nowhere")
+    return Tokens(_Loading(_from_metadata), "the metadata service")
+
+
+class _Loading:
+    """Loads credentials at the first call, and refreshes them at each call. For `Tokens`, one call at a time."""
+
+    def __init__(self, load: Callable[[], Any]) -> None:
+        self._load = load
+        self._credentials: Any = None
+
+    def __call__(self) -> Token | None:
+        if self._credentials is None:
+            self._credentials = self._load()
+        return _refreshed(self._credentials) if self._credentials is not None else None
+
+
+def _refreshed(credentials: Any) -> Token:
+    """A new token. Blocks. Raises Unauthorized, which does not show what the identity service said."""
+    from google.auth.exceptions import GoogleAuthError
+    from google.auth.transport.requests import Request
+
+    try:
+        credentials.refresh(Request())
+    except GoogleAuthError as error:
+        raise Unauthorized(
+            f"Google refuses to renew the credentials ({type(error).__name__}); check the service account and its rights"
+        ) from None
+    expiry = credentials.expiry
+    return Token(credentials.token, expiry.replace(tzinfo=UTC).timestamp() if expiry is not None else None)
+
+
+def _from_file(path: str, given_by: str) -> Any:
+    """Raises ConfigurationError for a file that cannot be used, or without google-auth."""
+    try:
+        import google.auth
+        from google.auth.exceptions import GoogleAuthError
+    except ImportError:
+        raise ConfigurationError(f"the credentials in {path} need google-auth, which is not installed: {_INSTALL}") from None
+    try:
+        credentials, _ = google.auth.load_credentials_from_file(path, scopes=[SCOPE])  # type: ignore[no-untyped-call]
+    except (GoogleAuthError, OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"the credentials in {path} (from {given_by}) cannot be used ({type(error).__name__}); write the file again"
+        ) from None
+    return credentials
+
+
+def _from_metadata() -> Any:
+    """The credentials of the machine or of the pod's service account; None outside Google's cloud, or without google-auth."""
+    try:
+        from google.auth import compute_engine
+        from google.auth.compute_engine import _metadata
+        from google.auth.transport.requests import Request
+    except ImportError:
+        return None
+    if not _metadata.ping(Request(), timeout=1, retry_count=2):  # type: ignore[no-untyped-call]
+        return None
+    return compute_engine.Credentials(scopes=[SCOPE])  # type: ignore[no-untyped-call]
+
+
+def _gcloud_file(environ: Mapping[str, str]) -> str:
+    """The file that `gcloud auth application-default login` writes."""
+    folder = environ.get("CLOUDSDK_CONFIG") or Path(environ.get("HOME") or Path.home(), ".config", "gcloud")
+    return str(Path(folder, "application_default_credentials.json"))
+
+
+def _plain(token: str, variable: str) -> str:
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise ConfigurationError(f"the token in {variable} contains characters that no token has; set it again")
+    return token
