@@ -159,7 +159,7 @@ def redact(uri: str) -> str:
         parts = urlsplit(uri)
     except ValueError:  # the host is malformed, so the position of its secrets is unknown
         return f"{uri.partition(':')[0]}:..."
-    if parts.scheme not in ("http", "https", "hf"):
+    if parts.scheme not in ("http", "https", "hf", "az"):
         return uri
     if parts.scheme != "hf" and not _port_is_readable(parts):
         return f"{parts.scheme}:..."

@@ -38,6 +38,18 @@ _GCS = (
     ("`GOOGLE_CLOUD_QUOTA_PROJECT`", "The project that pays for a bucket whose requester pays."),
     ("`STORAGE_EMULATOR_HOST`", "An emulator of the service. It gets no credentials."),
 )
+_AZURE = (
+    (
+        "`AZURE_STORAGE_ACCOUNT_NAME`, `AZURE_STORAGE_ACCOUNT`",
+        "The account of `az://`, and the one that a key or a SAS is for.",
+    ),
+    ("`AZURE_STORAGE_SAS_TOKEN`", "A shared access signature. One in the address wins."),
+    ("`AZURE_STORAGE_CONNECTION_STRING`", "Account, endpoint, and a key or a SAS."),
+    ("`AZURE_STORAGE_ACCESS_KEY`, `AZURE_STORAGE_KEY`", "The key of the account."),
+    ("`AZURE_TENANT_ID`, `AZURE_CLIENT_ID`", "An identity of Entra ID. KServe's `AZ_TENANT_ID` and so on mean the same."),
+    ("`AZURE_CLIENT_SECRET`, `AZURE_CLIENT_CERTIFICATE_PATH`", "What a service principal is known by."),
+    ("`AZURE_FEDERATED_TOKEN_FILE`", "What a pod with a workload's identity is known by."),
+)
 _NETWORK = (
     ("`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`", "Proxies that speak `http://`. The name in lower case wins."),
     ("`NO_PROXY`", "Names, addresses, networks and `*` that are reached directly."),
@@ -75,6 +87,7 @@ def environment() -> str:
     for title, rows in (
         ("The Hub and its caches", _HUB),
         ("Google Cloud Storage", _GCS),
+        ("Azure Blob Storage", _AZURE),
         ("Proxies, certificates, headers", _NETWORK),
         ("`storage-initializer`", _KSERVE),
         ("`model-downloader`", _LLMKUBE),

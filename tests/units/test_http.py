@@ -314,12 +314,12 @@ class TestAddresses:
 
     @pytest.mark.parametrize(
         ("scheme", "is_what"),
-        [*((reserved, "is not supported yet") for reserved in ("s3", "az", "oci")), ("ftp", "is not supported")],
+        [*((reserved, "is not supported yet") for reserved in ("s3", "oci")), ("ftp", "is not supported")],
     )
     def test_an_unsupported_scheme_is_refused_with_an_alternative(self, scheme: str, is_what: str) -> None:
         with pytest.raises(UnsupportedScheme) as caught:
             scheme_of(f"{scheme}://bucket/model")
-        works = "hf://, http://, https://, file://, pvc://, gs://, a path"
+        works = "hf://, http://, https://, file://, pvc://, gs://, az://, a path"
         assert caught.value.message == f"{scheme}:// {is_what}; these work: {works}"
 
 
