@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -56,6 +57,13 @@ class Tokens:
                 self.token = await on_daemon_thread(self._get, what=f"credentials from {self.given_by}", longest=self._longest)
                 self._known = True
             return self.token
+
+
+def silence(library: str) -> None:
+    """Keep what `library` logs away from stderr, whose last line is ours. Handlers that a program has set up still get it."""
+    logger = logging.getLogger(library)
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
 
 
 def static(token: str | None, given_by: str) -> Tokens:

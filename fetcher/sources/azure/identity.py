@@ -8,7 +8,7 @@ from typing import Any
 
 from fetcher.errors import ConfigurationError, FetchError, Unauthorized
 from fetcher.sources.azure.access import AzureAccess
-from fetcher.sources.tokens import Token, Tokens, static
+from fetcher.sources.tokens import Token, Tokens, silence, static
 
 SCOPE = "https://storage.azure.com/.default"
 _INSTALL = "pip install 'weightlift[azure]'"
@@ -72,6 +72,7 @@ def _credential(names: Mapping[str, str]) -> tuple[Any, bool]:
         if named and how:
             raise ConfigurationError(f"AZURE_{how} needs azure-identity, which is not installed: {_INSTALL}") from None
         return None, False
+    silence("azure")  # it warns of each identity that is not there
     tenant, client = names["TENANT_ID"], names["CLIENT_ID"]
     if named and how == "CLIENT_SECRET":
         return identity.ClientSecretCredential(tenant, client, names[how]), True

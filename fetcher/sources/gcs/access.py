@@ -10,12 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fetcher.errors import ConfigurationError, Unauthorized
+from fetcher.errors import ConfigurationError, Unauthorized, Unreachable
 from fetcher.sources.access import Access
-from fetcher.sources.tokens import Token, Tokens, static
+from fetcher.sources.gcs.files import SCOPE, credentials_in
+from fetcher.sources.tokens import Token, Tokens, silence, static
 
-SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
-_INSTALL = "pip install 'weightlift[gcs]'"
 _TOKEN_VARIABLES = ("GOOGLE_OAUTH_ACCESS_TOKEN", "CLOUDSDK_AUTH_ACCESS_TOKEN")
 _NO_METADATA = ("1", "true", "yes")
 
@@ -42,16 +41,18 @@ def tokens_for(access: GcsAccess | None, environ: Mapping[str, str], *, emulated
     if access is not None:
         if access.credentials is not None:
             return Tokens(partial(_refreshed, access.credentials), access.given_by)
-        return static(access.token, access.given_by)
+        return static(_plain(access.token, access.given_by) if access.token else None, access.given_by)
     if emulated:
         return static(None, "nowhere")
     for variable in _TOKEN_VARIABLES:
         if token := environ.get(variable, "").strip():
             return static(_plain(token, variable), variable)
     if path := environ.get("GOOGLE_APPLICATION_CREDENTIALS", "").strip():
-        return Tokens(_Loading(partial(_from_file, path, "GOOGLE_APPLICATION_CREDENTIALS")), "GOOGLE_APPLICATION_CREDENTIALS")
+        return Tokens(
+            _Loading(partial(credentials_in, path, "GOOGLE_APPLICATION_CREDENTIALS")), "GOOGLE_APPLICATION_CREDENTIALS"
+        )
     if os.path.lexists(path := _gcloud_file(environ)):
-        return Tokens(_Loading(partial(_from_file, path, "gcloud")), f"gcloud's file {path}")
+        return Tokens(_Loading(partial(credentials_in, path, "gcloud")), f"gcloud's file {path}")
     if environ.get("NO_GCE_CHECK", "").strip().lower() in _NO_METADATA:
         return static(None, "nowhere")
     return Tokens(_Loading(_from_metadata), "the metadata service")
@@ -71,34 +72,22 @@ class _Loading:
 
 
 def _refreshed(credentials: Any) -> Token:
-    """A new token. Blocks. Raises Unauthorized, which does not show what the identity service said."""
-    from google.auth.exceptions import GoogleAuthError
+    """A new token. Blocks. Raises Unauthorized and Unreachable, which do not show what the identity service said."""
+    from google.auth.exceptions import GoogleAuthError, TransportError
     from google.auth.transport.requests import Request
 
     try:
         credentials.refresh(Request())
     except GoogleAuthError as error:
+        if isinstance(error, TransportError) or error.retryable:
+            raise Unreachable(
+                f"Google's identity service cannot be reached ({type(error).__name__}); check the network and the proxy"
+            ) from None
         raise Unauthorized(
             f"Google refuses to renew the credentials ({type(error).__name__}); check the service account and its rights"
         ) from None
     expiry = credentials.expiry
     return Token(credentials.token, expiry.replace(tzinfo=UTC).timestamp() if expiry is not None else None)
-
-
-def _from_file(path: str, given_by: str) -> Any:
-    """Raises ConfigurationError for a file that cannot be used, or without google-auth."""
-    try:
-        import google.auth
-        from google.auth.exceptions import GoogleAuthError
-    except ImportError:
-        raise ConfigurationError(f"the credentials in {path} need google-auth, which is not installed: {_INSTALL}") from None
-    try:
-        credentials, _ = google.auth.load_credentials_from_file(path, scopes=[SCOPE])  # type: ignore[no-untyped-call]
-    except (GoogleAuthError, OSError, ValueError) as error:
-        raise ConfigurationError(
-            f"the credentials in {path} (from {given_by}) cannot be used ({type(error).__name__}); write the file again"
-        ) from None
-    return credentials
 
 
 def _from_metadata() -> Any:
@@ -109,6 +98,7 @@ def _from_metadata() -> Any:
         from google.auth.transport.requests import Request
     except ImportError:
         return None
+    silence("google.auth")  # it warns of each try
     if not _metadata.ping(Request(), timeout=1, retry_count=2):  # type: ignore[no-untyped-call]
         return None
     return compute_engine.Credentials(scopes=[SCOPE])  # type: ignore[no-untyped-call]
@@ -120,7 +110,7 @@ def _gcloud_file(environ: Mapping[str, str]) -> str:
     return str(Path(folder, "application_default_credentials.json"))
 
 
-def _plain(token: str, variable: str) -> str:
+def _plain(token: str, given_by: str) -> str:
     if not token.isascii() or not token.isprintable() or " " in token:
-        raise ConfigurationError(f"the token in {variable} contains characters that no token has; set it again")
+        raise ConfigurationError(f"the token (from {given_by}) contains characters that no token has; set it again")
     return token
