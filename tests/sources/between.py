@@ -76,8 +76,13 @@ def between(behind: str) -> Iterator[Between]:
         def log_message(self, *arguments: Any) -> None:
             return
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *arguments: Any) -> None:
+            """Clients that were killed, and stores that have ended, are part of the tests."""
+
+    server = Server(("127.0.0.1", 0), Handler)
     played.endpoint = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
