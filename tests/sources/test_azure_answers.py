@@ -15,6 +15,7 @@ from fetcher.artifact import ArtifactRef, ByteRange, redact
 from fetcher.errors import BadResponse, ConfigurationError, FetchError, NotFound, RateLimited, Unauthorized, UsageError
 from fetcher.settings import Settings
 from fetcher.sources import open_source
+from fetcher.sources.addresses import is_blob_address
 from fetcher.sources.azure.access import AzureAccess, access_for
 from fetcher.sources.azure.address import AzureAddress, parsed
 from fetcher.sources.azure.complaints import meaning
@@ -56,6 +57,12 @@ class TestAddresses:
         with pytest.raises(UsageError) as caught:
             parsed(ArtifactRef(uri))
         assert "s3cret" not in caught.value.message
+
+    def test_an_address_with_a_pin_is_a_file_of_the_web(self) -> None:
+        """Only a file of the web can be pinned in its address."""
+        assert is_blob_address(f"{SERVICE}/models/m")
+        assert not is_blob_address(f"{SERVICE}/models/m#sha256={'0' * 64}")
+        assert not is_blob_address("https://blob.core.windows.net.example.org/models/m")
 
     def test_no_signature_is_shown(self) -> None:
         for uri in (f"{SERVICE}/models/m?{SAS}", f"az://models/m?{SAS}"):
