@@ -16,7 +16,7 @@ html_copy_source = False
 html_show_copyright = False
 
 CHAPTERS = {
-    "Start": ["getting-started", "layouts"],
+    "Start": ["getting-started", "stores", "layouts"],
     "Use": ["kubernetes", "loading", "caching", "operations", "dropins"],
     "When it fails": ["errors"],
     "Reference": ["cli", "loader", "environment", "exit-codes", "events", "metrics", "manifest"],

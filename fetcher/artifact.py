@@ -161,7 +161,7 @@ def redact(uri: str) -> str:
         return f"{uri.partition(':')[0]}:..."
     if parts.scheme == "s3":  # a key may contain any character, and nothing in the URI is secret but what does not belong there
         return f"s3://...{uri[uri.index('@') :]}" if "@" in parts.netloc else uri
-    if parts.scheme not in ("http", "https", "hf"):
+    if parts.scheme not in ("http", "https", "hf", "az"):
         return uri
     if parts.scheme != "hf" and not _port_is_readable(parts):
         return f"{parts.scheme}:..."

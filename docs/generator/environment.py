@@ -30,6 +30,26 @@ _HUB = (
     ("`HF_HOME`", "The parent of the Hub's cache and of the token file. Default: `huggingface` in `XDG_CACHE_HOME`."),
     ("`XDG_CACHE_HOME`", "The parent of the default caches. Default: `~/.cache`, by `HOME`."),
 )
+_GCS = (
+    ("`GOOGLE_OAUTH_ACCESS_TOKEN`, `CLOUDSDK_AUTH_ACCESS_TOKEN`", "An access token. It cannot be renewed."),
+    ("`GOOGLE_APPLICATION_CREDENTIALS`", "A file of credentials: a service account, or a workload's identity."),
+    ("`CLOUDSDK_CONFIG`", "gcloud's directory, whose `application_default_credentials.json` comes next."),
+    ("`NO_GCE_CHECK`", "`1` does not ask the metadata service, which comes last."),
+    ("`GOOGLE_CLOUD_QUOTA_PROJECT`", "The project that pays for a bucket whose requester pays."),
+    ("`STORAGE_EMULATOR_HOST`", "An emulator of the service. It gets no credentials."),
+)
+_AZURE = (
+    (
+        "`AZURE_STORAGE_ACCOUNT_NAME`, `AZURE_STORAGE_ACCOUNT`",
+        "The account of `az://`, and the one that a key or a SAS is for.",
+    ),
+    ("`AZURE_STORAGE_SAS_TOKEN`", "A shared access signature. One in the address wins."),
+    ("`AZURE_STORAGE_CONNECTION_STRING`", "Account, endpoint, and a key or a SAS."),
+    ("`AZURE_STORAGE_ACCESS_KEY`, `AZURE_STORAGE_KEY`", "The key of the account."),
+    ("`AZURE_TENANT_ID`, `AZURE_CLIENT_ID`", "An identity of Entra ID. KServe's `AZ_TENANT_ID` and so on mean the same."),
+    ("`AZURE_CLIENT_SECRET`, `AZURE_CLIENT_CERTIFICATE_PATH`", "What a service principal is known by."),
+    ("`AZURE_FEDERATED_TOKEN_FILE`", "What a pod with a workload's identity is known by."),
+)
 _NETWORK = (
     ("`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`", "Proxies that speak `http://`. The name in lower case wins."),
     ("`NO_PROXY`", "Names, addresses, networks and `*` that are reached directly."),
@@ -74,6 +94,8 @@ def environment() -> str:
         lines += ["", f"## Options of `{program}`", "", *table(("variable", "commands", "meaning"), _options(commands))]
     for title, rows in (
         ("The Hub and its caches", _HUB),
+        ("Google Cloud Storage", _GCS),
+        ("Azure Blob Storage", _AZURE),
         ("Proxies, certificates, headers", _NETWORK),
         ("`storage-initializer`", _KSERVE),
         ("`model-downloader`", _LLMKUBE),

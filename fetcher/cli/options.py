@@ -41,7 +41,11 @@ def _percentage(text: str) -> float:
 
 
 SELECTION = (
-    Option("revision", "branch, tag, commit or refs/pr/N of a Hub repository", metavar="REV"),
+    Option(
+        "revision",
+        "branch, tag, commit or refs/pr/N of a Hub repository; generation or version of one object in a store",
+        metavar="REV",
+    ),
     Option("include", "fetch only files that match this pattern; may be repeated", metavar="GLOB", repeated=True),
     Option("exclude", "skip files that match this pattern; may be repeated", metavar="GLOB", repeated=True),
 )

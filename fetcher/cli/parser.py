@@ -75,7 +75,9 @@ class Positional:
         return forms[self.number].format(self.metavar)
 
 
-_URI = Positional("uri", "URI", "hf://owner/name[@rev], https://..., file:///..., pvc://claim/path")
+_URI = Positional(
+    "uri", "URI", "hf://owner/name[@rev], https://..., file:///..., pvc://claim/path, gs://bucket/path, az://container/path"
+)
 _ONE = Positional("what", "KEY|URI", "a cache key, or the URI that was fetched")
 _SOME = Positional("what", "KEY|URI", "cache keys, or the URIs that were fetched", "+")
 POSITIONALS = {

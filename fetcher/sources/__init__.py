@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from fetcher.artifact import ArtifactRef
 from fetcher.settings import Settings, hub_cache_dir
 from fetcher.sources.access import Access, HttpAccess, fitting
-from fetcher.sources.addresses import hub_address, is_offline, scheme_of
+from fetcher.sources.addresses import hub_address, is_blob_address, is_offline, scheme_of
 from fetcher.sources.base import Source
 
 if TYPE_CHECKING:
@@ -61,6 +61,16 @@ def open_source(
         snapshot = find_snapshot(address, hub_cache_dir(environ))
         return LocalSource(snapshot.directory, listing=snapshot.listing)
     transport = _transport(settings, environ)
+    if scheme == "gs":
+        from fetcher.sources.gcs import open_gcs
+        from fetcher.sources.gcs.access import GcsAccess
+
+        return open_gcs(ref, transport, environ, access=fitting(credentials, GcsAccess, scheme))
+    if scheme == "az" or is_blob_address(ref.uri):
+        from fetcher.sources.azure import open_azure
+        from fetcher.sources.azure.access import AzureAccess
+
+        return open_azure(ref, transport, environ, access=fitting(credentials, AzureAccess, scheme))
     if address is not None:
         from fetcher.sources.hub import HubSource
 

@@ -13,8 +13,8 @@ from fetcher.artifact import ArtifactRef, Digest
 from fetcher.errors import ConfigurationError, UnsupportedScheme, UsageError
 from fetcher.transport.urls import basic_authorization, normal
 
-WORKING = ("hf://", "s3://", "http://", "https://", "file://", "pvc://", "a path")
-RESERVED = ("gs", "az", "oci")
+WORKING = ("hf://", "s3://", "gs://", "az://", "http://", "https://", "file://", "pvc://", "a path")
+RESERVED = ("oci",)
 DEFAULT_ENDPOINT = "https://huggingface.co"
 DEFAULT_REVISION = "main"
 
@@ -61,17 +61,35 @@ class HubAddress:
 
 
 def scheme_of(uri: str) -> str:
-    """The scheme of `uri`: `hf`, `s3`, `http`, `https`, `file` or `pvc`. Raises UnsupportedScheme, UsageError."""
+    """The scheme of `uri`: `hf`, `s3`, `gs`, `az`, `http`, `https`, `file` or `pvc`. Raises UnsupportedScheme, UsageError."""
     if not uri.strip():
         raise UsageError("the URI is empty; give one such as hf://org/model")
     match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", uri)
     if match is None:
         return "file"
     scheme = match[1].lower()
-    if scheme in ("hf", "s3", "http", "https", "file", "pvc"):
+    if scheme in ("hf", "s3", "gs", "az", "http", "https", "file", "pvc"):
         return scheme
     reason = "is not supported yet" if scheme in RESERVED else "is not supported"
     raise UnsupportedScheme(f"{scheme}:// {reason}; these work: {', '.join(WORKING)}")
+
+
+def is_blob_address(uri: str) -> bool:
+    """Whether `uri` is the address of a container or of a blob of Azure. One with a pin is a file of the web."""
+    parts = _web_parts(uri)
+    return (
+        parts is not None
+        and parts.scheme == "https"
+        and not parts.fragment
+        and parts.port in (None, 443)
+        and (
+            re.fullmatch(
+                r"[a-z0-9-]{3,50}(\.z[0-9]{1,2})?\.blob\.(core\.(windows\.net|usgovcloudapi\.net|chinacloudapi\.cn)|storage\.azure\.net)",
+                parts.hostname or "",
+            )
+            is not None
+        )
+    )
 
 
 def hub_endpoint(environ: Mapping[str, str] = os.environ) -> str:

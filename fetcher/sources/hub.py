@@ -36,7 +36,7 @@ from fetcher.sources.access import HttpAccess
 from fetcher.sources.addresses import DEFAULT_ENDPOINT, HubAddress, hub_credentials, hub_endpoint, is_commit
 from fetcher.sources.base import Asking, Body, Capabilities, once
 from fetcher.sources.locations import Location, expiry
-from fetcher.sources.threads import on_daemon_thread
+from fetcher.sources.tokens import on_daemon_thread
 from fetcher.transport.client import Answer, Credentials, HttpTransport, is_downgrade
 from fetcher.transport.headers import given_headers, variable_for
 from fetcher.transport.mirrors import Mirror

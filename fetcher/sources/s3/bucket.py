@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
-from typing import TypeVar
 from urllib.parse import quote, urlencode
 
 from fetcher.artifact import ByteRange
@@ -16,7 +15,7 @@ from fetcher.sources.objects import Page, StoredObject
 from fetcher.sources.s3.access import DEFAULT_REGION, S3Access, S3Keys
 from fetcher.sources.s3.documents import checksum_of, digest_of, error_code, is_composite, parse_page
 from fetcher.sources.s3.signing import signed_headers
-from fetcher.sources.threads import on_daemon_thread
+from fetcher.sources.tokens import on_daemon_thread
 from fetcher.transport.client import Answer, Credentials, HttpTransport
 from fetcher.transport.ranges import content_length, range_header
 from fetcher.transport.statuses import retry_after
@@ -32,9 +31,6 @@ _MISSING = {"NoSuchBucket", "NoSuchKey", "NoSuchVersion", "InvalidObjectState"}
 _DENIED = {"AccessDenied", "AllAccessDisabled", "SignatureDoesNotMatch", "InvalidAccessKeyId", "InvalidToken"}
 _EXPIRED = {"ExpiredToken", "TokenRefreshRequired"}
 _ELSEWHERE = {"PermanentRedirect", "AuthorizationHeaderMalformed", "TemporaryRedirect", "IllegalLocationConstraintException"}
-
-
-T = TypeVar("T")
 
 
 class S3Bucket:
@@ -212,7 +208,7 @@ class S3Bucket:
         """The access with keys that are valid for a while. Concurrent requests wait for the first."""
         async with self._finding:
             if self._access is None:
-                self._access = await self._on_thread(self._find, "credentials of S3")
+                self._access = await on_daemon_thread(self._find, what="credentials of S3", longest=_FINDING)
             keys = self._access.keys
             if keys is not None and keys.expires is not None and time.time() > keys.expires - _MARGIN:
                 await self._renewed(keys)
@@ -223,18 +219,9 @@ class S3Bucket:
         access = self._access
         if access is None or access.renew is None or access.keys != old:
             return access is not None and access.keys != old
-        keys = await self._on_thread(access.renew, "new credentials of S3")
+        keys = await on_daemon_thread(access.renew, what="new credentials of S3", longest=_FINDING)
         self._access = replace(access, keys=keys)
         return keys != old
-
-    async def _on_thread(self, call: Callable[[], T], what: str) -> T:
-        try:
-            async with asyncio.timeout(_FINDING):
-                return await on_daemon_thread(call, what=what)
-        except TimeoutError:
-            raise Unauthorized(
-                f"cannot get {what} within {_FINDING:.0f} s; the service that gives them does not answer"
-            ) from None
 
     async def _corrected(self, answer: Answer) -> bool:
         """Whether the reason of a refusal was removed: the region, the clock, or expired keys."""
