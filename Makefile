@@ -90,7 +90,7 @@ LOCK = $(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform lin
 	--custom-compile-command "make lock"
 
 lock: $(READY) ## write down what the image is made of, from pyproject.toml and constraints.txt
-	$(LOCK) --extra loader --extra s3 --constraints constraints.txt --output-file k8s/images/requirements.txt pyproject.toml
+	$(LOCK) --extra loader --extra all --constraints constraints.txt --output-file k8s/images/requirements.txt pyproject.toml
 	$(LOCK) --constraints k8s/images/requirements.txt --output-file k8s/images/tools.txt k8s/images/tools.in
 
 bench: $(READY) ## measure for some minutes: the pieces, then fetching and loading at a small scale; writes nothing but .bench

@@ -11,8 +11,13 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from model_signing import hashing, signing
 
 from fetcher.errors import ConfigurationError, DigestMismatch, DigestUnavailable, NotFound, SignatureInvalid, UsageError
 from fetcher.manifest import RELATIVE_PATH, Manifest
@@ -22,12 +27,6 @@ from fetcher.testing.faults import Fault
 from fetcher.testing.origin import Origin
 from tests.engine.conftest import Fetcher, contents
 from tests.lab.command import run_fetcher
-
-signing = pytest.importorskip("model_signing.signing")
-hashing = pytest.importorskip("model_signing.hashing")
-from cryptography import x509  # noqa: E402 - model-signing brings it
-from cryptography.hazmat.primitives import hashes, serialization  # noqa: E402
-from cryptography.hazmat.primitives.asymmetric import ec  # noqa: E402
 
 FILES = {"config.json": b'{"model_type": "llama"}', "model.safetensors": bytes(range(256)) * 5000, "sub/vocab.json": b"[]"}
 
@@ -45,7 +44,14 @@ class Publisher:
         self.authority = self._write("authority.pem", _certificate(authority, authority, "authority", authority=True))
         self.certificate = self._write("certificate.pem", _certificate(self._key, authority, "publisher", authority=False))
 
-    def sign(self, files: dict[str, bytes], *, certificate: bool = False, algorithm: str = "sha256", shards: int = 0) -> bytes:
+    def sign(
+        self,
+        files: dict[str, bytes],
+        *,
+        certificate: bool = False,
+        algorithm: Literal["sha256", "blake2"] = "sha256",
+        shards: int = 0,
+    ) -> bytes:
         """Return the signature of a model with these files."""
         model = self.directory / "model"
         for path, content in files.items():
@@ -209,7 +215,13 @@ class TestNotSigned:
 
     @pytest.mark.parametrize(("algorithm", "shards"), [("blake2", 0), ("sha256", 1_000_000)])
     async def test_digests_that_are_not_those_of_whole_files(
-        self, origin: Origin, fetch: Fetcher, publisher: Publisher, signer: Signer, algorithm: str, shards: int
+        self,
+        origin: Origin,
+        fetch: Fetcher,
+        publisher: Publisher,
+        signer: Signer,
+        algorithm: Literal["sha256", "blake2"],
+        shards: int,
     ) -> None:
         files = FILES | {"model.sig": publisher.sign(FILES, algorithm=algorithm, shards=shards)}
         assert "SHA-256 of whole files" in await self.refused(origin, fetch, files, signer)
