@@ -314,12 +314,12 @@ class TestAddresses:
 
     @pytest.mark.parametrize(
         ("scheme", "is_what"),
-        [*((reserved, "is not supported yet") for reserved in ("gs", "az", "oci")), ("ftp", "is not supported")],
+        [*((reserved, "is not supported yet") for reserved in ("gs", "az")), ("ftp", "is not supported")],
     )
     def test_an_unsupported_scheme_is_refused_with_an_alternative(self, scheme: str, is_what: str) -> None:
         with pytest.raises(UnsupportedScheme) as caught:
             scheme_of(f"{scheme}://bucket/model")
-        works = "hf://, s3://, http://, https://, file://, pvc://, a path"
+        works = "hf://, s3://, oci://, http://, https://, file://, pvc://, a path"
         assert caught.value.message == f"{scheme}:// {is_what}; these work: {works}"
 
 
