@@ -62,6 +62,14 @@ _NETWORK = (
         "A JSON object of request headers for that host. They go to the origin of the address as written.",
     ),
 )
+_REGISTRIES = (
+    (
+        "`DOCKER_CONFIG`, `REGISTRY_AUTH_FILE`, `KSERVE_OCI_DOCKER_CONFIG`",
+        "The directory of docker's `config.json`; podman's `auth.json`; either. The first that knows the registry is used.",
+    ),
+    ("`XDG_RUNTIME_DIR`", "podman's `containers/auth.json` is looked for here, then docker's `.docker/config.json` in `HOME`."),
+    ("`FETCHER_PLAIN_HTTP_REGISTRIES`", "Registries without TLS, as `host:port` with commas between. Loopback needs no entry."),
+)
 _KSERVE = (
     ("`STORAGE_ALLOW_PATTERNS`, `STORAGE_IGNORE_PATTERNS`", "Patterns of files, as a JSON list or separated by commas."),
     (
@@ -97,6 +105,7 @@ def environment() -> str:
         ("Google Cloud Storage", _GCS),
         ("Azure Blob Storage", _AZURE),
         ("Proxies, certificates, headers", _NETWORK),
+        ("Registries (`oci://`)", _REGISTRIES),
         ("`storage-initializer`", _KSERVE),
         ("`model-downloader`", _LLMKUBE),
     ):

@@ -51,6 +51,11 @@ def open_source(
         from fetcher.sources.s3 import S3Access, open_s3
 
         return open_s3(ref, _transport(settings, environ), environ, fitting(credentials, S3Access, scheme))
+    if scheme == "oci":
+        from fetcher.sources.oci import OciAccess, open_oci
+
+        access = fitting(credentials, OciAccess, scheme)
+        return open_oci(ref, _transport(settings, environ), environ, access, pin=pin)
     address = hub_address(ref, environ)
     if address is not None and pin is not None:
         address = replace(address, revision=pin)

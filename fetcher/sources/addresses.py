@@ -13,8 +13,7 @@ from fetcher.artifact import ArtifactRef, Digest
 from fetcher.errors import ConfigurationError, UnsupportedScheme, UsageError
 from fetcher.transport.urls import basic_authorization, normal
 
-WORKING = ("hf://", "s3://", "gs://", "az://", "http://", "https://", "file://", "pvc://", "a path")
-RESERVED = ("oci",)
+WORKING = ("hf://", "s3://", "gs://", "az://", "oci://", "http://", "https://", "file://", "pvc://", "a path")
 DEFAULT_ENDPOINT = "https://huggingface.co"
 DEFAULT_REVISION = "main"
 
@@ -61,17 +60,21 @@ class HubAddress:
 
 
 def scheme_of(uri: str) -> str:
-    """The scheme of `uri`: `hf`, `s3`, `gs`, `az`, `http`, `https`, `file` or `pvc`. Raises UnsupportedScheme, UsageError."""
+    """The scheme of `uri`: `hf`, `s3`, `gs`, `az`, `oci`, `http`, `https`, `file` or `pvc`.
+
+    Raises UnsupportedScheme, UsageError.
+    """
     if not uri.strip():
         raise UsageError("the URI is empty; give one such as hf://org/model")
     match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", uri)
     if match is None:
         return "file"
     scheme = match[1].lower()
-    if scheme in ("hf", "s3", "gs", "az", "http", "https", "file", "pvc"):
+    if scheme in ("hf", "s3", "gs", "az", "oci", "http", "https", "file", "pvc"):
         return scheme
-    reason = "is not supported yet" if scheme in RESERVED else "is not supported"
-    raise UnsupportedScheme(f"{scheme}:// {reason}; these work: {', '.join(WORKING)}")
+    if scheme == "oci+fetch":  # KServe's name for fetching an image instead of mounting it
+        return "oci"
+    raise UnsupportedScheme(f"{scheme}:// is not supported; these work: {', '.join(WORKING)}")
 
 
 def is_blob_address(uri: str) -> bool:

@@ -155,8 +155,12 @@ class HttpTransport:
         allow_downgrade: bool = False,
         redirects: int = REDIRECTS,
         onward: Onward = address_from,
+        content: bytes | None = None,
     ) -> AsyncIterator[Answer]:
-        """Yield the answer to a request, after redirects. It may have any status. Raises SourceError, ConfigurationError."""
+        """Yield the answer to a request, after redirects. It may have any status. Raises SourceError, ConfigurationError.
+
+        `content` is the body to send; a redirect would send it to another address, so give it with `redirects=0` only.
+        """
         answer = await self.open(
             url,
             method=method,
@@ -165,6 +169,7 @@ class HttpTransport:
             allow_downgrade=allow_downgrade,
             redirects=redirects,
             onward=onward,
+            content=content,
         )
         try:
             yield answer
@@ -181,6 +186,7 @@ class HttpTransport:
         allow_downgrade: bool = False,
         redirects: int = REDIRECTS,
         onward: Onward = address_from,
+        content: bytes | None = None,
     ) -> Answer:
         """Like `request`, but the caller closes the answer.
 
@@ -195,7 +201,7 @@ class HttpTransport:
         for _ in range(redirects + 1):
             sent = credentials if credentials is not None and credentials.origin == origin_of(url) else None
             try:
-                response = await self._head(method, url, {**(headers or {}), **(sent.headers if sent else {})})
+                response = await self._head(method, url, {**(headers or {}), **(sent.headers if sent else {})}, content)
             except Transient:
                 self._remember(requested, url, began)
                 raise
@@ -222,7 +228,7 @@ class HttpTransport:
             session, self._session = self._session, None
             await session.close()
 
-    async def _head(self, method: str, url: str, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+    async def _head(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None) -> aiohttp.ClientResponse:
         proxy, scope = proxy_for(url, self._environ), asyncio.timeout(self._stall)
         try:
             async with scope:
@@ -231,6 +237,7 @@ class HttpTransport:
                     method,
                     yarl.URL(url, encoded=True),
                     headers={**headers, **_for_proxy(proxy, url)},
+                    data=content,
                     allow_redirects=False,
                     ssl=self._tls(url),
                     proxy=proxy.url if proxy else None,

@@ -184,7 +184,7 @@ class TestHelp:
         assert (done.returncode, last_line(done.stderr).partition(" ")[0]) == (64, "Usage:")
 
     def test_the_error_for_an_unsupported_scheme_names_the_supported_ones(self) -> None:
-        line = last_line(run_fetcher("fetch", "oci://registry/model").stderr)
+        line = last_line(run_fetcher("fetch", "hdfs://host/model").stderr)
         assert all(scheme in line for scheme in ("hf://", "https://", "file://", "pvc://"))
 
 

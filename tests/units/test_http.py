@@ -312,15 +312,12 @@ class TestAddresses:
         assert found is not None
         assert found.revision == "v1"
 
-    @pytest.mark.parametrize(
-        ("scheme", "is_what"),
-        [("oci", "is not supported yet"), ("ftp", "is not supported")],
-    )
-    def test_an_unsupported_scheme_is_refused_with_an_alternative(self, scheme: str, is_what: str) -> None:
+    @pytest.mark.parametrize("scheme", ["ftp", "hdfs", "s4"])
+    def test_an_unsupported_scheme_is_refused_with_an_alternative(self, scheme: str) -> None:
         with pytest.raises(UnsupportedScheme) as caught:
             scheme_of(f"{scheme}://bucket/model")
-        works = "hf://, s3://, gs://, az://, http://, https://, file://, pvc://, a path"
-        assert caught.value.message == f"{scheme}:// {is_what}; these work: {works}"
+        works = "hf://, s3://, gs://, az://, oci://, http://, https://, file://, pvc://, a path"
+        assert caught.value.message == f"{scheme}:// is not supported; these work: {works}"
 
 
 class TestLocations:
