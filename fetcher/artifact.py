@@ -159,8 +159,8 @@ def redact(uri: str) -> str:
         parts = urlsplit(uri)
     except ValueError:  # the host is malformed, so the position of its secrets is unknown
         return f"{uri.partition(':')[0]}:..."
-    if parts.scheme == "s3":  # a key may contain any character, and nothing in the URI is secret but what does not belong there
-        return f"s3://...{uri[uri.index('@') :]}" if "@" in parts.netloc else uri
+    if parts.scheme in ("s3", "oci", "oci+fetch"):  # only what does not belong there is secret; a key may be any text
+        return f"{parts.scheme}://...{uri[uri.index('@') :]}" if "@" in parts.netloc else uri
     if parts.scheme not in ("http", "https", "hf", "az"):
         return uri
     if parts.scheme != "hf" and not _port_is_readable(parts):

@@ -10,7 +10,6 @@ They accept the variables and arguments of those systems, and fetch as `fetcher`
     kserve, llmkube       parsing of each system's arguments and variables into plain values
     fetching              concurrent fetches of several artifacts within one budget
     renaming              a source that renames the files of another source
-    archives, members     unpacking of archives that are not trusted
     unpacking             the files of an archive as a source
     linking               links to a local directory, instead of a copy
 """

@@ -17,8 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from fetcher import engine
+from fetcher.archives.reading import unpack
 from fetcher.artifact import ArtifactRef, ByteRange, Listing, RemoteFile
-from fetcher.dropins.archives import unpack
 from fetcher.errors import LocalIOError
 from fetcher.events import Event, Finished, Subscriber, Unpacked
 from fetcher.filesystem import mark, storing

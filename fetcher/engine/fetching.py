@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fetcher.artifact import ArtifactRef
@@ -62,10 +63,13 @@ async def fetch_uncached(
     `step` is called with the name of each step of the commit after that step; it can raise.
     """
     from fetcher.engine import in_place_check, parts, pipeline
+    from fetcher.engine.unpacking import unpacking
     from fetcher.sources import open_source
 
     source = source or open_source(request.ref, request.settings, credentials=request.credentials)
     relay = _on_this_loop(on_event)
+    source, settings, step = unpacking(source, request.ref, request.settings, relay, step)
+    request = replace(request, settings=settings)
     try:
         if request.placement is None:
             artifact = await in_place_check.check(request.ref, request.settings, source=source, on_event=relay)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from fetcher.artifact import ByteRange, RemoteFile
 from fetcher.artifact import Listing as Listing
@@ -57,6 +57,15 @@ class Packing:
 
     archives: tuple[str, ...]
     prefix: str = ""
+
+
+@runtime_checkable
+class Packed(Protocol):
+    """A source whose listed files can be archives; `engine.unpacking` fetches and unpacks them."""
+
+    async def packing(self, revision: str | None, ask: Asking = once) -> Packing | None:
+        """Return which files of the listing at `revision` are archives; None without any. Raises SourceError."""
+        ...
 
 
 class Body(Protocol):

@@ -16,9 +16,9 @@ from random import Random
 
 import pytest
 
-from fetcher.dropins import archives
-from fetcher.dropins.archives import unpack
-from fetcher.dropins.streams import XZ_MEMORY
+from fetcher.archives import reading as archives
+from fetcher.archives.reading import unpack
+from fetcher.archives.streams import XZ_MEMORY
 from fetcher.errors import FetchError, HostilePath, LocalIOError, MalformedArchive, OutOfSpace
 from fetcher.testing.checkpoint import random_bytes
 from fetcher.uncancelled import Stopped

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from fetcher.archives.members import Extraction
+from fetcher.archives.reading import unpack
+from fetcher.archives.streams import Readable
 from fetcher.dropins import storage_initializer
-from fetcher.dropins.archives import unpack
 from fetcher.dropins.linking import link
-from fetcher.dropins.members import Extraction
-from fetcher.dropins.streams import Readable
 from fetcher.errors import CannotWrite, FetchError
 from fetcher.store import beneath
 from fetcher.store.layout import Root

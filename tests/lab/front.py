@@ -59,9 +59,10 @@ class Front:
 
 
 @contextmanager
-def in_front_of(host: str, port: int) -> Iterator[Front]:
-    """Start a front on a free port, and stop it at the end of the block."""
-    front, ready, loop = Front(host, port), threading.Event(), asyncio.new_event_loop()
+def in_front_of(host: str, port: int, front: Front | None = None) -> Iterator[Front]:
+    """Start `front`, or a plain one, on a free port, and stop it at the end of the block."""
+    front = front or Front(host, port)
+    ready, loop = threading.Event(), asyncio.new_event_loop()
     stopping = asyncio.Event()
 
     async def serve() -> None:

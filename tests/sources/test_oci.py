@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
+import tarfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+from backports import zstd
 
 from fetcher.artifact import ArtifactRef
 from fetcher.settings import Settings
@@ -19,9 +23,10 @@ from fetcher.sources.oci import OciAccess
 from fetcher.testing.checkpoint import random_bytes
 from fetcher.testing.conformance import MakeSource, SourceConformance, listing_of
 from fetcher.testing.faults import Faults
+from tests.cli.conftest import last_line
 from tests.lab.command import run_fetcher
 from tests.lab.front import Front, in_front_of
-from tests.lab.registry import Registry, registry
+from tests.lab.registry import INDEX, Descriptor, Registry, registry
 
 ANONYMOUS = OciAccess()
 MiB = 1024 * 1024
@@ -30,6 +35,7 @@ TITLE = "org.opencontainers.image.title"
 FILEPATH = "org.cncf.model.filepath"
 MODELPACK = "application/vnd.cncf.model.manifest.v1+json"
 RAW = "application/vnd.cncf.model.weight.v1.raw"
+Layers = list[tuple[bytes, str, Mapping[str, str]]]
 Push = Callable[[Registry, str, Mapping[str, bytes]], str]
 FILES = {"config.json": b'{"model_type": "llama"}', "sub/model.safetensors": random_bytes("oci", 3 * MiB + 17)}
 _NUMBERS = itertools.count()
@@ -113,3 +119,195 @@ async def test_every_file_has_its_sha256(server: Registry, repository: str) -> N
     async with aclosing(source_of(f"oci://{server.place}/{repository}:v1")) as source:
         listed = {file.path: [str(each) for each in file.digests] for file in (await listing_of(source)).files}
     assert listed == {path: [f"sha256:{hashlib.sha256(content).hexdigest()}"] for path, content in FILES.items()}
+
+
+def tarred(members: Mapping[str, bytes | tuple[str, str]], kind: str = "") -> bytes:
+    """A tar of files, and of links (`("hard", target)`, `("symbolic", target)`), compressed by `kind`."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            if isinstance(content, bytes):
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+            else:
+                member.type = tarfile.LNKTYPE if content[0] == "hard" else tarfile.SYMTYPE
+                member.linkname = content[1]
+                archive.addfile(member)
+    data = buffer.getvalue()
+    return {"": lambda: data, "+gzip": lambda: gzip.compress(data), "+zstd": lambda: zstd.compress(data)}[kind]()
+
+
+def push_image(server: Registry, repository: str, layers: Sequence[bytes], tag: str = "v1") -> Descriptor:
+    config = "application/vnd.oci.image.config.v1+json"
+    kind = "application/vnd.oci.image.layer.v1.tar+gzip"
+    return server.push(repository, tag, [(layer, kind, {}) for layer in layers], config=config)
+
+
+def fetched(server: Registry, repository: str, *words: str | Path, tag: str = "v1") -> dict[str, bytes]:
+    """Fetch the artifact by the command, and return its files."""
+    done = run_fetcher("fetch", f"oci://{server.place}/{repository}:{tag}", *words)
+    assert done.returncode == 0, done.stderr
+    return tree(Path(done.stdout.strip()))
+
+
+def refused(server: Registry, repository: str, *words: str | Path) -> tuple[int, str]:
+    """Fetch an artifact in vain, and return the exit code and the last line."""
+    done = run_fetcher("fetch", f"oci://{server.place}/{repository}:v1", *words)
+    return done.returncode, last_line(done.stderr)
+
+
+@pytest.mark.parametrize("kind", ["", "+gzip", "+zstd"])
+class TestPackedLayers:
+    """Layers that are archives: fetched, verified, unpacked, and placed as files with digests."""
+
+    def test_a_modelpack_is_unpacked(self, kind: str, server: Registry, repository: str, tmp_path: Path) -> None:
+        packed = f"application/vnd.cncf.model.weight.v1.tar{kind}"
+        readme = (b"# model", "application/vnd.cncf.model.doc.v1.raw", {FILEPATH: "README.md"})
+        server.push(repository, "v1", [(tarred(FILES, kind), packed, {}), readme], artifact_type=MODELPACK)
+        words = ("--cache-dir", tmp_path, "--require-digests")
+        assert fetched(server, repository, *words) == {**FILES, "README.md": b"# model"}
+
+    def test_a_modelkit_is_unpacked_without_its_datasets(
+        self, kind: str, server: Registry, repository: str, tmp_path: Path
+    ) -> None:
+        layers: Layers = [
+            (tarred({name: content}, kind), f"application/vnd.kitops.modelkit.{part}.v1.tar{kind}", {})
+            for part, (name, content) in zip(("model", "modelpart"), FILES.items(), strict=True)
+        ]
+        layers.append((tarred({"data.csv": b"1,2"}, kind), f"application/vnd.kitops.modelkit.dataset.v1.tar{kind}", {}))
+        server.push(repository, "v1", layers, config="application/vnd.kitops.modelkit.config.v1+json")
+        assert fetched(server, repository, "--cache-dir", tmp_path) == FILES
+
+    def test_an_image_gives_its_models(self, kind: str, server: Registry, repository: str, tmp_path: Path) -> None:
+        members = {"bin/sh": b"#!", **{f"models/{path}": content for path, content in FILES.items()}}
+        push_image(server, repository, [tarred(members, kind)])
+        assert fetched(server, repository, "--dest", tmp_path / "model") == FILES
+
+
+def test_a_directory_that_oras_packed_is_unpacked(server: Registry, repository: str, tmp_path: Path) -> None:
+    marks = {TITLE: "sub", "io.deis.oras.content.unpack": "true"}
+    packed = (tarred({"sub/a": b"1"}, "+gzip"), "application/vnd.oci.image.layer.v1.tar+gzip", marks)
+    server.push(repository, "v1", [packed, (b"2", "text/plain", {TITLE: "b"})])
+    assert fetched(server, repository, "--cache-dir", tmp_path) == {"sub/a": b"1", "b": b"2"}
+
+
+def test_a_model_of_docker_has_files_named_by_their_format(server: Registry, repository: str, tmp_path: Path) -> None:
+    kind = "application/vnd.docker.ai"
+    layers: Layers = [
+        (b"shard 1", f"{kind}.safetensors", {}),
+        (b"shard 2", f"{kind}.safetensors", {}),
+        (b"license", f"{kind}.license", {}),
+        (b"{{ messages }}", f"{kind}.chat.template.jinja", {}),
+        (tarred({"config.json": b"{}"}), f"{kind}.vllm.config.tar", {}),
+    ]
+    server.push(repository, "v1", layers, config=f"{kind}.model.config.v0.1+json")
+    server.push(repository, "gguf", [(b"GGUF", f"{kind}.gguf.v3", {})], config=f"{kind}.model.config.v0.1+json")
+    assert fetched(server, repository, "--cache-dir", tmp_path) == {
+        "model-00001-of-00002.safetensors": b"shard 1",
+        "model-00002-of-00002.safetensors": b"shard 2",
+        "LICENSE": b"license",
+        "template.jinja": b"{{ messages }}",
+        "config.json": b"{}",
+    }
+    assert fetched(server, repository, "--cache-dir", tmp_path, tag="gguf") == {"model.gguf": b"GGUF"}
+
+
+class TestImages:
+    def test_later_layers_replace_and_remove_files(self, server: Registry, repository: str, tmp_path: Path) -> None:
+        lower = {
+            "models/kept": b"1",
+            "models/replaced": b"old",
+            "models/gone": b"2",
+            "models/tree/a": b"3",
+            "models/hid/b": b"4",
+        }
+        upper = {
+            "models/.wh.gone": b"", "models/.wh.tree": b"", "models/replaced": b"new",
+            "models/hid/c": b"5", "models/hid/.wh..wh..opq": b"",
+        }  # fmt: skip
+        push_image(server, repository, [tarred(lower), tarred(upper)])
+        assert fetched(server, repository, "--cache-dir", tmp_path) == {"kept": b"1", "replaced": b"new", "hid/c": b"5"}
+
+    def test_links_inside_the_model_become_files(self, server: Registry, repository: str, tmp_path: Path) -> None:
+        lower: dict[str, bytes | tuple[str, str]] = {"models/blobs/a": b"weights", "models/hard": ("hard", "models/blobs/a")}
+        upper: dict[str, bytes | tuple[str, str]] = {"models/main/soft": ("symbolic", "../blobs/a")}
+        push_image(server, repository, [tarred(lower), tarred(upper)])
+        found = fetched(server, repository, "--cache-dir", tmp_path)
+        assert found == dict.fromkeys(("blobs/a", "hard", "main/soft"), b"weights")
+
+    @pytest.mark.parametrize("link", [("symbolic", "/etc/passwd"), ("symbolic", "../../etc/passwd"), ("hard", "etc/passwd")])
+    def test_a_link_that_leaves_the_model_is_refused(
+        self, link: tuple[str, str], server: Registry, repository: str, tmp_path: Path
+    ) -> None:
+        push_image(server, repository, [tarred({"etc/passwd": b"root", "models/a": link})])
+        code, line = refused(server, repository, "--cache-dir", tmp_path)
+        assert (code, line.partition(" ")[0]) == (65, "MalformedArchive:")
+        assert "a is a link to" in line
+
+    def test_the_platform_of_this_machine_is_chosen_else_amd64(self, server: Registry, repository: str, tmp_path: Path) -> None:
+        entries = []
+        for architecture in ("s390x", "amd64"):
+            image = push_image(server, repository, [tarred({f"models/{architecture}": b"1"})], tag=architecture)
+            entries.append({**image, "platform": {"os": "linux", "architecture": architecture}})
+        server.push_manifest(repository, "v1", {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}, INDEX)
+        assert fetched(server, repository, "--cache-dir", tmp_path) == {"amd64": b"1"}
+
+    def test_an_image_without_a_model_is_refused(self, server: Registry, repository: str, tmp_path: Path) -> None:
+        push_image(server, repository, [tarred({"bin/sh": b"#!"})])
+        assert refused(server, repository, "--cache-dir", tmp_path)[0] == 65
+
+
+class TestLife:
+    """What all sources promise, with layers that are files and layers that are archives."""
+
+    def test_the_scratch_is_removed(self, server: Registry, repository: str, tmp_path: Path) -> None:
+        push_image(server, repository, [tarred({"models/a": b"1"})])
+        fetched(server, repository, "--cache-dir", tmp_path)
+        assert not list(tmp_path.rglob("archive/*/*"))
+
+    @pytest.mark.parametrize("packed", [False, True])
+    def test_a_moved_tag_is_noticed(self, packed: bool, server: Registry, repository: str, tmp_path: Path) -> None:
+        def push(files: dict[str, bytes]) -> None:
+            if packed:
+                push_image(server, repository, [tarred({f"models/{path}": content for path, content in files.items()})])
+            else:
+                push_oras(server, repository, files)
+
+        push({"a": b"1", "b": b"2"})
+        words = ("--cache-dir", tmp_path, "--refresh", "on-change")
+        assert fetched(server, repository, *words) == {"a": b"1", "b": b"2"}
+        push({"a": b"1", "c": b"3"})
+        assert fetched(server, repository, "--cache-dir", tmp_path) == {"a": b"1", "b": b"2"}
+        assert fetched(server, repository, *words) == {"a": b"1", "c": b"3"}
+
+    @pytest.mark.parametrize("packed", [False, True])
+    def test_patterns_select_files(self, packed: bool, server: Registry, repository: str, tmp_path: Path) -> None:
+        if packed:
+            push_image(server, repository, [tarred({f"models/{path}": content for path, content in FILES.items()})])
+        else:
+            push_oras(server, repository, FILES)
+        assert set(fetched(server, repository, "--cache-dir", tmp_path, "--include", "*.json")) == {"config.json"}
+
+    def test_a_digest_is_a_revision(self, server: Registry, repository: str, tmp_path: Path) -> None:
+        digest = push_oras(server, repository, {"a": b"1"})
+        push_oras(server, repository, {"a": b"2"})
+        for words in (
+            (f"oci://{server.place}/{repository}@{digest}",),
+            (f"oci://{server.place}/{repository}", "--revision", digest),
+        ):
+            done = run_fetcher("fetch", *words, "--cache-dir", tmp_path)
+            assert tree(Path(done.stdout.strip())) == {"a": b"1"}, done.stderr
+
+    def test_a_plan_lists_files_and_archives(self, server: Registry, repository: str, tmp_path: Path) -> None:
+        push_oras(server, repository, FILES)
+        done = run_fetcher("plan", f"oci+fetch://{server.place}/{repository}:v1", "--cache-dir", tmp_path, "--json")
+        assert {each["path"] for each in json.loads(done.stdout)["files"]} == set(FILES), done.stderr
+        assert not list(tmp_path.iterdir())
+
+    def test_verify_finds_damage(self, server: Registry, repository: str, tmp_path: Path) -> None:
+        push_oras(server, repository, FILES)
+        fetched(server, repository, "--dest", tmp_path)
+        assert run_fetcher("verify", tmp_path).returncode == 0
+        (tmp_path / "config.json").write_bytes(b'{"model_type": "LLAMA"}')
+        assert run_fetcher("verify", tmp_path).returncode == 65

@@ -80,7 +80,9 @@ def _from_configuration(
         if (access := _from_entry(_mapping(entries.get(name)), path)) is not None:
             return access
     store = document.get("credsStore")
-    return _from_helper(store, names[0], environ) if isinstance(store, str) and store else None
+    # A helper knows registries, not repositories; Docker Hub by its old address.
+    known = names[0] if names[0] == _OF_DOCKER_HUB[0] else registry
+    return _from_helper(store, known, environ) if isinstance(store, str) and store else None
 
 
 def _names(registry: str, repository: str) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from fetcher.dropins.streams import Readable
+from fetcher.archives.streams import Readable
 from fetcher.errors import MalformedArchive, OutOfSpace
 from fetcher.filesystem import file_mode, free_bytes, try_chmod
 from fetcher.planning.paths import refuse_hostile_paths

@@ -6,16 +6,19 @@ asks for.
 
 from __future__ import annotations
 
+import importlib
 import lzma
 import os
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
-from fetcher.errors import MalformedArchive
+from fetcher.errors import ConfigurationError, MalformedArchive
 
 LONGEST_READ = 4 * 1024 * 1024
 """Maximum bytes of one read. Content is read in pieces of up to 1 MiB; the directory of a 20,000-member zip has some 2 MB."""
 XZ_MEMORY = 96 * 1024 * 1024
 """Maximum memory in bytes of the xz decompressor; `xz -9` needs 65 MiB."""
+ZSTD_WINDOW_LOG = 27
+"""Maximum window of the zstd decompressor as a power of two: 128 MiB, which `zstd --long` uses and `zstd -d` accepts."""
 _INPUT = 64 * 1024
 
 
@@ -109,3 +112,30 @@ class XzStream:
             if data := self._decompressor.decompress(compressed, size):
                 return data
         return b""
+
+
+def zstd_stream(file: IO[bytes]) -> Readable:
+    """The content of a zstd file, with a limit of the memory that the header can ask for.
+
+    Raises ConfigurationError if this Python lacks zstd: it came with 3.14. Reading raises MalformedArchive.
+    """
+    for name in ("compression.zstd", "backports.zstd"):
+        try:
+            return _ZstdStream(importlib.import_module(name), file)
+        except ImportError:
+            continue
+    raise ConfigurationError("archives in zstd need a package; run pip install 'weightlift[oci]'")
+
+
+class _ZstdStream:
+    def __init__(self, zstd: Any, file: IO[bytes]) -> None:
+        self._error = zstd.ZstdError
+        options = {zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW_LOG}
+        self._stream: IO[bytes] = zstd.ZstdFile(file, options=options)
+
+    def read(self, size: int, /) -> bytes:
+        """Return at most `size` bytes. Raises EOFError if the stream is truncated, MalformedArchive."""
+        try:
+            return self._stream.read(size)
+        except self._error as error:
+            raise MalformedArchive(f"the archive is not readable as zstd: {error}; fetch it again") from error

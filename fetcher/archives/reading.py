@@ -16,19 +16,21 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO
 
-from fetcher.dropins.members import PIECE, Extraction
-from fetcher.dropins.streams import BoundedFile, ForwardStream, Readable, XzStream
+from fetcher.archives.members import PIECE, Extraction
+from fetcher.archives.streams import BoundedFile, ForwardStream, Readable, XzStream, zstd_stream
 from fetcher.errors import MalformedArchive
 from fetcher.filesystem import storing
 from fetcher.store.beneath import open_beneath
 from fetcher.store.layout import base_of
 
 MEMBERS = 20_000
-"""Maximum members of an archive: a model has some hundreds, and tarfile keeps a kilobyte of each in memory."""
+"""Maximum members of an archive: a model has some hundreds."""
 _PADDING = 4 * 1024 * 1024
 """Maximum bytes after the end of a tar; `tar` itself pads to 10 KiB."""
 _BROKEN = (
@@ -45,19 +47,29 @@ def unpack(archive: Path, directory: Path, *, stopped: Callable[[], bool]) -> Ma
     Raises MalformedArchive, HostilePath, OutOfSpace, StoreError; Stopped soon after `stopped()`.
     """
     into = Extraction(directory, stopped=stopped)
+    with reading(archive) as file:
+        if _begins(file, b"PK"):
+            _unzip(file, into)
+        else:
+            untar(file, archive.name, partial(_extract, into=into), most=MEMBERS)
+        into.link()
+    if not into.files:
+        raise MalformedArchive(f"{archive.name} holds no files")
+    return into.files
+
+
+@contextmanager
+def reading(archive: Path) -> Iterator[IO[bytes]]:
+    """Open `archive` for the block, and turn errors of its content into MalformedArchive. Raises StoreError."""
     with storing("unpack the archive", archive.name), _opened(archive) as file:
         try:
-            (_unzip if _begins(file, b"PK") else _untar)(file, archive.name, into)
+            yield file
         except _BROKEN as error:
             raise _malformed(archive, error) from error
         except OSError as error:
             if error.errno is None:  # bz2 raises this for content that it cannot read
                 raise _malformed(archive, error) from error
             raise
-        into.link()
-    if not into.files:
-        raise MalformedArchive(f"{archive.name} holds no files")
-    return into.files
 
 
 def _opened(archive: Path) -> IO[bytes]:
@@ -76,26 +88,29 @@ def _malformed(archive: Path, error: Exception) -> MalformedArchive:
     return MalformedArchive(f"{archive.name} cannot be unpacked: {what[:200]}; fetch it again, or ask the publisher to fix it")
 
 
-def _refuse_more(count: int) -> None:
-    if count > MEMBERS:
-        raise MalformedArchive(f"the archive has more than {MEMBERS:,} members")
+def _refuse_more(count: int, most: int) -> None:
+    if count > most:
+        raise MalformedArchive(f"the archive has more than {most:,} members")
 
 
-def _unzip(file: IO[bytes], _: str, into: Extraction) -> None:
+def _unzip(file: IO[bytes], into: Extraction) -> None:
     with zipfile.ZipFile(BoundedFile(file)) as opened:
-        _refuse_more(len(opened.infolist()))
+        _refuse_more(len(opened.infolist()), MEMBERS)
         for member in opened.infolist():
             if not member.is_dir():
                 with opened.open(member) as content:
                     into.add(member.filename, member.file_size, content)
 
 
-def _untar(file: IO[bytes], name: str, into: Extraction) -> None:
+def untar(file: IO[bytes], name: str, take: Callable[[tarfile.TarInfo, tarfile.TarFile], None], *, most: int) -> None:
+    """Call `take` for each of at most `most` members of the tar `file`, in order. Raises MalformedArchive and `_BROKEN`."""
     stream = ForwardStream(_decompressed(file))
     with tarfile.open(fileobj=stream, mode="r:") as opened:
-        for count, member in enumerate(opened, 1):
-            _refuse_more(count)
-            _extract(member, opened, into)
+        count = 0
+        while (member := opened.next()) is not None:
+            opened.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every member otherwise, a kilobyte each
+            _refuse_more(count := count + 1, most)
+            take(member, opened)
     if stream.last != bytes(tarfile.BLOCKSIZE):
         # tarfile treats an unreadable header and the end of the file as the end of the archive.
         raise MalformedArchive(f"{name} is damaged or truncated: it has no end-of-archive marker; fetch it again")
@@ -128,4 +143,6 @@ def _decompressed(file: IO[bytes]) -> Readable:
         return bz2.BZ2File(file)
     if beginning == b"\xfd7zXZ\x00":
         return XzStream(file)
+    if beginning.startswith(b"\x28\xb5\x2f\xfd"):
+        return zstd_stream(file)
     return file
