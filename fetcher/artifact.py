@@ -159,8 +159,8 @@ def redact(uri: str) -> str:
         parts = urlsplit(uri)
     except ValueError:  # the host is malformed, so the position of its secrets is unknown
         return f"{uri.partition(':')[0]}:..."
-    if parts.scheme in ("s3", "oci", "oci+fetch"):  # only what does not belong there is secret; a key may be any text
-        return f"{parts.scheme}://...{uri[uri.index('@') :]}" if "@" in parts.netloc else uri
+    if parts.scheme in ("s3", "oci", "oci+fetch"):
+        return _redacted_place(uri)
     if parts.scheme not in ("http", "https", "hf", "az"):
         return uri
     if parts.scheme != "hf" and not _port_is_readable(parts):
@@ -168,6 +168,21 @@ def redact(uri: str) -> str:
     netloc = parts.netloc.rpartition("@")[2] if parts.scheme != "hf" else parts.netloc
     query = "&".join(f"{name}=..." if equals else "..." for name, equals, _ in _pairs(parts.query))
     return urlunsplit((parts.scheme, netloc, parts.path, query, parts.fragment))
+
+
+def _redacted_place(uri: str) -> str:
+    """An address of S3 or of a registry. A key may be any text; only what does not belong there is secret.
+
+    With an `@` before the path, or far from its end, the position of a password is unknown, so all of it is left out.
+    """
+    scheme, _, rest = uri.partition("://")
+    place, slash, path = rest.partition("/")
+    if "@" in place or (":" in place and "@" in path and scheme == "s3"):
+        return f"{scheme}:..."
+    key, mark, query = path.partition("?")
+    split = (pair.partition("=") for pair in query.split("&"))
+    pairs = (f"{name}={value if name == 'versionId' else '...'}" if equals else name for name, equals, value in split)
+    return f"{scheme}://{place}{slash}{key}{mark}{'&'.join(pairs)}"
 
 
 def _port_is_readable(parts: SplitResult) -> bool:

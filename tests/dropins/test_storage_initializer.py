@@ -27,7 +27,8 @@ from tests.lab.waiting import wait_until
 URI = "hf://org/model"
 VICTIM = """
 import os, signal, sys
-from fetcher.dropins import members as unpacking, storage_initializer
+from fetcher.archives import members as unpacking
+from fetcher.dropins import storage_initializer
 
 members, unchanged = int(sys.argv[1]), unpacking.Extraction.add
 

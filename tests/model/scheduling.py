@@ -2,27 +2,34 @@
 
 An actor is a function in a thread of its own. It stops before every system call that changes or reads names below a root
 (`fetcher.store.beneath`), and the scheduler says who goes on. A schedule is a list of switches: after so many steps, another
-actor goes on. All schedules with few switches are tried: most mistakes of concurrent programs need only one or two (Musuvathi
-and Qadeer, CHESS, 2008). A rename may also report an error although it succeeded, as on NFS when the reply was lost.
+actor goes on. The actor that ran until then may die there, be paused for longer than the others' patience, or lose the reply
+of a rename that was done. All schedules with few switches are tried: most mistakes of concurrent programs need only one or
+two (Musuvathi and Qadeer, CHESS, 2008).
 """
 
 from __future__ import annotations
 
 import errno
 import itertools
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal
 
 import pytest
 
 from fetcher.store import lease as leases
 
-T = TypeVar("T")
+SECONDS = float(os.environ.get("WEIGHTLIFT_MODEL_SECONDS") or 3)
+SWITCHES = int(os.environ.get("WEIGHTLIFT_MODEL_SWITCHES") or 2)
+LEAST = 30
+"""Schedules that are tried however slow the machine is."""
+
 Actor = Callable[[], object]
+Fault = Literal["none", "crash", "pause", "lost reply"]
 HOOKED = (
     "open_beneath",
     "read_beneath",
@@ -44,6 +51,7 @@ _ALSO = (
     ("fetcher.store.eviction", "last_used"),
     ("fetcher.store.keyed", "exchange"),
     ("fetcher.store.lease", "observe"),
+    ("tests.model.store", "fill"),
 )
 _MOST_STEPS = 2_000
 """Steps of one actor. An actor that polls for a lease is given up then: it would wait for ever."""
@@ -55,27 +63,28 @@ class Crashed(BaseException):
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """After `step` steps in all, `actor` goes on. `crash`: the actor that ran until then never does."""
+    """After `step` steps in all, `actor` goes on. `fault` hits the actor that ran until then.
+
+    `crash`: it never goes on. `pause`: the others count it as gone, until a later switch to it or the end of all others.
+    `lost reply`: its next rename is done and reports an error.
+    """
 
     step: int
     actor: int
-    crash: bool = False
+    fault: Fault = "none"
 
 
 class Scheduler:
-    """One run of all actors by one schedule. `lost`: the number of the rename whose reply is lost, from 0; None for none.
+    """One run of all actors by one schedule."""
 
-    `lost_in` is the module that made it.
-    """
-
-    def __init__(self, actors: Sequence[Actor], *, lost: int | None = None) -> None:
-        self._lost = lost
-        self.lost_in: str | None = None
+    def __init__(self, actors: Sequence[Actor]) -> None:
         self._turn = threading.Condition()
         self._running: int | None = None
         self._stopped = [True] * len(actors)
         self._ended = [False] * len(actors)
         self._crashed = [False] * len(actors)
+        self._paused = [False] * len(actors)
+        self._losing = [False] * len(actors)
         self._owners: list[set[str]] = [set() for _ in actors]
         self.results: list[object] = [None] * len(actors)
         self._threads = [
@@ -91,14 +100,15 @@ class Scheduler:
         while not all(ended or crashed for ended, crashed in zip(self._ended, self._crashed, strict=True)):
             if pending and steps >= pending[0].step:
                 switch = pending.pop(0)
-                if switch.crash and not self._ended[current]:
-                    self._crash(current)
+                self._hit(current, switch.fault)
                 current = switch.actor
-            if self._ended[current] or self._crashed[current]:
+                self._paused[current] = False
+            if not self._goes_on(current):
                 left = [index for index, _ in enumerate(self._threads) if not (self._ended[index] or self._crashed[index])]
                 if not left:
                     break
-                current = left[0]
+                current = next(filter(self._goes_on, left), left[0])
+                self._paused[current] = False
             self._step(current)
             steps += 1
             # An actor that waits for another one would run alone for ever.
@@ -122,17 +132,36 @@ class Scheduler:
         if self._crashed[index]:
             raise Crashed
 
-    def answer(self, module: str) -> None:
-        """Called after each rename. Raises FileNotFoundError if its reply is lost: a second try finds nothing to rename."""
-        if self._lost is not None and threading.current_thread() in self._index:
-            self._lost -= 1
-            if self._lost < 0:
-                self._lost, self.lost_in = None, module
-                raise FileNotFoundError(errno.ENOENT, "the reply was lost")
-
     def owns(self, owner: str) -> None:
         if (index := self._index.get(threading.current_thread())) is not None:
             self._owners[index].add(owner)
+
+    def silent(self, owner: str | None) -> bool:
+        """Whether the owner's heartbeat does not change any more: its actor is dead, paused or at its end."""
+        return all(
+            self._crashed[index] or self._paused[index] or self._ended[index]
+            for index, owners in enumerate(self._owners)
+            if owner in owners
+        )
+
+    def reply_is_lost(self) -> bool:
+        """Whether the reply of this rename of the calling actor is lost. Only one is."""
+        index = self._index.get(threading.current_thread())
+        if index is None or not self._losing[index]:
+            return False
+        self._losing[index] = False
+        return True
+
+    def _goes_on(self, index: int) -> bool:
+        return not (self._ended[index] or self._crashed[index] or self._paused[index])
+
+    def _hit(self, index: int, fault: Fault) -> None:
+        if self._ended[index]:
+            return
+        if fault == "crash":
+            self._crash(index)
+        self._paused[index] = fault == "pause"
+        self._losing[index] = fault == "lost reply"
 
     def _act(self, index: int, actor: Actor) -> None:
         try:
@@ -177,15 +206,18 @@ class Scheduler:
 
 
 @contextmanager
-def hooked(scheduler: Callable[[], Scheduler | None]) -> Iterator[None]:
-    """Make every hooked call stop first. After a crash it raises, whatever handler or `finally` calls it."""
+def hooked(scheduler: Callable[[], Scheduler | None], *, network: bool) -> Iterator[None]:
+    """Make every hooked call stop first. After a crash it raises, whatever handler or `finally` calls it.
+
+    `network`: the actors are on different nodes. Locks do nothing, no death is proven, and nobody can tell who reads a file.
+    """
     import importlib
 
     with pytest.MonkeyPatch.context() as patch:
         for path, name in (*((module, name) for module in _MODULES for name in HOOKED), *_ALSO):
             module = importlib.import_module(path)
             if (call := getattr(module, name, None)) is not None and not hasattr(call, "hooked"):
-                patch.setattr(module, name, _stopping(call, scheduler, path if name == "rename" else None))
+                patch.setattr(module, name, _stopping(call, scheduler))
         # The threads of one process take turns here. Actors are different processes.
         patch.setattr("fetcher.store.beneath._MAKING", nullcontext())
         new_owner = leases._new_owner  # noqa: SLF001
@@ -197,18 +229,29 @@ def hooked(scheduler: Callable[[], Scheduler | None]) -> Iterator[None]:
             return owner
 
         patch.setattr(leases, "_new_owner", owned)
-        patch.setattr("fetcher.store.contender.time.sleep", lambda _: pause(scheduler))
+        patch.setattr("fetcher.store.contender.time.sleep", lambda _: _pause(scheduler))
+        patch.setattr(leases.Watch, "silence", lambda _, seen, __: _silence(scheduler(), seen.owner))
+        if network:
+            patch.setattr(leases, "_dead", lambda *_: False)
+            for user in ("fetcher.store.heartbeat", "fetcher.store.in_use"):
+                patch.setattr(f"{user}.of_this_kernel", lambda _: False)
+            patch.setattr("fetcher.store.eviction.network_filesystem", lambda _: "nfs")
+            patch.setattr("fetcher.store.eviction._wait", lambda *_: _pause(scheduler))
+            patch.setattr("fetcher.store.keyed.exchange", lambda *_: False)
         yield
 
 
-def pause(scheduler: Callable[[], Scheduler | None]) -> None:
+def _silence(running: Scheduler | None, owner: str | None) -> float:
+    """Seconds without a heartbeat. After the run, all processes are gone."""
+    return float("inf") if running is None or running.silent(owner) else 0.0
+
+
+def _pause(scheduler: Callable[[], Scheduler | None]) -> None:
     if (running := scheduler()) is not None:
         running.pause()
 
 
-def _stopping(
-    call: Callable[..., Any], scheduler: Callable[[], Scheduler | None], renames_in: str | None
-) -> Callable[..., Any]:
+def _stopping(call: Callable[..., Any], scheduler: Callable[[], Scheduler | None]) -> Callable[..., Any]:
     def stopping(*arguments: Any, **more: Any) -> Any:
         running = scheduler()
         if running is not None:
@@ -216,26 +259,30 @@ def _stopping(
                 raise Crashed
             running.pause()
         result = call(*arguments, **more)
-        if running is not None and renames_in is not None:
-            running.answer(renames_in)
+        if call.__name__ == "rename" and running is not None and running.reply_is_lost():
+            # An NFS client repeats the request, and the server has forgotten that it did the first one.
+            raise FileNotFoundError(errno.ENOENT, "the reply was lost", str(arguments[1]))
         return result
 
     stopping.hooked = True  # type: ignore[attr-defined]
     return stopping
 
 
-def schedules(steps: int, actors: int, *, switches: int, crashes: bool) -> Iterator[tuple[Switch, ...]]:
-    """Yield every schedule with at most `switches` switches among the first `steps` steps, those with few first."""
+def schedules(steps: int, actors: int, *, switches: int, faults: Sequence[Fault]) -> Iterator[tuple[Switch, ...]]:
+    """Yield every schedule with at most `switches` switches among the first `steps` steps, those with few first.
+
+    Each has at most one of the `faults`.
+    """
     yield ()
-    kinds = (False, True) if crashes else (False,)
+    kinds: tuple[Fault, ...] = ("none", *faults)
     for number in range(1, switches + 1):
         for places in itertools.combinations(range(1, steps + 1), number):
             for chosen in itertools.product(itertools.product(range(actors), kinds), repeat=number):
-                if sum(crash for _, crash in chosen) <= 1:
-                    yield tuple(Switch(step, actor, crash) for step, (actor, crash) in zip(places, chosen, strict=True))
+                if sum(fault != "none" for _, fault in chosen) <= 1:
+                    yield tuple(Switch(step, actor, fault) for step, (actor, fault) in zip(places, chosen, strict=True))
 
 
-def within(seconds: float, items: Iterator[T], *, least: int) -> Iterator[T]:
+def within(seconds: float, items: Iterator[tuple[Switch, ...]], *, least: int) -> Iterator[tuple[Switch, ...]]:
     """Yield items until the time is over, and at least `least` of them."""
     until = time.monotonic() + seconds
     for number, item in enumerate(items):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,10 @@ from fetcher.errors import FetchError
 from fetcher.testing.checkpoint import make_checkpoint, random_bytes
 from fetcher.testing.origin import Origin
 from loader.tensors.arrays import Raw
-from tests.lab.command import FETCHER, run_fetcher, run_loader
+from tests.crash.mixture import IDLE, LIMIT, Mixture, publish
+from tests.crash.together import occupied, run_together, watching
+from tests.lab.chaos import Chaos
+from tests.lab.command import FETCHER, run_command, run_fetcher, run_loader
 
 MiB = 1024 * 1024
 URI, SLOW = "hf://org/model", "hf://org/slow"
@@ -157,6 +161,31 @@ def loading_a_file_that_was_removed_on_the_server_fails() -> Seen:
     return {"reason": None}
 
 
+def processes_share_a_bounded_cache() -> Seen:
+    """A few commands at the same time, some of them killed. The guest is too slow for many."""
+    root, workspace = NFS / "bounded", Path(os.environ["TMPDIR"]) / "bounded"
+    workspace.mkdir()
+    mixture = Mixture(root, workspace, network=True)
+    with Origin(lfs_threshold=MiB) as origin:
+        os.environ["HF_ENDPOINT"] = origin.endpoint
+        publish(origin, workspace)
+        root.mkdir()
+        run_fetcher("init", root, "--max-size", str(LIMIT), "--min-idle", str(IDLE), timeout=_TIMEOUT)
+        with watching(root, lambda: occupied(root)) as observed:
+            run_together(mixture, origin, Chaos(1, random.Random(1), None), observed, rounds=4)
+        commands = {
+            "repaired": ["verify", "--repair"],
+            "verified": ["verify", "--full"],
+            "collected": ["gc", "--unused-for", "0"],
+        }
+        codes = {
+            name: run_command(mixture.fetcher, *words, "--cache-dir", str(root), timeout=_TIMEOUT).returncode
+            for name, words in commands.items()
+        }
+    left = [str(path) for path in (root / ".fetcher/staging").iterdir()]
+    return {"problems": observed.problems, "codes": codes, "left": left, "within": observed.largest <= LIMIT + 4 * MiB}
+
+
 SCENARIOS: tuple[Callable[[], Seen], ...] = (
     two_writers_fetch_every_byte_once,
     a_fetch_continues_in_the_inodes_of_a_dead_owner_on_this_host,
@@ -166,6 +195,7 @@ SCENARIOS: tuple[Callable[[], Seen], ...] = (
     every_strategy_reads_the_same_tensors,
     a_copy_into_memory_is_verified,
     loading_a_file_that_was_removed_on_the_server_fails,
+    processes_share_a_bounded_cache,
 )
 
 if __name__ == "__main__":

@@ -13,13 +13,13 @@ from tests.lab.uml import played_on_nfs
 from tests.nfs.played import MiB
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(520)
 
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     out = tmp_path_factory.mktemp("nfs")
-    played_on_nfs(["env", f"--chdir={ROOT}", sys.executable, "-m", "tests.nfs.played", out], out, timeout=360)
+    played_on_nfs(["env", f"--chdir={ROOT}", sys.executable, "-m", "tests.nfs.played", out], out, timeout=480)
     result: dict[str, dict[str, Any]] = json.loads((out / "seen.json").read_text())
     return result
 
@@ -78,3 +78,10 @@ def test_a_copy_into_memory_is_verified(observed: dict[str, Any]) -> None:
 
 def test_loading_a_file_that_was_removed_on_the_server_fails(observed: dict[str, Any]) -> None:
     assert (observed["reason"], observed["retryable"]) in {("FileReplaced", True), ("NotFound", False)}
+
+
+def test_processes_share_a_bounded_cache(observed: dict[str, Any]) -> None:
+    assert observed["problems"] == []
+    assert observed["codes"] == {"repaired": 0, "verified": 0, "collected": 0}
+    assert observed["left"] == []
+    assert observed["within"]

@@ -315,6 +315,25 @@ class TestRefusals:
         front.faults.add(Fault(skewed, times=1))
         assert await listed(source_of(f"s3://{bucket}/m/", front.endpoint)) == {"a": 1}
 
+    @pytest.mark.parametrize(
+        ("code", "error"), [("ExpiredToken", None), ("RequestTimeTooSkewed", None), ("AccessDenied", Unauthorized)]
+    )
+    async def test_a_refused_head_is_explained_by_a_get(
+        self, s3_client: Any, bucket: str, front: Front, code: str, error: type[Exception] | None
+    ) -> None:
+        """The answer to HEAD has no document. What can be corrected is, for a single object too."""
+        put(s3_client, bucket, {"model.bin": b"w"})
+        now = datetime.now(UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")
+        refusal = Status(403, (("Date", now),), ERROR.format(code).encode())
+        front.faults.add(Fault(refusal, times=2 if error is None else None))
+        renewed = dataclasses.replace(KEYS, expires=time.time() + 3600)
+        source = source_of(f"s3://{bucket}/model.bin", front.endpoint, renew=lambda: renewed)
+        if error is None:
+            assert await listed(source) == {"model.bin": 1}
+        else:
+            with pytest.raises(error):
+                await listed(source)
+
     async def test_requester_pays_is_said_and_signed(self, s3_client: Any, bucket: str, front: Front) -> None:
         put(s3_client, bucket, {"m/a": b"1"})
         await listed(source_of(f"s3://{bucket}/m/", front.endpoint, requester_pays=True))

@@ -133,3 +133,19 @@ def test_possible_secrets_in_an_address_are_redacted(uri: str, shown: str) -> No
 def test_passwords_and_signatures_are_always_redacted(scheme: str, name: str, value: str) -> None:
     secret = "hunter2" + quote(value, safe="")
     assert "hunter2" not in redact(f"{scheme}://{quote(name, safe='')}:{secret}@host/f?sig={secret}")
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("s3://bucket/a key/with ?&#%20", "s3://bucket/a key/with ?&#%20"),
+        ("s3://bucket/key?versionId=abc", "s3://bucket/key?versionId=abc"),
+        ("s3://bucket/key?X-Amz-Signature=s3cret&versionId=1", "s3://bucket/key?X-Amz-Signature=...&versionId=1"),
+        ("s3://AKID:s3cret@bucket/key", "s3:..."),
+        ("s3://AKID:s3/cret@bucket/key", "s3:..."),
+        ("oci://user:s3cret@registry/model:v1", "oci:..."),
+        ("oci://registry:5000/model@sha256:abc", "oci://registry:5000/model@sha256:abc"),
+    ],
+)
+def test_addresses_of_stores_show_no_secret(uri: str, shown: str) -> None:
+    assert redact(uri) == shown
