@@ -81,7 +81,7 @@ class Bucket(Protocol):
         ...
 
     async def refusal(self, answer: Answer, *, what: str) -> FetchError:
-        """Return the error that an answer with a status from 400 on means."""
+        """Return the error that an answer with a status from 300 on means: a store redirects nowhere."""
         ...
 
     async def aclose(self) -> None: ...
@@ -201,9 +201,9 @@ class ObjectSource:
         self, answer: Answer, stored: StoredObject, file: RemoteFile, byte_range: ByteRange | None
     ) -> int | None:
         """The length of the body in bytes. Raises the error that the answer means."""
-        if answer.status in (412, 416):
-            raise ContentChanged(f"{file.path} was replaced at the store while it was fetched", path=file.path)
-        if answer.status >= 400:
+        if answer.status in (404, 412, 416):
+            raise ContentChanged(f"{file.path} was replaced or removed at the store while it was fetched", path=file.path)
+        if answer.status >= 300:
             raise await self._bucket.refusal(answer, what=file.path)
         etag = answer.headers.get("ETag", "").strip().removeprefix("W/").strip('"')
         if etag and stored.etag and etag != stored.etag and not file.digests:

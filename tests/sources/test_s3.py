@@ -27,6 +27,7 @@ from fetcher.errors import (
     NotFound,
     RateLimited,
     Unauthorized,
+    Unreachable,
     UsageError,
 )
 from fetcher.settings import Settings
@@ -42,6 +43,7 @@ from fetcher.testing.checkpoint import random_bytes
 from fetcher.testing.conformance import MakeSource, SourceConformance, listing_of, read
 from fetcher.testing.effects import Body, Header, Status
 from fetcher.testing.faults import Fault, Faults
+from fetcher.transport.client import HttpTransport
 from tests.lab.command import run_fetcher
 from tests.lab.front import Front, in_front_of
 from tests.lab.seaweed import KEY_ID, SECRET, S3Server
@@ -132,6 +134,12 @@ class TestWhichObjects:
                 (file,) = (await listing_of(source)).files
                 assert await read(source, file) == b"first"
 
+    async def test_a_version_that_a_store_ignores_is_not_found(self, s3_client: Any, bucket: str, front: Front) -> None:
+        put(s3_client, bucket, {"model.bin": b"newest"})
+        front.faults.add(Fault(Header("x-amz-version-id", None)))
+        with pytest.raises(NotFound, match="no version 3"):
+            await listed(source_of(f"s3://{bucket}/model.bin", front.endpoint, revision="3"))
+
     async def test_a_missing_bucket_and_a_missing_key_are_named(self, bucket: str, s3_server: S3Server) -> None:
         for uri in ("s3://no-such-bucket/model", f"s3://{bucket}/no/such/key"):
             with pytest.raises(NotFound, match=uri):
@@ -146,7 +154,26 @@ class TestPins:
         async with aclosing(source_of(f"s3://{bucket}/model.bin", s3_server.endpoint)) as source:
             (file,) = (await listing_of(source)).files
             put(s3_client, bucket, {"model.bin": b"b" * 1000})
-            with pytest.raises(ContentChanged, match="replaced at the store"):
+            with pytest.raises(ContentChanged, match="replaced or removed at the store"):
+                await read(source, file, ByteRange(0, 10))
+
+    @pytest.mark.parametrize(
+        ("status", "code", "error"),
+        [
+            (404, "NoSuchKey", ContentChanged),
+            (301, "PermanentRedirect", ConfigurationError),
+            (400, "RequestTimeout", Unreachable),
+            (500, "InternalError", Unreachable),
+        ],
+    )
+    async def test_a_range_of_a_listed_object_that_is_refused(
+        self, s3_client: Any, bucket: str, front: Front, status: int, code: str, error: type[Exception]
+    ) -> None:
+        put(s3_client, bucket, {"model.bin": b"a" * 1000})
+        async with aclosing(source_of(f"s3://{bucket}/model.bin", front.endpoint)) as source:
+            (file,) = (await listing_of(source)).files
+            front.faults.add(Fault(Status(status, (), ERROR.format(code).encode())))
+            with pytest.raises(error):
                 await read(source, file, ByteRange(0, 10))
 
     async def test_a_server_that_ignores_if_match_is_found_by_its_etag(self, s3_client: Any, bucket: str, front: Front) -> None:
@@ -281,6 +308,19 @@ class TestRefusals:
         with pytest.raises(Unauthorized):
             await bucket.page("", None)
         assert asked[0].startswith("https://b.s3.eu-west-1.amazonaws.com/?")
+
+    @pytest.mark.parametrize("endpoint", ["https://s3.amazonaws.com", "https://s3.amazonaws.com/"])
+    async def test_amazons_own_endpoint_is_no_other_store(self, endpoint: str) -> None:
+        from fetcher.sources.s3.bucket import S3Bucket
+
+        access = S3Access(KEYS, "eu-west-1", endpoint)
+        bucket = S3Bucket("b", HttpTransport(connections=1, timeout_stall=1, read_buffer=1), access=access, find=S3Access)
+        assert bucket._address(await bucket._present(), "k", {}) == "https://b.s3.eu-west-1.amazonaws.com/k"  # noqa: SLF001
+
+    def test_a_default_port_is_not_signed(self) -> None:
+        urls = [f"https://h{port}/b" for port in ("", ":443", ":9000")]
+        of = [signed_headers("GET", url, KEYS, region="r", now=0)["Authorization"] for url in urls]
+        assert (of[0] == of[1], of[0] == of[2]) == (True, False)
 
     async def test_keys_that_expire_midway_are_renewed_and_nothing_is_lost(
         self, s3_client: Any, bucket: str, front: Front

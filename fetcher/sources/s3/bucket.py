@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -10,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import quote, urlencode
 
 from fetcher.artifact import ByteRange
-from fetcher.errors import ConfigurationError, FetchError, NotFound, RateLimited, Unauthorized
+from fetcher.errors import ConfigurationError, FetchError, NotFound, RateLimited, Unauthorized, Unreachable
 from fetcher.sources.objects import Page, StoredObject
 from fetcher.sources.s3.access import DEFAULT_REGION, S3Access, S3Keys
 from fetcher.sources.s3.documents import checksum_of, digest_of, error_code, is_composite, parse_page
@@ -39,7 +40,7 @@ class S3Bucket:
     def __init__(self, name: str, transport: HttpTransport, *, access: S3Access | None, find: Callable[[], S3Access]) -> None:
         self._name = name
         self._transport = transport
-        self._access = access
+        self._access = access and _at_home(access)
         self._find = find
         self._finding = asyncio.Lock()
         self._region: str | None = None
@@ -70,7 +71,10 @@ class S3Bucket:
                 raise await self.refusal(answer, what=f"{self.uri}/{key}")
             etag = answer.headers.get("ETag", "").strip('"')
             size = content_length(answer.headers) or 0
-            stored = StoredObject(key, size, etag, answer.headers.get("x-amz-version-id") or version)
+            served = answer.headers.get("x-amz-version-id")
+            if version is not None and served != version:
+                return None  # a store without versions ignores what was asked for
+            stored = StoredObject(key, size, etag, served)
             headers = answer.headers
         finally:
             answer.close()
@@ -121,6 +125,8 @@ class S3Bucket:
             return Unauthorized(f"{error.message}{advice}; without the right to list, a missing key is refused like this too")
         if code in _ELSEWHERE or answer.status in (301, 307):
             return ConfigurationError(f"{what}: the bucket is in another region or at another endpoint; set AWS_REGION")
+        if code == "RequestTimeout":
+            return Unreachable(error.message)
         if code == "SlowDown":
             return RateLimited(error.message, retry_after=retry_after(answer.headers))
         return error
@@ -219,7 +225,7 @@ class S3Bucket:
         """The access with keys that are valid for a while. Concurrent requests wait for the first."""
         async with self._finding:
             if self._access is None:
-                self._access = await on_daemon_thread(self._find, what="credentials of S3", longest=_FINDING)
+                self._access = _at_home(await on_daemon_thread(self._find, what="credentials of S3", longest=_FINDING))
             keys = self._access.keys
             if keys is not None and keys.expires is not None and time.time() > keys.expires - _MARGIN:
                 await self._renewed(keys)
@@ -237,9 +243,15 @@ class S3Bucket:
     async def _corrected(self, answer: Answer) -> bool:
         """Whether the reason of a refusal was removed: the region, the clock, or expired keys."""
         code = error_code(await answer.beginning())
-        region = answer.headers.get("x-amz-bucket-region")
+        region = answer.headers.get("x-amz-bucket-region", "")
         access = self._access
-        if region and access is not None and access.endpoint is None and region != self._region_of(access):
+        # It becomes a part of a host name.
+        if (
+            re.fullmatch(r"[a-z0-9-]{1,32}", region)
+            and access is not None
+            and access.endpoint is None
+            and region != self._region_of(access)
+        ):
             self._region = region
             return True
         if code == "RequestTimeTooSkewed" and not self._skew and (moment := _date(answer.headers)) is not None:
@@ -249,6 +261,12 @@ class S3Bucket:
             async with self._finding:
                 return await self._renewed(access.keys)
         return False
+
+
+def _at_home(access: S3Access) -> S3Access:
+    """The access without an endpoint that is Amazon's own, which knows no regions."""
+    amazon = (access.endpoint or "").rstrip("/").lower() in ("https://s3.amazonaws.com", "http://s3.amazonaws.com")
+    return replace(access, endpoint=None) if amazon else access
 
 
 def _named(version: str | None) -> str | None:

@@ -27,7 +27,9 @@ def signed_headers(
     if keys.token is not None:
         fields["x-amz-security-token"] = keys.token
     parts = urlsplit(url)
-    signed = {"host": parts.netloc, **{name.lower(): " ".join(value.split()) for name, value in fields.items()}}
+    # The port that a scheme has anyway is not sent.
+    host = parts.netloc.removesuffix({"https": ":443", "http": ":80"}.get(parts.scheme, ""))
+    signed = {"host": host, **{name.lower(): " ".join(value.split()) for name, value in fields.items()}}
     names = ";".join(sorted(signed))
     lines = [f"{name}:{signed[name]}" for name in sorted(signed)]
     request = "\n".join([method, parts.path or "/", _query(parts.query), *lines, "", names, _EMPTY])
