@@ -42,14 +42,17 @@ async def repair(
     names. Files that could not be repaired are in `bad` of the result. Raises FetchError; UsageError if the URI is needed.
     """
     from fetcher.engine.repairing import repair as repair_files
+    from fetcher.engine.unpacking import UnpackingSource
     from fetcher.sources import open_source
 
     ref, placement = _request(entry, uri), placement_of(entry)
     bad = {path for path, _ in report.bad}
     source = source or open_source(ref, settings)
+    unpacked = UnpackingSource(source, ref, settings, on_event)
     repaired = await repair_files(
-        ref, placement, bad, settings, root=root_of(entry), on_event=on_event, source=source, step=step
+        ref, placement, bad, settings, root=root_of(entry), on_event=on_event, source=unpacked, step=step
     )
+    await run_uncancelled(unpacked.clean_up)
     present = placement.present() or entry.manifest
     after = replace(entry, path=placement.location(present))
     again = await run_uncancelled(_verify, after, [file for file in present.files if file.path in bad], report.full, expect)

@@ -88,9 +88,9 @@ class UnpackingSource:
         finally:
             os.close(descriptor)
 
-    def clean_up(self, step: str) -> None:
-        """Remove the archives and the unpacked files, once the files are placed."""
-        if self._unpacked and step in _PLACED:
+    def clean_up(self) -> None:
+        """Remove the archives and the unpacked files, after the files were placed."""
+        if self._unpacked:
             remove_tree(self._root, self._scratch)
 
     async def _fetched(self, listing: Listing, packing: Packing) -> Path:
@@ -181,7 +181,8 @@ def unpacking(
     unpacked = UnpackingSource(source, ref, settings, on_event)
 
     def cleaning(name: str) -> None:
-        unpacked.clean_up(name)
+        if name in _PLACED:
+            unpacked.clean_up()
         step(name)
 
     return unpacked, replace(settings, hard_link=True), cleaning

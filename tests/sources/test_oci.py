@@ -22,11 +22,14 @@ from fetcher.sources.base import Source
 from fetcher.sources.oci import OciAccess
 from fetcher.testing.checkpoint import random_bytes
 from fetcher.testing.conformance import MakeSource, SourceConformance, listing_of
+from fetcher.testing.exchange import parse_range
 from fetcher.testing.faults import Faults
 from tests.cli.conftest import last_line
 from tests.lab.command import run_fetcher
+from tests.lab.fixtures import StartFetcher
 from tests.lab.front import Front, in_front_of
 from tests.lab.registry import INDEX, Descriptor, Registry, registry
+from tests.lab.waiting import wait_until
 
 ANONYMOUS = OciAccess()
 MiB = 1024 * 1024
@@ -311,3 +314,47 @@ class TestLife:
         assert run_fetcher("verify", tmp_path).returncode == 0
         (tmp_path / "config.json").write_bytes(b'{"model_type": "LLAMA"}')
         assert run_fetcher("verify", tmp_path).returncode == 65
+
+    @pytest.mark.parametrize("place", ["--cache-dir", "--dest"])
+    @pytest.mark.parametrize("packed", [False, True])
+    def test_a_damaged_file_is_repaired(
+        self, packed: bool, place: str, server: Registry, repository: str, tmp_path: Path
+    ) -> None:
+        if packed:
+            push_image(server, repository, [tarred({f"models/{path}": content for path, content in FILES.items()})])
+        else:
+            push_oras(server, repository, FILES)
+        done = run_fetcher("fetch", f"oci://{server.place}/{repository}:v1", place, tmp_path)
+        artifact = Path(done.stdout.strip())
+        (artifact / "config.json").unlink()
+        (artifact / "config.json").write_bytes(b"damaged")
+        repaired = run_fetcher("verify", artifact, "--repair")
+        assert (repaired.returncode, tree(artifact)) == (0, FILES), repaired.stderr
+        assert not list(tmp_path.rglob("archive/*/*"))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("place", ["--cache-dir", "--dest"])
+def test_a_killed_fetch_continues(
+    packed: bool, place: str, server: Registry, repository: str, start_fetcher: StartFetcher, tmp_path: Path
+) -> None:
+    large = {"model.bin": random_bytes("oci large", 40 * MiB)}
+    if packed:
+        push_image(server, repository, [tarred({f"models/{path}": content for path, content in large.items()})])
+    else:
+        push_oras(server, repository, large)
+    with in_front_of(server.host, server.port) as front:
+        words = ("fetch", f"oci://127.0.0.1:{front.own_port}/{repository}:v1", place, tmp_path, "--max-concurrency", "2")
+        fetching = start_fetcher(*words, "--limit-rate", "10M")  # four seconds in all
+        wait_until(
+            lambda: any(b'"part"' in path.read_bytes() for path in tmp_path.rglob("journal.*")), "some data is journalled"
+        )
+        fetching.kill()
+        fetching.communicate(timeout=10)
+        before = len(front.requests)
+        done = run_fetcher(*words)
+    assert done.returncode == 0, done.stderr
+    assert tree(Path(done.stdout.strip())) == large
+    ranges = [parse_range(each.range or "", 50 * MiB) for each in front.requests[before:] if "/blobs/" in each.target]
+    asked = sum(len(each) if each is not None else 50 * MiB for each in ranges)
+    assert 0 < asked < 40 * MiB
