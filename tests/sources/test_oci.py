@@ -22,8 +22,9 @@ from fetcher.sources.base import Source
 from fetcher.sources.oci import OciAccess
 from fetcher.testing.checkpoint import random_bytes
 from fetcher.testing.conformance import MakeSource, SourceConformance, listing_of
+from fetcher.testing.effects import Body, FlipBit
 from fetcher.testing.exchange import parse_range
-from fetcher.testing.faults import Faults
+from fetcher.testing.faults import Fault, Faults
 from tests.cli.conftest import last_line
 from tests.lab.command import run_fetcher
 from tests.lab.fixtures import StartFetcher
@@ -358,3 +359,68 @@ def test_a_killed_fetch_continues(
     ranges = [parse_range(each.range or "", 50 * MiB) for each in front.requests[before:] if "/blobs/" in each.target]
     asked = sum(len(each) if each is not None else 50 * MiB for each in ranges)
     assert 0 < asked < 40 * MiB
+
+
+class TestBadManifests:
+    """What a registry says wrongly, or what is not a model, ends in the right exit code and sentence."""
+
+    @pytest.fixture(autouse=True)
+    def published(self, server: Registry) -> None:
+        """The artifact whose manifest the front replaces."""
+        push_oras(server, "org/model", {"a": b"1"})
+
+    @pytest.mark.parametrize(
+        ("change", "code", "says"),
+        [
+            ({"urls": ["https://elsewhere/layer"]}, 77, "has a foreign layer"),
+            ({"digest": "sha512:" + "0" * 128}, 77, "not a SHA-256"),
+            ({"annotations": {}}, 77, "have no names"),
+            ({"size": -1}, 69, "without type, digest or size"),
+            ({"annotations": {TITLE: "../../escape"}}, 65, "HostilePath: "),
+            ({"annotations": {TITLE: "/etc/passwd"}}, 65, "HostilePath: "),
+        ],
+    )
+    def test_bad_layers(self, change: Mapping[str, object], code: int, says: str, front: Front, tmp_path: Path) -> None:
+        layer = {"mediaType": "text/plain", "digest": f"sha256:{'0' * 64}", "size": 1, "annotations": {TITLE: "a"}, **change}
+        manifest = {"schemaVersion": 2, "config": {"mediaType": "application/x"}, "layers": [layer]}
+        found = refused_manifest(front, json.dumps(manifest).encode(), tmp_path)
+        assert (found[0], says in found[1]) == (code, True), found
+
+    @pytest.mark.parametrize(
+        ("content", "code", "says"),
+        [
+            (b"<html>", 69, "is not JSON"),
+            (b'{"schemaVersion": 1, "fsLayers": []}', 77, "docker's first format"),
+            (b'{"schemaVersion": 2, "manifests": []}', 66, "without a manifest for"),
+            (b'{"schemaVersion": 2}', 77, "neither an image nor an artifact"),
+            (b" " * (5 * MiB), 69, "sends more than"),
+        ],
+    )
+    def test_bad_documents(self, content: bytes, code: int, says: str, front: Front, tmp_path: Path) -> None:
+        found = refused_manifest(front, content, tmp_path)
+        assert (found[0], says in found[1]) == (code, True), found
+
+    def test_a_manifest_that_does_not_match_its_digest_is_refused(self, server: Registry, front: Front, tmp_path: Path) -> None:
+        digest = push_oras(server, "org/model", {"a": b"1"})
+        front.faults.add(Fault(Body(b'{"schemaVersion": 2}')))
+        uri = f"oci://127.0.0.1:{front.own_port}/org/model@{digest}"
+        done = run_fetcher("fetch", uri, "--cache-dir", tmp_path, "--retry-for", "0s")
+        assert (done.returncode, "sends another manifest" in done.stderr) == (69, True), done.stderr
+
+    def test_a_damaged_layer_is_a_digest_mismatch(
+        self, server: Registry, repository: str, front: Front, tmp_path: Path
+    ) -> None:
+        push_oras(server, repository, {"a": b"weights"})
+        digest = f"sha256:{hashlib.sha256(b'weights').hexdigest()}"
+        front.faults.add(Fault(FlipBit(3), path=f"/v2/{repository}/blobs/{digest}"))
+        uri = f"oci://127.0.0.1:{front.own_port}/{repository}:v1"
+        done = run_fetcher("fetch", uri, "--cache-dir", tmp_path, "--retry-for", "1s")
+        assert done.returncode == 65, done.stderr
+
+
+def refused_manifest(front: Front, content: bytes, root: Path) -> tuple[int, str]:
+    """Fetch an artifact whose manifest is `content`, in vain, and return the exit code and the last line."""
+    front.faults.add(Fault(Body(content)))
+    uri = f"oci://127.0.0.1:{front.own_port}/org/model:v1"
+    done = run_fetcher("fetch", uri, "--cache-dir", root, "--retry-for", "0s")
+    return done.returncode, last_line(done.stderr)
