@@ -14,6 +14,7 @@
                                                 each with its <cache-key>.summary.json
     <root>/.fetcher/superseded/                 manifests of replaced versions in the hf-cache layout (`superseded`)
     <root>/.fetcher/archive/                    an archive during its download, and its unpacked files (`dropins.unpacking`)
+    <root>/.fetcher/archive/<cache-key>/        the same for the archives of one artifact (`engine.unpacking`)
 """
 
 from __future__ import annotations
