@@ -26,7 +26,7 @@ help: ## show this list
 
 setup: $(READY) ## make .venv with everything; nothing to do when it is up to date
 
-$(READY): pyproject.toml constraints.txt setup.py $(wildcard fetcher/integrity/_sha256*.[ch])
+$(READY): pyproject.toml constraints.txt setup.py $(wildcard fetcher/integrity/*.[ch])
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "weightlift needs Python 3.11 or later; say which: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null \
@@ -75,7 +75,8 @@ dist: $(READY) ## build the sdist and the wheels for x86-64 and (with gcc-aarch6
 	for wheel in $(DIST)/*-linux_*.whl; do \
 		PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --wheel-dir $(DIST) $$wheel && rm $$wheel || exit 1; done
 	for wheel in $(DIST)/*.whl; do \
-		$(BIN)/python -m zipfile -l $$wheel | grep _sha256.abi3.so || { echo "$$wheel lacks the compiled part" >&2; exit 1; }; done
+		for part in _sha256 _crc; do \
+			$(BIN)/python -m zipfile -l $$wheel | grep $$part.abi3.so || { echo "$$wheel lacks $$part" >&2; exit 1; }; done; done
 
 image: dist ## build the container image from BASE_IMAGE (python:...-slim) with ENGINE (podman) and call it IMAGE (weightlift:VERSION)
 	ENGINE=$(ENGINE) BASE_IMAGE=$(BASE_IMAGE) IMAGE=$(IMAGE) VERSION=$(VERSION) DIST=$(DIST) PYTHON=$(BIN)/python k8s/images/build

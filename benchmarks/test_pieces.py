@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import zlib
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ import uvloop
 
 from fetcher.artifact import CHUNK_SIZE, ByteRange, Digest, RemoteFile
 from fetcher.engine.schedule import Schedule
+from fetcher.integrity.crc import CrcAlgorithm, updated
 from fetcher.integrity.frontier import Frontier, Stretch, advance_together, chunk_digest
 from fetcher.integrity.lanes import advance, new_sha256
 from fetcher.planning.ranges import missing_ranges
@@ -50,6 +52,15 @@ def test_xxh3_of_a_chunk(benchmark: Any, tmp_path: Path) -> None:
     path.write_bytes(b"\x5a" * CHUNK_SIZE)
     with path.open("rb") as stream:
         assert benchmark(chunk_digest, stream.fileno(), ByteRange(0, CHUNK_SIZE))
+
+
+@pytest.mark.parametrize("algorithm", ["crc64nvme", "crc32c", "crc32"])
+def test_a_crc_of_a_quarter_mebibyte_in_cache(benchmark: Any, algorithm: CrcAlgorithm) -> None:
+    benchmark(updated, algorithm, 0, bytes(256 * 1024))
+
+
+def test_crc32_of_zlib_of_a_quarter_mebibyte_in_cache(benchmark: Any) -> None:
+    benchmark(zlib.crc32, bytes(256 * 1024))
 
 
 def test_a_journal_record(benchmark: Any, tmp_path: Path) -> None:
