@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import uvloop
 
-from fetcher.artifact import CHUNK_SIZE, ByteRange, Digest, RemoteFile
+from fetcher.artifact import CHUNK_SIZE, ByteRange, ChecksumAlgorithm, Digest, RemoteFile
 from fetcher.engine.schedule import Schedule
-from fetcher.integrity.crc import CrcAlgorithm, updated
+from fetcher.integrity.crc import updated
 from fetcher.integrity.frontier import Frontier, Stretch, advance_together, chunk_digest
 from fetcher.integrity.lanes import advance, new_sha256
 from fetcher.planning.ranges import missing_ranges
@@ -55,7 +55,7 @@ def test_xxh3_of_a_chunk(benchmark: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["crc64nvme", "crc32c", "crc32"])
-def test_a_crc_of_a_quarter_mebibyte_in_cache(benchmark: Any, algorithm: CrcAlgorithm) -> None:
+def test_a_crc_of_a_quarter_mebibyte_in_cache(benchmark: Any, algorithm: ChecksumAlgorithm) -> None:
     benchmark(updated, algorithm, 0, bytes(256 * 1024))
 
 

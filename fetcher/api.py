@@ -52,6 +52,7 @@ class Options(TypedDict, total=False):
     layout: Layout
     refresh: Refresh
     require_digests: bool
+    require_checksums: bool
     accept_unverified: bool
     hard_link: bool
     dedupe: Dedupe

@@ -6,8 +6,8 @@ subscriber is called on the event loop, or by one thread at a time, and must ret
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -217,6 +217,8 @@ class Finished(Event):
     cached: bool
     verified: bool
     stale: bool
+    verified_by: Mapping[str, int] = field(default_factory=dict)
+    """The number of files by what each was compared with: `sha256`, ..., `crc64nvme`, ..., `size`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -31,6 +32,7 @@ LARGEST = 256 * 1024 * 1024
 class ManifestFile:
     """One file: size in bytes, the checked digests, and the XXH3-128 (32 hex digits) of each `chunk_size` bytes.
 
+    `checksums` are those that the store published and the fetch compared: `crc64nvme:...`, with `-N` at the end of N parts.
     `shared` says how the file came from another artifact of the root: `clone`, `link` or `copy`.
     `unknown` holds the fields of a later version.
     """
@@ -41,12 +43,19 @@ class ManifestFile:
     chunks: tuple[str, ...]
     validator: str | None = None
     shared: str | None = None
+    checksums: tuple[str, ...] = ()
     unknown: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def identity(self) -> str | None:
         """The identity as in `RemoteFile.identity`: equal to a listed file's if the content is the same."""
         return RemoteFile(self.path, self.size, self.digests, self.validator).identity
+
+    @property
+    def verified_by(self) -> str:
+        """The strongest of what the file was compared with: `sha256`, ..., `crc64nvme`, ..., or `size` if nothing else."""
+        names = {each.algorithm for each in self.digests} | {text.partition(":")[0] for text in self.checksums}
+        return min(names, key=_strength, default="size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +95,17 @@ class Manifest:
     def verified(self) -> bool:
         """Whether every file was compared with a published or pinned digest."""
         return all(file.digests for file in self.files)
+
+    @property
+    def checked(self) -> bool:
+        """Whether every file was compared with a digest, or with a checksum that its store published."""
+        return all(file.digests or file.checksums for file in self.files)
+
+    @property
+    def verified_by(self) -> dict[str, int]:
+        """The number of files by what each was verified by, the strongest first; see `ManifestFile.verified_by`."""
+        counts = Counter(file.verified_by for file in self.files)
+        return {name: counts[name] for name in sorted(counts, key=_strength)}
 
     def file(self, path: str) -> ManifestFile | None:
         return self._by_path.get(path)
@@ -149,7 +169,8 @@ class Manifest:
 
 
 _FIELDS = tuple(each.name for each in fields(Manifest) if each.name not in ("unknown", "_by_path"))
-_FILE_FIELDS = ("path", "size", "digests", "validator", "shared", "xxh3_128")
+_FILE_FIELDS = ("path", "size", "digests", "validator", "shared", "checksums", "xxh3_128")
+_STRONGEST = ("sha256", "git-sha1", "md5", "crc64nvme", "crc32c", "crc32")
 _TEXTS = ("fingerprint", "uri", "created", "version")
 _TEXTS_OR_NULL = ("requested_revision", "revision", "snapshot")
 
@@ -179,12 +200,19 @@ def _checked(document: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _strength(name: str) -> tuple[bool, int]:
+    """The place of an algorithm in order; one of a later version comes after those known here, and the size last."""
+    return name == "size", _STRONGEST.index(name) if name in _STRONGEST else len(_STRONGEST)
+
+
 def _file_to_json(file: ManifestFile) -> dict[str, Any]:
     entry: dict[str, Any] = {"path": file.path, "size": file.size}
     entry["digests"] = [str(digest) for digest in file.digests]
     for name in ("validator", "shared"):
         if value := getattr(file, name):
             entry[name] = value
+    if file.checksums:
+        entry["checksums"] = list(file.checksums)
     entry["xxh3_128"] = list(file.chunks)
     return {**entry, **file.unknown}
 
@@ -203,6 +231,7 @@ def _file_from_json(entry: Mapping[str, Any], chunk_size: int) -> ManifestFile:
         digests=tuple(Digest(*text.split(":", 1)) for text in entry["digests"]),
         chunks=chunks,
         **{name: None if entry.get(name) is None else _text(entry[name]) for name in ("validator", "shared")},
+        checksums=tuple(_text(checksum) for checksum in entry.get("checksums", ())),
         unknown=unknown_fields(entry, _FILE_FIELDS),
     )
 

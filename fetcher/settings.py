@@ -86,6 +86,8 @@ class Settings:
     signer: Signer | None = None
     """Who must have signed `expect_file`, which then is a signature such as model.sig and covers every selected file."""
     require_digests: bool = False
+    require_checksums: bool = False
+    """Whether each file needs a digest, or at least a checksum of its store."""
     accept_unverified: bool = False
     """Whether an artifact that was adopted without asking its source satisfies the request."""
     hard_link: bool = False

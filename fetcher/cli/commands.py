@@ -95,7 +95,8 @@ def print_plan(shown: Preview, *, as_json: bool) -> None:
         print_result(json.dumps(asdict(shown) | {"path": str(shown.path)}))
         return
     for file in shown.files:
-        digest = file.digests[0][:19] + "..." if file.digests else "no digest"
+        published = next(iter((*file.digests, *file.checksums)), "no digest")
+        digest = published if len(published) <= 22 else published[:19] + "..."
         known = size(file.size) if file.size is not None else "unknown"
         print_result(f"{file.state:8} {known:>10}  {digest:22}  {on_one_line(file.path)}")
     print_result(

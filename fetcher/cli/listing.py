@@ -45,17 +45,23 @@ def show(arguments: argparse.Namespace, environ: Mapping[str, str]) -> None:
     allocated, shared = occupied(artifact.entry)
     fields = _fields(artifact) | {"bytes_allocated": allocated, "bytes_shared": shared}
     if options.get("json"):
-        listing = [{"path": each.path, "size": each.size, "digests": [str(d) for d in each.digests]} for each in files]
+        listing = [
+            {"path": file.path, "size": file.size, "digests": [str(digest) for digest in file.digests]}
+            | {"checksums": list(file.checksums), "verified_by": file.verified_by}
+            for file in files
+        ]
         print_result(json.dumps(fields | {"files": listing}))
         return
     for name, value in fields.items():
         print_result(f"{name:20}{_shown(name, value)}")
     for file in files:
-        digest = str(file.digests[0]) if file.digests else "no digest"
+        digest = next(iter((*map(str, file.digests), *file.checksums)), "no digest")
         print_result(f"{size(file.size):>10}  {file.path}  {digest}")
 
 
 def _shown(name: str, value: Any) -> str:
+    if isinstance(value, dict):
+        value = [f"{count} by {way}" for way, count in value.items()]
     if name.startswith("bytes"):
         return size(value)
     return ", ".join(value) or "-" if isinstance(value, list) else str("-" if value is None else value)
@@ -88,6 +94,7 @@ def _fields(artifact: Listed) -> dict[str, Any]:
         "bytes": summary.size,
         "bytes_shared": summary.shared,
         "verified": summary.verified,
+        "verified_by": dict(summary.verified_by),
         "authenticated": summary.authenticated,
         "unconfirmed": summary.unconfirmed,
         "created": summary.created,

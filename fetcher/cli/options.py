@@ -88,6 +88,7 @@ PLACE = (
     EXPECT_FILE,
     *SIGNERS,
     Option("require_digests", "fail if a file has no digest from the source, --expect or --expect-file", switch=True),
+    Option("require_checksums", "fail if a file has no such digest, and no checksum (CRC or MD5) from its store", switch=True),
     Option("accept_unverified", "use a cached artifact that was adopted without asking the source", switch=True),
     Option("pvc_mount", "mount point of a claim in a pvc:// URI; may be repeated", parse_mount, "CLAIM=DIR", repeated=True),
 )

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from fetcher.sources.base import Source
     from fetcher.store.placement import Step
 
-OPTIONS: tuple[Option, ...] = (*FETCH, *METRICS, *ENDING, *(each for each in PLACE if each.name == "require_digests"))
+_REQUIRED = ("require_digests", "require_checksums")
+OPTIONS: tuple[Option, ...] = (*FETCH, *METRICS, *ENDING, *(each for each in PLACE if each.name in _REQUIRED))
 """The fetcher's own variables that a drop-in accepts. The other system chooses sources and directories."""
 _CONCURRENT = 4
 """Maximum artifacts fetched concurrently. With more, each gets too little memory for a fast link."""

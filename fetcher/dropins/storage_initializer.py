@@ -80,8 +80,9 @@ def order_of(source: str, kind: kserve.Kind, patterns: kserve.Patterns, settings
     ref = ArtifactRef(source)
     credentials = _credentials_for(source)
     if kind == "archive":
-        # Unpacked files are hard-linked into place; a required digest is the digest of the archive.
-        return Order(ref, replace(settings, hard_link=True, require_digests=False), _unpacking(ref, settings, credentials))
+        # Unpacked files are hard-linked into place; a required digest or checksum is that of the archive.
+        placed = replace(settings, hard_link=True, require_digests=False, require_checksums=False)
+        return Order(ref, placed, _unpacking(ref, settings, credentials))
     if kind == "repository":
         ref = ArtifactRef(source, include=patterns.allow, exclude=patterns.ignore)
         return Order(ref, settings, credentials=credentials)

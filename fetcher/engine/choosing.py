@@ -10,6 +10,8 @@ from fetcher.artifact import ArtifactRef, Digest, Listing, RemoteFile
 from fetcher.errors import DigestMismatch, DigestUnavailable, NotFound
 from fetcher.events import Subscriber, Warned
 from fetcher.filesystem import storing
+from fetcher.integrity.checksums import checkable
+from fetcher.manifest import ManifestFile
 from fetcher.planning.paths import refuse_hostile_paths, without_duplicates
 from fetcher.planning.pointers import LONGEST, refuse_pointer
 from fetcher.planning.selection import select, unmatched_patterns
@@ -59,15 +61,30 @@ def pinned(files: Iterable[RemoteFile], settings: Settings) -> tuple[RemoteFile,
         for digest in file.digests:
             if digest != listed_of[digest.algorithm]:
                 raise _contradiction(file.path, digest, listed_of[digest.algorithm])
-    if settings.require_digests:
-        for file in by_path.values():
-            if not file.digests:
-                raise DigestUnavailable(
-                    f"{file.path}: --require-digests is set, but the source publishes no digest; pin the file with "
-                    f"--expect {file.path}=sha256:...",
-                    path=file.path,
-                )
+    _refuse_unproven(by_path.values(), settings)
     return tuple(by_path.values())
+
+
+def _refuse_unproven(files: Iterable[RemoteFile], settings: Settings) -> None:
+    """Raise DigestUnavailable for a file without a digest or checksum that the settings require."""
+    for file in files:
+        if settings.require_digests and not file.digests:
+            raise DigestUnavailable(
+                f"{file.path}: --require-digests is set, but the source publishes no digest; pin the file with "
+                f"--expect {file.path}=sha256:...",
+                path=file.path,
+            )
+        if settings.require_checksums and not file.digests and not checkable(file):
+            raise DigestUnavailable(
+                f"{file.path}: --require-checksums is set, but the source publishes no digest, and no checksum that can be "
+                f"computed here; pin the file with --expect {file.path}=sha256:...",
+                path=file.path,
+            )
+
+
+def proves_no_less(known: ManifestFile, file: RemoteFile) -> bool:
+    """Whether the file that `known` describes was compared with no less than is published of `file` now."""
+    return bool(known.digests) or {str(each) for each in checkable(file)} <= set(known.checksums)
 
 
 def with_pins(listed: Iterable[RemoteFile], chosen: Iterable[RemoteFile]) -> tuple[RemoteFile, ...]:

@@ -100,7 +100,10 @@ def _entry(file: RemoteFile, size: int, chunks: tuple[str, ...] | Unread, known:
     entry = known.file(file.path) if known else None
     if entry is not None and (size, chunks) != (entry.size, entry.chunks):
         raise DigestMismatch(f"{file.path} differs from its manifest; fetch it again", path=file.path)
-    return ManifestFile(file.path, size, file.digests, chunks, file.validator)
+    # Its chunks prove the checksums of the manifest as they prove its digests.
+    return ManifestFile(
+        file.path, size, file.digests, chunks, file.validator, checksums=entry.checksums if entry is not None else ()
+    )
 
 
 def _refuse(path: str, wrong: Wrong | Unread | None) -> None:

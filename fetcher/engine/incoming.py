@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from fetcher.artifact import CHUNK_SIZE, ByteRange, Digest
+from fetcher.artifact import CHUNK_SIZE, ByteRange, Checksum, Digest
 from fetcher.engine.retry import Violations
 from fetcher.engine.states import Change, State, after
 from fetcher.errors import DigestUnavailable
-from fetcher.integrity.digests import new_chunk_hasher
+from fetcher.integrity.checksums import checkable, in_order
 from fetcher.integrity.frontier import Frontier, Stretch, chunk_digest
 from fetcher.integrity.hasher import Hasher
 from fetcher.manifest import ManifestFile
@@ -33,7 +33,7 @@ STRETCH = 4 * CHUNK_SIZE
 
 @dataclass(slots=True)
 class Cursor:
-    """The place where one connection writes: `position` is the next byte, `hasher` the XXH3 of the begun chunk."""
+    """The place where one connection writes: `position` is the next byte, `hasher` the XXH3 and the CRCs of the begun chunk."""
 
     position: int
     hasher: Hasher
@@ -44,7 +44,7 @@ class Cursor:
 
 
 class Incoming:
-    """A staged file that is being filled, one of `streams`. `refetches` counts the digest mismatches."""
+    """A staged file that is being filled, one of `streams`. `refetches` counts the mismatches."""
 
     def __init__(self, staged: StagedFile, *, streams: int, drop_pages: bool = False) -> None:
         self.staged = staged
@@ -130,7 +130,7 @@ class Incoming:
         partial = self._partial.pop(start // CHUNK_SIZE, None)
         if partial is not None and partial.position == start:
             return partial
-        return Cursor(start, new_chunk_hasher())
+        return Cursor(start, self.staged.crcs.new_hasher(start))
 
     def park(self, cursor: Cursor) -> None:
         """Keep the cursor of a connection that ended inside a chunk, for the next connection."""
@@ -177,8 +177,9 @@ class Incoming:
             self._finish_chunk(cursor)
 
     def _finish_chunk(self, cursor: Cursor) -> None:
-        self.staged.finish_chunk((cursor.position - 1) // CHUNK_SIZE, JournalledChunk(cursor.hasher.hexdigest()))
-        cursor.hasher = new_chunk_hasher()
+        index = (cursor.position - 1) // CHUNK_SIZE
+        self.staged.finish_chunk(index, JournalledChunk(cursor.hasher.hexdigest()), cursor.hasher)
+        cursor.hasher = self.staged.crcs.new_hasher(cursor.position)
 
     def advanced(self, count: int) -> int:
         """Record `count` written bytes, and return how many of them are new. Bytes fetched again are not progress."""
@@ -212,9 +213,17 @@ class Incoming:
         if self.frontier is not None and (state := self.frontier.save()) is not None:
             self.staged.note_state(self.frontier.position, state)
 
-    def mismatch(self) -> tuple[Digest, str] | None:
-        """Return the first expected digest that differs, and the actual one; None if all agree. Call it after the last byte."""
-        return self.frontier.mismatch() if self.frontier else None
+    @property
+    def checksums(self) -> tuple[Checksum, ...]:
+        """The published checksums that `mismatch` compares."""
+        return checkable(self.file)
+
+    def mismatch(self) -> tuple[Digest | Checksum, str] | None:
+        """Return the first expected digest or checksum that differs, and the actual one; None if all agree.
+
+        Call it after the last byte, and after `compute_crcs` if any are missing.
+        """
+        return (self.frontier.mismatch() if self.frontier else None) or self.staged.crcs.mismatch()
 
     def damaged_chunks(self) -> list[int]:
         """Return the chunks that differ from what was received. The disk damaged them, so only they are fetched again."""
@@ -275,4 +284,4 @@ class Incoming:
         self.frontier = self._new_frontier()
 
     def _new_frontier(self) -> Frontier | None:
-        return Frontier(self.file, streams=self._streams) if self.file.digests else None
+        return Frontier(self.file, streams=self._streams) if self.file.digests or in_order(self.file) else None

@@ -17,9 +17,11 @@ from pathlib import Path
 
 from fetcher.artifact import CHUNK_SIZE, ByteRange, RemoteFile
 from fetcher.engine.adopting import Adoption, Intake, differs
+from fetcher.engine.choosing import proves_no_less
 from fetcher.errors import OutOfSpace
 from fetcher.events import Rechecked, Shared, Subscriber
 from fetcher.filesystem import clone, free_bytes, free_inodes, mark, storing
+from fetcher.integrity.checksums import CrcCheck, checkable, in_order
 from fetcher.integrity.digests import DigestCheck
 from fetcher.integrity.frontier import chunk_digest, read_pieces
 from fetcher.manifest import Manifest, ManifestFile
@@ -214,7 +216,7 @@ def _find(file: RemoteFile, known: Mapping[str, JournalledFile], preparation: Pr
     placement, lease = preparation.placement, preparation.lease
     with storing("look for an existing copy", file.path), naming(file.path, lease.data):
         previous = preparation.previous.file(file.path) if preparation.previous else None
-        if previous and file.identity and previous.identity == file.identity and placement.reuse(file, previous, lease):
+        if previous and _is_content(previous, file) and placement.reuse(file, previous, lease):
             return previous
         if (existing := placement.existing(file)) and (entry := _compared(file, existing, known.get(file.path))):
             preparation.on_event(Rechecked(file.path, entry.size, entry.size))
@@ -222,6 +224,11 @@ def _find(file: RemoteFile, known: Mapping[str, JournalledFile], preparation: Pr
         if preparation.sharing is not None and preparation.sharing.offers(file):
             return None
         return _continued(file, known, preparation)
+
+
+def _is_content(previous: ManifestFile, file: RemoteFile) -> bool:
+    """Whether the file of the previous version is the listed one, compared with no less than is published now."""
+    return file.identity is not None and previous.identity == file.identity and proves_no_less(previous, file)
 
 
 def _continued(file: RemoteFile, known: Mapping[str, JournalledFile], preparation: Preparation) -> StagedFile | None:
@@ -252,24 +259,28 @@ def _compared(file: RemoteFile, path: Path, known: JournalledFile | None) -> Man
     size = path.stat().st_size
     if file.size != size:
         return None
+    crcs, chunks = CrcCheck(file), {}
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        chunks = {index: chunk_digest(descriptor, chunk_range(index, size)) for index in range(chunk_count(size))}
+        for index, part in ((index, chunk_range(index, size)) for index in range(chunk_count(size))):
+            hasher = crcs.new_hasher(part.start)
+            chunks[index] = chunk_digest(descriptor, part, hasher) or ""
+            crcs.add(index, hasher)
         journalled = {index: chunk.xxh3 for index, chunk in known.chunks.items()} if known is not None else {}
         sealed = known is not None and known.identity == file.identity and journalled == chunks
-        if not sealed:
-            if not file.digests:
-                return None
-            check = DigestCheck(file.digests, size=size)
-            for piece in read_pieces(descriptor, ByteRange(0, size)):
-                check.update(piece)
-            if check.mismatch():
-                return None
+        if not (sealed or file.digests) or crcs.mismatch():
+            return None
+        check = DigestCheck(() if sealed else file.digests, size=size, checksums=in_order(file))
+        for piece in read_pieces(descriptor, ByteRange(0, size)) if check.hashers else ():
+            check.update(piece)
+        if check.mismatch():
+            return None
     except EOFError:
         return None
     finally:
         os.close(descriptor)
-    return ManifestFile(file.path, size, file.digests, tuple(chunks[index] or "" for index in sorted(chunks)), file.validator)
+    compared = tuple(str(each) for each in checkable(file))
+    return ManifestFile(file.path, size, file.digests, tuple(chunks.values()), file.validator, checksums=compared)
 
 
 def _create(file: RemoteFile, preparation: Preparation) -> StagedFile:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fetcher.artifact import ArtifactRef, RemoteFile, redact, total_size
-from fetcher.engine.choosing import chosen, warn_of_selection
+from fetcher.engine.choosing import chosen, proves_no_less, warn_of_selection
 from fetcher.engine.expecting import with_listed_pins
 from fetcher.engine.request import choose_placement, donors_for
 from fetcher.engine.retry import Asker, Patience
@@ -28,6 +28,7 @@ class PlannedFile:
     size: int | None
     digests: tuple[str, ...]
     state: str
+    checksums: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +81,15 @@ async def preview(ref: ArtifactRef, settings: Settings, on_event: Subscriber = s
 
 
 def _planned(file: RemoteFile, chosen: RemoteFile | None, present: Manifest | None, donors: Donors | None) -> PlannedFile:
-    digests = tuple(str(each) for each in (chosen or file).digests)
-    return PlannedFile(file.path, file.size, digests, _state(chosen, present, donors))
+    known = chosen or file
+    digests, checksums = (tuple(str(each) for each in published) for published in (known.digests, known.checksums))
+    return PlannedFile(file.path, file.size, digests, _state(chosen, present, donors), checksums)
 
 
 def _state(chosen: RemoteFile | None, present: Manifest | None, donors: Donors | None) -> str:
     if chosen is None:
         return "skipped"
     known = present.file(chosen.path) if present else None
-    if known and chosen.identity and known.identity == chosen.identity:
+    if known and chosen.identity and known.identity == chosen.identity and proves_no_less(known, chosen):
         return "held"
     return "shared" if donors and any(donors(chosen)) else "fetch"

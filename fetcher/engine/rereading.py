@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from fetcher.artifact import Digest, RemoteFile
+from fetcher.artifact import Checksum, Digest, RemoteFile
 from fetcher.engine.hashing import LEAST, hash_threads
 from fetcher.engine.incoming import STRETCH
 from fetcher.host.allocation import map_memory
@@ -34,8 +34,8 @@ PART = 8
 T = TypeVar("T")
 R = TypeVar("R")
 Unread = OSError | EOFError
-Wrong = tuple[Digest, str]
-"""The expected digest of a file, and the actual one."""
+Wrong = tuple[Digest | Checksum, str]
+"""The expected digest or checksum of a file, and the actual one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from fetcher.manifest import Manifest
 class Artifact:
     """A complete artifact at `path`. `bytes` counts all files: `bytes_fetched` came from the source, `bytes_reused` did not.
 
-    `verified`: every file was compared with a published or pinned digest. `cached`: nothing was fetched. `stale`: the source
-    could not be asked for a newer version. `use_recorded`: the cache recorded this use, so eviction knows of it; it cannot on a
-    read-only mount, and outside a cache root it need not.
+    `verified`: every file was compared with a published or pinned digest. `verified_by`: the number of files by what each was
+    compared with: `sha256`, `git-sha1`, a checksum of the store such as `crc64nvme`, or only its `size`. `cached`: nothing was
+    fetched. `stale`: the source could not be asked for a newer version. `use_recorded`: the cache recorded this use, so
+    eviction knows of it; it cannot on a read-only mount, and outside a cache root it need not.
     """
 
     path: Path
@@ -32,6 +34,7 @@ class Artifact:
     cached: bool
     stale: bool
     use_recorded: bool
+    verified_by: Mapping[str, int]
 
 
 def described(
@@ -60,6 +63,7 @@ def described(
         cached=cached,
         stale=stale,
         use_recorded=use_recorded,
+        verified_by=manifest.verified_by,
     )
 
 
@@ -76,4 +80,5 @@ def finished(artifact: Artifact) -> Finished:
         cached=artifact.cached,
         verified=artifact.verified,
         stale=artifact.stale,
+        verified_by=artifact.verified_by,
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from fetcher.artifact import ByteRange
+from fetcher.artifact import ByteRange, Checksum, Digest
 from fetcher.engine.handout import Handout
 from fetcher.engine.hashing import Hashing
 from fetcher.engine.incoming import Incoming
@@ -152,26 +152,32 @@ class Sealing:
 
     async def _finish(self, incoming: Incoming) -> None:
         """Compare, sync and close; or fetch bad chunks again."""
+        if missing := incoming.staged.without_crcs():
+            try:
+                await self._loop.run_in_executor(self._readers, incoming.staged.compute_crcs, missing)
+            except OSError as error:
+                raise disk_error(self._lease, error, doing="read back the staged file", path=incoming.path) from error
         if mismatch := incoming.mismatch():
-            await self._mismatched(incoming, str(mismatch[0]), mismatch[1])
+            await self._mismatched(incoming, *mismatch)
             incoming.change(Change.DONE)
         else:
             await self._seal(incoming)
         self.settle(incoming)
         self._handout.wake()
 
-    async def _mismatched(self, incoming: Incoming, expected: str, actual: str) -> None:
+    async def _mismatched(self, incoming: Incoming, expected: Digest | Checksum, actual: str) -> None:
         incoming.refetches += 1
         if incoming.refetches > REFETCHES:
             incoming.staged.discard()
+            published = "the checksum that the store publishes" if isinstance(expected, Checksum) else "its pin"
             raise DigestMismatch(
                 f"{incoming.path}: expected {expected}, but the source sends {actual}, even after {REFETCHES} refetches; "
-                "the file is damaged at the source or on the way, or its pin is wrong; other files stay resumable",
+                f"the file is damaged at the source or on the way, or {published} is wrong; other files stay resumable",
                 path=incoming.path,
-                expected=expected,
+                expected=str(expected),
                 actual=actual,
             )
-        self._emit(Mismatched(incoming.path, expected, actual, incoming.refetches, REFETCHES))
+        self._emit(Mismatched(incoming.path, str(expected), actual, incoming.refetches, REFETCHES))
         damaged = await self._loop.run_in_executor(self._readers, incoming.damaged_chunks)
         if damaged:
             self._emit(BytesDiscarded(incoming.path, incoming.forget(damaged)))

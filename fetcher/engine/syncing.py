@@ -72,7 +72,9 @@ class Syncing:
         """Truncate to size, sync and close. Returns the manifest entry; None if the file is refetched. Raises FetchError."""
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._thread, lambda: incoming.staged.seal(drop_pages=incoming.drops_pages))
+            return await loop.run_in_executor(
+                self._thread, lambda: incoming.staged.seal(checksums=incoming.checksums, drop_pages=incoming.drops_pages)
+            )
         except OSError as error:
             self._failed(incoming, error)
             return None

@@ -8,16 +8,17 @@ Only the extension computes them. Without it (no compiler at installation) a fil
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+
+from fetcher.artifact import ChecksumAlgorithm
 
 try:
     from fetcher.integrity import _crc
 except ImportError:
     _crc = None  # type: ignore[assignment]  # it is optional
 
-CrcAlgorithm = Literal["crc64nvme", "crc32c", "crc32"]
-WIDTHS: dict[CrcAlgorithm, int] = {"crc64nvme": 8, "crc32c": 4, "crc32": 4}
-"""Bytes of each CRC."""
+WIDTHS: Mapping[ChecksumAlgorithm, int] = {"crc64nvme": 8, "crc32c": 4, "crc32": 4}
+"""Bytes of each CRC. There are no others: ValueError."""
 
 
 def available() -> bool:
@@ -25,11 +26,11 @@ def available() -> bool:
     return _crc is not None
 
 
-def updated(algorithm: CrcAlgorithm, value: int, data: bytes | bytearray | memoryview) -> int:
+def updated(algorithm: ChecksumAlgorithm, value: int, data: bytes | bytearray | memoryview) -> int:
     """Return the CRC of the bytes with the CRC `value`, followed by `data`. The CRC of no bytes is 0. Releases the GIL."""
     return _crc.update(algorithm, value, data)
 
 
-def combined(algorithm: CrcAlgorithm, first: int, second: int, length: int) -> int:
+def combined(algorithm: ChecksumAlgorithm, first: int, second: int, length: int) -> int:
     """Return the CRC of the bytes with the CRC `first`, followed by `length` bytes with the CRC `second`."""
     return _crc.combine(algorithm, first, second, length)

@@ -1,16 +1,20 @@
-"""Digests that a file is compared with: SHA-256 (LFS files of the Hub, pins) and git's blob SHA-1 (plain files of the Hub)."""
+"""Digests that a file is compared with: SHA-256 (LFS files of the Hub, pins) and git's blob SHA-1 (plain files of the Hub).
+
+The MD5 of an object store is compared in the same way, and counts as a checksum."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import replace
 
 import xxhash
 
-from fetcher.artifact import Digest, DigestAlgorithm
+from fetcher.artifact import Checksum, Digest, DigestAlgorithm
 from fetcher.errors import DigestUnavailable
 from fetcher.integrity import lanes
 from fetcher.integrity.hasher import Hasher
+from fetcher.integrity.md5 import new_md5
 
 
 def new_hasher(algorithm: DigestAlgorithm, *, size: int | None, streams: int = 1) -> Hasher:
@@ -29,12 +33,17 @@ def new_hasher(algorithm: DigestAlgorithm, *, size: int | None, streams: int = 1
 
 
 class DigestCheck:
-    """All digests of one file, advanced together. Feed it the bytes in order, then ask `mismatch`."""
+    """All digests of one file and its MD5 `checksums`, advanced together. Feed it the bytes in order, then ask `mismatch`."""
 
     __slots__ = ("_hashers",)
 
-    def __init__(self, digests: Iterable[Digest], *, size: int | None, streams: int = 1) -> None:
-        self._hashers = [(digest, new_hasher(digest.algorithm, size=size, streams=streams)) for digest in digests]
+    def __init__(
+        self, digests: Iterable[Digest], *, size: int | None, streams: int = 1, checksums: Iterable[Checksum] = ()
+    ) -> None:
+        self._hashers: list[tuple[Digest | Checksum, Hasher]] = [
+            (digest, new_hasher(digest.algorithm, size=size, streams=streams)) for digest in digests
+        ]
+        self._hashers += [(checksum, new_md5(checksum.parts)) for checksum in checksums]
 
     @property
     def hashers(self) -> list[Hasher]:
@@ -57,12 +66,12 @@ class DigestCheck:
         for _, hasher in self._hashers:
             hasher.update(data)
 
-    def mismatch(self) -> tuple[Digest, str] | None:
-        """Return the first expected digest that differs, and the actual one; None if all agree."""
+    def mismatch(self) -> tuple[Digest | Checksum, str] | None:
+        """Return the first expected digest or checksum that differs, and the actual one; None if all agree."""
         for expected, hasher in self._hashers:
-            actual = hasher.hexdigest()
-            if actual != expected.hex:
-                return expected, f"{expected.algorithm}:{actual}"
+            actual = replace(expected, hex=hasher.hexdigest())
+            if actual != expected:
+                return expected, str(actual)
         return None
 
 

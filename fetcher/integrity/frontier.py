@@ -12,7 +12,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 
-from fetcher.artifact import ByteRange, Digest, RemoteFile
+from fetcher.artifact import ByteRange, Checksum, Digest, RemoteFile
+from fetcher.integrity.checksums import in_order
 from fetcher.integrity.digests import DigestCheck, new_chunk_hasher
 from fetcher.integrity.hasher import Hasher
 from fetcher.integrity.lanes import advance
@@ -35,7 +36,7 @@ class Frontier:
     __slots__ = ("_check", "position")
 
     def __init__(self, file: RemoteFile, *, streams: int = 1) -> None:
-        self._check = DigestCheck(file.digests, size=file.size, streams=streams)
+        self._check = DigestCheck(file.digests, size=file.size, streams=streams, checksums=in_order(file))
         self.position = 0
 
     @property
@@ -51,7 +52,7 @@ class Frontier:
         self._check.restore(state, length=position)
         self.position = position
 
-    def mismatch(self) -> tuple[Digest, str] | None:
+    def mismatch(self) -> tuple[Digest | Checksum, str] | None:
         """Return the result of `DigestCheck.mismatch`. Call it after the last byte."""
         return self._check.mismatch()
 
@@ -135,9 +136,9 @@ def advance_together(stretches: Sequence[Stretch], buffer: memoryview) -> None:
         stretch.frontier.position += len(data)
 
 
-def chunk_digest(descriptor: int, byte_range: ByteRange) -> str | None:
-    """Return the XXH3-128 of a part of a file; None if the file is shorter."""
-    hasher, hashed = new_chunk_hasher(), 0
+def chunk_digest(descriptor: int, byte_range: ByteRange, hasher: Hasher | None = None) -> str | None:
+    """Return the XXH3-128 of a part of a file; None if the file is shorter. `hasher`: a new one, which sees the bytes."""
+    hasher, hashed = hasher or new_chunk_hasher(), 0
     for piece in read_pieces(descriptor, byte_range, short_ok=True):
         hasher.update(piece)
         hashed += len(piece)

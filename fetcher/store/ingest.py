@@ -9,12 +9,14 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from fetcher.artifact import CHUNK_SIZE, ByteRange, RemoteFile
+from fetcher.artifact import CHUNK_SIZE, ByteRange, Checksum, RemoteFile
 from fetcher.filesystem import clone, file_mode, reserve, try_chmod
+from fetcher.integrity.checksums import CrcCheck
+from fetcher.integrity.frontier import chunk_digest
 from fetcher.integrity.hasher import Hasher
 from fetcher.manifest import ManifestFile
 from fetcher.planning.ranges import chunk_count, chunk_range
@@ -30,7 +32,7 @@ class StagedFile:
 
     `chunks` maps the index of each finished chunk to its XXH3-128. `parts` maps the index of each chunk that an earlier
     attempt began to the number of bytes written and their running XXH3. `state` is the number of bytes in the unfinished
-    SHA-256, and its saved state.
+    SHA-256, and its saved state. `crcs` are the CRCs of the finished chunks that this process has received or read.
 
     A `borrowed` inode (a hard link to a local source) belongs to somebody else: it is read, never changed.
 
@@ -44,6 +46,7 @@ class StagedFile:
         self.chunks: dict[int, str] = {}
         self.parts: dict[int, tuple[int, Hasher]] = {}
         self.state: tuple[int, bytes] = (0, b"")
+        self.crcs = CrcCheck(file)
         self.handle = Handle(self._open)
         self._journal = journal
         self._borrowed = borrowed
@@ -122,14 +125,36 @@ class StagedFile:
                 offset += count
                 data = data[count:]
 
-    def finish_chunk(self, index: int, chunk: JournalledChunk) -> None:
-        """Record that chunk `index` is written, with the XXH3-128 in `chunk`."""
+    def finish_chunk(self, index: int, chunk: JournalledChunk, hasher: Hasher | None = None) -> None:
+        """Record that chunk `index` is written, with the XXH3-128 in `chunk`. `hasher`, one of `crcs`, has seen its bytes."""
+        if hasher is not None:
+            self.crcs.add(index, hasher)
         with self._counting:
             self._held += 0 if index in self.chunks else self._length(index)
             self.chunks[index] = chunk.xxh3
             self._held -= self.parts.pop(index, (0, None))[0]
         if self.file.identity is not None:
             self._journal.chunk(self.file.path, index, chunk)
+
+    def finish_if_unchanged(self, index: int, chunk: JournalledChunk, descriptor: int, size: int) -> None:
+        """Record chunk `index` if its bytes, read from `descriptor`, still have the XXH3-128 in `chunk`. Raises OSError."""
+        part = chunk_range(index, size)
+        hasher = self.crcs.new_hasher(part.start)
+        if chunk_digest(descriptor, part, hasher) == chunk.xxh3:
+            self.finish_chunk(index, chunk, hasher)
+
+    def without_crcs(self) -> list[int]:
+        """Return the finished chunks whose CRCs are needed and unknown: those of a clone, or of joined segments."""
+        return self.crcs.missing(self.chunks)
+
+    def compute_crcs(self, indexes: Iterable[int]) -> None:
+        """Read the chunks `indexes` for their CRCs. Raises OSError."""
+        with self.opened() as descriptor:
+            for index in indexes:
+                part = chunk_range(index, self.size or 0)
+                hasher = self.crcs.new_hasher(part.start)
+                chunk_digest(descriptor, part, hasher)
+                self.crcs.add(index, hasher)
 
     def continue_part(self, index: int, part: JournalledPart, hasher: Hasher) -> None:
         """Record that an earlier attempt wrote the first bytes of chunk `index`. `hasher` already includes them."""
@@ -151,6 +176,7 @@ class StagedFile:
 
     def drop_chunk(self, index: int) -> None:
         """Forget the wrong chunk `index`. When it is written again, the new record in the journal supersedes the old one."""
+        self.crcs.drop(index)
         with self._counting:
             self._held -= self._length(index) if self.chunks.pop(index, None) is not None else 0
 
@@ -168,12 +194,16 @@ class StagedFile:
         self.close()
         self._journal.drop(self.file.path)
         remove(base_of(self.path), self.path)
+        self.crcs.clear()
         with self._counting:
             self.chunks, self.parts, self._held = {}, {}, 0
 
-    def seal(self, *, drop_pages: bool = False) -> ManifestFile:
-        """Truncate to size, sync and close; return the manifest's entry. Raises OSError: after a failed fsync the kernel may
-        have dropped the pages, so the file must be fetched again, and not synced a second time."""
+    def seal(self, *, checksums: Iterable[Checksum] = (), drop_pages: bool = False) -> ManifestFile:
+        """Truncate to size, sync and close; return the manifest's entry, with the `checksums` that the caller has compared.
+
+        Raises OSError: after a failed fsync the kernel may have dropped the pages, so the file must be fetched again, and not
+        synced a second time.
+        """
         if self.size is None:
             raise ValueError(f"{self.path} is not complete")
         with self.opened() as descriptor:
@@ -189,6 +219,7 @@ class StagedFile:
             digests=self.file.digests,
             chunks=tuple(self.chunks[index] for index in range(chunk_count(self.size))),
             validator=self.file.validator,
+            checksums=tuple(str(each) for each in checksums),
         )
 
     def close(self) -> None:

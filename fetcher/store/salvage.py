@@ -15,8 +15,7 @@ from pathlib import Path
 from fetcher.artifact import CHUNK_SIZE, ByteRange, RemoteFile
 from fetcher.errors import NO_SPACE
 from fetcher.filesystem import clone, sync_directory
-from fetcher.integrity.digests import new_chunk_hasher
-from fetcher.integrity.frontier import chunk_digest, read_pieces
+from fetcher.integrity.frontier import read_pieces
 from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.planning.ranges import chunk_count, chunk_range
 from fetcher.store.beneath import Fence, remove, remove_directory, remove_tree, rename
@@ -90,8 +89,7 @@ def continue_file(
         for index, chunk in chunks.items():
             if stopped():
                 break
-            if chunk_digest(descriptor, chunk_range(index, file.size)) == chunk.xxh3:
-                staged.finish_chunk(index, chunk)
+            staged.finish_if_unchanged(index, chunk, descriptor, file.size)
         _continue_parts(staged, descriptor, known, file.size)
     _continue_hashing(staged, known)
     return staged
@@ -111,7 +109,7 @@ def _continue_parts(staged: StagedFile, descriptor: int, known: JournalledFile, 
         if index in staged.chunks or not 0 <= index < chunk_count(size) or not 0 < part.length < len(chunk_range(index, size)):
             continue
         start = chunk_range(index, size).start
-        hasher = new_chunk_hasher()
+        hasher = staged.crcs.new_hasher(start)
         for piece in read_pieces(descriptor, ByteRange(start, start + part.length), short_ok=True):
             hasher.update(piece)
         if hasher.hexdigest() == part.xxh3:
@@ -164,12 +162,10 @@ def copy_good_chunks(
         for index, chunk in chunks.items():
             if stopped():
                 return False
-            byte_range = chunk_range(index, size)
             if not cloned:
-                _copy(old, staged, byte_range)
+                _copy(old, staged, chunk_range(index, size))
             # Compare in the new inode, after the copy: the old one may change at any time.
-            if chunk_digest(descriptor, byte_range) == chunk.xxh3:
-                staged.finish_chunk(index, chunk)
+            staged.finish_if_unchanged(index, chunk, descriptor, size)
         # Sync before closing: a descriptor that is opened later may not get the error of writing back.
         os.fdatasync(descriptor)
     return True

@@ -45,6 +45,8 @@ class Summary:
     shared: int
     files: int
     verified: bool
+    verified_by: Mapping[str, int]
+    """The number of files by what each was compared with."""
     authenticated: bool
     unconfirmed: bool
     created: str
@@ -67,6 +69,7 @@ class Summary:
             shared=sum(file.size for file in manifest.files if file.shared in ("clone", "link")),
             files=len(manifest.files),
             verified=manifest.verified,
+            verified_by=manifest.verified_by,
             authenticated=manifest.authenticated,
             unconfirmed=manifest.unconfirmed,
             created=manifest.created,

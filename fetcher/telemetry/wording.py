@@ -151,12 +151,17 @@ def summary(event: Finished) -> str:
     if event.cached:
         return f"already complete: {counted(event.files, 'file')}, {size(event.bytes)}{stale}"
     reused = f", {size(event.bytes_reused)} reused" if event.bytes_reused else ""
-    unverified = "some files have no published digest; only their sizes and transfer were checked"
-    checks = "every digest verified" if event.verified else unverified
+    checks = "every digest verified" if event.verified else f"not every file has a published digest: {_checks(event)}"
     return (
         f"done: {counted(event.files, 'file')}, {size(event.bytes)} in {duration(event.seconds)}: "
         f"{size(event.bytes_fetched)} fetched{rate(event.bytes_fetched, event.seconds)}{reused}; {checks}"
     )
+
+
+def _checks(event: Finished) -> str:
+    """The number of files by what each was compared with."""
+    ways = {name: "only by size and transfer" if name == "size" else f"by {name}" for name in event.verified_by}
+    return "verified " + ", ".join(f"{event.verified_by[name]} {way}" for name, way in ways.items())
 
 
 def warmed(event: Warmed) -> str:

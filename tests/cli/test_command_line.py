@@ -30,6 +30,7 @@ FIELDS = [
     "cached",
     "stale",
     "use_recorded",
+    "verified_by",
 ]
 
 

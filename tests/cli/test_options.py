@@ -31,6 +31,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "dest": ("/model", Path("/model")),
     "layout": ("hf-cache", "hf-cache"),
     "require_digests": ("yes", True),
+    "require_checksums": ("yes", True),
     "accept_unverified": ("1", True),
     "hard_link": ("on", True),
     "dedupe": ("link", "link"),
@@ -66,7 +67,7 @@ GOOD: dict[str, tuple[str, Any]] = {
 """Name → text and its value. `expect` has its own test below."""
 
 BAD = {
-    **dict.fromkeys(("json", "require_digests", "accept_unverified", "hard_link"), "perhaps"),
+    **dict.fromkeys(("json", "require_digests", "require_checksums", "accept_unverified", "hard_link"), "perhaps"),
     **dict.fromkeys(("layout", "refresh", "dedupe", "page_cache", "progress", "max_concurrency"), "nonsense"),
     **dict.fromkeys(("max_size", "min_free", "min_idle", "hold", "part", "parts"), "nonsense"),
     **dict.fromkeys(("limit_rate", "memory_limit", "timeout_stall", "retry_for", "lease_wait", "lease_stale"), "nonsense"),

@@ -14,21 +14,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fetcher.artifact import ChecksumAlgorithm
 from fetcher.integrity import crc
-from fetcher.integrity.crc import WIDTHS, CrcAlgorithm, combined, updated
+from fetcher.integrity.crc import WIDTHS, combined, updated
 from fetcher.testing.checkpoint import random_bytes
 from tests.lab.availability import missing
 
 _crc: Any = importlib.import_module("fetcher.integrity._crc") if crc.available() else None
 CONTENT = random_bytes("crc", 20_000)
 # The polynomials as their standards print them: the highest bit first, without the highest term.
-POLYNOMIALS: dict[CrcAlgorithm, int] = {
+POLYNOMIALS: dict[ChecksumAlgorithm, int] = {
     "crc64nvme": 0xAD93D23594C93659,  # NVM Express Base Specification 2.0, 5.2.1.3.4
     "crc32c": 0x1EDC6F41,  # RFC 3720, 12.1
     "crc32": 0x04C11DB7,  # RFC 1952, 8
 }
 # Of the ASCII digits "123456789": "check" in the catalogue of parametrised CRC algorithms.
-CHECKS: dict[CrcAlgorithm, int] = {"crc64nvme": 0xAE8B14860A799888, "crc32c": 0xE3069283, "crc32": 0xCBF43926}
+CHECKS: dict[ChecksumAlgorithm, int] = {"crc64nvme": 0xAE8B14860A799888, "crc32c": 0xE3069283, "crc32": 0xCBF43926}
 ALGORITHMS = tuple(WIDTHS)
 
 
@@ -50,7 +51,7 @@ def mirrored(value: int, bits: int) -> int:
     return int(f"{value:0{bits}b}"[::-1], 2)
 
 
-def prefixes(algorithm: CrcAlgorithm, data: bytes, value: int = 0) -> Iterator[int]:
+def prefixes(algorithm: ChecksumAlgorithm, data: bytes, value: int = 0) -> Iterator[int]:
     """The CRC of each prefix of `data` after `value`, bit by bit."""
     bits = 8 * WIDTHS[algorithm]
     polynomial, ones = mirrored(POLYNOMIALS[algorithm], bits), (1 << bits) - 1
@@ -64,7 +65,7 @@ def prefixes(algorithm: CrcAlgorithm, data: bytes, value: int = 0) -> Iterator[i
 
 
 @functools.cache
-def reference(algorithm: CrcAlgorithm) -> list[int]:
+def reference(algorithm: ChecksumAlgorithm) -> list[int]:
     """The CRC of each prefix of CONTENT."""
     return list(prefixes(algorithm, CONTENT))
 
@@ -72,22 +73,22 @@ def reference(algorithm: CrcAlgorithm) -> list[int]:
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 class TestEachWay:
-    def test_the_published_check_value(self, algorithm: CrcAlgorithm) -> None:
+    def test_the_published_check_value(self, algorithm: ChecksumAlgorithm) -> None:
         assert updated(algorithm, 0, b"123456789") == CHECKS[algorithm]
 
-    def test_every_length_to_several_blocks(self, algorithm: CrcAlgorithm) -> None:
+    def test_every_length_to_several_blocks(self, algorithm: ChecksumAlgorithm) -> None:
         lengths = [*range(1101), *range(2040, 2060), *range(4090, 4110), len(CONTENT)]
         assert [updated(algorithm, 0, CONTENT[:length]) for length in lengths] == [
             reference(algorithm)[length] for length in lengths
         ]
 
-    def test_every_alignment(self, algorithm: CrcAlgorithm) -> None:
+    def test_every_alignment(self, algorithm: ChecksumAlgorithm) -> None:
         for start in range(65):
             value = reference(algorithm)[start]
             for stop in (start + 300, start + 1100, start + 3000):
                 assert updated(algorithm, value, memoryview(CONTENT)[start:stop]) == reference(algorithm)[stop]
 
-    def test_any_split(self, algorithm: CrcAlgorithm) -> None:
+    def test_any_split(self, algorithm: ChecksumAlgorithm) -> None:
         @settings(max_examples=100, deadline=None)
         @given(st.lists(st.integers(0, len(CONTENT)), max_size=8))
         def agrees(cuts: list[int]) -> None:
@@ -106,7 +107,7 @@ def test_crc32_is_that_of_zlib() -> None:
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 class TestCombining:
-    def test_any_two_contents(self, algorithm: CrcAlgorithm) -> None:
+    def test_any_two_contents(self, algorithm: ChecksumAlgorithm) -> None:
         @settings(max_examples=200, deadline=None)
         @given(st.integers(0, len(CONTENT)), st.integers(0, len(CONTENT)))
         def agrees(one: int, other: int) -> None:
@@ -116,7 +117,7 @@ class TestCombining:
 
         agrees()
 
-    def test_contents_of_terabytes(self, algorithm: CrcAlgorithm) -> None:
+    def test_contents_of_terabytes(self, algorithm: ChecksumAlgorithm) -> None:
         """Zeros: a content of twice the length is made of two equal ones."""
         value, length = updated(algorithm, 0, bytes(1000)), 1000
         for _ in range(40):

@@ -147,6 +147,7 @@ def _value(annotation: str) -> object:
         "Literal['warming',": "warming",
         "Literal['clone',": "clone",
         "tuple[str,": ("a",),
+        "Mapping[str,": {"sha256": 1},
     }
     return values[annotation.partition(" ")[0]]
 

@@ -169,8 +169,9 @@ class TestSummary:
         assert summary(event) == line
 
     def test_it_does_not_claim_more_than_was_verified(self) -> None:
-        assert summary(replace(FINISHED, verified=False)).endswith(
-            "; some files have no published digest; only their sizes and transfer were checked"
+        event = replace(FINISHED, verified=False, verified_by={"sha256": 4, "crc64nvme": 2, "size": 1})
+        assert summary(event).endswith(
+            "; not every file has a published digest: verified 4 by sha256, 2 by crc64nvme, 1 only by size and transfer"
         )
 
     def test_a_hit_says_so(self) -> None:
