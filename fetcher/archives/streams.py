@@ -18,7 +18,7 @@ LONGEST_READ = 4 * 1024 * 1024
 XZ_MEMORY = 96 * 1024 * 1024
 """Maximum memory in bytes of the xz decompressor; `xz -9` needs 65 MiB."""
 ZSTD_WINDOW_LOG = 27
-"""Maximum window of the zstd decompressor as a power of two: 128 MiB, which `zstd --long` uses and `zstd -d` accepts."""
+"""Maximum window of the zstd decompressor as a power of two: 128 MiB, which `zstd -d` accepts without being asked to."""
 _INPUT = 64 * 1024
 
 

@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fetcher.archives.layers import UnpackedFile, unpack_layers
 from fetcher.artifact import ArtifactRef, ByteRange, Listing, RemoteFile
 from fetcher.engine.fetching import fetch
 from fetcher.errors import UsageError
@@ -27,6 +27,9 @@ from fetcher.store.beneath import make_directories, open_beneath, remove_tree
 from fetcher.store.layout import Root
 from fetcher.store.placement import Step
 from fetcher.uncancelled import run_uncancelled
+
+if TYPE_CHECKING:
+    from fetcher.archives.layers import UnpackedFile
 
 _PLACED = ("manifest placed", "renamed", "exchanged")
 """Steps of a commit after which the artifact is complete at its place."""
@@ -116,6 +119,8 @@ class UnpackingSource:
             remove_tree(self._root, parent)
             make_directories(self._root, directory)
         archives = [fetched / path for path in packing.archives]
+        from fetcher.archives.layers import unpack_layers  # late: few artifacts are packed
+
         found = unpack_layers(archives, directory, prefix=packing.prefix, stopped=stopping.is_set)
         self._unpacked = {path: file.place for path, file in found.items()}
         for archive in archives[:1]:

@@ -39,8 +39,9 @@ def constraints() -> dict[str, str]:
     return {canonicalize_name(name): version for name, version in pairs}
 
 
-def test_the_image_has_exactly_the_dependencies_of_fetcher_and_loader() -> None:
-    assert set(pinned(LOCK)) == needed("weightlift") | needed("weightlift", extra="loader")
+def test_the_image_has_exactly_the_dependencies_of_fetcher_and_loader_with_all_stores() -> None:
+    extras = needed("weightlift", extra="loader") | needed("weightlift", extra="all")
+    assert set(pinned(LOCK)) == (needed("weightlift") | extras) - {"weightlift"}
 
 
 def test_the_image_has_the_tested_versions() -> None:

@@ -27,7 +27,7 @@ class S3Address:
         bucket = match[1] if match is not None else ""
         if bucket.startswith("arn:") or uri.lower().startswith("s3://arn:"):
             raise UsageError("access points are not supported; give the bucket by its name")
-        if bucket.endswith("--x-s3"):
+        if re.search(r"-{2}x-s3$", bucket):
             raise UsageError(f"{bucket} is a bucket of S3 Express, which is not supported; copy it to a common one")
         if match is None or not _BUCKET.fullmatch(bucket):
             raise UsageError("not a bucket; write s3://bucket/path")
