@@ -60,7 +60,7 @@ class TestFetching:
 
     def test_a_prefix_is_fetched_and_verified(self, env: dict[str, str], bucket: str, tmp_path: Path) -> None:
         """A prefix ends at a slash: the neighbour `m-old/` is not fetched."""
-        done = run_fetcher("fetch", f"gs://{bucket}/m", "--cache-dir", tmp_path, env=env)
+        done = run_fetcher("fetch", f"gs://{bucket}/m", "--cache-dir", tmp_path, "--require-checksums", env=env)
         assert done.returncode == 0, done.stderr
         placed = Path(done.stdout.strip())
         found = {str(path.relative_to(placed)): path.read_bytes() for path in placed.rglob("*") if path.is_file()}

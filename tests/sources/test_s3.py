@@ -538,7 +538,8 @@ class TestCommands:
         words = (f"s3://{bucket}/m", "--cache-dir", tmp_path, "--exclude", "*.bin")
         plan = run_fetcher("plan", *words, "--json", env=env)
         assert json.loads(plan.stdout)["bytes_to_fetch"] == 20 * MiB + 2
-        first = json.loads(run_fetcher("fetch", *words, "--json", env=env).stdout)
+        first = json.loads(run_fetcher("fetch", *words, "--require-checksums", "--json", env=env).stdout)
+        assert (first["verified"], sum(first["verified_by"].values()), first["verified_by"].get("size", 0)) == (False, 2, 0)
         assert sorted(path.name for path in Path(first["path"]).iterdir() if path.is_file()) == [
             "config.json",
             "model.safetensors",
