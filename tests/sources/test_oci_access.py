@@ -281,7 +281,7 @@ class TestAddresses:
         assert OciAddress.parse(uri, None).endpoint({"FETCHER_PLAIN_HTTP_REGISTRIES": "plain:5000, other"}) == endpoint
 
     def test_a_password_in_an_address_is_not_shown(self, tmp_path: Path) -> None:
-        assert redact("oci://user:s3cr3t@host/a:v1") == "oci://...@host/a:v1"
+        assert redact("oci://user:s3cr3t@host/a:v1") == "oci:..."
         done = run_fetcher("fetch", "oci://user:s3cr3t@host/a:v1", "--cache-dir", tmp_path, "--progress", "log")
         assert (done.returncode, "s3cr3t" in done.stdout + done.stderr) == (64, False)
 
