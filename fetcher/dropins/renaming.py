@@ -8,32 +8,25 @@ from dataclasses import replace
 from pathlib import Path
 
 from fetcher.artifact import ByteRange, Listing, RemoteFile
-from fetcher.sources.base import Asking, Body, Capabilities, Source, once
+from fetcher.sources.base import Asking, Body, Derived, Source, once
 
 Naming = Callable[[tuple[RemoteFile, ...]], Mapping[str, str]]
 """Maps the new path of each selected file to its published path, given all published files. Raises SourceError."""
 
 
-class RenamingSource:
+class RenamingSource(Derived):
     """The files of `source` that `naming` selects, under their new paths."""
 
     def __init__(self, source: Source, naming: Naming) -> None:
-        self._source = source
+        super().__init__(source)
         self._naming = naming
         self._published: dict[str, str] = {}
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self._source.capabilities
 
     def local_path(self, file: RemoteFile) -> Path | None:
         return self._source.local_path(self._as_published(file))
 
     def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AbstractAsyncContextManager[Body]:
         return self._source.open(self._as_published(file), byte_range)
-
-    async def resolve(self, ask: Asking = once) -> str | None:
-        return await self._source.resolve(ask)
 
     async def list(self, revision: str | None, ask: Asking = once) -> Listing:
         listing = await self._source.list(revision, ask)
@@ -45,9 +38,6 @@ class RenamingSource:
     async def describe(self, files: Sequence[RemoteFile], ask: Asking = once) -> Sequence[RemoteFile]:
         described = await self._source.describe([self._as_published(file) for file in files], ask)
         return [replace(each, path=file.path) for each, file in zip(described, files, strict=True)]
-
-    async def aclose(self) -> None:
-        await self._source.aclose()
 
     def _as_published(self, file: RemoteFile) -> RemoteFile:
         return replace(file, path=self._published[file.path])

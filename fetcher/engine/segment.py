@@ -2,42 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from fetcher.artifact import ByteRange, Listing, RemoteFile
+from fetcher.engine.portion import Portion
 from fetcher.errors import ConfigurationError, RangesUnsupported
-from fetcher.sources.base import Asking, Body, Capabilities, Source, once
+from fetcher.sources.base import Body, Capabilities, Source
 
 
-class SegmentSource:
-    """The bytes `part` of `file`, which has an identity. Closing it leaves `source` open.
+class SegmentSource(Portion):
+    """The bytes `part` of `file`, which has an identity, as the only file of a portion.
 
     The segment has no digest: the joined file is compared with those of the whole.
     """
 
     def __init__(self, source: Source, file: RemoteFile, part: ByteRange, listing: Listing) -> None:
-        self._source = source
+        mark = f"{file.identity} [{part.start}, {part.stop})"
+        super().__init__(source, replace(listing, files=(RemoteFile(file.path, len(part), validator=mark),)))
         self._file = file
         self._part = part
-        mark = f"{file.identity} [{part.start}, {part.stop})"
-        self._listing = Listing(
-            listing.revision, (RemoteFile(file.path, len(part), validator=mark),), authenticated=listing.authenticated
-        )
 
     @property
     def capabilities(self) -> Capabilities:
         return Capabilities()
 
-    async def resolve(self, ask: Asking = once) -> str | None:
-        return self._listing.revision
-
-    async def list(self, revision: str | None, ask: Asking = once) -> Listing:
-        return self._listing
-
-    async def describe(self, files: Sequence[RemoteFile], ask: Asking = once) -> Sequence[RemoteFile]:
-        return files
+    def local_path(self, file: RemoteFile) -> Path | None:
+        return None
 
     @asynccontextmanager
     async def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AsyncIterator[Body]:
@@ -55,9 +48,3 @@ class SegmentSource:
             raise ConfigurationError(
                 f"{file.path} cannot be fetched in parts: {error.message}; fetch without --part", path=file.path
             ) from error
-
-    def local_path(self, file: RemoteFile) -> Path | None:
-        return None
-
-    async def aclose(self) -> None:
-        """Nothing to close: the source belongs to the whole fetch."""

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 
 from fetcher.artifact import ArtifactRef, ByteRange, Listing, RemoteFile
 from fetcher.engine.fetching import fetch
+from fetcher.engine.portion import Portion
 from fetcher.errors import UsageError
 from fetcher.events import Event, Finished, Subscriber, Unpacked
 from fetcher.filesystem import mark, storing
 from fetcher.settings import Settings
-from fetcher.sources.base import Asking, Body, Capabilities, Packed, Packing, Source, once
+from fetcher.sources.base import Asking, Body, Derived, Packed, Packing, Source, once
 from fetcher.sources.local import LocalBody
 from fetcher.store.beneath import make_directories, open_beneath, remove_tree
 from fetcher.store.layout import Root
@@ -35,11 +36,11 @@ _PLACED = ("manifest placed", "renamed", "exchanged")
 """Steps of a commit after which the artifact is complete at its place."""
 
 
-class UnpackingSource:
+class UnpackingSource(Derived):
     """The files of `source`, which is a `Packed` one, for the placement of `ref` by `settings`."""
 
     def __init__(self, source: Source, ref: ArtifactRef, settings: Settings, on_event: Subscriber) -> None:
-        self._source = source
+        super().__init__(source)
         self._ref = ref
         self._settings = settings
         self._on_event = on_event
@@ -47,18 +48,8 @@ class UnpackingSource:
         self._scratch = Root(self._root).archive / ref.key
         self._unpacked: dict[str, Path] = {}
 
-    @property
-    def capabilities(self) -> Capabilities:
-        return self._source.capabilities
-
     def local_path(self, file: RemoteFile) -> Path | None:
         return self._unpacked.get(file.path)
-
-    async def aclose(self) -> None:
-        await self._source.aclose()
-
-    async def resolve(self, ask: Asking = once) -> str | None:
-        return await self._source.resolve(ask)
 
     async def describe(self, files: Sequence[RemoteFile], ask: Asking = once) -> Sequence[RemoteFile]:
         return [file for file in files if file.path in self._unpacked] + list(
@@ -104,7 +95,7 @@ class UnpackingSource:
         )  # fmt: skip
         ref = ArtifactRef(self._ref.uri, listing.revision)
         archives = tuple(file for file in listing.files if file.path in packing.archives)
-        source = _Only(self._source, replace(listing, files=archives))
+        source = Portion(self._source, replace(listing, files=archives))
         return (await fetch(ref, settings, self._except_finished, source=source)).path
 
     async def _unpack(self, fetched: Path, packing: Packing) -> tuple[RemoteFile, ...]:
@@ -140,38 +131,6 @@ class UnpackingSource:
         """Pass on all events but Finished: the end of the archives' fetch is not the end of this one."""
         if not isinstance(event, Finished):
             self._on_event(event)
-
-
-class _Only:
-    """Some files of another source, which stays open at the end."""
-
-    def __init__(self, source: Source, listing: Listing) -> None:
-        self._source = source
-        self._listing = listing
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self._source.capabilities
-
-    def local_path(self, file: RemoteFile) -> Path | None:
-        return self._source.local_path(file)
-
-    async def aclose(self) -> None:
-        """Leave the other source open."""
-
-    async def resolve(self, ask: Asking = once) -> str | None:
-        return self._listing.revision
-
-    async def list(self, revision: str | None, ask: Asking = once) -> Listing:
-        return self._listing
-
-    async def describe(self, files: Sequence[RemoteFile], ask: Asking = once) -> Sequence[RemoteFile]:
-        return await self._source.describe(files, ask)
-
-    @asynccontextmanager
-    async def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AsyncIterator[Body]:
-        async with self._source.open(file, byte_range) as body:
-            yield body
 
 
 def unpacking(

@@ -155,3 +155,49 @@ class Source(Protocol):
     async def aclose(self) -> None:
         """Close all connections. Idempotent; no method may be called after it."""
         ...
+
+
+class Remote:
+    """What sources on other machines have in common: no file has a path here, and the listing tells all that is published.
+
+    A source overrides what differs.
+    """
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities()
+
+    def local_path(self, file: RemoteFile) -> Path | None:
+        return None
+
+    async def describe(self, files: Sequence[RemoteFile], ask: Asking = once) -> Sequence[RemoteFile]:
+        return files
+
+
+class Derived:
+    """A source made of another one. What a subclass does not override is that of `source`."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._source.capabilities
+
+    def local_path(self, file: RemoteFile) -> Path | None:
+        return self._source.local_path(file)
+
+    async def resolve(self, ask: Asking = once) -> str | None:
+        return await self._source.resolve(ask)
+
+    async def list(self, revision: str | None, ask: Asking = once) -> Listing:
+        return await self._source.list(revision, ask)
+
+    async def describe(self, files: Sequence[RemoteFile], ask: Asking = once) -> Sequence[RemoteFile]:
+        return await self._source.describe(files, ask)
+
+    def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AbstractAsyncContextManager[Body]:
+        return self._source.open(file, byte_range)
+
+    async def aclose(self) -> None:
+        await self._source.aclose()

@@ -15,11 +15,10 @@ import json
 import os
 import re
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -34,7 +33,7 @@ from fetcher.errors import (
 )
 from fetcher.sources.access import HttpAccess
 from fetcher.sources.addresses import DEFAULT_ENDPOINT, HubAddress, hub_credentials, hub_endpoint, is_commit
-from fetcher.sources.base import Asking, Body, Capabilities, once
+from fetcher.sources.base import Asking, Body, Remote, once
 from fetcher.sources.locations import Location, expiry
 from fetcher.sources.tokens import on_daemon_thread
 from fetcher.transport.client import Answer, Credentials, HttpTransport, is_downgrade
@@ -53,7 +52,7 @@ _RENEWALS = 2
 """How often one range may renew an expired address: once because it expired, once if the new one expires meanwhile."""
 
 
-class HubSource:
+class HubSource(Remote):
     """The source of one repository of the Hub."""
 
     def __init__(
@@ -74,13 +73,6 @@ class HubSource:
         self._locations: dict[str, Location] = {}
         self._reached: dict[str, str] = {}
         self._resolving: dict[str, asyncio.Lock] = {}
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return Capabilities()
-
-    def local_path(self, file: RemoteFile) -> Path | None:
-        return None
 
     async def aclose(self) -> None:
         await self._transport.aclose()
@@ -110,9 +102,6 @@ class HubSource:
             if not files:
                 raise NotFound(f"{self._address.repository} has no file {wanted} at this revision", path=wanted)
         return Listing(revision, tuple(files), authenticated=self._credentials is not None)
-
-    async def describe(self, files: Sequence[RemoteFile], ask: Asking = once) -> Sequence[RemoteFile]:
-        return files
 
     @asynccontextmanager
     async def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AsyncIterator[Body]:

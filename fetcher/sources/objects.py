@@ -12,12 +12,11 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Protocol
 
 from fetcher.artifact import ByteRange, Checksum, Digest, Listing, RemoteFile
 from fetcher.errors import BadResponse, ContentChanged, FetchError, NotFound, Unauthorized, UsageError
-from fetcher.sources.base import Asking, Body, Capabilities, once
+from fetcher.sources.base import Asking, Body, Remote, once
 from fetcher.transport.client import Answer
 from fetcher.transport.ranges import check_part, check_whole
 
@@ -87,7 +86,7 @@ class Bucket(Protocol):
     async def aclose(self) -> None: ...
 
 
-class ObjectSource:
+class ObjectSource(Remote):
     """The source of one object, or of all objects below a prefix. `path` is decoded, without a leading slash."""
 
     def __init__(self, bucket: Bucket, path: str, *, version: str | None = None) -> None:
@@ -98,13 +97,6 @@ class ObjectSource:
         self._version = version
         self._found: dict[str, StoredObject] = {}
         self._revision: str | None = None
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return Capabilities()
-
-    def local_path(self, file: RemoteFile) -> Path | None:
-        return None
 
     async def aclose(self) -> None:
         await self._bucket.aclose()

@@ -7,16 +7,15 @@ that fits into one range costs one request, and no HEAD is sent, which some serv
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from fetcher.artifact import CHUNK_SIZE, ArtifactRef, ByteRange, Listing, RemoteFile
 from fetcher.errors import BadResponse, ContentChanged, RangesUnsupported, Unauthorized, UsageError
 from fetcher.sources.access import HttpAccess
 from fetcher.sources.addresses import pins_of
-from fetcher.sources.base import Asking, Body, Capabilities, DirectBody, once
+from fetcher.sources.base import Asking, Body, DirectBody, Remote, once
 from fetcher.sources.locations import Location, expiry, is_signed
 from fetcher.transport.client import Answer, Credentials, HttpTransport
 from fetcher.transport.headers import given_headers, variable_for
@@ -41,7 +40,7 @@ _PAGES = ("text/html", "application/xhtml+xml")
 _PAGE_NAMES = (".html", ".htm", ".xhtml")
 
 
-class WebSource:
+class WebSource(Remote):
     """The source of one file at a web address."""
 
     def __init__(
@@ -61,13 +60,6 @@ class WebSource:
         self._location: Location | None = None
         self._probe: tuple[Answer, ByteRange | None, float] | None = None
         self._file: RemoteFile | None = None
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return Capabilities()
-
-    def local_path(self, file: RemoteFile) -> Path | None:
-        return None
 
     async def aclose(self) -> None:
         self._drop_probe()
@@ -99,9 +91,6 @@ class WebSource:
             raise BadResponse("the server does not describe the file")
         authenticated = self._credentials is not None or is_signed(self._url)
         return Listing(revision, (self._file,), authenticated=authenticated)
-
-    async def describe(self, files: Sequence[RemoteFile], ask: Asking = once) -> Sequence[RemoteFile]:
-        return files
 
     @asynccontextmanager
     async def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AsyncIterator[Body]:

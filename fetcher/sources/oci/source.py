@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 
 from fetcher.artifact import ByteRange, Listing, RemoteFile
 from fetcher.errors import BadResponse, ContentChanged
-from fetcher.sources.base import Asking, Body, Capabilities, Packing, once
+from fetcher.sources.base import Asking, Body, Packing, Remote, once
 from fetcher.sources.oci.address import OciAddress
 from fetcher.sources.oci.documents import Manifest, parse
 from fetcher.sources.oci.layouts import Layer, Layout, layout_of
@@ -21,7 +20,7 @@ _DEPTH = 3
 """Indexes within indexes at most: an image of several platforms has one."""
 
 
-class OciSource:
+class OciSource(Remote):
     """Files are the layers of an artifact; `packing` says which of them are archives, whose members are the files meant."""
 
     def __init__(self, address: OciAddress, registry: Registry) -> None:
@@ -29,13 +28,6 @@ class OciSource:
         self._registry = registry
         self._layouts: dict[str, Layout] = {}
         self._layers: dict[str, Layer] = {}
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return Capabilities()
-
-    def local_path(self, file: RemoteFile) -> Path | None:
-        return None
 
     async def aclose(self) -> None:
         await self._registry.aclose()
@@ -58,9 +50,6 @@ class OciSource:
         # Of two layers with one path, the planner refuses the contradiction.
         files = tuple(RemoteFile(each.path, each.blob.size, (each.blob.digest,)) for each in layout.layers)
         return Listing(revision, files, authenticated=self._registry.authenticated)
-
-    async def describe(self, files: Sequence[RemoteFile], ask: Asking = once) -> Sequence[RemoteFile]:
-        return files
 
     async def packing(self, revision: str | None, ask: Asking = once) -> Packing | None:
         layout = await self._layout(revision or "", ask)
