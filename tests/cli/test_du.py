@@ -141,11 +141,7 @@ class TestNeverTooLittle:
         self, origin: Origin, small_filesystem: MakeFilesystem, chaos: Chaos, kind: Kind
     ) -> None:
         """Any sequence of shared, linked and separate artifacts, removals, clones and foreign files."""
-        shards = {f"{name}.safetensors": random_bytes(name, 2 * MiB + 4097 * number) for number, name in enumerate("abcd")}
-        for number in range(5):
-            chosen = chaos.random.sample(sorted(shards), 3)
-            files = {path: shards[path] for path in chosen} | {"config.json": b"%d" % number}
-            origin.add_repo(f"org/{number}", files)
+        add_models(origin, chaos)
         filesystem = small_filesystem(kind, size=320 * MiB)
         root = filesystem.path / "root"
         root.mkdir()
@@ -164,9 +160,7 @@ class TestNeverTooLittle:
         self, origin: Origin, small_filesystem: MakeFilesystem, chaos: Chaos, kind: Kind
     ) -> None:
         """Any sequence of shared, linked, cloned and separate artifacts, and removals. Shared blocks count once here too."""
-        shards = {f"{name}.safetensors": random_bytes(name, 2 * MiB + 4097 * number) for number, name in enumerate("abcd")}
-        for number in range(5):
-            origin.add_repo(f"org/{number}", {path: shards[path] for path in chaos.random.sample(sorted(shards), 3)})
+        add_models(origin, chaos)
         filesystem = small_filesystem(kind, size=320 * MiB)
         root = filesystem.path / "root"
         root.mkdir()
@@ -191,6 +185,14 @@ class TestNeverTooLittle:
 
 
 OWN_BLOCKS: dict[Kind, int] = {"ext4": 0, "xfs": MiB, "btrfs": 2 * MiB, "tmpfs": 0}
+
+
+def add_models(origin: Origin, chaos: Chaos) -> None:
+    """Publish five models. Each has three of four shards, and a configuration of its own."""
+    shards = {f"{name}.safetensors": random_bytes(name, 2 * MiB + 4097 * number) for number, name in enumerate("abcd")}
+    for number in range(5):
+        chosen = {path: shards[path] for path in chaos.random.sample(sorted(shards), 3)}
+        origin.add_repo(f"org/{number}", chosen | {"config.json": b"%d" % number})
 
 
 ANY = ["fetch", "fetch", "fetch", "remove", "clone", "link", "foreign"]

@@ -1,15 +1,19 @@
-"""An origin for both drop-ins, and the content of a directory as an engine sees it."""
+"""An origin for both drop-ins, KServe's own command, and the content of a directory as an engine sees it."""
 
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from benchmarks.fetching.commands import CLIENTS
+from benchmarks.installation import peers_python
 from fetcher.testing.checkpoint import random_bytes
 from fetcher.testing.origin import Origin
+from tests.lab.availability import missing
 
 MiB = 1024 * 1024
 BOOKKEEPING = {".fetcher", ".cache"}
@@ -20,6 +24,16 @@ FILES = {
     "tokenizer/vocab.txt": b"one\ntwo\n",
     "README.md": b"# A model\n",
 }
+
+
+@pytest.fixture(scope="session")
+def kserve_command() -> tuple[str, ...]:
+    """The command of KServe's image."""
+    try:
+        python = peers_python("fetching")
+    except subprocess.CalledProcessError as error:
+        missing("kserve-storage", f"it is installed from PyPI, which failed: {error}")
+    return str(python), str(CLIENTS / "kserve.py")
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import subprocess
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.fetching.commands import CLIENTS
-from benchmarks.installation import peers_python
 from fetcher.testing.checkpoint import random_bytes
 from fetcher.testing.effects import FlipBit, Header
 from fetcher.testing.faults import Fault
@@ -26,7 +23,6 @@ from fetcher.testing.interruptions import Finish
 from fetcher.testing.origin import Origin
 from tests.dropins.archives import FORMATS, regular, special, tar_of, zipped
 from tests.dropins.conftest import FILES, last_line, tree
-from tests.lab.availability import missing
 from tests.lab.command import STORAGE_INITIALIZER, run_command
 
 pytestmark = pytest.mark.timeout(600)  # the first test installs KServe's package
@@ -54,16 +50,6 @@ class Outcome:
 
 
 Make = Callable[[Origin, Path], Situation]
-
-
-@pytest.fixture(scope="session")
-def kserve_command() -> tuple[str, ...]:
-    """The command of KServe's image."""
-    try:
-        python = peers_python("fetching")
-    except subprocess.CalledProcessError as error:
-        missing("kserve-storage", f"it is installed from PyPI, which failed: {error}")
-    return str(python), str(CLIENTS / "kserve.py")
 
 
 def outcome(command: Sequence[str], situation: Situation, place: Path) -> Outcome:

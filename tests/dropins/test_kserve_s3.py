@@ -13,11 +13,10 @@ from fetcher.dropins.kserve_s3 import s3_access, variables_of
 from fetcher.errors import ConfigurationError
 from tests.dropins.archives import zipped
 from tests.dropins.conftest import FILES, last_line, tree
-from tests.dropins.test_kserve_differential import Outcome, Situation, kserve_command, outcome
+from tests.dropins.test_kserve_differential import Outcome, Situation, outcome
 from tests.lab.command import STORAGE_INITIALIZER, run_command
 from tests.lab.seaweed import KEY_ID, SECRET, S3Server
 
-__all__ = ["kserve_command"]
 pytestmark = pytest.mark.timeout(600)  # the first test installs KServe's package
 
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fetcher.artifact import CHUNK_SIZE, ArtifactRef, ByteRange, Checksum, ChecksumAlgorithm, Listing, RemoteFile
+from fetcher.artifact import CHUNK_SIZE, ArtifactRef, Checksum, RemoteFile
 from fetcher.engine import Artifact
 from fetcher.engine import fetch as engine_fetch
 from fetcher.errors import DigestMismatch, DigestUnavailable, Unreachable
@@ -22,14 +19,14 @@ from fetcher.integrity import crc
 from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.settings import Part, Settings
 from fetcher.sources import open_source
-from fetcher.sources.base import Asking, Body, Capabilities, Source, once
+from fetcher.sources.base import Asking, Derived, Source, once
 from fetcher.testing.checkpoint import random_bytes
 from fetcher.testing.effects import FlipBit, IgnoreRange, Status
 from fetcher.testing.faults import Fault
 from fetcher.testing.interruptions import Reset
 from fetcher.testing.origin import Origin
 from tests.engine.conftest import contents
-from tests.lab.availability import missing
+from tests.lab.checksums import published, require_crcs
 
 MiB = 1024 * 1024
 CONTENT = random_bytes("published", 2 * CHUNK_SIZE + 5 * MiB + 7)
@@ -39,56 +36,22 @@ PARTS = (5 * MiB, 9 * MiB, len(CONTENT) - 14 * MiB)
 
 @pytest.fixture(autouse=True)
 def the_extension_is_here() -> None:
-    if not crc.available():
-        missing("CRC extension", "install gcc and python3-dev, remove .venv and run make setup")
+    require_crcs()
 
 
-def value(algorithm: ChecksumAlgorithm, data: bytes) -> bytes:
-    if algorithm == "md5":
-        return hashlib.md5(data, usedforsecurity=False).digest()
-    return crc.updated(algorithm, 0, data).to_bytes(crc.WIDTHS[algorithm])
+EVERY = [published(each, CONTENT, parts) for each in ("crc64nvme", "crc32c", "crc32", "md5") for parts in ((), PARTS)]
 
 
-def published(algorithm: ChecksumAlgorithm, parts: Sequence[int] = (), *, data: bytes = CONTENT) -> Checksum:
-    """What a store publishes of `data`, uploaded in `parts`."""
-    whole = data
-    if parts:
-        whole = b"".join(value(algorithm, data[start:stop]) for start, stop in pairwise([0, *accumulate(parts)]))
-    return Checksum(algorithm, value(algorithm, whole).hex(), tuple(parts))
-
-
-EVERY = [published(each, parts) for each in ("crc64nvme", "crc32c", "crc32", "md5") for parts in ((), PARTS)]
-
-
-class Store:
+class Store(Derived):
     """A source whose files have `checksums`, by path."""
 
     def __init__(self, source: Source, checksums: Mapping[str, Sequence[Checksum]]) -> None:
-        self._source = source
+        super().__init__(source)
         self._checksums = checksums
 
-    @property
-    def capabilities(self) -> Capabilities:
-        return self._source.capabilities
-
-    async def resolve(self, ask: Asking = once) -> str | None:
-        return await self._source.resolve(ask)
-
-    async def list(self, revision: str | None, ask: Asking = once) -> Listing:
-        return await self._source.list(revision, ask)
-
     async def describe(self, files: Sequence[RemoteFile], ask: Asking = once) -> Sequence[RemoteFile]:
-        described = await self._source.describe(files, ask)
+        described = await super().describe(files, ask)
         return [replace(file, checksums=tuple(self._checksums.get(file.path, ()))) for file in described]
-
-    def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AbstractAsyncContextManager[Body]:
-        return self._source.open(file, byte_range)
-
-    def local_path(self, file: RemoteFile) -> Path | None:
-        return self._source.local_path(file)
-
-    async def aclose(self) -> None:
-        await self._source.aclose()
 
 
 class Fetch:
@@ -187,7 +150,7 @@ class TestSeveral:
 
     async def test_an_empty_file(self, origin: Origin, tmp_path: Path) -> None:
         fetch = Fetch(tmp_path, origin.add_file("/empty.bin", b""))
-        checksums = [published(each, data=b"") for each in ("crc64nvme", "crc32c", "crc32", "md5")]
+        checksums = [published(each, b"") for each in ("crc64nvme", "crc32c", "crc32", "md5")]
         assert recorded(await fetch(*checksums, path="empty.bin")) == tuple(map(str, checksums))
 
 

@@ -20,7 +20,7 @@ from fetcher.integrity.digests import DigestCheck
 from fetcher.integrity.md5 import new_md5
 from fetcher.planning.borders import Borders
 from fetcher.testing.checkpoint import random_bytes
-from tests.lab.availability import missing
+from tests.lab.checksums import published, require_crcs
 
 CONTENT = random_bytes("checksums", 3000)
 CHUNK = 500
@@ -32,23 +32,7 @@ CRCS: tuple[ChecksumAlgorithm, ...] = ("crc64nvme", "crc32c", "crc32")
 
 @pytest.fixture(autouse=True)
 def the_extension_is_here() -> None:
-    if not crc.available():
-        missing("CRC extension", "install gcc and python3-dev, remove .venv and run make setup")
-
-
-def value(algorithm: ChecksumAlgorithm, data: bytes) -> bytes:
-    if algorithm == "md5":
-        return hashlib.md5(data, usedforsecurity=False).digest()
-    return crc.updated(algorithm, 0, data).to_bytes(crc.WIDTHS[algorithm])
-
-
-def checksum(algorithm: ChecksumAlgorithm, data: bytes, parts: Sequence[int] = ()) -> Checksum:
-    """What a store publishes of `data`, uploaded in `parts`."""
-    if not parts:
-        return Checksum(algorithm, value(algorithm, data).hex())
-    cuts = [0, *accumulate(parts)]
-    joined = b"".join(value(algorithm, data[start:stop]) for start, stop in pairwise(cuts))
-    return Checksum(algorithm, value(algorithm, joined).hex(), tuple(parts))
+    require_crcs()
 
 
 def fitted(parts: Sequence[int], size: int) -> list[int]:
@@ -57,8 +41,8 @@ def fitted(parts: Sequence[int], size: int) -> list[int]:
     return [stop - start for start, stop in pairwise([0, *ends]) if stop > start]
 
 
-def file_of(data: bytes, *published: Checksum) -> RemoteFile:
-    return RemoteFile("model.bin", len(data), checksums=published)
+def file_of(data: bytes, *expected: Checksum) -> RemoteFile:
+    return RemoteFile("model.bin", len(data), checksums=expected)
 
 
 def fed(check: CrcCheck, data: bytes, index: int, chance: random.Random) -> None:
@@ -85,8 +69,8 @@ class TestCrcs:
     ) -> None:
         chance = random.Random(seed)
         data = CONTENT[:size]
-        published = checksum(algorithm, data, () if parts is None else fitted(parts, size))
-        check, indexes = CrcCheck(file_of(data, published)), chunks_of(data)
+        expected = published(algorithm, data, () if parts is None else fitted(parts, size))
+        check, indexes = CrcCheck(file_of(data, expected)), chunks_of(data)
         chance.shuffle(indexes)
         for index in indexes:
             fed(check, data, index, chance)
@@ -97,12 +81,12 @@ class TestCrcs:
     def test_several_checksums_with_parts_of_their_own(self, parts: list[int], others: list[int], seed: int) -> None:
         chance = random.Random(seed)
         size = len(CONTENT)
-        published = (
-            checksum("crc64nvme", CONTENT),
-            checksum("crc32", CONTENT, fitted(parts, size)),
-            checksum("crc32c", CONTENT, fitted(others, size)),
+        expected = (
+            published("crc64nvme", CONTENT),
+            published("crc32", CONTENT, fitted(parts, size)),
+            published("crc32c", CONTENT, fitted(others, size)),
         )
-        check = CrcCheck(file_of(CONTENT, *published))
+        check = CrcCheck(file_of(CONTENT, *expected))
         for index in chunks_of(CONTENT):
             fed(check, CONTENT, index, chance)
         assert check.mismatch() is None
@@ -113,13 +97,13 @@ class TestCrcs:
         self, algorithm: ChecksumAlgorithm, parts: list[int] | None, bit: int, seed: int
     ) -> None:
         chance = random.Random(seed)
-        published = checksum(algorithm, CONTENT, fitted(parts, len(CONTENT)) if parts else ())
+        expected = published(algorithm, CONTENT, fitted(parts, len(CONTENT)) if parts else ())
         damaged = bytearray(CONTENT)
         damaged[bit // 8] ^= 1 << bit % 8
-        check = CrcCheck(file_of(CONTENT, published))
+        check = CrcCheck(file_of(CONTENT, expected))
         for index in chunks_of(CONTENT):
             fed(check, bytes(damaged), index, chance)
-        assert check.mismatch() == (published, str(checksum(algorithm, bytes(damaged), published.parts)))
+        assert check.mismatch() == (expected, str(published(algorithm, bytes(damaged), expected.parts)))
         bad = bit // 8 // CHUNK
         check.drop(bad)
         assert check.missing(chunks_of(CONTENT)) == [bad]
@@ -133,18 +117,18 @@ class TestCrcs:
         assert check.mismatch() is None
 
     def test_an_empty_file(self) -> None:
-        assert CrcCheck(file_of(b"", checksum("crc64nvme", b""))).mismatch() is None
+        assert CrcCheck(file_of(b"", published("crc64nvme", b""))).mismatch() is None
         assert CrcCheck(file_of(b"", Checksum("crc32c", "00000001"))).mismatch() is not None
 
     def test_missing_chunks_are_a_mismatch(self) -> None:
-        check = CrcCheck(file_of(CONTENT, checksum("crc32", CONTENT, (1000, 2000))))
+        check = CrcCheck(file_of(CONTENT, published("crc32", CONTENT, (1000, 2000))))
         fed(check, CONTENT, 0, random.Random(1))
         assert check.mismatch() is not None
         check.clear()
         assert check.missing(chunks_of(CONTENT)) == chunks_of(CONTENT)
 
     def test_a_file_without_a_crc_costs_nothing(self) -> None:
-        check = CrcCheck(file_of(CONTENT, checksum("md5", CONTENT)))
+        check = CrcCheck(file_of(CONTENT, published("md5", CONTENT)))
         hasher = check.new_hasher(0)
         assert not isinstance(hasher, checksums.ChunkHasher)
         check.add(0, hasher)
@@ -155,11 +139,11 @@ class TestMd5:
     @settings(max_examples=60, deadline=None)
     @given(PARTS, st.lists(st.integers(0, len(CONTENT)), max_size=8))
     def test_an_etag_of_parts(self, parts: list[int], cuts: list[int]) -> None:
-        published = checksum("md5", CONTENT, fitted(parts, len(CONTENT)))
-        hasher = new_md5(published.parts)
+        expected = published("md5", CONTENT, fitted(parts, len(CONTENT)))
+        hasher = new_md5(expected.parts)
         for start, stop in pairwise([0, *sorted(cuts), len(CONTENT)]):
             hasher.update(CONTENT[start:stop])
-        assert hasher.hexdigest() == published.hex
+        assert hasher.hexdigest() == expected.hex
 
     def test_an_etag_as_a_store_computes_it(self) -> None:
         """Two parts: of 5 MiB and of 1 byte, all zeros."""
@@ -171,30 +155,30 @@ class TestMd5:
 
     @pytest.mark.parametrize("parts", [(), (1, 1999, 1000)])
     def test_it_is_compared_with_the_digests_of_the_file(self, parts: tuple[int, ...]) -> None:
-        published = checksum("md5", CONTENT, parts)
-        check = DigestCheck((), size=len(CONTENT), checksums=[published])
+        expected = published("md5", CONTENT, parts)
+        check = DigestCheck((), size=len(CONTENT), checksums=[expected])
         check.update(CONTENT)
         assert check.mismatch() is None
-        check = DigestCheck((), size=len(CONTENT), checksums=[published])
+        check = DigestCheck((), size=len(CONTENT), checksums=[expected])
         check.update(bytes(CONTENT[::-1]))
-        assert check.mismatch() == (published, str(checksum("md5", bytes(CONTENT[::-1]), parts)))
+        assert check.mismatch() == (expected, str(published("md5", bytes(CONTENT[::-1]), parts)))
 
 
 class TestCheckable:
     def test_parts_that_do_not_make_the_file_cannot_be_checked(self) -> None:
-        whole, right = checksum("crc32", CONTENT), checksum("crc32", CONTENT, (1000, 2000))
+        whole, right = published("crc32", CONTENT), published("crc32", CONTENT, (1000, 2000))
         wrong = [Checksum("crc32", "0" * 8, parts) for parts in [(1000, 1999), (0, 3000), (-1, 3001)]]
         assert checkable(file_of(CONTENT, whole, right, *wrong)) == (whole, right)
 
     def test_only_md5_needs_the_bytes_in_order(self) -> None:
-        published = checksum("md5", CONTENT), checksum("crc32c", CONTENT)
-        assert in_order(file_of(CONTENT, *published)) == published[:1]
+        expected = published("md5", CONTENT), published("crc32c", CONTENT)
+        assert in_order(file_of(CONTENT, *expected)) == expected[:1]
 
     def test_without_the_extension_only_md5_is_checked(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(crc, "_crc", None)
-        published = checksum("md5", CONTENT), Checksum("crc32c", "0" * 8)
-        assert checkable(file_of(CONTENT, *published)) == published[:1]
-        assert CrcCheck(file_of(CONTENT, *published)).mismatch() is None
+        expected = published("md5", CONTENT), Checksum("crc32c", "0" * 8)
+        assert checkable(file_of(CONTENT, *expected)) == expected[:1]
+        assert CrcCheck(file_of(CONTENT, *expected)).mismatch() is None
 
 
 class TestBorders:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
-import socket
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.lab.availability import missing, program
-from tests.lab.waiting import wait_until
+from tests.lab.availability import program
+from tests.lab.servers import free_port, listens, serving
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -84,10 +82,7 @@ class Registry:
 @contextmanager
 def registry(workspace: Path) -> Iterator[Registry]:
     """Start an empty registry, and end it with the block."""
-    found = program("docker-registry", package="docker-registry")
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    found, port = program("docker-registry", package="docker-registry"), free_port()
     workspace.mkdir(parents=True, exist_ok=True)
     settings = {
         "version": "0.1",
@@ -96,22 +91,5 @@ def registry(workspace: Path) -> Iterator[Registry]:
         "http": {"addr": f"127.0.0.1:{port}"},
     }
     (workspace / "registry.yml").write_text(json.dumps(settings))  # JSON is YAML
-    with (workspace / "log").open("wb") as log:
-        process = subprocess.Popen([found, "serve", str(workspace / "registry.yml")], stdout=log, stderr=subprocess.STDOUT)
-    try:
-        wait_until(lambda: process.poll() is not None or _answers(port), "docker-registry answers", timeout=30)
-        if process.poll() is not None:
-            missing("docker-registry", f"it ended at once: {(workspace / 'log').read_text()[-300:]}")
+    with serving((found, "serve", workspace / "registry.yml"), workspace / "log", ready=lambda: listens(port)):
         yield Registry("127.0.0.1", port)
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _answers(port: int) -> bool:
-    with closing(socket.socket()) as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import random
-import socket
-import subprocess
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab.availability import missing, program
-from tests.lab.waiting import wait_until
+from tests.lab.availability import program
+from tests.lab.servers import listens, serving
 
 KEY_ID, SECRET = "AKIDWEIGHTLIFT", "s3cr3t/of+the/test"
 _SERVICES = ("master", "volume", "filer", "s3")
@@ -49,21 +47,9 @@ def seaweed(workspace: Path) -> Iterator[S3Server]:
     # Every bucket has volumes of its own, several at a time.
     words += ["-volume.max=2000", "-master.volumeSizeLimitMB=64"]
     command = [weed, "server", f"-dir={workspace}/data", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", *words]
-    with (workspace / "log").open("wb") as log:
-        process = subprocess.Popen([*command, f"-s3.config={workspace}/users.json"], stdout=log, stderr=subprocess.STDOUT)
-    try:
-        server = S3Server("127.0.0.1", ports["s3"])
-        wait_until(lambda: process.poll() is not None or _answers(server.endpoint), "SeaweedFS answers", timeout=60)
-        if process.poll() is not None:
-            missing("SeaweedFS", f"it ended at once: {(workspace / 'log').read_text()[-300:]}")
+    server = S3Server("127.0.0.1", ports["s3"])
+    with serving([*command, f"-s3.config={workspace}/users.json"], workspace / "log", ready=lambda: _answers(server.endpoint)):
         yield server
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _answers(endpoint: str) -> bool:
@@ -81,10 +67,5 @@ def _free_ports(count: int) -> list[int]:
     while True:
         first = random.randrange(20_000, 40_000, count)
         ports = list(range(first, first + count))
-        if all(_is_free(port) and _is_free(port + _GRPC) for port in ports):
+        if not any(listens(port) or listens(port + _GRPC) for port in ports):
             return ports
-
-
-def _is_free(port: int) -> bool:
-    with closing(socket.socket()) as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0

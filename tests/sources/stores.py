@@ -7,10 +7,8 @@ import hmac
 import importlib.util
 import json
 import re
-import socket
-import subprocess
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,34 +16,7 @@ from urllib.parse import quote
 
 from fetcher.sources.azure.signing import API, signed
 from tests.lab.availability import missing, program
-from tests.lab.waiting import wait_until
-
-
-def free_port() -> int:
-    """Return a port of loopback on which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def serving(command: Sequence[str | Path], port: int, log: Path) -> Iterator[None]:
-    """Run a server until the end of the block, and wait until it listens. Its output goes to `log`."""
-    with log.open("wb") as output:
-        server = subprocess.Popen(list(map(str, command)), stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-        try:
-            wait_until(lambda: server.poll() is not None or listens(port), f"{command[0]} listens", timeout=60)
-            assert server.poll() is None, log.read_text()
-            yield
-        finally:
-            server.kill()
-            server.wait()
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+from tests.lab.servers import free_port, listens, serving
 
 
 class GcsServer:
@@ -92,7 +63,7 @@ def gcs_server(directory: Path) -> Iterator[GcsServer]:
     program = Path(package.submodule_search_locations[0], "vendor/fake-gcs-server/bin/fake-gcs-server-linux-amd64")
     port = free_port()
     words = ("-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory")
-    with serving((program, *words, "-public-host", f"127.0.0.1:{port}"), port, directory / "gcs.log"):
+    with serving((program, *words, "-public-host", f"127.0.0.1:{port}"), directory / "gcs.log", ready=lambda: listens(port)):
         yield GcsServer(port)
 
 
@@ -154,5 +125,5 @@ def azure_server(directory: Path) -> Iterator[AzureServer]:
     azurite = program("azurite-blob", package="npm, then npm install --global azurite")
     port = free_port()
     words = ("--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", directory, "--skipApiVersionCheck", "--silent")
-    with serving((azurite, *words), port, directory / "azure.log"):
+    with serving((azurite, *words), directory / "azure.log", ready=lambda: listens(port)):
         yield AzureServer(port)

@@ -33,8 +33,9 @@ from fetcher.sources.gcs.access import GcsAccess, tokens_for
 from fetcher.sources.tokens import Token, Tokens
 from fetcher.testing.conformance import listing_of, read
 from tests.lab.command import run_fetcher
+from tests.lab.servers import free_port
 from tests.sources.between import Asked, Between, Reply, between
-from tests.sources.stores import GcsServer, free_port
+from tests.sources.stores import GcsServer
 
 SETTINGS = Settings(cache_dir=Path("/nowhere"), timeout_stall=5.0)
 CONTENT = b"weights" * 1000
