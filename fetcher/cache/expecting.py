@@ -9,7 +9,7 @@ from fetcher.engine.expecting import refuse_unlisted
 from fetcher.errors import NotFound
 from fetcher.settings import Signer
 from fetcher.store.catalog import Entry
-from fetcher.store.checksums import known_checksums
+from fetcher.store.digest_lists import known_list
 
 
 def expected(entry: Entry, where: str, signer: Signer | None = None) -> Mapping[str, Digest]:
@@ -19,7 +19,7 @@ def expected(entry: Entry, where: str, signer: Signer | None = None) -> Mapping[
     malformed line, SignatureInvalid, DigestUnavailable for a file that the signature does not cover, StoreError.
     """
     manifest = entry.manifest
-    sums = known_checksums(where, manifest, entry.path, signer)
+    sums = known_list(where, manifest, entry.path, signer)
     if sums is None:
         raise NotFound(f"--expect-file {where} is neither a local file nor a file of {entry.path}; check its name")
     sums = sums.selected(ArtifactRef(manifest.uri, include=manifest.include, exclude=manifest.exclude))

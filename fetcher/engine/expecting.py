@@ -13,12 +13,12 @@ from fetcher.artifact import ArtifactRef, Listing, RemoteFile
 from fetcher.errors import ConfigurationError, DigestMismatch, DigestUnavailable, NotFound
 from fetcher.integrity.digests import DigestCheck
 from fetcher.integrity.signatures import read_list
-from fetcher.planning.checksums import LARGEST, DigestList, joined
+from fetcher.planning.digest_lists import LARGEST, DigestList, joined
 from fetcher.planning.paths import shown
 from fetcher.planning.selection import selects
 from fetcher.settings import Settings, Signer
 from fetcher.sources.base import Asking, Source
-from fetcher.store.checksums import local_checksums
+from fetcher.store.digest_lists import local_list
 from fetcher.uncancelled import run_uncancelled
 
 PIECE = 256 * 1024
@@ -34,7 +34,7 @@ async def with_listed_pins(settings: Settings, ref: ArtifactRef, listing: Listin
     where = settings.expect_file
     if where is None:
         return settings
-    sums = await run_uncancelled(local_checksums, where, settings.signer)
+    sums = await run_uncancelled(local_list, where, settings.signer)
     if sums is None:
         sums = await _from_source(where, settings.signer, listing, source, ask)
     sums = sums.selected(ref)

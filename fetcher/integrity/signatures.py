@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from fetcher.artifact import Digest
 from fetcher.errors import ConfigurationError, SignatureInvalid, UsageError
-from fetcher.planning.checksums import LARGEST, DigestList, parse_checksums
+from fetcher.planning.digest_lists import LARGEST, DigestList, parse_list
 from fetcher.settings import Signer
 
 _SHOWN = 200
@@ -35,7 +35,7 @@ def read_list(data: bytes, *, where: str, signer: Signer | None) -> DigestList:
         return _signed(data, where, signer)
     if _is_bundle(data):
         raise ConfigurationError(f"{where} is a signature; say with --signing-key whose, or give a list of sha256sum")
-    return parse_checksums(data, where=where)
+    return parse_list(data, where=where)
 
 
 def _signed(data: bytes, where: str, signer: Signer) -> DigestList:

@@ -47,15 +47,6 @@ def open_source(
         from fetcher.sources import local
 
         return local.open_local(ref) if scheme == "file" else local.open_claim(ref, settings)
-    if scheme == "s3":
-        from fetcher.sources.s3 import S3Access, open_s3
-
-        return open_s3(ref, _transport(settings, environ), environ, fitting(credentials, S3Access, scheme))
-    if scheme == "oci":
-        from fetcher.sources.oci import OciAccess, open_oci
-
-        access = fitting(credentials, OciAccess, scheme)
-        return open_oci(ref, _transport(settings, environ), environ, access, pin=pin)
     address = hub_address(ref, environ)
     if address is not None and pin is not None:
         address = replace(address, revision=pin)
@@ -66,6 +57,14 @@ def open_source(
         snapshot = find_snapshot(address, hub_cache_dir(environ))
         return LocalSource(snapshot.directory, listing=snapshot.listing)
     transport = _transport(settings, environ)
+    if scheme == "s3":
+        from fetcher.sources.s3 import S3Access, open_s3
+
+        return open_s3(ref, transport, environ, fitting(credentials, S3Access, scheme))
+    if scheme == "oci":
+        from fetcher.sources.oci import OciAccess, open_oci
+
+        return open_oci(ref, transport, environ, fitting(credentials, OciAccess, scheme), pin=pin)
     if scheme == "gs":
         from fetcher.sources.gcs import open_gcs
         from fetcher.sources.gcs.access import GcsAccess

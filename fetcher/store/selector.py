@@ -8,10 +8,10 @@ from pathlib import Path
 from fetcher.artifact import ArtifactRef
 from fetcher.errors import CannotWrite, UsageError
 from fetcher.manifest import RELATIVE_PATH, Manifest
-from fetcher.planning.checksums import DigestList
+from fetcher.planning.digest_lists import DigestList
 from fetcher.settings import Settings
 from fetcher.store.catalog import Entry
-from fetcher.store.checksums import known_checksums
+from fetcher.store.digest_lists import known_list
 from fetcher.store.hub_cache import HubCache
 from fetcher.store.in_place import InPlace
 from fetcher.store.keyed import Keyed, finish_exchanges, finish_swaps
@@ -84,7 +84,7 @@ def _listed_pins(placement: Placement, manifest: Manifest, settings: Settings) -
     """The digests of `expect_file`; None if the source has to be asked for them."""
     if settings.expect_file is None:
         return DigestList("", {})
-    return known_checksums(settings.expect_file, manifest, placement.location(manifest), settings.signer)
+    return known_list(settings.expect_file, manifest, placement.location(manifest), settings.signer)
 
 
 def recover(settings: Settings) -> None:

@@ -48,7 +48,7 @@ class DigestList:
         )
 
 
-def parse_checksums(data: bytes, *, where: str) -> DigestList:
+def parse_list(data: bytes, *, where: str) -> DigestList:
     """Return the list in `data`; `where` names the file. Raises ConfigurationError with the line that is malformed."""
     if len(data) > LARGEST:
         raise ConfigurationError(f"{where} has more than {LARGEST:,} bytes; give a list of sha256sum")

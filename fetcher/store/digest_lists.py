@@ -10,11 +10,11 @@ from fetcher.errors import ConfigurationError
 from fetcher.filesystem import storing
 from fetcher.integrity.signatures import read_list
 from fetcher.manifest import Manifest
-from fetcher.planning.checksums import LARGEST, DigestList
+from fetcher.planning.digest_lists import LARGEST, DigestList
 from fetcher.settings import Signer
 
 
-def local_checksums(name: str, signer: Signer | None) -> DigestList | None:
+def local_list(name: str, signer: Signer | None) -> DigestList | None:
     """Return the list in the local file `name`; None if there is no such file. `signer` must have signed it.
 
     Raises ConfigurationError, SignatureInvalid, StoreError.
@@ -34,10 +34,10 @@ def local_checksums(name: str, signer: Signer | None) -> DigestList | None:
     return read_list(data, where=name, signer=signer)
 
 
-def known_checksums(name: str, manifest: Manifest, location: Path, signer: Signer | None) -> DigestList | None:
+def known_list(name: str, manifest: Manifest, location: Path, signer: Signer | None) -> DigestList | None:
     """Return the list in the local file `name`, or in the artifact's file of that name; None if there is neither.
 
-    Raises as `local_checksums`.
+    Raises as `local_list`.
     """
-    sums = local_checksums(name, signer)
-    return local_checksums(str(location / name), signer) if sums is None and manifest.file(name) is not None else sums
+    sums = local_list(name, signer)
+    return local_list(str(location / name), signer) if sums is None and manifest.file(name) is not None else sums
