@@ -7,6 +7,7 @@
     for name, tensor in tensors("/models/5df9d7cea3b612c3"):     # later tensors are read meanwhile
         ...
     state = load("/models/5df9d7cea3b612c3")
+    state = load("/models/5df9d7cea3b612c3", device="cuda")
 
 The safetensors package is the reference, dtype by dtype; `tests/loader/adapters/test_torch.py` compares every bit. Memory is
 reused after the last tensor that views it is released (`loader.reading.arena`). Clone a small tensor that you keep for long.
@@ -23,6 +24,7 @@ from typing import Any
 import torch
 
 from fetcher.errors import UsageError
+from loader.adapters.devices import copied, find_device
 from loader.checkpoint.header import TensorInfo
 from loader.checkpoint.index import PathLike
 from loader.errors import MalformedCheckpoint, shown
@@ -58,18 +60,31 @@ Source = Weights | PathLike | Sequence[PathLike]
 """Open weights, or an argument of `loader.open`."""
 
 
-def tensors(source: Source, order: Order = "file", **options: Any) -> Iterator[tuple[str, torch.Tensor]]:
+def tensors(
+    source: Source, order: Order = "file", *, device: str | torch.device = "cpu", **options: Any
+) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield name and tensor of each tensor, while later ones are read. `options` are those of `loader.open`.
 
-    Raises as `loader.open`, `Weights.tensors` and `tensor`.
+    `device`: where the tensors go. On the cpu they are views of what was read. Elsewhere each has memory of its own, and is
+    ready for work queued on the stream that is current when it is yielded (see `loader.adapters.devices`).
+
+    Raises as `loader.open`, `Weights.tensors` and `tensor`; UsageError for a device that is not here, TooLarge if it is full.
     """
+    target = find_device(device)
+    weights = _opened(source, options)
     # starmap keeps no reference to a delivered tensor, so its memory is idle when the consumer releases it.
-    return starmap(_named, _opened(source, options).stream(order))
+    if target.type == "cpu":
+        return starmap(_named, weights.stream(order))
+    return starmap(_named_copy, copied(weights, order, target))
 
 
-def load(source: Source, order: Order = "file", **options: Any) -> dict[str, torch.Tensor]:
-    """Return all tensors by name. Raises as `tensors`, and TooLarge before anything is read."""
-    return dict(starmap(_named, _opened(source, options).everything(order)))
+def load(
+    source: Source, order: Order = "file", *, device: str | torch.device = "cpu", **options: Any
+) -> dict[str, torch.Tensor]:
+    """Return all tensors by name. Raises as `tensors`; on the cpu TooLarge before anything is read."""
+    if find_device(device).type == "cpu":
+        return dict(starmap(_named, _opened(source, options).everything(order)))
+    return dict(tensors(source, order, device=device, **options))
 
 
 def tensor(info: TensorInfo, view: memoryview) -> torch.Tensor:
@@ -80,12 +95,19 @@ def tensor(info: TensorInfo, view: memoryview) -> torch.Tensor:
 
     Raises UsageError for a dtype that this torch lacks (every version lacks F6), MalformedCheckpoint for an impossible shape.
     """
+    return shaped(info, torch.frombuffer(view, dtype=torch.uint8) if view.nbytes else torch.empty(0, dtype=torch.uint8))
+
+
+def shaped(info: TensorInfo, read: torch.Tensor) -> torch.Tensor:
+    """Return the tensor whose bytes are `read`, on the device of `read`. Otherwise like `tensor`."""
     dtype = _dtype(info)
     shape = _halved(info) if info.dtype.name == "F4" else info.shape
     try:
-        if not view.nbytes:
-            return torch.empty(shape, dtype=dtype)
-        return _flat(view, dtype).reshape(shape)
+        if not read.numel():
+            return torch.empty(shape, dtype=dtype, device=read.device)
+        if read.data_ptr() % dtype.itemsize:
+            read = read.clone()
+        return read.view(dtype).reshape(shape)
     except (RuntimeError, TypeError) as error:
         problem = f"torch does not support this shape: {str(error).splitlines()[0]}"
         raise MalformedCheckpoint(problem, path=info.file, field=f"{shown(info.name)}.shape") from error
@@ -93,6 +115,10 @@ def tensor(info: TensorInfo, view: memoryview) -> torch.Tensor:
 
 def _named(info: TensorInfo, view: memoryview) -> tuple[str, torch.Tensor]:
     return info.name, tensor(info, view)
+
+
+def _named_copy(info: TensorInfo, read: torch.Tensor) -> tuple[str, torch.Tensor]:
+    return info.name, shaped(info, read)
 
 
 def _opened(source: Source, options: dict[str, Any]) -> Weights:
@@ -113,10 +139,3 @@ def _halved(info: TensorInfo) -> tuple[int, ...]:
         problem = "the last dimension is odd, but torch packs two elements of F4 into one"
         raise MalformedCheckpoint(problem, path=info.file, field=f"{shown(info.name)}.shape")
     return *others, last // 2
-
-
-def _flat(view: memoryview, dtype: torch.dtype) -> torch.Tensor:
-    read = torch.frombuffer(view, dtype=torch.uint8)
-    if read.data_ptr() % dtype.itemsize:
-        read = read.clone()
-    return read.view(dtype)

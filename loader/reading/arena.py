@@ -16,6 +16,7 @@ import os
 import threading
 import weakref
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -29,24 +30,32 @@ _FIT = 1.25
 """A region is reused for a request of at least four fifths of its size. Layers repeat, so most requests fit exactly."""
 
 
+Memory = np.ndarray[tuple[int], np.dtype[np.uint8]]
+Allocate = Callable[[int], Memory]
+"""Returns as many bytes, which begin on a page. They are freed with their last view. Raises TooLarge."""
+
+
 @dataclass(slots=True, eq=False)
 class _Region:
-    """`size` bytes of address space, from byte `first` of the mapping. `lent` refers to the array behind all its views."""
+    """`memory` of the pool. `lent` refers to the array behind all views of it."""
 
-    pages: mmap.mmap
-    first: int
-    size: int
-    lent: weakref.ref[np.ndarray[tuple[int], np.dtype[np.uint8]]] | None = None
+    memory: Memory
+    lent: weakref.ref[Memory] | None = None
+
+    @property
+    def size(self) -> int:
+        return self.memory.size
 
 
 class Arena:
     """A pool of memory, safe for use from several threads. Views outlive it.
 
-    Before it maps new memory it unmaps as much idle memory, so it never exceeds the largest amount in use at one time by more
-    than a quarter.
+    Before it allocates new memory it frees as much idle memory, so it never exceeds the largest amount in use at one time by
+    more than a quarter. `allocate` is for memory that a device can read by itself.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, allocate: Allocate | None = None) -> None:
+        self._allocate = allocate or huge_pages
         self._lock = threading.Lock()
         self._returned: deque[_Region] = deque()  # appended to by finalizers, which must not take a lock
         self._idle: list[_Region] = []
@@ -68,8 +77,8 @@ class Arena:
             self._collect()
             region = self._fitting(rounded)
             if region is None:
-                self._unmap(rounded)
-                region = _mapped(rounded)
+                self._free(rounded)
+                region = _Region(self._allocate(rounded))
             return self._lend(region, size)
 
     @property
@@ -106,14 +115,15 @@ class Arena:
         self._idle.remove(best)
         return best
 
-    def _unmap(self, amount: int) -> None:
-        """Unmap idle regions, the longest idle first, until `amount` bytes are unmapped."""
+    def _free(self, amount: int) -> None:
+        """Free idle regions, the longest idle first, until `amount` bytes are freed."""
         while self._idle and amount > 0:
             amount -= self._idle.pop(0).size
 
     def _lend(self, region: _Region, size: int) -> memoryview:
-        # Every view of these bytes refers to this array, so its death is the release of the last view. An mmap can't tell.
-        lender = np.frombuffer(region.pages, dtype=np.uint8, count=size, offset=region.first)
+        # Every view of these bytes refers to this array, so its death is the release of the last view. The memory can't tell.
+        # Not a slice: numpy would make views of it views of the memory itself.
+        lender = np.frombuffer(region.memory.data, dtype=np.uint8, count=size)
         returned = self._returned
         region.lent = weakref.ref(lender, lambda _: returned.append(region))
         self._lent.add(region)
@@ -131,8 +141,10 @@ def _renew_locks() -> None:
 os.register_at_fork(after_in_child=_renew_locks)
 
 
-def _mapped(size: int) -> _Region:
-    """Private, because MADV_HUGEPAGE has no effect on shared memory (Python's default). Aligned to a huge page by us, because
+def huge_pages(size: int) -> Memory:
+    """Return memory that begins on a huge page, and consists of huge pages if the kernel has them. Raises TooLarge.
+
+    Private, because MADV_HUGEPAGE has no effect on shared memory (Python's default). Aligned to a huge page by us, because
     kernels before 6.7 do not align it. Untouched address space costs nothing."""
     try:
         pages = mmap.mmap(-1, size + HUGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -141,7 +153,7 @@ def _mapped(size: int) -> _Region:
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):  # a kernel without huge pages
             pages.madvise(mmap.MADV_HUGEPAGE)
-    return _Region(pages, -address_of(pages) % HUGE, size)
+    return np.frombuffer(pages, dtype=np.uint8, count=size, offset=-address_of(pages) % HUGE)
 
 
 def address_of(mapping: mmap.mmap) -> int:

@@ -62,6 +62,12 @@ def read(
     return Reading(jobs, window=window, threads=threads, mode=mode, arena=Arena() if arena is None else arena)
 
 
+def block_size(window: int | None) -> int:
+    """Return the bytes that small neighbours are read together up to. A larger job is a block of its own size."""
+    largest = _LARGEST_BLOCK if window is None else max(HUGE, min(_LARGEST_BLOCK, window // _BLOCKS_IN_A_WINDOW))
+    return largest - _BOTH_ENDS
+
+
 def read_all(
     jobs: Iterable[Job], *, threads: int = THREADS, mode: Strategy = "buffered", arena: Arena | None = None
 ) -> list[memoryview]:
@@ -77,8 +83,7 @@ class Reading:
     """
 
     def __init__(self, jobs: Iterable[Job], *, window: int | None, threads: int, mode: Strategy, arena: Arena) -> None:
-        largest = _LARGEST_BLOCK if window is None else max(HUGE, min(_LARGEST_BLOCK, window // _BLOCKS_IN_A_WINDOW))
-        self._blocks = list(blocks(jobs, largest - _BOTH_ENDS, first=_FIRST_BLOCK - _BOTH_ENDS))
+        self._blocks = list(blocks(jobs, block_size(window), first=_FIRST_BLOCK - _BOTH_ENDS))
         self._ahead = ReadAhead(self._blocks, window=window, mode=mode, arena=arena)
         self._threads = threads
         self._delivery = self._deliver()

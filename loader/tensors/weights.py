@@ -25,12 +25,12 @@ from fetcher.host.memory import Bound, memory_left
 from fetcher.quantities import size
 from fetcher.usage import note_use
 from loader.checkpoint.header import TensorInfo
-from loader.checkpoint.index import Checkpoint, PathLike, read_checkpoint
+from loader.checkpoint.index import Checkpoint, PathLike, Shard, read_checkpoint
 from loader.errors import TooLarge, shown
 from loader.filesystems import filesystem_of
 from loader.reading.arena import Arena
 from loader.reading.blocks import Job
-from loader.reading.reader import WINDOW, read, read_all
+from loader.reading.reader import WINDOW, block_size, read, read_all
 from loader.reading.strategy import Strategy, choose_strategy, is_warm
 from loader.residency.model_files import ModelFile, residency
 from loader.residency.page_cache import Residency
@@ -41,6 +41,9 @@ Order = Literal["file", "name"] | Sequence[str]
 """`file`: in the order of the files, the fastest. `name`: sorted by name. A list of names: only these, in this order."""
 
 _logger = logging.getLogger(__name__)
+
+REQUESTED = "requested"
+"""The reason of a strategy that the caller chose."""
 
 _DIRECT_THREADS = 8
 
@@ -131,6 +134,20 @@ class Weights:
             for info in infos:
                 yield info, next(reading)[1]  # not bound to a name, which would keep the memory
 
+    def parts(self, order: Order, *, way: ReadPlan, arena: Arena) -> Generator[tuple[TensorInfo, int, memoryview]]:
+        """Yield each tensor in parts of at most a block: its header entry, and the position and the bytes of the part.
+
+        So the memory of `arena` is blocks of one size, whatever the sizes of the tensors. `way`: how to read, instead of
+        `self.way`. An empty tensor is one empty part. Raises as `tensors`.
+        """
+        largest, shards = block_size(way.window), _shards(self.checkpoint)
+        parts = [(info, at) for info in self._in_order(order) for at in range(0, info.size or 1, largest)]
+        jobs = [Job(shards[info.file], info.start + at, min(largest, info.size - at)) for info, at in parts]
+        with read(jobs, window=way.window, threads=way.threads, mode=way.strategy, arena=arena) as reading:
+            self.fallbacks = reading.fallbacks
+            for info, at in parts:
+                yield info, at, next(reading)[1]
+
     def everything(self, order: Order = "file") -> list[tuple[TensorInfo, memoryview]]:
         """Return the header entry and the writable bytes of every tensor. Raises as `load`."""
         infos = self._in_order(order)
@@ -175,7 +192,7 @@ def _way(
 ) -> ReadPlan:
     """Choose what is not set. Memory limits take milliseconds to find, and the residency of a large checkpoint seconds: each is
     looked up at most once, and only if it decides."""
-    filesystem, reason = filesystem_of(Path(checkpoint.shards[0].path)), "requested"
+    filesystem, reason = filesystem_of(Path(checkpoint.shards[0].path)), REQUESTED
     resident = functools.cache(lambda: residency(_members(checkpoint), closely=False))
     left = functools.cache(memory_left)
     if strategy == "auto":
@@ -183,8 +200,13 @@ def _way(
     if threads is None:
         threads = _threads(strategy, resident, network=filesystem.network)
     if strategy != "mmap":  # mapping takes no memory
-        window = min(window, max(_LEAST_WINDOW, left().anonymous.bytes // 2))
+        window = fitting_window(window, left().anonymous)
     return ReadPlan(strategy, reason, threads, window)
+
+
+def fitting_window(window: int, left: Bound) -> int:
+    """Return the bytes to read ahead: `window`, but at most half of the memory left."""
+    return min(window, max(_LEAST_WINDOW, left.bytes // 2))
 
 
 def _threads(strategy: Strategy, resident: Callable[[], Residency], *, network: bool) -> int:
@@ -203,8 +225,12 @@ def _members(checkpoint: Checkpoint) -> list[ModelFile]:
 
 
 def _jobs(checkpoint: Checkpoint, infos: Iterable[TensorInfo]) -> list[Job]:
-    shards = {shard.path: shard for shard in checkpoint.shards}
+    shards = _shards(checkpoint)
     return [Job(shards[info.file], info.start, info.size) for info in infos]
+
+
+def _shards(checkpoint: Checkpoint) -> dict[str, Shard]:
+    return {shard.path: shard for shard in checkpoint.shards}
 
 
 def _refuse_excess(wanted: int, left: Bound) -> None:
