@@ -83,7 +83,8 @@ def _setting(setting: Setting) -> str:
     names = ", ".join(f"{name} {text}" for name, text in setting.versions.items())
     skipped = "".join(f"\n- not run: {name}: {reason}" for name, reason in setting.skipped.items())
     return (
-        f"- command: `{setting.command}`\n- commit: {setting.commit}\n- machine: {setting.machine}\n- versions: {names}\n"
+        f"- command: `{setting.command}`\n- commit: {setting.commit}\n- machine: {setting.machine}\n"
+        f"- SHA-256: {setting.hashing}\n- versions: {names}\n"
         f"- medians (least-most) of {setting.rounds} interleaved rounds; {setting.conditions}{skipped}{warning}"
     )
 

@@ -9,7 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -17,8 +17,11 @@ from pathlib import Path
 
 from benchmarks.measuring import GB
 
-FLAGS = {"sha_ni": "SHA-NI", "avx2": "AVX2", "avx512f": "AVX-512"}
-"""Flags in /proc/cpuinfo that determine the speed of SHA-256, and their usual names."""
+FLAGS = {"sha_ni": "SHA-NI", "sha2": "SHA2", "avx2": "AVX2", "avx512f": "AVX-512"}
+"""Flags in /proc/cpuinfo that determine the speed of SHA-256, and their usual names; `sha2` is arm64's."""
+SHA_EXTENSIONS = frozenset({"sha_ni", "sha2"})
+OPENSSL_MASK = "OPENSSL_ia32cap"
+"""The variable by which OpenSSL is told to ignore extensions that the processor has."""
 OURS = ("weightlift", "aiohttp", "uvloop", "xxhash", "numpy")
 
 
@@ -31,6 +34,7 @@ class Setting:
 
     command: str
     machine: str
+    hashing: str
     versions: dict[str, str]
     commit: str
     rounds: str
@@ -45,6 +49,7 @@ class Setting:
         return cls(
             command=shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
             machine=machine(),
+            hashing="; ".join(filter(None, (hashing(processor_flags(), os.environ), openssl_rate()))),
             versions=versions,
             commit=commit(),
             rounds=rounds,
@@ -57,12 +62,41 @@ class Setting:
 
 def machine() -> str:
     """Return processors, their flags, memory, kernel and congestion control as text."""
-    present = processor_flags()
-    flags = ", ".join(f"{'' if name in present else 'no '}{label}" for name, label in FLAGS.items())
+    flags = flags_in_words(processor_flags())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
     control = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
     model = _processor().get("model name", platform.machine())
     return f"{os.cpu_count()} x {model} ({flags}), {memory:.0f} GB, Linux {platform.release()}, TCP {control}"
+
+
+def flags_in_words(present: Collection[str]) -> str:
+    """Return which of the flags that matter are there and which are not. Those of the other architecture are left out."""
+    foreign = "sha_ni avx2 avx512f" if platform.machine() == "aarch64" else "sha2"
+    known = {name: label for name, label in FLAGS.items() if name not in foreign.split()}
+    return ", ".join(f"{'' if name in present else 'no '}{label}" for name, label in known.items())
+
+
+def hashing(present: Collection[str], environ: Mapping[str, str]) -> str:
+    """Return whether SHA-256 is computed with SHA extensions in this run, for the head of a report.
+
+    A processor can be made to look like an older one to OpenSSL, and so to hashlib and `openssl dgst`, by `OPENSSL_ia32cap`.
+    Such a run is marked: `sha256sum` and our own code do not always follow that variable.
+    """
+    if mask := environ.get(OPENSSL_MASK):
+        return f"**SHA extensions hidden from OpenSSL by {OPENSSL_MASK}={mask}: not a run of a processor without them**"
+    return "with SHA extensions" if SHA_EXTENSIONS & set(present) else "without SHA extensions"
+
+
+def mask() -> dict[str, str]:
+    """Return OpenSSL's mask as a part of a contender's environment, if it is set here."""
+    return {OPENSSL_MASK: os.environ[OPENSSL_MASK]} if os.environ.get(OPENSSL_MASK) else {}
+
+
+def openssl_rate() -> str:
+    """Return what one core hashes by `openssl speed`, in large blocks; empty without openssl."""
+    words = ("speed", "-seconds", "1", "-bytes", "1048576", "-evp", "sha256")
+    match = re.search(r"^SHA2?-?256 +(\d+\.\d+)k", _output("openssl", *words), re.MULTILINE | re.IGNORECASE)
+    return f"one core's `openssl speed -evp sha256`: {float(match[1]) * 1000 / GB:.2f} GB/s" if match else ""
 
 
 def processor_flags() -> frozenset[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks.fetching.publishing import MiB, Repository
 from benchmarks.fetching.server import Server
 from benchmarks.installation import PATH
+from benchmarks.surroundings import mask
 
 CLIENTS = Path(__file__).parent / "clients"
 BUFFER = MiB
@@ -70,7 +71,7 @@ def write_lists(server: Server, directory: Path) -> Path:
 
 
 def environment(server: Server, home: Path) -> dict[str, str]:
-    """Return the environment of every contender: the local Hub and CA, and no variables of the user."""
+    """Return the environment of every contender: the local Hub and CA. Of the user's variables it has OpenSSL's mask only."""
     environ = {
         "PATH": PATH,
         "HOME": str(home),
@@ -83,7 +84,7 @@ def environment(server: Server, home: Path) -> dict[str, str]:
     }
     if server.authority:
         environ |= dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), str(server.authority))
-    return environ
+    return environ | mask()
 
 
 def fetch(*flags: str, undigested: bool = False, lean: bool = False) -> Command:
