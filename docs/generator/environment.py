@@ -65,7 +65,7 @@ _NETWORK = (
 _REGISTRIES = (
     (
         "`DOCKER_CONFIG`, `REGISTRY_AUTH_FILE`, `KSERVE_OCI_DOCKER_CONFIG`",
-        "The directory of docker's `config.json`; podman's `auth.json`; either. The first that knows the registry is used.",
+        "The directory of docker's `config.json`; podman's `auth.json`; either (and this one first). The first that knows the registry.",
     ),
     ("`XDG_RUNTIME_DIR`", "podman's `containers/auth.json` is looked for here, then docker's `.docker/config.json` in `HOME`."),
     ("`FETCHER_PLAIN_HTTP_REGISTRIES`", "Registries without TLS, as `host:port` with commas between. Loopback needs no entry."),
@@ -78,7 +78,23 @@ _KSERVE = (
     ),
     (
         "`STORAGE_CONFIG`, `STORAGE_OVERRIDE_CONFIG`",
-        "KServe's storage Secret for S3, a JSON object each; the second wins for each key, and both win over variables.",
+        "KServe's storage Secret for S3, GCS or Azure, a JSON object each; the second wins for each key, and both over variables.",
+    ),
+    (
+        "`GOOGLE_APPLICATION_CREDENTIALS`, `STORAGE_EMULATOR_HOST`",
+        "The file of a service account that KServe mounts; an emulator, which gets no credentials.",
+    ),
+    (
+        "`AZ_TENANT_ID`, `AZ_CLIENT_ID`, `AZ_CLIENT_SECRET`",
+        "KServe's former names of `AZURE_TENANT_ID` and so on; they win over these. A client wins over the key.",
+    ),
+    (
+        "`AZURE_STORAGE_ACCESS_KEY`",
+        "The key of the account in the address. Without it and a client, access is anonymous.",
+    ),
+    (
+        "`KSERVE_OCI_DOCKER_CONFIG`, `KSERVE_OCI_INSECURE_REGISTRY`",
+        "docker's configuration that KServe mounts (`/mnt/oci-fetch-auth/config.json`); `true` for registries without TLS.",
     ),
     (
         "`awsAnonymousCredential`, `S3_USER_VIRTUAL_BUCKET`, `S3_USE_ACCELERATE`, `S3_VERIFY_SSL`",

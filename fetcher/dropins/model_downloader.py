@@ -20,6 +20,7 @@ from fetcher.dropins.llmkube import Request, request_of
 from fetcher.errors import FetchError, NotFound, OutOfSpace, Stalled, Unauthorized, Unreachable, Untrusted
 from fetcher.events import Subscriber
 from fetcher.settings import Settings
+from fetcher.sources.access import Access
 
 if TYPE_CHECKING:
     from fetcher.sources.base import Source
@@ -81,12 +82,13 @@ def _renaming(request: Request, settings: Settings) -> Through | None:
     if naming is None:
         return None
 
-    def through(_: Subscriber) -> tuple[Source, Step]:
+    def through(_: Subscriber, credentials: Access | None) -> tuple[Source, Step]:
         from fetcher.dropins.renaming import RenamingSource
         from fetcher.sources import open_source
 
         # The naming chooses among all files; the selection applies to the new names.
-        return RenamingSource(open_source(replace(request.ref, include=()), settings), naming), lambda _: None
+        published = open_source(replace(request.ref, include=()), settings, credentials=credentials)
+        return RenamingSource(published, naming), lambda _: None
 
     return through
 
