@@ -64,8 +64,8 @@ _NETWORK = (
 )
 _REGISTRIES = (
     (
-        "`DOCKER_CONFIG`, `REGISTRY_AUTH_FILE`, `KSERVE_OCI_DOCKER_CONFIG`",
-        "The directory of docker's `config.json`; podman's `auth.json`; either (and this one first). The first that knows the registry.",
+        "`KSERVE_OCI_DOCKER_CONFIG`, `DOCKER_CONFIG`, `REGISTRY_AUTH_FILE`",
+        "Either; the directory of docker's `config.json`; podman's `auth.json`. The first that knows the registry is used.",
     ),
     ("`XDG_RUNTIME_DIR`", "podman's `containers/auth.json` is looked for here, then docker's `.docker/config.json` in `HOME`."),
     ("`FETCHER_PLAIN_HTTP_REGISTRIES`", "Registries without TLS, as `host:port` with commas between. Loopback needs no entry."),
@@ -78,7 +78,7 @@ _KSERVE = (
     ),
     (
         "`STORAGE_CONFIG`, `STORAGE_OVERRIDE_CONFIG`",
-        "KServe's storage Secret for S3, GCS or Azure, a JSON object each; the second wins for each key, and both over variables.",
+        "KServe's storage Secret for S3, GCS or Azure, JSON objects; the second wins for each key, and both over variables.",
     ),
     (
         "`GOOGLE_APPLICATION_CREDENTIALS`, `STORAGE_EMULATOR_HOST`",
@@ -108,6 +108,8 @@ _LLMKUBE = (
     ("`MODEL_FILES`", "Paths within the repository, one a line."),
     ("`MODEL_SHA256`", "The digest of `MODEL_PATH`, or of the only file."),
     ("`MODEL_REFRESH_POLICY`", "`IfNotPresent` or `OnChange`."),
+    ("`S3_BUCKET`, `S3_KEY` or `S3_PREFIX`", "The object, or the prefix of `MODEL_FILES`, instead of an `s3://` address."),
+    ("`S3_ENDPOINT`", "The address of the store, if `AWS_ENDPOINT_URL` is not set. Keys are those of AWS."),
 )
 
 
