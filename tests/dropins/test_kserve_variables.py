@@ -11,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from fetcher.dropins import kserve
 from fetcher.dropins.kserve_access import access_to
 from fetcher.dropins.kserve_azure import azure_access, variables_of
 from fetcher.dropins.kserve_gcs import gcs_access
@@ -121,6 +122,12 @@ class TestAzure:
         done = run_command(STORAGE_INITIALIZER, "az://of-the-secret/model", tmp_path, env=env)
         assert (done.returncode, tree(tmp_path)) == (0, {"config.json": b"{}"}), done.stderr
 
+    def test_a_refused_key_is_not_shown(self, azure: AzureServer, tmp_path: Path) -> None:
+        secret = {"type": "azure", "connection_string": azure.connection.replace(azure.key, KEY)}
+        done = run_command(STORAGE_INITIALIZER, "az://container/model", tmp_path, env={"STORAGE_CONFIG": json.dumps(secret)})
+        assert (done.returncode, KEY in done.stderr) == (77, False), done.stderr
+        assert "AZURE_STORAGE_CONNECTION_STRING" in last_line(done.stderr)
+
 
 class TestRegistries:
     @pytest.mark.parametrize("scheme", ["oci", "oci+fetch"])
@@ -141,6 +148,19 @@ class TestRegistries:
         sources = ["oci://host:80/model", "oci+fetch://Second/model"]
         assert without_tls(sources, environ) == {"FETCHER_PLAIN_HTTP_REGISTRIES": "other:5000,host:80,second"}
         assert without_tls(sources, {"KSERVE_OCI_INSECURE_REGISTRY": "false"}) == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [
+        ("s3://bucket/model", "repository"), ("s3://bucket/model.tgz", "archive"), ("gs://bucket/model.zip", "archive"),
+        (f"{BLOB}?sv=2020&sig=x", "repository"), (f"{BLOB}.tgz?sv=2020&sig=x", "archive"), ("az://container/m", "repository"),
+        ("https://account.z1.blob.storage.azure.net/container/model", "repository"), ("oci://host/model.tar:v1", "repository"),
+        ("https://host/blob.core.windows.net/model.bin", "file"),
+    ],
+)  # fmt: skip
+def test_an_archive_of_a_store_is_known_by_the_name_of_its_object(source: str, kind: str) -> None:
+    assert kserve.kind_of(source, exists=False) == kind
 
 
 def test_each_source_gets_the_credentials_of_its_store_alone(tmp_path: Path) -> None:
