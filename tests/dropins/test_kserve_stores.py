@@ -102,6 +102,11 @@ class TestIntendedDifferences:
         assert (ours.code, ours.trees) == (0, [dict(FILES)])
         assert (theirs.trees == ours.trees) == store.address.startswith("gs://")
 
+    def test_only_kserve_unpacks_an_archive_that_is_alone_below_a_prefix(self, both: Both, store: Store) -> None:
+        """Ours unpacks what the address names as an archive: another object beside it must not change what it becomes."""
+        theirs, ours = both(store.publish({"model.zip": zipped(FILES)}, below="models/llama"), store.env)
+        assert (theirs.trees, ours.trees) == ([dict(FILES)], [{"model.zip": zipped(FILES)}])
+
     def test_only_ours_keeps_an_empty_file(self, both: Both, store: Store) -> None:
         """KServe drops it (not in GCS), although Python's packages have such files."""
         theirs, ours = both(store.publish({**FILES, "__init__.py": b""}, below="models/llama"), store.env)

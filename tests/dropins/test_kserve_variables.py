@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from fetcher.sources.oci import OciAccess
 from fetcher.sources.s3 import S3Access
 from tests.dropins.archives import tar
 from tests.dropins.conftest import FILES, last_line, tree
+from tests.dropins.test_kserve_differential import Situation, outcome
 from tests.lab.command import STORAGE_INITIALIZER, run_command
 from tests.lab.registry import Registry, registry
 from tests.lab.stores import AzureServer
@@ -134,6 +136,18 @@ class TestRegistries:
     def test_the_model_of_an_image_is_fetched(self, scheme: str, server: Registry, tmp_path: Path) -> None:
         done = run_command(STORAGE_INITIALIZER, f"{scheme}://{server.place}/org/model:v1", tmp_path)
         assert (done.returncode, tree(tmp_path)) == (0, FILES), done.stderr
+
+    @pytest.mark.timeout(600)  # may install KServe's package
+    def test_both_produce_the_files_of_an_image(
+        self, kserve_command: tuple[str, ...], server: Registry, tmp_path: Path
+    ) -> None:
+        """KServe's webhook turns `oci+fetch://` into `oci://`, and allows registries without TLS."""
+        situation = Situation([f"oci://{server.place}/org/model:v1"], {"KSERVE_OCI_INSECURE_REGISTRY": "true"})
+        theirs = outcome(kserve_command, situation, tmp_path / "kserve")
+        ours = outcome(STORAGE_INITIALIZER, situation, tmp_path / "ours")
+        assert (ours.code, ours.trees) == (0, [dict(FILES)]), ours.log
+        if hasattr(tarfile, "data_filter"):  # otherwise KServe cannot unpack any tar
+            assert (theirs.code, theirs.trees) == (0, ours.trees), theirs.log
 
     def test_the_mounted_configuration_wins_over_others(self, tmp_path: Path) -> None:
         for name, user in (("kserve.json", "kserve"), ("config.json", "docker")):
