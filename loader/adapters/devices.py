@@ -23,7 +23,7 @@ from fetcher.quantities import size
 from loader.checkpoint.header import TensorInfo
 from loader.errors import TooLarge, shown
 from loader.reading.arena import Allocate, Arena, Memory, huge_pages
-from loader.tensors.weights import REQUESTED, Order, ReadPlan, Weights, fitting_window
+from loader.tensors.weights import REQUESTED, Order, ReadPlan, Weights, fitting_window, held_back
 from loader.workers import default_threads
 
 _SHARE = 4
@@ -52,7 +52,11 @@ def copied(weights: Weights, order: Order, device: torch.device) -> Generator[tu
     Pinned memory: the window and two blocks, at most. Raises as `Weights.tensors`; TooLarge if the device is full, or if no
     memory can be pinned.
     """
-    way = plan_for(weights.way)
+    pairs = _copied(weights, order, device, plan_for(weights.way))
+    yield from pairs if weights.way.verify == "end" else held_back(weights.in_order(order), pairs)
+
+
+def _copied(weights: Weights, order: Order, device: torch.device, way: ReadPlan) -> Generator[tuple[TensorInfo, torch.Tensor]]:
     copies = Copies(device, most=way.window // _SHARE)
     ahead = replace(way, window=way.window - way.window // _SHARE)
     parts = weights.parts(order, way=ahead, arena=Arena(memory_for(device)))

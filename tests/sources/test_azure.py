@@ -19,7 +19,7 @@ from fetcher.sources.base import Source
 from fetcher.testing.checkpoint import random_bytes
 from fetcher.testing.conformance import MakeSource, SourceConformance, listing_of
 from tests.lab.command import run_fetcher
-from tests.sources.stores import AzureServer
+from tests.lab.stores import AzureServer
 
 SETTINGS = Settings(cache_dir=Path("/nowhere"), timeout_stall=5.0)
 FILES = {

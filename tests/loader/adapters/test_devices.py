@@ -21,6 +21,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from fetcher.errors import NotFound, UsageError
+from fetcher.testing.origin import Origin
 from loader.adapters import devices
 from loader.adapters.devices import copied, plan_for
 from loader.adapters.torch import load, shaped, tensors
@@ -136,6 +137,24 @@ class TestCopies:
         assert list(on_the_processor(path, ["2.U8", "0.F4"])) == ["2.U8", "0.F4"]
         with pytest.raises(NotFound, match="the checkpoint has no tensor 'x'"):
             on_the_processor(path, ["x"])
+
+
+class TestAnAddress:
+    """Tensors that come straight from their source go to a device in the same way."""
+
+    @pytest.fixture
+    def uri(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+        with Origin(lfs_threshold=MiB) as running:
+            running.add_repo("org/model", {path.name: path.read_bytes()})
+            monkeypatch.setenv("HF_ENDPOINT", running.endpoint)
+            yield "hf://org/model"
+
+    @pytest.mark.parametrize("verify", ["end", "before"])
+    def test_copies_have_the_bits_of_the_file_whenever_they_are_verified(self, path: Path, uri: str, verify: str) -> None:
+        weights = open_weights(uri, window=WINDOW, verify=verify)  # type: ignore[arg-type]  # one of the choices
+        loaded = {info.name: shaped(info, read) for info, read in copied(weights, "file", torch.device("cpu"))}
+        assert_alike(loaded, by_the_package(path))
+        assert list(weights.verified_by.values()) == ["sha256"]
 
 
 class TestLateCopies:
