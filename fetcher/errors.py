@@ -26,6 +26,7 @@ what to do next; it never contains a credential.
     │   │   └── RateLimited      75
     │   ├── RangesUnsupported    69  the server sent the whole file instead of a range
     │   ├── ContentChanged       65  the source replaced the file during the fetch
+    │   │   └── KeepsChanging    75  it did so again, each time the source was asked anew
     │   └── LfsPointer           65  the source has a Git LFS pointer instead of the file
     ├── DigestMismatch           65
     │   ├── DigestUnavailable    65
@@ -200,6 +201,14 @@ class ContentChanged(SourceError):
 
     reason = "ContentChanged"
     exit_code = 65
+
+
+class KeepsChanging(ContentChanged):
+    """The source replaced a file during each of several attempts. A later one finds it complete."""
+
+    reason = "KeepsChanging"
+    exit_code = 75
+    retryable = True
 
 
 class LfsPointer(SourceError):

@@ -34,7 +34,7 @@ from fetcher.engine.retry import Asker, Patience
 from fetcher.engine.roominess import kept_roomy, room_of
 from fetcher.engine.sizing import drops_pages, transfer_of
 from fetcher.engine.transfer import Transfer
-from fetcher.errors import ContentChanged, SourceError
+from fetcher.errors import ContentChanged, KeepsChanging, SourceError
 from fetcher.events import Committing, Resolved, Resolving, Subscriber, Warned
 from fetcher.filesystem import file_mode, make_directory, storing
 from fetcher.host.processors import cpu_count
@@ -57,9 +57,9 @@ from fetcher.version import VERSION
 
 ASK_FOR = 15.0
 """Maximum seconds for asking for a newer version while a good copy exists: the start of a pod waits for it."""
-CHANGES = 2
+CHANGES = 3
 """Times an artifact is listed again because its source changed during the fetch. The last time, files without a digest are
-fetched in one piece."""
+fetched in one piece. After that it is being uploaded, and this fetch cannot win."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,10 @@ class Pipeline:
                     gathered = await self.gathered(lease, patience, whole=attempt == CHANGES)
             except ContentChanged as error:
                 if attempt == CHANGES:
-                    raise
+                    problem = (
+                        f"{error.message}; it changed during {CHANGES + 1} attempts: try again when its upload is complete"
+                    )
+                    raise KeepsChanging(problem, path=error.path) from error
                 how = "again" if attempt + 1 < CHANGES else "again, now for each file without a digest in one piece"
                 self.emit(Warned(error.reason, f"{error.message}; asking the source {how}"))
             else:
