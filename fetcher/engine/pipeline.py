@@ -35,7 +35,7 @@ from fetcher.engine.retry import Asker, Patience
 from fetcher.engine.roominess import kept_roomy, room_of
 from fetcher.engine.sizing import drops_pages, transfer_of
 from fetcher.engine.transfer import Transfer
-from fetcher.errors import ContentChanged, KeepsChanging, SourceError
+from fetcher.errors import ContentChanged, SourceError
 from fetcher.events import Committing, Resolved, Resolving, Subscriber, Warned
 from fetcher.filesystem import file_mode, make_directory, storing
 from fetcher.host.processors import cpu_count

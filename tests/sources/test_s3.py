@@ -6,11 +6,9 @@ import base64
 import dataclasses
 import hashlib
 import json
-import os
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import aclosing
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,14 +19,11 @@ import pytest
 from hypothesis import given, settings
 
 from fetcher.artifact import ArtifactRef, ByteRange, Checksum
-from fetcher.engine import Artifact
-from fetcher.engine import fetch as engine_fetch
 from fetcher.errors import (
     BadResponse,
     ConfigurationError,
     ContentChanged,
     HostilePath,
-    KeepsChanging,
     NotFound,
     RateLimited,
     Unauthorized,
@@ -37,7 +32,7 @@ from fetcher.errors import (
 )
 from fetcher.settings import Settings
 from fetcher.sources import open_source
-from fetcher.sources.base import Asking, Derived, Listing, Source, once
+from fetcher.sources.base import Source
 from fetcher.sources.objects import Page
 from fetcher.sources.s3 import S3Access, S3Keys
 from fetcher.sources.s3.address import S3Address
@@ -289,48 +284,6 @@ class TestChecksums:
         assert digest_of({"x-amz-checksum-sha256": value}) is not None
         assert digest_of({"x-amz-checksum-sha256": value, "x-amz-checksum-type": "COMPOSITE"}) is None
         assert digest_of({"x-amz-checksum-sha256": f"{value}-2"}) is None
-
-
-class Replacing(Derived):
-    """A source whose object is replaced after it was listed, so many `times`."""
-
-    def __init__(self, source: Source, replace: Callable[[int], None], times: int) -> None:
-        super().__init__(source)
-        self._replace = replace
-        self._left = times
-
-    async def list(self, revision: str | None, ask: Asking = once) -> Listing:
-        listing = await super().list(revision, ask)
-        if self._left:
-            self._left -= 1
-            self._replace(self._left)
-        return listing
-
-
-class TestReplacedMidway:
-    @pytest.fixture
-    def fetch(self, s3_client: Any, bucket: str, s3_server: S3Server, tmp_path: Path) -> Callable[[int], Awaitable[Artifact]]:
-        put(s3_client, bucket, {"model.bin": random_bytes("first", MiB)})
-
-        async def fetch(times: int) -> Artifact:
-            ref, given = ArtifactRef(f"s3://{bucket}/model.bin"), replace(SETTINGS, cache_dir=tmp_path)
-            source = source_of(ref.uri, s3_server.endpoint)
-            replaced = Replacing(source, lambda left: put(s3_client, bucket, {"model.bin": random_bytes(left, MiB)}), times)
-            return await engine_fetch(ref, given, source=replaced)
-
-        return fetch
-
-    async def test_it_is_listed_again_and_the_last_content_is_taken(self, fetch: Callable[[int], Awaitable[Artifact]]) -> None:
-        artifact = await fetch(3)
-        assert (artifact.path / "model.bin").read_bytes() == random_bytes(0, MiB)
-
-    async def test_an_object_that_keeps_changing_ends_as_temporary(
-        self, fetch: Callable[[int], Awaitable[Artifact]], tmp_path: Path
-    ) -> None:
-        with pytest.raises(KeepsChanging, match="changed during 4 attempts") as caught:
-            await fetch(100)
-        assert caught.value.exit_code == 75
-        assert os.listdir(tmp_path) == [".fetcher"]
 
 
 ERROR = '<?xml version="1.0"?><Error><Code>{}</Code><Message>told</Message></Error>'
