@@ -1,4 +1,4 @@
-"""`python -m benchmarks fetch` and `python -m benchmarks load`, from the root of a checkout."""
+"""`python -m benchmarks fetch`, `load` and `store`, from the root of a checkout."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from benchmarks.fetching import scenarios as fetches
 from benchmarks.installation import HOME
 from benchmarks.loading import comparison as loading
 from benchmarks.loading import scenarios as loads
+from benchmarks.store import comparison as storing
+from benchmarks.store import scenarios as stores
 
 
 class Named(Protocol):
@@ -33,8 +35,9 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     _add_fetch(commands.add_parser("fetch", help="compare whole fetches: the fetcher, its peers and a bare loop"))
     _add_load(commands.add_parser("load", help="compare loading into memory: the loader, its peers and fio"))
+    _add_store(commands.add_parser("store", help="compare fetches from an object store in the same way"))
     arguments = parser.parse_args()
-    print(_fetch(arguments) if arguments.command == "fetch" else _load(arguments))
+    print({"fetch": _fetch, "load": _load, "store": _store}[arguments.command](arguments))
 
 
 def _add_fetch(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +50,11 @@ def _add_fetch(parser: argparse.ArgumentParser) -> None:
 def _add_load(parser: argparse.ArgumentParser) -> None:
     _add_common(parser, loads.SCENARIOS)
     parser.add_argument("--loader", default=_installed_command("loader"), help="the command under test")
+
+
+def _add_store(parser: argparse.ArgumentParser) -> None:
+    _add_common(parser, stores.SCENARIOS)
+    parser.add_argument("--fetcher", default=_installed_command("fetcher"), help="the command under test")
 
 
 def _add_common(parser: argparse.ArgumentParser, scenarios: Sequence[Scenario]) -> None:
@@ -88,6 +96,19 @@ def _load(arguments: argparse.Namespace) -> str:
         target=_target(arguments.report, "-load"),
     )
     return loading.compare(options)
+
+
+def _store(arguments: argparse.Namespace) -> str:
+    options = storing.Options(
+        scenarios=tuple(arguments.scenarios),
+        rounds=arguments.rounds,
+        scale=float(arguments.scale),
+        fetcher=arguments.fetcher,
+        disk=arguments.disk.resolve(),
+        memory=arguments.memory,
+        target=_target(arguments.report, "-store"),
+    )
+    return storing.compare(options)
 
 
 def _target(arguments: Path | None, suffix: str) -> Path | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-from benchmarks.measuring import Cost, MiB, Spread
-from benchmarks.ratios import Results, Row, Unmeasured
+from benchmarks.measuring import GB, Cost, MiB, Spread
+from benchmarks.ratios import Results, Row, Unmeasured, anonymous, cpu, wall
 from benchmarks.rounds import Measured
 from benchmarks.surroundings import Setting, processor_flags
 
@@ -56,6 +56,19 @@ def spread(figure: Callable[[Cost], float]) -> Column:
 def most(figure: Callable[[Cost], float]) -> Column:
     """Return a column with the maximum in MiB."""
     return lambda costs: f"{max(map(figure, costs)) / MiB:.0f}"
+
+
+def costs_of(total: int | None) -> dict[str, Column]:
+    """Return the columns of a download: times, memory and, if it moved `total` bytes, rates."""
+    times = {"wall, s": spread(wall), "CPU, s": spread(cpu)}
+    memory = {"anonymous, MiB": most(anonymous), "VmHWM, MiB": most(lambda cost: cost.resident)}
+    if total is None:
+        return times | memory
+    rates: dict[str, Column] = {
+        "GB/s": lambda costs: f"{total / Spread.of([cost.wall for cost in costs]).median / GB:.2f}",
+        "CPU, s/GB": lambda costs: f"{Spread.of([cost.cpu for cost in costs]).median * GB / total:.2f}",
+    }
+    return times | rates | memory
 
 
 def pictures(names: Iterable[str]) -> Iterable[str]:

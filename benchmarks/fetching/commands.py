@@ -10,15 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.fetching.publishing import MiB, Repository
+from benchmarks import downloading
+from benchmarks.downloading import range_length, write_addresses
 from benchmarks.fetching.server import Server
 from benchmarks.installation import PATH
+from benchmarks.publishing import Repository
 from benchmarks.surroundings import mask
 
 CLIENTS = Path(__file__).parent / "clients"
-BUFFER = MiB
-"""Bytes that the bare loop collects before a write: the fastest of 64 KiB (0.76 CPU seconds for 512 MiB), 256 KiB (0.63),
-1 MiB (0.55) and 4 MiB (0.59), medians of 6 interleaved rounds on 2 x Xeon at 2.50 GHz."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +48,8 @@ class Task:
 
     @property
     def range_length(self) -> int:
-        """Bytes of a request if all clients use equal ranges: the fetcher's rule, four for each connection within bounds."""
-        return max(16 * MiB, min(64 * MiB, self.repository.shape.total // (4 * self.connections)))
+        """Bytes of a request if all clients use equal ranges."""
+        return range_length(self.repository.shape.total, self.connections)
 
     @property
     def addresses(self) -> str:
@@ -64,7 +63,7 @@ def write_lists(server: Server, directory: Path) -> Path:
     """Write the addresses behind the Hub's redirects, for clients that do not know the Hub: they skip listing and redirect."""
     directory.mkdir(parents=True, exist_ok=True)
     files = [(server.address(file.name), file.name, file.size) for file in server.repository.files]
-    (directory / "addresses").write_text("".join(f"{url}\t{name}\t{size}\n" for url, name, size in files))
+    write_addresses(directory / "addresses", files)
     (directory / "aria2").write_text("".join(f"{url}\n  out={name}\n" for url, name, _ in files))
     (directory / "curl").write_text("".join(f'url = "{url}"\noutput = "{name}"\n' for url, name, _ in files))
     return directory
@@ -126,7 +125,7 @@ def snapshot(most: int) -> Command:
 
 
 def kserve(task: Task) -> Sequence[str]:
-    return [task.programs.peers, str(CLIENTS / "kserve.py"), f"hf://{task.repository.name}", str(task.destination)]
+    return downloading.kserve(task.programs.peers, f"hf://{task.repository.name}", task.destination)
 
 
 ARIA2 = (
@@ -164,8 +163,9 @@ def curl_ranges(task: Task) -> Sequence[str]:
 
 
 def bare_loop(task: Task) -> Sequence[str]:
-    numbers = [f"--connections={task.connections}", f"--range={task.range_length}", f"--buffer={BUFFER}"]
-    return [sys.executable, str(CLIENTS / "bare_loop.py"), task.addresses, str(task.destination), *numbers]
+    return downloading.bare_loop(
+        task.addresses, task.destination, connections=task.connections, total=task.repository.shape.total
+    )
 
 
 def in_parallel(tool: str) -> Command:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from benchmarks.copies import Place
 from benchmarks.disk import workspace
-from benchmarks.fetching.commands import Programs
+from benchmarks.fetching.commands import Programs, environment
 from benchmarks.fetching.link import CAP, linked, unavailable
-from benchmarks.fetching.publishing import Repository, publish
 from benchmarks.fetching.report import CONDITIONS, report
 from benchmarks.fetching.running import Stage, play
 from benchmarks.fetching.scenarios import Scenario
@@ -22,6 +22,7 @@ from benchmarks.fetching.streams import SCENARIO as STREAMS
 from benchmarks.fetching.streams import measured as streams
 from benchmarks.installation import peers_python
 from benchmarks.measuring import GB, Failed
+from benchmarks.publishing import Repository, publish
 from benchmarks.ratios import Results
 from benchmarks.surroundings import Setting, versions
 
@@ -83,14 +84,19 @@ def _obstacle(scenario: Scenario, copies: Path) -> str | None:
 @contextmanager
 def _staged(scenario: Scenario, repository: Repository, programs: Programs, *, copies: Path, scratch: Path) -> Iterator[Stage]:
     """Start the server, and the link to it if the scenario has one."""
+    home = scratch / "home"
+    home.mkdir(exist_ok=True)
     with ExitStack() as stack:
         if scenario.link:
             link = stack.enter_context(linked(scratch / "link"))
-            serve = serving(repository, scratch / "nginx", host=link.host, within=link.server, limit_rate=CAP)
-            yield Stage(scenario, stack.enter_context(serve), programs, copies, scratch, within=link.client)
+            serve, within = (
+                serving(repository, scratch / "nginx", host=link.host, within=link.server, limit_rate=CAP),
+                link.client,
+            )
         else:
-            serve = serving(repository, scratch / "nginx", tls=scenario.tls)
-            yield Stage(scenario, stack.enter_context(serve), programs, copies, scratch)
+            serve, within = serving(repository, scratch / "nginx", tls=scenario.tls), ()
+        server = stack.enter_context(serve)
+        yield Stage(scenario, server, programs, Place(repository, environment(server, home), copies, scratch, within))
 
 
 def _save(options: Options, setting: Setting, scenarios: Sequence[Scenario], results: Results) -> None:

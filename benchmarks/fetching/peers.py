@@ -22,8 +22,8 @@ from benchmarks.fetching.commands import (
     snapshot,
     verify,
 )
-from benchmarks.fetching.publishing import MiB
 from benchmarks.installation import missing
+from benchmarks.publishing import MiB
 
 
 @dataclass(frozen=True, slots=True)

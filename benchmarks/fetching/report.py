@@ -8,9 +8,9 @@ from functools import partial
 from benchmarks.fetching.peers import CHECKS, CONTENDERS, Contender
 from benchmarks.fetching.rows import ROWS
 from benchmarks.fetching.scenarios import Scenario
-from benchmarks.measuring import GB, Cost, MiB, Spread
-from benchmarks.ratios import Results, Unmeasured, anonymous, cpu, followed, of, wall
-from benchmarks.report import Column, cells, commands, document, most, pictures, spread, table
+from benchmarks.measuring import Cost, MiB, Spread
+from benchmarks.ratios import Results, Unmeasured, followed, of
+from benchmarks.report import Column, cells, commands, costs_of, document, pictures, spread, table
 from benchmarks.surroundings import Setting
 
 CONDITIONS = """\
@@ -47,15 +47,9 @@ def _scenario(scenario: Scenario, results: Results) -> Iterable[str]:
 
 def _columns(scenario: Scenario) -> dict[str, Column]:
     total = scenario.shape.total
-    times = {"wall, s": spread(wall), "CPU, s": spread(cpu)}
-    rates: dict[str, Column] = {
-        "GB/s": lambda costs: f"{total / Spread.of([cost.wall for cost in costs]).median / GB:.2f}",
-        "CPU, s/GB": lambda costs: f"{Spread.of([cost.cpu for cost in costs]).median * GB / total:.2f}",
-    }
-    memory = {"anonymous, MiB": most(anonymous), "VmHWM, MiB": most(lambda cost: cost.resident)}
     again = {"received, of the whole": spread(lambda cost: (cost.received or 0) / total)}
     moves_all = scenario.kind not in ("hit", "resume") and total >= MiB
-    return times | (rates if moves_all else {}) | memory | (again if scenario.kind == "resume" else {})
+    return costs_of(total if moves_all else None) | (again if scenario.kind == "resume" else {})
 
 
 def _cells(

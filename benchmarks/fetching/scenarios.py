@@ -23,7 +23,7 @@ from benchmarks.fetching.peers import (
     VERIFY,
     VERIFY_FULL,
 )
-from benchmarks.fetching.publishing import MiB, Shape
+from benchmarks.publishing import MiB, Shape
 
 GiB = 1024 * MiB
 MANY = 64

@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks.installation import CHECKOUT, PATH
 from benchmarks.loading.checkpoint import Checkpoint
 from benchmarks.loading.clients.timed import MEMORY
+from benchmarks.surroundings import mask
 
 CLIENTS = "benchmarks.loading.clients"
 
@@ -50,7 +51,7 @@ Command = Callable[[Task], Sequence[str]]
 
 
 def environment(home: Path, *, memory: int = 0) -> dict[str, str]:
-    """Return the environment of every contender, without variables of the user.
+    """Return the environment of every contender. Of the user's variables it has OpenSSL's mask only.
 
     `memory`: bytes that a client populates before its clock starts.
     """
@@ -61,6 +62,7 @@ def environment(home: Path, *, memory: int = 0) -> dict[str, str]:
         "LC_ALL": "C.UTF-8",
         "PYTHONPATH": str(CHECKOUT),
         "RUNAI_STREAMER_LOG_LEVEL": "ERROR",
+        **mask(),
     }
 
 

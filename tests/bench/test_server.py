@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.fetching.commands import CLIENTS, environment, write_lists
-from benchmarks.fetching.publishing import Repository, Shape, publish
+from benchmarks.downloading import CLIENTS
+from benchmarks.fetching.commands import environment, write_lists
 from benchmarks.fetching.server import serving
+from benchmarks.publishing import Repository, Shape, publish
 from tests.lab.availability import program
 from tests.lab.command import run_fetcher
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.fetching.commands import CLIENTS
+from benchmarks.downloading import CLIENTS
 from benchmarks.installation import peers_python
 from fetcher.testing.checkpoint import random_bytes
 from fetcher.testing.origin import Origin

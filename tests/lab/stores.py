@@ -26,6 +26,7 @@ class GcsServer:
     """fake-gcs-server with some buckets."""
 
     def __init__(self, port: int) -> None:
+        self.port = port
         self.endpoint = f"http://127.0.0.1:{port}"
 
     def make_bucket(self, bucket: str) -> None:

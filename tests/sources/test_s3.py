@@ -42,6 +42,7 @@ from fetcher.sources.s3.signing import signed_headers
 from fetcher.testing.checkpoint import random_bytes
 from fetcher.testing.conformance import MakeSource, SourceConformance, listing_of, read
 from fetcher.testing.effects import Body, Header, Status
+from fetcher.testing.exchange import Request, Response
 from fetcher.testing.faults import Fault, Faults
 from fetcher.transport.client import HttpTransport
 from tests.lab.command import run_fetcher
@@ -156,6 +157,32 @@ class TestPins:
             put(s3_client, bucket, {"model.bin": b"b" * 1000})
             with pytest.raises(ContentChanged, match="replaced or removed at the store"):
                 await read(source, file, ByteRange(0, 10))
+
+    @pytest.mark.parametrize(("times", "code"), [(3, 0), (None, 75)])
+    def test_an_object_that_is_replaced_again_and_again_is_listed_three_times_more(
+        self, s3_client: Any, bucket: str, s3_server: S3Server, tmp_path: Path, times: int | None, code: int
+    ) -> None:
+        put(s3_client, bucket, {"m/model.bin": b"0"})
+        replaced: list[int] = []
+
+        class Writer(Front):
+            """Replaces the object before each read of it."""
+
+            def answer(self, request: Request) -> Response:
+                if "if-match" in request.headers and (times is None or len(replaced) < times):
+                    replaced.append(len(replaced) + 1)
+                    put(s3_client, bucket, {"m/model.bin": str(replaced[-1]).encode()})
+                return super().answer(request)
+
+        with in_front_of(s3_server.host, s3_server.port, Writer(s3_server.host, s3_server.port)) as front:
+            env = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_ENDPOINT_URL": front.endpoint}
+            done = run_fetcher("fetch", f"s3://{bucket}/m", "--cache-dir", tmp_path, env=env)
+        assert done.returncode == code, done.stderr
+        assert len(replaced) == (times or 4)
+        if code:
+            assert done.stderr.splitlines()[-1].startswith("KeepsChanging: ")
+        else:
+            assert (Path(done.stdout.strip()) / "model.bin").read_bytes() == b"3"
 
     @pytest.mark.parametrize(
         ("status", "code", "error"),

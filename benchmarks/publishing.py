@@ -1,20 +1,17 @@
-"""The served files of random bytes, and their Hub metadata as static JSON."""
+"""The served files of random bytes."""
 
 from __future__ import annotations
 
-import json
 import os
 import random
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from hashlib import sha1, sha256
+from hashlib import sha256
 from pathlib import Path
 
 import xxhash
 
 MiB = 1024 * 1024
-COMMIT = "5eed" * 10
-"""The commit of the branch `main` in every repository."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,23 +111,3 @@ def _xxh3(path: Path) -> str:
         while count := file.readinto(buffer):
             hasher.update(memoryview(buffer)[:count])
     return hasher.hexdigest()
-
-
-def revision_document(repository: Repository) -> str:
-    """Return the response to `GET /api/models/{repo}/revision/main`."""
-    siblings = [{"rfilename": file.name} for file in repository.files]
-    return json.dumps({"id": repository.name, "modelId": repository.name, "sha": COMMIT, "siblings": siblings})
-
-
-def tree_document(repository: Repository, *, digests: bool) -> str:
-    """Return the response to `GET /api/models/{repo}/tree/{commit}`, on one page."""
-    return json.dumps([_entry(file, digests=digests) for file in repository.files])
-
-
-def _entry(file: PublishedFile, *, digests: bool) -> dict[str, object]:
-    entry: dict[str, object] = {"type": "file", "path": file.name, "size": file.size}
-    if digests:
-        pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{file.sha256}\nsize {file.size}\n"
-        blob = sha1(f"blob {len(pointer)}\0{pointer}".encode(), usedforsecurity=False).hexdigest()
-        entry |= {"oid": blob, "lfs": {"oid": file.sha256, "size": file.size, "pointerSize": len(pointer)}}
-    return entry

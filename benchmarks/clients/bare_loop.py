@@ -71,7 +71,8 @@ def connect(url: str) -> socket.socket:
 
 def receive(connection: socket.socket, part: Part, buffer: memoryview) -> None:
     parsed = urlsplit(part.url)
-    request = f"GET {parsed.path} HTTP/1.1\r\nHost: {parsed.netloc}\r\nRange: bytes={part.start}-{part.stop - 1}\r\n\r\n"
+    target = f"{parsed.path}?{parsed.query}" if parsed.query else parsed.path
+    request = f"GET {target} HTTP/1.1\r\nHost: {parsed.netloc}\r\nRange: bytes={part.start}-{part.stop - 1}\r\n\r\n"
     connection.sendall(request.encode())
     head = b""
     while b"\r\n\r\n" not in head:
