@@ -7,12 +7,15 @@ import hmac
 import importlib.util
 import json
 import re
+import ssl
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
+
+import trustme
 
 from fetcher.sources.azure.signing import API, signed
 from tests.lab.availability import missing, program
@@ -127,3 +130,11 @@ def azure_server(directory: Path) -> Iterator[AzureServer]:
     words = ("--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", directory, "--skipApiVersionCheck", "--silent")
     with serving((azurite, *words), directory / "azure.log", ready=lambda: listens(port)):
         yield AzureServer(port)
+
+
+def authority(directory: Path) -> tuple[ssl.SSLContext, Path]:
+    """The TLS of a server on 127.0.0.1, and the file of the authority that signed its certificate."""
+    signer, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    signer.issue_cert("127.0.0.1").configure_cert(context)
+    signer.cert_pem.write_to_path(directory / "authority.pem")
+    return context, directory / "authority.pem"
