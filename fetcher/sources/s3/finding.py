@@ -68,7 +68,7 @@ class _Refreshed:
         with _answering():
             frozen = self._credentials.get_frozen_credentials()
         moment = getattr(self._credentials, "_expiry_time", None)
-        return S3Keys(frozen.access_key, frozen.secret_key, frozen.token, moment.timestamp() if moment else None)
+        return S3Keys(frozen.access_key, frozen.secret_key, frozen.token or None, moment.timestamp() if moment else None)
 
 
 @contextmanager
