@@ -1,4 +1,4 @@
-"""The Python interface: `fetch`, and `fetch_async` for callers with an event loop. Both own the defaults."""
+"""The Python interface, which owns the defaults: `fetch`, `fetch_async` for callers with an event loop, and `open_source`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypedDict, Unpack, get_args
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, get_args
 
 from fetcher.artifact import ArtifactRef, Digest
 from fetcher.engine import Artifact as Artifact
@@ -31,6 +31,9 @@ from fetcher.settings import (
     hub_cache_dir,
 )
 from fetcher.sources.access import Access
+
+if TYPE_CHECKING:
+    from fetcher.streaming.opened import OpenArtifact as OpenArtifact
 
 
 class Options(TypedDict, total=False):
@@ -101,6 +104,22 @@ def fetch(
         return runner.run(fetch_uncached(request, on_event))
 
 
+def open_source(
+    uri: str, *, on_event: Subscriber = silent, credentials: Access | None = None, **options: Unpack[Options]
+) -> OpenArtifact:
+    """Open `uri` at its source to read ranges of its files into memory; nothing is written to a disk.
+
+    Of the `Options` it takes those that concern the source. `credentials` are as for `fetch_async`. `on_event` is called on
+    another thread. Raises `fetcher.FetchError`.
+    """
+    from fetcher.streaming.opened import OpenArtifact  # late: a cached artifact needs no network
+
+    if foreign := sorted(options.keys() - set(_OF_A_SOURCE)):
+        raise UsageError(f"open_source takes no {foreign[0]}; it takes {', '.join(_OF_A_SOURCE)}")
+    # Settings name a place. Nothing is written there, so none is looked for: a pod may have no HOME.
+    return OpenArtifact(*_read(uri, {"cache_dir": os.curdir, **options}), credentials, on_event)
+
+
 def _refuse_inside_a_loop() -> None:
     """Raise UsageError even if the artifact is cached: otherwise the mistake appears only when the cache is empty."""
     if "asyncio" not in sys.modules:
@@ -161,6 +180,10 @@ def _refuse_nonsense(result: Settings) -> None:
             raise UsageError(f"{name} is {value!r}; it must be a number from {least:,} to {most:,}")
 
 
+_OF_A_SOURCE = (
+    *("revision", "include", "exclude", "expect", "require_digests", "require_checksums"),
+    *("max_concurrency", "timeout_stall", "retry_for"),
+)
 _OF_A_CACHE = ("max_size", "min_free", "min_idle", "hold", "pod_uid")
 _LONGEST = 1e9
 """Seconds, thirty years. Every wait is finite; an unlimited one is None, never infinity."""

@@ -25,7 +25,8 @@ what to do next; it never contains a credential.
     │   │   ├── BadResponse      69  a response violates the protocol
     │   │   └── RateLimited      75
     │   ├── RangesUnsupported    69  the server sent the whole file instead of a range
-    │   ├── ContentChanged       65  the source replaced the file during the fetch
+    │   ├── ContentChanged       65  the source serves other content than it lists
+    │   │   └── KeepsChanging    75  the source changed again after each new listing
     │   └── LfsPointer           65  the source has a Git LFS pointer instead of the file
     ├── DigestMismatch           65
     │   ├── DigestUnavailable    65
@@ -196,10 +197,18 @@ class RangesUnsupported(SourceError):
 
 
 class ContentChanged(SourceError):
-    """The source now serves other content than the part that was already received."""
+    """The source now serves other content than it listed, or than the part that was already received."""
 
     reason = "ContentChanged"
     exit_code = 65
+
+
+class KeepsChanging(ContentChanged):
+    """The source changed again after each new listing: somebody writes there now."""
+
+    reason = "KeepsChanging"
+    exit_code = 75
+    retryable = True
 
 
 class LfsPointer(SourceError):

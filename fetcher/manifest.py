@@ -54,8 +54,7 @@ class ManifestFile:
     @property
     def verified_by(self) -> str:
         """The strongest of what the file was compared with: `sha256`, ..., `crc64nvme`, ..., or `size` if nothing else."""
-        names = {each.algorithm for each in self.digests} | {text.partition(":")[0] for text in self.checksums}
-        return min(names, key=_strength, default="size")
+        return strongest([*(each.algorithm for each in self.digests), *(text.partition(":")[0] for text in self.checksums)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +197,11 @@ def _checked(document: Mapping[str, Any]) -> dict[str, Any]:
         "unconfirmed": document.get("unconfirmed", False) is not False,
         "unknown": unknown_fields(document, ("format_version", *_FIELDS)),
     }
+
+
+def strongest(algorithms: Iterable[str]) -> str:
+    """Return the strongest of the algorithms that a file was compared by; `size` without any."""
+    return min(algorithms, key=_strength, default="size")
 
 
 def _strength(name: str) -> tuple[bool, int]:

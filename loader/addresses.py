@@ -1,4 +1,4 @@
-"""Explain what to do if a user gives an address to `loader`, which reads only local files."""
+"""Addresses of artifacts that users give in place of a path. `loader.open` reads them; other commands explain what to do."""
 
 from __future__ import annotations
 
@@ -15,6 +15,14 @@ _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/{1,2}(?=[^/])")
 """One slash matches too: `Path` turns two slashes into one."""
 
 
+_REMOTE = re.compile(r"(?:hf|s3|gs|az|oci|oci\+fetch|https?)://", re.IGNORECASE)
+
+
+def is_remote(source: object) -> bool:
+    """Whether `source` is an address that is read from its source. Those of local places (`file`, `pvc`) are not."""
+    return isinstance(source, str) and _REMOTE.match(source) is not None
+
+
 def missing_path_error(path: str, why: str = "", *, environ: Mapping[str, str] = os.environ) -> NotFound:
     """Return the error for a missing `path`; `why` is appended to the message.
 
@@ -24,11 +32,10 @@ def missing_path_error(path: str, why: str = "", *, environ: Mapping[str, str] =
         return NotFound(f"{path} does not exist{why}", path=path)
     uri = f"{match[1]}://{path[match.end() :]}"
     shown = redact(uri)
+    problem = f"{shown} is an address, and only files of this machine can be used here"
     if (cached := _in_cache(uri, environ)) is not None:
-        return NotFound(f"{shown} is an address, and loader reads only local files; give its directory in the cache: {cached}")
-    return NotFound(
-        f"{shown} is an address, and loader reads only local files; run `fetcher fetch` first, and give the path that it prints"
-    )
+        return NotFound(f"{problem}; give its directory in the cache: {cached}")
+    return NotFound(f"{problem}; run `fetcher fetch` first, and give the path that it prints")
 
 
 def _in_cache(uri: str, environ: Mapping[str, str]) -> Path | None:

@@ -68,8 +68,8 @@ _NETWORK = (
 )
 _REGISTRIES = (
     (
-        "`DOCKER_CONFIG`, `REGISTRY_AUTH_FILE`, `KSERVE_OCI_DOCKER_CONFIG`",
-        "The directory of docker's `config.json`; podman's `auth.json`; either. The first that knows the registry is used.",
+        "`KSERVE_OCI_DOCKER_CONFIG`, `DOCKER_CONFIG`, `REGISTRY_AUTH_FILE`",
+        "Either; the directory of docker's `config.json`; podman's `auth.json`. The first that knows the registry is used.",
     ),
     ("`XDG_RUNTIME_DIR`", "podman's `containers/auth.json` is looked for here, then docker's `.docker/config.json` in `HOME`."),
     ("`FETCHER_PLAIN_HTTP_REGISTRIES`", "Registries without TLS, as `host:port` with commas between. Loopback needs no entry."),
@@ -82,7 +82,23 @@ _KSERVE = (
     ),
     (
         "`STORAGE_CONFIG`, `STORAGE_OVERRIDE_CONFIG`",
-        "KServe's storage Secret for S3, a JSON object each; the second wins for each key, and both win over variables.",
+        "KServe's storage Secret for S3, GCS or Azure, JSON objects; the second wins for each key, and both over variables.",
+    ),
+    (
+        "`GOOGLE_APPLICATION_CREDENTIALS`, `STORAGE_EMULATOR_HOST`",
+        "The file of a service account that KServe mounts; an emulator, which gets no credentials.",
+    ),
+    (
+        "`AZ_TENANT_ID`, `AZ_CLIENT_ID`, `AZ_CLIENT_SECRET`",
+        "KServe's former names of `AZURE_TENANT_ID` and so on; they win over these. A client wins over the key.",
+    ),
+    (
+        "`AZURE_STORAGE_ACCESS_KEY`",
+        "The key of the account in the address. Without it and a client, access is anonymous.",
+    ),
+    (
+        "`KSERVE_OCI_DOCKER_CONFIG`, `KSERVE_OCI_INSECURE_REGISTRY`",
+        "docker's configuration that KServe mounts (`/mnt/oci-fetch-auth/config.json`); `true` for registries without TLS.",
     ),
     (
         "`awsAnonymousCredential`, `S3_USER_VIRTUAL_BUCKET`, `S3_USE_ACCELERATE`, `S3_VERIFY_SSL`",
@@ -96,6 +112,8 @@ _LLMKUBE = (
     ("`MODEL_FILES`", "Paths within the repository, one a line."),
     ("`MODEL_SHA256`", "The digest of `MODEL_PATH`, or of the only file."),
     ("`MODEL_REFRESH_POLICY`", "`IfNotPresent` or `OnChange`."),
+    ("`S3_BUCKET`, `S3_KEY` or `S3_PREFIX`", "The object, or the prefix of `MODEL_FILES`, instead of an `s3://` address."),
+    ("`S3_ENDPOINT`", "The address of the store, if `AWS_ENDPOINT_URL` is not set. Keys are those of AWS."),
 )
 
 

@@ -32,21 +32,21 @@ OPTIONS: tuple[Option, ...] = (*FETCH, *METRICS, *ENDING, *(each for each in PLA
 _CONCURRENT = 4
 """Maximum artifacts fetched concurrently. With more, each gets too little memory for a fast link."""
 
-Through = Callable[[Subscriber], "tuple[Source, Step]"]
-"""Creates the source of an artifact, and the function that is called at each step of its commit."""
+Through = Callable[[Subscriber, Access | None], "tuple[Source, Step]"]
+"""Creates the source of an artifact with its credentials, and the function that is called at each step of its commit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
     """One artifact to fetch. `settings` has its directory; `through` creates its source, unless its URI names the source.
 
-    `credentials` are for the source that the URI names; None: those of the process.
+    `credentials` finds those for the source that the URI names, and may block; None: those of the process.
     """
 
     ref: ArtifactRef
     settings: Settings
     through: Through | None = None
-    credentials: Access | None = None
+    credentials: Callable[[], Access | None] | None = None
 
 
 def options_of(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -72,34 +72,44 @@ def fetched(orders: Sequence[Order], options: Mapping[str, Any], report: Report)
     """
     with _subscribers(orders, options) as subscribers:
         on_events = [report.counting(subscriber) for subscriber in _measured(subscribers, options, report)]
-        requests = [engine.recover_and_request(order.ref, order.settings, order.credentials) for order in orders]
+        requests = [engine.recover_and_request(order.ref, order.settings) for order in orders]
         artifacts = [engine.find_cached(request, on_event) for request, on_event in zip(requests, on_events, strict=True)]
         missing = [index for index, artifact in enumerate(artifacts) if artifact is None]
         if missing:
-            pending = [(requests[index], orders[index].through, on_events[index]) for index in missing]
+            pending = [(requests[index], orders[index], on_events[index]) for index in missing]
             for index, artifact in zip(missing, run_interruptibly(_fetch_all(pending)), strict=True):
                 artifacts[index] = artifact
     return [artifact for artifact in artifacts if artifact is not None]
 
 
-async def _fetch_all(missing: Sequence[tuple[engine.Request, Through | None, Subscriber]]) -> list[engine.Artifact]:
+async def _fetch_all(missing: Sequence[tuple[engine.Request, Order, Subscriber]]) -> list[engine.Artifact]:
     import asyncio  # not at the top: cached artifacts do not need it
 
     from fetcher.engine.failure import one_error
 
     turns = asyncio.Semaphore(_CONCURRENT)
 
-    async def bring(request: engine.Request, through: Through | None, on_event: Subscriber) -> engine.Artifact:
+    async def bring(request: engine.Request, order: Order, on_event: Subscriber) -> engine.Artifact:
         async with turns:
-            if through is None:
-                return await engine.fetch_uncached(request, on_event)
-            source, step = through(on_event)
+            credentials = await _found(order)
+            if order.through is None:
+                return await engine.fetch_uncached(replace(request, credentials=credentials), on_event)
+            source, step = order.through(on_event, credentials)
             return await engine.fetch_uncached(request, on_event, source=source, step=step)
 
     with one_error():
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(bring(*each)) for each in missing]
     return [task.result() for task in tasks]
+
+
+async def _found(order: Order) -> Access | None:
+    """The credentials for an artifact. Raises FetchError."""
+    if order.credentials is None:
+        return None
+    from fetcher.sources.tokens import LONGEST, on_daemon_thread
+
+    return await on_daemon_thread(order.credentials, what="the credentials", longest=LONGEST)
 
 
 def _measured(subscribers: list[Subscriber], options: Mapping[str, Any], report: Report) -> list[Subscriber]:

@@ -15,16 +15,15 @@ from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from fetcher.errors import UnsupportedScheme, UsageError
+from fetcher.sources.addresses import is_blob_address
 
 Kind = Literal["nothing", "local", "archive", "file", "repository"]
+Store = Literal["s3", "gcs", "azure", "oci"]
 MOUNTED = "/mnt/models"
 """Another agent of KServe places the models here: there is nothing to do."""
-_WORKING = "hf://, s3://, http://, https://, file:// or a path"
-_UNBUILT = {
-    "gs": "Google Cloud Storage", "oci": "an OCI registry", "oci+fetch": "an OCI registry", "hdfs": "HDFS",
-    "webhdfs": "HDFS", "modelscope": "ModelScope",
-}  # fmt: skip
-_AZURE = (".blob.core.windows.net", ".file.core.windows.net", ".blob.storage.azure.net", ".file.storage.azure.net")
+_WORKING = "hf://, s3://, gs://, oci://, http://, https://, file:// or a path"
+_UNBUILT = {"hdfs": "HDFS", "webhdfs": "HDFS", "modelscope": "ModelScope"}
+_AZURE_FILES = (".file.core.windows.net", ".file.storage.azure.net")
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".taz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 
@@ -78,9 +77,21 @@ def kind_of(source: str, *, exists: bool) -> Kind:
     if exists or scheme in ("", "file"):
         return "local"
     _refuse_unbuilt(source, scheme)
-    if scheme == "hf" or (scheme == "s3" and not is_archive(source)):
+    if scheme in ("hf", "oci", "oci+fetch"):
         return "repository"
+    if (store := store_of(source)) is not None:
+        return "archive" if is_archive(name_of(source) if store == "azure" else source) else "repository"
     return "archive" if _names_archive(source) else "file"
+
+
+def store_of(source: str) -> Store | None:
+    """Return the kind of store that keeps `source`, or None if it is none of these."""
+    scheme = source.partition("://")[0].lower()
+    if scheme in ("oci", "oci+fetch"):
+        return "oci"
+    if scheme == "az" or is_blob_address(source):
+        return "azure"
+    return "s3" if scheme == "s3" else "gcs" if scheme == "gs" else None
 
 
 def local_path(source: str) -> Path:
@@ -111,11 +122,11 @@ def _refuse_unbuilt(source: str, scheme: str) -> None:
             parts = urlsplit(source)
         except ValueError:
             return  # the engine reports the error
-        if (parts.hostname or "").endswith(_AZURE):
-            where = "Azure Storage"
+        if (parts.hostname or "").endswith(_AZURE_FILES):
+            where = "a file share of Azure"
         elif re.search(r"\.git(/|@|$)", parts.path):
             where = "a git repository"
-    elif where is None and scheme not in ("hf", "s3"):
+    elif where is None and scheme != "hf" and store_of(source) is None:
         raise UnsupportedScheme(f"{scheme}:// is not supported; use {_WORKING}")
     if where:
         raise UnsupportedScheme(f"{where} is not supported yet ({scheme}://); use {_WORKING}")

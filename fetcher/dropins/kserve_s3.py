@@ -1,17 +1,14 @@
 """The variables by which KServe says how S3 is reached, as one credential value.
 
-Source: kserve-storage 0.21. `STORAGE_CONFIG` and `STORAGE_OVERRIDE_CONFIG` are JSON objects of KServe's storage Secret; the
-second one wins for each key, and both win over the variables.
+Source: kserve-storage 0.21. The storage Secret wins over the variables.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
-from fetcher.errors import ConfigurationError
+from fetcher.dropins.kserve_secret import in_variables, secret_of
 from fetcher.sources.s3 import S3Access, found_access
 
 _VARIABLES = {
@@ -24,13 +21,7 @@ _ACCELERATED = "https://s3-accelerate.amazonaws.com"
 
 def variables_of(environ: Mapping[str, str]) -> dict[str, str]:
     """Return `environ` with what the storage Secret sets for S3. Raises ConfigurationError, which shows no value."""
-    settings: dict[str, Any] = {}
-    for name in ("STORAGE_CONFIG", "STORAGE_OVERRIDE_CONFIG"):
-        settings |= _document(name, environ.get(name, ""))
-    if settings.get("type", "s3") != "s3":
-        return dict(environ)
-    given = {variable: str(settings[key]) for key, variable in _VARIABLES.items() if settings.get(key) not in (None, "")}
-    return {**environ, **given}
+    return {**environ, **in_variables(secret_of(environ, "s3"), _VARIABLES)}
 
 
 def s3_access(environ: Mapping[str, str]) -> S3Access:
@@ -53,15 +44,3 @@ def is_unverified(environ: Mapping[str, str]) -> bool:
 
 def _is_on(variables: Mapping[str, str], name: str) -> bool:
     return variables.get(name, "").strip().lower() in ("1", "true")
-
-
-def _document(name: str, text: str) -> Mapping[str, Any]:
-    if not text.strip():
-        return {}
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
-        raise ConfigurationError(f"{name} is not a JSON object; correct the key of KServe's storage Secret")
-    return document

@@ -1,4 +1,4 @@
-"""Parse the variables that LLMKube gives to its model-downloader into plain values. No I/O."""
+"""Parse the variables that LLMKube gives to its model-downloader into plain values. Only `authorities_in` does I/O."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from pathlib import Path, PurePosixPath
 from fetcher.artifact import ArtifactRef, Digest, RemoteFile
 from fetcher.dropins.renaming import Naming
 from fetcher.errors import ConfigurationError, NotFound
-from fetcher.sources.addresses import hub_address, scheme_of
+from fetcher.sources.addresses import hub_address, is_blob_address, scheme_of
 
+AUTHORITIES = Path("/custom-certs")
+"""Where LLMKube mounts the ConfigMap of certificate authorities. Its script trusts the first file there."""
 _POLICIES = {"ifnotpresent": "if-not-present", "onchange": "on-change"}
 
 
@@ -40,7 +42,7 @@ class Request:
 
 def request_of(environ: Mapping[str, str]) -> Request:
     """Parse the variables into a request. Raises ConfigurationError, UsageError, UnsupportedScheme."""
-    source = _text(environ, "MODEL_SOURCE")
+    source = _source(environ)
     if not source:
         raise ConfigurationError("MODEL_SOURCE is not set; set it to the source of the model, such as hf://owner/name")
     if scheme_of(source) == "pvc":
@@ -58,6 +60,25 @@ def request_of(environ: Mapping[str, str]) -> Request:
         _digests(environ, names, path),
         _refresh(environ),
     )
+
+
+def authorities_in(directory: Path) -> Path | None:
+    """Return the file of certificate authorities in `directory`: the first by name that is not hidden; None without one."""
+    try:
+        names = sorted(name for name in os.listdir(directory) if not name.startswith("."))
+    except OSError:
+        return None
+    return directory / names[0] if names else None
+
+
+def _source(environ: Mapping[str, str]) -> str:
+    """Return what the variables for S3 name, else MODEL_SOURCE, whose spelling is kept if both agree."""
+    source, bucket = _text(environ, "MODEL_SOURCE"), _text(environ, "S3_BUCKET")
+    path = _text(environ, "S3_KEY") or _text(environ, "S3_PREFIX")
+    if not bucket or (source and (not source.lower().startswith("s3://") or not path)):
+        return source
+    named = f"s3://{bucket}/{path.lstrip('/')}"
+    return source if source.rstrip("/") == named.rstrip("/") else named
 
 
 def _place(environ: Mapping[str, str]) -> tuple[Path, str | None]:
@@ -78,7 +99,7 @@ def _of_all_files(source: str) -> str:
     address = hub_address(ArtifactRef(source))
     if address is not None and address.path is not None:
         return f"hf://{address.prefix}{address.repository}@{address.revision}"
-    if address is None and scheme_of(source) != "file":
+    if address is None and scheme_of(source) in ("http", "https") and not is_blob_address(source):
         raise ConfigurationError("MODEL_FILES names several files, but MODEL_SOURCE is the address of one file")
     return source
 

@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from fetcher.command.running import Report, run_command, with_progress
 from fetcher.command.termination import destination_of_variable
 from fetcher.dropins import kserve
 from fetcher.dropins.fetching import Order, Through, fetched, options_of, settings_for
+from fetcher.dropins.kserve_access import access_to
 from fetcher.dropins.linking import link, linkable_entries
 from fetcher.errors import UsageError
 from fetcher.events import Linked, Subscriber, Warned
@@ -59,6 +61,7 @@ def _initialize(words: Sequence[str], report: Report) -> Mapping[str, Any]:
 
     def place_local(on_event: Subscriber) -> list[tuple[kserve.Pair, kserve.Kind]]:
         _trust(os.environ, on_event)
+        _allow_plain_http(pairs, os.environ)
         _warn_of_verification(pairs, on_event)
         remaining = [_place_local(pair, kind, patterns, on_event) for pair, kind in zip(pairs, kinds, strict=True)]
         return [each for each in remaining if each is not None]
@@ -78,11 +81,11 @@ def _initialize(words: Sequence[str], report: Report) -> Mapping[str, Any]:
 def order_of(source: str, kind: kserve.Kind, patterns: kserve.Patterns, settings: Settings) -> Order:
     """Return the order that fetches `source`. Raises UsageError."""
     ref = ArtifactRef(source)
-    credentials = _credentials_for(source)
+    credentials = partial(access_to, source, os.environ)
     if kind == "archive":
         # Unpacked files are hard-linked into place; a required digest or checksum is that of the archive.
         placed = replace(settings, hard_link=True, require_digests=False, require_checksums=False)
-        return Order(ref, placed, _unpacking(ref, settings, credentials))
+        return Order(ref, placed, _unpacking(ref, settings), credentials)
     if kind == "repository":
         ref = ArtifactRef(source, include=patterns.allow, exclude=patterns.ignore)
         return Order(ref, settings, credentials=credentials)
@@ -90,15 +93,6 @@ def order_of(source: str, kind: kserve.Kind, patterns: kserve.Patterns, settings
     if address is not None and address.path is not None and "/" in address.path:
         return Order(ref, settings, _flattening(ref, settings, PurePosixPath(address.path).name))
     return Order(ref, settings)
-
-
-def _credentials_for(source: str) -> Access | None:
-    """The credentials that KServe's variables give; None for sources whose own variables it uses."""
-    if not source.lower().startswith("s3://"):
-        return None
-    from fetcher.dropins.kserve_s3 import s3_access
-
-    return s3_access(os.environ)
 
 
 def _place_local(
@@ -120,6 +114,14 @@ def _place_local(
     return None
 
 
+def _allow_plain_http(pairs: Sequence[kserve.Pair], environ: MutableMapping[str, str]) -> None:
+    """Ask the registries of the sources without TLS, if KServe's variable says so."""
+    if sources := [pair.source for pair in pairs if kserve.store_of(pair.source) == "oci"]:
+        from fetcher.dropins.kserve_oci import without_tls
+
+        environ.update(without_tls(sources, environ))
+
+
 def _trust(environ: MutableMapping[str, str], on_event: Subscriber) -> None:
     """Trust the certificate authorities of KServe's ConfigMap."""
     bundle: Path | None = kserve.authorities_of(environ)
@@ -132,7 +134,7 @@ def _trust(environ: MutableMapping[str, str], on_event: Subscriber) -> None:
 
 
 def _warn_of_verification(pairs: Sequence[kserve.Pair], on_event: Subscriber) -> None:
-    if not any(pair.source.lower().startswith("s3://") for pair in pairs):
+    if not any(kserve.store_of(pair.source) == "s3" for pair in pairs):
         return
     from fetcher.dropins.kserve_s3 import is_unverified
 
@@ -140,8 +142,8 @@ def _warn_of_verification(pairs: Sequence[kserve.Pair], on_event: Subscriber) ->
         on_event(Warned("Configuration", "S3_VERIFY_SSL is ignored: certificates are always verified; set AWS_CA_BUNDLE"))
 
 
-def _unpacking(ref: ArtifactRef, settings: Settings, credentials: Access | None) -> Through:
-    def through(on_event: Subscriber) -> tuple[Source, Step]:
+def _unpacking(ref: ArtifactRef, settings: Settings) -> Through:
+    def through(on_event: Subscriber, credentials: Access | None) -> tuple[Source, Step]:
         from fetcher.dropins.unpacking import ArchiveSource
 
         source = ArchiveSource(ref, settings, on_event, credentials)
@@ -158,11 +160,12 @@ def _unpacking(ref: ArtifactRef, settings: Settings, credentials: Access | None)
 def _flattening(ref: ArtifactRef, settings: Settings, name: str) -> Through:
     """Place the one file of an address without its published directories."""
 
-    def through(_: Subscriber) -> tuple[Source, Step]:
+    def through(_: Subscriber, credentials: Access | None) -> tuple[Source, Step]:
         from fetcher.dropins.renaming import RenamingSource
         from fetcher.sources import open_source
 
-        return RenamingSource(open_source(ref, settings), lambda files: {name: files[0].path}), lambda _: None
+        source = open_source(ref, settings, credentials=credentials)
+        return RenamingSource(source, lambda files: {name: files[0].path}), lambda _: None
 
     return through
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 
 from fetcher.artifact import Listing, RemoteFile, redact
 from fetcher.engine.assembling import Assembly, seal_fenced
+from fetcher.engine.changes import Changes
 from fetcher.engine.choosing import chosen, warn_of_selection
 from fetcher.engine.failure import one_error
 from fetcher.engine.lease_keeping import LeaseTimes, acquire_or_wait, give_up, kept_alive
@@ -147,7 +148,7 @@ class Parts:
         pipeline = replace(self.whole, settings=settings, source=source, emit=self._without_repetition)
         try:
             with one_error():
-                gathered = await pipeline.gathered(lease, Patience(settings.retry_for), whole=False)
+                gathered = await pipeline.gathered(lease, Patience(settings.retry_for), Changes())
             self._fetched += gathered.fetched
             with storing("seal the unit"):
                 await run_uncancelled(seal_fenced, lease, gathered.manifest)

@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 
 from fetcher.artifact import ArtifactRef, Listing, RemoteFile, redact, total_size
 from fetcher.engine.adopting import Adoption
+from fetcher.engine.changes import Changes
 from fetcher.engine.choosing import chosen, in_one_piece, refuse_pointers, warn_of_selection, with_pins
 from fetcher.engine.expecting import with_listed_pins
 from fetcher.engine.failure import one_error
@@ -57,9 +58,6 @@ from fetcher.version import VERSION
 
 ASK_FOR = 15.0
 """Maximum seconds for asking for a newer version while a good copy exists: the start of a pod waits for it."""
-CHANGES = 2
-"""Times an artifact is listed again because its source changed during the fetch. The last time, files without a digest are
-fetched in one piece."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,23 +139,19 @@ class Pipeline:
     # Building
 
     async def _build(self, lease: Lease) -> Artifact:
-        patience = Patience(self.settings.retry_for)
-        for attempt in range(CHANGES + 1):
+        patience, changes = Patience(self.settings.retry_for), Changes()
+        while True:
             try:
                 with one_error():
-                    gathered = await self.gathered(lease, patience, whole=attempt == CHANGES)
+                    gathered = await self.gathered(lease, patience, changes)
             except ContentChanged as error:
-                if attempt == CHANGES:
-                    raise
-                how = "again" if attempt + 1 < CHANGES else "again, now for each file without a digest in one piece"
-                self.emit(Warned(error.reason, f"{error.message}; asking the source {how}"))
+                self.emit(Warned(error.reason, changes.met(error)))
             else:
                 await run_uncancelled(self.commit, lease, gathered.manifest, gathered.listing)
                 return self.result(gathered.manifest, fetched=gathered.fetched)
-        raise AssertionError("unreachable")
 
-    async def gathered(self, lease: Lease, patience: Patience, *, whole: bool) -> Gathered:
-        """List, stage and verify all files; `whole`: see `in_one_piece`.
+    async def gathered(self, lease: Lease, patience: Patience, changes: Changes) -> Gathered:
+        """List, stage and verify all files; the last time in one piece (see `in_one_piece`).
 
         The lease is renewed from the beginning: a source may take minutes to list its files.
         """
@@ -170,8 +164,9 @@ class Pipeline:
         async with kept_alive(lease, progress=progress):
             ask = Asker(patience, self.emit)
             listing = await self._list(ask)
+            changes.listed(listing)
             settings = await with_listed_pins(self.settings, self.ref, listing, source=self.source, ask=ask)
-            if whole:
+            if changes.last:
                 listing = in_one_piece(listing, settings.expect)
             files = await self._checked(listing, settings, ask)
             total = total_size(files)

@@ -22,14 +22,15 @@ from fetcher.host.memory import memory_left
 from fetcher.quantities import parse_size, size
 from fetcher.telemetry.wording import counted
 from loader.adapters.torch import tensors
-from loader.checkpoint.index import Checkpoint
+from loader.addresses import is_remote
+from loader.checkpoint.index import Checkpoint, Shard
 from loader.checkpoint.locations import natural
 from loader.reading.reader import WINDOW
 from loader.reading.strategy import Strategy
 from loader.residency.model_files import ModelFile
 from loader.residency.warming import bring_in
 from loader.residency.windows import fitting, share, width_for, windows
-from loader.tensors.weights import open_weights
+from loader.tensors.weights import Verify, open_weights
 from loader.workers import MOST_THREADS
 
 LOAD_FORMAT = "weightlift"
@@ -47,11 +48,17 @@ class Host(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The settings in `--model-loader-extra-config`: arguments of `loader.open`."""
+    """The settings in `--model-loader-extra-config`: arguments of `loader.open`.
+
+    `source`: the address that the weights come from, in place of the engine's files, at `revision`.
+    """
 
     strategy: Strategy | Literal["auto"] = "auto"
     threads: int | None = None
     window: int = WINDOW
+    source: str | None = None
+    revision: str | None = None
+    verify: Verify = "end"
 
     @classmethod
     def read(cls, config: object) -> Settings:
@@ -61,7 +68,14 @@ class Settings:
         known = [field.name for field in fields(cls)]
         if unknown := sorted(set(map(str, config)) - set(known)):
             raise ConfigurationError(f"{LOAD_FORMAT} has no setting {unknown[0]!r}; use one of {', '.join(known)}")
-        readers: Mapping[str, Callable[[Any], Any]] = {"strategy": _strategy, "threads": _threads, "window": _window}
+        readers: Mapping[str, Callable[[Any], Any]] = {
+            "strategy": _strategy,
+            "threads": _threads,
+            "window": _window,
+            "source": _address,
+            "revision": _text,
+            "verify": _verify,
+        }
         return cls(**{name: readers[name](value) for name, value in config.items()})
 
 
@@ -75,32 +89,37 @@ def read_tensors(
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield name and tensor of each tensor that is `wanted`, in the order of the files, while later ones are read.
 
+    With `settings.source` the tensors come from there, and `files` are not read. Every process receives what it wants itself.
     Tensors can be kept: nothing overwrites them. Raises as `loader.adapters.torch.tensors`.
     """
-    ordered = sorted(files, key=natural)
+    remote: dict[str, Any] = {"revision": settings.revision, "verify": settings.verify} if settings.source else {}
+    ordered: Sequence[str] = sorted(files, key=natural)
     weights = open_weights(
-        ordered,
+        settings.source or ordered,
         strategy=settings.strategy,
         threads=settings.threads,
         window=settings.window,
         rank=host.rank,
         world_size=host.ranks,
         on_warning=log,
+        **remote,
     )
     available, way = weights.checkpoint.tensors, weights.way
     names = [name for name in available if wanted is None or wanted(name)]
     what = f"{counted(len(names), 'tensor')} ({size(sum(available[name].size for name in names))})"
-    log(f"reading {what} of {counted(len(files), 'file')}, {way.strategy}: {way.reason}")
+    log(f"reading {what} of {counted(len(weights.checkpoint.shards), 'file')}, {way.strategy}: {way.reason}")
     # A rank that skips tensors (experts of other ranks) skips different ones than the other ranks, so they share no reading.
     shared = host.ranks > 1 and way.strategy == "buffered" and len(names) == len(available)
     with sharing(weights.checkpoint, host, threads=way.threads) if shared else nullcontext():
         yield from tensors(weights, names)
     for path, reason in weights.fallbacks.items():
         log(f"{path}: {reason}, and was read through the page cache instead")
+    for path, reason in weights.unverified.items():
+        log(f"{path}: not verified: {reason}")
 
 
 @contextmanager
-def sharing(checkpoint: Checkpoint, host: Host, *, threads: int) -> Iterator[None]:
+def sharing(checkpoint: Checkpoint[Shard], host: Host, *, threads: int) -> Iterator[None]:
     """Read this rank's part of the files into the page cache in the background, as far as the page cache has room.
 
     Windows are assigned to the ranks in turn, so all advance together through the files in reading order. Errors are ignored:
@@ -122,6 +141,39 @@ def sharing(checkpoint: Checkpoint, host: Host, *, threads: int) -> Iterator[Non
     finally:
         stopped.set()
         thread.join()
+
+
+class Model(NamedTuple):
+    """What an engine is given in place of an address: a `directory` with all files but the weights, and the `settings`."""
+
+    directory: str
+    settings: dict[str, Any]
+
+
+def model_at(uri: str, revision: str | None, settings: Mapping[str, Any]) -> Model:
+    """Fetch what an engine reads itself of the model at `uri`; the weights will be streamed. Raises FetchError."""
+    from loader.remote.companions import fetch_companions  # late: models in directories need no network
+
+    added = {"source": uri} | ({"revision": revision} if revision else {})
+    return Model(fetch_companions(uri, revision), {**settings, **added})
+
+
+def _address(value: object) -> str:
+    if not is_remote(value):
+        raise ConfigurationError(f"the source of {LOAD_FORMAT} must be an address such as s3://bucket/model, not {value!r}")
+    return str(value)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ConfigurationError(f"the revision of {LOAD_FORMAT} must be a text, not {value!r}")
+    return value
+
+
+def _verify(value: object) -> str:
+    if value not in get_args(Verify):
+        raise ConfigurationError(f"{LOAD_FORMAT} verifies at {' or '.join(get_args(Verify))}, not {value!r}")
+    return str(value)
 
 
 def _strategy(value: object) -> str:

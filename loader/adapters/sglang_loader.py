@@ -30,19 +30,30 @@ def instead_of(usual: Callable[..., Any], load_config: LoadConfig, model_config:
     if type(sglangs_own) is not loader.DefaultModelLoader:
         _logger.warning("this model needs SGLang's own %s, which reads its weights itself", type(sglangs_own).__name__)
         return sglangs_own
-    return WeightliftModelLoader(plain, settings)
+    return WeightliftModelLoader(plain, settings, getattr(model_config, "model_path", None))
 
 
 class WeightliftModelLoader(loader.DefaultModelLoader):
-    """`--model-loader-extra-config` takes `strategy`, `threads` and `window`."""
+    """`--model-loader-extra-config` takes the fields of `loader.adapters.engine.Settings`.
 
-    def __init__(self, load_config: LoadConfig, settings: Settings) -> None:
+    `directory`: that of the model whose weights come from `settings.source`, if there is one.
+    """
+
+    def __init__(self, load_config: LoadConfig, settings: Settings, directory: str | None) -> None:
         super().__init__(load_config)
         self._settings = settings
+        self._directory = directory
 
-    def _get_weights_iterator(self, *source: Any, **named: Any) -> Iterator[tuple[str, torch.Tensor]]:
-        with _reading_by(partial(_read, self._settings)):
-            return super()._get_weights_iterator(*source, **named)
+    def download_model(self, model_config: Any) -> None:
+        """Nothing for weights that are streamed; otherwise as SGLang does."""
+        if self._settings.source is None:
+            super().download_model(model_config)
+
+    def _get_weights_iterator(self, source: Any, *others: Any, **named: Any) -> Iterator[tuple[str, torch.Tensor]]:
+        if self._settings.source is not None and source.model_or_path == self._directory:
+            return _read(self._settings, ())
+        with _reading_by(partial(_read, replace(self._settings, source=None))):
+            return super()._get_weights_iterator(source, *others, **named)
 
 
 @contextmanager

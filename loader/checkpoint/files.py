@@ -1,14 +1,90 @@
-"""Open files safely: only regular files, and the same file again when a path is reopened."""
+"""Open files safely: only regular files, and the same file again when a path is reopened. `Files` is where they are."""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
-from loader.errors import FileReplaced, MalformedCheckpoint, from_os_error
+from loader.checkpoint.trees import below
+from loader.errors import FileReplaced, MalformedCheckpoint, dangling, from_os_error
+
+Read = Callable[[int, int], bytes]
+"""`read(count, offset)` returns exactly so many bytes of an open file, or raises an error that names it."""
+
+
+class Files(Protocol):
+    """Where the files of a checkpoint are: on this machine (`LOCAL`), or at a source. Paths are joined with `/`."""
+
+    def is_directory(self, path: str) -> bool:
+        """Raises NotFound, NotReadable, LocalIOError."""
+
+    def names(self, directory: str) -> list[str]:
+        """Return the names in a directory, without hidden ones (macOS leaves `._model.safetensors`).
+
+        Raises the errors of `is_directory`.
+        """
+
+    def exists(self, path: str) -> bool:
+        """Whether a file is there."""
+
+    def why_missing(self, path: str) -> str:
+        """Return the part of a message that tells why there is no file at `path`, or ""."""
+
+    def below(self, directory: str) -> Iterable[str]:
+        """Return the directories below `directory`."""
+
+    def content(self, path: str, most: int) -> bytes:
+        """Return a whole file. Raises MalformedCheckpoint for one above `most` bytes, and the errors of `open_file`."""
+
+
+class LocalFiles:
+    """The files of this machine."""
+
+    def is_directory(self, path: str) -> bool:
+        try:
+            return stat.S_ISDIR(os.stat(path).st_mode)
+        except OSError as error:
+            raise from_os_error(error, doing="read the file type", path=path) from error
+
+    def names(self, directory: str) -> list[str]:
+        try:
+            return [name for name in os.listdir(directory) if not name.startswith(".")]
+        except OSError as error:
+            raise from_os_error(error, doing="list the files", path=directory) from error
+
+    def exists(self, path: str) -> bool:
+        return os.path.exists(path)
+
+    def why_missing(self, path: str) -> str:
+        return dangling(path)
+
+    def below(self, directory: str) -> Iterable[str]:
+        return below(directory)
+
+    def content(self, path: str, most: int) -> bytes:
+        descriptor = open_file(path)
+        try:
+            identity = FileIdentity.of(descriptor)
+            refuse_larger(identity.size, most, path)
+            content = read_bytes(descriptor, identity.size, 0, path=path)
+            identity.check(descriptor, path=path)
+        finally:
+            os.close(descriptor)
+        return content
+
+
+LOCAL = LocalFiles()
+
+
+def refuse_larger(size: int, most: int, path: str) -> None:
+    """Raise MalformedCheckpoint for a file of `size` bytes that is larger than `most`."""
+    if size > most:
+        raise MalformedCheckpoint(f"{size} bytes exceed the limit of {most}", path=path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +166,11 @@ def open_file(path: str) -> int:
         os.close(descriptor)
         raise MalformedCheckpoint("not a regular file; remove it, or name the file itself", path=path)
     return descriptor
+
+
+def reading(descriptor: int, *, path: str) -> Read:
+    """Return the `Read` of an open file. Raises the errors of `read_bytes`."""
+    return partial(read_bytes, descriptor, path=path)
 
 
 def read_bytes(descriptor: int, count: int, offset: int, *, path: str) -> bytes:

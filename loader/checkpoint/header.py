@@ -20,8 +20,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from loader.checkpoint.dtypes import DTYPES, Dtype
-from loader.checkpoint.files import read_bytes
-from loader.checkpoint.not_weights import impostor, read_head
+from loader.checkpoint.files import Read
+from loader.checkpoint.not_weights import HEAD, impostor
 from loader.checkpoint.strict_json import parse, refuse_excess
 from loader.errors import MalformedCheckpoint, shown
 
@@ -70,15 +70,15 @@ class _InvalidField(Exception):
         self.problem = problem
 
 
-def read_header(descriptor: int, *, size: int, path: str) -> Header:
+def read_header(read: Read, *, size: int, path: str) -> Header:
     """Read the header of the open file of `size` bytes; errors and tensors name the file by `path`.
 
-    Raises MalformedCheckpoint, FileReplaced, LocalIOError.
+    Raises MalformedCheckpoint, and the errors of `read`.
     """
     try:
-        length, document = _document(descriptor, size, path)
+        length, document = _document(read, size, path)
     except MalformedCheckpoint as error:
-        if problem := impostor(read_head(descriptor, path=path)):
+        if problem := impostor(read(min(size, HEAD), 0)):
             raise MalformedCheckpoint(problem, path=path) from error
         raise
     metadata = _metadata(document.pop("__metadata__", None), path)
@@ -88,11 +88,11 @@ def read_header(descriptor: int, *, size: int, path: str) -> Header:
     return Header(tuple(tensors), metadata, data_start)
 
 
-def _document(descriptor: int, size: int, path: str) -> tuple[int, dict[str, Any]]:
+def _document(read: Read, size: int, path: str) -> tuple[int, dict[str, Any]]:
     """Return the length of the header in bytes, and the header."""
-    length = _length(descriptor, size, path)
+    length = _length(read, size, path)
     try:
-        document = parse(read_bytes(descriptor, length, _PREFIX, path=path))
+        document = parse(read(length, _PREFIX))
     except ValueError as error:
         raise MalformedCheckpoint(str(error), path=path, field="header") from None
     if not isinstance(document, dict):
@@ -100,11 +100,11 @@ def _document(descriptor: int, size: int, path: str) -> tuple[int, dict[str, Any
     return length, document
 
 
-def _length(descriptor: int, size: int, path: str) -> int:
+def _length(read: Read, size: int, path: str) -> int:
     if size < _PREFIX:
         problem = f"the file has {size} bytes, less than the 8 bytes of the length; fetch it again"
         raise MalformedCheckpoint(problem, path=path, field="header length")
-    length = int.from_bytes(read_bytes(descriptor, _PREFIX, 0, path=path), "little")
+    length = int.from_bytes(read(_PREFIX, 0), "little")
     if length > MAX_HEADER:
         problem = f"{length} bytes exceed the limit of {MAX_HEADER}"
         raise MalformedCheckpoint(problem, path=path, field="header length")

@@ -6,9 +6,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Generic, TypeVar
 
 from fetcher.telemetry.wording import counted
-from loader.checkpoint.files import FileIdentity, open_file
+from loader.checkpoint.files import FileIdentity, open_file, reading
 from loader.checkpoint.header import TensorInfo, read_header
 from loader.checkpoint.locations import Weights, locate
 from loader.checkpoint.weight_map import WeightMap
@@ -18,28 +19,43 @@ PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, slots=True)
-class Shard:
-    """A file of a checkpoint; `tensors` in file order, from byte `data_start` to its end."""
+class AnyShard:
+    """A file of a checkpoint; `tensors` in file order, from byte `data_start` to its end. `size` includes the header."""
 
     path: str
-    identity: FileIdentity
+    size: int
     tensors: tuple[TensorInfo, ...]
     metadata: Mapping[str, str]
     data_start: int
-
-    @property
-    def size(self) -> int:
-        """Bytes of the file, header included: the bytes that warming and copying move."""
-        return self.identity.size
 
     @property
     def data_size(self) -> int:
         """Bytes of its tensors."""
         return self.size - self.data_start
 
+
+@dataclass(frozen=True, slots=True)
+class Shard(AnyShard):
+    """A file of this machine, identified when its header was read."""
+
+    identity: FileIdentity
+
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle the metadata as a dict: a mapping proxy cannot be pickled."""
         return _shard, (self.path, self.identity, self.tensors, dict(self.metadata), self.data_start)
+
+    def reading(self, _: Sequence[TensorInfo]) -> Shard:
+        """Return what is read to get these tensors: the file itself."""
+        return self
+
+    def unverified(self, _: Sequence[TensorInfo]) -> str | None:
+        """Return None: a file of this machine was compared when it was fetched."""
+        return None
+
+    @property
+    def verified_by(self) -> str | None:
+        """None: it is not compared again."""
+        return None
 
     def open(self) -> int:
         """Return a descriptor of exactly the file whose header was read; the caller calls `check`, then closes it.
@@ -53,11 +69,14 @@ class Shard:
         self.identity.check(descriptor, path=self.path)
 
 
+S = TypeVar("S", bound=AnyShard)
+
+
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
+class Checkpoint(Generic[S]):
     """A checkpoint; `tensors` by name, in the order of reading: shard by shard, in file order."""
 
-    shards: tuple[Shard, ...]
+    shards: tuple[S, ...]
     tensors: Mapping[str, TensorInfo]
     warnings: tuple[str, ...] = ()
     """Contradictions between its files, and how each was resolved."""
@@ -76,17 +95,21 @@ class Checkpoint:
         return sum(shard.data_size for shard in self.shards)
 
 
-def read_checkpoint(source: PathLike | Sequence[PathLike]) -> Checkpoint:
+def read_checkpoint(source: PathLike | Sequence[PathLike]) -> Checkpoint[Shard]:
     """Read the checkpoint from a directory, one file, an index file, or a list of files.
 
     Each file is opened once, and only its header is read. Raises UsageError, NotFound, NotReadable, LocalIOError,
     FileReplaced, MalformedCheckpoint.
     """
     weights = locate(source)
-    shards = tuple(read_shard(path) for path in weights.paths)
+    return checkpoint_of([read_shard(path) for path in weights.paths], weights)
+
+
+def checkpoint_of(shards: Sequence[S], weights: Weights) -> Checkpoint[S]:
+    """Return the checkpoint of `shards`, which are the files of `weights`."""
     tensors, duplicates = _merge(shards, weights)
     misplaced = _misplaced(weights.index, weights, tensors) if weights.index else ()
-    return Checkpoint(shards, MappingProxyType(tensors), (*weights.warnings, *duplicates, *misplaced))
+    return Checkpoint(tuple(shards), MappingProxyType(tensors), (*weights.warnings, *duplicates, *misplaced))
 
 
 def read_shard(path: str) -> Shard:
@@ -94,24 +117,24 @@ def read_shard(path: str) -> Shard:
     descriptor = open_file(path)
     try:
         identity = FileIdentity.of(descriptor)
-        header = read_header(descriptor, size=identity.size, path=path)
+        header = read_header(reading(descriptor, path=path), size=identity.size, path=path)
         identity.check(descriptor, path=path)
     finally:
         os.close(descriptor)
-    return Shard(path, identity, header.tensors, header.metadata, header.data_start)
+    return _shard(path, identity, header.tensors, dict(header.metadata), header.data_start)
 
 
 def _shard(
     path: str, identity: FileIdentity, tensors: tuple[TensorInfo, ...], metadata: dict[str, str], data_start: int
 ) -> Shard:
-    return Shard(path, identity, tensors, MappingProxyType(metadata), data_start)
+    return Shard(path, identity.size, tensors, MappingProxyType(metadata), data_start, identity)
 
 
-def _checkpoint(shards: tuple[Shard, ...], tensors: dict[str, TensorInfo], warnings: tuple[str, ...]) -> Checkpoint:
+def _checkpoint(shards: tuple[S, ...], tensors: dict[str, TensorInfo], warnings: tuple[str, ...]) -> Checkpoint[S]:
     return Checkpoint(shards, MappingProxyType(tensors), warnings)
 
 
-def _merge(shards: Sequence[Shard], weights: Weights) -> tuple[dict[str, TensorInfo], tuple[str, ...]]:
+def _merge(shards: Sequence[AnyShard], weights: Weights) -> tuple[dict[str, TensorInfo], tuple[str, ...]]:
     """Return every tensor once, and warnings.
 
     If two shards have the same name, the index decides; without an index the last shard wins, as in vLLM and transformers.
@@ -132,7 +155,7 @@ def _merge(shards: Sequence[Shard], weights: Weights) -> tuple[dict[str, TensorI
     return tensors, _duplicate_warning(duplicates, tensors, weights)
 
 
-def _indexed(shards: Sequence[Shard], weights: Weights) -> dict[str, int]:
+def _indexed(shards: Sequence[AnyShard], weights: Weights) -> dict[str, int]:
     """Return the number of the shard that the index names for each tensor."""
     if weights.index is None:
         return {}

@@ -15,15 +15,15 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fetcher.errors import NotFound, UsageError
+from loader.checkpoint.files import LOCAL, Files
 from loader.checkpoint.selection import is_index, missing_parts, whole_file, without_variants
-from loader.checkpoint.trees import below, snapshot_of
+from loader.checkpoint.trees import snapshot_of
 from loader.checkpoint.weight_map import SUFFIX, WeightMap, read_weight_map
-from loader.errors import dangling, from_os_error, shown
+from loader.errors import shown
 
 EXTENSION = ".safetensors"
 
@@ -63,7 +63,7 @@ def locate(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) ->
             raise UsageError("the list of files is empty; give a directory or at least one file")
         return Weights("", paths)
     path = os.fspath(source)
-    if is_directory(path):
+    if LOCAL.is_directory(path):
         return in_directory(snapshot_of(path))
     if is_index(os.path.basename(path), "safetensors"):
         return behind_index(path)
@@ -76,50 +76,34 @@ def natural(name: str) -> tuple[list[str | int], str]:
     return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
 
 
-def is_directory(path: str) -> bool:
-    """Return whether `path` is a directory. Raises NotFound, NotReadable, LocalIOError."""
-    try:
-        return stat.S_ISDIR(os.stat(path).st_mode)
-    except OSError as error:
-        raise from_os_error(error, doing="read the file type", path=path) from error
-
-
 def is_weight(name: str) -> bool:
     return name.endswith((EXTENSION, *OTHER_WEIGHTS))
 
 
-def visible_names(directory: str) -> list[str]:
-    """List a directory without hidden names (macOS leaves `._model.safetensors`). Raises the errors of `is_directory`."""
-    try:
-        return [name for name in os.listdir(directory) if not name.startswith(".")]
-    except OSError as error:
-        raise from_os_error(error, doing="list the files", path=directory) from error
-
-
-def in_directory(directory: str) -> Weights:
+def in_directory(directory: str, files: Files = LOCAL) -> Weights:
     """Return the safetensors that an engine takes from the directory. Raises the errors of `locate`."""
-    names = without_variants(filter(_is_relevant, visible_names(directory)), EXTENSION)
-    files = {name for name in names if name.endswith(EXTENSION)}
-    if index := _index(names - files, files, directory):
-        return _indexed(directory, index, files)
-    chosen = _without_consolidated(files) or files
+    names = without_variants(filter(_is_relevant, files.names(directory)), EXTENSION)
+    shards = {name for name in names if name.endswith(EXTENSION)}
+    if index := _index(names - shards, shards, directory):
+        return _indexed(directory, index, shards, files)
+    chosen = _without_consolidated(shards) or shards
     if not chosen:
-        raise _no_weights(directory)
+        raise _no_weights(directory, files)
     refuse_missing_parts(chosen, directory)
     return Weights(directory, tuple(os.path.join(directory, name) for name in sorted(chosen, key=natural)))
 
 
-def behind_index(path: str) -> Weights:
+def behind_index(path: str, files: Files = LOCAL) -> Weights:
     """Return the files that an index names, of safetensors or another format.
 
     Raises NotFound for the first missing file, and the errors of `locate`.
     """
-    index = read_weight_map(path)
+    index = read_weight_map(path, files)
     directory = os.path.dirname(path)
     paths = tuple(os.path.join(directory, file) for file in sorted(set(index.files.values()), key=natural))
     for file in paths:
-        if not os.path.exists(file):
-            raise NotFound(f"{file} is missing{dangling(file)}; {path} names it; fetch the model again", path=file)
+        if not files.exists(file):
+            raise NotFound(f"{file} is missing{files.why_missing(file)}; {path} names it; fetch the model again", path=file)
     return Weights(directory, paths, index)
 
 
@@ -149,8 +133,7 @@ def refuse_incomplete(root: str, files: Iterable[str]) -> None:
 
 def _check_set(index: str, *, alone: bool) -> None:
     """Check the shards of an index. If none exists but other weights do, the index is about another format of the model."""
-    directory = os.path.dirname(index)
-    if alone or any(os.path.exists(os.path.join(directory, file)) for file in _files_of(index)):
+    if alone or _has_any(index, LOCAL):
         behind_index(index)
 
 
@@ -158,18 +141,20 @@ def _is_relevant(name: str) -> bool:
     return name.endswith(EXTENSION) or is_index(name, "safetensors")
 
 
-def _indexed(directory: str, name: str, files: set[str]) -> Weights:
+def _indexed(directory: str, name: str, shards: set[str], files: Files) -> Weights:
     """Return the files of the index, or the merged file if no shard exists: transformers does the same."""
     path = os.path.join(directory, name)
     merged = whole_file(name)
-    if merged in files and not any(os.path.exists(os.path.join(directory, file)) for file in _files_of(path)):
+    if merged in shards and not _has_any(path, files):
         warning = f"no shard that {path} names exists; {merged} is read instead"
         return Weights(directory, (os.path.join(directory, merged),), warnings=(warning,))
-    return behind_index(path)
+    return behind_index(path, files)
 
 
-def _files_of(index: str) -> set[str]:
-    return set(read_weight_map(index).files.values())
+def _has_any(index: str, files: Files) -> bool:
+    """Whether any of the files that the index names is there."""
+    directory = os.path.dirname(index)
+    return any(files.exists(os.path.join(directory, file)) for file in set(read_weight_map(index, files).files.values()))
 
 
 def _index(indexes: set[str], files: set[str], directory: str) -> str | None:
@@ -187,8 +172,8 @@ def _without_consolidated(names: Iterable[str]) -> set[str]:
     return {name for name in names if not name.startswith(_CONSOLIDATED)}
 
 
-def _no_weights(directory: str) -> NotFound:
-    inside = [os.path.relpath(each, directory) for each in below(directory) if any(map(_is_relevant, visible_names(each)))]
+def _no_weights(directory: str, files: Files) -> NotFound:
+    inside = [os.path.relpath(each, directory) for each in files.below(directory) if any(map(_is_relevant, files.names(each)))]
     listed = ", ".join(shown(path) for path in inside[:8])
     hint = f"name a subdirectory that has some: {listed}" if inside else "its subdirectories have none either"
     return NotFound(f"{directory} has no {EXTENSION} files; {hint}", path=directory)

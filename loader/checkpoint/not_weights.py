@@ -8,7 +8,7 @@ from collections.abc import Callable
 from loader.checkpoint.files import open_file
 from loader.errors import MalformedCheckpoint, from_os_error
 
-_HEAD = 512
+HEAD = 512
 """Bytes that are enough to recognize each of them."""
 
 LARGEST_POINTER = 1024
@@ -58,7 +58,7 @@ def misplaced(head: bytes) -> str | None:
 def read_head(descriptor: int, *, path: str) -> bytes:
     """Return the first bytes of the file, as many as `impostor` needs. Raises the errors of `from_os_error`."""
     try:
-        return os.pread(descriptor, _HEAD, 0)
+        return os.pread(descriptor, HEAD, 0)
     except OSError as error:
         raise from_os_error(error, doing="read the content", path=path) from error
 

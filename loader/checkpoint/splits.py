@@ -11,8 +11,8 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 
 from fetcher.errors import NotFound, UsageError
+from loader.checkpoint.files import LOCAL
 from loader.checkpoint.gguf import EXTENSION, Split, read_gguf
-from loader.checkpoint.locations import visible_names
 from loader.checkpoint.selection import part_in
 from loader.errors import LoadError, MalformedCheckpoint, shown
 
@@ -59,7 +59,7 @@ def parts_behind(path: str) -> list[str]:
 
 def _renamed_siblings(path: str) -> list[str]:
     directory, name = os.path.split(path)
-    names = sorted(other for other in visible_names(directory or ".") if other.endswith(EXTENSION) and other != name)
+    names = sorted(other for other in LOCAL.names(directory or ".") if other.endswith(EXTENSION) and other != name)
     return [os.path.join(directory, other) for other in names if _renamed(other)]
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from loader.checkpoint.files import FileIdentity, open_file, read_bytes
+from loader.checkpoint.files import LOCAL, Files
 from loader.checkpoint.header import MAX_HEADER
 from loader.checkpoint.not_weights import misplaced
 from loader.checkpoint.strict_json import parse
@@ -32,42 +31,29 @@ class WeightMap:
     files: Mapping[str, str]
 
 
-def read_weight_map(path: str) -> WeightMap:
+def read_weight_map(path: str, files: Files = LOCAL) -> WeightMap:
     """Read an index. Raises NotFound, NotReadable, LocalIOError, FileReplaced, MalformedCheckpoint.
 
     `metadata.total_size` is not checked: converters count shared tensors twice or in another dtype, and engines ignore it.
     """
-    content = _content(path)
+    content = files.content(path, MAX_INDEX)
     if problem := misplaced(content):
         raise MalformedCheckpoint(problem, path=path)
     try:
         document = parse(content)
     except ValueError as error:
         raise MalformedCheckpoint(str(error), path=path) from None
-    files = document.get("weight_map") if isinstance(document, dict) else None
-    if not isinstance(files, dict) or not files:
+    named = document.get("weight_map") if isinstance(document, dict) else None
+    if not isinstance(named, dict) or not named:
         raise MalformedCheckpoint("not a JSON object that maps tensors to files", path=path, field="weight_map")
     checked: set[str] = set()
-    for name, file in files.items():
+    for name, file in named.items():
         if type(file) is str and file in checked:
             continue
         if problem := _problem(file):
             raise MalformedCheckpoint(f"{shown(file)} is {problem}", path=path, field=f"weight_map[{shown(name)}]")
         checked.add(file)
-    return WeightMap(path, MappingProxyType(files))
-
-
-def _content(path: str) -> bytes:
-    descriptor = open_file(path)
-    try:
-        identity = FileIdentity.of(descriptor)
-        if identity.size > MAX_INDEX:
-            raise MalformedCheckpoint(f"{identity.size} bytes exceed the limit of {MAX_INDEX} for an index", path=path)
-        content = read_bytes(descriptor, identity.size, 0, path=path)
-        identity.check(descriptor, path=path)
-    finally:
-        os.close(descriptor)
-    return content
+    return WeightMap(path, MappingProxyType(named))
 
 
 def _problem(file: Any) -> str | None:

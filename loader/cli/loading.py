@@ -1,19 +1,25 @@
-"""`loader load`: read and release every tensor, as an engine would. Shows how long its start takes, and whether it succeeds."""
+"""`loader load`: read and release every tensor, as an engine would, from files or from their source.
+
+Shows how long an engine's start takes, and whether it succeeds.
+"""
 
 from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from fetcher.artifact import redact
 from fetcher.command.results import print_result
 from fetcher.events import BytesLoaded, LoadEnded, LoadPlanned, Subscriber, Warned
 from fetcher.quantities import size
 from fetcher.telemetry.wording import counted, duration, rate
+from loader.addresses import is_remote
 from loader.tensors.weights import open_weights
 
-_SETTINGS = ("strategy", "threads", "window", "rank", "world_size")
+_SETTINGS = ("strategy", "threads", "window", "rank", "world_size", "verify", "revision")
 
 
 def loaded(path: str, settings: Mapping[str, Any], on_event: Subscriber) -> dict[str, Any]:
@@ -34,7 +40,7 @@ def loaded(path: str, settings: Mapping[str, Any], on_event: Subscriber) -> dict
     on_event(LoadEnded())
     seconds = time.monotonic() - began
     return {
-        "path": path,
+        "path": redact(path) if is_remote(path) else path,
         "files": len(weights.checkpoint.shards),
         "tensors": len(weights.part),
         "bytes": total,
@@ -44,6 +50,8 @@ def loaded(path: str, settings: Mapping[str, Any], on_event: Subscriber) -> dict
         "strategy": weights.way.strategy,
         "strategy_reason": weights.way.reason,
         "fallbacks": dict(weights.fallbacks),
+        "verified_by": dict(Counter(weights.verified_by.values())),
+        "unverified": dict(weights.unverified),
         "threads": weights.way.threads,
         "window": weights.way.window,
         "rank": settings.get("rank", 0),
@@ -62,3 +70,7 @@ def print_loaded(fields: Mapping[str, Any], *, as_json: bool) -> None:
     print_result(f"{what} in {took}, first tensor after {first}; {fields['strategy']}: {fields['strategy_reason']}")
     for path, reason in fields["fallbacks"].items():
         print_result(f"{path}: {reason}; read through the page cache instead")
+    for algorithm, files in fields["verified_by"].items():
+        print_result(f"{counted(files, 'file')} verified by {algorithm}")
+    for path, reason in fields["unverified"].items():
+        print_result(f"{path}: not verified: {reason}")

@@ -58,6 +58,15 @@ READING = (
     ),
     _option("window", "memory for reading ahead, at least 16Mi (default 512Mi)", _window, metavar="SIZE"),
 )
+REMOTE = (
+    _option(
+        "verify",
+        "with an address, deliver the tensors of a file at once and fail at its end if it differs from what is published of it "
+        "(end, the default), or only after all of it was compared, which takes memory for a whole file (before)",
+        choices=("end", "before"),
+    ),
+    _option("revision", "with an address, the branch, tag, commit, version or digest to read", metavar="REV"),
+)
 PARTIAL = _option("partial", "if the weights do not fit in memory, warm the first part that fits", switch=True)
 READY_FILE = _option("ready_file", "keep FILE in place while everything is in memory", Path, metavar="FILE")
 INTERVAL = _option(

@@ -7,14 +7,17 @@ from collections.abc import Sequence
 
 from fetcher.command.options import Option
 from fetcher.command.parser import Parser, parser_of
-from loader.cli.options import ENDING, INTERVAL, JSON, METRICS, PARTIAL, RANKS, READING, READY_FILE, THREADS
+from loader.cli.options import ENDING, INTERVAL, JSON, METRICS, PARTIAL, RANKS, READING, READY_FILE, REMOTE, THREADS
 
 COMMANDS: dict[str, tuple[str, tuple[Option, ...]]] = {
     "warm": (
         "read weights into the page cache, and return when they are in memory",
         (JSON, PARTIAL, THREADS, *RANKS, *METRICS, *ENDING),
     ),
-    "load": ("read every tensor as an engine would, and report the rate", (JSON, *READING, THREADS, *RANKS, *METRICS, *ENDING)),
+    "load": (
+        "read every tensor as an engine would, from files or from their source, and report the rate",
+        (JSON, *READING, *REMOTE, THREADS, *RANKS, *METRICS, *ENDING),
+    ),
     "status": ("show how much of the weights is in memory, and the best way to read the rest", (JSON,)),
     "drop": ("drop weights from the page cache, and report what stayed and why", (JSON,)),
     "hold": ("read weights into memory and keep them there until a signal", (READY_FILE, INTERVAL, THREADS, *METRICS, *ENDING)),
@@ -24,7 +27,14 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...]]] = {
     ),
 }
 
-POSITIONAL = {"warm": "PATH...", "load": "PATH", "status": "PATH...", "drop": "PATH...", "hold": "PATH...", "copy": "SRC DST"}
+POSITIONAL = {
+    "warm": "PATH...",
+    "load": "PATH|URI",
+    "status": "PATH...",
+    "drop": "PATH...",
+    "hold": "PATH...",
+    "copy": "SRC DST",
+}
 
 
 RENAMED = {"evict": "drop", "pin": "hold"}
@@ -44,7 +54,8 @@ def build_parser() -> Parser:
 
 def _add_positional(command: argparse.ArgumentParser, name: str) -> None:
     if name == "load":
-        command.add_argument("paths", metavar="PATH", nargs=1, help="directory of a checkpoint, or a file")
+        where = "directory of a checkpoint, or a file; or the address of an artifact, which is read without a disk"
+        command.add_argument("paths", metavar="PATH", nargs=1, help=where)
         return
     if name == "copy":
         command.add_argument("source", metavar="SRC", help="directory of the artifact")

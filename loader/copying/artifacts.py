@@ -12,8 +12,8 @@ from fetcher.artifact import ByteRange
 from fetcher.errors import DigestMismatch, NotFound, UsageError
 from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
 from fetcher.quantities import ceil_div
-from loader.checkpoint.files import FileIdentity
-from loader.checkpoint.locations import is_directory, refuse_incomplete
+from loader.checkpoint.files import LOCAL, FileIdentity
+from loader.checkpoint.locations import refuse_incomplete
 from loader.checkpoint.not_weights import LARGEST_POINTER, refuse_pointer
 from loader.errors import MalformedCheckpoint, from_os_error, shown
 
@@ -79,7 +79,7 @@ def read_artifact(root: Path) -> Artifact:
     Raises UsageError, NotFound, NotReadable, LocalIOError, MalformedCheckpoint, and DigestMismatch if the size of a file
     differs from the manifest.
     """
-    if not is_directory(str(root)):
+    if not LOCAL.is_directory(str(root)):
         raise UsageError(f"{root} is not a directory; give the directory of the artifact")
     manifest = _manifest(root)
     if manifest is None:

@@ -8,15 +8,41 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+from typing import Protocol
 
 from fetcher.quantities import ceil_div
 from loader.errors import FileReplaced, from_os_error
 from loader.kernel import PAGE, bring_in, can_bring_in, os_error
 from loader.reading.arena import Arena, address_of
-from loader.reading.blocks import Block, Source
-from loader.reading.strategy import Strategy
+from loader.reading.blocks import Block, Remote, Source
+from loader.reading.strategy import Mode
 
 _REFUSED = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENODEV}
+
+
+class Access(Protocol):
+    """A way to bring the bytes of one file into memory. Several threads fill different pieces at the same time."""
+
+    fallback: str | None
+    """Why the file is not, or no longer, read in the requested way; None if it is."""
+
+    def memory(self, block: Block, arena: Arena) -> memoryview:
+        """Return memory for the block. Its first byte is byte `origin` of the file."""
+
+    def fill(self, memory: memoryview, origin: int, start: int, stop: int) -> None:
+        """Read bytes `start` to `stop` of the file. Raises an error that names it."""
+
+    def check(self) -> None:
+        """Raise an error if what was read cannot be trusted: the file was replaced, or differs from what is published of it.
+
+        Called after each block, before it is delivered.
+        """
+
+    def stop(self) -> None:
+        """End the pieces that are being read, if they could take long. Nothing else is read afterwards."""
+
+    def close(self) -> None:
+        """Release the file."""
 
 
 class Buffered:
@@ -44,6 +70,9 @@ class Buffered:
     def check(self) -> None:
         """Raise FileReplaced if the file was written to since its header was read."""
         self._source.check(self._descriptor)
+
+    def stop(self) -> None:
+        """Nothing: a disk answers soon, and a read from it cannot be ended."""
 
     def close(self) -> None:
         """Close the descriptor."""
@@ -136,8 +165,10 @@ class Mapped(Buffered):
             raise self._failed(os_error(error_number), first, stop - first)
 
 
-def open_access(source: Source, mode: Strategy) -> Buffered:
-    """Open the file and return its access. Raises the errors of `Source.open`."""
+def open_access(source: Source | Remote, mode: Mode) -> Access:
+    """Open the file and return its access; a remote file has its own, whatever the mode. Raises the errors of `Source.open`."""
+    if isinstance(source, Remote):
+        return source.access()
     descriptor = source.open()
     try:
         if mode == "direct":

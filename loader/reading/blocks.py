@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from fetcher.quantities import ceil_div
 from loader.kernel import PAGE
+
+if TYPE_CHECKING:
+    from loader.reading.access import Access
 
 HUGE = 2 * 1024 * 1024
 PIECE = 8 * 1024 * 1024
@@ -36,10 +39,22 @@ class Source(Protocol):
         """Raise FileReplaced if the open file was written to since its header was read."""
 
 
+@runtime_checkable
+class Remote(Protocol):
+    """A file that is not on this machine, and brings its own way to read it."""
+
+    @property
+    def path(self) -> str:
+        """The address of the file, for messages."""
+
+    def access(self) -> Access:
+        """Return the way to read it, which the reader closes."""
+
+
 class Job(NamedTuple):
     """Bytes `offset` to `offset + length` of a file. A named tuple, because there may be 100,000 of them."""
 
-    source: Source
+    source: Source | Remote
     offset: int
     length: int
 
@@ -52,7 +67,7 @@ class Job(NamedTuple):
 class Block:
     """Bytes `start` to `stop` of one file, and the jobs in them, in the given order."""
 
-    source: Source
+    source: Source | Remote
     start: int
     stop: int
     jobs: list[Job] = field(default_factory=list)

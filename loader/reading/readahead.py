@@ -11,26 +11,31 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from loader.reading.access import Buffered, open_access
+from loader.reading.access import Access, open_access
 from loader.reading.arena import Arena
-from loader.reading.blocks import PIECE, Block, Source
-from loader.reading.strategy import Strategy
+from loader.reading.blocks import PIECE, Block, Remote, Source
+from loader.reading.strategy import Mode
 
 
 @dataclass(slots=True, eq=False)
 class _File:
     """A file with `blocks` blocks still to read."""
 
-    source: Source
+    source: Source | Remote
     blocks: int = 0
-    access: Buffered | None = None
+    access: Access | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def open(self, mode: Strategy) -> Buffered:
+    def open(self, mode: Mode) -> Access:
         with self.lock:
             if self.access is None:
                 self.access = open_access(self.source, mode)
             return self.access
+
+    def stop(self) -> None:
+        with self.lock:
+            if self.access is not None:
+                self.access.stop()
 
     def close(self) -> None:
         if self.access is not None:
@@ -44,7 +49,7 @@ class _BlockInProgress:
 
     number: int
     block: Block
-    access: Buffered
+    access: Access
     memory: memoryview
     missing: int = 0
 
@@ -68,7 +73,7 @@ class ReadAhead:
     `mode`, the reason.
     """
 
-    def __init__(self, blocks: Sequence[Block], *, window: int | None, mode: Strategy, arena: Arena) -> None:
+    def __init__(self, blocks: Sequence[Block], *, window: int | None, mode: Mode, arena: Arena) -> None:
         self.ahead = 0
         self.fallbacks: dict[str, str] = {}
         self._blocks = blocks
@@ -98,6 +103,8 @@ class ReadAhead:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        for file in self._files.values():
+            file.stop()
         for thread in self._threads:
             thread.join()
         for file in self._files.values():

@@ -21,7 +21,7 @@ from loader.kernel import PAGE
 from loader.reading.arena import Arena
 from loader.reading.blocks import HUGE, Block, Job, blocks
 from loader.reading.readahead import ReadAhead
-from loader.reading.strategy import Strategy
+from loader.reading.strategy import Mode
 
 WINDOW = 512 * 1024 * 1024
 """Bytes read ahead: several of the largest tensors, except embeddings, which are read alone."""
@@ -47,7 +47,7 @@ def read(
     *,
     window: int | None = WINDOW,
     threads: int = THREADS,
-    mode: Strategy = "buffered",
+    mode: Mode = "buffered",
     arena: Arena | None = None,
 ) -> Reading:
     """Return a reading for a `with` block. It iterates over (job, view), in the order of the jobs.
@@ -63,7 +63,7 @@ def read(
 
 
 def read_all(
-    jobs: Iterable[Job], *, threads: int = THREADS, mode: Strategy = "buffered", arena: Arena | None = None
+    jobs: Iterable[Job], *, threads: int = THREADS, mode: Mode = "buffered", arena: Arena | None = None
 ) -> list[memoryview]:
     """Return the bytes of all jobs. The caller checks first that they fit in memory."""
     with read(jobs, window=None, threads=threads, mode=mode, arena=arena) as reading:
@@ -76,7 +76,7 @@ class Reading:
     The first error ends it and is raised with the next block, even if earlier blocks are ready: a partial load is useless.
     """
 
-    def __init__(self, jobs: Iterable[Job], *, window: int | None, threads: int, mode: Strategy, arena: Arena) -> None:
+    def __init__(self, jobs: Iterable[Job], *, window: int | None, threads: int, mode: Mode, arena: Arena) -> None:
         largest = _LARGEST_BLOCK if window is None else max(HUGE, min(_LARGEST_BLOCK, window // _BLOCKS_IN_A_WINDOW))
         self._blocks = list(blocks(jobs, largest - _BOTH_ENDS, first=_FIRST_BLOCK - _BOTH_ENDS))
         self._ahead = ReadAhead(self._blocks, window=window, mode=mode, arena=arena)

@@ -16,6 +16,8 @@ from loader.filesystems import MEMORY
 from loader.residency.page_cache import Residency
 
 Strategy = Literal["buffered", "direct", "mmap"]
+Mode = Strategy | Literal["stream"]
+"""`stream`: the source of a remote file brings its own way to read it."""
 
 _DIRECT = {"ext4", "ext3", "xfs", "f2fs"}
 """Filesystems where O_DIRECT reads from the device. btrfs falls back for checksums and compression; zfs has it since 2.3."""

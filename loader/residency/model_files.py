@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from fetcher.artifact import ByteRange
 from fetcher.errors import NotFound
-from loader.checkpoint.files import FileIdentity
+from loader.checkpoint.files import LOCAL, FileIdentity
 from loader.checkpoint.gguf import EXTENSION as GGUF
 from loader.checkpoint.gguf import Split, read_gguf
 from loader.checkpoint.index import read_shard
@@ -19,12 +19,10 @@ from loader.checkpoint.locations import (
     OTHER_WEIGHTS,
     behind_index,
     in_directory,
-    is_directory,
     is_weight,
     natural,
     refuse_incomplete,
     refuse_missing_parts,
-    visible_names,
 )
 from loader.checkpoint.not_weights import LARGEST_POINTER, refuse_misplaced, refuse_pointer
 from loader.checkpoint.selection import is_index, siblings
@@ -95,13 +93,13 @@ def layout(paths: Sequence[str]) -> Layout:
 
 
 def _layout(path: str) -> Layout:
-    if not is_directory(path):
+    if not LOCAL.is_directory(path):
         return (FileIdentity.at(path),)
     return tuple((directory, _names(directory)) for directory in _directories(path))
 
 
 def _names(directory: str) -> tuple[str, ...]:
-    return tuple(sorted(name for name in visible_names(directory) if os.path.exists(os.path.join(directory, name))))
+    return tuple(sorted(name for name in LOCAL.names(directory) if os.path.exists(os.path.join(directory, name))))
 
 
 def present(paths: Sequence[str]) -> tuple[ModelFile, ...]:
@@ -135,7 +133,7 @@ def residency(chosen: Iterable[ModelFile], *, closely: bool) -> Residency:
 
 
 def _behind(path: str) -> Iterator[ModelFile]:
-    if is_directory(path):
+    if LOCAL.is_directory(path):
         yield from _in_tree(path)
     elif is_index(os.path.basename(path), "safetensors", "bin"):
         yield from map(_member, behind_index(path).paths)
@@ -168,18 +166,18 @@ def _directories(root: str) -> list[str]:
 
 
 def _is_tree(root: str) -> bool:
-    return _is_pipeline(root) or not any(map(_is_weight_or_index, visible_names(root)))
+    return _is_pipeline(root) or not any(map(_is_weight_or_index, LOCAL.names(root)))
 
 
 def _is_pipeline(directory: str) -> bool:
     """Diffusers reads only the components. A single file of weights next to them holds the same weights."""
-    return _PIPELINE in visible_names(directory) and any(
-        any(map(_is_weight_or_index, visible_names(place))) for place in below(directory)
+    return _PIPELINE in LOCAL.names(directory) and any(
+        any(map(_is_weight_or_index, LOCAL.names(place))) for place in below(directory)
     )
 
 
 def _in_directory(directory: str) -> Iterator[ModelFile]:
-    names = visible_names(directory)
+    names = LOCAL.names(directory)
     others = {name for name in names if name.endswith(OTHER_WEIGHTS)}
     shards = {name for name in names if name.endswith(EXTENSION)}
     for name in sorted(set(names) - others - shards, key=natural):
@@ -207,11 +205,11 @@ def _with_all_parts(members: list[ModelFile]) -> list[ModelFile]:
 
 def _present(path: str) -> Iterator[ModelFile]:
     places = [path]
-    if is_directory(path):
+    if LOCAL.is_directory(path):
         places = [
             os.path.join(directory, name)
             for directory in (path, *below(path))
-            for name in sorted(visible_names(directory), key=natural)
+            for name in sorted(LOCAL.names(directory), key=natural)
             if _is_file(os.path.join(directory, name))
         ]
     for place in places:

@@ -7,6 +7,8 @@
     for name, array in weights.tensors():          # later ones are being read meanwhile
         ...
     arrays = weights.load()                        # all of them
+
+The address of an artifact (`s3://bucket/model`, `hf://org/model`, ...) is read from its source in the same way, without a disk.
 """
 
 from __future__ import annotations
@@ -14,31 +16,40 @@ from __future__ import annotations
 import functools
 import logging
 import os
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import starmap
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from fetcher.errors import NotFound, UsageError
+from fetcher.errors import DigestUnavailable, NotFound, UsageError
 from fetcher.host.memory import Bound, memory_left
 from fetcher.quantities import size
 from fetcher.usage import note_use
+from loader.addresses import is_remote
 from loader.checkpoint.header import TensorInfo
-from loader.checkpoint.index import Checkpoint, PathLike, read_checkpoint
+from loader.checkpoint.index import Checkpoint, PathLike, Shard, read_checkpoint
 from loader.errors import TooLarge, shown
 from loader.filesystems import filesystem_of
 from loader.reading.arena import Arena
 from loader.reading.blocks import Job
 from loader.reading.reader import WINDOW, read, read_all
-from loader.reading.strategy import Strategy, choose_strategy, is_warm
+from loader.reading.strategy import Mode, Strategy, choose_strategy, is_warm
 from loader.residency.model_files import ModelFile, residency
 from loader.residency.page_cache import Residency
 from loader.tensors.arrays import Array, array
 from loader.workers import default_threads
 
+if TYPE_CHECKING:
+    from loader.remote.shards import RemoteShard
+
 Order = Literal["file", "name"] | Sequence[str]
 """`file`: in the order of the files, the fastest. `name`: sorted by name. A list of names: only these, in this order."""
+
+Verify = Literal["end", "before"]
+"""When the tensors of a remote file are delivered. `end`: at once; if the file then differs from what is published of it, the
+reading fails before its last tensors. `before`: after all of the file was compared, which takes memory for a whole file."""
 
 _logger = logging.getLogger(__name__)
 
@@ -53,10 +64,11 @@ class ReadPlan:
     """How tensors are read, and why. `threads` threads read at most `window` bytes ahead. With 0 threads each tensor is read on
     request: enough for mapping resident files, which takes 30 ms a GiB."""
 
-    strategy: Strategy
+    strategy: Mode
     reason: str
     threads: int
     window: int
+    verify: Verify = "end"
 
 
 def open_weights(
@@ -67,26 +79,37 @@ def open_weights(
     window: int = WINDOW,
     rank: int = 0,
     world_size: int = 1,
+    verify: Verify = "end",
     on_warning: Callable[[str], None] = _logger.warning,
+    **options: Any,
 ) -> Weights:
-    """Open the checkpoint in a directory, a file, an index file, or a list of files. Reads only headers.
+    """Open the checkpoint in a directory, a file, an index file, a list of files, or at an address. Reads only headers.
 
     `strategy`, `threads`: chosen by filesystem, page-cache residency and free memory, unless set. `window`: the most bytes to
     read ahead; reduced if the cgroup has less memory. `rank` of `world_size`: the number of this process among those on this
     host that read the same files. Each reads its own `part`, which stays in the page cache for the others.
 
+    For an address: `verify`, and `options` of `fetcher.api.open_source`, such as `revision` and `credentials`. Every process
+    receives what it reads by itself.
+
     `on_warning` receives contradictions in the files, with the choice made. By default they are logged.
 
-    Raises UsageError, NotFound, NotReadable, LocalIOError, FileReplaced, MalformedCheckpoint.
+    Raises UsageError, NotFound, NotReadable, LocalIOError, FileReplaced, MalformedCheckpoint; for an address SourceError.
     """
     if not 0 <= rank < world_size:
         raise UsageError(f"rank {rank} is not valid for world size {world_size}: ranks count from 0")
-    checkpoint = read_checkpoint(source)
+    checkpoint: Checkpoint[Any]
+    if is_remote(source):
+        checkpoint, way = _remote(str(source), strategy, threads, window, verify, options)
+    else:
+        if options or verify != "end":
+            raise UsageError(f"{next(iter(options), 'verify')} is for an address; a fetch has verified the files of a path")
+        checkpoint = read_checkpoint(source)
+        if isinstance(source, (str, os.PathLike)):
+            note_use(source)
+        way = _way(checkpoint, strategy, threads=threads, window=window, reread=world_size > 1)
     for warning in checkpoint.warnings:
         on_warning(warning)
-    if isinstance(source, (str, os.PathLike)):
-        note_use(source)
-    way = _way(checkpoint, strategy, threads=threads, window=window, reread=world_size > 1)
     return Weights(checkpoint, way, part_of(checkpoint.tensors.values(), rank=rank, ranks=world_size))
 
 
@@ -97,12 +120,16 @@ class Weights:
     `part`: the names of the tensors that this rank reads; all of them without ranks.
     """
 
-    def __init__(self, checkpoint: Checkpoint, way: ReadPlan, part: tuple[str, ...]) -> None:
+    def __init__(self, checkpoint: Checkpoint[Any], way: ReadPlan, part: tuple[str, ...]) -> None:
         self.checkpoint = checkpoint
         self.way = way
         self.part = part
         self.fallbacks: Mapping[str, str] = {}
         """The files that the last reading did not read by `way.strategy`, with the reason."""
+        self.unverified: dict[str, str] = {}
+        """The remote files that the last reading did not compare with a digest or checksum, with the reason."""
+        self.verified_by: dict[str, str] = {}
+        """The other remote files of the last reading, with what they are compared with: `sha256`, `crc64nvme`, ..."""
         self._arena = Arena()
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -113,7 +140,8 @@ class Weights:
     def tensors(self, order: Order = "file") -> Iterator[tuple[str, Array]]:
         """Yield name and array of each tensor. At most `way.window` bytes are read ahead.
 
-        Raises TooLarge, FileReplaced, LocalIOError, and NotFound for an unknown name.
+        Raises TooLarge, FileReplaced, LocalIOError, and NotFound for an unknown name. For an address SourceError,
+        DigestMismatch, and DigestUnavailable if options require what is not published or only a part is read.
         """
         # starmap keeps no reference to a delivered array, so its memory is idle when the consumer releases it.
         return starmap(_named, self.stream(order))
@@ -125,20 +153,38 @@ class Weights:
     def stream(self, order: Order = "file") -> Generator[tuple[TensorInfo, memoryview]]:
         """Yield the header entry and the writable bytes of each tensor. Raises as `tensors`."""
         infos, way = self._in_order(order), self.way
-        jobs = _jobs(self.checkpoint, infos)
+        jobs = self._jobs(infos)
         with read(jobs, window=way.window, threads=way.threads, mode=way.strategy, arena=self._arena) as reading:
             self.fallbacks = reading.fallbacks
-            for info in infos:
-                yield info, next(reading)[1]  # not bound to a name, which would keep the memory
+            # `starmap` and generators keep no reference to a delivered view, which would keep its memory.
+            delivered = ((info, next(reading)[1]) for info in infos)
+            yield from delivered if way.verify == "end" else _held_back(infos, delivered)
 
     def everything(self, order: Order = "file") -> list[tuple[TensorInfo, memoryview]]:
         """Return the header entry and the writable bytes of every tensor. Raises as `load`."""
         infos = self._in_order(order)
         if self.way.strategy != "mmap":
             _refuse_excess(sum(info.size for info in infos), memory_left().anonymous)
-        jobs = _jobs(self.checkpoint, infos)
+        jobs = self._jobs(infos)
         views = read_all(jobs, threads=self.way.threads, mode=self.way.strategy, arena=self._arena)
         return list(zip(infos, views, strict=True))
+
+    def _jobs(self, infos: Sequence[TensorInfo]) -> list[Job]:
+        of_files: dict[str, list[TensorInfo]] = {}
+        for info in infos:
+            of_files.setdefault(info.file, []).append(info)
+        shards = {shard.path: shard for shard in self.checkpoint.shards}
+        self.unverified, self.verified_by = {}, {}
+        for path, members in of_files.items():
+            if reason := shards[path].unverified(members):
+                self.unverified[path] = reason
+            elif way := shards[path].verified_by:
+                self.verified_by[path] = way
+        if self.way.verify == "before" and self.unverified:
+            path, reason = next(iter(self.unverified.items()))
+            raise DigestUnavailable(f"{path} cannot be verified before its tensors are used: {reason}", path=path)
+        sources = {path: shards[path].reading(members) for path, members in of_files.items()}
+        return [Job(sources[info.file], info.start, info.size) for info in infos]
 
     def _in_order(self, order: Order) -> Sequence[TensorInfo]:
         tensors = self.checkpoint.tensors
@@ -170,8 +216,39 @@ def part_of(tensors: Iterable[TensorInfo], *, rank: int, ranks: int) -> tuple[st
     return tuple(names)
 
 
+def _held_back(
+    infos: Sequence[TensorInfo], delivered: Iterator[tuple[TensorInfo, memoryview]]
+) -> Iterator[tuple[TensorInfo, memoryview]]:
+    """Yield what is `delivered`, the tensors of a file after its last one: then all of the file was compared."""
+    missing = Counter(info.file for info in infos)
+    held: deque[tuple[TensorInfo, memoryview]] = deque()
+    for pair in delivered:
+        held.append(pair)
+        missing[pair[0].file] -= 1
+        del pair
+        while held and not missing[held[0][0].file]:
+            yield held.popleft()
+
+
+def _remote(
+    uri: str,
+    strategy: Strategy | Literal["auto"],
+    threads: int | None,
+    window: int,
+    verify: Verify,
+    options: dict[str, Any],
+) -> tuple[Checkpoint[RemoteShard], ReadPlan]:
+    from loader.remote.shards import THREADS, open_checkpoint  # late: paths need no network
+
+    if strategy != "auto":
+        raise UsageError(f"strategy {strategy} is for files of this machine; leave it out for an address")
+    checkpoint = open_checkpoint(uri, {"max_concurrency": threads or THREADS, **options})
+    window = min(window, max(_LEAST_WINDOW, memory_left().anonymous.bytes // 2))
+    return checkpoint, ReadPlan("stream", "the bytes come from the source, not from a disk", threads or THREADS, window, verify)
+
+
 def _way(
-    checkpoint: Checkpoint, strategy: Strategy | Literal["auto"], *, threads: int | None, window: int, reread: bool
+    checkpoint: Checkpoint[Shard], strategy: Strategy | Literal["auto"], *, threads: int | None, window: int, reread: bool
 ) -> ReadPlan:
     """Choose what is not set. Memory limits take milliseconds to find, and the residency of a large checkpoint seconds: each is
     looked up at most once, and only if it decides."""
@@ -198,13 +275,8 @@ def _threads(strategy: Strategy, resident: Callable[[], Residency], *, network: 
     return default_threads(network=network and not busy, busy=busy)
 
 
-def _members(checkpoint: Checkpoint) -> list[ModelFile]:
+def _members(checkpoint: Checkpoint[Shard]) -> list[ModelFile]:
     return [ModelFile(shard.path, shard.identity, shard=True) for shard in checkpoint.shards]
-
-
-def _jobs(checkpoint: Checkpoint, infos: Iterable[TensorInfo]) -> list[Job]:
-    shards = {shard.path: shard for shard in checkpoint.shards}
-    return [Job(shards[info.file], info.start, info.size) for info in infos]
 
 
 def _refuse_excess(wanted: int, left: Bound) -> None:

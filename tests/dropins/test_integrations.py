@@ -52,7 +52,8 @@ class TestStorageContainers:
         ("source", "supported"),
         [
             ("hf://org/model", True), ("hf://org/model:main", True), ("https://host/model.tgz", True), ("http://h:80/m", True),
-            ("s3://bucket/model", True), ("gs://bucket/model", False), ("oci://registry/model", False),
+            ("s3://bucket/model", True), ("gs://bucket/model", True), ("oci://registry/model", True),
+            ("oci+fetch://registry/model", True), ("https://account.blob.core.windows.net/c/model", True),
             ("modelscope://org/model", False), ("hdfs://host/model", False), ("pvc://claim/model", False),
         ],
     )  # fmt: skip

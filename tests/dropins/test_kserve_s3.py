@@ -1,4 +1,4 @@
-"""KServe's variables for S3: `storage-initializer` beside KServe's own on the same server."""
+"""KServe's variables for S3, and its storage Secret. `test_kserve_stores.py` compares with KServe's own."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import pytest
 
 from fetcher.dropins.kserve_s3 import s3_access, variables_of
 from fetcher.errors import ConfigurationError
-from tests.dropins.archives import zipped
 from tests.dropins.conftest import FILES, last_line, tree
-from tests.dropins.test_kserve_differential import Outcome, Situation, outcome
+from tests.dropins.test_kserve_differential import Situation, outcome
 from tests.lab.command import STORAGE_INITIALIZER, run_command
 from tests.lab.seaweed import KEY_ID, SECRET, S3Server
 
@@ -27,9 +26,8 @@ def put(client: Any, bucket: str, files: Mapping[str, bytes]) -> None:
 
 @pytest.fixture
 def model(s3_client: Any, bucket: str) -> str:
-    """The address of a model, beside another one whose name begins alike."""
+    """The address of a model."""
     put(s3_client, bucket, {f"models/llama/{path}": content for path, content in FILES.items()})
-    put(s3_client, bucket, {"models/other/x": b"1", "models/one.bin": b"weights", "models/packed.zip": zipped(FILES)})
     return f"s3://{bucket}/models/llama"
 
 
@@ -44,47 +42,12 @@ def secret(server: S3Server, **more: object) -> str:
     return json.dumps(known | {"region": "us-east-1"} | more)
 
 
-class TestBesideKserve:
-    @pytest.fixture
-    def both(self, kserve_command: tuple[str, ...], tmp_path: Path) -> Any:
-        def run(source: str, env: Mapping[str, str]) -> tuple[Outcome, Outcome]:
-            situation = Situation([source], env)
-            theirs = outcome(kserve_command, situation, tmp_path / "kserve")
-            return theirs, outcome(STORAGE_INITIALIZER, situation, tmp_path / "ours")
-
-        return run
-
-    @pytest.mark.parametrize("what", ["a prefix", "a prefix with a slash", "an object", "an archive"])
-    def test_both_produce_the_same_files(self, both: Any, model: str, env: dict[str, str], what: str) -> None:
-        above = model.removesuffix("llama")
-        source = {"a prefix": model, "an object": f"{above}one.bin", "an archive": f"{above}packed.zip"}.get(what, f"{model}/")
-        theirs, ours = both(source, env)
-        assert (theirs.code, ours.code) == (0, 0), (theirs.log, ours.log)
-        assert ours.trees == theirs.trees
-
-    def test_both_read_the_storage_secret(self, both: Any, model: str, s3_server: S3Server) -> None:
-        theirs, ours = both(model, {"STORAGE_CONFIG": secret(s3_server)})
-        assert (theirs.code, ours.code) == (0, 0), (theirs.log, ours.log)
-        assert ours.trees == theirs.trees
-
-    def test_both_refuse_a_prefix_without_objects(self, both: Any, model: str, env: dict[str, str]) -> None:
-        theirs, ours = both(f"{model}/nothing/there", env)
-        assert (theirs.code != 0, ours.code, ours.trees) == (True, 66, [{}]), ours.log
-
-    def test_only_ours_leaves_out_what_only_begins_alike(
-        self, both: Any, model: str, env: dict[str, str], s3_client: Any
-    ) -> None:
-        """KServe matches the prefix as text: `models/llama` is also the beginning of `models/llama-old`."""
-        put(s3_client, model.split("/")[2], {"models/llama-old/weights.bin": b"old"})
-        theirs, ours = both(model, env)
-        assert (ours.code, ours.trees) == (0, [dict(FILES)])
-        assert theirs.trees != ours.trees
-
-    def test_only_ours_keeps_an_empty_file(self, both: Any, model: str, env: dict[str, str], s3_client: Any) -> None:
-        put(s3_client, model.split("/")[2], {"models/llama/__init__.py": b""})
-        theirs, ours = both(model, env)
-        assert ours.trees == [{**FILES, "__init__.py": b""}]
-        assert "__init__.py" not in theirs.trees[0]
+def test_both_read_the_storage_secret(kserve_command: tuple[str, ...], model: str, s3_server: S3Server, tmp_path: Path) -> None:
+    situation = Situation([model], {"STORAGE_CONFIG": secret(s3_server)})
+    theirs = outcome(kserve_command, situation, tmp_path / "kserve")
+    ours = outcome(STORAGE_INITIALIZER, situation, tmp_path / "ours")
+    assert (theirs.code, ours.code) == (0, 0), (theirs.log, ours.log)
+    assert ours.trees == theirs.trees
 
 
 class TestVariables:

@@ -7,7 +7,7 @@ import hashlib
 import pytest
 
 from fetcher.artifact import Digest
-from fetcher.errors import ContentChanged, DigestMismatch
+from fetcher.errors import ContentChanged, DigestMismatch, KeepsChanging
 from fetcher.events import Warned
 from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.testing.checkpoint import random_bytes
@@ -108,6 +108,7 @@ async def test_a_file_fetched_in_one_response_never_counts_as_unchanged(origin: 
 async def test_two_contents_of_different_sizes_end_as_changed(origin: Origin, fetch: Fetcher) -> None:
     address = origin.add_file("/model.bin", LARGE)
     origin.faults.add(Fault(Replace(LARGE[:-1]), path="/model.bin", every=2))
-    with pytest.raises(ContentChanged):
+    with pytest.raises(KeepsChanging, match="it changed during 4 attempts: try again when its upload is complete") as caught:
         await fetch(address)
+    assert caught.value.exit_code == 75
     assert fetch.visible() == []

@@ -26,6 +26,7 @@ from tests.lab.faults import FaultFilesystem, fault_filesystem
 from tests.lab.filesystems import Kind, SmallFilesystem, mounted_filesystem
 from tests.lab.nginx import Behaviour, Nginx, running_nginx
 from tests.lab.seaweed import KEY_ID, SECRET, S3Server, seaweed
+from tests.lab.stores import AzureServer, GcsServer, azure_server, gcs_server
 
 
 class MakeFilesystem(Protocol):
@@ -109,6 +110,20 @@ def bucket(s3_client: Any) -> str:
     name = f"bucket-{uuid.uuid4().hex[:12]}"
     s3_client.create_bucket(Bucket=name)
     return name
+
+
+@pytest.fixture(scope="session")
+def gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GcsServer]:
+    """A real server of Google Cloud Storage's interface."""
+    with gcs_server(tmp_path_factory.mktemp("gcs")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AzureServer]:
+    """A real server of Azure's interface."""
+    with azure_server(tmp_path_factory.mktemp("azure")) as server:
+        yield server
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from fetcher.testing.origin import Origin
 from tests.cli.conftest import last_line
 from tests.lab.command import run_fetcher, run_loader
 
-COMMANDS = [("warm",), ("status",), ("drop",), ("load",), ("hold",), ("copy", "/nonexistent/target")]
+COMMANDS = [("warm",), ("status",), ("drop",), ("hold",), ("copy", "/nonexistent/target")]
 ADDRESSES = ["hf://org/model", "https://weights.invalid/model.bin", "s3://bucket/model", "pvc://claim/model"]
 
 
@@ -23,15 +23,16 @@ def test_every_command_names_fetcher_fetch(command: tuple[str, ...], uri: str) -
     done = run_loader(command[0], uri, *command[1:])
     assert done.returncode == 66
     expected = (
-        f"NotFound: {uri} is an address, and loader reads only local files; "
+        f"NotFound: {uri} is an address, and only files of this machine can be used here; "
         "run `fetcher fetch` first, and give the path that it prints"
     )
     assert last_line(done.stderr) == expected
 
 
-def test_the_python_interface_raises_the_same_error() -> None:
-    with pytest.raises(NotFound, match="hf://org/model is an address"):
-        loader.open("hf://org/model")
+@pytest.mark.parametrize("source", ["pvc://claim/model", Path("hf://org/model")])
+def test_the_python_interface_raises_the_same_error_for_what_it_does_not_read(source: str | Path) -> None:
+    with pytest.raises(NotFound, match="is an address"):
+        loader.open(source)
 
 
 def test_the_directory_of_a_fetched_artifact_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,7 +46,7 @@ def test_the_directory_of_a_fetched_artifact_is_named(tmp_path: Path, monkeypatc
 
 
 def test_a_signature_is_not_shown() -> None:
-    done = run_loader("load", "https://weights.invalid/model.safetensors?X-Amz-Signature=secret")
+    done = run_loader("warm", "https://weights.invalid/model.safetensors?X-Amz-Signature=secret")
     assert "secret" not in done.stdout + done.stderr
 
 

@@ -21,6 +21,8 @@ GOOD: dict[str, tuple[str, Any]] = {
     "json": ("1", True),
     "partial": ("yes", True),
     "strategy": ("direct", "direct"),
+    "verify": ("before", "before"),
+    "revision": ("v1", "v1"),
     "window": ("256Mi", 256 * 1024 * 1024),
     "threads": ("8", 8),
     "rank": ("0", 0),
@@ -36,7 +38,7 @@ GOOD: dict[str, tuple[str, Any]] = {
 }
 BAD = {
     **dict.fromkeys(("json", "partial"), "perhaps"),
-    **dict.fromkeys(("threads", "rank", "world_size", "strategy", "window", "progress", "interval"), "nonsense"),
+    **dict.fromkeys(("threads", "rank", "world_size", "strategy", "verify", "window", "progress", "interval"), "nonsense"),
     "metrics_port": "65536",
     "metrics_label": "artifact",
 }

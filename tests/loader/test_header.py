@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from loader.checkpoint.dtypes import DTYPES
+from loader.checkpoint.files import reading
 from loader.checkpoint.header import Header, TensorInfo, read_header
 from loader.checkpoint.index import read_checkpoint
 from loader.errors import MalformedCheckpoint
@@ -20,7 +21,7 @@ def header_of(path: Path, whole: bytes) -> Header:
     path.write_bytes(whole)
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        return read_header(descriptor, size=len(whole), path=str(path))
+        return read_header(reading(descriptor, path=str(path)), size=len(whole), path=str(path))
     finally:
         os.close(descriptor)
 

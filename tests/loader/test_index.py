@@ -13,7 +13,7 @@ import pytest
 
 from fetcher.errors import NotFound, UsageError
 from fetcher.testing.checkpoint import make_checkpoint
-from loader.checkpoint.index import Checkpoint, read_checkpoint
+from loader.checkpoint.index import Checkpoint, Shard, read_checkpoint
 from loader.checkpoint.locations import natural
 from loader.errors import FileReplaced, MalformedCheckpoint
 from tests.loader.making import shard, write_index
@@ -44,7 +44,7 @@ def make(model: Path) -> Callable[[Files], Path]:
     return make
 
 
-def names(checkpoint: Checkpoint, model: Path) -> list[str]:
+def names(checkpoint: Checkpoint[Shard], model: Path) -> list[str]:
     return [os.path.relpath(shard.path, model) for shard in checkpoint.shards]
 
 
@@ -307,7 +307,7 @@ class TestWithAnIndex:
         model = make({"a.safetensors": one("x")})
         with (model / INDEX).open("wb") as file:
             file.truncate(100_000_001)
-        with pytest.raises(MalformedCheckpoint, match="100000001 bytes exceed the limit of 100000000 for an index"):
+        with pytest.raises(MalformedCheckpoint, match="100000001 bytes exceed the limit of 100000000"):
             read_checkpoint(model)
 
     def test_the_total_size_in_the_index_is_ignored(self, make: Make) -> None:

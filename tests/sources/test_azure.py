@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,10 +18,12 @@ from fetcher.sources.azure.access import AzureAccess
 from fetcher.sources.base import Source
 from fetcher.testing.checkpoint import random_bytes
 from fetcher.testing.conformance import MakeSource, SourceConformance, listing_of
+from fetcher.testing.faults import Faults
 from tests.lab.command import run_fetcher
-from tests.sources.stores import AzureServer
+from tests.lab.front import Front, in_front_of
+from tests.lab.stores import AzureServer
 
-SETTINGS = Settings(cache_dir=Path("/nowhere"), timeout_stall=5.0)
+SETTINGS = Settings(cache_dir=Path("/nowhere"), timeout_stall=2.0)
 FILES = {
     "config.json": b'{"model_type": "llama"}',
     "model.safetensors": random_bytes("azure", 300_000),
@@ -45,19 +47,33 @@ def source_of(azure: AzureServer, uri: str, access: AzureAccess | None = None) -
 
 
 class TestAzure(SourceConformance):
-    secret = AzureServer.key
+    """Behind a front that can fail. It takes ranges out of requests, so a SAS lets them in, which signs none of them."""
 
     @pytest.fixture
-    def make_source(self, azure: AzureServer, container: str) -> MakeSource:
+    def front(self, azure: AzureServer) -> Iterator[Front]:
+        with in_front_of("127.0.0.1", azure.port) as running:
+            yield running
+
+    @pytest.fixture
+    def faults(self, front: Front) -> Faults:
+        return front.faults
+
+    @pytest.fixture
+    def access(self, azure: AzureServer, front: Front, container: str) -> AzureAccess:
+        TestAzure.secret = sas = azure.sas(container, expires=TOMORROW)
+        return AzureAccess(endpoint=f"{front.endpoint}/{azure.account}", sas=sas)
+
+    @pytest.fixture
+    def make_source(self, azure: AzureServer, container: str, access: AzureAccess) -> MakeSource:
         def make(files: Mapping[str, bytes]) -> Source:
             azure.publish(container, {f"org/model/{path}": content for path, content in files.items()})
-            return source_of(azure, f"az://{container}/org/model")
+            return source_of(azure, f"az://{container}/org/model", access)
 
         return make
 
     @pytest.fixture
-    def missing_source(self, azure: AzureServer, container: str) -> Source:
-        return source_of(azure, f"az://{container}/nothing")
+    def missing_source(self, azure: AzureServer, container: str, access: AzureAccess) -> Source:
+        return source_of(azure, f"az://{container}/nothing", access)
 
 
 class TestCredentials:

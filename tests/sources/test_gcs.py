@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -14,10 +14,12 @@ from fetcher.sources import open_source
 from fetcher.sources.base import Source
 from fetcher.testing.checkpoint import random_bytes
 from fetcher.testing.conformance import MakeSource, SourceConformance
+from fetcher.testing.faults import Faults
 from tests.lab.command import run_fetcher
-from tests.sources.stores import GcsServer
+from tests.lab.front import Front, in_front_of
+from tests.lab.stores import GcsServer
 
-SETTINGS = Settings(cache_dir=Path("/nowhere"), timeout_stall=5.0)
+SETTINGS = Settings(cache_dir=Path("/nowhere"), timeout_stall=2.0)
 FILES = {
     "config.json": b'{"model_type": "llama"}',
     "model.safetensors": random_bytes("gcs", 300_000),
@@ -32,22 +34,33 @@ def bucket(gcs: GcsServer) -> str:
     return name
 
 
-def source_of(gcs: GcsServer, uri: str) -> Source:
-    return open_source(ArtifactRef(uri), SETTINGS, {"STORAGE_EMULATOR_HOST": gcs.endpoint})
+def source_of(server: GcsServer | Front, uri: str) -> Source:
+    return open_source(ArtifactRef(uri), SETTINGS, {"STORAGE_EMULATOR_HOST": server.endpoint})
 
 
 class TestGcs(SourceConformance):
+    """Behind a front that can fail."""
+
     @pytest.fixture
-    def make_source(self, gcs: GcsServer, bucket: str) -> MakeSource:
+    def front(self, gcs: GcsServer) -> Iterator[Front]:
+        with in_front_of("127.0.0.1", gcs.port) as running:
+            yield running
+
+    @pytest.fixture
+    def faults(self, front: Front) -> Faults:
+        return front.faults
+
+    @pytest.fixture
+    def make_source(self, gcs: GcsServer, front: Front, bucket: str) -> MakeSource:
         def make(files: Mapping[str, bytes]) -> Source:
             gcs.publish(bucket, {f"org/model/{path}": content for path, content in files.items()})
-            return source_of(gcs, f"gs://{bucket}/org/model")
+            return source_of(front, f"gs://{bucket}/org/model")
 
         return make
 
     @pytest.fixture
-    def missing_source(self, gcs: GcsServer, bucket: str) -> Source:
-        return source_of(gcs, f"gs://{bucket}/nothing")
+    def missing_source(self, front: Front, bucket: str) -> Source:
+        return source_of(front, f"gs://{bucket}/nothing")
 
 
 class TestFetching:

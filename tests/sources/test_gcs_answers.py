@@ -34,8 +34,8 @@ from fetcher.sources.tokens import Token, Tokens
 from fetcher.testing.conformance import listing_of, read
 from tests.lab.command import run_fetcher
 from tests.lab.servers import free_port
+from tests.lab.stores import GcsServer
 from tests.sources.between import Asked, Between, Reply, between
-from tests.sources.stores import GcsServer
 
 SETTINGS = Settings(cache_dir=Path("/nowhere"), timeout_stall=5.0)
 CONTENT = b"weights" * 1000

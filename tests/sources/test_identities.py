@@ -19,8 +19,8 @@ from fetcher.sources.s3.access import S3Access
 from fetcher.sources.s3.finding import found_access
 from fetcher.sources.tokens import Token, Tokens
 from tests.lab.servers import free_port
+from tests.lab.stores import certified
 from tests.sources.between import Asked, Between, Reply, between
-from tests.sources.stores import authority
 
 NOWHERE = "http://127.0.0.1:9"
 JSON = {"Content-Type": "application/json"}
@@ -248,7 +248,7 @@ class TestWorkloadIdentityOfAzure:
 
     @pytest.fixture
     def server(self, tmp_path: Path, environment: Environment) -> Iterator[Between]:
-        context, certificates = authority(tmp_path)
+        context, certificates = certified(tmp_path)
         with between(NOWHERE, tls=context) as running:
             environment({"REQUESTS_CA_BUNDLE": str(certificates), "AZURE_AUTHORITY_HOST": running.endpoint})
             yield running

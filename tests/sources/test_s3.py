@@ -6,9 +6,11 @@ import base64
 import dataclasses
 import hashlib
 import json
+import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,14 @@ import pytest
 from hypothesis import given, settings
 
 from fetcher.artifact import ArtifactRef, ByteRange, Checksum
+from fetcher.engine import Artifact
+from fetcher.engine import fetch as engine_fetch
 from fetcher.errors import (
     BadResponse,
     ConfigurationError,
     ContentChanged,
     HostilePath,
+    KeepsChanging,
     NotFound,
     RateLimited,
     Unauthorized,
@@ -32,7 +37,7 @@ from fetcher.errors import (
 )
 from fetcher.settings import Settings
 from fetcher.sources import open_source
-from fetcher.sources.base import Source
+from fetcher.sources.base import Asking, Derived, Listing, Source, once
 from fetcher.sources.objects import Page
 from fetcher.sources.s3 import S3Access, S3Keys
 from fetcher.sources.s3.address import S3Address
@@ -42,6 +47,7 @@ from fetcher.sources.s3.signing import signed_headers
 from fetcher.testing.checkpoint import random_bytes
 from fetcher.testing.conformance import MakeSource, SourceConformance, listing_of, read
 from fetcher.testing.effects import Body, Header, Status
+from fetcher.testing.exchange import Request, Response
 from fetcher.testing.faults import Fault, Faults
 from fetcher.transport.client import HttpTransport
 from tests.lab.command import run_fetcher
@@ -157,6 +163,32 @@ class TestPins:
             with pytest.raises(ContentChanged, match="replaced or removed at the store"):
                 await read(source, file, ByteRange(0, 10))
 
+    @pytest.mark.parametrize(("times", "code"), [(3, 0), (None, 75)])
+    def test_an_object_that_is_replaced_again_and_again_is_listed_three_times_more(
+        self, s3_client: Any, bucket: str, s3_server: S3Server, tmp_path: Path, times: int | None, code: int
+    ) -> None:
+        put(s3_client, bucket, {"m/model.bin": b"0"})
+        replaced: list[int] = []
+
+        class Writer(Front):
+            """Replaces the object before each read of it."""
+
+            def answer(self, request: Request) -> Response:
+                if "if-match" in request.headers and (times is None or len(replaced) < times):
+                    replaced.append(len(replaced) + 1)
+                    put(s3_client, bucket, {"m/model.bin": str(replaced[-1]).encode()})
+                return super().answer(request)
+
+        with in_front_of(s3_server.host, s3_server.port, Writer(s3_server.host, s3_server.port)) as front:
+            env = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_ENDPOINT_URL": front.endpoint}
+            done = run_fetcher("fetch", f"s3://{bucket}/m", "--cache-dir", tmp_path, env=env)
+        assert done.returncode == code, done.stderr
+        assert len(replaced) == (times or 4)
+        if code:
+            assert done.stderr.splitlines()[-1].startswith("KeepsChanging: ")
+        else:
+            assert (Path(done.stdout.strip()) / "model.bin").read_bytes() == b"3"
+
     @pytest.mark.parametrize(
         ("status", "code", "error"),
         [
@@ -257,6 +289,48 @@ class TestChecksums:
         assert digest_of({"x-amz-checksum-sha256": value}) is not None
         assert digest_of({"x-amz-checksum-sha256": value, "x-amz-checksum-type": "COMPOSITE"}) is None
         assert digest_of({"x-amz-checksum-sha256": f"{value}-2"}) is None
+
+
+class Replacing(Derived):
+    """A source whose object is replaced after it was listed, so many `times`."""
+
+    def __init__(self, source: Source, replace: Callable[[int], None], times: int) -> None:
+        super().__init__(source)
+        self._replace = replace
+        self._left = times
+
+    async def list(self, revision: str | None, ask: Asking = once) -> Listing:
+        listing = await super().list(revision, ask)
+        if self._left:
+            self._left -= 1
+            self._replace(self._left)
+        return listing
+
+
+class TestReplacedMidway:
+    @pytest.fixture
+    def fetch(self, s3_client: Any, bucket: str, s3_server: S3Server, tmp_path: Path) -> Callable[[int], Awaitable[Artifact]]:
+        put(s3_client, bucket, {"model.bin": random_bytes("first", MiB)})
+
+        async def fetch(times: int) -> Artifact:
+            ref, given = ArtifactRef(f"s3://{bucket}/model.bin"), replace(SETTINGS, cache_dir=tmp_path)
+            source = source_of(ref.uri, s3_server.endpoint)
+            replaced = Replacing(source, lambda left: put(s3_client, bucket, {"model.bin": random_bytes(left, MiB)}), times)
+            return await engine_fetch(ref, given, source=replaced)
+
+        return fetch
+
+    async def test_it_is_listed_again_and_the_last_content_is_taken(self, fetch: Callable[[int], Awaitable[Artifact]]) -> None:
+        artifact = await fetch(3)
+        assert (artifact.path / "model.bin").read_bytes() == random_bytes(0, MiB)
+
+    async def test_an_object_that_keeps_changing_ends_as_temporary(
+        self, fetch: Callable[[int], Awaitable[Artifact]], tmp_path: Path
+    ) -> None:
+        with pytest.raises(KeepsChanging, match="changed during 4 attempts") as caught:
+            await fetch(100)
+        assert caught.value.exit_code == 75
+        assert os.listdir(tmp_path) == [".fetcher"]
 
 
 ERROR = '<?xml version="1.0"?><Error><Code>{}</Code><Message>told</Message></Error>'

@@ -14,9 +14,9 @@ from fetcher.artifact import CHUNK_SIZE
 from fetcher.testing.checkpoint import random_bytes
 from tests.lab.command import run_fetcher
 from tests.lab.fixtures import StartFetcher
+from tests.lab.stores import AzureServer, GcsServer
 from tests.lab.waiting import wait_until
 from tests.sources.between import Asked, Between, Reply, between
-from tests.sources.stores import AzureServer, GcsServer
 
 SMALL = random_bytes("small", 100_000)
 LARGE = random_bytes("large", 40 * 1024 * 1024)

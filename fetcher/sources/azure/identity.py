@@ -26,8 +26,22 @@ def tokens_for(access: AzureAccess, environ: Mapping[str, str], *, searching: bo
         return Tokens(partial(_token, access.credential), access.given_by)
     if not searching:
         return static(None, access.given_by)
-    names = {name: environ.get(f"AZURE_{name}", "").strip() or environ.get(f"AZ_{name}", "").strip() for name in _NAMES}
-    return Tokens(_Searching(partial(_credential, names)), "azure-identity")
+    return Tokens(_Searching(partial(_credential, _named(environ))), "azure-identity")
+
+
+def named_credential(environ: Mapping[str, str]) -> Any:
+    """The credential of the client that AZURE_CLIENT_ID names; None if it names none. Raises ConfigurationError."""
+    names = _named(environ)
+    if not names["CLIENT_ID"]:
+        return None
+    credential, _ = _credential(names)
+    if credential is None:
+        raise ConfigurationError(f"AZURE_CLIENT_ID needs azure-identity, which is not installed: {_INSTALL}")
+    return credential
+
+
+def _named(environ: Mapping[str, str]) -> dict[str, str]:
+    return {name: environ.get(f"AZURE_{name}", "").strip() or environ.get(f"AZ_{name}", "").strip() for name in _NAMES}
 
 
 class _Searching:

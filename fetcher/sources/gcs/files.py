@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +26,29 @@ def credentials_in(path: str, given_by: str) -> Any:
     """The credentials in a file. Raises ConfigurationError for a file that cannot be used, or without google-auth."""
     try:
         info = json.loads(Path(path).read_bytes())
-        kind = info["type"]
+        info["type"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigurationError(
             f"{path} (from {given_by}) is no file of credentials ({type(error).__name__}); give one that Google's tools wrote"
         ) from None
+    return credentials_of(info, f"{path} (from {given_by})")
+
+
+def credentials_of(info: Mapping[str, Any], where: str) -> Any:
+    """The credentials in `info`, the content of a file; `where` it is, for messages. Raises as `credentials_in`."""
+    kind = info["type"]
     found = _AWS if kind == "external_account" and _is_of_aws(info) else _KINDS.get(str(kind))
     if found is None:
-        known = ", ".join(_KINDS)
-        raise ConfigurationError(f"{path} (from {given_by}) has credentials of another type than {known}; give one of these")
+        raise ConfigurationError(f"{where} has credentials of another type than {', '.join(_KINDS)}; give one of these")
     try:
         module = importlib.import_module(found[0])
     except ImportError:
-        raise ConfigurationError(f"the credentials in {path} need google-auth, which is not installed: {INSTALL}") from None
+        raise ConfigurationError(f"the credentials in {where} need google-auth, which is not installed: {INSTALL}") from None
     try:
         return getattr(module.Credentials, found[1])(info, scopes=[SCOPE])
     except Exception as error:  # noqa: BLE001 - the file decides what google-auth raises, and its text may have a secret
         raise ConfigurationError(
-            f"the credentials in {path} (from {given_by}) cannot be used ({type(error).__name__}); write the file again"
+            f"the credentials in {where} cannot be used ({type(error).__name__}); write them again"
         ) from None
 
 

@@ -41,12 +41,12 @@ def found_access(environ: Mapping[str, str], registry: str, repository: str) -> 
 
 def _configurations(environ: Mapping[str, str]) -> Iterator[Path]:
     """The paths of configurations, the most specific first."""
+    if given := environ.get("KSERVE_OCI_DOCKER_CONFIG"):  # KServe mounts it for the one source of this container
+        yield Path(given) / "config.json" if Path(given).is_dir() else Path(given)
     if directory := environ.get("DOCKER_CONFIG"):
         yield Path(directory) / "config.json"
     if file := environ.get("REGISTRY_AUTH_FILE"):
         yield Path(file)
-    if given := environ.get("KSERVE_OCI_DOCKER_CONFIG"):
-        yield Path(given) / "config.json" if Path(given).is_dir() else Path(given)
     if runtime := environ.get("XDG_RUNTIME_DIR"):
         yield Path(runtime) / "containers" / "auth.json"
     if (home := environ.get("HOME")) and not environ.get("DOCKER_CONFIG"):

@@ -21,8 +21,8 @@ from tests.k8s.manifests.playing import Node
 from tests.k8s.manifests.rendering import K8S, Resource, named, render
 from tests.lab.registry import PASSWORD, USER, registry
 from tests.lab.seaweed import KEY_ID, SECRET, S3Server
+from tests.lab.stores import AzureServer, azure_server, gcs_server
 from tests.sources.between import Asked, Between, Reply, between
-from tests.sources.stores import AzureServer, azure_server, gcs_server
 
 PREFIX = "org/model"
 AGENT = "http://169.254.170.23/v1/credentials"

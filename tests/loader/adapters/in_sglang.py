@@ -6,6 +6,7 @@ In a separate process, because SGLang changes its process. Its kernels need a GP
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,7 @@ from sglang.srt.model_loader.loader import DefaultModelLoader, get_model_loader
 from sglang.srt.runtime_context import publish
 from sglang.srt.server_args import prepare_server_args
 
+from fetcher.testing.origin import Origin
 from tests.loader.adapters.tiny import alike, complaint, make_damaged, make_model
 
 
@@ -54,6 +56,18 @@ def checks(directory: Path) -> Iterator[tuple[str, object]]:
     yield "others", [name for made in ("auto", "dummy") for name in (made, type(loader_for(made)).__name__)]
     yield "quantized", type(loader_for("weightlift", SimpleNamespace(quantization="auto-round-int8"))).__name__
     yield "weights", alike(weights(model, "weightlift"), weights(model, "auto"))
+    with Origin(lfs_threshold=1024) as origin:
+        origin.add_repo("org/llama", {path.name: path.read_bytes() for path in model.iterdir()})
+        os.environ |= {"HF_ENDPOINT": origin.endpoint, "FETCHER_CACHE_DIR": str(directory / "cache"), "HF_HUB_OFFLINE": "0"}
+        words = ["--model-path", "hf://org/llama", "--load-format", "weightlift", "--skip-tokenizer-init", "--device", "cpu"]
+        resolved = prepare_server_args(words)
+        resolved.resolve_once()
+        yield "served", resolved.served_model_name
+        config = LoadConfig("weightlift", model_loader_extra_config=json.loads(resolved.model_loader_extra_config))
+        streaming = get_model_loader(config, SimpleNamespace(model_path=resolved.model_path, quantization=None))
+        source = DefaultModelLoader.Source(resolved.model_path, None)
+        yield "streamed", alike(dict(streaming._get_weights_iterator(source)), weights(model, "auto"))
+        yield "on disk", [path.name for path in (directory / "cache").rglob("*.safetensors")]
     yield "wrong", complaint(lambda: loader_for("weightlift", threads=0))
     damaged = make_damaged(directory / "damaged")
     yield "damaged", complaint(lambda: weights(damaged, "weightlift"))

@@ -9,12 +9,14 @@ and their weights loaded, nothing is computed.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import torch
 import vllm.platforms
 from safetensors.torch import save_file
@@ -29,11 +31,12 @@ from vllm.engine.arg_utils import EngineArgs
 from vllm.model_executor.model_loader import get_model_loader
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
+from fetcher.testing.origin import Origin
 from loader.adapters import vllm as adapter
 from tests.loader.adapters.tiny import alike, complaint, make_damaged, make_model
 
 
-def configured(model: Path, *words: str) -> EngineArgs:
+def configured(model: Path | str, *words: str) -> EngineArgs:
     """Parse the arguments as `vllm serve` does."""
     parser = EngineArgs.add_cli_args(FlexibleArgumentParser())
     arguments = parser.parse_args(["--model", str(model), "--skip-tokenizer-init", "--enforce-eager", *words])
@@ -87,6 +90,18 @@ def checks(directory: Path) -> Iterator[tuple[str, object]]:
     shutil.copytree(model, mixed)
     save_file({"norm.weight": torch.ones(8)}, mixed / "consolidated.safetensors")
     yield "mistral", [sorted(weights(mixed, name)) for name in ("weightlift", "auto")]
+
+    with Origin(lfs_threshold=1024) as origin:
+        origin.add_repo("org/llama", {path.name: path.read_bytes() for path in model.iterdir()})
+        os.environ |= {"HF_ENDPOINT": origin.endpoint, "FETCHER_CACHE_DIR": str(directory / "cache"), "HF_HUB_OFFLINE": "0"}
+        huggingface_hub.constants.HF_HUB_OFFLINE = False  # read when it was imported
+        config = configured("hf://org/llama", "--load-format", "weightlift").create_engine_config()
+        theirs = load(configured(model).create_engine_config())
+        yield "streamed", alike(dict(load(config).named_parameters()), dict(theirs.named_parameters()))
+        yield "served", config.model_config.served_model_name
+        bodies = [each.path for each in origin.requests if each.origin == "cdn"]
+        yield "on disk", [path.name for path in (directory / "cache").rglob("*.safetensors")]
+        yield "bodies", len(bodies) > 4
 
     experts = directory / "experts"
     experts.mkdir()

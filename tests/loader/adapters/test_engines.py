@@ -61,6 +61,9 @@ class TestVllm:
     def test_vllm_chooses_between_mistral_s_two_sets_of_files(self, vllm: dict[str, Any]) -> None:
         assert vllm["mistral"] == [["norm.weight"], ["norm.weight"]]
 
+    def test_an_address_is_streamed_without_a_disk(self, vllm: dict[str, Any]) -> None:
+        assert (vllm["streamed"], vllm["served"], vllm["on disk"], vllm["bodies"]) == (21, "hf://org/llama", [], True)
+
     def test_experts_of_other_ranks_are_skipped(self, vllm: dict[str, Any]) -> None:
         assert vllm["experts"] == [["mlp.experts.1.up.weight", "mlp.experts.3.up.weight"]] * 2
 
@@ -82,6 +85,9 @@ class TestSglang:
 
     def test_the_tensors_equal_those_of_the_engine_s_own_loader(self, sglang: dict[str, Any]) -> None:
         assert sglang["weights"] == 30
+
+    def test_an_address_is_streamed_without_a_disk(self, sglang: dict[str, Any]) -> None:
+        assert (sglang["streamed"], sglang["served"], sglang["on disk"]) == (30, "hf://org/llama", [])
 
     def test_other_load_formats_keep_their_loaders(self, sglang: dict[str, Any]) -> None:
         assert sglang["others"] == ["auto", "DefaultModelLoader", "dummy", "DummyModelLoader"]

@@ -26,6 +26,7 @@ class GcsServer:
     """fake-gcs-server with some buckets."""
 
     def __init__(self, port: int) -> None:
+        self.port = port
         self.endpoint = f"http://127.0.0.1:{port}"
 
     def make_bucket(self, bucket: str) -> None:
@@ -76,8 +77,13 @@ class AzureServer:
     account = "devstoreaccount1"
     key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
-    def __init__(self, port: int) -> None:
-        self.endpoint = f"http://127.0.0.1:{port}/{self.account}"
+    host = f"{account}.blob.core.windows.net"
+    """The name of the account's service, as addresses have it. Only a proxy of the lab leads there."""
+
+    def __init__(self, port: int, trusted: ssl.SSLContext | None = None) -> None:
+        self.port = port
+        self._trusted = trusted
+        self.endpoint = f"{'https' if trusted else 'http'}://127.0.0.1:{port}/{self.account}"
         self.connection = f"AccountName={self.account};AccountKey={self.key};BlobEndpoint={self.endpoint};"
 
     def make_container(self, container: str) -> None:
@@ -118,21 +124,31 @@ class AzureServer:
         length = {"Content-Length": str(len(body))} if body else {}
         told |= signed(method, url, told | length, account=self.account, key=self.key)
         request = urllib.request.Request(url, data=body, method=method, headers=told)
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=20) as answer:
+        handlers = (urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=self._trusted))
+        with urllib.request.build_opener(*handlers).open(request, timeout=20) as answer:
             return bytes(answer.read())
 
 
 @contextmanager
-def azure_server(directory: Path) -> Iterator[AzureServer]:
-    """Run azurite. Skips the test where it is not installed."""
+def azure_server(directory: Path, authority: trustme.CA | None = None) -> Iterator[AzureServer]:
+    """Run azurite, with `authority` over TLS for the account's host name. Skips the test where it is not installed."""
     azurite = program("azurite-blob", package="npm, then npm install --global azurite")
     port = free_port()
-    words = ("--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", directory, "--skipApiVersionCheck", "--silent")
+    words: list[str | Path] = ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", directory]
+    words += ["--skipApiVersionCheck", "--silent"]
+    trusted = None
+    if authority is not None:
+        issued = authority.issue_cert("127.0.0.1", AzureServer.host)
+        for name, pem in (("cert", issued.cert_chain_pems[0]), ("key", issued.private_key_pem)):
+            pem.write_to_path(str(directory / f"{name}.pem"))
+            words += [f"--{name}", directory / f"{name}.pem"]
+        trusted = ssl.create_default_context()
+        authority.configure_trust(trusted)
     with serving((azurite, *words), directory / "azure.log", ready=lambda: listens(port)):
-        yield AzureServer(port)
+        yield AzureServer(port, trusted)
 
 
-def authority(directory: Path) -> tuple[ssl.SSLContext, Path]:
+def certified(directory: Path) -> tuple[ssl.SSLContext, Path]:
     """The TLS of a server on 127.0.0.1, and the file of the authority that signed its certificate."""
     signer, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     signer.issue_cert("127.0.0.1").configure_cert(context)
