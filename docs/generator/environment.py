@@ -34,6 +34,10 @@ _GCS = (
     ("`GOOGLE_OAUTH_ACCESS_TOKEN`, `CLOUDSDK_AUTH_ACCESS_TOKEN`", "An access token. It cannot be renewed."),
     ("`GOOGLE_APPLICATION_CREDENTIALS`", "A file of credentials: a service account, or a workload's identity."),
     ("`CLOUDSDK_CONFIG`", "gcloud's directory, whose `application_default_credentials.json` comes next."),
+    (
+        "`GCE_METADATA_HOST`",
+        "The metadata service. If it is set, no answer is a failure that is retried, not an anonymous request.",
+    ),
     ("`NO_GCE_CHECK`", "`1` does not ask the metadata service, which comes last."),
     ("`GOOGLE_CLOUD_QUOTA_PROJECT`", "The project that pays for a bucket whose requester pays."),
     ("`STORAGE_EMULATOR_HOST`", "An emulator of the service. It gets no credentials."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import http.client
 import json
@@ -18,14 +19,18 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 EMPTY_CONFIG = "application/vnd.oci.empty.v1+json"
 Descriptor = dict[str, Any]
+USER, PASSWORD = "puller", "s3cret-of-the-pull"
+_HTPASSWD = f"{USER}:$2b$04$acnZLkYoT90DgK4KsilyP.JqRhmmNIXXi7NGplK.1a8Ct2PaEuedO\n"
+"""USER with the bcrypt of PASSWORD, the only hash that the registry takes; Python has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """A running registry without authentication."""
+    """A running registry. `password`: that of USER, who alone may use it; None if everybody may."""
 
     host: str
     port: int
+    password: str | None = None
 
     @property
     def place(self) -> str:
@@ -73,23 +78,31 @@ class Registry:
         self, method: str, target: str, content: bytes = b"", headers: Mapping[str, str] | None = None
     ) -> tuple[int, Mapping[str, str]]:
         with closing(http.client.HTTPConnection(self.host, self.port, timeout=30)) as connection:
-            connection.request(method, target, content, dict(headers or {}))
+            connection.request(method, target, content, {**self._login(), **(headers or {})})
             answer = connection.getresponse()
             answer.read()
             return answer.status, dict(answer.getheaders())
 
+    def _login(self) -> dict[str, str]:
+        if self.password is None:
+            return {}
+        return {"Authorization": f"Basic {base64.b64encode(f'{USER}:{self.password}'.encode()).decode()}"}
+
 
 @contextmanager
-def registry(workspace: Path) -> Iterator[Registry]:
-    """Start an empty registry, and end it with the block."""
+def registry(workspace: Path, *, private: bool = False) -> Iterator[Registry]:
+    """Start an empty registry, and end it with the block. A `private` one lets only USER with PASSWORD in."""
     found, port = program("docker-registry", package="docker-registry"), free_port()
     workspace.mkdir(parents=True, exist_ok=True)
-    settings = {
+    settings: dict[str, Any] = {
         "version": "0.1",
         "log": {"level": "error"},
         "storage": {"filesystem": {"rootdirectory": str(workspace / "data")}, "delete": {"enabled": True}},
         "http": {"addr": f"127.0.0.1:{port}"},
     }
+    if private:
+        (workspace / "htpasswd").write_text(_HTPASSWD)
+        settings["auth"] = {"htpasswd": {"realm": "models", "path": str(workspace / "htpasswd")}}
     (workspace / "registry.yml").write_text(json.dumps(settings))  # JSON is YAML
     with serving((found, "serve", workspace / "registry.yml"), workspace / "log", ready=lambda: listens(port)):
-        yield Registry("127.0.0.1", port)
+        yield Registry("127.0.0.1", port, PASSWORD if private else None)

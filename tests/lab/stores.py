@@ -146,3 +146,11 @@ def azure_server(directory: Path, authority: trustme.CA | None = None) -> Iterat
         authority.configure_trust(trusted)
     with serving((azurite, *words), directory / "azure.log", ready=lambda: listens(port)):
         yield AzureServer(port, trusted)
+
+
+def certified(directory: Path) -> tuple[ssl.SSLContext, Path]:
+    """The TLS of a server on 127.0.0.1, and the file of the authority that signed its certificate."""
+    signer, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    signer.issue_cert("127.0.0.1").configure_cert(context)
+    signer.cert_pem.write_to_path(directory / "authority.pem")
+    return context, directory / "authority.pem"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import urllib.error
 import urllib.request
@@ -23,6 +24,7 @@ class Asked:
     method: str
     target: str
     headers: Mapping[str, str]
+    body: bytes = b""
 
 
 @dataclass(slots=True)
@@ -50,8 +52,8 @@ class Between:
 
 
 @contextmanager
-def between(behind: str) -> Iterator[Between]:
-    """Run a server in front of the origin `behind`, on a port of its own, until the end of the block."""
+def between(behind: str, *, tls: ssl.SSLContext | None = None) -> Iterator[Between]:
+    """Run a server in front of the origin `behind`, on a port of its own, until the end of the block; with `tls` over TLS."""
     played = Between(behind)
 
     class Handler(BaseHTTPRequestHandler):
@@ -59,8 +61,8 @@ def between(behind: str) -> Iterator[Between]:
 
         def do_GET(self) -> None:
             headers = {name.lower(): value for name, value in self.headers.items()}
-            self.rfile.read(int(headers.get("content-length", 0)))
-            status, told, body = played.answer(Asked(self.command, self.path, headers))
+            sent = self.rfile.read(int(headers.get("content-length", 0)))
+            status, told, body = played.answer(Asked(self.command, self.path, headers, sent))
             self.send_response_only(status)
             for name, value in told.items():
                 if name.lower() not in _NOT_FORWARDED:
@@ -83,7 +85,9 @@ def between(behind: str) -> Iterator[Between]:
             """Clients that were killed, and stores that have ended, are part of the tests."""
 
     server = Server(("127.0.0.1", 0), Handler)
-    played.endpoint = f"http://127.0.0.1:{server.server_port}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    played.endpoint = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:

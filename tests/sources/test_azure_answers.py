@@ -87,6 +87,11 @@ class TestCredentials:
         del environ["AZURE_STORAGE_CONNECTION_STRING"]
         assert access_for(self.ours, environ).key == "b3RoZXI="
 
+    def test_a_connection_string_without_a_secret_gives_the_endpoint_of_a_key(self) -> None:
+        environ = {"AZURE_STORAGE_CONNECTION_STRING": f"AccountName=weights;BlobEndpoint={ZONE}", "AZURE_STORAGE_KEY": "a2V5"}
+        access = access_for(parsed(ArtifactRef("az://models/m")), environ)
+        assert (access.endpoint, access.key, access.account) == (ZONE, "a2V5", "weights")
+
     def test_what_belongs_to_another_account_is_not_used(self) -> None:
         for environ in (
             {"AZURE_STORAGE_ACCOUNT_NAME": "theirs", "AZURE_STORAGE_KEY": "a2V5", "AZURE_STORAGE_SAS_TOKEN": "sig=x"},

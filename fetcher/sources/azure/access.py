@@ -67,8 +67,8 @@ class AzureAccess(Access):
 def access_for(address: AzureAddress, environ: Mapping[str, str]) -> AzureAccess:
     """The access of the process to what `address` names; without any key or SAS, one that azure-identity may complete.
 
-    In order: the SAS of the address, AZURE_STORAGE_SAS_TOKEN, AZURE_STORAGE_CONNECTION_STRING, the account's key. What belongs
-    to another account than the address is not used.
+    In order: the SAS of the address, AZURE_STORAGE_SAS_TOKEN, AZURE_STORAGE_CONNECTION_STRING, the account's key. A connection
+    string without a secret gives the endpoint. What belongs to another account than the address is not used.
     """
     account = next((value for name in _ACCOUNT if (value := environ.get(name, "").strip())), None)
     none = AzureAccess(address.account or account, given_by="the environment")
@@ -84,7 +84,7 @@ def access_for(address: AzureAddress, environ: Mapping[str, str]) -> AzureAccess
     base = connected or replace(none, account=none.account or account)
     if sas := environ.get(_SAS, "").strip().lstrip("?"):
         return replace(base, sas=sas, given_by=_SAS).checked()
-    if connected is not None:
+    if connected is not None and (connected.sas or connected.key):
         return connected
     for variable in _KEY:
         if key := environ.get(variable, "").strip():

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from fetcher.errors import ConfigurationError, FetchError, Unauthorized
+from fetcher.errors import ConfigurationError, FetchError, Unauthorized, Unreachable
 from fetcher.sources.azure.access import AzureAccess
 from fetcher.sources.tokens import Token, Tokens, silence, static
 
@@ -66,14 +66,27 @@ class _Searching:
 
 
 def _token(credential: Any) -> Token:
-    """A token. Blocks. Raises Unauthorized, which does not show what the identity service said."""
+    """A token. Blocks. Raises Unauthorized and Unreachable, which do not show what the identity service said."""
     try:
         got = credential.get_token(SCOPE)
     except Exception as error:  # noqa: BLE001 - the caller's credential may raise anything
+        if _unanswered(error):
+            raise Unreachable(
+                f"Entra ID does not answer ({type(error).__name__}); check the network, the proxy and AZURE_AUTHORITY_HOST"
+            ) from None
         raise Unauthorized(
             f"Entra ID gives no token ({type(error).__name__}); check tenant, client and secret, or the workload's identity"
         ) from None
     return Token(got.token, float(got.expires_on))
+
+
+def _unanswered(error: Exception) -> bool:
+    """Whether the identity service was not reached, so that another try may help."""
+    try:
+        from azure.core.exceptions import ServiceRequestError, ServiceResponseError
+    except ImportError:
+        return False
+    return isinstance(error, ServiceRequestError | ServiceResponseError)
 
 
 def _credential(names: Mapping[str, str]) -> tuple[Any, bool]:

@@ -55,7 +55,7 @@ def tokens_for(access: GcsAccess | None, environ: Mapping[str, str], *, emulated
         return Tokens(_Loading(partial(credentials_in, path, "gcloud")), f"gcloud's file {path}")
     if environ.get("NO_GCE_CHECK", "").strip().lower() in _NO_METADATA:
         return static(None, "nowhere")
-    return Tokens(_Loading(_from_metadata), "the metadata service")
+    return Tokens(_Loading(partial(_from_metadata, named=_names_metadata(environ))), "the metadata service")
 
 
 class _Loading:
@@ -79,7 +79,7 @@ def _refreshed(credentials: Any) -> Token:
     try:
         credentials.refresh(Request())
     except GoogleAuthError as error:
-        if isinstance(error, TransportError) or error.retryable:
+        if isinstance(error, TransportError) or isinstance(error.__cause__, TransportError) or error.retryable:
             raise Unreachable(
                 f"Google's identity service cannot be reached ({type(error).__name__}); check the network and the proxy"
             ) from None
@@ -90,16 +90,26 @@ def _refreshed(credentials: Any) -> Token:
     return Token(credentials.token, expiry.replace(tzinfo=UTC).timestamp() if expiry is not None else None)
 
 
-def _from_metadata() -> Any:
-    """The credentials of the machine or of the pod's service account; None outside Google's cloud, or without google-auth."""
+def _names_metadata(environ: Mapping[str, str]) -> bool:
+    """Whether the user says that there is a metadata service. GKE's starts seconds after a pod, so no answer is no absence."""
+    return bool(environ.get("GCE_METADATA_HOST", "").strip())
+
+
+def _from_metadata(*, named: bool) -> Any:
+    """The credentials of the machine or of the pod's service account; None outside Google's cloud.
+
+    Raises ConfigurationError without google-auth if the service is `named`.
+    """
     try:
         from google.auth import compute_engine
         from google.auth.compute_engine import _metadata
         from google.auth.transport.requests import Request
     except ImportError:
+        if named:
+            raise ConfigurationError("GCE_METADATA_HOST needs google-auth; run pip install 'weightlift[gcs]'") from None
         return None
     silence("google.auth")  # it warns of each try
-    if not _metadata.ping(Request(), timeout=1, retry_count=2):  # type: ignore[no-untyped-call]
+    if not named and not _metadata.ping(Request(), timeout=1, retry_count=2):  # type: ignore[no-untyped-call]
         return None
     return compute_engine.Credentials(scopes=[SCOPE])  # type: ignore[no-untyped-call]
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from fetcher.errors import ConfigurationError
+from fetcher.errors import ConfigurationError, Unreachable
 from fetcher.sources.s3.access import S3Access, S3Keys
 
 _HINTS = (
@@ -24,7 +26,10 @@ _METADATA_TRIES = {"metadata_service_timeout": 1.0, "metadata_service_num_attemp
 
 
 def found_access(environ: Mapping[str, str]) -> S3Access:
-    """Return the access that `environ` and the files it names give. May block for seconds. Raises ConfigurationError."""
+    """Return the access that `environ` and the files it names give. May block for seconds.
+
+    Raises ConfigurationError, and Unreachable if a service that gives credentials does not answer.
+    """
     session = None if _has_keys(environ) else _session(environ)
     settings = _Settings(environ, session)
     access = S3Access(
@@ -37,7 +42,8 @@ def found_access(environ: Mapping[str, str]) -> S3Access:
         return _with(access, keys, given_by="AWS_ACCESS_KEY_ID")
     if session is None:
         return access
-    credentials = session.get_credentials()
+    with _answering():
+        credentials = session.get_credentials()
     if credentials is None:
         return access
     found = _Refreshed(credentials)
@@ -59,9 +65,41 @@ class _Refreshed:
         self._credentials = credentials
 
     def __call__(self) -> S3Keys:
-        frozen = self._credentials.get_frozen_credentials()
+        with _answering():
+            frozen = self._credentials.get_frozen_credentials()
         moment = getattr(self._credentials, "_expiry_time", None)
-        return S3Keys(frozen.access_key, frozen.secret_key, frozen.token, moment.timestamp() if moment else None)
+        return S3Keys(frozen.access_key, frozen.secret_key, frozen.token or None, moment.timestamp() if moment else None)
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Raise Unreachable where botocore's error means that a service did not answer, or failed: another try may help.
+
+    An agent on the node can start later than the pod. A refusal stays as it is.
+    """
+    from botocore import exceptions
+
+    try:
+        yield
+    except (
+        exceptions.ConnectionError,
+        exceptions.HTTPClientError,
+        exceptions.CredentialRetrievalError,
+        exceptions.ClientError,
+    ) as error:
+        if _refused(error):
+            raise
+        raise Unreachable(
+            f"the service that gives credentials of S3 does not answer ({type(error).__name__}); check the network, the proxy "
+            "and the agent of the node"
+        ) from None
+
+
+def _refused(error: Any) -> bool:
+    """Whether a service answered with a status of 400 to 499. For the agent, botocore has the status in its text only."""
+    if isinstance(response := getattr(error, "response", None), Mapping):
+        return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)) < 500
+    return re.search(r"non 200 response \(?4\d\d", str(error)) is not None
 
 
 class _Settings:
@@ -99,4 +137,6 @@ def _session(environ: Mapping[str, str]) -> Any:
     session = module.get_session()
     for name, value in _METADATA_TRIES.items():
         session.set_config_variable(name, value)
+    if region := environ.get("AWS_REGION", "").strip():
+        session.set_config_variable("region", region)  # botocore knows AWS_DEFAULT_REGION only, and STS needs a region
     return session

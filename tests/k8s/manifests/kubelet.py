@@ -112,7 +112,12 @@ def _directory(volume: Resource, *, pod: str, objects: Objects, disks: Disks) ->
         case {"configMap": {"name": name}}:
             return _written(disks.of_pod(pod, volume["name"]), objects["ConfigMap", name]["data"], 0o644), True
         case {"secret": {"secretName": name, "defaultMode": mode}}:
-            return _written(disks.of_pod(pod, volume["name"]), objects["Secret", name]["stringData"], mode), True
+            files = objects["Secret", name]["stringData"]
+            if (items := volume["secret"].get("items")) is not None:
+                files = {item["path"]: files[item["key"]] for item in items}
+            return _written(disks.of_pod(pod, volume["name"]), files, mode), True
+        case {"projected": {"sources": [{"serviceAccountToken": token}], "defaultMode": mode}}:
+            return _written(disks.of_pod(pod, volume["name"]), {token["path"]: f"token for {token['audience']}"}, mode), True
     raise AssertionError(f"unsupported volume: {volume}")
 
 

@@ -17,6 +17,9 @@ Resource = dict[str, Any]
 K8S = Path(__file__).parents[3] / "k8s"
 
 OVERLAYS = tuple(sorted(path.parent for path in K8S.glob("overlays/*/kustomization.yaml")))
+STORES = tuple(sorted(path.parent for path in K8S.glob("stores/*/kustomization.yaml")))
+"""An overlay for each way to be let in by a store."""
+
 INTEGRATIONS = tuple(K8S / "integrations" / name for name in ("flexinfer", "llmkube", "modelplane"))
 """Integrations whose workloads are our own Pods, which the tests run."""
 
@@ -44,8 +47,8 @@ def workloads(resources: tuple[Resource, ...]) -> tuple[Resource, ...]:
 
 
 def every_workload() -> Iterator[tuple[str, Resource]]:
-    """Yield every workload of `OVERLAYS` and `INTEGRATIONS` with the name of its directory."""
-    for directory in (*OVERLAYS, *INTEGRATIONS):
+    """Yield every workload of `OVERLAYS`, `STORES` and `INTEGRATIONS` with the name of its directory."""
+    for directory in (*OVERLAYS, *STORES, *INTEGRATIONS):
         for workload in workloads(render(directory)):
             yield directory.name, workload
 

@@ -19,6 +19,7 @@ from tests.k8s.manifests.rendering import (
     INTEGRATIONS,
     K8S,
     OVERLAYS,
+    STORES,
     Resource,
     containers,
     every_workload,
@@ -32,7 +33,7 @@ from tests.k8s.manifests.rendering import (
 
 GiB = 1024**3
 PAGE = K8S.parent / "docs" / "kubernetes.md"
-DIRECTORIES = [*OVERLAYS, *INTEGRATIONS]
+DIRECTORIES = [*OVERLAYS, *STORES, *INTEGRATIONS]
 OLDEST = "1.31"
 """The first version with a stable podFailurePolicy."""
 NEWEST = kubernetes.latest_version()
@@ -94,19 +95,19 @@ class TestSchemas:
     def test_every_component_is_used_by_an_overlay(self) -> None:
         used = {
             Path(component).name
-            for overlay in OVERLAYS
+            for overlay in (*OVERLAYS, *STORES)
             for component in yaml.safe_load((overlay / "kustomization.yaml").read_text()).get("components", [])
         }
 
         assert used == {path.parent.name for path in K8S.glob("components/*/kustomization.yaml")}
 
-    @pytest.mark.parametrize("overlay", OVERLAYS, ids=name_of)
+    @pytest.mark.parametrize("overlay", [*OVERLAYS, *STORES], ids=name_of)
     def test_the_model_key_belongs_to_the_model_uri(self, overlay: Path) -> None:
         model = named(render(overlay), "ConfigMap", "model")["data"]
 
         assert model["MODEL_KEY"] == ArtifactRef(model["MODEL_URI"]).key
 
-    @pytest.mark.parametrize("overlay", OVERLAYS, ids=name_of)
+    @pytest.mark.parametrize("overlay", [*OVERLAYS, *STORES], ids=name_of)
     def test_the_page_on_kubernetes_lists_the_overlay(self, overlay: Path) -> None:
         assert f"`{overlay.name}`" in PAGE.read_text()
 
