@@ -2,7 +2,7 @@
 
 A vector unit hashes 16 files in little more time than one, so a thread waits until several files have bytes to hash. While
 bytes still arrive, receiving needs the processors: one thread hashes all jobs, once most of the begun files are ready or too
-many bytes wait. Afterwards all threads share the rest.
+many bytes wait. Afterwards all threads share the rest. With SHA extensions one file alone is hashed as fast, and nothing waits.
 """
 
 from __future__ import annotations
@@ -36,11 +36,12 @@ J = TypeVar("J", bound=Job)
 
 class Hashing(Generic[J]):
     """Shares jobs between `threads` threads of the caller, which run `work` until `close`. They call `done` with each finished
-    job. `gather`: bytes that wait at most for more files."""
+    job. `together`: files that a thread hashes at a time. `gather`: bytes that wait at most for more files."""
 
-    def __init__(self, *, threads: int, gather: int, done: Callable[[J], None]) -> None:
+    def __init__(self, *, threads: int, gather: int, together: int = MOST, done: Callable[[J], None]) -> None:
         self._threads = threads
         self._gather = gather
+        self._together = together
         self._done = done
         self._ready: deque[J] = deque()
         self._changed = threading.Condition()
@@ -92,8 +93,8 @@ class Hashing(Generic[J]):
 
     def _share(self) -> int:
         if self._receiving:
-            return MOST
-        return min(MOST, max(LEAST, ceil_div(len(self._ready) + self._claimed, self._threads)))
+            return self._together
+        return min(self._together, max(LEAST, ceil_div(len(self._ready) + self._claimed, self._threads)))
 
     def _put_back(self, jobs: Sequence[J]) -> None:
         # Before the unfinished jobs are put back: another thread may finish them immediately.
@@ -113,7 +114,7 @@ class Hashing(Generic[J]):
     def _worth_it(self) -> bool:
         if not self._ready or not self._receiving:
             return bool(self._ready)
-        return len(self._ready) >= READY * min(MOST, self._begun) or self._waiting_bytes() >= self._gather
+        return len(self._ready) >= READY * min(self._together, self._begun) or self._waiting_bytes() >= self._gather
 
     def _waiting_bytes(self) -> int:
         return sum(job.stretch.left for job in self._ready)

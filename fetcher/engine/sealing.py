@@ -47,6 +47,7 @@ class Sealing:
         lease: Lease,
         readers: Executor,
         threads: int,
+        together: int,
         hash_lag: int,
         spawn: Spawn,
         progressed: Callable[[], None],
@@ -62,7 +63,9 @@ class Sealing:
         self._progressed = progressed
         self._emit = on_event
         self._threads = ThreadPoolExecutor(threads, "hash")
-        self._hashing = Hashing[HashJob](threads=threads, gather=min(GATHER, hash_lag // 2), done=self._report)
+        self._hashing = Hashing[HashJob](
+            threads=threads, together=together, gather=min(GATHER, hash_lag // 2), done=self._report
+        )
         self._loop: asyncio.AbstractEventLoop
 
     def begin(self) -> None:
@@ -135,18 +138,24 @@ class Sealing:
 
     def _report(self, job: HashJob) -> None:
         """Report a finished job. Called by a hashing thread."""
-        job.incoming.note_state()
-        self._loop.call_soon_threadsafe(lambda: self._spawn(self._hashed(job)))
+        job.incoming.note_state(job.stretch.frontier)
+        self._loop.call_soon_threadsafe(lambda: self._spawn(self._followed(job)))
 
-    async def _hashed(self, job: HashJob) -> None:
+    async def _followed(self, job: HashJob) -> None:
         incoming = job.incoming
+        job.stretch.frontier.give_back(job.stretch)
         incoming.change(Change.DONE)
-        self._emit(BytesHashed(incoming.path, len(job.part)))
-        if incoming.hashed_further(job.part.stop):
-            self._progressed()
+        self.hashed(incoming, len(job.part))
         self.settle(incoming)
         if incoming.drops_pages:
             await self._loop.run_in_executor(self._readers, incoming.drop_hashed, job.part)
+
+    def hashed(self, incoming: Incoming, count: int) -> None:
+        """Report `count` hashed bytes, and whether they are progress."""
+        self._emit(BytesHashed(incoming.path, count))
+        if incoming.hashed_further():
+            self._progressed()
+        self._handout.wake()
 
     # The end of a file
 

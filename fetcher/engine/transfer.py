@@ -5,8 +5,8 @@
     repeat on every connection until all files are sealed
         claim a range                            (handout, schedule: a synchronous decision)
         open it at the source, fill a buffer     (event loop; never touches the disk)
-        write + XXH3 each buffer                 (writing thread; the next one is filled meanwhile)
-        chunk finished: journal it, hash the contiguous prefix             (sealing: hashing thread)
+        write + XXH3 each buffer, hash it if it is next in the file   (writing thread; the next one is filled meanwhile)
+        chunk finished: journal it, hash what is left of the contiguous prefix   (sealing: hashing thread)
         last chunk hashed: compare, sync, seal; or discard bad chunks and pull them again   (sealing, syncing)
         range failed: its missing rest becomes pending for another connection; back off
 
@@ -67,6 +67,7 @@ class Limits:
     hash_lag: int
     write_threads: int
     hash_threads: int
+    hashed_together: int
     timeout_stall: float
 
 
@@ -109,6 +110,7 @@ class Transfer:
             lease=lease,
             received=self._handout.received,
             written=self._written,
+            hashed=self._hashed,
         )
         self._syncing = Syncing(
             self._handout.begun,
@@ -125,6 +127,7 @@ class Transfer:
             lease=lease,
             readers=self._receiver.threads,
             threads=limits.hash_threads,
+            together=limits.hashed_together,
             hash_lag=limits.hash_lag,
             spawn=self._spawn,
             progressed=patience.progressed,
@@ -163,7 +166,7 @@ class Transfer:
             if (wait := self._gate - time.monotonic()) > 0:
                 await asyncio.sleep(wait)
             incoming = self._files[assignment.path]
-            cursor = incoming.cursor(assignment.start)
+            cursor = incoming.cursor_of_the_whole() if assignment.stop is None else incoming.cursor(assignment.start)
             delay = 0.0
             try:
                 await self._pull(assignment, incoming, cursor)
@@ -230,6 +233,9 @@ class Transfer:
         if written.chunks:
             self._sealing.follow(incoming)
             self._syncing.written(written.chunks)
+
+    def _hashed(self, incoming: Incoming, count: int) -> None:
+        self._sealing.hashed(incoming, count)
 
     # What an error means
 

@@ -1,8 +1,9 @@
 """Hashing behind the download: the digest of a file follows its contiguous prefix while later parts still arrive.
 
-Chunks arrive out of order, but SHA-256 is sequential. So each file has a frontier. It moves forward when the bytes at its
-position are written, and reads them from the page cache. The frontiers of several files move together, in the lanes of a
-vector unit.
+Chunks arrive out of order, but SHA-256 is sequential. So each file has a frontier, which moves forward when the bytes at its
+position are written. One holder at a time moves it: the connection that writes the next bytes of the file, which hashes them
+while they are in a CPU's cache, or the follower, which reads them from the page cache. The follower moves the frontiers of
+several files together, in the lanes of a vector unit.
 """
 
 from __future__ import annotations
@@ -31,13 +32,38 @@ a second-level cache), and twice as long in pieces of 16 MiB."""
 
 
 class Frontier:
-    """The running digests of one file. `position` is the number of bytes hashed."""
+    """The running digests of one file. `position` is the number of bytes hashed. Only its holder moves it, on any thread; it
+    changes hands on one thread."""
 
-    __slots__ = ("_check", "position")
+    __slots__ = ("_check", "_holder", "position")
 
     def __init__(self, file: RemoteFile, *, streams: int = 1) -> None:
         self._check = DigestCheck(file.digests, size=file.size, streams=streams, checksums=in_order(file))
+        self._holder: object | None = None
         self.position = 0
+
+    def take(self, holder: object) -> bool:
+        """Give the frontier to `holder`, and return True; False if somebody holds it."""
+        if self._holder is not None:
+            return False
+        self._holder = holder
+        return True
+
+    def give_back(self, holder: object) -> None:
+        """Make the frontier free again. Raises ValueError if `holder` does not hold it: a bug."""
+        if self._holder is not holder:
+            raise ValueError(f"the frontier at byte {self.position:,} is given back by somebody who does not hold it")
+        self._holder = None
+
+    @property
+    def free(self) -> bool:
+        """Whether nobody holds the frontier."""
+        return self._holder is None
+
+    def update(self, data: memoryview) -> None:
+        """Hash `data`, the bytes at `position`."""
+        self._check.update(data)
+        self.position += len(data)
 
     @property
     def hashers(self) -> list[Hasher]:

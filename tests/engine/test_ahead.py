@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from fetcher.engine import handout, hashing
+from fetcher.engine import handout, hashing, sizing
 from fetcher.events import BytesReceived, ConnectionsActive, Event
 from fetcher.integrity.frontier import Stretch, advance_together
 from fetcher.testing.checkpoint import random_bytes
@@ -44,6 +44,7 @@ async def test_no_range_is_begun_while_enough_bytes_wait_to_be_hashed(
 ) -> None:
     slow = Slow(fetch)
     monkeypatch.setattr(handout, "AHEAD", 32 * MiB)
+    monkeypatch.setattr(sizing, "in_line", lambda streams: False)
     monkeypatch.setattr(hashing, "advance_together", slow.advance_together)
     origin.add_repo("org/model", {"model.safetensors": CONTENT})
     artifact = await fetch(listen=slow.listen, max_concurrency=2)

@@ -43,6 +43,12 @@ class Target:
         cursor.position += len(data)
         return 0
 
+    def claim(self, cursor: Cursor) -> None:
+        pass
+
+    def release(self, cursor: Cursor) -> int:
+        return 0
+
 
 @dataclass
 class Kernel:
@@ -97,6 +103,7 @@ def bench() -> Bench:
         lease=cast(Lease, Held()),
         received=lambda _: None,
         written=lambda _, what: written.append(what.count),
+        hashed=lambda _, count: None,
     )
     return Bench(receiver, written)
 

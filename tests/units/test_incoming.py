@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import xxhash
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fetcher.artifact import CHUNK_SIZE, ByteRange, Digest, RemoteFile
 from fetcher.engine.incoming import PART_SIZE, STRETCH, Cursor, Incoming
 from fetcher.engine.states import Change
-from fetcher.integrity.frontier import advance_together
+from fetcher.integrity.frontier import Stretch, advance_together
 from fetcher.store.ingest import StagedFile
 from fetcher.store.journal import Journal, JournalledChunk, JournalledFile, JournalledPart, read_journals
 from fetcher.testing.checkpoint import random_bytes
@@ -36,9 +39,9 @@ class Staging:
         self._journal = Journal(directory / "journal", mode=0o644, version="1")
         self._staged: list[StagedFile] = []
 
-    def incoming(self, file: RemoteFile = WHOLE) -> Incoming:
+    def incoming(self, file: RemoteFile = WHOLE, *, in_line: bool = False) -> Incoming:
         self._staged.append(StagedFile.create(file, self.directory / file.path, self._journal))
-        return Incoming(self._staged[-1], streams=1)
+        return Incoming(self._staged[-1], streams=1, in_line=in_line)
 
     def close(self) -> None:
         self._journal.close()
@@ -64,12 +67,24 @@ def receive(incoming: Incoming, part: ByteRange, *, piece: int = 5_000_011) -> C
     return cursor
 
 
-def hash_all(incoming: Incoming) -> None:
+def written(incoming: Incoming, cursor: Cursor, count: int) -> int:
+    """Write like a connection that may hash. Returns the number of hashed bytes."""
+    incoming.claim(cursor)
+    incoming.write(cursor, memoryview(CONTENT)[cursor.position : cursor.position + count])
+    return incoming.release(cursor)
+
+
+def finish(stretch: Stretch) -> None:
     buffer = memoryview(bytearray(1 << 20))
+    while stretch.left:
+        advance_together([stretch], buffer)
+    stretch.close()
+    stretch.frontier.give_back(stretch)
+
+
+def hash_all(incoming: Incoming) -> None:
     while stretch := incoming.stretch():
-        while stretch.left:
-            advance_together([stretch], buffer)
-        stretch.close()
+        finish(stretch)
 
 
 class TestWriting:
@@ -202,6 +217,79 @@ class TestFrontier:
         incoming = staging.incoming(RemoteFile("a", len(CONTENT)))
         receive(incoming, FIRST)
         assert (incoming.stretch(), incoming.lag, incoming.hashed, incoming.mismatch()) == (None, 0, True, None)
+
+
+STEPS = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 9_000_000), st.booleans(), st.booleans()), max_size=12)
+"""Which of three connections writes next and how much, whether it is dropped after that, and whether the follower begins."""
+
+
+class TestInLine:
+    def test_the_connection_that_is_next_hashes(self, staging: Staging) -> None:
+        incoming = staging.incoming(in_line=True)
+        first, second = incoming.cursor(0), incoming.cursor(SECOND.start)
+        assert written(incoming, second, 1000) == 0
+        assert written(incoming, first, CHUNK_SIZE) == CHUNK_SIZE
+        assert written(incoming, second, 1000) == 2000  # with what it wrote before
+        assert incoming.stretch() is None
+
+    def test_one_holds_the_frontier(self, staging: Staging) -> None:
+        incoming = staging.incoming(in_line=True)
+        receive(incoming, FIRST)
+        stretch = incoming.stretch()
+        assert stretch is not None
+        assert (incoming.stretch(), written(incoming, incoming.cursor(SECOND.start), 1000)) == (None, 0)
+
+    def test_a_file_that_comes_in_one_piece_is_hashed_with_it(self, staging: Staging) -> None:
+        digest = Digest("sha256", hashlib.sha256(CONTENT[:1000]).hexdigest())
+        incoming = staging.incoming(RemoteFile(WHOLE.path, 1000, (digest,)))
+        assert written(incoming, incoming.cursor(0), 1000) == 1000
+        assert (incoming.hashed, incoming.mismatch()) == (True, None)
+
+    def test_a_state_is_recorded_at_borders_only(self, staging: Staging) -> None:
+        incoming = staging.incoming(in_line=True)
+        written(incoming, incoming.cursor(0), CHUNK_SIZE + 5)
+        assert incoming.staged.state[0] == CHUNK_SIZE
+
+    def test_bytes_behind_the_frontier_are_written_again_only_after_a_rewind(self, staging: Staging) -> None:
+        incoming = staging.incoming(in_line=True)
+        written(incoming, incoming.cursor(0), CHUNK_SIZE + 1000)
+        again = incoming.cursor(SECOND.start)
+        assert incoming.frontier is not None
+        assert incoming.frontier.position == CHUNK_SIZE
+        assert written(incoming, again, len(CONTENT) - CHUNK_SIZE) == len(CONTENT) - CHUNK_SIZE
+        assert incoming.mismatch() is None
+
+    def test_damage_after_receipt_is_found_by_the_digests_of_chunks_only(self, staging: Staging) -> None:
+        incoming = staging.incoming(in_line=True)
+        written(incoming, incoming.cursor(0), len(CONTENT))
+        with incoming.staged.opened() as descriptor:
+            os.pwrite(descriptor, bytes([CONTENT[SECOND.start + 5] ^ 1]), SECOND.start + 5)
+        assert (incoming.mismatch(), incoming.damaged_chunks()) == (None, [1])
+
+    @settings(max_examples=15, deadline=None)
+    @given(STEPS)
+    def test_any_interleaving_gives_the_digest_of_the_file(self, steps: list[tuple[int, int, bool, bool]]) -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            staging = Staging(Path(directory))
+            incoming = staging.incoming(in_line=True)
+            parts = [FIRST, SECOND, LAST]
+            cursors = [incoming.cursor(part.start) for part in parts]
+            for number, count, dropped, follows in steps:
+                stretch = incoming.stretch() if follows else None
+                left = parts[number].stop - cursors[number].position
+                hashed = written(incoming, cursors[number], min(count, left)) if left else 0
+                assert stretch is None or hashed == 0
+                if dropped and left > count:
+                    incoming.park(cursors[number])
+                    cursors[number] = incoming.cursor(cursors[number].position)
+                if stretch is not None:
+                    finish(stretch)
+            for part, cursor in zip(parts, cursors, strict=True):
+                if part.stop > cursor.position:
+                    written(incoming, cursor, part.stop - cursor.position)
+            hash_all(incoming)
+            assert (incoming.hashed, incoming.mismatch()) == (True, None)
+            staging.close()
 
 
 class TestWrongContent:
