@@ -17,6 +17,7 @@ from fetcher.errors import DigestMismatch, LocalIOError
 from fetcher.events import BytesDiscarded, BytesHashed, FileVerified, Mismatched, Subscriber
 from fetcher.filesystem import storing
 from fetcher.integrity.frontier import Stretch
+from fetcher.manifest import ManifestFile
 from fetcher.store.lease import Lease
 
 REFETCHES = 2
@@ -126,6 +127,20 @@ class Sealing:
         incoming.change(Change.RESTART)
         self._handout.abandon(incoming, "was ended because its file restarts")
 
+    def stored(self, incoming: Incoming, outcome: ManifestFile | OSError | None) -> None:
+        """Seal a file that was received whole (`whole`). It is fetched again if its sync failed or its content is wrong."""
+        self._emit(BytesHashed(incoming.path, incoming.size or 0))
+        match outcome:
+            case ManifestFile() as entry:
+                self._sealed(incoming, entry)
+            case OSError() as error:
+                self._syncing.failed(incoming, error)
+                incoming.change(Change.DONE)
+            case None:
+                incoming.change(Change.DONE)
+        self.settle(incoming)
+        self._handout.wake()
+
     # Hashing
 
     async def _hash(self) -> None:
@@ -197,7 +212,10 @@ class Sealing:
         entry = await self._syncing.seal(incoming)
         if entry is None:
             incoming.change(Change.DONE)
-            return
+        else:
+            self._sealed(incoming, entry)
+
+    def _sealed(self, incoming: Incoming, entry: ManifestFile) -> None:
         incoming.entry = entry
         incoming.change(Change.SEALED)
         if incoming.state is State.SEALED:

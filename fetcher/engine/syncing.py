@@ -64,7 +64,7 @@ class Syncing:
             try:
                 await loop.run_in_executor(self._thread, incoming.sync)
             except OSError as error:
-                self._failed(incoming, error)
+                self.failed(incoming, error)
         with storing("sync the journal"):
             await loop.run_in_executor(self._thread, self._journal.sync)
 
@@ -76,10 +76,11 @@ class Syncing:
                 self._thread, lambda: incoming.staged.seal(checksums=incoming.checksums, drop_pages=incoming.drops_pages)
             )
         except OSError as error:
-            self._failed(incoming, error)
+            self.failed(incoming, error)
             return None
 
-    def _failed(self, incoming: Incoming, error: OSError) -> None:
+    def failed(self, incoming: Incoming, error: OSError) -> None:
+        """Fetch the file again after its first failed sync. Raises FetchError after the second one."""
         incoming.sync_failures += 1
         if incoming.sync_failures > 1:
             raise disk_error(self._lease, error, doing="sync the staged file", path=incoming.path) from error

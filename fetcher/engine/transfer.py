@@ -5,8 +5,9 @@
     repeat on every connection until all files are sealed
         claim a range                            (handout, schedule: a synchronous decision)
         open it at the source, fill a buffer     (event loop; never touches the disk)
-        write + XXH3 each buffer, hash it if it is next in the file   (writing thread; the next one is filled meanwhile)
-        chunk finished: journal it, hash what is left of the contiguous prefix   (sealing: hashing thread)
+        write + XXH3 each buffer, hash it if it is next in the file        (writing thread; the next one is filled meanwhile)
+        a small file: received whole, stored in a batch of its like        (whole: one thread)
+        chunk finished: journal it, hash what is left of the prefix        (sealing: hashing thread)
         last chunk hashed: compare, sync, seal; or discard bad chunks and pull them again   (sealing, syncing)
         range failed: its missing rest becomes pending for another connection; back off
 
@@ -32,7 +33,9 @@ from fetcher.engine.receiving import Receiver, Written
 from fetcher.engine.retry import Patience, gave_up
 from fetcher.engine.schedule import Assignment
 from fetcher.engine.sealing import Sealing
+from fetcher.engine.states import State
 from fetcher.engine.syncing import Syncing, disk_error
+from fetcher.engine.whole import Whole, WholeFiles
 from fetcher.errors import (
     FetchError,
     RangesUnsupported,
@@ -103,8 +106,9 @@ class Transfer:
             on_event=on_event,
             changed=self._changed,
         )
+        pool = BufferPool(limits.buffers, limits.buffer_size)
         self._receiver = Receiver(
-            pool=BufferPool(limits.buffers, limits.buffer_size),
+            pool=pool,
             threads=limits.write_threads,
             rate=rate,
             lease=lease,
@@ -133,6 +137,15 @@ class Transfer:
             progressed=patience.progressed,
             on_event=on_event,
         )
+        self._whole = WholeFiles(
+            pool=pool,
+            rate=rate,
+            lease=lease,
+            journal=journal,
+            received=self._handout.received,
+            stored=self._stored_whole,
+            spawn=self._spawn,
+        )
         self._gate = 0.0
         self._group: asyncio.TaskGroup
         self.bytes_fetched = 0
@@ -152,6 +165,7 @@ class Transfer:
             # Wait until threads finish their buffer: they still use descriptors.
             self._sealing.stop()
             self._receiver.threads.shutdown(wait=True, cancel_futures=True)
+            self._whole.close()
             self._sealing.close()
             self._syncing.close()
             for incoming in self._files.values():
@@ -185,7 +199,8 @@ class Transfer:
                 raise
             finally:
                 self._handout.give_back(assignment)
-            self._return(assignment, incoming, cursor)
+            if incoming.state not in (State.SEALING, State.SEALED):
+                self._return(assignment, incoming, cursor)
             self._sealing.settle(incoming)
             if delay:
                 await asyncio.sleep(delay)
@@ -201,7 +216,8 @@ class Transfer:
                 with self._handout.pulling(pull):
                     async with self._source.open(incoming.file, wanted) as body:
                         self._handout.answered(pull)
-                        await self._receiver.receive(body, incoming, cursor, pull)
+                        whole = self._whole.suits(body, incoming, assignment)
+                        await (self._whole if whole else self._receiver).receive(body, incoming, cursor, pull)
         except OSError as error:
             # Errors of the disk are StoreErrors by now. This error comes from the source, or from `Pull.abandon`.
             if not scope.expired():
@@ -236,6 +252,10 @@ class Transfer:
 
     def _hashed(self, incoming: Incoming, count: int) -> None:
         self._sealing.hashed(incoming, count)
+
+    def _stored_whole(self, whole: Whole) -> None:
+        self._written(whole.incoming, Written(len(whole.data), 0))
+        self._sealing.stored(whole.incoming, whole.outcome)
 
     # What an error means
 

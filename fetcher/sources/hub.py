@@ -1,7 +1,7 @@
 """The Hugging Face Hub and its mirrors: `hf://`, and the Hub's own /resolve/ addresses.
 
 Two metadata requests are enough: one for the commit, one for the tree with every size and digest. Each file's address is
-resolved once. All its ranges use the signed address behind it until that expires.
+resolved once, by the request for its first bytes. All its ranges use the signed address behind it until that expires.
 
 `huggingface_hub` finds the token (environment, token file, OAuth refresh). Its listing is not used: `list_repo_tree` has no
 deadline, sleeps in its own retry loop, which cannot be interrupted, and sends the token to any host that the next page's Link
@@ -153,11 +153,7 @@ class HubSource(Remote):
         """The answer to a range request with a checked head, and the length of its body in bytes."""
         headers = {"Range": range_header(byte_range)} if byte_range else {}
         for renewal in range(_RENEWALS + 1):
-            location = await self._location(file)
-            credentials = await self._token() if location.direct else None
-            answer = await self._transport.open(
-                location.url, headers=headers, credentials=credentials, allow_downgrade=bool(file.digests)
-            )
+            location, answer = await self._asked(file, headers)
             try:
                 if answer.status in (401, 403, 410) and not location.direct and renewal < _RENEWALS:
                     self._forget(file, location)
@@ -185,45 +181,62 @@ class HubSource(Remote):
         location.validator = location.validator or seen
         return length
 
-    async def _location(self, file: RemoteFile) -> Location:
-        """The location of `file`, resolved once. Concurrent ranges wait for the first."""
+    async def _asked(self, file: RemoteFile, headers: Mapping[str, str]) -> tuple[Location, Answer]:
+        """The location of `file`, and its answer to a request with `headers`.
+
+        The first request resolves the location, and other ranges wait for that. It asks for bytes at once: a file that the Hub
+        serves itself takes one request, one behind a redirect takes two, and no HEAD is sent before.
+        """
         async with self._resolving.setdefault(file.path, asyncio.Lock()):
             location = self._locations.get(file.path)
             if location is None or location.stale():
-                location = await self._resolve_location(file)
+                location, answer = await self._resolved(file, headers)
                 self._locations[file.path] = location
-            return location
+                if answer is not None:
+                    return location, answer
+        credentials = await self._token() if location.direct else None
+        return location, await self._transport.open(
+            location.url, headers=headers, credentials=credentials, allow_downgrade=bool(file.digests)
+        )
 
-    async def _resolve_location(self, file: RemoteFile) -> Location:
-        """The location of its bytes. After a temporary failure the next call continues at the redirect that failed."""
+    async def _resolved(self, file: RemoteFile, headers: Mapping[str, str]) -> tuple[Location, Answer | None]:
+        """The location of its bytes, with the answer if the Hub serves them itself.
+
+        After a temporary failure the next call continues at the redirect that failed.
+        """
         began = url = self._reached.pop(file.path, None) or self._resolve_address(file)
         for _ in range(_HOPS):
             try:
-                target = await self._redirect(url, file)
+                answer, target = await self._redirect(url, file, headers)
             except Transient:
                 if url != began:
                     self._reached[file.path] = url
                 raise
             if target is None:
-                return Location(url, None, direct=True)
+                return Location(url, None, direct=True), answer
+            await answer.dismiss()
             url = self._mirror.onward(url, target)
             if origin_of(url) != self._origin:
                 if is_downgrade(self._endpoint, url) and not file.digests:
                     raise BadResponse(f"the Hub redirects {file.path} from https to http", path=file.path)
-                return Location(url, expiry(url), direct=False)
+                return Location(url, expiry(url), direct=False), None
         raise BadResponse(f"the Hub redirects {file.path} in circles", path=file.path)
 
     def _resolve_address(self, file: RemoteFile) -> str:
         address = self._address
         return f"{self._endpoint}/{address.prefix}{address.repository}/resolve/{self._commit}/{quote(file.path)}"
 
-    async def _redirect(self, url: str, file: RemoteFile) -> str | None:
-        """The address that `url` redirects to for `file`; None if `url` serves the file itself."""
-        async with self._transport.request(url, method="HEAD", credentials=await self._token(), redirects=0) as answer:
-            if answer.status >= 400:
+    async def _redirect(self, url: str, file: RemoteFile, headers: Mapping[str, str]) -> tuple[Answer, str | None]:
+        """The answer of the Hub for `file`, and the address that it redirects to; None if it serves the file itself."""
+        answer = await self._transport.open(url, headers=headers, credentials=await self._token(), redirects=0)
+        try:
+            if answer.status >= 400 and answer.status != 416:
                 raise await answer.refusal(what=f"{file.path} of {self._address.repository}")
             refuse_other_content(answer.headers, file, self._commit)
-            return answer.headers.get("Location") if answer.status >= 300 else None
+        except BaseException:
+            answer.close()
+            raise
+        return answer, answer.headers.get("Location") if 300 <= answer.status < 400 else None
 
     def _forget(self, file: RemoteFile, location: Location) -> None:
         if self._locations.get(file.path) is location:

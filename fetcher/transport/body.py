@@ -14,7 +14,7 @@ import aiohttp
 from fetcher.errors import BadResponse, FetchError, Stalled, Unreachable
 from fetcher.transport.ranges import content_length
 from fetcher.transport.sink import LoopBody
-from fetcher.transport.tap import LINGER, SocketBody
+from fetcher.transport.tap import LINGER, SocketBody, drained
 
 
 class Direct(Protocol):
@@ -63,6 +63,13 @@ class OrdinaryBody:
         self._seen = 0
         self._rest = memoryview(b"")
         self._error: FetchError | None = None
+        content = response.content
+        if content.is_eof() and content.exception() is None:
+            # aiohttp returned the connection already, and each read of the content resumes its transport. By then another body
+            # may have paused it, so take everything now.
+            self._rest = memoryview(drained(content))
+            self._seen = len(self._rest)
+            self._error = self._length_error() if self._rest else None
 
     async def readinto(self, buffer: memoryview) -> int:
         clock = asyncio.get_running_loop().time

@@ -38,7 +38,7 @@ from fetcher.version import VERSION
 REDIRECTS = 10
 """Redirects of one request at most. The Hub needs one or two, a mirror one more."""
 COMPLAINT_TIMEOUT = 2.0
-"""Seconds to wait for the text of an error: it usually arrives with the head."""
+"""Seconds to wait for the text of an error or of a redirect: it usually arrives with the head."""
 _REACHED = 1000
 """Addresses at most whose redirects are remembered: more than can fail at the same time."""
 _REDIRECT_STATUSES = (301, 302, 303, 307, 308)
@@ -119,6 +119,10 @@ class Answer:
                 while len(content) < BODY_LIMIT and (count := await body.readinto(buffer)):
                     content += buffer[:count]
         return bytes(content[:BODY_LIMIT])
+
+    async def dismiss(self) -> None:
+        """Drop the body of a redirect and close the answer. The connection stays usable if a short body comes soon."""
+        await _dismissed(self._response)
 
     def close(self) -> None:
         """Return the connection to the pool if the body has ended; otherwise drop it at once."""
@@ -214,7 +218,7 @@ class HttpTransport:
                 if is_temporary(response.status):
                     self._remember(requested, url, began)
                 return Answer(response, url, stall=self._stall, sent=sent)
-            response.close()
+            await _dismissed(response)
             url = _next_hop(url, onward(url, location), allow_downgrade=allow_downgrade)
         raise BadResponse(f"more than {redirects} redirects from {host_of(url)}")
 
@@ -276,6 +280,17 @@ class HttpTransport:
                 headers={"User-Agent": f"weightlift/{VERSION}", "Accept-Encoding": "identity"},
             )
         return self._session
+
+
+async def _dismissed(response: aiohttp.ClientResponse) -> None:
+    """Read and drop a short body, so that the connection can be used again; then close the response."""
+    with suppress(TimeoutError, aiohttp.ClientError, OSError, ValueError):
+        if not response.content.is_eof():
+            seen = 0
+            async with asyncio.timeout(COMPLAINT_TIMEOUT):
+                while seen <= _READ and (piece := await response.content.readany()):
+                    seen += len(piece)
+    response.close()
 
 
 def _normal_address(url: str) -> str:
