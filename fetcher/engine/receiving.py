@@ -175,6 +175,6 @@ def _lower_priority() -> None:
 
 
 def write_threads(processors: int, *, hashing: bool) -> int:
-    """Return the number of writing threads: one more than processors, since threads wait for disks. Four write 10 GB/s; if they
-    are `hashing`, each is bound by SHA-256 (1.3 to 2 GB/s), and sixteen do as much."""
+    """Return the number of writing threads: one more than processors, since threads wait for disks. A thread that is `hashing`
+    is bound by SHA-256 (1.3 to 2 GB/s), so more of them are allowed. The limits are estimates: two processors were measured."""
     return min(16 if hashing else 4, processors + 1)

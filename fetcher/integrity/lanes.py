@@ -27,7 +27,7 @@ RATE = 0.7e9
 """Bytes a second of one stream, above which the processor has SHA extensions: 1.2 to 2 GB/s with them, 0.2 to 0.45 without."""
 SECOND_PASS = 1.25
 """Cost of hashing in lanes from the page cache, which is mapped and comes from memory, as a multiple of the measured cost in a
-CPU's cache."""
+CPU's cache. An estimate."""
 MOST = 16
 """Maximum number of streams that one vector instruction advances."""
 _TRIAL = 16 * 1024
