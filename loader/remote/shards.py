@@ -90,8 +90,8 @@ def _shard(artifact: OpenArtifact, path: str, file: RemoteFile) -> RemoteShard:
     header = read_header(begin, size=file.size, path=path)
     head = begin(header.data_start, 0)
     shard = RemoteShard(path, file.size, header.tensors, header.metadata, header.data_start, artifact, file, head)
-    if not header.tensors:
-        shard.reading(()).check()  # no tensor of it is ever delivered
+    if header.data_start == file.size:
+        shard.reading(header.tensors).check()  # nothing else of it is ever read
     return shard
 
 

@@ -219,9 +219,12 @@ class TestVerification:
         with pytest.raises(DigestUnavailable, match="only 1 of its 3 tensors are read"):
             list(opened(require_digests=True).tensors(["a.odd"]))
 
-    def test_a_file_of_a_header_alone_is_verified_when_it_is_opened(self, origin: Origin) -> None:
-        origin.add_repo("org/empty", {"model.safetensors": save({}, {"note": "x" * 2 * MiB})})
-        assert opened("hf://org/empty").load() == {}
+    @pytest.mark.parametrize("tensors", [{}, {"nothing": np.zeros((0, 4), np.float32)}], ids=["none", "one without elements"])
+    def test_a_file_of_a_header_alone_is_verified_when_it_is_opened(
+        self, origin: Origin, tensors: dict[str, np.ndarray[Any, Any]]
+    ) -> None:
+        origin.add_repo("org/empty", {"model.safetensors": save(tensors, {"note": "x" * 2 * MiB})})
+        assert opened("hf://org/empty").load().keys() == tensors.keys()
         origin.faults.add(Fault(FlipBit(MiB), origin="cdn"))
         with pytest.raises(DigestMismatch):
             opened("hf://org/empty")
