@@ -37,8 +37,9 @@ event loop, costs 0.17 ms, as much as writing a megabyte."""
 
 NICENESS = 10
 """Niceness of writing threads, within this process and its cgroup. On two processors one file of 2 GiB took 6.20 s instead of
-6.59 (hashlib alone 5.63), and four files of 512 MiB 3.34 s instead of 3.59 (niceness 5: 3.43). Sixteen files, and a fetch
-without verification, took the same."""
+6.59 (hashlib alone 5.63), and four files of 512 MiB 3.34 s instead of 3.59 (niceness 5: 3.43). Sixteen files took the
+same. Without digests nobody hashes behind them, so they keep their priority: at niceness 10 other work on the machine gets ten
+times their share (a store without digests beside a test suite took 17.0 s for 2 GiB instead of 5.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +61,12 @@ class Receiver:
         threads: int,
         rate: RateLimit,
         lease: Lease,
+        yielding: bool,
         received: Callable[[int], None],
         written: Callable[[Incoming, Written], None],
         hashed: Callable[[Incoming, int], None],
     ) -> None:
+        """`yielding`: whether other threads hash what these write, and need the processors more."""
         self._pool = pool
         self._rate = rate
         self._lease = lease
@@ -71,7 +74,7 @@ class Receiver:
         self._written = written
         self._hashed = hashed
         self._scratch: list[memoryview] = []
-        self.threads = ThreadPoolExecutor(threads, "write", initializer=_lower_priority)
+        self.threads = ThreadPoolExecutor(threads, "write", initializer=_lower_priority if yielding else None)
 
     async def receive(self, body: Body, incoming: Incoming, cursor: Cursor, pull: Pull) -> None:
         """Receive the part of `body` that belongs to the pull. Raises the errors of the body, and StoreError from the disk."""

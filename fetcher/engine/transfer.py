@@ -112,6 +112,7 @@ class Transfer:
             threads=limits.write_threads,
             rate=rate,
             lease=lease,
+            yielding=any(incoming.frontier is not None for incoming in self._files.values()),
             received=self._handout.received,
             written=self._written,
             hashed=self._hashed,

@@ -101,6 +101,7 @@ def bench() -> Bench:
         threads=2,
         rate=RateLimit(None),
         lease=cast(Lease, Held()),
+        yielding=True,
         received=lambda _: None,
         written=lambda _, what: written.append(what.count),
         hashed=lambda _, count: None,
@@ -193,3 +194,23 @@ async def test_a_cancelled_receiver_waits_for_its_thread(bench: Bench) -> None:
     with pytest.raises(asyncio.CancelledError):
         await working
     assert bench.written == [4000]
+
+
+async def test_writing_threads_keep_their_priority_if_nobody_hashes_behind_them() -> None:
+    receiver = Receiver(
+        pool=BufferPool(1, 1024),
+        threads=1,
+        rate=RateLimit(None),
+        lease=cast(Lease, Held()),
+        yielding=False,
+        received=lambda _: None,
+        written=lambda *_: None,
+        hashed=lambda *_: None,
+    )
+
+    def own() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    before = own()
+    with receiver.threads as threads:
+        assert await asyncio.get_running_loop().run_in_executor(threads, own) == before
