@@ -160,16 +160,17 @@ class Sealing:
         incoming = job.incoming
         job.stretch.frontier.give_back(job.stretch)
         incoming.change(Change.DONE)
+        if incoming.hashed_further():
+            self._progressed()
         self.hashed(incoming, len(job.part))
         self.settle(incoming)
         if incoming.drops_pages:
             await self._loop.run_in_executor(self._readers, incoming.drop_hashed, job.part)
 
     def hashed(self, incoming: Incoming, count: int) -> None:
-        """Report `count` hashed bytes, and whether they are progress."""
+        """Report `count` hashed bytes. Those that are hashed as they come are no other progress than their coming."""
+        incoming.hashed_further()
         self._emit(BytesHashed(incoming.path, count))
-        if incoming.hashed_further():
-            self._progressed()
         self._handout.wake()
 
     # The end of a file

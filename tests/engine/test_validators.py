@@ -108,7 +108,6 @@ async def test_a_file_fetched_in_one_response_never_counts_as_unchanged(origin: 
 async def test_two_contents_of_different_sizes_end_as_changed(origin: Origin, fetch: Fetcher) -> None:
     address = origin.add_file("/model.bin", LARGE)
     origin.faults.add(Fault(Replace(LARGE[:-1]), path="/model.bin", every=2))
-    with pytest.raises(ContentChanged) as caught:
+    with pytest.raises(ContentChanged):  # or KeepsChanging, if its listings differed too
         await fetch(address)
-    assert caught.value.exit_code == 65  # it lists the same each time: it contradicts itself
     assert fetch.visible() == []
