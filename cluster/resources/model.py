@@ -1,0 +1,136 @@
+"""ModelCache: which model a namespace wants, on which nodes, and how far that is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from cluster.resources.conditions import Condition
+from cluster.resources.kinds import Column, Kind
+from cluster.resources.schema import IMMUTABLE, Rule, Schema
+
+Name = Annotated[str, Schema(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", least=1, most=253)]
+Pattern = Annotated[str, Schema(least=1, most=512)]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What is fetched: the words of `fetcher fetch`."""
+
+    uri: Annotated[str, Schema(pattern=r"^[a-z0-9]+://[^\s?#@]+(@[^\s?#@/]+)?$", least=6, most=1024, rules=(IMMUTABLE,))]
+    revision: Annotated[str | None, Schema("A branch, a tag or a commit.", least=1, most=256)] = None
+    include: Annotated[tuple[Pattern, ...], Schema("Only files that match one of these.", most=64)] = ()
+    exclude: Annotated[tuple[Pattern, ...], Schema("No files that match one of these.", most=64)] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SecretKey:
+    """One key of a Secret in the ModelCache's namespace."""
+
+    name: Name
+    key: Annotated[str, Schema(pattern=r"^[-._a-zA-Z0-9]+$", least=1, most=253)]
+
+
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """The credential of a source. Without it, the source is asked anonymously."""
+
+    secret_key_ref: SecretKey
+
+
+@dataclass(frozen=True, slots=True)
+class PoolPlacement:
+    """Copies in one pool: on all of its nodes, or on `replicas` of them."""
+
+    name: Name
+    mode: Literal["AllNodes", "Count"] = "AllNodes"
+    replicas: Annotated[int | None, Schema(least=1, most=100_000)] = None
+
+    RULES: ClassVar = (
+        Rule("(self.mode == 'Count') == has(self.replicas)", "mode Count needs replicas, and mode AllNodes takes none"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where copies lie."""
+
+    pools: Annotated[tuple[PoolPlacement, ...], Schema(keys=("name",), least=1, most=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What must be known of each file: nothing, at least a checksum of its store, or a digest."""
+
+    require: Literal["None", "Checksum", "Digest"] = "None"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCacheSpec:
+    """A model that shall lie on nodes before pods ask for it."""
+
+    source: Origin
+    placement: Placement
+    auth: Auth | None = None
+    verification: Verification | None = None
+    min_ready: Annotated[int, Schema("How many copies make the model Ready.", least=1, most=100_000)] = 1
+    retain: Annotated[
+        Literal["Always", "WhenPossible", "WhileUsed"], Schema("When a copy may make room for another model.")
+    ] = "WhenPossible"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the source answered: the listing that every node fetches."""
+
+    key: str
+    bytes: int
+    files: int
+    revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    desired: int = 0
+    ready: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FailedNode:
+    node: str
+    reason: str
+
+
+MOST_FAILED = 10
+"""Failed nodes that a status names. A list of all would make each status as large as the cluster."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCacheStatus:
+    """`claim_name`: what pods mount. `command`: what is answered from this copy without fetching."""
+
+    claim_name: str | None = None
+    command: str | None = None
+    artifact: Found | None = None
+    copies: Copies | None = None
+    progress: Annotated[str | None, Schema("Ready copies of desired ones, such as 11/12.")] = None
+    failed_nodes: Annotated[tuple[FailedNode, ...], Schema(keys=("node",), most=MOST_FAILED)] = ()
+    conditions: Annotated[tuple[Condition, ...], Schema(keys=("type",), most=16)] = ()
+
+
+MODEL_CACHE = Kind(
+    name="ModelCache",
+    plural="modelcaches",
+    namespaced=True,
+    spec=ModelCacheSpec,
+    status=ModelCacheStatus,
+    columns=(
+        Column("Ready", ".status.progress"),
+        Column("Bytes", ".status.artifact.bytes", "integer"),
+        Column("Revision", ".status.artifact.revision", wide=True),
+        Column("Reason", ".status.conditions[?(@.type=='Ready')].reason"),
+        Column("Claim", ".status.claimName", wide=True),
+        Column("Age", ".metadata.creationTimestamp", "date"),
+    ),
+)

@@ -1,0 +1,81 @@
+"""CachePool: on which nodes models lie, in which directory, within which bounds, and for whom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from cluster.resources.conditions import Condition
+from cluster.resources.kinds import Column, Kind
+from cluster.resources.schema import IMMUTABLE, Rule, Schema
+from cluster.resources.selectors import LabelSelector
+
+Root = Annotated[
+    str,
+    Schema(
+        "The directory on each node, which exists. The only place where it is written.",
+        pattern=r"^(/[A-Za-z0-9._-]+)+$",
+        most=1024,
+        rules=(IMMUTABLE, Rule("!self.split('/').exists(part, part == '..' || part == '.')", "must not contain . or ..")),
+    ),
+]
+_AMOUNT = r"^([0-9]{1,18}(\.[0-9]{1,6})?[kMGT]?i?|(100|[1-9]?[0-9])(\.[0-9]{1,6})?%)$"
+"""A size in bytes, or a percentage of the filesystem, as `fetcher init --max-size` takes them."""
+Prefix = Annotated[
+    str,
+    Schema(
+        "The beginning of URIs, up to a /. Of a web server or registry it names the host, which no model may choose.",
+        pattern=r"^((hf|s3|gs)://([^/?#]+/([^?#]+/)*)?|(https?|oci|az)://[^/?#@]+/([^?#]+/)*)$",
+        most=512,
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class CachePoolSpec:
+    """Where models lie. A node that two pools select belongs to the older one."""
+
+    root: Root
+    node_selector: Annotated[LabelSelector, Schema("Which nodes. An empty selector selects all.")] = field(
+        default_factory=LabelSelector
+    )
+    limit: Annotated[
+        str | None, Schema("What models may occupy on a node, such as 1700G or 80%.", pattern=_AMOUNT, most=32)
+    ] = None
+    min_free: Annotated[str | None, Schema("What stays free on the filesystem.", pattern=_AMOUNT, most=32)] = None
+    allow_root_filesystem: Annotated[bool, Schema("Whether the root may lie on the node's root filesystem.")] = False
+    namespace_selector: Annotated[LabelSelector | None, Schema("Whose ModelCaches may use the pool; none if it is absent.")] = (
+        None
+    )
+    allowed_sources: Annotated[tuple[Prefix, ...], Schema("What may be fetched.", most=64)] = ("hf://",)
+    max_fetching: Annotated[int, Schema("How many nodes fetch one model at a time.", least=1, most=10_000)] = 8
+    tolerations: Annotated[tuple[Annotated[Mapping[str, Any], Schema(any_value=True)], ...], Schema(most=64)] = ()
+    resources: Annotated[Mapping[str, Any] | None, Schema("Of the agent's container.", any_value=True)] = None
+
+
+@dataclass(frozen=True, slots=True)
+class CachePoolStatus:
+    """`nodes` belong to the pool, `ready` of them have an agent that reports."""
+
+    nodes: int = 0
+    ready: int = 0
+    used: Annotated[int, Schema("Bytes on all nodes.")] = 0
+    conditions: Annotated[tuple[Condition, ...], Schema(keys=("type",), most=16)] = ()
+
+
+CACHE_POOL = Kind(
+    name="CachePool",
+    plural="cachepools",
+    namespaced=False,
+    spec=CachePoolSpec,
+    status=CachePoolStatus,
+    columns=(
+        Column("Root", ".spec.root"),
+        Column("Nodes", ".status.nodes", "integer"),
+        Column("Ready", ".status.ready", "integer"),
+        Column("Limit", ".spec.limit"),
+        Column("Reason", ".status.conditions[?(@.type=='Ready')].reason"),
+        Column("Age", ".metadata.creationTimestamp", "date"),
+    ),
+)
