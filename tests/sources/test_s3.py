@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from unittest.mock import patch
 
 import hypothesis.strategies as st
@@ -335,6 +335,22 @@ class TestRefusals:
         with pytest.raises(Unauthorized):
             await bucket.page("", None)
         assert asked[0].startswith("https://b.s3.eu-west-1.amazonaws.com/?")
+
+    @pytest.mark.parametrize(("region", "asked"), [("us-west-2", True), ("cn-north-1", False), ("eu-west-1", False)])
+    async def test_a_region_of_another_cloud_is_not_asked(self, region: str, asked: bool) -> None:
+        from fetcher.sources.s3.bucket import S3Bucket
+
+        class Elsewhere:
+            headers: ClassVar = {"x-amz-bucket-region": region}
+
+            async def beginning(self) -> bytes:
+                return b""
+
+        bucket = S3Bucket(
+            "b", HttpTransport(connections=1, timeout_stall=1, read_buffer=1), access=S3Access(KEYS), find=S3Access
+        )
+        bucket._access = S3Access(KEYS, "eu-west-1")  # noqa: SLF001
+        assert await bucket._corrected(Elsewhere()) is asked  # type: ignore[arg-type]  # noqa: SLF001
 
     @pytest.mark.parametrize("endpoint", ["https://s3.amazonaws.com", "https://s3.amazonaws.com/"])
     async def test_amazons_own_endpoint_is_no_other_store(self, endpoint: str) -> None:

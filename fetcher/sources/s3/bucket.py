@@ -251,6 +251,7 @@ class S3Bucket:
             and access is not None
             and access.endpoint is None
             and region != self._region_of(access)
+            and _in_china(region) == _in_china(self._region_of(access))
         ):
             self._region = region
             return True
@@ -261,6 +262,11 @@ class S3Bucket:
             async with self._finding:
                 return await self._renewed(access.keys)
         return False
+
+
+def _in_china(region: str) -> bool:
+    """Whether the region belongs to Amazon's cloud in China: another cloud, which gets no signature of this one."""
+    return region.startswith("cn-")
 
 
 def _at_home(access: S3Access) -> S3Access:
