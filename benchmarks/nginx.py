@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.lab.nginx import stop
 
 _CONFIGURATION = """\
 daemon off;
@@ -57,7 +58,7 @@ def running(workspace: Path, servers: str, *, within: Sequence[str] = ()) -> Ite
         _wait_until_up(process, workspace)
         yield
     finally:
-        _stop(process)
+        stop(process)
 
 
 def free_ports(count: int) -> list[int]:
@@ -84,13 +85,3 @@ def _wait_until_up(process: subprocess.Popen[bytes], workspace: Path) -> None:
         if process.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"nginx did not start: {(workspace / 'error.log').read_text()}")
         time.sleep(0.01)
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Terminate nginx. Kill the whole session on a timeout, so that no worker outlives its master."""
-    process.terminate()
-    try:
-        process.wait(timeout=10)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()

@@ -23,7 +23,7 @@ from fetcher.sources import open_source
 from fetcher.sources.access import Access
 from fetcher.sources.base import Packed, Source
 from fetcher.streaming.comparing import Comparison
-from fetcher.streaming.receiving import Range, receive
+from fetcher.streaming.receiving import Range, no_parts, receive
 from fetcher.streaming.turns import Running, Turns
 from fetcher.transport.tls import TlsEventLoop
 
@@ -76,10 +76,14 @@ class OpenArtifact:
     def described(self, files: Sequence[RemoteFile]) -> tuple[RemoteFile, ...]:
         """Return `files` with everything that is published of them, which can cost a request for each.
 
-        Raises SourceError, and DigestUnavailable for a file without a digest or checksum that the settings require.
+        Raises SourceError, DigestUnavailable for a file without a digest or checksum that the settings require, and UsageError
+        for a file of which no parts can be read.
         """
-        described = self._run(self._source.describe(files, self._asker()))
-        return pinned(described, self._settings)
+        described = pinned(self._run(self._source.describe(files, self._asker())), self._settings)
+        for file in described:
+            if file.size is None or not file.ranges:
+                raise no_parts(file.path)
+        return described
 
     def read(
         self,

@@ -63,10 +63,7 @@ async def receive(wanted: Range, source: Source, patience: Patience, turn: Turn,
             if wanted.filled == before:
                 raise BadResponse(f"the server sends nothing of {wanted.file.path}", path=wanted.file.path)
         except RangesUnsupported as error:
-            raise UsageError(
-                f"{wanted.file.path}: the server cannot send a part of a file, which reading without a disk needs; run "
-                "`fetcher fetch`, and give the path that it prints",
-            ) from error
+            raise no_parts(wanted.file.path) from error
         except Transient as error:
             if wanted.filled > before:
                 failures = 0
@@ -77,6 +74,14 @@ async def receive(wanted: Range, source: Source, patience: Patience, turn: Turn,
             delay = patience.delay(error, failures)
             on_event(Retrying(error.reason, error.message, wanted.file.path, failures, delay))
             await asyncio.sleep(delay)
+
+
+def no_parts(path: str) -> UsageError:
+    """Return the error for a file that its source only sends as a whole."""
+    return UsageError(
+        f"{path}: the server cannot send a part of a file, which reading without a disk needs; run `fetcher fetch`, and give "
+        "the path that it prints"
+    )
 
 
 async def _receive_once(wanted: Range, source: Source, turn: Turn) -> None:
@@ -98,7 +103,6 @@ async def _drain(body: Body, wanted: Range, turn: Turn) -> None:
         else:
             if not await direct.readable(len(room)):
                 return
-
             await turn(partial(_read, direct, room, wanted))
 
 

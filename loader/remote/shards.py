@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fetcher.api import open_source
 from fetcher.artifact import ByteRange, RemoteFile
-from fetcher.errors import DigestUnavailable, UsageError
+from fetcher.errors import DigestUnavailable
 from loader.checkpoint.header import TensorInfo, read_header
 from loader.checkpoint.index import AnyShard, Checkpoint, checkpoint_of
 from loader.checkpoint.locations import in_directory
@@ -80,17 +80,13 @@ def open_checkpoint(uri: str, options: dict[str, Any]) -> Checkpoint[RemoteShard
 
 
 def _shard(artifact: OpenArtifact, path: str, file: RemoteFile) -> RemoteShard:
-    if file.size is None or not file.ranges:
-        raise UsageError(
-            f"{path}: the server cannot send a part of a file, which reading without a disk needs; run `fetcher fetch`, and "
-            "give the path that it prints"
-        )
+    size = file.size or 0  # a described file has a size
     begin = _Beginning(artifact, file)
-    begin(min(file.size, _FIRST), 0)
-    header = read_header(begin, size=file.size, path=path)
+    begin(min(size, _FIRST), 0)
+    header = read_header(begin, size=size, path=path)
     head = begin(header.data_start, 0)
-    shard = RemoteShard(path, file.size, header.tensors, header.metadata, header.data_start, artifact, file, head)
-    if header.data_start == file.size:
+    shard = RemoteShard(path, size, header.tensors, header.metadata, header.data_start, artifact, file, head)
+    if header.data_start == size:
         shard.reading(header.tensors).check()  # nothing else of it is ever read
     return shard
 

@@ -93,20 +93,24 @@ class Bench:
     written: list[int]
 
 
-@pytest.fixture
-def bench() -> Bench:
+def made(*, yielding: bool) -> Bench:
     written: list[int] = []
     receiver = Receiver(
         pool=BufferPool(2, 1024),
         threads=2,
         rate=RateLimit(None),
         lease=cast(Lease, Held()),
-        yielding=True,
+        yielding=yielding,
         received=lambda _: None,
         written=lambda _, what: written.append(what.count),
         hashed=lambda _, count: None,
     )
     return Bench(receiver, written)
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return made(yielding=True)
 
 
 async def received(bench: Bench, body: Kernel, pull: Pull) -> Target:
@@ -197,20 +201,9 @@ async def test_a_cancelled_receiver_waits_for_its_thread(bench: Bench) -> None:
 
 
 async def test_writing_threads_keep_their_priority_if_nobody_hashes_behind_them() -> None:
-    receiver = Receiver(
-        pool=BufferPool(1, 1024),
-        threads=1,
-        rate=RateLimit(None),
-        lease=cast(Lease, Held()),
-        yielding=False,
-        received=lambda _: None,
-        written=lambda *_: None,
-        hashed=lambda *_: None,
-    )
-
     def own() -> int:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
     before = own()
-    with receiver.threads as threads:
+    with made(yielding=False).receiver.threads as threads:
         assert await asyncio.get_running_loop().run_in_executor(threads, own) == before

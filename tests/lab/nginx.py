@@ -116,7 +116,7 @@ def running_nginx(
             raise AssertionError(f"nginx did not start: {server.error_log()}")
         yield server
     finally:
-        _stop(process)
+        stop(process)
         print(f"nginx at {server.url}:\n{server.error_log()}")
 
 
@@ -150,7 +150,7 @@ def _started(executable: str, workspace: Path, *listeners: socket.socket) -> sub
     )
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[bytes]) -> None:
     """Terminate nginx. Kill the whole session on a timeout, so that no worker outlives its master."""
     process.terminate()
     try:
