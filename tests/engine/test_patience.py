@@ -94,11 +94,18 @@ class TestTrickles:
         assert time.monotonic() - began >= 1.5
         assert "received only" in event.message
 
-    @pytest.mark.parametrize("connections", [1, 3])
-    async def test_an_endless_trickle_is_given_up(self, origin: Origin, fetch: Fetcher, connections: int) -> None:
-        files = {f"model-{number}.safetensors": random_bytes(f"{number}", 2 * MiB) for number in range(connections)}
-        origin.add_repo("org/model", files)
-        origin.faults.add(Fault(Trickle(after=0, size=100, interval=0.1), origin="cdn"))
+    @pytest.mark.parametrize(
+        ("connections", "files", "size"),
+        [(1, 1, 2 * MiB), (3, 3, 2 * MiB), (2, 2, 300 * 1024), (8, 9, 2 * MiB), (4, 1, 40 * MiB)],
+        ids=["one", "three", "small files", "more files than connections", "ranges of one file"],
+    )
+    async def test_an_endless_trickle_is_given_up(
+        self, origin: Origin, fetch: Fetcher, connections: int, files: int, size: int
+    ) -> None:
+        """Neither bytes that come again nor their hashing renew the patience."""
+        content = {f"model-{number}.safetensors": random_bytes(f"{number}", size) for number in range(files)}
+        origin.add_repo("org/model", content)
+        origin.faults.add(Fault(Trickle(after=0, size=100, interval=0.1), path=r"\.safetensors"))
         with pytest.raises(Stalled, match="without progress"):
             await fetch(max_concurrency=connections, timeout_stall=1.0, retry_for=3.0)
 
