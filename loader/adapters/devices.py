@@ -155,7 +155,8 @@ def _empty(info: TensorInfo, device: torch.device) -> torch.Tensor:
 
 def _pinned(wanted: int) -> Memory:
     try:
-        return torch.empty(wanted, dtype=torch.uint8, pin_memory=True).numpy()
+        pinned: Memory = torch.empty(wanted, dtype=torch.uint8, pin_memory=True).numpy()
+        return pinned
     except RuntimeError as error:
         problem = f"cannot pin {size(wanted)} of memory for reading: {_first_line(error)}"
         raise TooLarge(f"{problem}; use a smaller window, or raise the memory limit") from error
