@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from fetcher.errors import UsageError
@@ -148,6 +148,30 @@ class ArtifactRef:
     def key(self) -> str:
         """The cache key: 16 hex digits."""
         return self.fingerprint[:16]
+
+
+class Described(Protocol):
+    """A file as a listing or a manifest describes it."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def size(self) -> int | None: ...
+    @property
+    def digests(self) -> tuple[Digest, ...]: ...
+    @property
+    def checksums(self) -> tuple[object, ...]: ...
+
+
+def listing_digest(files: Iterable[Described]) -> str:
+    """Return the SHA-256 of a listing, 64 hex digits: of a line for each file, sorted, with path, size, and digests.
+
+    Checksums stand for the content of a file without a digest alone, since a file that was shared within a cache root was
+    compared with its digest, and its manifest has no checksum. So a manifest has the digest of its listing, unless the source
+    did not give a size, or `--expect` added a digest.
+    """
+    lines = (json.dumps([each.path, each.size, sorted(map(str, each.digests or each.checksums))]) for each in files)
+    return hashlib.sha256("".join(f"{line}\n" for line in sorted(lines)).encode()).hexdigest()
 
 
 def redact(uri: str) -> str:

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fetcher.artifact import CHUNK_SIZE, ArtifactRef, ByteRange, Digest, RemoteFile, redact
+from fetcher.artifact import CHUNK_SIZE, ArtifactRef, ByteRange, Checksum, Digest, RemoteFile, listing_digest, redact
 from fetcher.errors import UsageError
+from fetcher.manifest import ManifestFile
 
 
 class TestCacheKey:
@@ -149,3 +150,46 @@ def test_passwords_and_signatures_are_always_redacted(scheme: str, name: str, va
 )
 def test_addresses_of_stores_show_no_secret(uri: str, shown: str) -> None:
     assert redact(uri) == shown
+
+
+class TestListingDigest:
+    WEIGHTS = RemoteFile("model.safetensors", 3, (Digest("sha256", "ab" * 32),), checksums=(Checksum("crc32c", "01234567"),))
+    CONFIG = RemoteFile("config.json", 2, (Digest("git-sha1", "cd" * 20),))
+    PLAIN = RemoteFile("plain", 1, checksums=(Checksum("crc32c", "01234567"),))
+
+    def test_it_never_changes(self) -> None:
+        # printf '["config.json", 2, ["git-sha1:%s"]]\n' "$(printf 'cd%.0s' $(seq 20))" | sha256sum
+        assert (
+            listing_digest([self.CONFIG])
+            == hashlib.sha256(b'["config.json", 2, ["git-sha1:' + b"cd" * 20 + b'"]]\n').hexdigest()
+        )
+
+    def test_the_order_of_a_listing_does_not_matter(self) -> None:
+        assert listing_digest([self.WEIGHTS, self.CONFIG]) == listing_digest([self.CONFIG, self.WEIGHTS])
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            RemoteFile("model.bin", 3, WEIGHTS.digests),
+            RemoteFile("model.safetensors", 4, WEIGHTS.digests),
+            RemoteFile("model.safetensors", 3, (Digest("sha256", "ac" * 32),)),
+            RemoteFile("model.safetensors", None, WEIGHTS.digests),
+        ],
+        ids=["path", "size", "digest", "no size"],
+    )
+    def test_each_fact_changes_it(self, other: RemoteFile) -> None:
+        assert listing_digest([other]) != listing_digest([self.WEIGHTS])
+
+    def test_a_manifest_has_the_digest_of_its_listing(self) -> None:
+        kept = [
+            ManifestFile("model.safetensors", 3, self.WEIGHTS.digests, ("",), shared="link"),
+            ManifestFile("config.json", 2, self.CONFIG.digests, ("",)),
+            ManifestFile("plain", 1, (), ("",), checksums=("crc32c:01234567",)),
+        ]
+        assert listing_digest(kept) == listing_digest([self.WEIGHTS, self.CONFIG, self.PLAIN])
+
+    def test_a_path_with_a_line_break_is_not_two_lines(self) -> None:
+        assert listing_digest([RemoteFile("a\nb", 1)]) != listing_digest([RemoteFile("a", 1), RemoteFile("b", 1)])
+
+    def test_a_path_that_is_not_unicode_has_a_digest(self) -> None:
+        assert listing_digest([RemoteFile("\udcff", 1)]) != listing_digest([RemoteFile("\udcfe", 1)])
