@@ -161,16 +161,20 @@ class Described(Protocol):
     def digests(self) -> tuple[Digest, ...]: ...
     @property
     def checksums(self) -> tuple[object, ...]: ...
+    @property
+    def validator(self) -> str | None: ...
 
 
 def listing_digest(files: Iterable[Described]) -> str:
     """Return the SHA-256 of a listing, 64 hex digits: of a line for each file, sorted, with path, size, and digests.
 
     Checksums stand for the content of a file without a digest alone, since a file that was shared within a cache root was
-    compared with its digest, and its manifest has no checksum. So a manifest has the digest of its listing, unless the source
-    did not give a size, or `--expect` added a digest.
+    compared with its digest, and its manifest has no checksum. Without either its validator does. So a manifest has the digest
+    of its listing, unless the source did not give a size, or `--expect` added a digest.
     """
-    lines = (json.dumps([each.path, each.size, sorted(map(str, each.digests or each.checksums))]) for each in files)
+    lines = (
+        json.dumps([each.path, each.size, sorted(map(str, each.digests or each.checksums)) or each.validator]) for each in files
+    )
     return hashlib.sha256("".join(f"{line}\n" for line in sorted(lines)).encode()).hexdigest()
 
 

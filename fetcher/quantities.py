@@ -1,4 +1,4 @@
-"""Parsing of sizes, rates and durations in flags and environment variables; formatting of sizes; division rounded up."""
+"""Parsing of sizes, rates, durations and addresses in flags and variables; formatting of sizes; division rounded up."""
 
 from __future__ import annotations
 
@@ -83,6 +83,14 @@ def parse_number(least: int, most: int, text: str) -> int:
     if not re.fullmatch("[0-9]{1,9}", text.strip()) or not least <= int(text) <= most:
         raise ConfigurationError(f"{text!r} is not a number from {least} to {most}")
     return int(text)
+
+
+def parse_endpoint(text: str) -> tuple[str, int]:
+    """Parse `127.0.0.1:8650` or `[::1]:8650` into address and port. Raises ConfigurationError."""
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^:\[\]\s]+)):([0-9]{1,5})", text.strip())
+    if match is None or int(match[3]) > 65535:
+        raise ConfigurationError(f"{text!r} is not an address with a port; write 127.0.0.1:8650 or [::]:8650")
+    return match[1] or match[2], int(match[3])
 
 
 def size(count: float) -> str:

@@ -6,6 +6,8 @@ from docs.generator.tables import NOTICE
 from fetcher.cli.metrics import all_metrics
 from fetcher.cli.verify_metrics import all_verify_metrics
 from fetcher.command.parser import metrics_table
+from fetcher.serving import Counts
+from fetcher.telemetry.exposition import Metric
 from loader.cli.metrics import all_load_metrics, hold_metrics
 from loader.residency.holding import State
 
@@ -32,6 +34,7 @@ def metrics() -> str:
     sections = (
         ("`fetcher fetch`", all_metrics()),
         ("`fetcher verify`", all_verify_metrics()),
+        ("`fetcher serve`", _serve_metrics()),
         ("`loader warm`, `loader load` and `loader copy`", all_load_metrics()),
         ("`loader hold`", hold_metrics(State())),
     )
@@ -39,3 +42,10 @@ def metrics() -> str:
     for title, found in sections:
         lines += ["", f"## {title}", "", *metrics_table(found)]
     return "\n".join([*lines, ""]) + _HOLD
+
+
+def _serve_metrics() -> list[Metric]:
+    """Every metric of a server that has answered something."""
+    counts = Counts()
+    counts.answered(200)
+    return counts.metrics()

@@ -12,7 +12,15 @@ from typing import Any
 from fetcher.command.common_options import JSON
 from fetcher.command.options import Option
 from fetcher.errors import ConfigurationError, UsageError
-from fetcher.quantities import parse_amount, parse_duration, parse_number, parse_rate, parse_seconds, parse_size
+from fetcher.quantities import (
+    parse_amount,
+    parse_duration,
+    parse_endpoint,
+    parse_number,
+    parse_rate,
+    parse_seconds,
+    parse_size,
+)
 from fetcher.settings import (
     LEAST_MEMORY,
     MOST_CONNECTIONS,
@@ -106,6 +114,10 @@ DEDUPE = Option(
     "take files that another artifact of the cache has: as clones or copies (the default), as hard links, or never",
     choices=("clone", "link", "off"),
 )
+LIMIT_RATE = Option(
+    "limit_rate", "maximum bytes per second over all connections, such as 200M; 0 for no limit", parse_rate, "RATE"
+)
+MEMORY_LIMIT = Option("memory_limit", "maximum memory for all buffers together (default 256Mi)", _memory, "SIZE")
 TRANSFER = (
     Option(
         "max_concurrency",
@@ -113,8 +125,8 @@ TRANSFER = (
         partial(parse_number, 1, MOST_CONNECTIONS),
         "N",
     ),
-    Option("limit_rate", "maximum bytes per second over all connections, such as 200M; 0 for no limit", parse_rate, "RATE"),
-    Option("memory_limit", "maximum memory for all buffers together (default 256Mi)", _memory, "SIZE"),
+    LIMIT_RATE,
+    MEMORY_LIMIT,
     Option(
         "page_cache",
         "keep written files in the page cache, or drop them as they are synced",
@@ -173,6 +185,27 @@ ADOPT = (
     Option("offline", "do not ask the source; `fetch` uses the artifact only with --accept-unverified", switch=True),
     Option("link", "hard-link the files instead of copying them; a later edit of one changes both", switch=True),
     Option("move", "remove the adopted files from DIR after they were published; copy only to another filesystem", switch=True),
+)
+SERVE = (
+    # Not `port` and `address`: Kubernetes sets FETCHER_PORT in pods beside a Service of the name fetcher.
+    Option(
+        "listen", "where to listen; port 0 is any free one (default 127.0.0.1:8650)", parse_endpoint, metavar="ADDRESS:PORT"
+    ),
+    Option("auth_secret_file", "serve those who show a secret of this file, one a line, as Bearer token", Path, "FILE"),
+    Option("token_review", "serve those whose Kubernetes token is for this audience; needs --token-user", metavar="AUDIENCE"),
+    Option(
+        "token_user",
+        "a user whose tokens are accepted, such as system:serviceaccount:NAMESPACE:NAME; may be repeated",
+        metavar="NAME",
+        repeated=True,
+    ),
+    Option("tls_cert", "serve TLS with this chain of certificates in PEM, read again when it changes", Path, "FILE"),
+    Option("tls_key", "the key of --tls-cert in PEM", Path, "FILE"),
+    Option("tls_client_ca", "serve those with a certificate of one of these authorities", Path, "FILE"),
+    Option("max_uploads", "maximum files sent at a time (default 32)", partial(parse_number, 1, 512), "N"),
+    LIMIT_RATE,
+    MEMORY_LIMIT,
+    Option("drain_for", "at a signal, finish what is being sent within this time (default 20s)", parse_duration, "DURATION"),
 )
 
 

@@ -26,6 +26,7 @@ from fetcher.cli.options import (
     ROOT,
     SAMPLE,
     SELECTION,
+    SERVE,
     SIGNERS,
     SORT,
     TRANSFER,
@@ -58,6 +59,7 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...]]] = {
         "check cached files against their manifest, and repair them",
         (*ROOT, FULL, EXPECT_FILE, *SIGNERS, SAMPLE, MAX_RATE, REPAIR, *TRANSFER, *METRICS),
     ),
+    "serve": ("serve the cache's artifacts to other nodes, until a signal comes", (ROOT[0], *SERVE, *METRICS)),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fetcher.cli import commands
@@ -37,6 +37,18 @@ def _dispatch(arguments: argparse.Namespace, report: Report) -> dict[str, Any]:
             _plan(arguments)
         case "key":
             commands.key(arguments, environ)
+        case "verify":
+            from fetcher.cli import verifying
+
+            verifying.verify(arguments, environ, report)
+        case _:
+            _dispatch_of_cache(arguments, environ)
+    return {}
+
+
+def _dispatch_of_cache(arguments: argparse.Namespace, environ: Mapping[str, str]) -> None:
+    """Run a command that has no termination message."""
+    match arguments.command:
         case "adopt":
             from fetcher.cli import adopting
 
@@ -57,11 +69,10 @@ def _dispatch(arguments: argparse.Namespace, report: Report) -> dict[str, Any]:
             from fetcher.cli import removing
 
             getattr(removing, command)(arguments, environ)
-        case "verify":
-            from fetcher.cli import verifying
+        case "serve":
+            from fetcher.cli import serving
 
-            verifying.verify(arguments, environ, report)
-    return {}
+            serving.serve(arguments, environ)
 
 
 def _fetch(arguments: argparse.Namespace, report: Report) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -187,6 +188,11 @@ class TestListingDigest:
             ManifestFile("plain", 1, (), ("",), checksums=("crc32c:01234567",)),
         ]
         assert listing_digest(kept) == listing_digest([self.WEIGHTS, self.CONFIG, self.PLAIN])
+
+    def test_the_validator_stands_for_a_file_without_digest_and_checksum_alone(self) -> None:
+        one, other = (RemoteFile("f", 1, validator=mark) for mark in ("one", "other"))
+        assert listing_digest([one]) != listing_digest([other])
+        assert listing_digest([replace(self.PLAIN, validator="one")]) == listing_digest([self.PLAIN])
 
     def test_a_path_with_a_line_break_is_not_two_lines(self) -> None:
         assert listing_digest([RemoteFile("a\nb", 1)]) != listing_digest([RemoteFile("a", 1), RemoteFile("b", 1)])

@@ -1,0 +1,175 @@
+"""Maps of chunks: what a peer has, told when it changes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fetcher.manifest import RELATIVE_PATH
+from fetcher.planning.have import HaveMap, Mark, bitmap
+from fetcher.serving import Times
+from tests.lab.waiting import wait_until
+from tests.serving.conftest import Cache, Start
+from tests.serving.peer import Answer, Peer
+
+LISTING = "ab" * 32
+MARK = Mark("0123456789abcdef", 7)
+SIZES = {"a": 100, "b": 16, "empty": 0}
+LONG = Times(poll=60.0, tick=0.02)
+SHORT = Times(poll=0.05, tick=0.02)
+
+
+def parsed(**changed: Any) -> HaveMap:
+    document: dict[str, Any] = {
+        "format": 1,
+        "listing": LISTING,
+        "at": str(MARK),
+        "chunk_size": 10,
+        "complete": False,
+        "files": {},
+    }
+    return HaveMap.from_bytes(json.dumps({**document, **changed}).encode(), SIZES)
+
+
+class TestTheFormat:
+    @given(st.sets(st.integers(0, 9)), st.sets(st.integers(0, 1)))
+    def test_a_map_is_read_as_it_was_written(self, first: set[int], second: set[int]) -> None:
+        have = HaveMap(LISTING, MARK, 10, complete=False, files={"a": bitmap(first, 10), "b": bitmap(second, 2)})
+        read = HaveMap.from_bytes(have.to_bytes(), SIZES)
+        assert read == have
+        assert {chunk for chunk in range(20) if read.has("a", chunk)} == first
+        assert {chunk for chunk in range(20) if read.has("b", chunk)} == second
+
+    def test_a_complete_one_has_every_chunk(self) -> None:
+        assert HaveMap.from_bytes(HaveMap(LISTING, MARK, 10, complete=True).to_bytes(), SIZES).has("a", 9)
+
+    @pytest.mark.parametrize(
+        "changed",
+        [
+            {"format": 2},
+            {"listing": "ab"},
+            {"listing": 1},
+            {"at": "7"},
+            {"at": "0123456789abcdef.-1"},
+            {"chunk_size": 0},
+            {"chunk_size": "10"},
+            {"complete": 1},
+            {"files": []},
+            {"files": {"a": 1}},
+            {"files": {"a": "not base64"}},
+            {"files": {"a": "AAAA"}},
+            {"files": {"a": "AP8="}},
+            {"files": {"c": ""}},
+            {"files": {"empty": "AA=="}},
+        ],
+    )
+    def test_what_a_peer_invents_is_refused(self, changed: dict[str, Any]) -> None:
+        with pytest.raises(ValueError):  # noqa: PT011 - the message is for nobody
+            parsed(**changed)
+
+    @pytest.mark.parametrize("data", [b"", b"[]", b"\xff", b"[" * 100_000, b"{}", b" " * 5_000_000])
+    def test_what_is_no_map_is_refused(self, data: bytes) -> None:
+        with pytest.raises(ValueError):  # noqa: PT011 - the message is for nobody
+            HaveMap.from_bytes(data, SIZES)
+
+
+class TestChanges:
+    FIRST = HaveMap(LISTING, MARK, 10, complete=False, files={"a": bitmap({1}, 10), "b": bitmap({0}, 2)})
+
+    def test_a_change_replaces_the_files_that_it_names(self) -> None:
+        later = HaveMap(LISTING, Mark(MARK.epoch, 8), 10, complete=False, files={"a": bitmap({2}, 10)})
+        both = self.FIRST.followed_by(later)
+        assert (both.has("a", 1), both.has("a", 2), both.has("b", 0)) == (False, True, True)
+        assert both.at == later.at
+
+    @pytest.mark.parametrize(
+        "later",
+        [
+            HaveMap(LISTING, Mark("f" * 16, 1), 10, complete=False),
+            HaveMap("cd" * 32, Mark(MARK.epoch, 8), 10, complete=False),
+            HaveMap(LISTING, Mark(MARK.epoch, 8), 10, complete=True),
+        ],
+        ids=["another run", "another listing", "complete"],
+    )
+    def test_the_map_of_another_run_or_listing_stands_alone(self, later: HaveMap) -> None:
+        assert self.FIRST.followed_by(later) == later
+
+
+def asked(peer: Peer, target: str) -> Callable[[], Answer]:
+    """Ask on a thread. The function returned waits for the answer."""
+    answers: list[Answer] = []
+    thread = threading.Thread(target=lambda: answers.append(peer.get(target)), daemon=True)
+    thread.start()
+
+    def answer() -> Answer:
+        thread.join(30)
+        return answers[0]
+
+    return answer
+
+
+class TestWaiting:
+    def test_who_knows_nothing_is_answered_at_once(self, cache: Cache, start: Start) -> None:
+        with start(times=LONG).peer() as peer:
+            for since in ("", "?since=", "?since=nonsense", "?since=0123456789abcdef.1"):
+                assert json.loads(peer.get(f"/v1/{cache.key}/have{since}").body)["complete"] is True
+
+    def test_who_knows_all_waits_until_the_time_is_over_and_is_told_the_same(self, cache: Cache, start: Start) -> None:
+        with start(times=SHORT).peer() as peer:
+            first = json.loads(peer.get(f"/v1/{cache.key}/have").body)
+            assert json.loads(peer.get(f"/v1/{cache.key}/have?since={first['at']}").body) == first
+
+    def test_who_waits_is_told_that_the_artifact_is_gone(self, cache: Cache, start: Start) -> None:
+        running = start(times=LONG)
+        with running.peer() as peer:
+            at = json.loads(peer.get(f"/v1/{cache.key}/have").body)["at"]
+            answer = asked(peer, f"/v1/{cache.key}/have?since={at}")
+            wait_until(lambda: running.server.counts.polls == 1, "the peer waits")
+            shutil.rmtree(cache.directory)
+            assert answer().status == 404
+
+    def test_who_waits_is_told_of_another_listing(self, cache: Cache, start: Start) -> None:
+        running = start(times=LONG)
+        with running.peer() as peer:
+            first = json.loads(peer.get(f"/v1/{cache.key}/have").body)
+            answer = asked(peer, f"/v1/{cache.key}/have?since={first['at']}")
+            wait_until(lambda: running.server.counts.polls == 1, "the peer waits")
+            record = cache.directory / RELATIVE_PATH
+            draft = record.with_name("draft")
+            draft.write_bytes(record.read_bytes().replace(b'"path": "empty"', b'"path": "other"'))
+            draft.rename(record)
+            document = json.loads(answer().body)
+        assert document["listing"] != first["listing"]
+        before, after = Mark.parse(first["at"]), Mark.parse(document["at"])
+        assert before is not None
+        assert after is not None
+        assert after > before
+
+    def test_a_peer_that_waits_holds_no_upload_and_no_thread(self, cache: Cache, start: Start) -> None:
+        running = start(times=LONG)
+        peers = [running.peer() for _ in range(60)]
+        for each in peers:
+            at = json.loads(each.get(f"/v1/{cache.key}/have").body)["at"]
+            each.send(f"GET /v1/{cache.key}/have?since={at} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        wait_until(lambda: running.server.counts.polls == 60, "all of them wait")
+        with running.peer() as other:
+            assert other.get(cache.path("config.json")).status == 200
+        assert running.server.counts.uploads == 0
+        for each in peers:
+            each.close()
+
+    def test_a_drain_answers_who_waits(self, cache: Cache, start: Start) -> None:
+        running = start(times=LONG)
+        with running.peer() as peer:
+            at = json.loads(peer.get(f"/v1/{cache.key}/have").body)["at"]
+            answer = asked(peer, f"/v1/{cache.key}/have?since={at}")
+            wait_until(lambda: running.server.counts.polls == 1, "the peer waits")
+            assert running.server.drain(20)
+            assert answer().status == 200

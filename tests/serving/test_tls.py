@@ -1,0 +1,129 @@
+"""TLS by certificate files that are renewed while the server runs."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import trustme
+
+from fetcher.errors import ConfigurationError
+from fetcher.serving import CertificateFiles, SharedSecret, Times
+from tests.serving.conftest import CONFIG, WEIGHTS, Cache, Start
+from tests.serving.test_rights import SECRET
+
+
+@pytest.fixture
+def files(authority: trustme.CA, tmp_path: Path) -> CertificateFiles:
+    return issued(authority, tmp_path)
+
+
+def issued(authority: trustme.CA, directory: Path, name: str = "server") -> CertificateFiles:
+    """Write a new certificate, as cert-manager does: a new file in the place of the former one."""
+    certificate = authority.issue_cert("127.0.0.1")
+    pem = b"".join(blob.bytes() for blob in certificate.cert_chain_pems)
+    made = CertificateFiles(directory / f"{name}.pem", directory / f"{name}-key.pem")
+    for path, content in ((made.chain, pem), (made.key, certificate.private_key_pem.bytes())):
+        draft = path.with_name("draft")
+        draft.write_bytes(content)
+        draft.rename(path)
+    return made
+
+
+class TestFiles:
+    def test_a_file_and_a_range_are_sent(
+        self, cache: Cache, start: Start, files: CertificateFiles, authority_file: Path
+    ) -> None:
+        with start(certificates=files).peer(trusting=authority_file) as peer:
+            assert peer.get(cache.path("model.safetensors")).body == WEIGHTS
+            assert peer.get(cache.path("model.safetensors"), Range="bytes=7-1048600").body == WEIGHTS[7:1048601]
+            assert peer.get(cache.path("config.json")).body == CONFIG
+
+    def test_requests_that_are_sent_at_once_are_answered_in_turn(
+        self, cache: Cache, start: Start, files: CertificateFiles, authority_file: Path
+    ) -> None:
+        with start(certificates=files).peer(trusting=authority_file) as peer:
+            peer.send(f"GET {cache.path('config.json')} HTTP/1.1\r\nHost: x\r\n\r\n".encode() * 5)
+            assert [peer.receive().body for _ in range(5)] == [CONFIG] * 5
+
+    def test_what_needs_a_right_is_sent_to_who_has_it(
+        self, cache: Cache, start: Start, files: CertificateFiles, authority_file: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "secret").write_text(SECRET)
+        running = start(certificates=files, authorization=SharedSecret(tmp_path / "secret"))
+        with running.peer(trusting=authority_file) as peer:
+            assert peer.get(f"/v1/{cache.private}/have", Authorization=f"Bearer {SECRET}").status == 200
+
+
+class TestStrangers:
+    def test_a_client_without_tls_is_ended(self, start: Start, files: CertificateFiles) -> None:
+        parts = urlsplit(start(certificates=files).server.where)
+        with socket.create_connection((parts.hostname, parts.port), timeout=20) as peer:
+            peer.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            with suppress(ConnectionResetError):
+                assert b"HTTP" not in peer.recv(4096)
+
+    def test_a_client_that_never_shakes_hands_is_ended(self, start: Start, files: CertificateFiles) -> None:
+        parts = urlsplit(start(certificates=files, times=Times(first=0.2, tick=0.02)).server.where)
+        with socket.create_connection((parts.hostname, parts.port), timeout=20) as peer:
+            assert peer.recv(1) == b""
+
+
+class TestCertificatesOfClients:
+    def test_who_shows_one_has_everything_and_others_nothing(
+        self, cache: Cache, start: Start, files: CertificateFiles, authority_file: Path, tmp_path: Path
+    ) -> None:
+        mutual = CertificateFiles(files.chain, files.key, authority_file)
+        own = issued(trustme.CA(), tmp_path, "stranger")
+        certificates = {"stranger": (own.chain, own.key), "nobody": None}
+        running = start(certificates=mutual)
+        with running.peer(trusting=authority_file, certificate=(files.chain, files.key)) as peer:
+            assert peer.get(f"/v1/{cache.private}/have").status == 200
+        for certificate in certificates.values():
+            # With TLS 1.3 a client learns of the refusal when it reads.
+            with (
+                pytest.raises((ssl.SSLError, ConnectionError)),
+                running.peer(trusting=authority_file, certificate=certificate) as peer,
+            ):
+                peer.get(f"/v1/{cache.key}/have")
+
+
+class TestRenewal:
+    def test_a_new_connection_gets_the_new_certificate_and_an_old_one_lives_on(
+        self, cache: Cache, start: Start, files: CertificateFiles, authority: trustme.CA, authority_file: Path, tmp_path: Path
+    ) -> None:
+        running = start(certificates=files)
+        with running.peer(trusting=authority_file) as old:
+            issued(authority, tmp_path)
+            with running.peer(trusting=authority_file) as new:
+                assert new.certificate != old.certificate
+                assert new.get(cache.path("config.json")).body == CONFIG
+            assert old.get(cache.path("config.json")).body == CONFIG
+        assert running.warnings == []
+
+    def test_with_files_that_do_not_fit_the_former_certificate_stays(
+        self, cache: Cache, start: Start, files: CertificateFiles, authority: trustme.CA, authority_file: Path, tmp_path: Path
+    ) -> None:
+        running = start(certificates=files)
+        files.key.write_text("nothing")
+        with running.peer(trusting=authority_file) as peer:
+            assert peer.get(cache.path("config.json")).body == CONFIG
+        (warning,) = running.warnings
+        assert str(files.key) in warning
+        assert "the former certificate is used" in warning
+        issued(authority, tmp_path)
+        with running.peer(trusting=authority_file) as peer:
+            assert peer.get(cache.path("config.json")).body == CONFIG
+        assert len(running.warnings) == 1
+
+    @pytest.mark.parametrize("content", [None, "nothing"])
+    def test_at_the_start_they_are_an_error(self, start: Start, files: CertificateFiles, content: str | None) -> None:
+        files.key.unlink()
+        if content is not None:
+            files.key.write_text(content)
+        with pytest.raises(ConfigurationError, match="cannot use the certificate files"):
+            start(certificates=files)
