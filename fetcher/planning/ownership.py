@@ -1,0 +1,81 @@
+"""Which node asks the origin for which block, so that together they ask once. Pure: every node computes the same from the same.
+
+Rendezvous hashing alone leaves one of 32 nodes twice the mean, and what a node has from the origin it sends to all others: the
+last one decides when everybody is done. So no node gets more than its share: a block goes to the node with the highest hash
+that has room. Nodes that know different members disagree on a few blocks, which costs the origin these blocks twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import xxhash
+
+from fetcher.quantities import ceil_div
+
+BLOCK_CHUNKS = 4
+"""Chunks (64 MiB) that one node asks for: few enough owners to agree on, and ranges that an origin sends well."""
+_BLOCKS_PER_NODE = 4
+"""With fewer blocks a node, blocks are smaller: otherwise some nodes would own none, and others would send for them."""
+_KNOWN = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The chunks of an artifact, numbered through in the order of its files. `files`: the number of chunks of each."""
+
+    listing: str
+    files: tuple[int, ...]
+
+    @property
+    def chunks(self) -> int:
+        return sum(self.files)
+
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """Yield the first chunk of each file and the one after its last."""
+        start = 0
+        for count in self.files:
+            yield start, start + count
+            start += count
+
+    def block_size(self, nodes: int) -> int:
+        """Return the chunks of a block for so many nodes."""
+        return max(1, min(BLOCK_CHUNKS, self.chunks // (_BLOCKS_PER_NODE * nodes)))
+
+    def blocks(self, size: int) -> list[range]:
+        """Return the blocks of `size` chunks. None is in two files."""
+        return [range(at, min(at + size, stop)) for start, stop in self.spans() for at in range(start, stop, size)]
+
+
+@lru_cache(maxsize=_KNOWN)
+def shares(layout: Layout, members: frozenset[str]) -> dict[str, int]:
+    """Return the chunks that each member asks the origin for: bit `i` of its number is chunk `i`."""
+    blocks = layout.blocks(layout.block_size(len(members)))
+    share = ceil_div(len(blocks), len(members))
+    seeds = {member: _hash(member) for member in sorted(members)}
+    names = [f"{layout.listing}/{block.start}" for block in blocks]
+    found, count = dict.fromkeys(seeds, 0), dict.fromkeys(seeds, 0)
+    # The order is by hash too: in the order of the files, the last ones would all go to the few that still have room.
+    for name, block in sorted(zip(names, blocks, strict=True), key=lambda each: _hash(each[0])):
+        owner = max(seeds, key=lambda member: _hash(name, seeds[member]))
+        found[owner] |= _bits(block)
+        count[owner] += 1
+        if count[owner] == share:
+            del seeds[owner]
+    return found
+
+
+def rank(layout: Layout, chunk: int, members: Sequence[str]) -> list[str]:
+    """Return the members in the order in which they would ask for a chunk that its owner does not bring."""
+    name = f"{layout.listing}/late/{chunk // BLOCK_CHUNKS}"
+    return sorted(members, key=lambda member: _hash(name, _hash(member)))
+
+
+def _hash(text: str, seed: int = 0) -> int:
+    return xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogateescape"), seed)
+
+
+def _bits(block: range) -> int:
+    return ((1 << len(block)) - 1) << block.start

@@ -1,0 +1,315 @@
+"""What a node of a swarm asks for, and what comes of it in simulated time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+import pytest
+
+from fetcher.planning.ownership import BLOCK_CHUNKS, Layout, shares
+from fetcher.planning.swarm import PATIENCE, SETTLE, SILENCE, STARVED, WINDOW, Ask, Swarm
+from tests.lab.swarming import GBIT, Member, Outcome, Simulation, bound
+
+LAYOUT = Layout("ab" * 32, (16,) * 8)
+ALL = (1 << LAYOUT.chunks) - 1
+NEVER = float("inf")
+
+
+def members(count: int) -> frozenset[str]:
+    return frozenset(f"n{number}" for number in range(count))
+
+
+def chunks(bits: int) -> list[int]:
+    return [chunk for chunk in range(bits.bit_length()) if bits >> chunk & 1]
+
+
+class TestShares:
+    @pytest.mark.parametrize("count", [1, 2, 3, 7, 32, 100])
+    def test_every_chunk_has_one_owner(self, count: int) -> None:
+        found = shares(LAYOUT, members(count))
+        assert sorted(chunk for bits in found.values() for chunk in chunks(bits)) == list(range(LAYOUT.chunks))
+
+    @pytest.mark.parametrize("count", [2, 3, 7, 32])
+    def test_no_node_has_more_than_a_block_beyond_the_mean(self, count: int) -> None:
+        size = LAYOUT.block_size(count)
+        assert max(bits.bit_count() for bits in shares(LAYOUT, members(count)).values()) < LAYOUT.chunks / count + size
+
+    def test_every_node_has_a_share_while_there_are_chunks_enough(self) -> None:
+        assert all(shares(LAYOUT, members(LAYOUT.chunks)).values())
+
+    def test_blocks_do_not_cross_from_one_file_into_another(self) -> None:
+        odd = Layout("cd" * 32, (5, 1, 0, 7))
+        assert [list(block) for block in odd.blocks(4)] == [[0, 1, 2, 3], [4], [5], [6, 7, 8, 9], [10, 11, 12]]
+
+    def test_a_member_that_leaves_moves_few_blocks_of_others(self) -> None:
+        before, after = shares(LAYOUT, members(8)), shares(LAYOUT, members(7))
+        kept = sum((before[name] & after[name]).bit_count() for name in after)
+        assert kept > LAYOUT.chunks * 0.55  # 7/8 at best; a hash of the number of members would keep a seventh
+
+    def test_other_listings_have_other_owners(self) -> None:
+        assert shares(LAYOUT, members(8)) != shares(Layout("cd" * 32, LAYOUT.files), members(8))
+
+
+def swarm(*, mine: int = 0, settle: float = 0.0) -> Swarm:
+    return Swarm("n0", LAYOUT, 4, Random(1), 0.0, settle, mine=mine)
+
+
+def asked(node: Swarm, now: float, most: int = 1000) -> list[Ask]:
+    """Everything that a node asks for now, all of it under way together."""
+    found: list[Ask] = []
+    while len(found) < most and (ask := node.next(now)) is not None:
+        found.append(ask)
+    return found
+
+
+def brought(node: Swarm, now: float, most: int = 1000) -> list[Ask]:
+    """The same, one after the other, each of which comes at once."""
+    found: list[Ask] = []
+    while len(found) < most and (ask := node.next(now)) is not None:
+        node.done(ask, now)
+        found.append(ask)
+    return found
+
+
+class TestAsking:
+    def test_a_node_that_is_alone_asks_the_origin_for_everything_in_order(self) -> None:
+        found = brought(swarm(), 0.0)
+        assert found == [Ask(chunk, None) for chunk in range(LAYOUT.chunks)]
+
+    def test_nothing_is_asked_for_twice_at_a_time(self) -> None:
+        node = swarm()
+        node.heard("n1", ALL, 0.0)
+        node.heard("n2", ALL, 0.0)
+        found = [ask.chunk for ask in asked(node, 0.0)]
+        assert len(found) == len(set(found)) > WINDOW
+
+    def test_a_node_asks_the_origin_for_its_share_and_nothing_else(self) -> None:
+        node = swarm()
+        node.heard("n1", 0, 0.0)
+        found = brought(node, 0.0)
+        assert {ask.supplier for ask in found} == {None}
+        assert sum(1 << ask.chunk for ask in found) == shares(LAYOUT, members(2))["n0"]
+
+    def test_the_more_owners_the_fewer_requests_each_has_at_the_origin(self) -> None:
+        widths = []
+        for count in (1, 2, 4, 32):
+            node = swarm()
+            for name in members(count) - {"n0"}:
+                node.heard(name, 0, 0.0)
+            widths.append(len(asked(node, 0.0)))
+        assert widths == [8, 4, 2, 1]
+
+    def test_what_peers_have_comes_from_them(self) -> None:
+        node = swarm()
+        for name in ("n1", "n2"):
+            node.heard(name, ALL, 0.0)
+        assert {ask.supplier for ask in brought(node, 0.0)} == {"n1", "n2"}
+
+    def test_the_beginnings_of_the_first_files_come_first(self) -> None:
+        layout = Layout("ab" * 32, (100, 100, 100))
+        node = Swarm("n0", layout, 4, Random(1), 0.0, 0.0)
+        for name in ("n1", "n2"):
+            node.heard(name, (1 << 300) - 1, 0.0)
+        first = {ask.chunk for ask in asked(node, 0.0, 3 * WINDOW)}
+        assert first == {start + offset for start in (0, 100, 200) for offset in range(WINDOW)}
+
+    def test_a_busy_peer_is_asked_later(self) -> None:
+        node = swarm()
+        for name in ("n1", "n2"):
+            node.heard(name, ALL, 0.0)
+        while (ask := node.next(0.0)) is not None and ask.supplier != "n1":
+            node.done(ask, 0.0)
+        assert ask is not None
+        node.busy(ask, 1.0)
+        assert {each.supplier for each in asked(node, 0.5, 10)} == {"n2"}
+        assert "n1" in {each.supplier for each in asked(node, 1.0, 40)}
+
+    def test_a_node_waits_for_the_maps_of_its_peers_before_it_asks_the_origin(self) -> None:
+        node = swarm(settle=SETTLE)
+        assert node.next(0.0) is None
+        assert node.next(SETTLE) == Ask(0, None)
+
+
+class TestOwners:
+    def with_peer(self, has: int = 0, *more: str) -> Swarm:
+        node = swarm()
+        for name in ("n1", *more):
+            node.heard(name, has if name == "n1" else 0, 0.0)
+        node.next(0.0)
+        return node
+
+    def test_a_silent_peer_owns_nothing(self) -> None:
+        node = self.with_peer()
+        assert node.owners(SILENCE) == {"n0", "n1"}
+        assert node.owners(SILENCE + 0.1) == {"n0"}
+
+    def test_the_share_of_a_silent_peer_is_asked_for_by_the_rest(self) -> None:
+        node = self.with_peer()
+        brought(node, 0.0)
+        assert {ask.supplier for ask in brought(node, SILENCE + 1)} == {None}
+        assert not node.missing & ~1  # chunk 0 is still under way
+
+    def told(self, node: Swarm, name: str, has: int, now: float) -> None:
+        node.heard(name, has, now)
+        node.next(now)
+
+    def test_an_owner_that_stops_is_taken_over_after_three_of_its_block_times(self) -> None:
+        node = self.with_peer()
+        owed = chunks(shares(LAYOUT, members(2))["n1"])
+        for number in range(2 * BLOCK_CHUNKS):  # a block in 4 seconds
+            node.heard("n1", sum(1 << chunk for chunk in owed[: number + 1]), number + 1.0)
+        now = 2 * BLOCK_CHUNKS + 0.0
+        has = node.peers["n1"].has
+        for second in range(1, 30):
+            node.heard("n1", has, now + second)
+            assert ("n1" in node.owners(now + second)) == (second <= 3 * BLOCK_CHUNKS)
+
+    def test_a_fast_owner_has_five_seconds(self) -> None:
+        node = self.with_peer()
+        owed = chunks(shares(LAYOUT, members(2))["n1"])
+        node.heard("n1", sum(1 << chunk for chunk in owed[:BLOCK_CHUNKS]), 0.1)
+        node.heard("n1", node.peers["n1"].has, 5.2)
+        assert node.owners(0.1 + PATIENCE) == {"n0", "n1"}
+        assert node.owners(0.2 + PATIENCE) == {"n0"}
+
+    def test_nobody_is_late_at_an_origin_that_has_brought_nobody_a_block(self) -> None:
+        node = self.with_peer()
+        node.heard("n1", 0, 100.0)
+        assert node.owners(100.0) == {"n0", "n1"}
+
+    def test_an_owner_that_brings_something_again_has_its_share_again(self) -> None:
+        node = self.with_peer()
+        owed = chunks(shares(LAYOUT, members(2))["n1"])
+        node.heard("n1", sum(1 << chunk for chunk in owed[:BLOCK_CHUNKS]), 0.1)
+        self.told(node, "n1", node.peers["n1"].has, 9.0)
+        assert node.owners(9.0) == {"n0"}
+        self.told(node, "n1", node.peers["n1"].has, 18.0)
+        assert node.owners(18.0) == {"n0"}
+        self.told(node, "n1", sum(1 << chunk for chunk in owed[: BLOCK_CHUNKS + 1]), 19.0)
+        assert node.owners(19.0) == {"n0", "n1"}
+
+    def test_a_peer_that_fails_twice_is_no_owner_for_a_while_and_each_time_longer(self) -> None:
+        node = self.with_peer(ALL, "n2")
+        lengths = []
+        for _ in range(3):
+            node.failed(Ask(1, "n1"), 0.0)
+            lengths.append(sum(node.owners(second / 2) == {"n0", "n2"} for second in range(int(2 * SILENCE))) / 2)
+        assert lengths[:2] == [0.0, SILENCE]
+        assert node.peers["n1"].avoided_until == 2 * SILENCE
+
+    def test_a_banned_peer_is_asked_for_nothing(self) -> None:
+        node = self.with_peer(ALL)
+        node.drop(0, "n1")
+        assert {ask.supplier for ask in brought(node, 1.0)} == {None}
+
+
+class TestBelief:
+    def test_one_peer_that_claims_everything_keeps_nobody_from_the_origin(self) -> None:
+        node = swarm()
+        node.heard("n1", ALL, 0.0)
+        assert node.next(0.0) == Ask(chunks(shares(LAYOUT, members(2))["n0"])[0], None)
+
+    def test_two_do(self) -> None:
+        node = swarm()
+        for name in ("n1", "n2"):
+            node.heard(name, ALL, 0.0)
+        assert {ask.supplier for ask in asked(node, 0.0)} == {"n1", "n2"}
+
+    def test_one_does_after_a_verified_file(self) -> None:
+        node = swarm()
+        node.heard("n1", ALL, 0.0)
+        node.verified(["n1"])
+        assert {ask.supplier for ask in asked(node, 1.0)} == {"n1"}
+
+
+class TestFallingBack:
+    def test_a_node_that_gets_nothing_asks_the_origin_whoever_should(self) -> None:
+        node = swarm()
+        for name in ("n1", "n2"):
+            node.heard(name, ALL, 0.0)
+        while (ask := node.next(0.0)) is not None:
+            node.busy(ask, 1000.0)
+        for name in ("n1", "n2"):
+            node.heard(name, ALL, STARVED + 1)
+        found = node.next(STARVED + 1)
+        assert found is not None
+        assert found.supplier is None
+
+    def test_at_the_end_the_next_in_line_duplicates_one_late_block_and_no_more(self) -> None:
+        owed = shares(LAYOUT, members(3))
+        late = chunks(owed["n1"])
+        left = sum(1 << chunk for chunk in late[-2 * BLOCK_CHUNKS :])
+        found: dict[str, set[int]] = {}
+        for me in ("n0", "n2"):
+            node = Swarm(me, LAYOUT, 4, Random(1), 0.0, 0.0, mine=ALL & ~left)
+            for name in members(3) - {me}:
+                node.heard(name, 0, 0.0)
+            node.next(0.0)
+            node.heard("n1", sum(1 << chunk for chunk in late[:BLOCK_CHUNKS]), 2.0)
+            for name in members(3) - {me}:
+                node.heard(name, node.peers[name].has, 6.0)
+            found[me] = {ask.chunk // BLOCK_CHUNKS for ask in brought(node, 6.0) if ask.supplier is None}
+        assert all(len(blocks) <= 1 for blocks in found.values())
+        assert sum(map(len, found.values())) == 1
+
+
+def simulated(nodes: Sequence[Member], rate: float = GBIT, layout: Layout = LAYOUT) -> tuple[Outcome, float]:
+    least = bound(layout, nodes, rate)
+    return Simulation(layout, nodes, rate=rate).run(until=50 * least), least
+
+
+def equal(count: int) -> list[Member]:
+    return [Member(f"n{number}") for number in range(count)]
+
+
+class TestSimulated:
+    """Small swarms, in seconds of simulated time. `python -m benchmarks.swarm` has large ones."""
+
+    @pytest.mark.parametrize("count", [1, 2, 8])
+    def test_equal_nodes_finish_near_the_bound_and_ask_the_origin_once(self, count: int) -> None:
+        outcome, least = simulated(equal(count), layout=Layout("ab" * 32, (32,) * 8))
+        assert len(outcome.ended) == count
+        assert max(outcome.ended.values()) < 1.2 * least
+        assert outcome.origin <= 1.01 * 256
+
+    def test_who_comes_late_finds_everything_at_its_peers(self) -> None:
+        outcome, least = simulated([*equal(7), Member("late", joins=60.0)])
+        assert outcome.origin == LAYOUT.chunks
+        assert outcome.finished["late"] < 1.2 * least
+
+    def test_the_shares_of_the_dead_are_taken_over(self) -> None:
+        nodes = [*equal(6), Member("d0", dies=5.0), Member("d1", dies=8.0)]
+        outcome, least = simulated(nodes)
+        assert len(outcome.ended) == 6
+        assert outcome.origin <= LAYOUT.chunks * (1 + 2 / 8)
+        assert max(outcome.ended.values()) < 2 * least + SILENCE
+
+    def test_two_halves_that_lose_each_other_both_finish(self) -> None:
+        nodes = [Member(f"n{number}", cut=5.0 if number % 2 else NEVER) for number in range(8)]
+        outcome, _ = simulated(nodes)
+        assert len(outcome.ended) == 8
+        assert outcome.origin <= 2 * LAYOUT.chunks
+
+    def test_when_all_peers_die_the_origin_brings_everything(self) -> None:
+        outcome, least = simulated([Member("n0"), *(Member(f"d{number}", dies=3.0) for number in range(7))])
+        assert outcome.ended["n0"] < least + SILENCE + 10
+
+    def test_a_liar_is_banned_alone_and_costs_the_origin_nothing(self) -> None:
+        honest, _ = simulated(equal(7))
+        outcome, _ = simulated([*equal(7), Member("liar", lies=True)])
+        assert outcome.banned == {"liar"}
+        assert outcome.wrong > 0
+        assert outcome.origin <= 1.01 * LAYOUT.chunks
+        assert max(outcome.ended.values()) < 1.1 * max(honest.ended.values()) + 10
+
+    def test_a_slow_peer_delays_nobody_for_long(self) -> None:
+        honest, _ = simulated(equal(8))
+        outcome, _ = simulated([*equal(7), Member("slow", up=GBIT / 20)])
+        assert max(outcome.ended.values()) < 1.1 * max(honest.ended.values()) + 15
+        assert outcome.origin <= LAYOUT.chunks * (1 + 1.5 / 8)
+
+    def test_without_an_origin_one_complete_peer_is_enough(self) -> None:
+        outcome = Simulation(LAYOUT, [*equal(4), Member("whole", whole=True)], rate=0.0).run(until=300)
+        assert len(outcome.ended) == 5
+        assert outcome.origin == 0
