@@ -13,13 +13,13 @@ import stat
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from fetcher.artifact import listing_digest
 from fetcher.errors import NewerFormat
 from fetcher.manifest import LARGEST, RELATIVE_PATH, Manifest, ManifestFile
 from fetcher.store.beneath import open_beneath, read_beneath
+from fetcher.values import dataclass
 
 _KEY = re.compile("[0-9a-f]{16}")
 _MOST_FILES = 100_000

@@ -17,10 +17,11 @@ import binascii
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from fetcher.quantities import ceil_div
+from fetcher.values import dataclass
 
 FORMAT_VERSION = 1
 LARGEST = 4 * 1024 * 1024

@@ -8,12 +8,12 @@ that has room. Nodes that know different members disagree on a few blocks, which
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import xxhash
 
 from fetcher.quantities import ceil_div
+from fetcher.values import dataclass
 
 BLOCK_CHUNKS = 4
 """Chunks (64 MiB) that one node asks for: few enough owners to agree on, and ranges that an origin sends well."""

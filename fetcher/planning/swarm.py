@@ -13,10 +13,11 @@ among the rest. Whatever goes wrong, a node that gets nothing for `STARVED` asks
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import field
 from random import Random
 
 from fetcher.planning.ownership import BLOCK_CHUNKS, Layout, rank, shares
+from fetcher.values import dataclass
 
 SILENCE = 10.0
 """Seconds without an answer after which a peer owns nothing. A map is told every half second, and after 25 s at the latest only

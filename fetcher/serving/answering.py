@@ -13,7 +13,6 @@ import re
 import socket
 import ssl
 import threading
-from dataclasses import dataclass
 from typing import Literal
 
 from fetcher.artifact import ByteRange
@@ -25,6 +24,7 @@ from fetcher.serving.counts import Counts
 from fetcher.serving.maps import Maps
 from fetcher.serving.requests import BadRequest, NotSatisfiable, Request, part
 from fetcher.serving.sending import Sender
+from fetcher.values import dataclass
 
 Outcome = Literal["next", "close", "wait"]
 """Another request may follow; the connection ends; or the answer is due when the map changes, or the wait has lasted."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from fetcher.errors import ConfigurationError
+from fetcher.values import dataclass
 
 _Marks = list[tuple[int, int, int]]
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from fetcher.errors import ConfigurationError
 from fetcher.serving.sending import BUFFER
+from fetcher.values import dataclass
 
 PER_CONNECTION = 64 * 1024
 """Bytes of an idle connection at most; measured: 1 KiB, and 17 KiB with TLS."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from urllib.parse import unquote
 
 from fetcher.artifact import ByteRange
+from fetcher.values import dataclass
 
 LARGEST_HEAD = 16 * 1024
 """Bytes of a request. A path of 4,096 bytes takes three times as many if each of them is escaped."""

@@ -14,11 +14,11 @@ import struct
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 
 from fetcher.artifact import ByteRange
 from fetcher.serving.counts import Counts, Cut
 from fetcher.serving.pace import Rate, Reader
+from fetcher.values import dataclass
 
 BUFFER = 256 * 1024
 """Bytes that a TLS upload reads at once: 16 records."""

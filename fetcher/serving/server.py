@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from fetcher.serving.limits import OTHER_ANSWERS, ServingLimits, Times
 from fetcher.serving.maps import Maps
 from fetcher.serving.pace import Rate
 from fetcher.serving.sending import Sender
+from fetcher.values import dataclass
 
 _BACKLOG = 512
 _LAST = 1.0

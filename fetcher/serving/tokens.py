@@ -13,12 +13,12 @@ import ssl
 import threading
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fetcher.errors import ConfigurationError
 from fetcher.serving.authorization import Verdict
+from fetcher.values import dataclass
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _PATH = "/apis/authentication.k8s.io/v1/tokenreviews"
