@@ -51,24 +51,31 @@ class Staged:
 class Occupancy:
     """A root at one moment. `artifacts` are by `name_of`.
 
-    `replaced`: allocated bytes of replaced versions, `others`: of our own records, and of archives that nobody works with.
+    Allocated bytes: `replaced` of replaced versions, `archives` of archives that nobody works with, `others` of our records.
     """
 
     artifacts: Mapping[str, Entry]
     residents: tuple[Resident, ...]
     staged: tuple[Staged, ...]
     replaced: int
+    archives: int
     others: int
 
     @property
     def used(self) -> int:
         """Bytes that the root occupies, and those that living owners were promised."""
-        return occupied(self.residents) + self.replaced + self.others + sum(each.promised for each in self.staged)
+        promised = sum(each.promised for each in self.staged)
+        return occupied(self.residents) + self.replaced + self.archives + self.others + promised
 
     @property
     def outstanding(self) -> int:
         """Bytes that living owners were promised and have not allocated yet."""
         return sum(each.promised - each.allocated for each in self.staged)
+
+    @property
+    def unfinished(self) -> int:
+        """Bytes of fetches that ended too early, and can be resumed."""
+        return self.archives + sum(each.allocated for each in self.staged if each.lease.abandoned)
 
     @property
     def evicting(self) -> bool:
@@ -101,8 +108,14 @@ def occupancy(root: Path, *, now: float, min_idle: float, without: Collection[st
     residents += [Resident(key, allocated(root / key), now, "foreign") for key in newer if key]
     layout = Root(root)
     counted = {each.key for each in staged} | set(without)
-    others = allocated_bytes(layout.ballast) + sum(allocated(layout.archive, without=counted).values())
-    return Occupancy(artifacts, tuple(residents), staged, allocated_bytes(layout.old, layout.ready), others)
+    return Occupancy(
+        artifacts,
+        tuple(residents),
+        staged,
+        replaced=allocated_bytes(layout.old, layout.ready),
+        archives=sum(allocated(layout.archive, without=counted).values()),
+        others=allocated_bytes(layout.ballast),
+    )
 
 
 def name_of(root: Path, entry: Entry) -> str:

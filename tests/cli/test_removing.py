@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from fetcher.store.archives import remove_archives
+from fetcher.errors import LeaseLost
+from fetcher.store.archives import discard, remove_archives
 from fetcher.store.garbage import garbage
-from fetcher.store.lease import Lease, acquire
+from fetcher.store.lease import Lease, acquire, observe, take_over
 from tests.cli.test_bounded import LONG_AGO, MiB
 from tests.cli.test_bounded import Cache as Bounded
 from tests.lab.command import FETCHER, run_fetcher
@@ -413,6 +414,20 @@ class TestArchives:
         assert remove_archives(lease.directory)
         assert not directory.exists()
         assert [path.read_bytes() for path in lease.directory.glob("data.*/*")] == [bytes(MiB)]
+
+    def test_a_process_that_lost_its_lease_removes_nothing_of_its_successor(self, cache: Cache) -> None:
+        former, directory = self.lease(cache), self.archives(cache, age=0)
+        seen = observe(former.directory)
+        assert seen is not None
+        successor = take_over(former.directory, seen, stale=60.0)
+        assert successor is not None
+        with pytest.raises(LeaseLost):
+            discard(former, directory)
+        assert (directory / "fetched/layer.tar").exists()
+        discard(successor, directory / "unpacked")
+        assert [path.name for path in directory.iterdir()] == ["fetched"]
+        assert list(successor.data.iterdir()) == []
+        successor.dissolve()
 
     def test_a_dry_run_deletes_nothing(self, cache: Cache) -> None:
         directory = self.archives(cache, age=25 * 3600)

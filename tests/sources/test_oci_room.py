@@ -23,6 +23,8 @@ from fetcher.cache import init
 from fetcher.errors import OutOfSpace
 from fetcher.events import Event, Evicted, Planned, Unpacked
 from fetcher.quantities import Amount
+from fetcher.store.archives import archives_of, fetched_in
+from fetcher.store.lease import acquire
 from fetcher.store.limits import CacheLimits
 from fetcher.store.occupancy import occupancy
 from fetcher.testing.checkpoint import random_bytes
@@ -32,7 +34,7 @@ from tests.lab.command import run_command, run_fetcher
 from tests.lab.fixtures import MakeFilesystem
 from tests.lab.front import Front, in_front_of
 from tests.lab.registry import Registry, registry
-from tests.sources.test_oci import push_image, tarred, tree
+from tests.sources.test_oci import push_image, push_oras, tarred, tree
 
 MiB = 1024 * 1024
 WEIGHTS = random_bytes("room", 8 * MiB)
@@ -85,6 +87,12 @@ class Cache:
         """Push an image, and return its address."""
         repository = f"org/room-{next(_NUMBERS)}"
         push_image(self._server, repository, layers)
+        return f"oci://127.0.0.1:{self._front.own_port}/{repository}:v1"
+
+    def push_files(self, files: dict[str, bytes]) -> str:
+        """Push an artifact that is not packed, and return its address."""
+        repository = f"org/room-{next(_NUMBERS)}"
+        push_oras(self._server, repository, files)
         return f"oci://127.0.0.1:{self._front.own_port}/{repository}:v1"
 
     def model(self, name: str, size: int, *, idle: bool = True) -> str:
@@ -241,6 +249,64 @@ class TestLimit:
         assert all(16 * MiB <= allocated < 17 * MiB for _, allocated, _ in seen[1:])
         assert seen[0][2] >= 8 * MiB, "before the first byte"
         assert max(promised for _, _, promised in seen) < 40 * MiB
+
+    def test_a_file_that_another_artifact_has_too_is_not_copied_from_there(self, cache: Cache) -> None:
+        """Where the filesystem cannot clone, a copy would need room for a third time."""
+        raw = cache.push_files({"a": WEIGHTS})
+        cache.limit(max_size=29 * MiB)
+        assert cache.fetch(raw).returncode == 0
+        done = cache.fetch(cache.push(tarred({"models/a": WEIGHTS})))
+        assert done.returncode == 0, done.stderr
+
+    def test_a_refusal_tells_of_unfinished_fetches_and_how_they_are_removed(self, cache: Cache) -> None:
+        cache.limit(max_size=12 * MiB)
+        lease = acquire(cache.root / ".fetcher/staging", "0" * 16, stale=60.0)
+        assert lease is not None
+        directory = fetched_in(archives_of(lease.directory))
+        directory.mkdir(parents=True)
+        (directory / "layer.tar").write_bytes(WEIGHTS)
+        lease.release()
+        uri = cache.push(tarred({"models/a": WEIGHTS}))
+        done = cache.fetch(uri)
+        assert (done.returncode, "unfinished fetches 8.0 MiB" in done.stderr) == (73, True), done.stderr
+        assert "remove unfinished fetches with fetcher gc --unused-for 0" in last_line(done.stderr)
+        assert run_fetcher("gc", "--unused-for", "0", "--cache-dir", cache.root).returncode == 0
+        cache.limit(max_size=20 * MiB)
+        assert cache.fetch(uri).returncode == 0
+
+
+class TestRepair:
+    """A repair unpacks the artifact once more, beside the damaged one."""
+
+    def damaged(self, cache: Cache) -> Path:
+        done = cache.fetch(cache.push(tarred({"models/a": WEIGHTS})))
+        path = Path(done.stdout.strip())
+        (path / "a").unlink()
+        (path / "a").write_bytes(WEIGHTS[:-1] + b"?")
+        return path
+
+    def test_it_makes_room_first(self, cache: Cache) -> None:
+        path, limit = self.damaged(cache), 36 * MiB
+        idle = cache.model("idle", 8 * MiB)
+        cache.limit(max_size=limit)
+        with sampled(lambda: used(cache.root)) as largest:
+            done = run_fetcher("verify", path, "--repair")
+        assert done.returncode == 0, done.stderr
+        assert (path / "a").read_bytes() == WEIGHTS
+        assert largest.value <= limit
+        assert not (cache.root / idle).exists()
+        assert not cache.left()
+
+    @pytest.mark.parametrize("limit", [14 * MiB, 22 * MiB], ids=["for the archive", "for its files"])
+    def test_without_room_nothing_changes(self, limit: int, cache: Cache) -> None:
+        path = self.damaged(cache)
+        cache.limit(max_size=limit)
+        with sampled(lambda: used(cache.root)) as largest:
+            done = run_fetcher("verify", path, "--repair")
+        assert (done.returncode, "OutOfSpace" in done.stderr) == (73, True), done.stderr
+        assert largest.value <= limit
+        assert not cache.left()
+        assert (path / "a").exists()
 
 
 class TestBombs:
