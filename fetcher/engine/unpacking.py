@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 
 _PLACED = ("manifest placed", "renamed", "exchanged")
 """Steps of a commit after which the artifact is complete at its place."""
+_TRIES, _POLL = 20, 0.1
+"""Attempts to take the lease for the last clean-up, and seconds between them. A process that waited for the artifact holds it
+for a moment, until it sees that the artifact is there."""
 
 
 class UnpackingSource(Derived):
@@ -112,7 +116,10 @@ class UnpackingSource(Derived):
         """Remove the archives and the unpacked files, unless another process works with them by now. Blocks."""
         if self._room is not None:
             with suppress(OSError, FetchError):  # the artifact is complete; `fetcher gc` removes them
-                remove_archives(self._room.lease.directory)
+                for _ in range(_TRIES):
+                    if remove_archives(self._room.lease.directory):
+                        break
+                    time.sleep(_POLL)
             if self._room.lease.directory.name == InPlace.LEASE:
                 forget_empty(self._room.lease.directory)
 

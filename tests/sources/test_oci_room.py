@@ -58,6 +58,21 @@ sys.exit(main(sys.argv[2:]))
 """
 """Kills itself after the given number of unpacked members."""
 
+VICTIM_OF_A_STEP = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from fetcher import engine
+from fetcher.artifact import ArtifactRef
+from fetcher.settings import Settings
+
+def step(name):
+    if name == sys.argv[1]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(engine.fetch(ArtifactRef(sys.argv[2]), Settings(cache_dir=Path(sys.argv[3])), step=step))
+"""
+"""Kills itself after the given step of the commit."""
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
@@ -381,4 +396,18 @@ class TestMeanwhile:
         fetcher.fetch(uri, cache_dir=cache.root, on_event=events.append)
         assert cache.layers_asked == asked, "the archive was kept"
         assert [each.key for each in events if isinstance(each, Evicted)] == [other]
+        assert not cache.left()
+
+    @pytest.mark.parametrize("step", ["sealing", "sealed", "renamed"])
+    def test_after_a_kill_during_the_commit_no_archive_is_fetched_again_and_none_stays_for_good(
+        self, step: str, cache: Cache
+    ) -> None:
+        uri = cache.push(tarred({"models/a": WEIGHTS}))
+        killed = run_command((sys.executable, "-c", VICTIM_OF_A_STEP, step), uri, str(cache.root))
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        asked = cache.layers_asked
+        done = cache.fetch(uri)
+        assert (done.returncode, cache.layers_asked) == (0, asked), done.stderr
+        assert tree(Path(done.stdout.strip())) == {"a": WEIGHTS}
+        assert run_fetcher("gc", "--unused-for", "0", "--cache-dir", cache.root).returncode == 0
         assert not cache.left()
