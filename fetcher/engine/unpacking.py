@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fetcher.artifact import ArtifactRef, ByteRange, Listing, RemoteFile, redact
+from fetcher.artifact import ArtifactRef, ByteRange, Listing, RemoteFile, redact, total_size
 from fetcher.engine.fetching import fetch_uncached
 from fetcher.engine.portion import Portion
 from fetcher.engine.request import recover_and_request
@@ -149,8 +149,7 @@ class UnpackingSource(Derived):
     async def _unpack(self, archives: Manifest, packing: Packing) -> tuple[RemoteFile, ...]:
         stopping = threading.Event()
         files = await run_uncancelled(self._unpack_anew, archives, packing, stopping, stop=stopping.set)
-        names = ", ".join(packing.archives[:1])
-        self._on_event(Unpacked(names, len(files), sum(file.size or 0 for file in files)))
+        self._on_event(Unpacked(packing.archives[0], len(files), total_size(files)))
         return files
 
     def _unpack_anew(self, archives: Manifest, packing: Packing, stopping: threading.Event) -> tuple[RemoteFile, ...]:

@@ -15,10 +15,12 @@ from __future__ import annotations
 import os
 import uuid
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from fetcher.errors import LeaseError, NewerFormat
 from fetcher.filesystem import first_names
+from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.store.beneath import remove_directory, remove_tree, rename
 from fetcher.store.contender import Contender
 from fetcher.store.layout import Root, base_of
@@ -67,23 +69,46 @@ def forget_empty(lease: Path) -> None:
             remove_directory(base_of(lease), each)
 
 
-def useless(root: Path) -> list[Path]:
-    """Return the leases that nobody holds, and beside which unpacked files are left."""
+@dataclass(frozen=True, slots=True)
+class Useless:
+    """What a killed process left in `directory`, and nobody can go on with. `why`: one clause."""
+
+    lease: Path
+    directory: Path
+    why: str
+
+    def remove(self) -> bool:
+        """Remove it, unless a living process has the lease by now. Return whether it is gone. Raises as `remove_archives`."""
+        return _discarded(self.lease, self.directory)
+
+
+def useless(root: Path) -> list[Useless]:
+    """Return the archives of complete artifacts, and the unpacked files of others, beside leases that nobody holds."""
     layout = Root(root)
     found = []
     for name in names_in(layout.archive):
-        with suppress(OSError):
-            seen = observe(layout.staging / name)
-            if os.path.lexists(unpacked_in(layout.archive / name)) and (seen is None or seen.abandoned):
-                found.append(layout.staging / name)
+        lease, archives = layout.staging / name, layout.archive / name
+        with suppress(OSError, NewerFormat):
+            if (seen := observe(lease)) is not None and not seen.abandoned:
+                continue
+            if _are_placed(archives, root / name):
+                found.append(Useless(lease, archives, "their artifact is complete"))
+            elif os.path.lexists(unpacked_in(archives)):
+                found.append(Useless(lease, unpacked_in(archives), "their process ended, and the next one unpacks anew"))
     return found
 
 
-def sweep_unpacked(root: Path) -> None:
-    """Remove the unpacked files of killed processes, as far as possible. Their archives stay resumable."""
-    for lease in useless(root):
+def sweep_useless(root: Path) -> None:
+    """Remove what is `useless`, as far as possible. Other archives stay resumable."""
+    for each in useless(root):
         with suppress(OSError, LeaseError, NewerFormat):
-            _discarded(lease, unpacked_in(archives_of(lease)))
+            each.remove()
+
+
+def _are_placed(archives: Path, artifact: Path) -> bool:
+    """Whether `artifact` is complete at the revision of the fetched archives. Raises OSError, NewerFormat."""
+    packed, placed = (Manifest.read(each / RELATIVE_PATH) for each in (fetched_in(archives), artifact))
+    return packed is not None and placed is not None and packed.revision is not None and packed.revision == placed.revision
 
 
 def names_in(directory: Path) -> list[str]:

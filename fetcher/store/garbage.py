@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from fetcher.filesystem import first_names
-from fetcher.store.archives import names_in, remove_archives
+from fetcher.store.archives import names_in, remove_archives, useless
 from fetcher.store.beneath import remove, remove_tree
 from fetcher.store.claims import claims
 from fetcher.store.keyed import replaced_versions
@@ -83,18 +83,24 @@ def _staging(root: Path, now: float, unused_for: float) -> Iterator[Garbage]:
 
 def _archives(root: Path, now: float, unused_for: float) -> Iterator[Garbage]:
     """The archives of fetches that nobody works with. Their leases decide: a fetch under way never loses its archives."""
-    layout = Root(root)
+    layout, left = Root(root), {each.lease.name: each for each in useless(root)}
     for name in names_in(layout.archive):
         path, lease = layout.archive / name, layout.staging / name
-        if path.is_symlink() or not path.is_dir():
-            continue
-        if now - max(_newest(path), _last_change(lease) if lease.exists() else 0.0) < unused_for:
-            continue
-        with suppress(OSError):
-            seen = observe(lease)
-            if seen is None or seen.abandoned or _is_silent(lease, now):
-                why = "their fetch ended, and nobody went on with it"
-                yield Garbage("archives", path, allocated_bytes(path), why, partial(remove_archives, lease))
+        if path.is_dir() and not path.is_symlink() and _is_forgotten(path, lease, now, unused_for):
+            why = "their fetch ended, and nobody went on with it"
+            yield Garbage("archives", path, allocated_bytes(path), why, partial(remove_archives, lease))
+        elif (each := left.get(name)) is not None:
+            yield Garbage("archives", each.directory, allocated_bytes(each.directory), each.why, each.remove)
+
+
+def _is_forgotten(archives: Path, lease: Path, now: float, unused_for: float) -> bool:
+    """Whether nobody holds `lease`, and neither it nor `archives` changed within `unused_for` seconds."""
+    if now - max(_newest(archives), _last_change(lease) if lease.exists() else 0.0) < unused_for:
+        return False
+    with suppress(OSError):
+        seen = observe(lease)
+        return seen is None or seen.abandoned or _is_silent(lease, now)
+    return False
 
 
 def _is_silent(lease: Path, now: float) -> bool:

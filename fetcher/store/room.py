@@ -18,7 +18,7 @@ from fetcher.filesystem import free_bytes, sync_filesystem
 from fetcher.planning.eviction import Kept
 from fetcher.store import ballast
 from fetcher.store.accounting import MARGIN, Account
-from fetcher.store.archives import sweep_unpacked, useless
+from fetcher.store.archives import sweep_useless, useless
 from fetcher.store.contender import short_lease
 from fetcher.store.eviction import Doomed, Keeping, closed, doom, restore
 from fetcher.store.keyed import replaced_versions, sweep_old
@@ -69,7 +69,7 @@ class Room:
         until = time.monotonic() + _UNDER_WAY
         while (doomed := self._decide(needed, limits, min_idle, patient=time.monotonic() < until)) is None:
             sweep_old(self.root, grace=min_idle)
-            sweep_unpacked(self.root)
+            sweep_useless(self.root)
             time.sleep(0.2)
         for each in doomed:
             each.delete()
@@ -102,7 +102,7 @@ class Room:
 
     def _soon(self, seen: Occupancy, now: float, min_idle: float) -> bool:
         """Whether others delete an artifact just now, or there is what may go before any artifact: replaced versions, and
-        unpacked files of killed processes."""
+        what killed processes left of no use."""
         return seen.evicting or bool(replaced_versions(self.root, now=now, grace=min_idle) or useless(self.root))
 
     def _doom(self, account: Account, limits: CacheLimits, min_idle: float, ruling: Lease, stale: float) -> list[Doomed]:

@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
+from fetcher.artifact import ArtifactRef
 from fetcher.errors import LeaseLost
+from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.store.archives import discard, remove_archives
 from fetcher.store.garbage import garbage
 from fetcher.store.lease import Lease, acquire, observe, take_over
@@ -369,8 +371,27 @@ class TestArchives:
 
     def test_they_stay_resumable_for_a_day(self, cache: Cache) -> None:
         directory = self.archives(cache, age=23 * 3600)
-        assert cache.json("gc")["removed"] == []
-        assert directory.exists()
+        cache.run("gc")
+        assert (directory / "fetched/layer.tar").exists()
+
+    def test_unpacked_files_go_at_once_without_an_owner(self, cache: Cache) -> None:
+        """The next owner unpacks anew."""
+        directory = self.archives(cache, age=0)
+        (removed,) = cache.json("gc")["removed"]
+        assert (removed["kind"], removed["path"]) == ("archives", str(directory / "unpacked"))
+        assert MiB <= removed["bytes"] < 2 * MiB
+        assert [path.name for path in directory.iterdir()] == ["fetched"]
+
+    @pytest.mark.parametrize("revision", ["one", "two"])
+    def test_those_of_an_artifact_that_is_complete_at_their_revision_go_at_once(self, cache: Cache, revision: str) -> None:
+        """Its process was killed between the placement and the clean-up."""
+        directory = self.archives(cache, age=0, name=cache.key("a"))
+        for path, each in ((cache.root / cache.key("a"), "one"), (directory / "fetched", revision)):
+            manifest = Manifest.for_request(ArtifactRef("a"), revision=each, files=(), created="", version="0")
+            (path / RELATIVE_PATH).parent.mkdir(exist_ok=True)
+            (path / RELATIVE_PATH).write_bytes(manifest.to_bytes())
+        cache.run("gc")
+        assert directory.exists() == (revision == "two")
 
     @pytest.mark.parametrize("left", ["nothing", "released"])
     def test_after_a_day_they_are_deleted(self, cache: Cache, left: str) -> None:
@@ -431,8 +452,8 @@ class TestArchives:
 
     def test_a_dry_run_deletes_nothing(self, cache: Cache) -> None:
         directory = self.archives(cache, age=25 * 3600)
-        assert [each["kind"] for each in cache.json("gc", "--dry-run")["removed"]] == ["archives"]
-        assert directory.exists()
+        assert [each["path"] for each in cache.json("gc", "--dry-run")["removed"]] == [str(directory)]
+        assert (directory / "unpacked").exists()
 
     def test_a_link_or_a_file_among_them_is_left_alone(self, cache: Cache, tmp_path: Path) -> None:
         outside = tmp_path / "outside"
