@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import posixpath
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from fetcher.filesystem import storing
 from fetcher.planning.paths import refuse_hostile_paths
 from fetcher.store.beneath import make_directories, remove
 from fetcher.store.layout import base_of
+from fetcher.values import dataclass
 
 IMAGE_MEMBERS = 1_000_000
 """Maximum members of a layer of an image: a base system with CUDA and Python has some 100,000."""

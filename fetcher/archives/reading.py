@@ -15,7 +15,6 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
@@ -25,6 +24,7 @@ from fetcher.errors import MalformedArchive
 from fetcher.filesystem import storing
 from fetcher.store.beneath import open_beneath
 from fetcher.store.layout import base_of
+from fetcher.values import dataclass
 
 MEMBERS = 20_000
 """Maximum members of an archive: a model has some hundreds."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from fetcher.artifact import ArtifactRef, Listing, RemoteFile, redact, total_size
@@ -20,6 +20,7 @@ from fetcher.sources import open_source
 from fetcher.sources.base import Asking, Packed, Packing, Source
 from fetcher.store.donors import Donors
 from fetcher.store.selector import matching_manifest
+from fetcher.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fetcher.artifact import ArtifactRef
@@ -14,6 +13,7 @@ from fetcher.store.donors import Donors
 from fetcher.store.keyed import Keyed
 from fetcher.store.placement import Placement
 from fetcher.store.selector import placement_for, recover
+from fetcher.values import dataclass
 
 if TYPE_CHECKING:
     from fetcher.store.room import Room

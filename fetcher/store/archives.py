@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from fetcher.errors import LeaseError, NewerFormat
@@ -25,6 +24,7 @@ from fetcher.store.beneath import remove_directory, remove_tree, rename
 from fetcher.store.contender import Contender
 from fetcher.store.layout import Root, base_of
 from fetcher.store.lease import Lease, observe
+from fetcher.values import dataclass
 
 _MOST = 100_000
 """Names that are read at most."""
