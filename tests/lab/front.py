@@ -70,11 +70,12 @@ class Front:
         """Answer a request, on a thread of its own."""
         reply = self.rule(request)
         if reply is None:
-            return self._forwarded(request)
+            return self.forwarded(request)
         status, headers, body = reply
         return Response(status, tuple(headers.items()), body_of(body))
 
-    def _forwarded(self, request: Request) -> Response:
+    def forwarded(self, request: Request) -> Response:
+        """The answer of the server behind."""
         status, headers, data = self._asked(request, request.headers)
         told = http.client.HTTPMessage()
         for name, value in headers:
