@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 
 from fetcher.errors import Unauthorized
@@ -16,6 +16,7 @@ from fetcher.sources.s3.signing import signed_headers
 from fetcher.sources.tokens import Renewed
 from fetcher.transport.client import Answer, Credentials, HttpTransport
 from fetcher.transport.urls import origin_of
+from fetcher.values import dataclass
 
 _CORRECTABLE = (301, 307, 400, 403)
 _EXPIRED = ("ExpiredToken", "TokenRefreshRequired")
