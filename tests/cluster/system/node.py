@@ -74,16 +74,18 @@ class Node:
 @contextmanager
 def running_node() -> Iterator[Node]:
     """Start the cluster, and end it with everything it started."""
-    require_root()
+    require_root("a kubelet")
     if not LAB.exists():
         missing("a Kubernetes node", "it comes with the lab, which continuous integration has")
     # Below /var/tmp: the path of containerd's socket must be short, and images need a disk.
     with tempfile.TemporaryDirectory(prefix="wl-", dir="/var/tmp") as name, ExitStack() as stack:
         environment = {**os.environ, "PORT": str(_PORT), "NETNS": _NAMESPACE}
-        stack.callback(subprocess.run, [LAB, "down", name], env=environment, capture_output=True, timeout=120, check=False)
-        up = subprocess.run(
-            [LAB, "up", name, "--node"], env=environment, capture_output=True, text=True, timeout=300, check=False
-        )
+
+        def lab(*words: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run([LAB, *words], env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+        stack.callback(lab, "down", name)
+        up = lab("up", name, "--node")
         assert up.returncode == 0, up.stderr
         node = Node(Path(name))
         stack.enter_context(_service(node))

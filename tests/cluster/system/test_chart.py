@@ -17,7 +17,7 @@ SYSTEM = K8S / "system"
 
 def helm(*words: str) -> list[Resource]:
     """Return the resources of the chart, rendered by Helm itself. Raises AssertionError if it fails."""
-    command = [program("helm", package="helm"), "template", "weightlift", SYSTEM / "chart", "--include-crds", *words]
+    command = [program("helm", package="helm"), "template", "weightlift", str(SYSTEM / "chart"), "--include-crds", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     return [each for each in yaml.safe_load_all(done.stdout) if each]
