@@ -74,7 +74,7 @@ class Node:
 @contextmanager
 def running_node() -> Iterator[Node]:
     """Start the cluster, and end it with everything it started."""
-    require_root("a kubelet")
+    require_root("run a kubelet")
     if not LAB.exists():
         missing("a Kubernetes node", "it comes with the lab, which continuous integration has")
     # Below /var/tmp: the path of containerd's socket must be short, and images need a disk.
