@@ -14,6 +14,7 @@ from fetcher.events import (
     Listening,
     LoadPlanned,
     Mismatched,
+    Noted,
     Pinned,
     Planned,
     Rechecked,
@@ -127,6 +128,13 @@ def _notable_outside_the_fetch(event: Event) -> str | None:
             return pinned(event)
         case Listening():
             return f"listening at {event.where}: {', '.join(event.paths)}"
+        case Noted():
+            return f"{event.subject}: {event.message}"
+    return _notable_in_a_directory(event)
+
+
+def _notable_in_a_directory(event: Event) -> str | None:
+    match event:
         case Evicted():
             return f"evicted {event.key} to make room, {size(event.bytes)}"
         case FileRepaired():
