@@ -26,6 +26,8 @@ from fetcher.version import VERSION
 
 MANAGER = "weightlift-agent"
 """The field manager of what the agent writes."""
+PORT = 9090
+"""Where probes and Prometheus find the agent, if nothing else is said."""
 _DESCRIPTION = "Make this node have the models that its NodeCache says, within the limits of its pool."
 
 
@@ -68,10 +70,9 @@ async def _until_signalled(access: ApiAccess, config: Config, options: Mapping[s
         agent = Agent(api, config, on_event)
         loop.add_signal_handler(signal.SIGUSR1, agent.scrub_now)
         with ExitStack() as stack:
-            if "metrics_port" in options:
-                site = _site(agent, options)
-                where = stack.enter_context(serving(options.get("metrics_address"), options["metrics_port"], site))
-                on_event(Listening(where, site.paths))
+            site = _site(agent, options)
+            where = stack.enter_context(serving(options.get("metrics_address"), options.get("metrics_port", PORT), site))
+            on_event(Listening(where, site.paths))
             await agent.run(stop)
 
 

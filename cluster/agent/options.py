@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from cluster.agent.fetching import Means, ways
-from cluster.agent.intent import Account
 from cluster.agent.running import Config
 from fetcher.command.common_options import METRICS, PROGRESS, TERMINATION_LOG
 from fetcher.command.options import Option
@@ -26,7 +25,9 @@ OPTIONS = tuple(
         Option("node", "the name of this node, which is that of its NodeCache", metavar="NAME"),
         Option("root", "the directory for models; it must exist", Path, "DIR"),
         Option("namespace", "the namespace of this agent (default: that of the pod or the kubeconfig)", metavar="NAME"),
-        Option("service_account", "the service account of this agent, for messages (default weightlift-agent)", metavar="NAME"),
+        Option(
+            "service_account", "the service account of this agent, which messages name (default: by the pool)", metavar="NAME"
+        ),
         Option("kubeconfig", "reach the API server by this file (default: as a pod)", Path, "FILE"),
         Option("hub_endpoint", "the address of a mirror of the Hub", metavar="URL"),
         Option("allow_loopback", "allow sources on this machine, which is for tests", switch=True),
@@ -64,10 +65,10 @@ def config_from(options: Mapping[str, Any], environ: Mapping[str, str], namespac
         max_concurrency=options.get("max_concurrency", 32),
         limit_rate=options.get("limit_rate"),
     )
-    account = Account(options.get("namespace", namespace), options.get("service_account", "weightlift-agent"))
     return Config(
         node=options["node"],
-        account=account,
+        namespace=options.get("namespace", namespace),
+        service_account=options.get("service_account"),
         means=means,
         allow_loopback=options.get("allow_loopback", False),
         status_interval=options.get("status_interval", 10.0),

@@ -37,10 +37,14 @@ NodeCache = Resource[NodeCacheSpec, NodeCacheStatus]
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """How this agent runs. Times in seconds, rates in bytes per second."""
+    """How this agent runs. Times in seconds, rates in bytes per second.
+
+    `service_account`: None for the one that the controller makes for the pool's agents.
+    """
 
     node: str
-    account: Account
+    namespace: str
+    service_account: str | None
     means: Means
     allow_loopback: bool
     status_interval: float
@@ -99,6 +103,12 @@ class Agent:
         problem = self._survey.problem
         return f"{problem.reason}: {problem.message}" if problem is not None else None
 
+    @property
+    def _account(self) -> Account:
+        pool = self._node.spec.pool if self._node is not None else ""
+        by_pool = f"weightlift-agent-{pool}"[:63].rstrip("-.")
+        return Account(self._config.namespace, self._config.service_account or by_pool)
+
     def scrub_now(self) -> None:
         """Make a scrub of everything due."""
         self._schedule.hasten()
@@ -132,7 +142,7 @@ class Agent:
             await asyncio.wait_for(self._reporter.flush(), _LAST_WRITE)
 
     async def _alive(self) -> None:
-        await stay_alive(self._api, self._config.node, self._config.account.namespace, on_problem=self._problem)
+        await stay_alive(self._api, self._config.node, self._config.namespace, on_problem=self._problem)
 
     # Looking
 
@@ -304,7 +314,7 @@ class Agent:
     async def _do(self, job: Job, ranks: Mapping[str, int]) -> None:
         wanted, versions = job.wanted, tuple[str, ...]()
         try:
-            known = await described(self._api, wanted, self._config.account)
+            known = await described(self._api, wanted, self._account)
             versions = known.versions
             allowed = self._node.spec.allowed_sources if self._node is not None else ()
             intent = intent_of(wanted, known, allowed, allow_loopback=self._config.allow_loopback)
@@ -349,7 +359,7 @@ class Agent:
             await asyncio.sleep(self._config.recheck_interval * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load
             for key, attempt in list(self._memory.attempts.items()):
                 try:
-                    versions = await versions_of(self._api, attempt.wanted, self._config.account)
+                    versions = await versions_of(self._api, attempt.wanted, self._account)
                 except ApiError:
                     continue
                 if versions != attempt.versions and self._memory.attempts.get(key) is attempt:

@@ -166,19 +166,19 @@ class TestCredentials:
         self, origin: Origin, play: Play, node: Node
     ) -> None:
         published = files()
-        origin.add_repo("org/m", published, private=True, readers=["reader"])
-        play.secret("hub", token="wrong")
+        origin.add_repo("org/m", published, private=True, readers=["reader-token"])
+        play.secret("hub", token="another-token")
         auth = {"secretKeyRef": {"name": f"{play.mark}-hub", "key": "token"}}
-        model = await play.model("m", "hf://org/m", credentials=HttpAccess.bearer("reader"), auth=auth)
+        model = await play.model("m", "hf://org/m", credentials=HttpAccess.bearer("reader-token"), auth=auth)
         play.want(node, model.wanted("default"))
         node.start()
         node.becomes(model, "Failed/Unauthorized")
-        play.secret("hub", token="reader")
+        play.secret("hub", token="reader-token")
         node.becomes(model, "Ready")
         assert node.contents(model) == published
         _, log = node.stop()
-        assert "reader" not in log
-        assert "wrong" not in log
+        assert "reader-token" not in log
+        assert "another-token" not in log
 
     async def test_a_missing_secret_is_named(self, origin: Origin, play: Play, node: Node) -> None:
         origin.add_repo("org/m", files())
@@ -191,9 +191,9 @@ class TestCredentials:
     async def test_the_environment_of_the_agent_is_no_credential(
         self, origin: Origin, play: Play, node: Node, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        origin.add_repo("org/m", files(), private=True, readers=["reader"])
-        model = await play.model("m", "hf://org/m", credentials=HttpAccess.bearer("reader"))
-        monkeypatch.setenv("HF_TOKEN", "reader")
+        origin.add_repo("org/m", files(), private=True, readers=["reader-token"])
+        model = await play.model("m", "hf://org/m", credentials=HttpAccess.bearer("reader-token"))
+        monkeypatch.setenv("HF_TOKEN", "reader-token")
         play.want(node, model.wanted("default"))
         node.start()
         node.becomes(model, "Failed/Unauthorized")
