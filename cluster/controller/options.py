@@ -37,6 +37,9 @@ OPTIONS = tuple(
             parse_seconds,
             "DURATION",
         ),
+        Option(
+            "status_interval", "the shortest time between two statuses of one object (default 5s)", parse_seconds, "DURATION"
+        ),
         *_METRICS,
         PROGRESS,
         TERMINATION_LOG,
@@ -58,5 +61,6 @@ def config_from(options: Mapping[str, Any], environ: Mapping[str, str], namespac
         agents=Agents(options["image"], here, arguments),
         means=Means(ways, here, options.get("service_account", "weightlift-controller")),
         patience=options.get("agent_patience", 300.0),
+        status_interval=options.get("status_interval", 5.0),
         allow_loopback=loopback,
     )
