@@ -33,18 +33,7 @@ from cluster.controller.world import Model, Name, World
 from cluster.resources import CACHE_POOL, MODEL_CACHE, NODE_CACHE, CachePoolStatus, Condition, ModelCacheStatus, encoded
 
 POOLS, MODELS, NODES = endpoint_of(CACHE_POOL), endpoint_of(MODEL_CACHE), endpoint_of(NODE_CACHE)
-_RBAC = "rbac.authorization.k8s.io/v1"
-ENDPOINTS: Mapping[str, Endpoint] = {
-    each.kind: each
-    for each in (
-        VOLUMES,
-        CLAIMS,
-        DAEMON_SETS,
-        SERVICE_ACCOUNTS,
-        Endpoint(_RBAC, "ClusterRoleBinding", "clusterrolebindings", namespaced=False),
-        Endpoint(_RBAC, "RoleBinding", "rolebindings", namespaced=True),
-    )
-}
+ENDPOINTS: Mapping[str, Endpoint] = {each.kind: each for each in (VOLUMES, CLAIMS, DAEMON_SETS, SERVICE_ACCOUNTS)}
 RATE = 1_000_000.0
 """Bytes of objects in a second that etcd keeps up with beside its other work."""
 BURST = 32_000_000.0
@@ -224,7 +213,7 @@ class Writer:
             self.refusals[place] = Refusal(str(error), self._clock())
 
 
-_CHANGEABLE = ("DaemonSet", "ServiceAccount", "ClusterRoleBinding", "RoleBinding")
+_CHANGEABLE = ("DaemonSet", "ServiceAccount")
 _WARNING = {
     ("Resolved", "False"),
     ("Degraded", "True"),

@@ -29,7 +29,7 @@ def origin() -> Iterator[Origin]:
 
 async def leads(cluster: Stage, name: str) -> bool:
     lease = await cluster.find(LEASES, "weightlift-controller", cluster.name)
-    return lease is not None and lease["spec"]["holderIdentity"] == name
+    return lease is not None and lease["spec"]["holderIdentity"].partition("_")[0] == name
 
 
 async def entries(cluster: Stage) -> int:
