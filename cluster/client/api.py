@@ -39,7 +39,7 @@ class Api:
 
     def __init__(self, access: ApiAccess, *, manager: str, guard: Guard = _always, bounds: Bounds = BOUNDS) -> None:
         self._access = access
-        self._manager = manager
+        self.manager = manager
         self._bounds = bounds
         self._connection = Connection(access, program=manager, bounds=bounds)
         self.guard = guard
@@ -167,7 +167,7 @@ class Api:
         kind: str = JSON,
     ) -> Document:
         within = self.guard()
-        query = {**(query or {}), "fieldManager": self._manager}
+        query = {**(query or {}), "fieldManager": self.manager}
         return await self._connection.ask(Request(method, path, what, query=query, body=document, kind=kind), within=within)
 
 
