@@ -53,12 +53,18 @@ def cluster(arguments: argparse.Namespace, environ: Mapping[str, str]) -> None:
         print(on_one_line(problem), file=sys.stderr)
 
 
+def _print_rows(rows: Sequence[Mapping[str, str]]) -> None:
+    """Print a table with its titles, elsewhere than on a terminal too: without them nobody knows which node is which."""
+    titles = [{name: name for name in rows[0]}] if rows and not sys.stdout.isatty() else []
+    print_rows([*titles, *rows])
+
+
 def _print_model(model: ModelState) -> None:
     ready = " ".join(each for each in (model.ready, model.reason, model.message) if each)
     total = "" if model.bytes is None else size(model.bytes)
     for name, text in (("uri", model.uri), ("revision", model.revision), ("size", total), ("ready", ready)):
         print_result(f"{name:10}{on_one_line(text) or '-'}")
-    print_rows(
+    _print_rows(
         [
             {"NODE": copy.node, "PHASE": copy.phase, "REASON": copy.reason or "-", "MESSAGE": on_one_line(copy.message) or "-"}
             for copy in sorted(model.copies, key=lambda copy: copy.urgency)
@@ -70,13 +76,13 @@ def _print_table(overview: Overview) -> None:
     if not overview.models:
         print("there are no ModelCaches", file=sys.stderr)
     rows, hidden = table(overview, shutil.get_terminal_size().columns if sys.stdout.isatty() else None)
-    print_rows(rows)
+    _print_rows(rows)
     if hidden:
         note = f"{hidden} more nodes do not fit" if hidden > 1 else "one more node does not fit"
         print(f"{note}; --model NAMESPACE/NAME shows all nodes of a model", file=sys.stderr)
     if wrong := [node for node in overview.nodes if node.reason]:
         print_result("")
-        print_rows([{"NODE": node.name, "REASON": node.reason, "MESSAGE": on_one_line(node.message) or "-"} for node in wrong])
+        _print_rows([{"NODE": node.name, "REASON": node.reason, "MESSAGE": on_one_line(node.message) or "-"} for node in wrong])
 
 
 def table(overview: Overview, width: int | None) -> tuple[list[dict[str, str]], int]:

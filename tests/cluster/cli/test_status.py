@@ -173,6 +173,9 @@ class TestStatus:
         done = run_fetcher("cluster", "status", "--kubeconfig", front.kubeconfig(tmp_path / "config"))
 
         assert (done.returncode, done.stderr) == (0, "")
+        titles = done.stdout.splitlines()[0].split()
+        assert titles[:4] == ["MODEL", "READY", "SIZE", "REASON"]
+        assert {f"{unique}-n1", f"{unique}-n2"} <= set(titles)
         [row] = [line.split() for line in done.stdout.splitlines() if line.startswith(objects)]
         assert row[:5] == [objects, "1/2", "3.0", "GiB", "Ready"]
         assert {"Ready", "Failed"} <= set(row[5:])
@@ -195,6 +198,7 @@ class TestStatus:
             "revision  -",
             "size      3.0 GiB",
             "ready     1/2 Ready minReady copies exist",
+            f"{'NODE':{len(unique) + 3}}  PHASE   REASON        MESSAGE",
             f"{unique}-n2  Failed  Unauthorized  the Hub wants a token\\x1b[2J",
             f"{unique}-n1  Ready   -             -",
         ]
