@@ -25,12 +25,13 @@ from cluster.client.endpoints import (
     Endpoint,
 )
 from cluster.client.errors import NotLeading
-from cluster.controller.actions import Action, Make, Remove
+from cluster.controller.actions import Action, Make, Remove, short
 from cluster.controller.planning import Plan
 from cluster.controller.reading import CONTROLLER, MANAGED_BY, RENDERED
 from cluster.controller.telling import changed
 from cluster.controller.world import Model, Name, World
 from cluster.resources import CACHE_POOL, MODEL_CACHE, NODE_CACHE, CachePoolStatus, Condition, ModelCacheStatus, encoded
+from cluster.resources.conditions import status_of
 
 POOLS, MODELS, NODES = endpoint_of(CACHE_POOL), endpoint_of(MODEL_CACHE), endpoint_of(NODE_CACHE)
 _RBAC = "rbac.authorization.k8s.io/v1"
@@ -135,7 +136,7 @@ class Writer:
         spec, there = plan.specs[node], world.caches.get(node)
         if there is not None and there.spec == spec:
             return
-        labels = {MANAGED_BY: CONTROLLER, "weightlift.dev/pool": spec.pool[:63]}
+        labels = {MANAGED_BY: CONTROLLER, "weightlift.dev/pool": short(spec.pool)}
         metadata: dict[str, Any] = {"name": node, "labels": labels}
         if there is not None:
             metadata["resourceVersion"], metadata["uid"] = there.resource_version, there.uid
@@ -225,17 +226,12 @@ class Writer:
 
 
 _CHANGEABLE = ("DaemonSet", "ServiceAccount", "ClusterRoleBinding", "RoleBinding")
-_WARNING = {
-    ("Resolved", "False"),
-    ("Degraded", "True"),
-    ("CapacityExceeded", "True"),
-    ("RevisionConflict", "True"),
-    ("Ready", "False"),
-}
+_WARNING = {("Resolved", "False"), ("Degraded", "True"), ("CapacityExceeded", "True"), ("RevisionConflict", "True")}
 
 
 def event_of(model: Model, condition: Condition, moment: datetime) -> dict[str, Any]:
     """Return the Event for a condition that has changed."""
+    lost = condition.type == "Ready" and condition.status == "False" and status_of(model.status.conditions, "Ready") == "True"
     metadata, when = model.metadata, moment.isoformat(timespec="seconds").replace("+00:00", "Z")
     about = {
         "apiVersion": MODELS.api_version,
@@ -249,7 +245,7 @@ def event_of(model: Model, condition: Condition, moment: datetime) -> dict[str, 
         "kind": "Event",
         "metadata": {"name": f"{metadata.name[:200]}.{uuid4().hex[:16]}", "namespace": metadata.namespace},
         "involvedObject": about,
-        "type": "Warning" if (condition.type, condition.status) in _WARNING else "Normal",
+        "type": "Warning" if lost or (condition.type, condition.status) in _WARNING else "Normal",
         "reason": condition.reason,
         "message": f"{condition.type} is {condition.status}: {condition.message}"[:1024],
         "source": {"component": CONTROLLER},
