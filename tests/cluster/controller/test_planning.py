@@ -275,6 +275,7 @@ class TestAgents:
         (agent,) = pod["containers"]
         assert agent["volumeMounts"] == [{"name": "root", "mountPath": "/models"}]
         assert agent["args"][:2] == ["--root", "/models"]
+        assert agent["ports"][0]["containerPort"] == int(agent["args"][agent["args"].index("--metrics-port") + 1])
         assert agent["securityContext"]["capabilities"] == {"drop": ["ALL"]}
         assert agent["securityContext"]["readOnlyRootFilesystem"]
         assert pod["securityContext"]["runAsUser"] == 65532
@@ -286,9 +287,9 @@ class TestAgents:
         pod = self.documents(world([]))["DaemonSet"]["spec"]["template"]["spec"]
         assert pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists"}]
 
-    def test_their_rights_come_first_and_kubernetes_collects_all_with_the_pool(self) -> None:
+    def test_their_account_comes_first_and_kubernetes_collects_all_with_the_pool(self) -> None:
         documents = self.documents(world([]))
-        assert list(documents) == ["ServiceAccount", "ClusterRoleBinding", "RoleBinding", "DaemonSet"]
+        assert list(documents) == ["ServiceAccount", "DaemonSet"]
         owners = [each["metadata"]["ownerReferences"][0]["uid"] for each in documents.values()]
         assert set(owners) == {"uid-p"}
 
