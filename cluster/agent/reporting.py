@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from cluster.agent.states import Problem, Survey
+from cluster.agent.states import Survey
 from cluster.client import Api, endpoint_of
 from cluster.client.errors import ApiError
 from cluster.resources import NODE_CACHE, Condition, NodeCacheStatus, Observed, encoded
@@ -23,9 +23,9 @@ _NOTABLE = 100
 """A change of capacity or use below a hundredth of the capacity is written with the next other change only."""
 
 
-def status_of(observed: Iterable[Observed], survey: Survey, problem: Problem | None, generation: int) -> NodeCacheStatus:
+def status_of(observed: Iterable[Observed], survey: Survey, generation: int) -> NodeCacheStatus:
     """Return the status, without the times of its conditions. Pure."""
-    problem = problem or survey.problem
+    problem = survey.problem
     ready = (
         Condition("Ready", "True", "Ready", "", generation)
         if problem is None
