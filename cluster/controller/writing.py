@@ -98,6 +98,8 @@ class Writer:
         self._told: dict[tuple[str, Name], float] = {}
         self._wrote: dict[str, float] = {}
         self.refusals: dict[tuple[str, str, str], Refusal] = {}
+        self.bytes = 0
+        """Of all objects that were written."""
         self.behind = False
         """Whether something is left to write, because of the budget or the interval of statuses."""
 
@@ -196,7 +198,8 @@ class Writer:
         if not self._budget.allows():
             self.behind = True
             return False
-        self._budget.spend(len(json.dumps(document)))
+        size = len(json.dumps(document))
+        self._budget.spend(size)
         try:
             await write()
         except NotLeading:
@@ -211,6 +214,7 @@ class Writer:
         except ApiError as error:
             self._refuse(place, error)
             return False
+        self.bytes += size
         return True
 
     def _refuse(self, place: tuple[str, str, str], error: ApiError) -> None:
