@@ -12,8 +12,9 @@ from cluster.client import Api, ApiError
 from cluster.controller.admitting import verdicts
 from cluster.controller.asking import questions
 from cluster.controller.daemon_set import Agents
+from cluster.controller.figures import Figures
 from cluster.controller.observing import Observer
-from cluster.controller.planning import plan
+from cluster.controller.planning import plan, takes_away
 from cluster.controller.resolving import Means, Resolver
 from cluster.controller.world import Name, Resolution, World
 from cluster.controller.writing import Writer
@@ -25,23 +26,17 @@ TICK = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """How the controller runs. `patience`: seconds without a renewal until an agent counts as dead."""
+    """How the controller runs. `patience`: seconds without a renewal until an agent counts as dead.
+
+    `status_interval`: seconds between two statuses of one object.
+    """
 
     namespace: str
     agents: Agents
     means: Means
     patience: float
+    status_interval: float
     allow_loopback: bool
-
-
-@dataclass(slots=True)
-class Figures:
-    """What the metrics show. Seconds of the last pass that decided."""
-
-    passes: int = 0
-    planning: float = 0.0
-    nodes: int = 0
-    models: int = 0
 
 
 class Controller:
@@ -52,7 +47,7 @@ class Controller:
         self._on_event = on_event
         self._changed = asyncio.Event()
         self._observer = Observer(api, config.namespace, config.patience, on_change=self._changed.set, on_problem=self._problem)
-        self._writer = Writer(api, on_note=self._note, on_problem=self._problem)
+        self._writer = Writer(api, status_interval=config.status_interval, on_note=self._note, on_problem=self._problem)
         self._resolver = Resolver(api, config.means, on_answer=self._answered)
         self._yielded: frozenset[tuple[str, str]] = frozenset()
         self._last_problem = ""
@@ -89,14 +84,26 @@ class Controller:
         world = self._look(now)
         judged = verdicts(world, allow_loopback=self._config.allow_loopback)
         asked = questions(world, judged)
-        self._resolver.recall(world.models, asked)
+        self._resolver.recall(world, asked)
         world = replace(world, resolutions=self._resolver.resolutions)
         moment = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         decided = plan(world, self._config.agents, moment=moment, allow_loopback=self._config.allow_loopback)
-        self.figures = Figures(self.figures.passes + 1, time.monotonic() - now, len(world.nodes), len(world.models))
+        self.figures = Figures(
+            self.figures.passes + 1, time.monotonic() - now, len(world.nodes), len(world.models), self._writer.bytes
+        )
         self._yielded = decided.yielded
         self._resolver.ask(asked)
+        if takes_away(decided, world) and not await self._may_take_away():
+            return
         await self._writer.write(decided, world)
+
+    async def _may_take_away(self) -> bool:
+        """Whether what vanished was deleted by somebody, and not with its kind. Without an answer nothing is removed."""
+        try:
+            return await self._observer.is_still_installed()
+        except ApiError as error:
+            self._problem(error)
+            return False
 
     def _look(self, now: float) -> World:
         refusals = {place: each.sentence for place, each in self._writer.refusals.items()}

@@ -6,50 +6,39 @@ are written in a second, on average.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
 
 from cluster.client import Api, ApiError, Conflict, Missing, Unavailable, endpoint_of
 from cluster.client.endpoints import (
     CLAIMS,
     DAEMON_SETS,
-    EVENTS,
     SERVICE_ACCOUNTS,
     VOLUMES,
     Endpoint,
 )
 from cluster.client.errors import NotLeading
-from cluster.controller.actions import Action, Make, Remove
+from cluster.client.telling import Type, tell
+from cluster.controller.actions import Action, Make, Remove, short
 from cluster.controller.planning import Plan
 from cluster.controller.reading import CONTROLLER, MANAGED_BY, RENDERED
 from cluster.controller.telling import changed
 from cluster.controller.world import Model, Name, World
 from cluster.resources import CACHE_POOL, MODEL_CACHE, NODE_CACHE, CachePoolStatus, Condition, ModelCacheStatus, encoded
+from cluster.resources.conditions import status_of
 
 POOLS, MODELS, NODES = endpoint_of(CACHE_POOL), endpoint_of(MODEL_CACHE), endpoint_of(NODE_CACHE)
-_RBAC = "rbac.authorization.k8s.io/v1"
-ENDPOINTS: Mapping[str, Endpoint] = {
-    each.kind: each
-    for each in (
-        VOLUMES,
-        CLAIMS,
-        DAEMON_SETS,
-        SERVICE_ACCOUNTS,
-        Endpoint(_RBAC, "ClusterRoleBinding", "clusterrolebindings", namespaced=False),
-        Endpoint(_RBAC, "RoleBinding", "rolebindings", namespaced=True),
-    )
-}
+ENDPOINTS: Mapping[str, Endpoint] = {each.kind: each for each in (VOLUMES, CLAIMS, DAEMON_SETS, SERVICE_ACCOUNTS)}
 RATE = 1_000_000.0
 """Bytes of objects in a second that etcd keeps up with beside its other work."""
 BURST = 32_000_000.0
 """Bytes that may be written at once after a rest: one entry more in each of 1,000 NodeCaches with 100 entries."""
-STATUS_INTERVAL = 5.0
-"""Seconds between two statuses of one ModelCache."""
+_AT_ONCE = 8
+"""NodeCaches that are written at once: one takes some ten milliseconds, and a cluster has a thousand."""
 REFUSED_FOR = 30.0
 """Seconds until a write that was refused is tried again."""
 
@@ -84,17 +73,22 @@ class Refusal:
 
 
 class Writer:
-    """Writes differences. `on_note` gets a subject and a sentence for each write that a person may want to know of."""
+    """Writes differences, the status of one object at most once in `status_interval` seconds.
+
+    `on_note` gets a subject and a sentence for each write that a person may want to know of.
+    """
 
     def __init__(
         self,
         api: Api,
         *,
+        status_interval: float,
         on_note: Callable[[str, str], None],
         on_problem: Callable[[ApiError], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._api = api
+        self._status_interval = status_interval
         self._on_note = on_note
         self._on_problem = on_problem
         self._clock = clock
@@ -102,6 +96,8 @@ class Writer:
         self._told: dict[tuple[str, Name], float] = {}
         self._wrote: dict[str, float] = {}
         self.refusals: dict[tuple[str, str, str], Refusal] = {}
+        self.bytes = 0
+        """Of all objects that were written."""
         self.behind = False
         """Whether something is left to write, because of the budget or the interval of statuses."""
 
@@ -119,8 +115,9 @@ class Writer:
             if world.models[model].status != of_model:
                 await self._tell_model(world.models[model], model, of_model)
         # The one that waits longest first, so that none waits for ever.
-        for node in sorted(plan.specs, key=lambda each: self._wrote.get(each, 0.0)):
-            await self._specify(node, plan, world)
+        nodes = sorted(plan.specs, key=lambda each: self._wrote.get(each, 0.0))
+        for first in range(0, len(nodes), _AT_ONCE):
+            await asyncio.gather(*(self._specify(node, plan, world) for node in nodes[first : first + _AT_ONCE]))
         for node in plan.removed:
             await self._act(Remove("NodeCache", "", node, world.caches[node].uid))
 
@@ -128,7 +125,7 @@ class Writer:
         spec, there = plan.specs[node], world.caches.get(node)
         if there is not None and there.spec == spec:
             return
-        labels = {MANAGED_BY: CONTROLLER, "weightlift.dev/pool": spec.pool[:63]}
+        labels = {MANAGED_BY: CONTROLLER, "weightlift.dev/pool": short(spec.pool)}
         metadata: dict[str, Any] = {"name": node, "labels": labels}
         if there is not None:
             metadata["resourceVersion"], metadata["uid"] = there.resource_version, there.uid
@@ -149,25 +146,30 @@ class Writer:
             self._on_note(f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}", verb)
 
     async def _make(self, action: Make) -> None:
-        """Create the object. One that exists is changed if it is ours, else Conflict is raised."""
+        """Create the object, or change it if it exists and is ours, else raise Conflict."""
         kind, namespace, name = action.place
-        endpoint = ENDPOINTS[kind]
-        try:
-            await self._api.create(endpoint, action.document)
+        endpoint, document = ENDPOINTS[kind], action.document
+        if kind not in _CHANGEABLE:
+            try:
+                await self._api.create(endpoint, document)
+            except Conflict:
+                _refuse_strange(kind, await self._api.get(endpoint, name, namespace))
             return
-        except Conflict:
+        # Applied from the start, so that a field that goes from the document goes from the object.
+        try:
             there = await self._api.get(endpoint, name, namespace)
-        metadata = there["metadata"]
-        if (metadata.get("labels") or {}).get(MANAGED_BY) != CONTROLLER:
-            raise Conflict(f"{kind} {name} exists and is not weightlift's; rename or delete it")
-        if (metadata.get("annotations") or {}).get(RENDERED) != action.rendered and kind in _CHANGEABLE:
-            document = {**action.document, "metadata": {**action.document["metadata"], "uid": metadata["uid"]}}
+        except Missing:
             await self._api.apply(endpoint, document)
+            return
+        _refuse_strange(kind, there)
+        if (there["metadata"].get("annotations") or {}).get(RENDERED) != action.rendered:
+            metadata = {**document["metadata"], "uid": there["metadata"]["uid"]}
+            await self._api.apply(endpoint, {**document, "metadata": metadata})
 
     async def _tell(self, endpoint: Endpoint, name: Name, status: CachePoolStatus | ModelCacheStatus) -> bool:
         place = {"name": name[1], **({"namespace": name[0]} if name[0] else {})}
         document = {"apiVersion": endpoint.api_version, "kind": endpoint.kind, "metadata": place, "status": encoded(status)}
-        if (last := self._told.get((endpoint.kind, name))) is not None and self._clock() - last < STATUS_INTERVAL:
+        if (last := self._told.get((endpoint.kind, name))) is not None and self._clock() - last < self._status_interval:
             self.behind = True
             return False
         written = await self._tried(
@@ -184,8 +186,22 @@ class Writer:
         for each in status.conditions:
             if changed(before, each):
                 self._on_note(f"modelcaches {name[0]}/{name[1]}", f"{each.type}={each.status} {each.reason}: {each.message}")
-                event = event_of(model, each, datetime.now(UTC))
-                await self._tried(("Event", name[0], event["metadata"]["name"]), lambda: self._api.create(EVENTS, event), event)  # noqa: B023 - awaited here
+                await self._event(model, each)
+
+    async def _event(self, model: Model, condition: Condition) -> None:
+        metadata = model.metadata
+        about = {
+            "apiVersion": MODELS.api_version,
+            "kind": MODELS.kind,
+            "metadata": {"namespace": metadata.namespace, "name": metadata.name, "uid": metadata.uid},
+        }
+        lost = (
+            condition.type == "Ready" and condition.status == "False" and status_of(model.status.conditions, "Ready") == "True"
+        )
+        kind: Type = "Warning" if lost or (condition.type, condition.status) in _WARNING else "Normal"
+        message = f"{condition.type} is {condition.status}: {condition.message}"
+        if (error := await tell(self._api, about, kind, condition.reason, message)) is not None:
+            self._on_problem(error)
 
     async def _tried(self, place: tuple[str, str, str], write: Callable[[], Any], document: Mapping[str, Any]) -> bool:
         """Whether the write was done. Raises NotLeading."""
@@ -194,7 +210,8 @@ class Writer:
         if not self._budget.allows():
             self.behind = True
             return False
-        self._budget.spend(len(json.dumps(document)))
+        size = len(json.dumps(document))
+        self._budget.spend(size)
         try:
             await write()
         except NotLeading:
@@ -203,51 +220,26 @@ class Writer:
             self._on_problem(error)
             return False
         except Conflict as error:
-            if place[0] in (*ENDPOINTS, "Event"):
+            if place[0] in ENDPOINTS:
                 self._refuse(place, error)
             return False  # another version: the watch brings it, and the next plan decides anew
         except ApiError as error:
             self._refuse(place, error)
             return False
+        self.bytes += size
         return True
 
     def _refuse(self, place: tuple[str, str, str], error: ApiError) -> None:
         self._on_problem(error)
-        if place[0] != "Event":
-            self.refusals[place] = Refusal(str(error), self._clock())
+        self.refusals[place] = Refusal(str(error), self._clock())
 
 
-_CHANGEABLE = ("DaemonSet", "ServiceAccount", "ClusterRoleBinding", "RoleBinding")
-_WARNING = {
-    ("Resolved", "False"),
-    ("Degraded", "True"),
-    ("CapacityExceeded", "True"),
-    ("RevisionConflict", "True"),
-    ("Ready", "False"),
-}
+_CHANGEABLE = ("DaemonSet", "ServiceAccount")
+_WARNING = {("Resolved", "False"), ("Degraded", "True"), ("CapacityExceeded", "True"), ("RevisionConflict", "True")}
 
 
-def event_of(model: Model, condition: Condition, moment: datetime) -> dict[str, Any]:
-    """Return the Event for a condition that has changed."""
-    metadata, when = model.metadata, moment.isoformat(timespec="seconds").replace("+00:00", "Z")
-    about = {
-        "apiVersion": MODELS.api_version,
-        "kind": MODELS.kind,
-        "namespace": metadata.namespace,
-        "name": metadata.name,
-        "uid": metadata.uid,
-    }
-    return {
-        "apiVersion": "v1",
-        "kind": "Event",
-        "metadata": {"name": f"{metadata.name[:200]}.{uuid4().hex[:16]}", "namespace": metadata.namespace},
-        "involvedObject": about,
-        "type": "Warning" if (condition.type, condition.status) in _WARNING else "Normal",
-        "reason": condition.reason,
-        "message": f"{condition.type} is {condition.status}: {condition.message}"[:1024],
-        "source": {"component": CONTROLLER},
-        "reportingComponent": CONTROLLER,
-        "firstTimestamp": when,
-        "lastTimestamp": when,
-        "count": 1,
-    }
+def _refuse_strange(kind: str, there: Mapping[str, Any]) -> None:
+    """Raise Conflict for an object that somebody else made."""
+    metadata = there["metadata"]
+    if (metadata.get("labels") or {}).get(MANAGED_BY) != CONTROLLER:
+        raise Conflict(f"{kind} {metadata['name']} exists and is not weightlift's; rename or delete it")

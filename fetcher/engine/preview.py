@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from fetcher.artifact import ArtifactRef, Listing, RemoteFile, redact, total_size
@@ -18,6 +17,7 @@ from fetcher.sources import open_source
 from fetcher.sources.base import Source
 from fetcher.store.donors import Donors
 from fetcher.store.selector import matching_manifest
+from fetcher.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,12 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeVar
 
 from fetcher.errors import BadResponse, Transient
 from fetcher.events import Retrying, Subscriber
+from fetcher.values import dataclass
 
 T = TypeVar("T")
 
@@ -94,6 +95,7 @@ class Asker:
 
     patience: Patience
     on_event: Subscriber
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
 
     async def __call__(self, request: Callable[[], Awaitable[T]]) -> T:
         """Return the result of `request`. Retries while its error is transient and `patience` allows. Raises the last error."""
@@ -106,7 +108,7 @@ class Asker:
                 violations.failed(error)
                 delay = self.patience.delay(error, attempt)
                 self.on_event(Retrying(error.reason, error.message, error.path, attempt, delay))
-                await asyncio.sleep(delay)
+                await self.sleep(delay)
             else:
                 self.patience.progressed()
                 return result

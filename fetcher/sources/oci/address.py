@@ -5,9 +5,9 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from fetcher.errors import ConfigurationError, UsageError
+from fetcher.values import dataclass
 
 DEFAULT_TAG = "latest"
 PLAIN_HTTP = "FETCHER_PLAIN_HTTP_REGISTRIES"
@@ -72,7 +72,8 @@ class OciAddress:
 def _reference(text: str | None) -> str:
     reference = text or DEFAULT_TAG
     if not _TAG.fullmatch(reference) and not _DIGEST.fullmatch(reference):
-        raise UsageError(f"not a tag or digest: {reference[:80]!r}; write a tag, or sha256:<64 hex digits>")
+        shown = reference.partition("?")[0][:80]  # what follows may be a token
+        raise UsageError(f"not a tag or digest: {shown!r}; write a tag, or sha256:<64 hex digits>")
     return reference
 
 

@@ -126,7 +126,7 @@ class Stage:
         told = {each["type"]: each for each in (await self.status(name)).get("conditions", [])}
         return (told[kind]["status"], told[kind]["reason"]) if kind in told else ("", "")
 
-    async def until(self, what: str, true: Callable[[], Awaitable[bool]], *, within: float = 30.0) -> None:
+    async def until(self, what: str, true: Callable[[], Awaitable[bool]], *, within: float = 60.0) -> None:
         deadline = time.monotonic() + within
         while not await _answered(true):
             if time.monotonic() > deadline:
@@ -134,7 +134,7 @@ class Stage:
                 raise AssertionError(f"timed out after {within:g} s; expected: {what}; ModelCaches: {models}")
             await asyncio.sleep(0.1)
 
-    async def until_condition(self, name: str, kind: str, wanted: tuple[str, str], *, within: float = 30.0) -> None:
+    async def until_condition(self, name: str, kind: str, wanted: tuple[str, str], *, within: float = 60.0) -> None:
         async def true() -> bool:
             return await self.condition(name, kind) == wanted
 
@@ -214,7 +214,8 @@ def controller(stage: Stage, log: Path, *options: str) -> Iterator[subprocess.Po
     """Run a controller as a process; its lines go to `log`."""
     words = [
         sys.executable, "-m", "cluster.controller.main", "--kubeconfig", str(stage.kubeconfig), "--namespace", stage.name,
-        "--image", "example.com/weightlift:0.1.0", "--allow-loopback", *options,
+        "--image", "example.com/weightlift:0.1.0", "--allow-loopback", "--allow-unbound-agents",
+        "--status-interval", "200ms", *options,
     ]  # fmt: skip
     with log.open("ab") as output:
         process = subprocess.Popen(words, stdout=output, stderr=output, env={**os.environ, "PYTHONUNBUFFERED": "1"})
