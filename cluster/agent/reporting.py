@@ -19,6 +19,8 @@ from fetcher.quantities import size
 NODES = endpoint_of(NODE_CACHE)
 _LONGEST_WAIT = 60.0
 """Seconds between two tries while the API server does not answer."""
+_LONGEST = 1000
+"""Characters of a message: the path of a file may be thousands."""
 _NOTABLE = 100
 """A change of capacity or use below a hundredth of the capacity is written with the next other change only."""
 
@@ -29,7 +31,7 @@ def status_of(observed: Iterable[Observed], survey: Survey, generation: int) -> 
     ready = (
         Condition("Ready", "True", "Ready", "", generation)
         if problem is None
-        else Condition("Ready", "False", problem.reason, problem.message, generation)
+        else Condition("Ready", "False", problem.reason, problem.message[:_LONGEST], generation)
     )
     return NodeCacheStatus(survey.capacity, survey.used, tuple(observed), (ready, *_over(survey, generation)))
 

@@ -29,6 +29,7 @@ from cluster.controller.reading import CONTROLLER, MANAGED_BY, RENDERED
 from cluster.controller.telling import changed
 from cluster.controller.world import Model, Name, World
 from cluster.resources import CACHE_POOL, MODEL_CACHE, NODE_CACHE, CachePoolStatus, Condition, ModelCacheStatus, encoded
+from cluster.resources.conditions import status_of
 
 POOLS, MODELS, NODES = endpoint_of(CACHE_POOL), endpoint_of(MODEL_CACHE), endpoint_of(NODE_CACHE)
 ENDPOINTS: Mapping[str, Endpoint] = {each.kind: each for each in (VOLUMES, CLAIMS, DAEMON_SETS, SERVICE_ACCOUNTS)}
@@ -95,6 +96,8 @@ class Writer:
         self._told: dict[tuple[str, Name], float] = {}
         self._wrote: dict[str, float] = {}
         self.refusals: dict[tuple[str, str, str], Refusal] = {}
+        self.bytes = 0
+        """Of all objects that were written."""
         self.behind = False
         """Whether something is left to write, because of the budget or the interval of statuses."""
 
@@ -192,7 +195,10 @@ class Writer:
             "kind": MODELS.kind,
             "metadata": {"namespace": metadata.namespace, "name": metadata.name, "uid": metadata.uid},
         }
-        kind: Type = "Warning" if (condition.type, condition.status) in _WARNING else "Normal"
+        lost = (
+            condition.type == "Ready" and condition.status == "False" and status_of(model.status.conditions, "Ready") == "True"
+        )
+        kind: Type = "Warning" if lost or (condition.type, condition.status) in _WARNING else "Normal"
         message = f"{condition.type} is {condition.status}: {condition.message}"
         if (error := await tell(self._api, about, kind, condition.reason, message)) is not None:
             self._on_problem(error)
@@ -204,7 +210,8 @@ class Writer:
         if not self._budget.allows():
             self.behind = True
             return False
-        self._budget.spend(len(json.dumps(document)))
+        size = len(json.dumps(document))
+        self._budget.spend(size)
         try:
             await write()
         except NotLeading:
@@ -219,6 +226,7 @@ class Writer:
         except ApiError as error:
             self._refuse(place, error)
             return False
+        self.bytes += size
         return True
 
     def _refuse(self, place: tuple[str, str, str], error: ApiError) -> None:

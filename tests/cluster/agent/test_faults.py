@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from fetcher.artifact import ArtifactRef
+from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.testing.origin import Origin
 from tests.cluster.agent.cluster import Model, Node, Play, playing
 from tests.cluster.agent.link import linked
@@ -51,12 +56,12 @@ class TestApiServer:
             node.becomes(a, "Fetching")
             link.cut()
             play.want(node, a.wanted("default"), b.wanted("default"))
-            wait_until(lambda: node.path(a).exists() and node.contents(a) == first, "the fetch goes on without it", timeout=40)
+            wait_until(lambda: node.path(a).exists() and node.contents(a) == first, "the fetch goes on without it", timeout=90)
             origin.throttle()
             assert node.phase(a) == "Fetching"  # the last that could be said
             link.mend()
-            node.becomes(a, "Ready", timeout=60)
-            node.becomes(b, "Ready", timeout=60)
+            node.becomes(a, "Ready", timeout=90)
+            node.becomes(b, "Ready", timeout=90)
             assert node.contents(b) == second
             assert node.stop()[0] == 0
 
@@ -80,7 +85,7 @@ class TestIntent:
         play.want(node)
         node.surveys()
         assert node.path(a).exists()
-        wait_until(lambda: not node.path(a).exists(), "it is removed after two looks", timeout=60)
+        wait_until(lambda: not node.path(a).exists(), "it is removed after two looks", timeout=90)
         assert node.contents(b) == kept
 
     async def test_what_a_pod_fetched_is_never_removed(self, origin: Origin, play: Play) -> None:
@@ -130,6 +135,38 @@ class TestKills:
         origin.throttle()
         node.start()
         for name, model in zip("abc", models, strict=True):
-            node.becomes(model, "Ready", timeout=60)
+            node.becomes(model, "Ready", timeout=90)
             assert node.contents(model) == files[name]
         wait_until(lambda: not list((node.root / ".fetcher" / "staging").iterdir()), "nothing is left behind")
+
+
+def copies(node: Node, model: Model, count: int) -> list[ArtifactRef]:
+    """Artifacts as if the same files had been fetched by other selections. Return what was asked for."""
+    there = node.path(model)
+    manifest = Manifest.read(there / RELATIVE_PATH)
+    assert manifest is not None
+    refs = [replace(model.ref, exclude=(f"none-{number}",)) for number in range(count)]
+    for ref in refs:
+        shutil.copytree(there, node.root / ref.key, ignore=shutil.ignore_patterns("summary.json"))
+        own = replace(manifest, fingerprint=ref.fingerprint, exclude=ref.exclude)
+        (node.root / ref.key / RELATIVE_PATH).write_bytes(own.to_bytes())
+    return refs
+
+
+class TestIdle:
+    async def test_an_idle_agent_with_200_artifacts_takes_less_than_100_MiB_and_writes_once(
+        self, origin: Origin, play: Play
+    ) -> None:
+        node = play.node("n")
+        origin.add_repo("org/m", {f"model-{number}.safetensors": bytes(1000) for number in range(20)})
+        model = await play.model("m", "hf://org/m")
+        fetch_as_a_pod(node, model, origin)
+        entries = [replace(model, ref=ref).wanted("default") for ref in copies(node, model, 200)]
+        play.want(node, *entries)
+        node.start()
+        wait_until(lambda: [each.phase for each in node.status.artifacts] == ["Ready"] * 200, "all are adopted", timeout=90)
+        node.surveys()
+        assert node.process is not None
+        assert psutil.Process(node.process.pid).memory_info().rss < 100 * MiB
+        assert node.metric("status_writes_total") <= 2
+        assert node.metric("fetched_bytes_total") == 0
