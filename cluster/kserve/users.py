@@ -1,0 +1,28 @@
+"""Which services use a cache, and by which node group. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cluster.kserve.names import GROUP_ANNOTATION, MODEL_LABEL, NAMESPACE_LABEL
+from cluster.kserve.world import Cache, Service
+
+
+def users_of(cache: Cache, services: Iterable[Service]) -> list[Service]:
+    """Return the services that are labelled for `cache`, in order. A cache of a namespace is for services of its namespace."""
+    name, namespace = cache.metadata.name, cache.metadata.namespace
+    found = (
+        each
+        for each in services
+        if each.labels.get(MODEL_LABEL) == name
+        and each.labels.get(NAMESPACE_LABEL, "") == namespace
+        and (not namespace or each.namespace == namespace)
+    )
+    return sorted(found, key=lambda each: (each.namespace, each.name))
+
+
+def group_of(service: Service, cache: Cache) -> str | None:
+    """Return the node group on which `service` uses `cache`: what it asks for, else the first; None if the cache lacks it."""
+    groups = cache.spec.node_groups
+    asked = service.annotations.get(GROUP_ANNOTATION, groups[0] if groups else None)
+    return asked if asked in groups else None
