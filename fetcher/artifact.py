@@ -10,11 +10,12 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from fetcher.errors import UsageError
+from fetcher.values import dataclass
 
 CHUNK_SIZE = 16 * 1024 * 1024
 """Bytes. The grid of journal, manifest and `verify`: XXH3-128 of each 16 MiB is 48 bytes of text per chunk, 2.4 MB of

@@ -7,8 +7,10 @@ subscriber is called on the event loop, or by one thread at a time, and must ret
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
+
+from fetcher.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

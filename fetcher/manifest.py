@@ -12,7 +12,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from fetcher.artifact import CHUNK_SIZE, ArtifactRef, Digest, RemoteFile, redact
 from fetcher.errors import UsageError
 from fetcher.quantities import ceil_div
 from fetcher.records import check_format, unknown_fields
+from fetcher.values import dataclass
 
 FORMAT_VERSION = 1
 """The format that is written, and the newest that is read. A later release will first read format 2 and still write 1."""

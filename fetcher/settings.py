@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Literal
 
 from fetcher.artifact import Digest
 from fetcher.errors import ConfigurationError, UsageError
 from fetcher.quantities import Amount
+from fetcher.values import dataclass
 
 MiB = 1024 * 1024
 

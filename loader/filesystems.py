@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from fetcher.host.mounts import Mount, mount_of
+from fetcher.values import dataclass
 from loader.errors import from_os_error
 
 MEMORY = {"tmpfs", "ramfs", "hugetlbfs", "devtmpfs", "rootfs"}

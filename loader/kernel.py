@@ -14,12 +14,12 @@ import re
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 from fetcher.host.libc import TMPFS, filesystem_type, libc
 from fetcher.quantities import ceil_div
+from fetcher.values import dataclass
 
 PAGE = mmap.PAGESIZE
 _CACHESTAT = 451  # the same number on x86-64 and arm64

@@ -27,7 +27,7 @@ class Observer:
     def __init__(
         self, api: Api, namespace: str, *, on_change: Callable[[], None], on_problem: Callable[[ApiError], None]
     ) -> None:
-        def watched(endpoint: Endpoint, read: Callable[[Mapping[str, Any]], Any], **where: str) -> Watched[Any]:
+        def watched(endpoint: Endpoint, read: Callable[[Mapping[str, Any]], Any], **where: Any) -> Watched[Any]:
             one = Watched(api, endpoint, read, on_change=on_change, on_problem=on_problem, **where)
             self._all.append(one)
             return one

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+import cluster.client.errors
 import fetcher.errors
 import loader.errors
 from docs.generator.tables import NOTICE, table
@@ -64,6 +65,7 @@ def exit_codes() -> str:
     rows = [(code, ", ".join(names), "" if code == "0" else again) for (code, again), names in by_code.items()]
     lines = [_INTRODUCTION, "", NOTICE, "", *table(("exit code", "reason words", "run again?"), rows), _MESSAGE]
     lines[-1] += _drawn(fetcher.errors.__doc__) + "\n\n`loader.errors` adds:\n\n" + _drawn(loader.errors.__doc__)
+    lines[-1] += "\n\n`cluster.client.errors` adds:\n\n" + _drawn(cluster.client.errors.__doc__)
     return "\n".join(lines) + "\n"
 
 

@@ -10,7 +10,7 @@ import hashlib
 import posixpath
 import tarfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from fetcher.errors import MalformedArchive
 from fetcher.planning.paths import refuse_hostile_paths
 from fetcher.store.beneath import make_directories
 from fetcher.store.layout import base_of
+from fetcher.values import dataclass
 
 IMAGE_MEMBERS = 1_000_000
 """Maximum members of a layer of an image: a base system with CUDA and Python has some 100,000."""

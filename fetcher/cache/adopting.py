@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from fetcher.artifact import ArtifactRef, RemoteFile, redact
@@ -24,6 +24,7 @@ from fetcher.sources.base import Listing, Source
 from fetcher.store.beneath import open_beneath
 from fetcher.store.donor import Donor
 from fetcher.store.placement import Step
+from fetcher.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from fetcher.filesystem import make_directory, storing
@@ -11,6 +10,7 @@ from fetcher.store import ballast
 from fetcher.store.catalog import Entry, find
 from fetcher.store.claims import Claim, claim, claims, unclaim
 from fetcher.store.limits import CacheLimits, read_limits, write_limits
+from fetcher.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +15,7 @@ from fetcher.store.claims import Claim, claims
 from fetcher.store.layout import Root
 from fetcher.store.lease import observe
 from fetcher.usage import last_used
+from fetcher.values import dataclass
 
 Sorting = Literal["key", "size", "used", "uri"]
 

@@ -11,7 +11,7 @@ import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import chain
 from pathlib import Path
 from typing import Literal
@@ -22,6 +22,7 @@ from fetcher.filesystem import storing
 from fetcher.store.blocks import Blocks, blocks_of, shared_bytes
 from fetcher.store.catalog import Entry
 from fetcher.store.layout import PRIVATE
+from fetcher.values import dataclass
 
 Kind = Literal["artifact", "staging", "old", "archive", "other"]
 _KINDS: dict[str, Kind] = {"staging": "staging", "old": "old", "ready": "old", "archive": "archive"}

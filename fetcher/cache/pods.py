@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from fetcher.errors import ConfigurationError
+from fetcher.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from fetcher.errors import NotFound, UsageError
@@ -18,6 +17,7 @@ from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.sources.addresses import address_of_folder, is_commit
 from fetcher.store.beneath import read_beneath
 from fetcher.store.donor import Donor
+from fetcher.values import dataclass
 
 _METADATA = Path(".cache") / "huggingface" / "download"
 _LONGEST = 4096

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from fetcher.artifact import ArtifactRef, redact
@@ -17,6 +17,7 @@ from fetcher.store.eviction import Doomed, Keeping, closed, doom, restore
 from fetcher.store.limits import CacheLimits, read_limits, refuse_without_idle_time
 from fetcher.store.occupancy import Occupancy, name_of, occupancy
 from fetcher.store.room import idle_time
+from fetcher.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

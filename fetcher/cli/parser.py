@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from fetcher.cli.options import (
     ADOPT,
@@ -34,6 +34,7 @@ from fetcher.cli.options import (
 from fetcher.command.common_options import ENDING, JSON, METRICS, PROGRESS
 from fetcher.command.options import Option
 from fetcher.command.parser import Parser, parser_of
+from fetcher.values import dataclass
 
 _REQUEST = (*ROOT, *SELECTION, *PLACE, *FETCH)
 

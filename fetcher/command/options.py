@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from fetcher.errors import ConfigurationError, FetchError, UsageError
+from fetcher.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
@@ -21,6 +21,7 @@ from fetcher.events import Subscriber, Warned
 from fetcher.settings import LEAST_MEMORY, Settings
 from fetcher.sources.access import Access
 from fetcher.telemetry import subscribed
+from fetcher.values import dataclass
 
 if TYPE_CHECKING:
     from fetcher.sources.base import Source

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
@@ -16,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from fetcher.errors import UnsupportedScheme, UsageError
 from fetcher.sources.addresses import is_blob_address
+from fetcher.values import dataclass
 
 Kind = Literal["nothing", "local", "archive", "file", "repository"]
 Store = Literal["s3", "gcs", "azure", "oci"]

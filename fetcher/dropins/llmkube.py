@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from glob import escape
 from pathlib import Path, PurePosixPath
 
@@ -12,6 +11,7 @@ from fetcher.artifact import ArtifactRef, Digest, RemoteFile
 from fetcher.dropins.renaming import Naming
 from fetcher.errors import ConfigurationError, NotFound
 from fetcher.sources.addresses import hub_address, is_blob_address, scheme_of
+from fetcher.values import dataclass
 
 AUTHORITIES = Path("/custom-certs")
 """Where LLMKube mounts the ConfigMap of certificate authorities. Its script trusts the first file there."""

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from fetcher.artifact import ByteRange, RemoteFile, total_size
@@ -30,6 +30,7 @@ from fetcher.store.layout import base_of
 from fetcher.store.names import naming
 from fetcher.store.pages import drop, finish_writing_back
 from fetcher.uncancelled import Stopped
+from fetcher.values import dataclass
 
 _NAMED = 3
 """Files named in the message. The error has them all."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from random import Random
 from types import MappingProxyType
 
@@ -18,6 +18,7 @@ from fetcher.manifest import ManifestFile
 from fetcher.planning.ranges import chunk_count, chunk_range
 from fetcher.planning.sampling import sampled
 from fetcher.store.catalog import Entry
+from fetcher.values import dataclass
 
 NO_PINS: Mapping[str, Digest] = MappingProxyType({})
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
@@ -30,6 +29,7 @@ from fetcher.store.placement import seal
 from fetcher.store.plan import Plan, remove_plan
 from fetcher.store.salvage import remove_unlisted_files
 from fetcher.uncancelled import Stopped, run_uncancelled
+from fetcher.values import dataclass
 from fetcher.version import VERSION
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import time
-from dataclasses import dataclass
 
 from fetcher.artifact import ArtifactRef
 from fetcher.manifest import Manifest
@@ -19,6 +18,7 @@ from fetcher.store.lease import being_evicted
 from fetcher.store.placement import Placement
 from fetcher.store.selector import matching_manifest
 from fetcher.usage import renew
+from fetcher.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 
 from fetcher.errors import LeaseTimeout
@@ -18,6 +17,7 @@ from fetcher.store.layout import base_of
 from fetcher.store.lease import RENEW_EVERY, Lease, Observation, default_stale_time, monotonic
 from fetcher.store.placement import Placement
 from fetcher.uncancelled import beside, run_uncancelled
+from fetcher.values import dataclass
 
 _POLL = 0.5
 """Seconds between two reads of another owner's lease. A waiter notices the end of the lease at most this late."""

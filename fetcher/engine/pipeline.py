@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from fetcher.artifact import ArtifactRef, Listing, RemoteFile, redact, total_size
@@ -54,6 +54,7 @@ from fetcher.store.placement import Placement, Step, seal
 from fetcher.store.room import Room
 from fetcher.store.sharing import Sharing
 from fetcher.uncancelled import run_uncancelled
+from fetcher.values import dataclass
 from fetcher.version import VERSION
 
 ASK_FOR = 15.0

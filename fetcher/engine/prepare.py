@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from fetcher.artifact import CHUNK_SIZE, ByteRange, RemoteFile
@@ -36,6 +36,7 @@ from fetcher.store.placement import Placement
 from fetcher.store.salvage import continue_file, forget_what_was_left, left_behind, remove_unlisted_files
 from fetcher.store.sharing import Sharing
 from fetcher.uncancelled import Stopped
+from fetcher.values import dataclass
 
 
 @dataclass(slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from fetcher.artifact import ArtifactRef, RemoteFile, redact, total_size
@@ -17,6 +16,7 @@ from fetcher.settings import Settings
 from fetcher.sources import open_source
 from fetcher.store.donors import Donors
 from fetcher.store.selector import matching_manifest
+from fetcher.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,10 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from fetcher.engine.schedule import Assignment
+from fetcher.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

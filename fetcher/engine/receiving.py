@@ -17,7 +17,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 
 from fetcher.engine.buffers import BufferPool
@@ -30,6 +29,7 @@ from fetcher.planning.memory import THREAD_BUFFER
 from fetcher.sources.base import Body, DirectBody
 from fetcher.store.lease import Lease
 from fetcher.uncancelled import ended
+from fetcher.values import dataclass
 
 TURN = 8 * THREAD_BUFFER
 """Maximum bytes that a thread moves for one connection at a time. A switch to the thread and back, with the reports on the

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from fetcher.artifact import ArtifactRef
 from fetcher.errors import UsageError
 from fetcher.settings import Settings
@@ -13,6 +11,7 @@ from fetcher.store.donors import Donors
 from fetcher.store.keyed import Keyed
 from fetcher.store.placement import Placement
 from fetcher.store.selector import placement_for, recover
+from fetcher.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -27,6 +26,7 @@ from fetcher.planning.descriptors import hash_threads_within
 from fetcher.planning.memory import HASH_BUFFER
 from fetcher.planning.ranges import chunk_count, chunk_range
 from fetcher.quantities import ceil_div
+from fetcher.values import dataclass
 
 PART = 8
 """Chunks (128 MiB) that one thread reads at a time: all threads share one file."""

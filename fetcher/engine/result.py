@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from fetcher.artifact import ArtifactRef, redact
 from fetcher.events import Finished
 from fetcher.manifest import Manifest
+from fetcher.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

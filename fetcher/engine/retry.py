@@ -12,11 +12,12 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeVar
 
 from fetcher.errors import BadResponse, Transient
 from fetcher.events import Retrying, Subscriber
+from fetcher.values import dataclass
 
 T = TypeVar("T")
 

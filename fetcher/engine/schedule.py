@@ -12,10 +12,10 @@ import heapq
 import itertools
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from fetcher.artifact import CHUNK_SIZE, ByteRange
 from fetcher.quantities import ceil_div
+from fetcher.values import dataclass
 
 OPEN = 16
 """Files: the lanes of the widest vector unit (`integrity.lanes.MOST`)."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
 
 from fetcher.artifact import ByteRange, Checksum, Digest
 from fetcher.engine.handout import Handout
@@ -19,6 +18,7 @@ from fetcher.filesystem import storing
 from fetcher.integrity.frontier import Stretch
 from fetcher.manifest import ManifestFile
 from fetcher.store.lease import Lease
+from fetcher.values import dataclass
 
 REFETCHES = 2
 """Times a file with a wrong digest is fetched again. One refetch corrects a bit flipped on the way, two also correct a proxy

@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from fetcher.artifact import ByteRange
 from fetcher.engine.buffers import BufferPool
@@ -53,6 +53,7 @@ from fetcher.manifest import ManifestFile
 from fetcher.sources.base import Source
 from fetcher.store.journal import Journal
 from fetcher.store.lease import Lease
+from fetcher.values import dataclass
 
 RESTARTS = 10
 """Times a file restarts because a server that cannot send parts broke off. A lossy link that drops a connection every few

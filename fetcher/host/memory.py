@@ -7,11 +7,11 @@ bytes that are to be warm at once, including those already resident. Files on tm
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from fetcher.host.cgroups import cgroup_files, read
 from fetcher.quantities import size
+from fetcher.values import dataclass
 
 _NO_LIMIT_V1 = 1 << 60  # cgroup v1 writes "no limit" as the largest number of whole pages
 _COMMIT_STRICTLY = "2"

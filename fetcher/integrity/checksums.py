@@ -8,7 +8,7 @@ contiguous prefix like SHA-256 (`frontier`), also the MD5 of the MD5s of parts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import xxhash
 
@@ -17,6 +17,7 @@ from fetcher.integrity import crc
 from fetcher.integrity.digests import new_chunk_hasher
 from fetcher.integrity.hasher import Hasher
 from fetcher.planning.borders import Borders
+from fetcher.values import dataclass
 
 
 def checkable(file: RemoteFile) -> tuple[Checksum, ...]:

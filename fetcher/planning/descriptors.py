@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from fetcher.values import dataclass
 
 SPARE = 40
 """Descriptors for everything of constant number: journal, lease, directories, name resolution, threads that prepare."""

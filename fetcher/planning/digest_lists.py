@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from fetcher.artifact import ArtifactRef, Digest
 from fetcher.errors import ConfigurationError, DigestMismatch
 from fetcher.planning.paths import shown
 from fetcher.planning.selection import selects
+from fetcher.values import dataclass
 
 LARGEST = 64 * 1024 * 1024
 """Bytes of a list that is read: more than 400,000 files."""

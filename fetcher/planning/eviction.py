@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
+
+from fetcher.values import dataclass
 
 Kept = Literal["pinned", "held", "leased", "open", "recent", "unknown", "foreign"]
 """Why an artifact is no victim. `unknown`: the filesystem does not tell who has it open. `foreign`: its directory also holds

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from fetcher.values import dataclass
 
 KiB = 1024
 MiB = 1024 * KiB

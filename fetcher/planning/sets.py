@@ -6,7 +6,8 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from fetcher.values import dataclass
 
 _NUMBERS = (
     r"(?P<set>.+?)(?P<number>\d{1,6})-of-(?P<total>\d{1,6})(?P<suffix>\.[^/]+)",

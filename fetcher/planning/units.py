@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from fetcher.artifact import CHUNK_SIZE, ByteRange, RemoteFile
 from fetcher.quantities import ceil_div
 from fetcher.settings import Part
+from fetcher.values import dataclass
 
 UNITS_PER_PART = 4
 """So many units for each part: a part that is slow or dies leaves a quarter of its share, not all of it."""

@@ -7,10 +7,11 @@ several tenants. Without a value, a source looks for the credentials of the proc
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeVar
 
 from fetcher.errors import UsageError
+from fetcher.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

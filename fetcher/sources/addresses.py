@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from fetcher.artifact import ArtifactRef, Digest
 from fetcher.errors import ConfigurationError, UnsupportedScheme, UsageError
 from fetcher.transport.urls import basic_authorization, normal
+from fetcher.values import dataclass
 
 WORKING = ("hf://", "s3://", "gs://", "az://", "oci://", "http://", "https://", "file://", "pvc://", "a path")
 DEFAULT_ENDPOINT = "https://huggingface.co"

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
 from fetcher.artifact import ByteRange, RemoteFile
 from fetcher.artifact import Listing as Listing
+from fetcher.values import dataclass
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from fetcher.errors import BadResponse, ContentChanged, FetchError, NotFound, Un
 from fetcher.sources.base import Asking, Body, Remote, once
 from fetcher.transport.client import Answer
 from fetcher.transport.ranges import check_part, check_whole
+from fetcher.values import dataclass
 
 _PAGES = 10_000
 """Pages of one listing at most: ten million objects. The largest repositories of models have some 100,000 files."""

@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fetcher.artifact import Digest, Listing, RemoteFile
 from fetcher.errors import NotFound, Offline, UsageError
 from fetcher.sources.addresses import HubAddress, is_commit
+from fetcher.values import dataclass
 
 LARGEST = 64 * 1024 * 1024
 """Bytes of a listing that are read at most: 200 for each of 300,000 files."""

@@ -7,10 +7,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeVar
 
 from fetcher.errors import FetchError, Unauthorized, Unreachable
+from fetcher.values import dataclass
 
 T = TypeVar("T")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from fetcher.errors import CacheBusy, OutOfSpace, StoreError
@@ -11,6 +11,7 @@ from fetcher.filesystem import free_bytes
 from fetcher.planning.eviction import FOR_GOOD, Bounds, Kept, Resident, freed, least_recently_used
 from fetcher.quantities import size
 from fetcher.store.occupancy import Occupancy
+from fetcher.values import dataclass
 
 MARGIN = 2 * 1024 * 1024
 """Bytes beside the files of an artifact: its journal and its manifest, and the ballast that eviction may have given up."""

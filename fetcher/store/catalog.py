@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from fetcher.artifact import ArtifactRef, redact
@@ -12,6 +11,7 @@ from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.store.keyed import finish_swaps
 from fetcher.store.layout import Root
 from fetcher.store.summary import Summary, summarized
+from fetcher.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -25,6 +24,7 @@ from fetcher.filesystem import file_mode, first_names
 from fetcher.records import check_format
 from fetcher.store.beneath import make_directories, read_beneath, remove, replace_file
 from fetcher.store.layout import Root
+from fetcher.values import dataclass
 from fetcher.version import VERSION
 
 FORMAT_VERSION = 1

@@ -11,7 +11,6 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from fetcher.artifact import RemoteFile
@@ -19,6 +18,7 @@ from fetcher.errors import UsageError
 from fetcher.filesystem import mark
 from fetcher.planning.paths import shown
 from fetcher.store.beneath import open_beneath, parent, remove
+from fetcher.values import dataclass
 
 MOST_FILES = 1_000_000
 """Files of one directory tree at most. `/`, given by mistake, has more."""

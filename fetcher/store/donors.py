@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from fetcher.artifact import CHUNK_SIZE, RemoteFile
 from fetcher.errors import NewerFormat
 from fetcher.manifest import Manifest, ManifestFile
 from fetcher.store.catalog import Entry, entries
+from fetcher.values import dataclass
 
 _MANIFESTS = 4
 """Manifests that are kept in memory: the files of an artifact have few donors."""

@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from fetcher.errors import StoreError
@@ -30,6 +29,7 @@ from fetcher.store.limits import MIN_IDLE
 from fetcher.store.placement import holds_others
 from fetcher.store.superseded import is_a_snapshot
 from fetcher.usage import last_used
+from fetcher.values import dataclass
 
 _NAME = "evicted"
 """The artifact's name in the lease's data. The next owner of an abandoned lease removes it as a file that is not listed."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -22,6 +21,7 @@ from fetcher.store.lease import default_stale_time, observe, take_over
 from fetcher.store.occupancy import ROOM, allocated_bytes
 from fetcher.store.plan import SUFFIX as PLAN
 from fetcher.store.superseded import superseded
+from fetcher.values import dataclass
 
 RESUMABLE = 24 * 3600.0
 """Seconds that an abandoned fetch stays resumable: a Job that is retried, or a person who comes back the next morning."""

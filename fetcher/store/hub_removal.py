@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from fetcher.manifest import Manifest
@@ -24,6 +24,7 @@ from fetcher.store.beneath import make_directories, remove, remove_directory, re
 from fetcher.store.layout import Root
 from fetcher.store.summary import summary_path
 from fetcher.store.superseded import Superseded, record_of, refs_of
+from fetcher.values import dataclass
 
 RefOf = Callable[[Manifest], str]
 """Returns the name of the ref that a fetch of this manifest writes. Only the sources can read it from a URI."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from fetcher.artifact import CHUNK_SIZE, ByteRange, RemoteFile
@@ -20,6 +19,7 @@ from fetcher.store.ingest import StagedFile
 from fetcher.store.journal import Journal, JournalledChunk
 from fetcher.store.layout import base_of
 from fetcher.store.lease import Lease
+from fetcher.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

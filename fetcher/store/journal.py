@@ -23,7 +23,7 @@ import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from fetcher.filesystem import try_chmod, write_all
 from fetcher.records import check_format
 from fetcher.store.beneath import open_beneath, read_beneath
 from fetcher.store.layout import base_of
+from fetcher.values import dataclass
 
 FORMAT_VERSION = 1
 """The format that is written, and the newest one that is read."""

@@ -22,12 +22,12 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from fetcher.filesystem import file_mode, try_chmod
 from fetcher.store.beneath import Fence, make_directories, open_beneath
 from fetcher.usage import renew
+from fetcher.values import dataclass
 
 PRIVATE = ".fetcher"
 _STAGING, _ARCHIVE = (PRIVATE, "staging"), (PRIVATE, "archive")

@@ -24,7 +24,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypedDict
 
@@ -34,6 +33,7 @@ from fetcher.store.beneath import make_directories, remove, remove_directory, re
 from fetcher.store.heartbeat import Heartbeat, check_heartbeat, given_up, parse_heartbeat, read_heartbeat
 from fetcher.store.layout import base_of
 from fetcher.store.owner import Owner
+from fetcher.values import dataclass
 
 RENEW_EVERY = 2.0
 """Seconds between renewals. Well below half of STALE_LOCAL, so that a few lost renewals are harmless."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from fetcher.quantities import Amount, parse_amount, parse_duration
 from fetcher.records import check_format, unknown_fields
 from fetcher.store.beneath import make_directories, read_beneath, replace_file
 from fetcher.store.layout import PRIVATE
+from fetcher.values import dataclass
 from fetcher.version import VERSION
 
 FORMAT_VERSION = 1

@@ -10,7 +10,6 @@ import os
 import stat
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from fetcher.errors import NewerFormat
@@ -23,6 +22,7 @@ from fetcher.store.claims import Claim, claims
 from fetcher.store.layout import PRIVATE, Root
 from fetcher.store.lease import Observation, observe
 from fetcher.usage import last_used
+from fetcher.values import dataclass
 
 ROOM = "room"
 """The name of the root-wide lease. No cache key has it."""

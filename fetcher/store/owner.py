@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import uuid
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from fetcher.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ import json
 import re
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from fetcher.planning.units import Unit
 from fetcher.records import check_format
 from fetcher.store.beneath import make_directories, read_beneath, remove_tree, rename, write_new
 from fetcher.store.layout import Root
+from fetcher.values import dataclass
 from fetcher.version import VERSION
 
 FORMAT_VERSION = 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from fetcher.store.layout import Root
 from fetcher.store.lease import Lease, default_stale_time
 from fetcher.store.limits import MIN_IDLE, CacheLimits, refuse_looser, refuse_unenforceable
 from fetcher.store.occupancy import ROOM, Occupancy, allocated_bytes, occupancy
+from fetcher.values import dataclass
 
 _UNDER_WAY = 60.0
 """Seconds to wait for evictions that other processes have begun, before more artifacts are chosen."""

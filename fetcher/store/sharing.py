@@ -10,7 +10,6 @@ import stat
 import uuid
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +21,7 @@ from fetcher.store.beneath import link, open_beneath, remove, rename
 from fetcher.store.copying import copy_range
 from fetcher.store.donors import Donor
 from fetcher.store.layout import base_of, fence_of
+from fetcher.values import dataclass
 
 How = Literal["clone", "link", "copy"]
 

@@ -16,7 +16,7 @@ import os
 import stat
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from fetcher.filesystem import file_mode
 from fetcher.manifest import FORMAT_VERSION, RELATIVE_PATH, Manifest
 from fetcher.records import check_format
 from fetcher.store.beneath import read_beneath, replace_file
+from fetcher.values import dataclass
 
 SUMMARY_PATH = RELATIVE_PATH.with_name("summary.json")
 LARGEST = 64 * 1024 * 1024

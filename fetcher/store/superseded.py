@@ -12,7 +12,6 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from fetcher.filesystem import first_names
@@ -21,6 +20,7 @@ from fetcher.store.beneath import make_directories, open_beneath, read_beneath, 
 from fetcher.store.in_use import use_of
 from fetcher.store.keyed import GRACE
 from fetcher.store.layout import Root
+from fetcher.values import dataclass
 
 UNLINKED_FOR = 24 * 3600.0
 """Seconds for which a blob must be unlinked before it is deleted."""

@@ -6,7 +6,6 @@ These metrics are common to all commands; each command adds its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from fetcher.errors import BadResponse, LocalIOError, RateLimited, Stalled, Unreachable
 from fetcher.events import (
@@ -23,6 +22,7 @@ from fetcher.events import (
 )
 from fetcher.telemetry.exposition import Metric, Sample
 from fetcher.telemetry.tally import Phase, Tally
+from fetcher.values import dataclass
 from fetcher.version import VERSION
 
 _RETRIED = sorted({kind.reason for kind in (BadResponse, LocalIOError, RateLimited, Stalled, Unreachable)})

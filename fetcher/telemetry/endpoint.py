@@ -10,13 +10,13 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
 from typing import Any
 
 from fetcher.errors import ConfigurationError
 from fetcher.telemetry.exposition import OPENMETRICS, TEXT, Metric, exposition
+from fetcher.values import dataclass
 
 _MOST_CLIENTS = 16
 _TIMEOUT = 5.0

@@ -12,7 +12,6 @@ import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 
 import aiohttp
 import yarl
@@ -33,6 +32,7 @@ from fetcher.transport.proxies import Proxy, proxy_for
 from fetcher.transport.statuses import Refusal, error_for, is_temporary
 from fetcher.transport.trust import tls_context
 from fetcher.transport.urls import address_from, host_of, normal, origin_of
+from fetcher.values import dataclass
 from fetcher.version import VERSION
 
 REDIRECTS = 10

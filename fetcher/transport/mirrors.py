@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from fetcher.errors import BadResponse
 from fetcher.transport.urls import address_from, origin_of, same_path
+from fetcher.values import dataclass
 
 _NAME = r"[^/]+"
 _OF_THE_HUB = re.compile(rf"/api/(models|datasets|resolve-cache)/.+|/(datasets/)?{_NAME}(/{_NAME})?/resolve/.+")

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -31,6 +30,7 @@ from fetcher.errors import (
     Unauthorized,
     Unreachable,
 )
+from fetcher.values import dataclass
 
 LONGEST_WAIT = 3600.0
 """Seconds. The Hub's windows are five minutes. A server that asks for more than an hour is wrong or malicious."""

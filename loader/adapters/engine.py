@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from itertools import takewhile
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -21,6 +21,7 @@ from fetcher.errors import ConfigurationError, FetchError
 from fetcher.host.memory import memory_left
 from fetcher.quantities import parse_size, size
 from fetcher.telemetry.wording import counted
+from fetcher.values import dataclass
 from loader.adapters.torch import tensors
 from loader.addresses import is_remote
 from loader.checkpoint.index import Checkpoint, Shard

@@ -6,8 +6,9 @@ Names and sizes are those of its `Dtype`. `tests/loader/test_dtypes.py` compares
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
+
+from fetcher.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,10 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from fetcher.values import dataclass
 from loader.checkpoint.trees import below
 from loader.errors import FileReplaced, MalformedCheckpoint, dangling, from_os_error
 

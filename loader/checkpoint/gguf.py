@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from fetcher.quantities import ceil_div
+from fetcher.values import dataclass
 from loader.checkpoint.files import FileIdentity, open_file, read_bytes
 from loader.checkpoint.not_weights import impostor, read_head
 from loader.errors import MalformedCheckpoint, shown

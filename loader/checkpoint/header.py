@@ -14,11 +14,11 @@ overflow before a zero in a shape). `tests/loader/corpus.py` lists where this re
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from fetcher.values import dataclass
 from loader.checkpoint.dtypes import DTYPES, Dtype
 from loader.checkpoint.files import Read
 from loader.checkpoint.not_weights import HEAD, impostor

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
 from fetcher.telemetry.wording import counted
+from fetcher.values import dataclass
 from loader.checkpoint.files import FileIdentity, open_file, reading
 from loader.checkpoint.header import TensorInfo, read_header
 from loader.checkpoint.locations import Weights, locate

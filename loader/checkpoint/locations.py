@@ -16,9 +16,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from fetcher.errors import NotFound, UsageError
+from fetcher.values import dataclass
 from loader.checkpoint.files import LOCAL, Files
 from loader.checkpoint.selection import is_index, missing_parts, whole_file, without_variants
 from loader.checkpoint.trees import snapshot_of

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from fetcher.values import dataclass
 from loader.checkpoint.files import LOCAL, Files
 from loader.checkpoint.header import MAX_HEADER
 from loader.checkpoint.not_weights import misplaced

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from fetcher.artifact import ByteRange
 from fetcher.errors import DigestMismatch, NotFound, UsageError
 from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
 from fetcher.quantities import ceil_div
+from fetcher.values import dataclass
 from loader.checkpoint.files import LOCAL, FileIdentity
 from loader.checkpoint.locations import refuse_incomplete
 from loader.checkpoint.not_weights import LARGEST_POINTER, refuse_pointer

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from fetcher.errors import CannotWrite, UsageError
@@ -13,6 +12,7 @@ from fetcher.events import LoadPlanned, Subscriber, Warned
 from fetcher.filesystem import file_mode, make_directory, storing, sync_directory, write_durably
 from fetcher.host.mounts import mount_of
 from fetcher.manifest import RELATIVE_PATH, Manifest
+from fetcher.values import dataclass
 from loader.copying.artifacts import Artifact, Item, read_artifact
 from loader.copying.chunks import ChunkCopier, round_robin
 from loader.copying.record import RECORD, CopyRecord

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from fetcher.errors import FetchError
 from fetcher.records import check_format
+from fetcher.values import dataclass
 from fetcher.version import VERSION
 from loader.checkpoint.files import FileIdentity, open_file, read_bytes
 from loader.copying.artifacts import Item

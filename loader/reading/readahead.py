@@ -9,8 +9,9 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from fetcher.values import dataclass
 from loader.reading.access import Access, open_access
 from loader.reading.arena import Arena
 from loader.reading.blocks import PIECE, Block, Remote, Source

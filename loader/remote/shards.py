@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fetcher.api import open_source
 from fetcher.artifact import ByteRange, RemoteFile
 from fetcher.errors import DigestUnavailable
+from fetcher.values import dataclass
 from loader.checkpoint.header import TensorInfo, read_header
 from loader.checkpoint.index import AnyShard, Checkpoint, checkpoint_of
 from loader.checkpoint.locations import in_directory

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
 from fetcher.errors import FetchError
 from fetcher.events import Pinned, Subscriber, Warned, silent
 from fetcher.host.memory import memory_left
 from fetcher.quantities import size
+from fetcher.values import dataclass
 from loader.checkpoint.files import FileIdentity
 from loader.errors import NotResident, from_os_error
 from loader.filesystems import filesystem_of

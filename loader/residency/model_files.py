@@ -6,10 +6,10 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from fetcher.artifact import ByteRange
 from fetcher.errors import NotFound
+from fetcher.values import dataclass
 from loader.checkpoint.files import LOCAL, FileIdentity
 from loader.checkpoint.gguf import EXTENSION as GGUF
 from loader.checkpoint.gguf import Split, read_gguf

@@ -13,12 +13,12 @@ import os
 import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
 from fetcher.artifact import ByteRange
 from fetcher.quantities import ceil_div
+from fetcher.values import dataclass
 from loader.kernel import (
     PAGE,
     always_in_memory,

@@ -9,13 +9,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from fetcher.events import BytesLoaded, LoadEnded, LoadPlanned, Subscriber, silent
 from fetcher.host.memory import Bound
 from fetcher.quantities import size
+from fetcher.values import dataclass
 from loader.errors import NotResident, TooLarge
 from loader.filesystems import filesystem_of
 from loader.kernel import PAGE, cache_counts, mincore_is_reliable

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from fetcher.artifact import ByteRange
+from fetcher.values import dataclass
 from loader.kernel import PAGE
 
 WIDEST = 64 * 1024 * 1024

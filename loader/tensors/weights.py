@@ -18,7 +18,6 @@ import logging
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -27,6 +26,7 @@ from fetcher.errors import DigestUnavailable, NotFound, UsageError
 from fetcher.host.memory import Bound, memory_left
 from fetcher.quantities import size
 from fetcher.usage import note_use
+from fetcher.values import dataclass
 from loader.addresses import is_remote
 from loader.checkpoint.header import TensorInfo
 from loader.checkpoint.index import Checkpoint, PathLike, Shard, read_checkpoint

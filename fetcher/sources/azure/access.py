@@ -6,12 +6,13 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from fetcher.errors import ConfigurationError
 from fetcher.sources.access import Access
 from fetcher.sources.azure.address import AzureAddress
+from fetcher.values import dataclass
 
 _ACCOUNT = ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT")
 _KEY = ("AZURE_STORAGE_ACCESS_KEY", "AZURE_STORAGE_KEY")

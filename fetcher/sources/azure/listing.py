@@ -6,13 +6,13 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.parse import unquote
 from xml.etree import ElementTree as ET
 
 from fetcher.artifact import Checksum
 from fetcher.errors import BadResponse
 from fetcher.sources.objects import StoredObject
+from fetcher.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

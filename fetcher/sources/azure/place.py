@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from fetcher.errors import ConfigurationError
 from fetcher.sources.azure.access import AzureAccess
 from fetcher.sources.azure.address import AzureAddress
 from fetcher.transport.urls import normal
+from fetcher.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from fetcher.errors import ConfigurationError, Unauthorized, Unreachable
 from fetcher.sources.access import Access
 from fetcher.sources.gcs.files import SCOPE, credentials_in
 from fetcher.sources.tokens import Token, Tokens, silence, static
+from fetcher.values import dataclass
 
 _TOKEN_VARIABLES = ("GOOGLE_OAUTH_ACCESS_TOKEN", "CLOUDSDK_AUTH_ACCESS_TOKEN")
 _NO_METADATA = ("1", "true", "yes")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from fetcher.artifact import ArtifactRef
 from fetcher.errors import ConfigurationError, UsageError
 from fetcher.transport.urls import normal
+from fetcher.values import dataclass
 
 _SERVICE = "https://storage.googleapis.com"
 _URI = re.compile(r"(?i:gs)://([a-z0-9][a-z0-9._-]{1,220}[a-z0-9])(?:/([^#]*)(?:#([0-9]{1,20}))?)?")

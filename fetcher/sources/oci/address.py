@@ -5,9 +5,9 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from fetcher.errors import ConfigurationError, UsageError
+from fetcher.values import dataclass
 
 DEFAULT_TAG = "latest"
 PLAIN_HTTP = "FETCHER_PLAIN_HTTP_REGISTRIES"

@@ -6,11 +6,12 @@ import json
 import platform
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from fetcher.artifact import Digest
 from fetcher.errors import BadResponse, NotFound, Refused
+from fetcher.values import dataclass
 
 LARGEST = 4 * 1024 * 1024
 """Bytes of a manifest at most: the limit that the distribution specification recommends to registries."""

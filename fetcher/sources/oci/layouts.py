@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 from fetcher.errors import NotFound, Refused
 from fetcher.sources.oci.documents import Blob, Manifest, first_of
+from fetcher.values import dataclass
 
 IMAGE_PREFIX = "models/"
 """The directory of a modelcar image that holds the model, by KServe's convention."""

@@ -6,13 +6,13 @@ import base64
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from fetcher.errors import BadResponse, Unauthorized
 from fetcher.sources.oci.access import OciAccess
 from fetcher.transport.client import Credentials, HttpTransport, is_downgrade
 from fetcher.transport.urls import host_of, normal, origin_of
+from fetcher.values import dataclass
 
 _CLIENT = "weightlift"
 _LARGEST = 1024 * 1024

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from fetcher.sources.access import Access
+from fetcher.values import dataclass
 
 DEFAULT_REGION = "us-east-1"
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from fetcher.errors import UsageError
+from fetcher.values import dataclass
 
 _URI = re.compile(r"(?i:s3)://([^/?#]*)(?:/(.*?))?(?:\?versionId=([^&?#\s]+))?", re.DOTALL)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
