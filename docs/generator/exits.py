@@ -42,9 +42,10 @@ _ELSEWHERE = {"Completed": ("0", "yes"), "Internal": ("70", "no"), "Interrupted"
 
 
 def descendants(error: type[FetchError]) -> Iterator[type[FetchError]]:
-    """All classes below `error`, in the order of their definition."""
+    """All classes below `error` that the two commands raise, in the order of their definition."""
     for child in error.__subclasses__():
-        yield child
+        if child.__module__.partition(".")[0] in ("fetcher", "loader"):
+            yield child
         yield from descendants(child)
 
 

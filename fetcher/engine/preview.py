@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fetcher.artifact import ArtifactRef, RemoteFile, redact, total_size
+from fetcher.artifact import ArtifactRef, Listing, RemoteFile, redact, total_size
 from fetcher.engine.choosing import chosen, proves_no_less, warn_of_selection
 from fetcher.engine.expecting import with_listed_pins
 from fetcher.engine.request import choose_placement, donors_for
@@ -14,6 +14,7 @@ from fetcher.filesystem import existing_parent, free_bytes
 from fetcher.manifest import Manifest
 from fetcher.settings import Settings
 from fetcher.sources import open_source
+from fetcher.sources.base import Source
 from fetcher.store.donors import Donors
 from fetcher.store.selector import matching_manifest
 from fetcher.values import dataclass
@@ -46,21 +47,34 @@ class Preview:
     cached: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a source lists, and the files that a fetch of it would choose, with all that is published of them."""
+
+    listing: Listing
+    chosen: tuple[RemoteFile, ...]
+
+
+async def answered(source: Source, ref: ArtifactRef, settings: Settings, on_event: Subscriber = silent) -> Answer:
+    """Ask `source` what a fetch would get, and close it. Touches no store. Raises FetchError."""
+    on_event(Resolving(redact(ref.uri)))
+    ask = Asker(Patience(settings.retry_for), on_event)
+    try:
+        listing = await source.list(await source.resolve(ask), ask)
+        pinning = await with_listed_pins(settings, ref, listing, source=source, ask=ask)
+        return Answer(listing, await chosen(listing, ref, pinning, source=source, ask=ask))
+    finally:
+        await source.aclose()
+
+
 async def preview(ref: ArtifactRef, settings: Settings, on_event: Subscriber = silent) -> Preview:
     """Return the plan: resolve, list, and compare with what is present. Writes no file of an artifact.
 
     Raises FetchError.
     """
-    on_event(Resolving(redact(ref.uri)))
-    source = open_source(ref, settings)
-    ask = Asker(Patience(settings.retry_for), on_event)
-    try:
-        listing = await source.list(await source.resolve(ask), ask)
-        pinning = await with_listed_pins(settings, ref, listing, source=source, ask=ask)
-        wanted = {each.path: each for each in await chosen(listing, ref, pinning, source=source, ask=ask)}
-    finally:
-        await source.aclose()
-    warn_of_selection(listing, wanted.values(), ref, on_event)
+    answer = await answered(open_source(ref, settings), ref, settings, on_event)
+    listing, wanted = answer.listing, {each.path: each for each in answer.chosen}
+    warn_of_selection(listing, answer.chosen, ref, on_event)
     placement = choose_placement(ref, settings)
     present = placement.present()
     listed = {file.path: file for file in listing.files}

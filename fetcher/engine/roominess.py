@@ -35,7 +35,7 @@ def room_of(
     with storing("read the limits of the cache"):
         own = read_limits(root) if limited else CacheLimits()
     asked = CacheLimits(settings.max_size, settings.min_free, settings.min_idle)
-    return Room(root, key, lease, own, asked, growing, stopped, on_event)
+    return Room(root, key, lease, own, asked, growing, stopped, on_event, settings.eviction_ranks)
 
 
 @asynccontextmanager

@@ -8,8 +8,8 @@ ends with its lease.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import field, replace
 from functools import partial
 from pathlib import Path
 
@@ -40,7 +40,7 @@ class Room:
     """A fetch or repair that needs room in `root`. `lease` is that of its key.
 
     `own`: the limits of the root. `asked`: those of the fetch, which may only be stricter. `growing`: the sizes of some files
-    are unknown, so room is made in steps.
+    are unknown, so room is made in steps. `ranks`: key → rank in eviction, 0 for others.
     """
 
     root: Path
@@ -51,6 +51,7 @@ class Room:
     growing: bool
     stopped: Callable[[], bool]
     on_event: Subscriber
+    ranks: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def min_idle(self) -> float:
@@ -92,7 +93,7 @@ class Room:
                 self.root, now=ruling.moment(), min_idle=self.min_idle, without=(ROOM, self.key, self.lease.directory.name)
             )
             occupied = allocated_bytes(self.lease.directory)
-            account = Account(self.root, self.key, seen, needed=needed, occupied=occupied)
+            account = Account(self.root, self.key, seen, needed=needed, occupied=occupied, ranks=self.ranks)
             if patient and account.shortfall(limits.bounds(self.root)) and self._soon(seen, ruling.moment()):
                 return None
             # Before anything is renamed away: a lease that is lost by now must cost no artifact. A refusal ends the fetch, and

@@ -1,0 +1,89 @@
+"""`weightlift-agent`: parse the options, reach the API server, run until a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from cluster.agent.options import OPTIONS, config_from
+from cluster.agent.running import Agent, Config
+from cluster.client import Api, ApiAccess, in_cluster, of_kubeconfig
+from fetcher.command.options import add_options, values
+from fetcher.command.parser import Parser
+from fetcher.command.publication import with_labels
+from fetcher.command.running import Report, run_command, with_progress
+from fetcher.command.signals import SIGNALS
+from fetcher.command.termination import destination, destination_of_variable
+from fetcher.events import Listening, Subscriber
+from fetcher.telemetry.endpoint import Answer, Site, serving
+from fetcher.transport.tls import TlsEventLoop
+from fetcher.version import VERSION
+
+MANAGER = "weightlift-agent"
+"""The field manager of what the agent writes."""
+PORT = 9090
+"""Where probes and Prometheus find the agent, if nothing else is said."""
+_DESCRIPTION = "Make this node have the models that its NodeCache says, within the limits of its pool."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the agent and return its exit code: 0 after a signal."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    return run_command(
+        lambda report: _run(_parser().parse_args(words), report),
+        log=destination_of_variable("WEIGHTLIFT_TERMINATION_LOG"),
+        interrupted="nothing had begun",
+    )
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="weightlift-agent", description=_DESCRIPTION)
+    parser.add_argument("--version", action="version", version=f"weightlift-agent {VERSION}")
+    add_options(parser, OPTIONS)
+    return parser
+
+
+def _run(arguments: Any, report: Report) -> Mapping[str, Any]:
+    options = values(OPTIONS, arguments, os.environ)
+    report.log = destination(options.get("termination_log"))
+    access = of_kubeconfig(options["kubeconfig"]) if "kubeconfig" in options else in_cluster()
+    config = config_from(options, os.environ, access.namespace)
+
+    def work(on_event: Subscriber) -> None:
+        with asyncio.Runner(loop_factory=TlsEventLoop) as runner:
+            runner.run(_until_signalled(access, config, options, report.counting(on_event)))
+
+    with_progress(options.get("progress", "log"), work)
+    return {"message": "stopped by a signal"}
+
+
+async def _until_signalled(access: ApiAccess, config: Config, options: Mapping[str, Any], on_event: Subscriber) -> None:
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in SIGNALS:
+        loop.add_signal_handler(number, stop.set)
+    async with Api(access, manager=MANAGER) as api:
+        agent = Agent(api, config, on_event)
+        loop.add_signal_handler(signal.SIGUSR1, agent.scrub_now)
+        with ExitStack() as stack:
+            site = _site(agent, options)
+            where = stack.enter_context(serving(options.get("metrics_address"), options.get("metrics_port", PORT), site))
+            on_event(Listening(where, site.paths))
+            await agent.run(stop)
+
+
+def _site(agent: Agent, options: Mapping[str, Any]) -> Site:
+    def readiness() -> Answer:
+        missing = agent.ready
+        return Answer(200, "ready") if missing is None else Answer(503, missing)
+
+    pages: Mapping[str, Callable[[], Answer]] = {"/readyz": readiness}
+    return Site(with_labels(agent.counts.metrics, options), pages)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
