@@ -94,6 +94,7 @@ def _settings(intent: Intent, means: Means, ranks: Mapping[str, int]) -> Setting
         memory_limit=means.memory_limit,
         min_idle=means.min_idle,
         retry_for=means.retry_for,
+        lease_wait=means.retry_for,  # a pod may fetch the same for hours, and others wait
         max_concurrency=means.max_concurrency,
         limit_rate=means.limit_rate,
         eviction_ranks=ranks,

@@ -6,20 +6,21 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from cluster.agent.options import OPTIONS, config_from
-from cluster.agent.running import Agent, Config
+from cluster.agent.running import Agent, Config, Rendered
 from cluster.client import Api, ApiAccess, in_cluster, of_kubeconfig
 from fetcher.command.options import add_options, values
 from fetcher.command.parser import Parser
 from fetcher.command.publication import with_labels
-from fetcher.command.running import Report, run_command, with_progress
+from fetcher.command.running import Report, run_command
 from fetcher.command.signals import SIGNALS
 from fetcher.command.termination import destination, destination_of_variable
 from fetcher.events import Listening, Subscriber
+from fetcher.telemetry import Kind, subscribed
 from fetcher.telemetry.endpoint import Answer, Site, serving
 from fetcher.transport.tls import TlsEventLoop
 from fetcher.version import VERSION
@@ -54,20 +55,27 @@ def _run(arguments: Any, report: Report) -> Mapping[str, Any]:
     access = of_kubeconfig(options["kubeconfig"]) if "kubeconfig" in options else in_cluster()
     config = config_from(options, os.environ, access.namespace)
 
-    def work(on_event: Subscriber) -> None:
-        with asyncio.Runner(loop_factory=TlsEventLoop) as runner:
-            runner.run(_until_signalled(access, config, options, report.counting(on_event)))
+    kind: Kind = options.get("progress", "log")
 
-    with_progress(options.get("progress", "log"), work)
+    @contextmanager
+    def rendered() -> Iterator[Subscriber]:
+        """Each fetch has a progress of its own."""
+        with subscribed(kind, sys.stderr) as on_event:
+            yield report.counting(on_event)
+
+    with subscribed(kind, sys.stderr) as on_event, asyncio.Runner(loop_factory=TlsEventLoop) as runner:
+        runner.run(_until_signalled(access, config, options, on_event, rendered))
     return {"message": "stopped by a signal"}
 
 
-async def _until_signalled(access: ApiAccess, config: Config, options: Mapping[str, Any], on_event: Subscriber) -> None:
+async def _until_signalled(
+    access: ApiAccess, config: Config, options: Mapping[str, Any], on_event: Subscriber, rendered: Rendered
+) -> None:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in SIGNALS:
         loop.add_signal_handler(number, stop.set)
     async with Api(access, manager=MANAGER) as api:
-        agent = Agent(api, config, on_event)
+        agent = Agent(api, config, on_event, rendered)
         loop.add_signal_handler(signal.SIGUSR1, agent.scrub_now)
         with ExitStack() as stack:
             site = _site(agent, options)

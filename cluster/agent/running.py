@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from fetcher.events import Event, Evicted, Noted, Subscriber, Warned
 from fetcher.uncancelled import run_uncancelled
 
 NodeCache = Resource[NodeCacheSpec, NodeCacheStatus]
+Rendered = Callable[[], AbstractContextManager[Subscriber]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +61,13 @@ class Config:
 
 
 class Agent:
-    """One node's agent. `on_event` gets what it decides, `of_fetch` is entered for each fetch and gets its events."""
+    """One node's agent. `on_event` gets what it decides, `rendered` makes a subscriber for the events of one fetch."""
 
-    def __init__(self, api: Api, config: Config, on_event: Subscriber) -> None:
+    def __init__(self, api: Api, config: Config, on_event: Subscriber, rendered: Rendered) -> None:
         self._api = api
         self._config = config
         self._on_event = on_event
+        self._rendered = rendered
         self.counts = Counts()
         self._changed = asyncio.Event()
         self._watched: Watched[NodeCache] = Watched(
@@ -97,11 +99,11 @@ class Agent:
 
     @property
     def ready(self) -> str | None:
-        """None if the NodeCache was seen and the root can be used, else what is missing."""
-        if not self._seen:
-            return f"NodeCache {self._config.node} was not seen yet"
+        """None if the NodeCache was seen and the root can be used, else what is missing, in words without any name."""
+        if not self._seen or not self._surveyed:
+            return "the NodeCache was not seen yet"
         problem = self._survey.problem
-        return f"{problem.reason}: {problem.message}" if problem is not None else None
+        return problem.reason if problem is not None else None
 
     @property
     def _account(self) -> Account:
@@ -198,21 +200,24 @@ class Agent:
     async def _prepare(self) -> None:
         """Examine and survey the root when it is due."""
         await self._look_again()
+        while self._node is not None and time.monotonic() - self._surveyed_at >= self._config.survey_interval:
+            began = self._surveyed_at = time.monotonic()
+            survey = await run_uncancelled(self._examined, self._node.spec)
+            if self._surveyed_at == began:  # else a job ended meanwhile, whose work this survey may have missed
+                self._take(survey)
         now = time.monotonic()
-        if self._node is None or now - self._surveyed_at < self._config.survey_interval:
-            return
-        self._surveyed_at = now
-        survey = await run_uncancelled(self._examined, self._node.spec)
+        if self._survey.problem is None and self._job is None and now - self._collected_at >= _COLLECT_EVERY:
+            self._collected_at = now
+            collect = partial(cache.gc, self._config.root, unused_for=cache.RESUMABLE, pods=None, dry_run=False)
+            await self._tried("garbage", collect)
+
+    def _take(self, survey: Survey) -> None:
         self._surveyed = True
         self.counts.surveys += 1
         self._survey = self.counts.survey = survey
         if survey.problem is None:
             self._memory = remembering.surveyed(self._memory, survey.lying)
         self._say("root", survey.problem)
-        if survey.problem is None and self._job is None and now - self._collected_at >= _COLLECT_EVERY:
-            self._collected_at = now
-            collect = partial(cache.gc, self._config.root, unused_for=cache.RESUMABLE, pods=None, dry_run=False)
-            await self._tried("garbage", collect)
 
     def _examined(self, spec: NodeCacheSpec) -> Survey:
         ground = examine(self._config.root, allow_root_filesystem=spec.allow_root_filesystem)
@@ -318,38 +323,39 @@ class Agent:
             versions = known.versions
             allowed = self._node.spec.allowed_sources if self._node is not None else ()
             intent = intent_of(wanted, known, allowed, allow_loopback=self._config.allow_loopback)
-            await (self._repair if job.kind == "repair" else self._fetch)(wanted, intent, ranks)
+            with self._rendered() as on_event:
+                work = self._repair if job.kind == "repair" else self._fetch
+                await work(wanted, intent, ranks, partial(self._heard, on_event))
         except FetchError as error:
             chance, now = random.random(), time.monotonic()  # noqa: S311 - spreads load, protects nothing
             versions = versions or (error.reason,)
             self._memory = remembering.failed(self._memory, wanted, error, versions, now=now, jitter=chance)
             self._note(wanted.key, error.sentence())
 
-    async def _fetch(self, wanted: Wanted, intent: Intent, ranks: Mapping[str, int]) -> None:
+    async def _fetch(self, wanted: Wanted, intent: Intent, ranks: Mapping[str, int], on_event: Subscriber) -> None:
         lying = self._survey.lying.get(wanted.key)
         lies = lying is not None and lying.revision == wanted.revision
         self._note(
             wanted.key, f"fetching {wanted.bytes} bytes of {redact(intent.ref.uri)} for {wanted.namespace}/{wanted.model}"
         )
-        cached = await fetch(wanted, intent, self._config.means, ranks, self._heard, lies=lies)
+        cached = await fetch(wanted, intent, self._config.means, ranks, on_event, lies=lies)
         self._memory = remembering.completed(self._memory, wanted, cached=cached)
         self._schedule.read(wanted.key, now=time.monotonic())
         self._note(wanted.key, "complete already" if cached else "fetched and verified")
 
-    async def _repair(self, wanted: Wanted, intent: Intent, ranks: Mapping[str, int]) -> None:
+    async def _repair(self, wanted: Wanted, intent: Intent, ranks: Mapping[str, int], on_event: Subscriber) -> None:
         damage = self._damages[wanted.key]
-        fetched = await repair(wanted, intent, self._config.means, ranks, self._heard, damage)
+        fetched = await repair(wanted, intent, self._config.means, ranks, on_event, damage)
         self._memory = remembering.completed(self._memory, wanted, cached=True)
         self.counts.repaired += 1
         self._note(wanted.key, f"repaired; {fetched} bytes were fetched")
 
-    def _heard(self, event: Event) -> None:
+    def _heard(self, on_event: Subscriber, event: Event) -> None:
         self.counts(event)
         if isinstance(event, Evicted):
             self._memory = remembering.evicted(self._memory, event.key)
-            self._note(event.key, "evicted to make room")
             self._survey_soon()
-        self._on_event(event)
+        on_event(event)
 
     # Beside the loop
 
