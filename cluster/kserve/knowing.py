@@ -20,8 +20,6 @@ FIRST, LONGEST = 30.0, 600.0
 """Seconds until a source that did not answer is asked again: doubled each time."""
 FINAL = 3600.0
 """Seconds until a source that has no such model is asked again."""
-RECHECK = 60.0
-"""Seconds until a credential that was refused is tried again: somebody may have corrected its Secret."""
 _CORRECTABLE = frozenset({77, 78})
 """Exit codes of what a person corrects without touching the cache: a credential, a permission, a Secret."""
 _REFUSALS = _CORRECTABLE | {66}
@@ -87,11 +85,14 @@ def remembered(known: Knowledge, wanted: Iterable[Artifact], before: Mapping[str
 
 
 def questions(
-    known: Knowledge, wanted: Iterable[Artifact], lying: Mapping[str, Lying], *, now: float
+    known: Knowledge, wanted: Iterable[Artifact], lying: Mapping[str, Lying], *, now: float, recheck: float
 ) -> tuple[tuple[Artifact, Identity], ...]:
-    """Return what to ask sources now: what an artifact is, or whether an identity may have one that is there."""
+    """Return what to ask sources now: what an artifact is, or whether an identity may have one that is there.
+
+    `recheck`: seconds until a credential that was refused is tried again, since somebody may have corrected its Secret.
+    """
     wanted = tuple(wanted)
-    due = {question for question, since in known.tried.items() if now - since >= RECHECK}
+    due = {question for question, since in known.tried.items() if now - since >= recheck}
     answers = Answers(known.answers.allowed, known.answers.refused - due)
     unknown = ((each.key, each.fetched_as(answers)) for each in wanted if each.key not in known.pins)
     again = (each for each in known.provisional if each[0] in lying and lying[each[0]].private)
@@ -116,14 +117,14 @@ def answered(known: Knowledge, question: Question, pin: Pin) -> Knowledge:
     )
 
 
-def failed(known: Knowledge, question: Question, error: FetchError, *, now: float) -> Knowledge:
-    """Return the knowledge after a source did not answer, or refused the asker."""
+def failed(known: Knowledge, question: Question, error: FetchError, *, now: float, recheck: float) -> Knowledge:
+    """Return the knowledge after a source did not answer, or refused the asker. `recheck` as for `questions`."""
     before = known.failures.get(question)
     failures = before.failures + 1 if before is not None else 1
     final, refused = not error.retryable, error.exit_code in _REFUSALS
     wait = min(LONGEST, FIRST * 2 ** min(failures - 1, 16))
     if error.exit_code in _CORRECTABLE:
-        wait = RECHECK
+        wait = recheck
     elif final:
         wait = FINAL
     failure = Failure(error.reason, error.message, final, failures, now + wait)

@@ -71,12 +71,16 @@ class LocalModelApi(Api):
             return await self._get_secret(name, namespace)
         return await super().get(endpoint, name, namespace)
 
-    async def list(self, endpoint: Endpoint, namespace: str = "", *, labels: str = "", fields: str = "") -> Page:
+    async def pages(
+        self, endpoint: Endpoint, namespace: str = "", *, labels: str = "", fields: str = ""
+    ) -> AsyncGenerator[Page]:
         if endpoint != NODES:
-            return await super().list(endpoint, namespace, labels=labels, fields=fields)
+            async for page in super().pages(endpoint, namespace, labels=labels, fields=fields):
+                yield page
+            return
         await self._known.wait()
         document = self._document()
-        return Page([document] if document is not None else [], str(self._version))
+        yield Page([document] if document is not None else [], str(self._version))
 
     async def watch(
         self, endpoint: Endpoint, namespace: str = "", *, since: str, seconds: int, labels: str = "", fields: str = ""

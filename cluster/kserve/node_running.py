@@ -46,6 +46,7 @@ class Config:
     namespace: str
     asking: Asking
     survey_interval: float
+    recheck_interval: float
 
 
 class Node:
@@ -217,7 +218,9 @@ class Node:
         if wanted is None or lying is None or self._options is None:
             return
         placed = [each for each in wanted if each.key not in self._misplaced(wanted)]
-        for artifact, identity in knowing.questions(self._known, placed, lying, now=time.monotonic()):
+        for artifact, identity in knowing.questions(
+            self._known, placed, lying, now=time.monotonic(), recheck=self._config.recheck_interval
+        ):
             question = (artifact.key, identity)
             if question not in self._asked:
                 self._asked[question] = asyncio.ensure_future(self._answer(artifact, identity))
@@ -229,7 +232,8 @@ class Node:
                 pin = await ask(self._plain, artifact, identity, self._asking)
             self._known = knowing.answered(self._known, question, pin)
         except FetchError as error:
-            self._known = knowing.failed(self._known, question, error, now=time.monotonic())
+            now = time.monotonic()
+            self._known = knowing.failed(self._known, question, error, now=now, recheck=self._config.recheck_interval)
             self._say(artifact.key, error.reason, error.message)
         finally:
             self._asked.pop(question, None)
