@@ -1,7 +1,7 @@
-"""The DaemonSet of a pool's agents, with its service account and its rights. Pure.
+"""The DaemonSet of a pool's agents, with its service account. Pure.
 
-The agent sees one directory of the node, the pool's root. Its rights are two ClusterRoles that the installation makes:
-`weightlift-agent` for our kinds, and `weightlift-agent-lease`, in the controller's own namespace only.
+The agent sees one directory of the node, the pool's root. The installation gives rights to all accounts of its namespace, so
+the controller, which makes accounts there, needs no right to give rights.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def changes(world: World, agents: Agents) -> Iterable[Action]:
 
 
 def documents_of(pool: Pool, agents: Agents) -> list[dict[str, Any]]:
-    """Return the service account, its rights, and the DaemonSet, in the order in which they are made.
+    """Return the service account and the DaemonSet, in the order in which they are made.
 
     They are owned by the pool, so Kubernetes collects them after it. The pool carries no finalizer.
     """
@@ -68,30 +68,8 @@ def documents_of(pool: Pool, agents: Agents) -> list[dict[str, Any]]:
         "uid": pool.metadata.uid,
         "controller": True,
     }
-    metadata = {"name": name, "ownerReferences": [owner]}
-    inside = {**metadata, "namespace": agents.namespace}
-    subjects = [{"kind": "ServiceAccount", "name": name, "namespace": agents.namespace}]
-    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole"}
-    rbac = "rbac.authorization.k8s.io/v1"
+    inside = {"name": name, "namespace": agents.namespace, "ownerReferences": [owner]}
     account = rendered({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": inside})
-    everywhere = rendered(
-        {
-            "apiVersion": rbac,
-            "kind": "ClusterRoleBinding",
-            "metadata": metadata,
-            "roleRef": {**role, "name": "weightlift-agent"},
-            "subjects": subjects,
-        }
-    )
-    here = rendered(
-        {
-            "apiVersion": rbac,
-            "kind": "RoleBinding",
-            "metadata": inside,
-            "roleRef": {**role, "name": "weightlift-agent-lease"},
-            "subjects": subjects,
-        }
-    )
     labels = {
         "app.kubernetes.io/name": "weightlift",
         "app.kubernetes.io/component": "agent",
@@ -107,7 +85,7 @@ def documents_of(pool: Pool, agents: Agents) -> list[dict[str, Any]]:
             "template": {"metadata": {"labels": labels}, "spec": _pod(pool, name, agents)},
         },
     }
-    return [account, everywhere, here, rendered(daemon_set)]
+    return [account, rendered(daemon_set)]
 
 
 def _pod(pool: Pool, account: str, agents: Agents) -> dict[str, Any]:
@@ -149,7 +127,7 @@ def _pod(pool: Pool, account: str, agents: Agents) -> dict[str, Any]:
                 "name": "agent",
                 "image": agents.image,
                 "command": ["weightlift-agent"],
-                "args": ["--root", spec.root, *agents.arguments],
+                "args": ["--root", spec.root, "--metrics-port", str(_PORT), *agents.arguments],
                 "env": [
                     _of_the_pod("WEIGHTLIFT_NODE", "spec.nodeName"),
                     _of_the_pod("WEIGHTLIFT_NAMESPACE", "metadata.namespace"),

@@ -9,10 +9,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
-from uuid import uuid4
 
 from cluster.client import Api, ApiAccess, in_cluster, of_kubeconfig
 from cluster.client.leading import Leadership
+from cluster.controller.binding import refuse_unbound_agents
 from cluster.controller.options import OPTIONS, config_from
 from cluster.controller.running import Config, Controller
 from fetcher.command.options import add_options, values
@@ -67,24 +67,26 @@ async def _until_signalled(access: ApiAccess, config: Config, options: Mapping[s
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in SIGNALS:
         loop.add_signal_handler(number, stop.set)
-    identity = options.get("identity") or f"{socket.gethostname()}-{uuid4().hex[:8]}"
-    # The Lease has a connection of its own: it is renewed also while the other one waits, and is written without leading.
+    identity = options.get("identity") or socket.gethostname()
+    # The Lease has a connection of its own: it is renewed also while the other one waits.
     async with Api(access, manager=MANAGER) as lease_api, Api(access, manager=MANAGER) as api:
         leadership = Leadership(lease_api, name=options.get("lease", MANAGER), namespace=config.namespace, identity=identity)
         api.guard = leadership.check
         controller = Controller(api, config, on_event)
+        if not options.get("allow_unbound_agents"):
+            await refuse_unbound_agents(api)
         with ExitStack() as stack:
             if "metrics_port" in options:
                 site = _site(controller, leadership, options)
                 where = stack.enter_context(serving(options.get("metrics_address"), options["metrics_port"], site))
                 on_event(Listening(where, site.paths))
-            await _first_of(stop.wait(), controller.observe(), _lead(controller, leadership, identity, on_event))
+            await _first_of(stop.wait(), controller.observe(), _lead(controller, leadership, on_event))
         await leadership.release()
 
 
-async def _lead(controller: Controller, leadership: Leadership, identity: str, on_event: Subscriber) -> None:
+async def _lead(controller: Controller, leadership: Leadership, on_event: Subscriber) -> None:
     await leadership.acquire()
-    on_event(Noted("leadership", f"{identity} leads"))
+    on_event(Noted("leadership", f"{leadership.identity} leads"))
     await _first_of(leadership.keep(), controller.lead())
 
 

@@ -31,8 +31,24 @@ class Observer:
         on_change: Callable[[], None],
         on_problem: Callable[[ApiError], None],
     ) -> None:
-        def watched(endpoint: Endpoint, read: Callable[[Mapping[str, Any]], Any], **where: str) -> Watched[Any]:
-            one = Watched(api, endpoint, read, on_change=on_change, on_problem=on_problem, **where)
+        def watched(
+            endpoint: Endpoint,
+            read: Callable[[Mapping[str, Any]], Any],
+            *,
+            labels: str = "",
+            fields: str = "",
+            namespace: str = "",
+        ) -> Watched[Any]:
+            one = Watched(
+                api,
+                endpoint,
+                read,
+                on_change=on_change,
+                on_problem=on_problem,
+                labels=labels,
+                fields=fields,
+                namespace=namespace,
+            )
             self._all.append(one)
             return one
 

@@ -30,12 +30,20 @@ OPTIONS = tuple(
         Option("identity", "the name of this process in the Lease (default: the host's, and a number)", metavar="NAME"),
         Option("lease", "the Lease by which one of several controllers leads (default weightlift-controller)", metavar="NAME"),
         Option("hub_endpoint", "the address of a mirror of the Hub", metavar="URL"),
+        Option(
+            "allow_unbound_agents",
+            "run without the admission policy that lets agents write for their own nodes only",
+            switch=True,
+        ),
         Option("allow_loopback", "allow sources on this machine, which is for tests", switch=True),
         Option(
             "agent_patience",
             "how long an agent may show no sign of life before its node leaves the counts (default 5m)",
             parse_seconds,
             "DURATION",
+        ),
+        Option(
+            "status_interval", "the shortest time between two statuses of one object (default 5s)", parse_seconds, "DURATION"
         ),
         *_METRICS,
         PROGRESS,
@@ -58,5 +66,6 @@ def config_from(options: Mapping[str, Any], environ: Mapping[str, str], namespac
         agents=Agents(options["image"], here, arguments),
         means=Means(ways, here, options.get("service_account", "weightlift-controller")),
         patience=options.get("agent_patience", 300.0),
+        status_interval=options.get("status_interval", 5.0),
         allow_loopback=loopback,
     )

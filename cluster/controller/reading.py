@@ -91,7 +91,6 @@ def read_owned(document: Mapping[str, Any]) -> Owned:
         key=annotations.get(KEY, ""),
         model=(annotations.get(MODEL_NAMESPACE, ""), annotations.get(MODEL, "")),
         deleting=bool(metadata.get("deletionTimestamp")),
-        released=(document.get("status") or {}).get("phase") in ("Released", "Failed"),
     )
 
 

@@ -25,12 +25,16 @@ TICK = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """How the controller runs. `patience`: seconds without a renewal until an agent counts as dead."""
+    """How the controller runs. `patience`: seconds without a renewal until an agent counts as dead.
+
+    `status_interval`: seconds between two statuses of one object.
+    """
 
     namespace: str
     agents: Agents
     means: Means
     patience: float
+    status_interval: float
     allow_loopback: bool
 
 
@@ -52,7 +56,7 @@ class Controller:
         self._on_event = on_event
         self._changed = asyncio.Event()
         self._observer = Observer(api, config.namespace, config.patience, on_change=self._changed.set, on_problem=self._problem)
-        self._writer = Writer(api, on_note=self._note, on_problem=self._problem)
+        self._writer = Writer(api, status_interval=config.status_interval, on_note=self._note, on_problem=self._problem)
         self._resolver = Resolver(api, config.means, on_answer=self._answered)
         self._yielded: frozenset[tuple[str, str]] = frozenset()
         self._last_problem = ""

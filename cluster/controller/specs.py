@@ -12,7 +12,7 @@ from cluster.controller.waves import Wave, wave
 from cluster.controller.world import Cache, Name, Observation, Pool, World
 from cluster.resources import NodeCacheSpec, Wanted
 
-_NO_PHASES: Mapping[str, Observation] = {}
+_NOWHERE: Mapping[str, Wanted] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +36,17 @@ class Specs:
 
 def specs(world: World, verdicts: Mapping[Name, Verdict], assignment: Assignment, shared: Shared) -> Specs:
     """Decide what every node of every pool shall have."""
-    users = _users(world)
+    users, present = _users(world), _present(world)
     entries: dict[str, list[Wanted]] = {node: [] for nodes in assignment.nodes.values() for node in nodes}
     placed: dict[Name, Placed] = {}
     yielded: set[tuple[str, str]] = set()
     for artifact in shared.artifacts:
         nodes, pool = assignment.nodes.get(artifact.pool, ()), world.pools[artifact.pool]
-        found = _placed(world, artifact, nodes)
+        there = present.get(artifact.key, _NOWHERE)
+        found = _placed(world, artifact, nodes, there)
         placed.update(dict.fromkeys(artifact.members, found))
         held = users.get(artifact.key, frozenset())
-        yielded |= _enter(world, pool, found, held, entries)
+        yielded |= _enter(world, pool, found, held, there, entries)
     kept = _models_to_keep(world, verdicts)
     if kept or users:
         for node, wanted in entries.items():
@@ -60,7 +61,7 @@ def specs(world: World, verdicts: Mapping[Name, Verdict], assignment: Assignment
     return Specs(result, tuple(_removed(world, entries)), placed, frozenset(yielded))
 
 
-def _placed(world: World, artifact: Artifact, nodes: tuple[str, ...]) -> Placed:
+def _placed(world: World, artifact: Artifact, nodes: tuple[str, ...], there: Mapping[str, Wanted]) -> Placed:
     key, revision = artifact.key, artifact.found.revision or ""
     observed: dict[str, Observation] = {}
     for node in nodes:
@@ -72,8 +73,7 @@ def _placed(world: World, artifact: Artifact, nodes: tuple[str, ...]) -> Placed:
     for member in artifact.members:
         placement = world.models[member].spec.placement.pools[0]
         # Everybody's copies count: a second ModelCache with a count takes those that are there.
-        wanted = _wanted_now(world, key, nodes) if placement.mode == "Count" else frozenset[str]()
-        places[member] = chosen(placement, key, nodes, alive=world.alive, ready=ready, wanted=wanted)
+        places[member] = chosen(placement, key, nodes, alive=world.alive, ready=ready, wanted=there)
     return Placed(artifact, places, observed)
 
 
@@ -82,22 +82,28 @@ def _is_current(seen: Observation, revision: str) -> bool:
     return seen.phase != "Ready" or not seen.revision or seen.revision == revision
 
 
-def _wanted_now(world: World, key: str, nodes: Iterable[str]) -> frozenset[str]:
-    return frozenset(
-        node
-        for node in nodes
-        if (cache := world.caches.get(node)) is not None and any(each.key == key for each in cache.spec.artifacts)
-    )
+def _present(world: World) -> Mapping[str, Mapping[str, Wanted]]:
+    """The present entries by key and node."""
+    present: dict[str, dict[str, Wanted]] = {}
+    for node, cache in world.caches.items():
+        for each in cache.spec.artifacts:
+            present.setdefault(each.key, {})[node] = each
+    return present
 
 
 def _enter(
-    world: World, pool: Pool, placed: Placed, held: Collection[str], entries: Mapping[str, list[Wanted]]
+    world: World,
+    pool: Pool,
+    placed: Placed,
+    held: Collection[str],
+    there: Mapping[str, Wanted],
+    entries: Mapping[str, list[Wanted]],
 ) -> set[tuple[str, str]]:
     """Add the artifact to its nodes; return who gave a turn away, now or before."""
     artifact = placed.artifact
     nodes = sorted({node for each in placed.nodes.values() for node in each})
     everywhere = "" in held  # a pod that is not scheduled yet can come to any node
-    before = {node for node in nodes if _has_turn(world.caches.get(node), artifact.key)}
+    before = {node for node, entry in there.items() if entry.turn}
     earlier = {node for node in nodes if (artifact.key, node) in world.yielded}
     turns: Wave = wave(
         artifact.key,
@@ -129,10 +135,6 @@ def _enter(
     for node in nodes:
         entries[node].append(variants[node in turns.turns, everywhere or node in held])
     return {(artifact.key, node) for node in turns.yielding | earlier}
-
-
-def _has_turn(cache: Cache | None, key: str) -> bool:
-    return cache is not None and any(each.turn for each in cache.spec.artifacts if each.key == key)
 
 
 def _users(world: World) -> Mapping[str, frozenset[str]]:

@@ -1,7 +1,7 @@
 """The volume and the claim through which pods use a model: what is made, replaced and removed. Pure.
 
-A volume cannot be changed once it is made, so another artifact needs another volume, and that has to wait until no pod uses
-the claim.
+The claim comes first: if somebody else has one of its name, nothing is made. A volume cannot be changed once it is made, so
+another artifact needs another one, and that has to wait until no pod uses the claim.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from cluster.controller.actions import Action, Make, Remove, rendered
 from cluster.controller.reading import KEY, MODEL, MODEL_NAMESPACE
-from cluster.controller.world import Name, Owned, Pool, World
+from cluster.controller.world import Name, Pool, World
 from cluster.resources.model import Found
 
 VOLUME, CLAIM = "PersistentVolume", "PersistentVolumeClaim"
@@ -25,8 +25,8 @@ def volume_name(model: Name) -> str:
     return f"{f'weightlift-{model[0]}-{model[1]}'[: _LONGEST - 9].rstrip('-.')}-{digest}"
 
 
-def volume(model: Name, found: Found, pool: Pool) -> dict[str, Any]:
-    """Return the volume of a model: a directory of the node that the pod runs on, never deleted with its volume."""
+def volume(model: Name, found: Found, pool: Pool, claim_uid: str) -> dict[str, Any]:
+    """Return the volume of a model, for our very claim: a directory of the node that the pod runs on, never deleted with it."""
     namespace, name = model
     required = [
         {"key": each.key, "operator": each.operator, **({"values": list(each.values)} if each.values else {})}
@@ -41,7 +41,7 @@ def volume(model: Name, found: Found, pool: Pool) -> dict[str, Any]:
         "storageClassName": "",
         "volumeMode": "Filesystem",
         "local": {"path": f"{pool.spec.root}/{found.key}"},
-        "claimRef": {"apiVersion": "v1", "kind": CLAIM, "namespace": namespace, "name": name},
+        "claimRef": {"apiVersion": "v1", "kind": CLAIM, "namespace": namespace, "name": name, "uid": claim_uid},
         "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": terms}]}},
     }
     document = {"apiVersion": "v1", "kind": VOLUME, "metadata": {"name": volume_name(model), **_marks(model, found)}}
@@ -70,7 +70,7 @@ def changes(world: World, wanted: Mapping[Name, tuple[Found, Pool]], unknown: Co
     """Return what makes the volumes and claims those of the `wanted` models; those of `unknown` models stay as they are."""
     mounted = {(namespace, each) for (namespace, _), pod in world.pods.items() for each in pod.claims}
     for model, (found, pool) in wanted.items():
-        yield from _of_model(world, model, volume(model, found, pool), claim(model, found), mounted=model in mounted)
+        yield from _of_model(world, model, found, pool, mounted=model in mounted)
     for model, owned in world.claims.items():
         if model not in wanted and not _stays(model, world, unknown, mounted) and not owned.deleting:
             yield Remove(CLAIM, model[0], model[1], owned.uid)
@@ -84,26 +84,21 @@ def _stays(model: Name, world: World, unknown: Collection[Name], mounted: Collec
     return model in unknown or model in mounted or model[0] in world.unknown.pods_of
 
 
-def _of_model(
-    world: World, model: Name, wanted_volume: Mapping[str, Any], wanted_claim: Mapping[str, Any], *, mounted: bool
-) -> Iterable[Action]:
-    name = volume_name(model)
-    there, bound = world.volumes.get(name), world.claims.get(model)
-    if not _fits(there, wanted_volume) or (there is not None and there.released) or not _fits(bound, wanted_claim):
-        if mounted or model[0] in world.unknown.pods_of:
-            return  # the pods keep what they have
-        if bound is not None:
-            if not bound.deleting:
-                yield Remove(CLAIM, model[0], model[1], bound.uid)
-        elif there is not None and not there.deleting:
-            yield Remove(VOLUME, "", name, there.uid)
-        return
-    if there is None:
-        yield Make(VOLUME, wanted_volume)
+def _of_model(world: World, model: Name, found: Found, pool: Pool, *, mounted: bool) -> Iterable[Action]:
+    name, wanted = volume_name(model), Make(CLAIM, claim(model, found))
+    bound, there = world.claims.get(model), world.volumes.get(name)
     if bound is None:
-        yield Make(CLAIM, wanted_claim)
-
-
-def _fits(there: Owned | None, document: Mapping[str, Any]) -> bool:
-    """Whether nothing is there, or what `document` says and nobody deletes."""
-    return there is None or (not there.deleting and Make("", document).rendered == there.rendered)
+        if there is None:
+            yield wanted
+        elif not there.deleting:
+            yield Remove(VOLUME, "", name, there.uid)  # it was for a claim that is gone, and binds to no other
+        return
+    volume_wanted = Make(VOLUME, volume(model, found, pool, bound.uid))
+    fits = bound.rendered == wanted.rendered and (there is None or there.rendered == volume_wanted.rendered)
+    if bound.deleting or (there is not None and there.deleting):
+        return
+    if not fits:
+        if not mounted and model[0] not in world.unknown.pods_of:  # else the pods keep what they have
+            yield Remove(CLAIM, model[0], model[1], bound.uid)
+    elif there is None:
+        yield volume_wanted

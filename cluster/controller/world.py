@@ -49,8 +49,6 @@ class Owned:
     key: str = ""
     model: Name = ("", "")
     deleting: bool = False
-    released: bool = False
-    """A volume whose claim is gone. It never binds again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ are written in a second, on average.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -32,24 +33,13 @@ from cluster.controller.world import Model, Name, World
 from cluster.resources import CACHE_POOL, MODEL_CACHE, NODE_CACHE, CachePoolStatus, Condition, ModelCacheStatus, encoded
 
 POOLS, MODELS, NODES = endpoint_of(CACHE_POOL), endpoint_of(MODEL_CACHE), endpoint_of(NODE_CACHE)
-_RBAC = "rbac.authorization.k8s.io/v1"
-ENDPOINTS: Mapping[str, Endpoint] = {
-    each.kind: each
-    for each in (
-        VOLUMES,
-        CLAIMS,
-        DAEMON_SETS,
-        SERVICE_ACCOUNTS,
-        Endpoint(_RBAC, "ClusterRoleBinding", "clusterrolebindings", namespaced=False),
-        Endpoint(_RBAC, "RoleBinding", "rolebindings", namespaced=True),
-    )
-}
+ENDPOINTS: Mapping[str, Endpoint] = {each.kind: each for each in (VOLUMES, CLAIMS, DAEMON_SETS, SERVICE_ACCOUNTS)}
 RATE = 1_000_000.0
 """Bytes of objects in a second that etcd keeps up with beside its other work."""
 BURST = 32_000_000.0
 """Bytes that may be written at once after a rest: one entry more in each of 1,000 NodeCaches with 100 entries."""
-STATUS_INTERVAL = 5.0
-"""Seconds between two statuses of one ModelCache."""
+_AT_ONCE = 8
+"""NodeCaches that are written at once: one takes some ten milliseconds, and a cluster has a thousand."""
 REFUSED_FOR = 30.0
 """Seconds until a write that was refused is tried again."""
 
@@ -84,17 +74,22 @@ class Refusal:
 
 
 class Writer:
-    """Writes differences. `on_note` gets a subject and a sentence for each write that a person may want to know of."""
+    """Writes differences, the status of one object at most once in `status_interval` seconds.
+
+    `on_note` gets a subject and a sentence for each write that a person may want to know of.
+    """
 
     def __init__(
         self,
         api: Api,
         *,
+        status_interval: float,
         on_note: Callable[[str, str], None],
         on_problem: Callable[[ApiError], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._api = api
+        self._status_interval = status_interval
         self._on_note = on_note
         self._on_problem = on_problem
         self._clock = clock
@@ -119,8 +114,9 @@ class Writer:
             if world.models[model].status != of_model:
                 await self._tell_model(world.models[model], model, of_model)
         # The one that waits longest first, so that none waits for ever.
-        for node in sorted(plan.specs, key=lambda each: self._wrote.get(each, 0.0)):
-            await self._specify(node, plan, world)
+        nodes = sorted(plan.specs, key=lambda each: self._wrote.get(each, 0.0))
+        for first in range(0, len(nodes), _AT_ONCE):
+            await asyncio.gather(*(self._specify(node, plan, world) for node in nodes[first : first + _AT_ONCE]))
         for node in plan.removed:
             await self._act(Remove("NodeCache", "", node, world.caches[node].uid))
 
@@ -167,7 +163,7 @@ class Writer:
     async def _tell(self, endpoint: Endpoint, name: Name, status: CachePoolStatus | ModelCacheStatus) -> bool:
         place = {"name": name[1], **({"namespace": name[0]} if name[0] else {})}
         document = {"apiVersion": endpoint.api_version, "kind": endpoint.kind, "metadata": place, "status": encoded(status)}
-        if (last := self._told.get((endpoint.kind, name))) is not None and self._clock() - last < STATUS_INTERVAL:
+        if (last := self._told.get((endpoint.kind, name))) is not None and self._clock() - last < self._status_interval:
             self.behind = True
             return False
         written = await self._tried(
@@ -217,7 +213,7 @@ class Writer:
             self.refusals[place] = Refusal(str(error), self._clock())
 
 
-_CHANGEABLE = ("DaemonSet", "ServiceAccount", "ClusterRoleBinding", "RoleBinding")
+_CHANGEABLE = ("DaemonSet", "ServiceAccount")
 _WARNING = {
     ("Resolved", "False"),
     ("Degraded", "True"),

@@ -34,3 +34,8 @@ class S3Address:
         if match[3] and revision and match[3] != revision:
             raise UsageError(f"the URI says version {match[3]} and --revision says {revision}; give one of them")
         return cls(bucket, match[2] or "", match[3] or revision)
+
+
+def named_version(version: str | None) -> str | None:
+    """The version to ask for. A bucket without versions calls its only one `null`."""
+    return None if version == "null" else version

@@ -214,7 +214,8 @@ def controller(stage: Stage, log: Path, *options: str) -> Iterator[subprocess.Po
     """Run a controller as a process; its lines go to `log`."""
     words = [
         sys.executable, "-m", "cluster.controller.main", "--kubeconfig", str(stage.kubeconfig), "--namespace", stage.name,
-        "--image", "example.com/weightlift:0.1.0", "--allow-loopback", *options,
+        "--image", "example.com/weightlift:0.1.0", "--allow-loopback", "--allow-unbound-agents",
+        "--status-interval", "200ms", *options,
     ]  # fmt: skip
     with log.open("ab") as output:
         process = subprocess.Popen(words, stdout=output, stderr=output, env={**os.environ, "PYTHONUNBUFFERED": "1"})

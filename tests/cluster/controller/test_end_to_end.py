@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from cluster.client.endpoints import EVENTS
+from cluster.client.endpoints import CLAIMS, EVENTS
 from fetcher.artifact import ArtifactRef
 from fetcher.testing.origin import Origin
-from tests.cluster.controller.playing import Stage, controller, stage
+from tests.cluster.api import cluster as kubernetes
+from tests.cluster.controller.playing import CACHES, MODELS, POOLS, Stage, controller, document, stage
 
 FILES = {"config.json": b"{}", "model.safetensors": b"w" * 1000}
 GOOD, WRONG = "hub-token-good", "hub-token-wrong"
@@ -110,3 +111,68 @@ async def test_a_wrong_token_is_told_and_a_corrected_secret_is_noticed(cluster: 
     told = log.read_text() + str(await cluster.status("m")) + str((await cluster.api.list(EVENTS, cluster.tenant)).items)
     assert WRONG not in told
     assert GOOD not in told
+
+
+async def test_people_wait_for_a_model_and_see_its_copies(cluster: Stage, origin: Origin, tmp_path: Path) -> None:
+    await cluster.pool()
+    await cluster.model("m", "hf://org/model")
+    await cluster.live()
+    with controller(cluster, tmp_path / "log", "--hub-endpoint", origin.endpoint):
+
+        async def planned() -> bool:
+            return all([len(await cluster.wanted(node)) == 1 for node in cluster.nodes])
+
+        await cluster.until("each node has an entry", planned)
+        for node in cluster.nodes[:2]:
+            await cluster.report(node, "Ready")
+        await cluster.until_condition("m", "Ready", ("True", "Ready"))
+        kubectl = kubernetes()
+        waited = kubectl.run(
+            "-n", cluster.tenant, "wait", "--for=condition=Ready", "--timeout=20s", "modelcaches.weightlift.dev/m"
+        )
+        assert waited.returncode == 0, waited.stderr
+
+        async def shown() -> bool:
+            rows = kubectl.run("-n", cluster.tenant, "get", "modelcaches.weightlift.dev", "m", "--no-headers").stdout
+            return rows.split()[:4] == ["m", "2/3", "1002", "Ready"]
+
+        await cluster.until("kubectl get shows the copies", shown)
+
+
+async def test_a_claim_of_a_user_with_the_models_name_is_never_touched(cluster: Stage, origin: Origin, tmp_path: Path) -> None:
+    wanted = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "storageClassName": "none"}
+    theirs = await cluster.api.create(CLAIMS, {**document(CLAIMS, "m", cluster.tenant), "spec": wanted})
+    await cluster.pool()
+    await cluster.model("m", "hf://org/model")
+    with controller(cluster, tmp_path / "log", "--hub-endpoint", origin.endpoint):
+        await cluster.until_condition("m", "Degraded", ("True", "ClaimRefused"))
+        await cluster.clear_models()
+
+        async def gone() -> bool:
+            return await cluster.volume("m") is None
+
+        await cluster.until("our volume is gone", gone)
+    assert ((await cluster.claim("m")) or {})["metadata"]["uid"] == theirs["metadata"]["uid"]
+
+
+async def test_a_deleted_pool_leaves_nothing_and_hinders_nobody(cluster: Stage, origin: Origin, tmp_path: Path) -> None:
+    await cluster.pool()
+    await cluster.model("m", "hf://org/model")
+    with controller(cluster, tmp_path / "log", "--hub-endpoint", origin.endpoint):
+        await cluster.until_condition("m", "Resolved", ("True", "Resolved"))
+
+        async def made() -> bool:
+            return await cluster.claim("m") is not None and await cluster.daemon_set() is not None
+
+        await cluster.until("claim and agents are there", made)
+        found = await cluster.api.get(POOLS, cluster.name)
+        await cluster.api.delete(POOLS, cluster.name, uid=found["metadata"]["uid"])
+        await cluster.until_condition("m", "Degraded", ("True", "PoolMissing"))
+
+        async def gone() -> bool:
+            caches = [await cluster.find(CACHES, node) for node in cluster.nodes]
+            return not any([*caches, await cluster.daemon_set(), await cluster.volume("m"), await cluster.claim("m")])
+
+        await cluster.until("node caches, agents and volume are gone", gone)
+        await cluster.clear_models()
+        assert await cluster.find(MODELS, "m", cluster.tenant) is None

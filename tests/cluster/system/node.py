@@ -50,6 +50,16 @@ class Node:
         document: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {}
         return document
 
+    def story(self) -> str:
+        """What happened, for a test that failed."""
+        asked = (
+            ("get", "pods,daemonsets,pvc", "-A", "-o", "wide"),
+            ("get", "events", "-A", "--sort-by=.lastTimestamp"),
+            ("get", "modelcaches,nodecaches,cachepools", "-A", "-o", "yaml"),
+            ("-n", "weightlift-system", "logs", "--prefix", "-l", "app.kubernetes.io/name=weightlift", "--tail=40"),
+        )
+        return "\n".join(self.kubectl(*words).stdout[-6000:] for words in asked)
+
     def take_image(self, podman: Podman, image: str, name: str) -> None:
         """Give the node an image of podman, called `name` there."""
         with tempfile.TemporaryDirectory() as directory:
@@ -96,12 +106,17 @@ def running_node() -> Iterator[Node]:
 def _service(node: Node) -> Iterator[None]:
     """Let pods reach the API server at the address of its Service, which kube-proxy does elsewhere."""
     subprocess.run([*node.inside, "ip", "address", "add", f"{_SERVICE}/32", "dev", "lo"], check=True, timeout=10)
-    forwarding = subprocess.Popen(
-        [*node.inside, sys.executable, "-m", "tests.cluster.system.forwarding", _SERVICE, "443", "127.0.0.1", str(_PORT)],
-        cwd=Path(__file__).parents[3],
-    )
+    with forwarding(node, _SERVICE, 443, _PORT):
+        yield
+
+
+@contextmanager
+def forwarding(node: Node, address: str, port: int, to: int) -> Iterator[None]:
+    """Forward connections to an address of the node to a port of its loopback."""
+    words = [sys.executable, "-m", "tests.cluster.system.forward", address, str(port), "127.0.0.1", str(to)]
+    process = subprocess.Popen([*node.inside, *words], cwd=Path(__file__).parents[3])
     try:
         yield
     finally:
-        forwarding.terminate()
-        forwarding.wait(10)
+        process.terminate()
+        process.wait(10)

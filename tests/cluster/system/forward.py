@@ -1,4 +1,4 @@
-"""Forwards TCP connections: `python -m tests.cluster.system.forwarding ADDRESS PORT TO_ADDRESS TO_PORT`."""
+"""Forwards TCP connections: `python -m tests.cluster.system.forward ADDRESS PORT TO_ADDRESS TO_PORT`."""
 
 from __future__ import annotations
 
