@@ -8,12 +8,12 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from functools import partial
 from typing import Any
 
 from cluster.agent.options import OPTIONS, config_from
 from cluster.agent.running import Agent, Config, Rendered
 from cluster.client import Api, ApiAccess, in_cluster, of_kubeconfig
+from cluster.together import first_of
 from fetcher.command.options import add_options, values
 from fetcher.command.parser import Parser
 from fetcher.command.publication import with_labels
@@ -83,7 +83,7 @@ async def _until_signalled(
             site = _site(agent, options)
             where = stack.enter_context(serving(options.get("metrics_address"), options.get("metrics_port", PORT), site))
             on_event(Listening(where, site.paths))
-            await _until_one_ends(partial(agent.run, stop), *beside)
+            await first_of(agent.run(stop), *(each() for each in beside))
 
 
 @asynccontextmanager
@@ -94,25 +94,12 @@ async def _front(
     if options.get("kserve", "off") == "off":
         yield plain, ()
         return
-    from cluster.kserve.beginning import config_of, local_models  # late: most agents never need it
+    from cluster.kserve.beside_agent import config_of, local_models  # late: most agents never need it
 
     account = (config.namespace, config.service_account or MANAGER)
     kserve = config_of(options, node=config.node, root=config.root, account=account, environ=config.means.environ)
     async with local_models(access, plain, kserve, on_event, manager=MANAGER) as node:
         yield node.api, (node.run,)
-
-
-async def _until_one_ends(*works: Work) -> None:
-    """Run all until one ends, and raise its error. The others are cancelled and waited for."""
-    tasks = [asyncio.ensure_future(each()) for each in works]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for each in done:
-            each.result()
-    finally:
-        for each in tasks:
-            each.cancel()
-        await asyncio.wait(tasks)
 
 
 def _site(agent: Agent, options: Mapping[str, Any]) -> Site:

@@ -6,15 +6,19 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cluster.client import Api, Missing, endpoint_of
-from cluster.client.endpoints import CLAIMS, NODES, VOLUMES, Endpoint
+from cluster.client import Api, Missing, endpoint_of, of_kubeconfig
+from cluster.client.endpoints import CLAIMS, LEASES, NODES, VOLUMES, Endpoint
+from cluster.kserve.beside_controller import managing as managing_beside
 from cluster.kserve.kinds import LOCAL_MODEL_CACHE, LOCAL_MODEL_NAMESPACE_CACHE, LOCAL_MODEL_NODE, LOCAL_MODEL_NODE_GROUP
 from cluster.kserve.managing import Manager
 from cluster.kserve.observing import SERVICES
+from tests.cluster.api import Cluster
 from tests.cluster.kserve.conftest import Place
 from tests.cluster.kserve.worlds import URI
 
@@ -256,6 +260,42 @@ async def test_without_kserves_configuration_it_says_so_and_writes_nothing(api: 
         await becomes("its complaint", lambda: _contains(said, expected))
 
         assert "finalizers" not in (await api.get(CACHES, model))["metadata"]
+
+
+class TestLeadership:
+    async def test_it_waits_while_kserves_own_manager_holds_its_lease_and_then_acts(
+        self, plane: Cluster, api: Api, place: Place
+    ) -> None:
+        group = await make_group(api, place)
+        model = await make_cache(api, place, group)
+        moment = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        spec = {"holderIdentity": "kserves", "leaseDurationSeconds": 3, "renewTime": moment, "leaseTransitions": 1}
+        lease = await make(api, LEASES, "kserve-local-model-manager-leader-lock", place.kserve, spec=spec)
+        access, options = of_kubeconfig(Path(plane.kubeconfig)), {"kserve_namespace": place.kserve}
+        task = asyncio.ensure_future(
+            managing_beside(access, options, lambda _: None, identity="ours", manager="weightlift-test")
+        )
+        try:
+            for _ in range(4):  # its manager renews
+                lease["spec"]["leaseTransitions"] += 1
+                lease = await api.replace(LEASES, lease)
+                await asyncio.sleep(1)
+                assert "finalizers" not in (await api.get(CACHES, model))["metadata"]
+
+            await becomes("ours acts", lambda: _has_finalizer(api, model))
+
+            holder = (await api.get(LEASES, lease["metadata"]["name"], place.kserve))["spec"]["holderIdentity"]
+            assert holder.startswith("ours")
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+        released = await api.get(LEASES, lease["metadata"]["name"], place.kserve)
+        assert released["spec"]["holderIdentity"] == ""
+
+
+async def _has_finalizer(api: Api, model: str) -> bool:
+    return bool((await api.get(CACHES, model))["metadata"].get("finalizers"))
 
 
 async def _equals(look: Callable[[], Awaitable[Any]], expected: Any) -> bool:
