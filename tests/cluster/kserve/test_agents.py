@@ -76,7 +76,7 @@ class Node:
             return self.statuses == expected
 
         try:
-            wait_until(reported, f"the statuses {expected}", timeout=30)
+            wait_until(reported, f"the statuses {expected}", timeout=60)
         except AssertionError as error:
             raise AssertionError(f"{error}; they are {self.statuses}; {self.log()}") from None
 
@@ -85,7 +85,7 @@ class Node:
         if self.process is None:
             return ""
         self.process.terminate()
-        _, log = self.process.communicate(timeout=30)
+        _, log = self.process.communicate(timeout=60)
         self.process = None
         return log
 
@@ -236,7 +236,7 @@ class TestRefusals:
 
         node.start()
         assert node.process is not None
-        _, log = node.process.communicate(timeout=30)
+        _, log = node.process.communicate(timeout=60)
 
         assert node.process.returncode == 78
         assert f"KServeAgentPresent: DaemonSet {place.kserve}/kserve-localmodelnode-agent" in log.splitlines()[-1]
@@ -245,7 +245,7 @@ class TestRefusals:
         node.root = node.root.parent
         node.start()
         assert node.process is not None
-        _, log = node.process.communicate(timeout=30)
+        _, log = node.process.communicate(timeout=60)
 
         assert node.process.returncode == 64
         assert "does not end in /models" in log.splitlines()[-1]
