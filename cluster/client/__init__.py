@@ -20,4 +20,5 @@ from cluster.client.errors import Invalid as Invalid
 from cluster.client.errors import Missing as Missing
 from cluster.client.errors import Unavailable as Unavailable
 from cluster.client.kubeconfig import of_kubeconfig as of_kubeconfig
+from cluster.client.telling import tell as tell
 from cluster.client.watching import Watched as Watched

@@ -6,6 +6,7 @@ Nothing is retried here. Every answer and every wait has a bound.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from copy import copy
 from dataclasses import dataclass
 from types import TracebackType
@@ -39,7 +40,7 @@ class Api:
 
     def __init__(self, access: ApiAccess, *, manager: str, guard: Guard = _always, bounds: Bounds = BOUNDS) -> None:
         self._access = access
-        self._manager = manager
+        self.manager = manager
         self._bounds = bounds
         self._connection = Connection(access, program=manager, bounds=bounds)
         self.guard = guard
@@ -108,16 +109,10 @@ class Api:
         what = f"watch {endpoint.named('', namespace)}"
         query = {**_selected(labels, fields), "watch": "true", "allowWatchBookmarks": "true", "resourceVersion": since}
         query["timeoutSeconds"] = str(seconds)
-        async for line in self._connection.lines(Request("GET", endpoint.path(namespace), what, query=query), seconds=seconds):
-            event = parsed(line, what)
-            kind, found = event.get("type"), event.get("object")
-            if not isinstance(kind, str) or not isinstance(found, dict):
-                raise Unavailable(f"{what}: the server sent something that is no change")
-            if kind == "ERROR":
-                code = found.get("code")
-                raise refusal(code if isinstance(code, int) else 500, what, str(found.get("message", "")))
-            _require_metadata(found, what)
-            yield kind, found
+        lines = self._connection.lines(Request("GET", endpoint.path(namespace), what, query=query), seconds=seconds)
+        async with aclosing(lines):  # who stops reading ends the request then, not some time later
+            async for line in lines:
+                yield _change(parsed(line, what), what)
 
     async def create(self, endpoint: Endpoint, document: Mapping[str, Any]) -> Document:
         """Create an object. Raises Conflict if it exists, ApiError."""
@@ -167,7 +162,7 @@ class Api:
         kind: str = JSON,
     ) -> Document:
         within = self.guard()
-        query = {**(query or {}), "fieldManager": self._manager}
+        query = {**(query or {}), "fieldManager": self.manager}
         return await self._connection.ask(Request(method, path, what, query=query, body=document, kind=kind), within=within)
 
 
@@ -187,6 +182,17 @@ def _items(answer: Document, endpoint: Endpoint, what: str) -> list[Document]:
     for each in items:
         _require_metadata(each, what)
     return [{"apiVersion": endpoint.api_version, "kind": endpoint.kind, **each} for each in items]
+
+
+def _change(event: Document, what: str) -> tuple[str, Document]:
+    kind, found = event.get("type"), event.get("object")
+    if not isinstance(kind, str) or not isinstance(found, dict):
+        raise Unavailable(f"{what}: the server sent something that is no change")
+    if kind == "ERROR":
+        code = found.get("code")
+        raise refusal(code if isinstance(code, int) else 500, what, str(found.get("message", "")))
+    _require_metadata(found, what)
+    return kind, found
 
 
 def _require_metadata(found: Any, what: str) -> None:

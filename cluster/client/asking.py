@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,8 +74,10 @@ class Connection:
         silence, total = seconds + self._bounds.silence, seconds + self._bounds.silence + self._bounds.answer
         patience = aiohttp.ClientTimeout(total=total, sock_connect=self._bounds.connect, sock_read=silence)
         async with self._opened(request, patience) as response:
-            async for line in split(response.content.iter_any(), request.what, self._bounds.longest_line):
-                yield line
+            found = split(response.content.iter_any(), request.what, self._bounds.longest_line)
+            async with aclosing(found):
+                async for line in found:
+                    yield line
 
     @asynccontextmanager
     async def _opened(self, request: Request, patience: aiohttp.ClientTimeout) -> AsyncIterator[aiohttp.ClientResponse]:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 from cluster.controller.admitting import Verdict
 from cluster.controller.sharing import pin_of, reference
-from cluster.controller.world import Model, Name, Resolution, World
+from cluster.controller.volumes import volume_name
+from cluster.controller.world import Name, Resolution, World
 from cluster.listing import listing_digest
 from cluster.resources.model import Auth, Found
 from fetcher.artifact import ArtifactRef, RemoteFile, total_size
@@ -53,6 +54,7 @@ class Asked:
     """What is known of one ModelCache's source. Times are of the monotonic clock; `due` is the next look."""
 
     resolution: Resolution
+    uid: str
     intent: tuple[object, ...] | None = None
     version: str | None = None
     tries: int = 0
@@ -88,8 +90,15 @@ def questions(world: World, verdicts: Mapping[Name, Verdict]) -> Mapping[Name, Q
     return result
 
 
-def remembered(model: Model, question: Question) -> Asked | None:
-    """Return what the status of a ModelCache says that its source answered; None if it says nothing of this artifact."""
+def remembered(world: World, name: Name, question: Question) -> Asked | None:
+    """Return what the status of a ModelCache says that its source answered; None if it says nothing of this artifact.
+
+    A tenant who may write statuses could claim an answer that its token never got. So the volume counts too, which only the
+    controller makes, and only after an answer.
+    """
+    model, volume = world.models[name], world.volumes.get(volume_name(name))
+    if volume is None or (volume.key, volume.model) != (question.ref.key, name):
+        return None
     found, told = model.status.artifact, {each.type: each for each in model.status.conditions}
     resolved = told.get("Resolved")
     if found is None or found.key != question.ref.key or resolved is None or resolved.status != "True":
@@ -97,7 +106,7 @@ def remembered(model: Model, question: Question) -> Asked | None:
     digests = "Verified" not in told or told["Verified"].reason != "NoDigests"
     resolution = Resolution(found, digests, generation=resolved.observed_generation)
     same = resolved.observed_generation == question.generation
-    return Asked(resolution, question.intent if same else None)
+    return Asked(resolution, question.uid, question.intent if same else None)
 
 
 def must_ask(asked: Asked, question: Question, version: str | None, now: float) -> bool:
@@ -116,7 +125,7 @@ def answered(
     files = tuple(files)
     found = Found(question.ref.key, total_size(files), len(files), revision, listing_digest(files))
     resolution = Resolution(found, all(each.digests for each in files), generation=question.generation)
-    return Asked(resolution, question.intent, version, 0, now, next_look(question, failed=False, now=now))
+    return Asked(resolution, question.uid, question.intent, version, 0, now, next_look(question, failed=False, now=now))
 
 
 def refused(asked: Asked, question: Question, error: FetchError, *, version: str | None, now: float, by_source: bool) -> Asked:
@@ -126,6 +135,7 @@ def refused(asked: Asked, question: Question, error: FetchError, *, version: str
     )
     return Asked(
         resolution,
+        question.uid,
         question.intent if by_source else None,
         version,
         asked.tries + 1,

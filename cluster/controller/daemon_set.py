@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.controller.actions import Action, Make, Remove, rendered
+from cluster.controller.actions import Action, Make, Remove, rendered, short
 from cluster.controller.world import Pool, World
 
 DAEMON_SET = "DaemonSet"
@@ -55,12 +55,17 @@ def changes(world: World, agents: Agents) -> Iterable[Action]:
             yield Remove(DAEMON_SET, agents.namespace, name, owned.uid)
 
 
+def agents_of(pool: str) -> str:
+    """Return the name of a pool's DaemonSet, and of the service account of its agents."""
+    return short(f"weightlift-agent-{pool}")
+
+
 def documents_of(pool: Pool, agents: Agents) -> list[dict[str, Any]]:
     """Return the service account and the DaemonSet, in the order in which they are made.
 
     They are owned by the pool, so Kubernetes collects them after it. The pool carries no finalizer.
     """
-    name = f"weightlift-agent-{pool.metadata.name}"[:63].rstrip("-.")
+    name = agents_of(pool.metadata.name)
     owner = {
         "apiVersion": "weightlift.dev/v1alpha1",
         "kind": "CachePool",
@@ -73,7 +78,7 @@ def documents_of(pool: Pool, agents: Agents) -> list[dict[str, Any]]:
     labels = {
         "app.kubernetes.io/name": "weightlift",
         "app.kubernetes.io/component": "agent",
-        "weightlift.dev/pool": pool.metadata.name,
+        "weightlift.dev/pool": short(pool.metadata.name),
     }
     daemon_set = {
         "apiVersion": "apps/v1",
@@ -127,7 +132,7 @@ def _pod(pool: Pool, account: str, agents: Agents) -> dict[str, Any]:
                 "name": "agent",
                 "image": agents.image,
                 "command": ["weightlift-agent"],
-                "args": ["--root", spec.root, "--metrics-port", str(_PORT), *agents.arguments],
+                "args": ["--root", spec.root, "--metrics-port", str(_PORT), "--service-account", account, *agents.arguments],
                 "env": [
                     _of_the_pod("WEIGHTLIFT_NODE", "spec.nodeName"),
                     _of_the_pod("WEIGHTLIFT_NAMESPACE", "metadata.namespace"),

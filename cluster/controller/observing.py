@@ -52,6 +52,7 @@ class Observer:
             self._all.append(one)
             return one
 
+        self._api = api
         self._all: list[Watched[Any]] = []
         self._liveness = Liveness(patience)
         self._pools = watched(endpoint_of(CACHE_POOL), CACHE_POOL.read)
@@ -94,7 +95,13 @@ class Observer:
     @property
     def is_installed(self) -> bool:
         """Whether all our kinds are there to stay: while one is being removed, its objects vanish and that means nothing."""
-        return all(list(each.objects.values()) == [False] for each in self._crds)
+        return all(stays(each.objects.values()) for each in self._crds)
+
+    async def is_still_installed(self) -> bool:
+        """The same, asked now: a watch of a kind's objects can be ahead of the watch of the kind. Raises ApiError."""
+        names = [f"{kind.plural}.{GROUP}" for kind in KINDS]
+        pages = [await self._api.list(CRDS, fields=f"metadata.name={name}") for name in names]
+        return all(stays([_is_deleting(each) for each in page.items]) for page in pages)
 
     def world(
         self,
@@ -134,6 +141,11 @@ class Observer:
         if names != self._known_leases:
             self._known_leases = names
             self._on_change()
+
+
+def stays(found: Iterable[bool]) -> bool:
+    """Whether a kind, looked for by its name, is there and not being deleted: whether each one found is."""
+    return list(found) == [False]
 
 
 def _is_deleting(document: Mapping[str, Any]) -> bool:

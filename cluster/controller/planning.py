@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from cluster.controller import daemon_set, volumes
-from cluster.controller.actions import Action
+from cluster.controller.actions import Action, Remove
 from cluster.controller.admitting import Verdict, verdicts
 from cluster.controller.counting import Count, counted
 from cluster.controller.daemon_set import Agents
@@ -55,6 +55,17 @@ def plan(world: World, agents: Agents, *, moment: str, allow_loopback: bool = Fa
         pools=_pools(world, readable, assignment, moment=moment),
         verdicts=judged,
         yielded=nodes.yielded,
+    )
+
+
+def takes_away(decided: Plan, world: World) -> bool:
+    """Whether the plan removes an object, or an entry of a NodeCache."""
+    if decided.removed or any(isinstance(each, Remove) for each in decided.actions):
+        return True
+    return any(
+        (there := world.caches.get(node)) is not None
+        and not {each.key for each in there.spec.artifacts} <= {each.key for each in spec.artifacts}
+        for node, spec in decided.specs.items()
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from cluster.controller.daemon_set import agents_of
 from cluster.controller.world import Pool, World
 from cluster.resources import CachePoolStatus, Condition
 from cluster.resources.conditions import Status, merged
@@ -42,7 +43,7 @@ def _ready(
     problems: dict[str, tuple[str, str]],
     strange: Collection[str],
 ) -> tuple[str, Status, str, str]:
-    name = f"weightlift-agent-{pool.metadata.name}"
+    name = agents_of(pool.metadata.name)
     refusal = next((text for (_, _, what), text in world.refusals.items() if what == name), None)
     if refusal is not None:
         return "Ready", "False", "DaemonSetRefused", refusal

@@ -21,7 +21,8 @@ from cluster.controller.asking import (
     remembered,
     unchanged,
 )
-from cluster.controller.world import Model, Name, Resolution
+from cluster.controller.daemon_set import agents_of
+from cluster.controller.world import Name, Resolution, World
 from cluster.credentials import access_of
 from cluster.secrets import SecretData, secret_name, secret_of
 from fetcher.engine import preview
@@ -63,11 +64,15 @@ class Resolver:
         """The present answers."""
         return {name: each.resolution for name, each in self._asked.items()}
 
-    def recall(self, models: Mapping[Name, Model], questions: Mapping[Name, Question]) -> None:
+    def recall(self, world: World, questions: Mapping[Name, Question]) -> None:
         """Take answers of an earlier controller from ModelCaches, and those that a changed specification does not touch."""
         for name, question in questions.items():
-            if (known := self._asked.get(name)) is None:
-                known = remembered(models[name], question)
+            known = self._asked.get(name)
+            if known is not None and known.uid != question.uid:  # another object of the same name
+                known = None
+                del self._asked[name]
+            if known is None:
+                known = remembered(world, name, question)
             elif known.intent == question.intent:
                 known = confirmed(known, question)
             if known is not None:
@@ -108,7 +113,7 @@ class Resolver:
 
     async def _answer(self, name: Name, question: Question) -> None:
         async with self._places:
-            before = self._asked.get(name, Asked(Resolution()))
+            before = self._asked.get(name, Asked(Resolution(), question.uid))
             after = await self._look(name, question, before)
         if name not in self._questions:
             return
@@ -135,7 +140,7 @@ class Resolver:
         if wanted is None:
             return _PUBLIC
         here = self._means.namespace
-        accounts = ((here, self._means.account), (here, f"weightlift-agent-{question.pool}"))
+        accounts = ((here, self._means.account), (here, agents_of(question.pool)))
         return await secret_of(self._api, name[0], wanted, accounts)
 
     async def _resolve(self, question: Question, secret: SecretData) -> Asked:

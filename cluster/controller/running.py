@@ -13,7 +13,7 @@ from cluster.controller.admitting import verdicts
 from cluster.controller.asking import questions
 from cluster.controller.daemon_set import Agents
 from cluster.controller.observing import Observer
-from cluster.controller.planning import plan
+from cluster.controller.planning import plan, takes_away
 from cluster.controller.resolving import Means, Resolver
 from cluster.controller.world import Name, Resolution, World
 from cluster.controller.writing import Writer
@@ -93,14 +93,24 @@ class Controller:
         world = self._look(now)
         judged = verdicts(world, allow_loopback=self._config.allow_loopback)
         asked = questions(world, judged)
-        self._resolver.recall(world.models, asked)
+        self._resolver.recall(world, asked)
         world = replace(world, resolutions=self._resolver.resolutions)
         moment = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         decided = plan(world, self._config.agents, moment=moment, allow_loopback=self._config.allow_loopback)
         self.figures = Figures(self.figures.passes + 1, time.monotonic() - now, len(world.nodes), len(world.models))
         self._yielded = decided.yielded
         self._resolver.ask(asked)
+        if takes_away(decided, world) and not await self._may_take_away():
+            return
         await self._writer.write(decided, world)
+
+    async def _may_take_away(self) -> bool:
+        """Whether what vanished was deleted by somebody, and not with its kind. Without an answer nothing is removed."""
+        try:
+            return await self._observer.is_still_installed()
+        except ApiError as error:
+            self._problem(error)
+            return False
 
     def _look(self, now: float) -> World:
         refusals = {place: each.sentence for place, each in self._writer.refusals.items()}

@@ -116,7 +116,7 @@ def _progressing(case: Case, degraded: tuple[str, str] | None) -> _Told:
         return "Progressing", "False", "Complete", "all copies are ready"
     if count.fetching or count.waiting_for_turn:
         sentence = f"{count.fetching} nodes fetch, {count.waiting_for_turn} wait for their turn"
-        return "Progressing", "True", "Fetching" if count.fetching else "Queued", sentence
+        return "Progressing", "True", _pace(count), sentence
     if degraded:
         return "Progressing", "False", degraded[0], "no node makes progress"
     return "Progressing", "True", "NoNodes", _no_nodes(case)
@@ -133,7 +133,14 @@ def _ready(case: Case, degraded: tuple[str, str] | None) -> _Told:
     if not (count.fetching or count.waiting_for_turn or count.ready):
         return "Ready", "False", "NoNodes", _no_nodes(case)
     sentence = f"{count.ready} of {count.desired} copies are ready, and minReady is {least}"
-    return "Ready", "False", "Fetching" if count.fetching else "Queued", sentence
+    if count.desired < least:
+        return "Ready", "False", "TooFewNodes", f"{sentence}; so many nodes do not report"
+    return "Ready", "False", _pace(count), sentence
+
+
+def _pace(count: Count) -> str:
+    """Return one word for a roll-out under way: between two nodes of a wave nobody fetches, and that is no change."""
+    return "Fetching" if count.fetching or count.ready else "Queued"
 
 
 def _no_nodes(case: Case) -> str:

@@ -25,12 +25,13 @@ from cluster.client.endpoints import (
     Endpoint,
 )
 from cluster.client.errors import NotLeading
-from cluster.controller.actions import Action, Make, Remove
+from cluster.controller.actions import Action, Make, Remove, short
 from cluster.controller.planning import Plan
 from cluster.controller.reading import CONTROLLER, MANAGED_BY, RENDERED
 from cluster.controller.telling import changed
 from cluster.controller.world import Model, Name, World
 from cluster.resources import CACHE_POOL, MODEL_CACHE, NODE_CACHE, CachePoolStatus, Condition, ModelCacheStatus, encoded
+from cluster.resources.conditions import status_of
 
 POOLS, MODELS, NODES = endpoint_of(CACHE_POOL), endpoint_of(MODEL_CACHE), endpoint_of(NODE_CACHE)
 ENDPOINTS: Mapping[str, Endpoint] = {each.kind: each for each in (VOLUMES, CLAIMS, DAEMON_SETS, SERVICE_ACCOUNTS)}
@@ -124,7 +125,7 @@ class Writer:
         spec, there = plan.specs[node], world.caches.get(node)
         if there is not None and there.spec == spec:
             return
-        labels = {MANAGED_BY: CONTROLLER, "weightlift.dev/pool": spec.pool[:63]}
+        labels = {MANAGED_BY: CONTROLLER, "weightlift.dev/pool": short(spec.pool)}
         metadata: dict[str, Any] = {"name": node, "labels": labels}
         if there is not None:
             metadata["resourceVersion"], metadata["uid"] = there.resource_version, there.uid
@@ -145,20 +146,25 @@ class Writer:
             self._on_note(f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}", verb)
 
     async def _make(self, action: Make) -> None:
-        """Create the object. One that exists is changed if it is ours, else Conflict is raised."""
+        """Create the object, or change it if it exists and is ours, else raise Conflict."""
         kind, namespace, name = action.place
-        endpoint = ENDPOINTS[kind]
-        try:
-            await self._api.create(endpoint, action.document)
+        endpoint, document = ENDPOINTS[kind], action.document
+        if kind not in _CHANGEABLE:
+            try:
+                await self._api.create(endpoint, document)
+            except Conflict:
+                _refuse_strange(kind, await self._api.get(endpoint, name, namespace))
             return
-        except Conflict:
+        # Applied from the start, so that a field that goes from the document goes from the object.
+        try:
             there = await self._api.get(endpoint, name, namespace)
-        metadata = there["metadata"]
-        if (metadata.get("labels") or {}).get(MANAGED_BY) != CONTROLLER:
-            raise Conflict(f"{kind} {name} exists and is not weightlift's; rename or delete it")
-        if (metadata.get("annotations") or {}).get(RENDERED) != action.rendered and kind in _CHANGEABLE:
-            document = {**action.document, "metadata": {**action.document["metadata"], "uid": metadata["uid"]}}
+        except Missing:
             await self._api.apply(endpoint, document)
+            return
+        _refuse_strange(kind, there)
+        if (there["metadata"].get("annotations") or {}).get(RENDERED) != action.rendered:
+            metadata = {**document["metadata"], "uid": there["metadata"]["uid"]}
+            await self._api.apply(endpoint, {**document, "metadata": metadata})
 
     async def _tell(self, endpoint: Endpoint, name: Name, status: CachePoolStatus | ModelCacheStatus) -> bool:
         place = {"name": name[1], **({"namespace": name[0]} if name[0] else {})}
@@ -214,17 +220,19 @@ class Writer:
 
 
 _CHANGEABLE = ("DaemonSet", "ServiceAccount")
-_WARNING = {
-    ("Resolved", "False"),
-    ("Degraded", "True"),
-    ("CapacityExceeded", "True"),
-    ("RevisionConflict", "True"),
-    ("Ready", "False"),
-}
+_WARNING = {("Resolved", "False"), ("Degraded", "True"), ("CapacityExceeded", "True"), ("RevisionConflict", "True")}
+
+
+def _refuse_strange(kind: str, there: Mapping[str, Any]) -> None:
+    """Raise Conflict for an object that somebody else made."""
+    metadata = there["metadata"]
+    if (metadata.get("labels") or {}).get(MANAGED_BY) != CONTROLLER:
+        raise Conflict(f"{kind} {metadata['name']} exists and is not weightlift's; rename or delete it")
 
 
 def event_of(model: Model, condition: Condition, moment: datetime) -> dict[str, Any]:
     """Return the Event for a condition that has changed."""
+    lost = condition.type == "Ready" and condition.status == "False" and status_of(model.status.conditions, "Ready") == "True"
     metadata, when = model.metadata, moment.isoformat(timespec="seconds").replace("+00:00", "Z")
     about = {
         "apiVersion": MODELS.api_version,
@@ -238,7 +246,7 @@ def event_of(model: Model, condition: Condition, moment: datetime) -> dict[str, 
         "kind": "Event",
         "metadata": {"name": f"{metadata.name[:200]}.{uuid4().hex[:16]}", "namespace": metadata.namespace},
         "involvedObject": about,
-        "type": "Warning" if (condition.type, condition.status) in _WARNING else "Normal",
+        "type": "Warning" if lost or (condition.type, condition.status) in _WARNING else "Normal",
         "reason": condition.reason,
         "message": f"{condition.type} is {condition.status}: {condition.message}"[:1024],
         "source": {"component": CONTROLLER},

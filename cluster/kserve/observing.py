@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
-from cluster.client import Api, ApiError, Watched, endpoint_of
+from cluster.client import Api, ApiError, Missing, Watched, endpoint_of
 from cluster.client.endpoints import CLAIMS, CONFIG_MAPS, NODES, VOLUMES, Endpoint
 from cluster.kserve.kinds import (
     LOCAL_MODEL_CACHE,
@@ -19,13 +20,34 @@ from cluster.kserve.reading import read_claim, read_node, read_options, read_ser
 from cluster.kserve.world import Options, Unreadable, World
 
 SERVICES = Endpoint("serving.kserve.io/v1beta1", "InferenceService", "inferenceservices", namespaced=True)
+CRDS = Endpoint("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False)
+_LANGUAGE = "llminferenceservices"
+
+
+async def language_services(api: Api) -> Endpoint | None:
+    """Return where KServe's services for language models are, None if it is installed without them. Raises ApiError."""
+    try:
+        crd = await api.get(CRDS, f"{_LANGUAGE}.serving.kserve.io")
+    except Missing:
+        return None
+    version = next(each["name"] for each in crd["spec"]["versions"] if each.get("storage"))
+    return Endpoint(f"serving.kserve.io/{version}", "LLMInferenceService", _LANGUAGE, namespaced=True)
 
 
 class Observer:
-    """Watches what decides. `namespace`: KServe's own. `on_change` is called after each change, on the event loop."""
+    """Watches what decides. `namespace`: KServe's own. `language`: of its services for language models.
+
+    `on_change` is called after each change, on the event loop.
+    """
 
     def __init__(
-        self, api: Api, namespace: str, *, on_change: Callable[[], None], on_problem: Callable[[ApiError], None]
+        self,
+        api: Api,
+        namespace: str,
+        language: Endpoint | None,
+        *,
+        on_change: Callable[[], None],
+        on_problem: Callable[[ApiError], None],
     ) -> None:
         def watched(endpoint: Endpoint, read: Callable[[Mapping[str, Any]], Any], **where: Any) -> Watched[Any]:
             one = Watched(api, endpoint, read, on_change=on_change, on_problem=on_problem, **where)
@@ -40,7 +62,7 @@ class Observer:
         self._groups = watched(endpoint_of(LOCAL_MODEL_NODE_GROUP), LOCAL_MODEL_NODE_GROUP.read)
         self._local_nodes = watched(endpoint_of(LOCAL_MODEL_NODE), LOCAL_MODEL_NODE.read)
         self._nodes = watched(NODES, read_node)
-        self._services = watched(SERVICES, read_service)
+        self._services = [watched(each, partial(read_service, each.kind)) for each in (SERVICES, language) if each is not None]
         self._volumes = watched(VOLUMES, read_volume)
         self._claims = watched(CLAIMS, read_claim)
 
@@ -74,13 +96,14 @@ class Observer:
             groups=_by_name(self._groups),
             nodes=_by_name(self._nodes),
             local_nodes=_by_name(self._local_nodes),
-            services=tuple(self._services.objects.values()),
+            services=tuple(each for watched in self._services for each in watched.objects.values()),
             volumes=_by_name(self._volumes),
             claims=dict(self._claims.objects),
             unreadable=Unreadable(
                 frozenset(self._caches.unreadable) | frozenset(self._namespaced.unreadable),
                 _names(self._groups),
                 _names(self._nodes) | _names(self._local_nodes),
+                frozenset(namespace for each in self._services for namespace, _ in each.unreadable),
             ),
         )
 

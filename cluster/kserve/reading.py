@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from cluster.kserve.names import ADAPTERS_ANNOTATION
 from cluster.kserve.volumes import MANAGED_BY
-from cluster.kserve.world import Node, Options, Service, Stored
+from cluster.kserve.world import Id, Node, Options, Service, Stored
 
 Document = Mapping[str, Any]
 
@@ -19,12 +20,20 @@ def read_node(document: Document) -> Node:
     return Node(metadata["name"], conditions.get("Ready") == "True", metadata.get("labels") or {})
 
 
-def read_service(document: Document) -> Service:
-    """Return a service of either kind."""
+def read_service(kind: str, document: Document) -> Service:
+    """Return a service of a kind. The items of a list do not name theirs. Raises ValueError if its adapters cannot be read."""
     metadata = document["metadata"]
-    kind = "LLMInferenceService" if document.get("kind") == "LLMInferenceService" else "InferenceService"
     labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
-    return Service(metadata["namespace"], metadata["name"], labels, annotations, kind)  # type: ignore[arg-type]  # one of two
+    return Service(metadata["namespace"], metadata["name"], labels, annotations, kind, _adapters(annotations))  # type: ignore[arg-type]  # one of the two
+
+
+def _adapters(annotations: Mapping[str, str]) -> frozenset[Id]:
+    """Return the caches of adapters: name of the adapter → cache, namespace."""
+    try:
+        found = json.loads(annotations.get(ADAPTERS_ANNOTATION) or "{}")
+        return frozenset((each.get("namespace") or "", each["cache"]) for each in found.values())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"annotation {ADAPTERS_ANNOTATION}: {error}") from None
 
 
 def read_volume(document: Document) -> Stored:

@@ -5,20 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cluster.kserve.names import GROUP_ANNOTATION, MODEL_LABEL, NAMESPACE_LABEL
-from cluster.kserve.world import Cache, Service
+from cluster.kserve.world import Cache, Id, Service, id_of
 
 
 def users_of(cache: Cache, services: Iterable[Service]) -> list[Service]:
-    """Return the services that are labelled for `cache`, in order. A cache of a namespace is for services of its namespace."""
-    name, namespace = cache.metadata.name, cache.metadata.namespace
+    """Return the services that are labelled for `cache`, or have an adapter in it, in order.
+
+    A cache of a namespace is for services of its namespace.
+    """
+    wanted = id_of(cache.metadata)
     found = (
         each
         for each in services
-        if each.labels.get(MODEL_LABEL) == name
-        and each.labels.get(NAMESPACE_LABEL, "") == namespace
-        and (not namespace or each.namespace == namespace)
+        if (_labelled(each) == wanted or wanted in each.adapters) and wanted[0] in ("", each.namespace)
     )
     return sorted(found, key=lambda each: (each.namespace, each.name))
+
+
+def _labelled(service: Service) -> Id:
+    return service.labels.get(NAMESPACE_LABEL, ""), service.labels.get(MODEL_LABEL, "")
 
 
 def group_of(service: Service, cache: Cache) -> str | None:

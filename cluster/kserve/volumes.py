@@ -67,9 +67,11 @@ def volume_writes(world: World) -> VolumeWrites:
             and not stored.leaving
             and stored.partner == each.claim
         ),
-        tuple(each for each in belonging_claims(world, world.managed) if each.id not in claims and not each.leaving),
+        tuple(each for each in belonging_claims(world, world.managed) if each.id not in claims and _may_go(each, world)),
         tuple(
-            each for each in belonging_volumes(world, world.managed) if not _stays(each, volumes, world) and not each.leaving
+            each
+            for each in belonging_volumes(world, world.managed)
+            if not _stays(each, volumes, world) and _may_go(each, world)
         ),
     )
 
@@ -152,6 +154,12 @@ def _stays(volume: Stored, wanted: Mapping[str, Pair], world: World) -> bool:
         for group in each.spec.node_groups
     }
     return volume.name in lasting
+
+
+def _may_go(stored: Stored, world: World) -> bool:
+    """Whether a claim, or a volume, may be removed: it is not going already, and no service may use it that cannot be read."""
+    namespace = stored.namespace or (stored.partner[0] if stored.partner else "")
+    return not stored.leaving and namespace not in world.unreadable.users
 
 
 def _volume(pair: Pair, spec: Mapping[str, Any]) -> Document:

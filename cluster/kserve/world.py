@@ -37,13 +37,17 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A service that may use a model. `kind`: KServe has one for models in general, and one for language models."""
+    """A service that may use a model. `kind`: KServe has one for models in general, and one for language models.
+
+    `adapters`: the caches of its LoRA adapters.
+    """
 
     namespace: str
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     kind: Literal["InferenceService", "LLMInferenceService"] = "InferenceService"
+    adapters: frozenset[Id] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +82,15 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Objects of which some field cannot be read. What depends on them stays as it is."""
+    """Objects of which some field cannot be read. What depends on them stays as it is.
+
+    `users`: namespaces with services that may use any cache.
+    """
 
     caches: frozenset[Id] = frozenset()
     groups: frozenset[str] = frozenset()
     nodes: frozenset[str] = frozenset()
+    users: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

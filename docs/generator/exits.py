@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+import cluster.allowing
 import cluster.client.errors
+import cluster.kserve.presence
+import cluster.secrets
 import fetcher.errors
 import loader.errors
 from docs.generator.tables import NOTICE, table
@@ -42,9 +45,9 @@ _ELSEWHERE = {"Completed": ("0", "yes"), "Internal": ("70", "no"), "Interrupted"
 
 
 def descendants(error: type[FetchError]) -> Iterator[type[FetchError]]:
-    """All classes below `error` that the two commands raise, in the order of their definition."""
+    """All classes below `error` that people meet, in the order of their definition: those of the agent stay in its process."""
     for child in error.__subclasses__():
-        if child.__module__.partition(".")[0] in ("fetcher", "loader"):
+        if not child.__module__.startswith(("cluster.agent.", "tests.")):
             yield child
         yield from descendants(child)
 

@@ -80,6 +80,16 @@ class Refuse:
 
 
 @dataclass(frozen=True, slots=True)
+class Redirect:
+    """The answer is elsewhere: at this path."""
+
+    to: str
+
+    async def answer(self, request: web.Request, forwarded: Forwarded) -> web.StreamResponse:
+        return web.json_response({"message": "elsewhere"}, status=307, headers={"Location": self.to})
+
+
+@dataclass(frozen=True, slots=True)
 class Silent:
     """No answer, and no end of the connection. The request is not passed on."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import cluster.client.errors  # noqa: F401 - its errors are of the tree
+from docs.generator.exits import descendants
 from fetcher import errors
 from fetcher.errors import FetchError, LeaseError, SourceError, StoreError, Transient
 from loader.errors import LoadError
@@ -16,13 +16,6 @@ from loader.errors import LoadError
 DOCUMENTED = Path(__file__).parents[2] / "docs" / "exit-codes.md"
 ABSTRACT = {FetchError, SourceError, Transient, StoreError, LeaseError, LoadError}
 """Base classes that are never raised."""
-
-
-def descendants(error: type[FetchError]) -> Iterator[type[FetchError]]:
-    """Return the errors in the order of their definition, each before its subclasses."""
-    for child in error.__subclasses__():
-        yield child
-        yield from descendants(child)
 
 
 RAISED = [error for error in descendants(FetchError) if error not in ABSTRACT]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from fetcher.errors import UsageError
+from fetcher.sources.locations import refuse_signed
 from fetcher.values import dataclass
 
 _URI = re.compile(r"(?i:s3)://([^/?#]*)(?:/(.*?))?(?:\?versionId=([^&?#\s]+))?", re.DOTALL)
@@ -23,6 +24,7 @@ class S3Address:
     @classmethod
     def parse(cls, uri: str, revision: str | None) -> S3Address:
         """Parse `s3://bucket/path?versionId=...`; `revision` is a version too. Raises UsageError."""
+        refuse_signed(uri)
         match = _URI.fullmatch(uri)
         bucket = match[1] if match is not None else ""
         if bucket.startswith("arn:") or uri.lower().startswith("s3://arn:"):

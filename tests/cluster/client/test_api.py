@@ -18,7 +18,8 @@ from cluster.resources import MODEL_CACHE
 from fetcher.version import VERSION
 from tests.cluster.api import Cluster
 from tests.cluster.client.conftest import QUICK
-from tests.cluster.faults import EXPIRED, Drop, Endless, Front, Refuse, Send, Silent, Slow
+from tests.cluster.faults import EXPIRED, Drop, Endless, Front, Redirect, Refuse, Send, Silent, Slow
+from tests.lab.waiting import eventually
 
 MODELS = endpoint_of(MODEL_CACHE)
 UNKNOWN = Endpoint("weightlift.dev/v1alpha1", "Nothing", "nothings", namespaced=True)
@@ -237,6 +238,16 @@ class TestAWatch:
 
         assert [kind async for kind, _ in changes if kind != "BOOKMARK"] == []
 
+    async def test_ends_with_whoever_reads_it(self, api: Api, front: Front, namespace: str, unique: str) -> None:
+        page = await api.list(CONFIG_MAPS, namespace, labels=f"test={unique}")
+        await api.create(CONFIG_MAPS, map_of(unique, namespace))
+
+        changes = api.watch(CONFIG_MAPS, namespace, since=page.resource_version, seconds=600, labels=f"test={unique}")
+        async with aclosing(changes):
+            await anext(changes)
+
+        await eventually(lambda: not any(each.open for each in front.asked), "the request ended")
+
     async def test_from_long_ago_is_gone(self, api: Api, front: Front) -> None:
         front.fail(EXPIRED)
 
@@ -409,11 +420,13 @@ class TestRefusals:
         assert len(str(caught.value)) < 600
 
     async def test_follow_no_redirect_with_the_token(self, front: Front) -> None:
-        front.fail(Refuse(302))
+        front.fail(Redirect("/elsewhere"), path="/configmaps")
 
         async with Api(front.access(token="t"), manager="test") as api:
-            with pytest.raises(ApiError):
+            with pytest.raises(ApiError, match="elsewhere"):
                 await api.get(CONFIG_MAPS, "x", "default")
+
+        assert [each.path for each in front.asked] == ["/api/v1/namespaces/default/configmaps/x"]
 
     async def test_of_a_kind_that_is_not_installed_are_missing(self, api: Api) -> None:
         with pytest.raises(Missing):

@@ -147,6 +147,14 @@ class TestACandidate:
 
         assert [each.leads() for each in many].count(True) == 1
 
+    async def test_looks_again_at_once_when_somebody_was_faster(self, candidates: Candidates, front: Front) -> None:
+        front.fail(Refuse(409), method="POST", times=1)
+        first, _ = candidates.one(Timing(duration=15, deadline=10.0, retry=1000))
+
+        await asyncio.wait_for(first.acquire(), 60)
+
+        assert first.leads()
+
     async def test_waits_while_another_one_leads(self, candidates: Candidates, front: Front) -> None:
         first, _ = candidates.one()
         await first.acquire()

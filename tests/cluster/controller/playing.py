@@ -126,7 +126,7 @@ class Stage:
         told = {each["type"]: each for each in (await self.status(name)).get("conditions", [])}
         return (told[kind]["status"], told[kind]["reason"]) if kind in told else ("", "")
 
-    async def until(self, what: str, true: Callable[[], Awaitable[bool]], *, within: float = 30.0) -> None:
+    async def until(self, what: str, true: Callable[[], Awaitable[bool]], *, within: float = 60.0) -> None:
         deadline = time.monotonic() + within
         while not await _answered(true):
             if time.monotonic() > deadline:
@@ -134,7 +134,7 @@ class Stage:
                 raise AssertionError(f"timed out after {within:g} s; expected: {what}; ModelCaches: {models}")
             await asyncio.sleep(0.1)
 
-    async def until_condition(self, name: str, kind: str, wanted: tuple[str, str], *, within: float = 30.0) -> None:
+    async def until_condition(self, name: str, kind: str, wanted: tuple[str, str], *, within: float = 60.0) -> None:
         async def true() -> bool:
             return await self.condition(name, kind) == wanted
 

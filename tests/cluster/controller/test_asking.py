@@ -18,7 +18,8 @@ from cluster.controller.asking import (
     remembered,
     unchanged,
 )
-from cluster.controller.world import Observation, Resolution, World
+from cluster.controller.volumes import volume_name
+from cluster.controller.world import Model, Observation, Owned, Resolution, World
 from cluster.resources import Condition, ModelCacheStatus
 from cluster.resources.model import Auth, SecretKey
 from fetcher.artifact import Digest, RemoteFile
@@ -26,6 +27,7 @@ from fetcher.errors import FetchError, Unauthorized, Unreachable
 from tests.cluster.controller.building import cache, found, key_of, model, world
 
 AUTH = Auth(secret_key_ref=SecretKey("hub", "token"))
+M = ("a", "m")
 FILES = [RemoteFile("a", 3, (Digest("sha256", "0" * 64),)), RemoteFile("b", 4)]
 
 
@@ -37,13 +39,13 @@ def question(given: World | None = None, name: tuple[str, str] = ("a", "m")) -> 
 def asked(*, failed: FetchError | None = None, now: float = 0.0, of: Question | None = None) -> Asked:
     """What is known after an answer of the source at `now`, or after a refusal."""
     if failed is not None:
-        return refused(Asked(Resolution()), of or question(), failed, version="v1", now=now, by_source=True)
+        return refused(Asked(Resolution(), "uid-m"), of or question(), failed, version="v1", now=now, by_source=True)
     return answered(of or question(), FILES, revision="r1", version="v1", now=now)
 
 
 class TestAsking:
     def test_a_source_is_asked_once(self) -> None:
-        assert must_ask(Asked(Resolution()), question(), "v1", 0)
+        assert must_ask(Asked(Resolution(), "uid-m"), question(), "v1", 0)
         assert not must_ask(asked(), question(), "v1", 1e9)
 
     def test_a_changed_secret_or_intent_asks_again(self) -> None:
@@ -68,7 +70,9 @@ class TestAsking:
         assert must_ask(failed, question(), "v2", 1)
 
     def test_a_secret_that_is_missing_is_looked_for_soon_and_asked_with_at_once(self) -> None:
-        failed = refused(Asked(Resolution()), question(), Unauthorized("no Secret"), version=None, now=0, by_source=False)
+        failed = refused(
+            Asked(Resolution(), "uid-m"), question(), Unauthorized("no Secret"), version=None, now=0, by_source=False
+        )
         assert failed.due == LOOK_FAILED
         assert must_ask(failed, question(), "v1", LOOK_FAILED)
 
@@ -103,8 +107,12 @@ class TestRestart:
         resolved = Condition("Resolved", "True", "Resolved", observed_generation=generation)
         return ModelCacheStatus(artifact=found(model()).found, conditions=(resolved,))
 
+    def given(self, of: Model) -> World:
+        volume = Owned("uid-volume", key=key_of(), model=M)
+        return world([of], resolutions={}, volumes={volume_name(M): volume})
+
     def test_an_answer_is_taken_from_the_status_and_not_asked_for_again(self) -> None:
-        known = remembered(model(status=self.status()), question())
+        known = remembered(self.given(model(status=self.status(), auth=AUTH)), M, question())
         assert known is not None
         assert known.resolution.found == found(model()).found
         assert not must_ask(known, question(), "v7", 0)
@@ -112,13 +120,18 @@ class TestRestart:
     def test_a_specification_that_changed_meanwhile_asks_again_for_the_same_revision(self) -> None:
         of = model(status=self.status(generation=0), auth=AUTH)
         again = question(world([of], resolutions={}))
-        known = remembered(of, again)
+        known = remembered(self.given(of), M, again)
         assert known is not None
         assert must_ask(known, again, "v1", 0)
         assert again.pin == "r1"
 
     def test_the_status_of_another_artifact_says_nothing(self) -> None:
-        assert remembered(model(status=self.status()), question(world([model(revision="v2")], resolutions={}))) is None
+        other = model(revision="v2", status=self.status())
+        assert remembered(self.given(other), M, question(world([other], resolutions={}))) is None
+
+    def test_a_status_without_our_volume_proves_no_answer(self) -> None:
+        forged = world([model(status=self.status(), auth=AUTH)], resolutions={})
+        assert remembered(forged, M, question()) is None
 
 
 class TestPins:

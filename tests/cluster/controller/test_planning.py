@@ -369,6 +369,10 @@ class TestTold:
             "NoDigests",
         )
 
+    def test_a_min_ready_above_the_nodes_says_so(self) -> None:
+        plan = planned(world([model(min_ready=2)], nodes=1, caches={"n1": reporting("Ready")}))
+        assert told(plan)["Ready"] == ("False", "TooFewNodes")
+
     def test_without_agents_it_says_where_to_look(self) -> None:
         plan = planned(world([model()], alive=[]))
         assert told(plan)["Ready"] == ("False", "NoNodes")

@@ -11,6 +11,7 @@ import pytest
 from cluster.kserve.kinds import ModelStatus
 from cluster.kserve.local_nodes import NodeWrite
 from cluster.kserve.manager import Plan, plan
+from cluster.kserve.reading import read_service
 from cluster.kserve.world import Options, Stored, Unreadable, World
 from cluster.resources import encoded
 from tests.cluster.kserve.worlds import JOBS, cache, entry, group, local_node, node, service, world
@@ -236,6 +237,39 @@ class TestRow10ServiceLabelledForTheModel:
         options = Options(JOBS, disable_volume_management=True)
 
         assert volumes_of(plan(world(cache(), group(), services=[service()], options=options))) == ["m-gpu-download"]
+
+
+class TestServicesForLanguageModels:
+    def test_are_listed_by_themselves_and_have_volumes_too(self) -> None:
+        language = replace(service("s", "team"), kind="LLMInferenceService")
+
+        found = plan(world(cache(), group(), services=[language]))
+
+        assert status_of(found)["llmInferenceServices"] == [{"namespace": "team", "name": "s"}]
+        assert ("team", "m-gpu") in claims_of(found)
+
+    def test_use_the_caches_of_their_adapters(self) -> None:
+        annotations = {
+            "internal.serving.kserve.io/localmodel-lora": '{"a": {"cache": "m"}, "b": {"cache": "n", "namespace": "team"}}'
+        }
+        document = {"metadata": {"namespace": "team", "name": "s", "annotations": annotations}}
+        language = read_service("LLMInferenceService", document)
+
+        found = plan(world(cache(), cache("n", "team", uri="hf://org/n"), group(), services=[language]))
+
+        assert {("team", "m-gpu"), ("team", "n-gpu")} <= set(claims_of(found))
+
+    def test_whose_adapters_cannot_be_read_keep_what_is_there(self) -> None:
+        there = [stored("m-gpu", "team", owner="uid--m", partner=("", "m-gpu-team"))]
+        with pytest.raises(ValueError, match="localmodel-lora"):
+            read_service("LLMInferenceService", {"metadata": {"namespace": "team", "name": "s", "annotations": _BROKEN}})
+
+        found = plan(world(cache(), group(), stored=there, unreadable=Unreadable(users=frozenset({"team"}))))
+
+        assert found.volumes.remove_claims == ()
+
+
+_BROKEN = {"internal.serving.kserve.io/localmodel-lora": "[1]"}
 
 
 class TestRow11CacheOfANamespaceAndAServiceOfAnotherNamespace:
