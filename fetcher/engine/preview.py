@@ -54,28 +54,43 @@ class Preview:
     cached: bool
 
 
-async def preview(ref: ArtifactRef, settings: Settings, on_event: Subscriber = silent) -> Preview:
-    """Return the plan: resolve, list, and compare with what is present. Writes no file of an artifact.
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a source lists, and the files that a fetch of it would choose, with all that is published of them. `archives` are
+    the paths of those that it would unpack."""
 
-    Raises FetchError.
-    """
+    listing: Listing
+    chosen: tuple[RemoteFile, ...]
+    archives: tuple[str, ...] = ()
+
+
+async def answered(source: Source, ref: ArtifactRef, settings: Settings, on_event: Subscriber = silent) -> Answer:
+    """Ask `source` what a fetch would get, and close it. Touches no store. Raises FetchError."""
     on_event(Resolving(redact(ref.uri)))
-    source = open_source(ref, settings)
     ask = Asker(Patience(settings.retry_for), on_event)
     try:
         revision = await source.resolve(ask)
         listing = await source.list(revision, ask)
         packing = await source.packing(revision, ask) if isinstance(source, Packed) else None
-        if packing is None:
-            pinning = await with_listed_pins(settings, ref, listing, source=source, ask=ask)
-            files = await chosen(listing, ref, pinning, source=source, ask=ask)
-            warn_of_selection(listing, files, ref, on_event)
-        else:
+        if packing is not None:
             files = await _with_archives(listing, packing, ref, settings, source=source, ask=ask)
+            return Answer(listing, files, packing.archives)
+        pinning = await with_listed_pins(settings, ref, listing, source=source, ask=ask)
+        return Answer(listing, await chosen(listing, ref, pinning, source=source, ask=ask))
     finally:
         await source.aclose()
-    wanted = {each.path: each for each in files}
-    archives = packing.archives if packing is not None else ()
+
+
+async def preview(ref: ArtifactRef, settings: Settings, on_event: Subscriber = silent) -> Preview:
+    """Return the plan: resolve, list, and compare with what is present. Writes no file of an artifact.
+
+    Raises FetchError.
+    """
+    answer = await answered(open_source(ref, settings), ref, settings, on_event)
+    listing, archives = answer.listing, answer.archives
+    wanted = {each.path: each for each in answer.chosen}
+    if not archives:
+        warn_of_selection(listing, answer.chosen, ref, on_event)
     placement = choose_placement(ref, settings)
     present = placement.present()
     listed = {file.path: file for file in listing.files}

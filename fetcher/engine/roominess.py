@@ -35,7 +35,7 @@ def room_of(
     other directories have no limits of their own."""
     own = partial(read_limits, root) if limited else CacheLimits
     asked = CacheLimits(settings.max_size, settings.min_free, settings.min_idle) if limited else CacheLimits()
-    return Room(root, key, lease, own, asked, growing, stopped, on_event)
+    return Room(root, key, lease, own, asked, growing, stopped, on_event, settings.eviction_ranks)
 
 
 @asynccontextmanager

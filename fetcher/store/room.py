@@ -8,8 +8,8 @@ ends with its lease.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import field, replace
 from functools import partial
 from pathlib import Path
 
@@ -41,7 +41,7 @@ class Room:
     """A fetch or repair that needs room in `root`. `lease` is that of its key.
 
     `own` reads the limits of the root: they can change meanwhile. `asked`: those of the fetch, which may only be stricter.
-    `growing`: the sizes of some files are unknown, so room is made in steps.
+    `growing`: the sizes of some files are unknown, so room is made in steps. `ranks`: key → rank in eviction, 0 for others.
     """
 
     root: Path
@@ -52,6 +52,7 @@ class Room:
     growing: bool
     stopped: Callable[[], bool]
     on_event: Subscriber
+    ranks: Mapping[str, int] = field(default_factory=dict)
 
     def make(self, needed: int) -> None:
         """Make room for `needed` more bytes, and promise them to the fetch. Does nothing without a limit. Blocks.
@@ -93,7 +94,7 @@ class Room:
                 self.root, now=ruling.moment(), min_idle=min_idle, without=(ROOM, self.key, self.lease.directory.name)
             )
             occupied = built_bytes(self.lease.directory)
-            account = Account(self.root, self.key, seen, needed=needed, occupied=occupied)
+            account = Account(self.root, self.key, seen, needed=needed, occupied=occupied, ranks=self.ranks)
             if patient and account.shortfall(limits.bounds(self.root)) and self._soon(seen, ruling.moment(), min_idle):
                 return None
             # Before anything is renamed away: a lease that is lost by now must cost no artifact. A refusal ends the fetch, and
