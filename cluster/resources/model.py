@@ -32,10 +32,21 @@ class SecretKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Auth:
-    """The credential of a source. Without it, the source is asked anonymously."""
+class SecretName:
+    """A Secret in the ModelCache's namespace, whose keys have the names of the environment variables of its store."""
 
-    secret_key_ref: SecretKey
+    name: Name
+
+
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """The credential of a source: one key, which is a token, or a Secret of several. Without it, the source is asked
+    anonymously."""
+
+    secret_key_ref: SecretKey | None = None
+    secret_ref: SecretName | None = None
+
+    RULES: ClassVar = (Rule("has(self.secretKeyRef) != has(self.secretRef)", "give one of secretKeyRef and secretRef"),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +88,12 @@ class ModelCacheSpec:
     retain: Annotated[
         Literal["Always", "WhenPossible", "WhileUsed"], Schema("When a copy may make room for another model.")
     ] = "WhenPossible"
+    refresh_policy: Annotated[
+        Literal["IfNotPresent", "OnChange"], Schema("Whether what a branch or a tag becomes later replaces the copies.")
+    ] = "IfNotPresent"
+    refresh_interval: Annotated[
+        str, Schema("How often OnChange asks the source.", pattern=r"^[1-9][0-9]{0,5}(s|m|h|d)$", most=7)
+    ] = "1h"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +104,7 @@ class Found:
     bytes: int
     files: int
     revision: str | None = None
+    listing_digest: Annotated[str, Schema("SHA-256 of paths, sizes and published digests.")] = ""
 
 
 @dataclass(frozen=True, slots=True)

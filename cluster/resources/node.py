@@ -18,7 +18,7 @@ Retain = Literal["Always", "WhenPossible", "WhileUsed"]
 class Wanted:
     """One artifact that the node shall have. What it is stands in the ModelCache `model` of `namespace`, once for all nodes.
 
-    `turn`: the node may fetch it now. `held`: a pod uses it, so it is never evicted.
+    `listing_digest` is that of `Found`. `turn`: the node may fetch it now. `held`: a pod uses it, so it is never evicted.
     """
 
     key: Key
@@ -26,6 +26,7 @@ class Wanted:
     model: Annotated[str, Schema(most=253)]
     bytes: Annotated[int, Schema(least=0)]
     revision: Annotated[str | None, Schema(most=256)] = None
+    listing_digest: Annotated[str, Schema(most=64)] = ""
     retain: Retain = "WhenPossible"
     held: bool = False
     turn: bool = True

@@ -37,18 +37,12 @@ def _dispatch(arguments: argparse.Namespace, report: Report) -> dict[str, Any]:
             _plan(arguments)
         case "key":
             commands.key(arguments, environ)
-        case "adopt":
-            from fetcher.cli import adopting
-
-            adopting.adopt(arguments, environ)
         case "list" | "show" as command:
             from fetcher.cli import listing
 
             (listing.show if command == "show" else listing.list_)(arguments, environ)
-        case "du":
-            from fetcher.cli import measuring
-
-            measuring.du(arguments, environ)
+        case "adopt" | "cluster" | "du" as command:
+            _look_around(command, arguments)
         case "init" | "pin" | "unpin" | "hold" | "release" as command:
             from fetcher.cli import keeping
 
@@ -62,6 +56,22 @@ def _dispatch(arguments: argparse.Namespace, report: Report) -> dict[str, Any]:
 
             verifying.verify(arguments, environ, report)
     return {}
+
+
+def _look_around(command: str, arguments: argparse.Namespace) -> None:
+    match command:
+        case "adopt":
+            from fetcher.cli import adopting
+
+            adopting.adopt(arguments, os.environ)
+        case "cluster":
+            from fetcher.cli import clusters
+
+            clusters.cluster(arguments, os.environ)
+        case "du":
+            from fetcher.cli import measuring
+
+            measuring.du(arguments, os.environ)
 
 
 def _fetch(arguments: argparse.Namespace, report: Report) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import parse_qs, urlsplit
 
+from fetcher.errors import UsageError
+
 EXPIRY_MARGIN = 30.0
 """Seconds before its expiry when a signed address is no longer used: clocks differ, and a request takes time."""
 
@@ -35,6 +37,15 @@ class Location:
 def is_signed(url: str) -> bool:
     """Whether the query of `url` carries a credential."""
     return any(re.fullmatch(_RIGHTS, name) for name in parse_qs(urlsplit(url).query, keep_blank_values=True))
+
+
+def refuse_signed(uri: str) -> None:
+    """Raise UsageError for an address of a store with a credential in its query, where it would be a part of the key."""
+    if is_signed(uri):
+        scheme = uri.partition(":")[0].lower()
+        raise UsageError(
+            f"{scheme}:// takes no signature and no token; write a signed address as https://, and set credentials as variables"
+        )
 
 
 def expiry(url: str) -> float | None:
