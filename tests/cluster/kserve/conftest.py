@@ -61,20 +61,22 @@ async def api(plane: Cluster) -> AsyncIterator[Api]:
 
 
 def _remove_all(plane: Cluster, place: Place) -> None:
-    for kind in KINDS:
-        listed = json.loads(plane.run("get", f"{kind}.serving.kserve.io", "-A", "-o", "json").stdout)
-        for each in listed["items"]:
-            _remove(plane, kind, each["metadata"], place)
-    for kind in ("nodes", "persistentvolumes"):
-        plane.run("delete", kind, "-l", f"test={place.mark}", "--wait=false")
-    for namespace in (place.kserve, place.jobs, place.team):
-        plane.run("delete", "namespace", namespace, "--wait=false")
+    """Remove what a test has left, in few calls: each starts a kubectl."""
+    names = ",".join(f"{kind}.serving.kserve.io" for kind in KINDS)
+    found = json.loads(plane.run("get", names, "-A", "-o", "json").stdout)["items"]
+    for each in found:
+        metadata = each["metadata"]
+        where = ["-n", metadata["namespace"]] if "namespace" in metadata else []
+        if metadata["name"].startswith(place.mark) and metadata.get("finalizers"):
+            patch = '{"metadata":{"finalizers":null}}'
+            plane.run("patch", f"{each['kind'].lower()}.serving.kserve.io", metadata["name"], *where, "--type=merge", "-p", patch)
+    left = [f"{each['kind'].lower()}.serving.kserve.io/{each['metadata']['name']}" for each in found if _is_of_the_cluster(each, place)]
+    if left:
+        plane.run("delete", "--wait=false", "--ignore-not-found", *left)
+    plane.run("delete", "nodes,persistentvolumes", "-l", f"test={place.mark}", "--wait=false")
+    plane.run("delete", "namespaces", place.kserve, place.jobs, place.team, "--wait=false")
 
 
-def _remove(plane: Cluster, kind: str, metadata: dict[str, Any], place: Place) -> None:
-    where = ["-n", metadata["namespace"]] if "namespace" in metadata else []
-    if not metadata["name"].startswith(place.mark) and metadata.get("namespace", "") not in (place.jobs, place.team):
-        return
-    name = f"{kind}.serving.kserve.io"
-    plane.run("patch", name, metadata["name"], *where, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
-    plane.run("delete", name, metadata["name"], *where, "--wait=false", "--ignore-not-found")
+def _is_of_the_cluster(document: dict[str, Any], place: Place) -> bool:
+    """Whether an object of the test goes with no namespace."""
+    return "namespace" not in document["metadata"] and document["metadata"]["name"].startswith(place.mark)
