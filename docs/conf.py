@@ -19,7 +19,7 @@ CHAPTERS = {
     "Start": ["getting-started", "stores", "layouts"],
     "Use": ["kubernetes", "cluster", "cluster-kserve", "loading", "caching", "operations", "dropins"],
     "When it fails": ["errors"],
-    "Reference": ["cli", "loader", "environment", "exit-codes", "events", "metrics", "manifest"],
+    "Reference": ["cli", "loader", "agent", "controller", "environment", "exit-codes", "events", "metrics", "manifest"],
 }
 """The order of the pages in the site's navigation."""
 _OUTSIDE = re.compile(r"(?<!!)\[([^\]]+)\]\(\.\./([^)\s]+)\)")

@@ -10,8 +10,10 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mappin
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
+from cluster.agent.config import Config
 from cluster.agent.options import OPTIONS, config_from
-from cluster.agent.running import Agent, Config, Rendered
+from cluster.agent.running import Agent
+from cluster.agent.working import Rendered
 from cluster.client import Api, ApiAccess, in_cluster, of_kubeconfig
 from cluster.together import first_of
 from fetcher.command.options import add_options, values
@@ -104,7 +106,7 @@ async def _front(
 
 def _site(agent: Agent, options: Mapping[str, Any]) -> Site:
     def readiness() -> Answer:
-        missing = agent.ready
+        missing = agent.missing
         return Answer(200, "ready") if missing is None else Answer(503, missing)
 
     pages: Mapping[str, Callable[[], Answer]] = {"/readyz": readiness}

@@ -13,6 +13,7 @@ from typing import Any
 from cluster.client import Api, ApiAccess, in_cluster, of_kubeconfig
 from cluster.client.leading import Leadership
 from cluster.controller.binding import refuse_unbound_agents
+from cluster.controller.figures import metrics_of
 from cluster.controller.options import OPTIONS, config_from
 from cluster.controller.running import Config, Controller
 from cluster.together import first_of
@@ -111,19 +112,9 @@ def _site(controller: Controller, leadership: Leadership, options: Mapping[str, 
         return Answer(200, "ready") if controller.is_synced else Answer(503, "the cluster is not known yet")
 
     def metrics() -> list[Metric]:
-        figures = controller.figures
-        return [
-            _gauge("weightlift_controller_leading", "Whether this process leads.", float(leadership.leads())),
-            _gauge("weightlift_controller_nodes", "Nodes of the cluster.", float(figures.nodes)),
-            _gauge("weightlift_controller_models", "ModelCaches of the cluster.", float(figures.models)),
-            _gauge("weightlift_controller_planning_seconds", "Seconds that the last decision took.", figures.planning),
-        ]
+        return metrics_of(controller.figures, leads=leadership.leads())
 
     return Site(with_labels(metrics, options), {"/readyz": readiness})
-
-
-def _gauge(name: str, meaning: str, value: float) -> Metric:
-    return Metric(name, "gauge", meaning, value)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from cluster.client import Api, ApiError
 from cluster.controller.admitting import verdicts
 from cluster.controller.asking import questions
 from cluster.controller.daemon_set import Agents
+from cluster.controller.figures import Figures
 from cluster.controller.observing import Observer
 from cluster.controller.planning import plan, takes_away
 from cluster.controller.resolving import Means, Resolver
@@ -36,16 +37,6 @@ class Config:
     patience: float
     status_interval: float
     allow_loopback: bool
-
-
-@dataclass(slots=True)
-class Figures:
-    """What the metrics show. Seconds of the last pass that decided."""
-
-    passes: int = 0
-    planning: float = 0.0
-    nodes: int = 0
-    models: int = 0
 
 
 class Controller:
@@ -97,7 +88,9 @@ class Controller:
         world = replace(world, resolutions=self._resolver.resolutions)
         moment = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         decided = plan(world, self._config.agents, moment=moment, allow_loopback=self._config.allow_loopback)
-        self.figures = Figures(self.figures.passes + 1, time.monotonic() - now, len(world.nodes), len(world.models))
+        self.figures = Figures(
+            self.figures.passes + 1, time.monotonic() - now, len(world.nodes), len(world.models), self._writer.bytes
+        )
         self._yielded = decided.yielded
         self._resolver.ask(asked)
         if takes_away(decided, world) and not await self._may_take_away():

@@ -11,20 +11,18 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
 
 from cluster.client import Api, ApiError, Conflict, Missing, Unavailable, endpoint_of
 from cluster.client.endpoints import (
     CLAIMS,
     DAEMON_SETS,
-    EVENTS,
     SERVICE_ACCOUNTS,
     VOLUMES,
     Endpoint,
 )
 from cluster.client.errors import NotLeading
+from cluster.client.telling import Type, tell
 from cluster.controller.actions import Action, Make, Remove, short
 from cluster.controller.planning import Plan
 from cluster.controller.reading import CONTROLLER, MANAGED_BY, RENDERED
@@ -98,6 +96,8 @@ class Writer:
         self._told: dict[tuple[str, Name], float] = {}
         self._wrote: dict[str, float] = {}
         self.refusals: dict[tuple[str, str, str], Refusal] = {}
+        self.bytes = 0
+        """Of all objects that were written."""
         self.behind = False
         """Whether something is left to write, because of the budget or the interval of statuses."""
 
@@ -186,8 +186,22 @@ class Writer:
         for each in status.conditions:
             if changed(before, each):
                 self._on_note(f"modelcaches {name[0]}/{name[1]}", f"{each.type}={each.status} {each.reason}: {each.message}")
-                event = event_of(model, each, datetime.now(UTC))
-                await self._tried(("Event", name[0], event["metadata"]["name"]), lambda: self._api.create(EVENTS, event), event)  # noqa: B023 - awaited here
+                await self._event(model, each)
+
+    async def _event(self, model: Model, condition: Condition) -> None:
+        metadata = model.metadata
+        about = {
+            "apiVersion": MODELS.api_version,
+            "kind": MODELS.kind,
+            "metadata": {"namespace": metadata.namespace, "name": metadata.name, "uid": metadata.uid},
+        }
+        lost = (
+            condition.type == "Ready" and condition.status == "False" and status_of(model.status.conditions, "Ready") == "True"
+        )
+        kind: Type = "Warning" if lost or (condition.type, condition.status) in _WARNING else "Normal"
+        message = f"{condition.type} is {condition.status}: {condition.message}"
+        if (error := await tell(self._api, about, kind, condition.reason, message)) is not None:
+            self._on_problem(error)
 
     async def _tried(self, place: tuple[str, str, str], write: Callable[[], Any], document: Mapping[str, Any]) -> bool:
         """Whether the write was done. Raises NotLeading."""
@@ -196,7 +210,8 @@ class Writer:
         if not self._budget.allows():
             self.behind = True
             return False
-        self._budget.spend(len(json.dumps(document)))
+        size = len(json.dumps(document))
+        self._budget.spend(size)
         try:
             await write()
         except NotLeading:
@@ -205,18 +220,18 @@ class Writer:
             self._on_problem(error)
             return False
         except Conflict as error:
-            if place[0] in (*ENDPOINTS, "Event"):
+            if place[0] in ENDPOINTS:
                 self._refuse(place, error)
             return False  # another version: the watch brings it, and the next plan decides anew
         except ApiError as error:
             self._refuse(place, error)
             return False
+        self.bytes += size
         return True
 
     def _refuse(self, place: tuple[str, str, str], error: ApiError) -> None:
         self._on_problem(error)
-        if place[0] != "Event":
-            self.refusals[place] = Refusal(str(error), self._clock())
+        self.refusals[place] = Refusal(str(error), self._clock())
 
 
 _CHANGEABLE = ("DaemonSet", "ServiceAccount")
@@ -228,30 +243,3 @@ def _refuse_strange(kind: str, there: Mapping[str, Any]) -> None:
     metadata = there["metadata"]
     if (metadata.get("labels") or {}).get(MANAGED_BY) != CONTROLLER:
         raise Conflict(f"{kind} {metadata['name']} exists and is not weightlift's; rename or delete it")
-
-
-def event_of(model: Model, condition: Condition, moment: datetime) -> dict[str, Any]:
-    """Return the Event for a condition that has changed."""
-    lost = condition.type == "Ready" and condition.status == "False" and status_of(model.status.conditions, "Ready") == "True"
-    metadata, when = model.metadata, moment.isoformat(timespec="seconds").replace("+00:00", "Z")
-    about = {
-        "apiVersion": MODELS.api_version,
-        "kind": MODELS.kind,
-        "namespace": metadata.namespace,
-        "name": metadata.name,
-        "uid": metadata.uid,
-    }
-    return {
-        "apiVersion": "v1",
-        "kind": "Event",
-        "metadata": {"name": f"{metadata.name[:200]}.{uuid4().hex[:16]}", "namespace": metadata.namespace},
-        "involvedObject": about,
-        "type": "Warning" if lost or (condition.type, condition.status) in _WARNING else "Normal",
-        "reason": condition.reason,
-        "message": f"{condition.type} is {condition.status}: {condition.message}"[:1024],
-        "source": {"component": CONTROLLER},
-        "reportingComponent": CONTROLLER,
-        "firstTimestamp": when,
-        "lastTimestamp": when,
-        "count": 1,
-    }
