@@ -5,18 +5,29 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cluster.client import Api, of_kubeconfig
+from cluster.client import Api, ApiError, Endpoint, endpoint_of, of_kubeconfig
+from cluster.client.endpoints import CONFIG_MAPS, NAMESPACES, NODES, VOLUMES
+from cluster.kserve.kinds import LOCAL_MODEL_CACHE, LOCAL_MODEL_NAMESPACE_CACHE, LOCAL_MODEL_NODE, LOCAL_MODEL_NODE_GROUP
+from cluster.kserve.observing import SERVICES
 from tests.cluster.api import Cluster, cluster
+from tests.cluster.kserve.direct import asked
 from tests.lab.waiting import wait_until
 
 CRDS = Path(__file__).parent / "crds" / "crds.yaml"
-KINDS = ("localmodelcaches", "localmodelnamespacecaches", "localmodelnodegroups", "localmodelnodes", "inferenceservices")
+KINDS = (
+    endpoint_of(LOCAL_MODEL_CACHE),
+    endpoint_of(LOCAL_MODEL_NAMESPACE_CACHE),
+    endpoint_of(LOCAL_MODEL_NODE_GROUP),
+    endpoint_of(LOCAL_MODEL_NODE),
+    SERVICES,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +42,11 @@ class Place:
 
 @pytest.fixture(scope="session")
 def plane() -> Cluster:
-    """A cluster with KServe's kinds, without objects of them."""
+    """A cluster with KServe's kinds."""
     found = cluster()
     assert found.run("apply", "--validate=false", "-f", str(CRDS)).returncode == 0
     for kind in KINDS:
-        name = f"{kind}.serving.kserve.io"
-        wait_until(lambda name=name: found.run("get", name, "-A").returncode == 0, f"{kind} are served")  # type: ignore[misc]
+        wait_until(lambda kind=kind: _is_served(found, kind), f"{kind.plural} are served", timeout=60)  # type: ignore[misc]
     return found
 
 
@@ -45,13 +55,9 @@ def place(plane: Cluster) -> Iterator[Place]:
     """Namespaces of the test alone, with KServe's configuration. What it leaves is removed, with whatever finalizers."""
     mark = f"kserve-{uuid.uuid4().hex[:8]}"
     made = Place(mark, f"{mark}-jobs", f"{mark}-team", mark)
-    for namespace in (made.kserve, made.jobs, made.team):
-        assert plane.run("create", "namespace", namespace).returncode == 0
-    config = {"localModel": json.dumps({"enabled": True, "jobNamespace": made.jobs})}
-    metadata = {"name": "inferenceservice-config", "namespace": made.kserve}
-    assert plane.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": config}) == ""
+    asked(plane.kubeconfig, lambda api: _prepare(api, made))
     yield made
-    _remove_all(plane, made)
+    asked(plane.kubeconfig, lambda api: _remove_all(api, made))
 
 
 @pytest.fixture
@@ -60,21 +66,32 @@ async def api(plane: Cluster) -> AsyncIterator[Api]:
         yield made
 
 
-def _remove_all(plane: Cluster, place: Place) -> None:
-    for kind in KINDS:
-        listed = json.loads(plane.run("get", f"{kind}.serving.kserve.io", "-A", "-o", "json").stdout)
-        for each in listed["items"]:
-            _remove(plane, kind, each["metadata"], place)
-    for kind in ("nodes", "persistentvolumes"):
-        plane.run("delete", kind, "-l", f"test={place.mark}", "--wait=false")
+def _is_served(plane: Cluster, kind: Endpoint) -> bool:
+    try:
+        asked(plane.kubeconfig, lambda api: api.list(kind))
+    except ApiError:
+        return False
+    return True
+
+
+async def _prepare(api: Api, place: Place) -> None:
     for namespace in (place.kserve, place.jobs, place.team):
-        plane.run("delete", "namespace", namespace, "--wait=false")
+        await api.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+    config = {"localModel": json.dumps({"enabled": True, "jobNamespace": place.jobs})}
+    metadata = {"name": "inferenceservice-config", "namespace": place.kserve}
+    await api.create(CONFIG_MAPS, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": config})
 
 
-def _remove(plane: Cluster, kind: str, metadata: dict[str, Any], place: Place) -> None:
-    where = ["-n", metadata["namespace"]] if "namespace" in metadata else []
-    if not metadata["name"].startswith(place.mark) and metadata.get("namespace", "") not in (place.jobs, place.team):
-        return
-    name = f"{kind}.serving.kserve.io"
-    plane.run("patch", name, metadata["name"], *where, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
-    plane.run("delete", name, metadata["name"], *where, "--wait=false", "--ignore-not-found")
+async def _remove_all(api: Api, place: Place) -> None:
+    for endpoint in (*KINDS, NODES, VOLUMES, NAMESPACES):
+        for each in (await api.list(endpoint)).items:
+            if each["metadata"]["name"].startswith(place.mark):
+                await _remove(api, endpoint, each["metadata"])
+
+
+async def _remove(api: Api, endpoint: Endpoint, metadata: dict[str, Any]) -> None:
+    name, namespace = metadata["name"], metadata.get("namespace", "")
+    with suppress(ApiError):  # it may be gone already
+        if metadata.get("finalizers") and endpoint in KINDS:
+            await api.merge(endpoint, name, namespace, {"metadata": {"finalizers": None}})
+        await api.delete(endpoint, name, namespace, uid=metadata["uid"])

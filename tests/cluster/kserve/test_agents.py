@@ -13,14 +13,19 @@ from typing import Any
 
 import pytest
 
+from cluster.client import Endpoint, endpoint_of
+from cluster.client.endpoints import DAEMON_SETS, SECRETS
+from cluster.kserve.kinds import LOCAL_MODEL_NODE
 from cluster.kserve.names import key_of
 from fetcher.testing.origin import Origin
 from tests.cluster.api import KUBECONFIG, Cluster
 from tests.cluster.kserve.conftest import Place
+from tests.cluster.kserve.direct import asked
 from tests.lab.command import end, started_command
 from tests.lab.waiting import wait_until
 
 MiB = 1024 * 1024
+LOCAL_NODES = endpoint_of(LOCAL_MODEL_NODE)
 AGENT = (sys.executable, "-m", "cluster.agent.main")
 QUICK = (
     *("--status-interval", "100ms", "--survey-interval", "300ms", "--recheck-interval", "500ms"),
@@ -59,12 +64,15 @@ class Node:
             "metadata": {"name": self.name},
             "spec": {"localModels": list(models)},
         }
-        assert self.plane.apply(document) == ""
+        self.apply(LOCAL_NODES, document)
+
+    def apply(self, endpoint: Endpoint, document: dict[str, Any]) -> None:
+        asked(self.plane.kubeconfig, lambda api: api.apply(endpoint, document))
 
     @property
     def statuses(self) -> dict[str, str]:
-        done = self.plane.run("get", "localmodelnodes.serving.kserve.io", self.name, "-o", "json")
-        found: dict[str, str] = (json.loads(done.stdout).get("status") or {}).get("modelStatus") or {}
+        document = asked(self.plane.kubeconfig, lambda api: api.get(LOCAL_NODES, self.name))
+        found: dict[str, str] = (document.get("status") or {}).get("modelStatus") or {}
         return found
 
     def becomes(self, **statuses: str) -> None:
@@ -223,7 +231,7 @@ class TestPrivateModels:
     def _secret(self, node: Node, namespace: str, token: str) -> None:
         data = {"hub": base64.b64encode(json.dumps({"type": "hf", "token": token}).encode()).decode()}
         metadata = {"name": "storage-config", "namespace": namespace}
-        assert node.plane.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data}) == ""
+        node.apply(SECRETS, {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data})
 
 
 class TestRefusals:
@@ -231,7 +239,7 @@ class TestRefusals:
         pods = {"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "x", "image": "x"}]}}
         metadata = {"name": "kserve-localmodelnode-agent", "namespace": place.kserve}
         spec = {"selector": {"matchLabels": {"app": "x"}}, "template": pods}
-        assert node.plane.apply({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": metadata, "spec": spec}) == ""
+        node.apply(DAEMON_SETS, {"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": metadata, "spec": spec})
         node.want()
 
         node.start()
