@@ -47,6 +47,7 @@ lint: $(READY) ## style and format
 types: $(READY) ## mypy, strict
 	$(BIN)/mypy
 	$(BIN)/mypy k8s/images/*.py
+	$(BIN)/mypy k8s/system/*.py
 
 contracts: $(READY) ## check the import rules
 	$(BIN)/lint-imports

@@ -70,6 +70,7 @@ class Options(TypedDict, total=False):
     max_size: Amount | None
     min_free: Amount | None
     min_idle: float | None
+    eviction_ranks: Mapping[str, int]
     hold: float | None
     pod_uid: str | None
     lease_wait: float | None
@@ -184,7 +185,7 @@ _OF_A_SOURCE = (
     *("revision", "include", "exclude", "expect", "require_digests", "require_checksums"),
     *("max_concurrency", "timeout_stall", "retry_for"),
 )
-_OF_A_CACHE = ("max_size", "min_free", "min_idle", "hold", "pod_uid")
+_OF_A_CACHE = ("max_size", "min_free", "min_idle", "eviction_ranks", "hold", "pod_uid")
 _LONGEST = 1e9
 """Seconds, thirty years. Every wait is finite; an unlimited one is None, never infinity."""
 _BOUNDS: dict[str, tuple[float, float]] = {

@@ -188,7 +188,7 @@ def redact(uri: str) -> str:
         parts = urlsplit(uri)
     except ValueError:  # the host is malformed, so the position of its secrets is unknown
         return f"{uri.partition(':')[0]}:..."
-    if parts.scheme in ("s3", "oci", "oci+fetch"):
+    if parts.scheme in ("s3", "gs", "oci", "oci+fetch"):
         return _redacted_place(uri)
     if parts.scheme not in ("http", "https", "hf", "az"):
         return uri
@@ -200,13 +200,13 @@ def redact(uri: str) -> str:
 
 
 def _redacted_place(uri: str) -> str:
-    """An address of S3 or of a registry. A key may be any text; only what does not belong there is secret.
+    """An address of S3, Google Cloud Storage or a registry. A key may be any text; only what does not belong there is secret.
 
     With an `@` before the path, or far from its end, the position of a password is unknown, so all of it is left out.
     """
     scheme, _, rest = uri.partition("://")
     place, slash, path = rest.partition("/")
-    if "@" in place or (":" in place and "@" in path and scheme == "s3"):
+    if "@" in place or (":" in place and "@" in path and scheme in ("s3", "gs")):
         return f"{scheme}:..."
     key, mark, query = path.partition("?")
     split = (pair.partition("=") for pair in query.split("&"))

@@ -206,6 +206,14 @@ class Warned(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Noted(Event):
+    """A command that runs on and on decided something about `subject`. `message` is a sentence for people."""
+
+    subject: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finished(Event):
     """The artifact is complete at `path`. `cached`: nothing was fetched. `stale`: the source did not answer."""
 

@@ -107,6 +107,8 @@ class Settings:
     min_free: Amount | None = None
     min_idle: float | None = None
     """Seconds without use before an artifact may be evicted; None: as the root says, else an hour."""
+    eviction_ranks: Mapping[str, int] = field(default_factory=dict)
+    """Cache key → rank in eviction: a lower rank goes first, whenever it was used. Other artifacts have rank 0."""
     hold: float | None = None
     """Seconds for which the artifact is held after the fetch: it is not evicted."""
     pod_uid: str | None = None

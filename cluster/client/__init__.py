@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from cluster.client.access import ApiAccess as ApiAccess
 from cluster.client.access import in_cluster as in_cluster
-from cluster.client.access import of_kubeconfig as of_kubeconfig
 from cluster.client.api import Api as Api
 from cluster.client.endpoints import Endpoint as Endpoint
 from cluster.client.endpoints import endpoint_of as endpoint_of
@@ -20,4 +19,6 @@ from cluster.client.errors import Gone as Gone
 from cluster.client.errors import Invalid as Invalid
 from cluster.client.errors import Missing as Missing
 from cluster.client.errors import Unavailable as Unavailable
+from cluster.client.kubeconfig import of_kubeconfig as of_kubeconfig
+from cluster.client.telling import tell as tell
 from cluster.client.watching import Watched as Watched

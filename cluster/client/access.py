@@ -1,15 +1,12 @@
-"""How the API server is reached: as a pod, or by a kubeconfig."""
+"""How the API server is reached, and by whom: the values that a request needs."""
 
 from __future__ import annotations
 
-import base64
 import os
 import ssl
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from fetcher.errors import ConfigurationError
 
@@ -21,7 +18,8 @@ _LARGEST = 1024 * 1024
 class ApiAccess:
     """An API server and who asks it. `tls` is None for plain HTTP, which only `kubectl proxy` and tests serve.
 
-    `token_file` is read again and again, because the kubelet renews the token in it.
+    `token_file` is read again and again, because the kubelet renews the token in it. `server_name` is the name in the server's
+    certificate, if it is not that of its address.
     """
 
     server: str
@@ -29,6 +27,7 @@ class ApiAccess:
     namespace: str = "default"
     token: str | None = field(default=None, repr=False)
     token_file: Path | None = None
+    server_name: str | None = None
 
     def headers(self) -> Mapping[str, str]:
         """Return the headers of a request. Raises ConfigurationError if the token cannot be read."""
@@ -37,11 +36,18 @@ class ApiAccess:
         try:
             with open(self.token_file, encoding="ascii") as stream:
                 token = stream.read(_LARGEST).strip()
-        except (OSError, ValueError) as error:
-            raise ConfigurationError(f"cannot read the service account's token at {self.token_file}: {error}") from None
-        if not token.isprintable() or not token:
+        except OSError as error:
+            raise ConfigurationError(f"cannot read the token in {self.token_file}: {error.strerror or error}") from None
+        except ValueError:
+            token = ""
+        if not is_token(token):
             raise ConfigurationError(f"{self.token_file} does not contain a token")
         return {"Authorization": f"Bearer {token}"}
+
+
+def is_token(text: object) -> bool:
+    """Tell whether `text` can be a token in a header."""
+    return isinstance(text, str) and text.isascii() and text.isprintable() and " " not in text and text != ""
 
 
 def in_cluster(environ: Mapping[str, str] = os.environ, directory: Path = _POD) -> ApiAccess:
@@ -57,52 +63,6 @@ def in_cluster(environ: Mapping[str, str] = os.environ, directory: Path = _POD) 
             f"cannot read the service account at {directory}: {error}; set automountServiceAccountToken: true"
         ) from None
     server = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
-    return ApiAccess(server, tls, namespace, token_file=directory / "token")
-
-
-def of_kubeconfig(path: Path) -> ApiAccess:
-    """Return the access of the current context of a kubeconfig: client certificates and tokens, no plugins.
-
-    Raises ConfigurationError.
-    """
-    import yaml  # late: a pod needs none
-
-    try:
-        document = yaml.safe_load(path.read_text())
-        context = _named(document, "context", document["current-context"])
-        cluster, user = _named(document, "cluster", context["cluster"]), _named(document, "user", context["user"])
-        if unknown := {"exec", "auth-provider"} & user.keys():
-            raise ConfigurationError(f"{path} gets its credentials from a plugin ({min(unknown)}), which is not started here")
-        server = str(cluster["server"])
-        return ApiAccess(
-            server.rstrip("/"),
-            _tls(cluster, user, path.parent) if server.startswith("https:") else None,
-            context.get("namespace", "default"),
-            token=user.get("token"),
-            token_file=path.parent / user["tokenFile"] if "tokenFile" in user else None,
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"cannot use the kubeconfig {path}: {type(error).__name__}: {error}") from None
-
-
-def _named(document: Mapping[str, Any], kind: str, name: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = next(each[kind] for each in document[f"{kind}s"] if each["name"] == name)
-    return found
-
-
-def _tls(cluster: Mapping[str, Any], user: Mapping[str, Any], directory: Path) -> ssl.SSLContext:
-    authority = _bytes(cluster, "certificate-authority", directory)
-    tls = ssl.create_default_context(cadata=authority.decode() if authority else None)
-    certificate, key = (_bytes(user, each, directory) for each in ("client-certificate", "client-key"))
-    if certificate and key:
-        with tempfile.NamedTemporaryFile() as pair:  # ssl loads pairs from files only
-            pair.write(certificate + b"\n" + key)
-            pair.flush()
-            tls.load_cert_chain(pair.name)
-    return tls
-
-
-def _bytes(document: Mapping[str, Any], name: str, directory: Path) -> bytes | None:
-    if data := document.get(f"{name}-data"):
-        return base64.b64decode(data)
-    return (directory / document[name]).read_bytes() if name in document else None
+    access = ApiAccess(server, tls, namespace, token_file=directory / "token")
+    access.headers()  # a token that is missing now is a mistake of the manifest; one that is missing later is waited for
+    return access

@@ -1,37 +1,31 @@
-"""One API server: get, list, create, replace, apply, delete, and lines of a watch. Objects are JSON as it comes.
+"""One API server: get, list, create, replace, apply, delete, and the changes of a watch. Objects are JSON as it comes.
 
 Nothing is retried here. Every answer and every wait has a bound.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from copy import copy
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-import aiohttp
-
 from cluster.client.access import ApiAccess
+from cluster.client.asking import JSON, Connection, Document, Request, parsed
+from cluster.client.bounds import BOUNDS, Bounds
 from cluster.client.endpoints import Endpoint
-from cluster.client.errors import Unavailable, refusal
+from cluster.client.errors import TooLarge, Unavailable, refusal
 
-Document = dict[str, Any]
-
-_REQUEST = 30.0
-"""Seconds for an answer."""
-_LARGEST = 64 * 1024 * 1024
-"""Bytes of an answer: a page of 500 objects, of at most 1.5 MiB each in etcd, is far smaller in practice."""
-_PAGE = 500
-_MOST_PAGES = 1000
-_BLOCK = 64 * 1024
+Guard = Callable[[], float | None]
+"""Is called before each write. Raises if this process must not write any more, and returns the seconds in which a write must
+be over; None leaves them to the bounds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """All objects of a collection at one resource version."""
+    """Objects of a collection at one resource version: all of them, or those of one page."""
 
     items: list[Document]
     resource_version: str
@@ -42,47 +36,68 @@ def _always() -> None:
 
 
 class Api:
-    """An API server. `guard` is called before each write, and raises if this process must not write any more."""
+    """An API server. `manager` is the name under which the server keeps what this program writes."""
 
-    def __init__(self, access: ApiAccess, *, manager: str, guard: Callable[[], None] = _always) -> None:
+    def __init__(self, access: ApiAccess, *, manager: str, guard: Guard = _always, bounds: Bounds = BOUNDS) -> None:
         self._access = access
-        self._manager = manager
+        self.manager = manager
+        self._bounds = bounds
+        self._connection = Connection(access, program=manager, bounds=bounds)
         self.guard = guard
-        self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        # No cookies, no proxy of the environment: what speaks for the cluster goes to its API server alone.
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=32), cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
-        )
+        self._connection.open()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._session is not None:
-            await self._session.close()
+        await self._connection.close()
 
     @property
     def namespace(self) -> str:
         """The namespace of this process."""
         return self._access.namespace
 
+    def unguarded(self) -> Api:
+        """Return the same API server, with the same connections, without the guard: who gives permission needs none."""
+        same = copy(self)
+        same.guard = _always
+        return same
+
     async def get(self, endpoint: Endpoint, name: str, namespace: str = "") -> Document:
         """Return an object. Raises Missing and other ApiErrors."""
-        return await self._ask("GET", endpoint.path(namespace, name), f"get {endpoint.named(name, namespace)}")
+        what = f"get {endpoint.named(name, namespace)}"
+        return await self._connection.ask(Request("GET", endpoint.path(namespace, name), what))
 
     async def list(self, endpoint: Endpoint, namespace: str = "", *, labels: str = "", fields: str = "") -> Page:
-        """Return all objects of a collection, read in pages. Raises Gone if it changed too much meanwhile, ApiError."""
-        what, query, items = f"list {endpoint.named('', namespace)}", _selected(labels, fields), list[Document]()
-        for _ in range(_MOST_PAGES):
-            page = await self._ask("GET", endpoint.path(namespace), what, query={**query, "limit": str(_PAGE)})
-            items += page.get("items") or ()
-            metadata = page.get("metadata") or {}
+        """Return all objects of a collection. Raises Gone if it changed too much meanwhile, ApiError."""
+        items, version = list[Document](), ""
+        async for page in self.pages(endpoint, namespace, labels=labels, fields=fields):
+            items += page.items
+            version = page.resource_version
+        return Page(items, version)
+
+    async def pages(
+        self, endpoint: Endpoint, namespace: str = "", *, labels: str = "", fields: str = ""
+    ) -> AsyncGenerator[Page]:
+        """Yield all objects of a collection page by page, so that a caller can keep little of each. Raises as `list`."""
+        what, query, limit = f"list {endpoint.named('', namespace)}", _selected(labels, fields), self._bounds.page
+        for _ in range(self._bounds.pages):
+            request = Request("GET", endpoint.path(namespace), what, query={**query, "limit": str(limit)})
+            try:
+                answer = await self._connection.ask(request)
+            except TooLarge:
+                if limit == 1:
+                    raise
+                limit //= 2
+                continue
+            items, metadata = _items(answer, endpoint, what), answer["metadata"]
+            yield Page(items, str(metadata.get("resourceVersion") or ""))
             if not metadata.get("continue"):
-                return Page(items, str(metadata.get("resourceVersion", "")))
-            query["continue"] = metadata["continue"]
-        raise Unavailable(f"{what}: the list does not end")
+                return
+            query["continue"] = str(metadata["continue"])
+        raise Unavailable(f"{what}: the list does not end after {self._bounds.pages} pages")
 
     async def watch(
         self, endpoint: Endpoint, namespace: str = "", *, since: str, seconds: int, labels: str = "", fields: str = ""
@@ -94,16 +109,10 @@ class Api:
         what = f"watch {endpoint.named('', namespace)}"
         query = {**_selected(labels, fields), "watch": "true", "allowWatchBookmarks": "true", "resourceVersion": since}
         query["timeoutSeconds"] = str(seconds)
-        patience = aiohttp.ClientTimeout(total=seconds + _REQUEST, sock_connect=10, sock_read=seconds + 10)
-        async with self._open("GET", endpoint.path(namespace), what, query=query, patience=patience) as response:
-            async for line in _lines(response, what):
-                event = _parsed(line, what)
-                kind, found = event.get("type"), event.get("object")
-                if not isinstance(kind, str) or not isinstance(found, dict):
-                    raise Unavailable(f"{what}: the server sent something that is no change")
-                if kind == "ERROR":
-                    raise refusal(int(found.get("code") or 500), what, str(found.get("message", "")))
-                yield kind, found
+        lines = self._connection.lines(Request("GET", endpoint.path(namespace), what, query=query), seconds=seconds)
+        async with aclosing(lines):  # who stops reading ends the request then, not some time later
+            async for line in lines:
+                yield _change(parsed(line, what), what)
 
     async def create(self, endpoint: Endpoint, document: Mapping[str, Any]) -> Document:
         """Create an object. Raises Conflict if it exists, ApiError."""
@@ -121,9 +130,8 @@ class Api:
     ) -> Document:
         """Apply the fields of `document` on the server, as their manager. Raises Conflict without `force`, ApiError."""
         name, namespace = _names(document)
-        query = {"fieldManager": self._manager, "force": "true" if force else "false"}
-        path = endpoint.path(namespace, name, subresource)
-        what = f"apply {endpoint.named(name, namespace)}"
+        path, what = endpoint.path(namespace, name, subresource), f"apply {endpoint.named(name, namespace)}"
+        query = {"force": "true" if force else "false"}
         return await self._write("PATCH", path, what, document, query=query, kind="application/apply-patch+yaml")
 
     async def merge(
@@ -139,7 +147,9 @@ class Api:
         """Delete the very object with this `uid`. Raises Missing, Conflict if it is another one by now, ApiError."""
         conditions = {"uid": uid} if resource_version is None else {"uid": uid, "resourceVersion": resource_version}
         options = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": conditions, "propagationPolicy": "Background"}
-        await self._write("DELETE", endpoint.path(namespace, name), f"delete {endpoint.named(name, namespace)}", options)
+        what = f"delete {endpoint.named(name, namespace)}"
+        within = self.guard()
+        await self._connection.ask(Request("DELETE", endpoint.path(namespace, name), what, body=options), within=within)
 
     async def _write(
         self,
@@ -149,60 +159,11 @@ class Api:
         document: Mapping[str, Any],
         *,
         query: Mapping[str, str] | None = None,
-        kind: str = "application/json",
+        kind: str = JSON,
     ) -> Document:
-        self.guard()
-        return await self._ask(method, path, what, query=query, body=json.dumps(document).encode(), kind=kind)
-
-    async def _ask(
-        self,
-        method: str,
-        path: str,
-        what: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: bytes | None = None,
-        kind: str = "application/json",
-    ) -> Document:
-        patience = aiohttp.ClientTimeout(total=_REQUEST, sock_connect=10)
-        async with self._open(method, path, what, query=query, body=body, kind=kind, patience=patience) as response:
-            return _parsed(await _whole(response, what), what)
-
-    @asynccontextmanager
-    async def _open(
-        self,
-        method: str,
-        path: str,
-        what: str,
-        *,
-        patience: aiohttp.ClientTimeout,
-        query: Mapping[str, str] | None = None,
-        body: bytes | None = None,
-        kind: str = "application/json",
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a request; what fails in the block is an ApiError."""
-        if self._session is None:
-            raise RuntimeError("the API is used outside of its block")
-        headers = {**self._access.headers(), "Accept": "application/json", **({"Content-Type": kind} if body else {})}
-        request = self._session.request(
-            method,
-            self._access.server + path,
-            params=query,
-            data=body,
-            headers=headers,
-            timeout=patience,
-            ssl=self._access.tls or True,
-            allow_redirects=False,  # a redirect would carry the token elsewhere
-        )
-        try:
-            async with request as response:
-                if response.status >= 300:
-                    message = _message(await _whole(response, what))
-                    raise refusal(response.status, what, message, retry_after=_seconds(response))
-                yield response
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            problem = str(error) or type(error).__name__
-            raise Unavailable(f"{what}: {problem}; the API server at {self._access.server} does not answer") from error
+        within = self.guard()
+        query = {**(query or {}), "fieldManager": self.manager}
+        return await self._connection.ask(Request(method, path, what, query=query, body=document, kind=kind), within=within)
 
 
 def _selected(labels: str, fields: str) -> dict[str, str]:
@@ -213,44 +174,27 @@ def _names(document: Mapping[str, Any]) -> tuple[str, str]:
     return document["metadata"]["name"], document["metadata"].get("namespace", "")
 
 
-async def _whole(response: aiohttp.ClientResponse, what: str) -> bytes:
-    body = bytearray()
-    async for block in response.content.iter_chunked(_BLOCK):
-        body += block
-        if len(body) > _LARGEST:
-            raise Unavailable(f"{what}: the answer is larger than {_LARGEST} bytes")
-    return bytes(body)
+def _items(answer: Document, endpoint: Endpoint, what: str) -> list[Document]:
+    """Return the objects of a page. Kubernetes leaves the kind of each out in lists of its own kinds."""
+    items = answer.get("items") or ()
+    if not isinstance(items, list | tuple) or not isinstance(answer.get("metadata"), dict):
+        raise Unavailable(f"{what}: the answer is no list")
+    for each in items:
+        _require_metadata(each, what)
+    return [{"apiVersion": endpoint.api_version, "kind": endpoint.kind, **each} for each in items]
 
 
-async def _lines(response: aiohttp.ClientResponse, what: str) -> AsyncIterator[bytes]:
-    rest = bytearray()
-    async for block in response.content.iter_any():
-        *lines, last = block.split(b"\n")
-        for line in lines:
-            yield bytes(rest + line)
-            rest.clear()
-        rest += last
-        if len(rest) > _LARGEST:
-            raise Unavailable(f"{what}: a change is larger than {_LARGEST} bytes")
+def _change(event: Document, what: str) -> tuple[str, Document]:
+    kind, found = event.get("type"), event.get("object")
+    if not isinstance(kind, str) or not isinstance(found, dict):
+        raise Unavailable(f"{what}: the server sent something that is no change")
+    if kind == "ERROR":
+        code = found.get("code")
+        raise refusal(code if isinstance(code, int) else 500, what, str(found.get("message", "")))
+    _require_metadata(found, what)
+    return kind, found
 
 
-def _parsed(text: bytes, what: str) -> Document:
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
-        raise Unavailable(f"{what}: the answer is no JSON object")
-    return document
-
-
-def _message(text: bytes) -> str:
-    try:
-        return str(json.loads(text)["message"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return text[:200].decode(errors="replace")
-
-
-def _seconds(response: aiohttp.ClientResponse) -> float | None:
-    text = response.headers.get("Retry-After", "")
-    return float(text) if text.isascii() and text.isdigit() and len(text) < 6 else None
+def _require_metadata(found: Any, what: str) -> None:
+    if not isinstance(found, dict) or not isinstance(found.get("metadata"), dict):
+        raise Unavailable(f"{what}: the server sent something that is no object")

@@ -19,7 +19,12 @@ class Endpoint:
     namespaced: bool
 
     def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
-        """Return the path of an object, or of a collection without `name`. Raises ValueError if a namespace is missing."""
+        """Return the path of an object, or of a collection without `name`.
+
+        Raises ValueError if a namespace is missing, or if a name would lead to another path.
+        """
+        if {name, namespace} & {".", ".."}:
+            raise ValueError(f"{namespace}/{name} is no name of a {self.kind}")
         if name and self.namespaced and not namespace:
             raise ValueError(f"{self.kind} {name} is in a namespace")
         base = "/api" if "/" not in self.api_version else "/apis"

@@ -1,4 +1,18 @@
-"""What the API server refuses, by what its caller does next."""
+"""What the API server refuses, by what its caller does next: a branch of the tree in `fetcher.errors`.
+
+::
+
+    FetchError
+    └── ApiError                 77  the API server refuses the request (400, 405, 415, ...)
+        ├── Missing              66  the object, its namespace or its kind does not exist
+        ├── Conflict             75  somebody else was faster, or owns the field
+        ├── Forbidden            77  the token or RBAC does not allow it
+        ├── Invalid              65  the object breaks its schema or a rule
+        ├── Gone                 75  the resource version is too old
+        ├── Unavailable          69  no connection, no answer in time, 429 or 5xx
+        │   └── TooLarge         69  the answer is larger than what is read into memory
+        └── NotLeading           75  another process leads, so this one writes nothing
+"""
 
 from __future__ import annotations
 
@@ -11,6 +25,7 @@ class ApiError(FetchError):
     """The API server refused a request. `code` is the HTTP status, 0 without an answer."""
 
     reason = "ApiError"
+    exit_code = 77
 
     def __init__(self, message: str, *, code: int = 0) -> None:
         super().__init__(message)
@@ -66,6 +81,10 @@ class Unavailable(ApiError):
         self.retry_after = retry_after
 
 
+class TooLarge(Unavailable):
+    """The answer is larger than what is read into memory."""
+
+
 class NotLeading(ApiError):
     """This process is not the leader, so it must not write."""
 
@@ -81,7 +100,9 @@ _LONGEST = 500
 
 def refusal(code: int, what: str, message: str, *, retry_after: float | None = None) -> ApiError:
     """Return the error for the status `code` of the request `what`."""
-    text = f"{what}: {' '.join(message.split())[:_LONGEST] or f'HTTP {code}'}"
+    # What the server repeats of an object is others' text, and a terminal would obey its control characters.
+    message = " ".join("".join(each if each.isprintable() else " " for each in message).split())
+    text = f"{what}: {message[:_LONGEST] or f'HTTP {code}'}"
     if code == 429 or code >= 500:
         return Unavailable(text, code=code, retry_after=retry_after)
     return _CLASSES.get(code, ApiError)(text, code=code)

@@ -30,6 +30,16 @@ _HUB = (
     ("`HF_HOME`", "The parent of the Hub's cache and of the token file. Default: `huggingface` in `XDG_CACHE_HOME`."),
     ("`XDG_CACHE_HOME`", "The parent of the default caches. Default: `~/.cache`, by `HOME`."),
 )
+_S3 = (
+    ("`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`", "Keys. Nothing else is asked for them then."),
+    ("`AWS_PROFILE`, `AWS_SHARED_CREDENTIALS_FILE`, `AWS_CONFIG_FILE`", "A profile, and the files that hold it."),
+    ("`AWS_ROLE_ARN`, `AWS_WEB_IDENTITY_TOKEN_FILE`", "The identity of a pod (IRSA), exchanged at STS."),
+    ("`AWS_CONTAINER_CREDENTIALS_FULL_URI` and its siblings", "The agent that gives keys: EKS Pod Identity, ECS."),
+    ("`AWS_REGION`, `AWS_DEFAULT_REGION`", "The region, else that of the profile, else `us-east-1`."),
+    ("`AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`", "A store other than Amazon's."),
+    ("`AWS_IGNORE_CONFIGURED_ENDPOINT_URLS`", "`true` ignores both, and those of the profile."),
+    ("`AWS_REQUEST_PAYER`", "`requester` pays for the requests, in a bucket whose requester pays."),
+)
 _GCS = (
     ("`GOOGLE_OAUTH_ACCESS_TOKEN`, `CLOUDSDK_AUTH_ACCESS_TOKEN`", "An access token. It cannot be renewed."),
     ("`GOOGLE_APPLICATION_CREDENTIALS`", "A file of credentials: a service account, or a workload's identity."),
@@ -124,6 +134,7 @@ def environment() -> str:
         lines += ["", f"## Options of `{program}`", "", *table(("variable", "commands", "meaning"), _options(commands))]
     for title, rows in (
         ("The Hub and its caches", _HUB),
+        ("S3", _S3),
         ("Google Cloud Storage", _GCS),
         ("Azure Blob Storage", _AZURE),
         ("Proxies, certificates, headers", _NETWORK),

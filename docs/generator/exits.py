@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+import cluster.allowing
+import cluster.client.errors
+import cluster.kserve.presence
+import cluster.secrets
 import fetcher.errors
 import loader.errors
 from docs.generator.tables import NOTICE, table
@@ -41,9 +45,10 @@ _ELSEWHERE = {"Completed": ("0", "yes"), "Internal": ("70", "no"), "Interrupted"
 
 
 def descendants(error: type[FetchError]) -> Iterator[type[FetchError]]:
-    """All classes below `error`, in the order of their definition."""
+    """All classes below `error` that people meet, in the order of their definition: those of the agent stay in its process."""
     for child in error.__subclasses__():
-        yield child
+        if not child.__module__.startswith(("cluster.agent.", "tests.")):
+            yield child
         yield from descendants(child)
 
 
@@ -64,6 +69,7 @@ def exit_codes() -> str:
     rows = [(code, ", ".join(names), "" if code == "0" else again) for (code, again), names in by_code.items()]
     lines = [_INTRODUCTION, "", NOTICE, "", *table(("exit code", "reason words", "run again?"), rows), _MESSAGE]
     lines[-1] += _drawn(fetcher.errors.__doc__) + "\n\n`loader.errors` adds:\n\n" + _drawn(loader.errors.__doc__)
+    lines[-1] += "\n\n`cluster.client.errors` adds:\n\n" + _drawn(cluster.client.errors.__doc__)
     return "\n".join(lines) + "\n"
 
 

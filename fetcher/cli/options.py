@@ -61,6 +61,12 @@ ROOT = (
     Option("cache_dir", "root of the cache; the artifact is placed in DIR/<cache-key>", read=Path, metavar="DIR"),
     JSON,
 )
+CLUSTER = (
+    Option("kubeconfig", "kubeconfig of the cluster (default: KUBECONFIG, ~/.kube/config, or the pod's own)", Path, "FILE"),
+    Option("namespace", "only the models of this namespace", metavar="NAMESPACE"),
+    Option("model", "one model, with the phase, the reason and the message of each node", metavar="[NAMESPACE/]NAME"),
+    JSON,
+)
 SORT = Option(
     "sort",
     "order: by key, largest first, least recently used first, or by URI (default key)",

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from fetcher.cli.options import (
     ADOPT,
+    CLUSTER,
     DEDUPE,
     DRY_RUN,
     EXPECT_FILE,
@@ -61,6 +62,7 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...]]] = {
         (*ROOT, FULL, EXPECT_FILE, *SIGNERS, SAMPLE, MAX_RATE, REPAIR, *TRANSFER, *METRICS),
     ),
     "serve": ("serve the cache's artifacts to other nodes, until a signal comes", (ROOT[0], *SERVE, *METRICS)),
+    "cluster": ("show the models of a Kubernetes cluster, and on which nodes they are", CLUSTER),
 }
 
 
@@ -89,6 +91,7 @@ POSITIONALS = {
     "key": _URI,
     "show": Positional("what", "KEY|URI|DIR", "a cache key, the URI that was fetched, or the artifact's directory"),
     "adopt": Positional("directory", "DIR", "a directory with the files; or a Hub cache, or a repository or snapshot of one"),
+    "cluster": Positional("action", "status", "the only thing there is to do"),
     "init": Positional("root", "ROOT", "the directory of the cache; it is created if it is missing"),
     "rm": _SOME,
     "evict": replace(_SOME, number="*"),

@@ -49,18 +49,10 @@ def _dispatch(arguments: argparse.Namespace, report: Report) -> dict[str, Any]:
 def _dispatch_of_cache(arguments: argparse.Namespace, environ: Mapping[str, str]) -> None:
     """Run a command that has no termination message."""
     match arguments.command:
-        case "adopt":
-            from fetcher.cli import adopting
-
-            adopting.adopt(arguments, environ)
         case "list" | "show" as command:
             from fetcher.cli import listing
 
             (listing.show if command == "show" else listing.list_)(arguments, environ)
-        case "du":
-            from fetcher.cli import measuring
-
-            measuring.du(arguments, environ)
         case "init" | "pin" | "unpin" | "hold" | "release" as command:
             from fetcher.cli import keeping
 
@@ -69,6 +61,24 @@ def _dispatch_of_cache(arguments: argparse.Namespace, environ: Mapping[str, str]
             from fetcher.cli import removing
 
             getattr(removing, command)(arguments, environ)
+        case _:
+            _dispatch_of_others(arguments, environ)
+
+
+def _dispatch_of_others(arguments: argparse.Namespace, environ: Mapping[str, str]) -> None:
+    match arguments.command:
+        case "adopt":
+            from fetcher.cli import adopting
+
+            adopting.adopt(arguments, environ)
+        case "cluster":
+            from fetcher.cli import clusters
+
+            clusters.cluster(arguments, environ)
+        case "du":
+            from fetcher.cli import measuring
+
+            measuring.du(arguments, environ)
         case "serve":
             from fetcher.cli import serving
 

@@ -95,6 +95,7 @@ class Asker:
 
     patience: Patience
     on_event: Subscriber
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
 
     async def __call__(self, request: Callable[[], Awaitable[T]]) -> T:
         """Return the result of `request`. Retries while its error is transient and `patience` allows. Raises the last error."""
@@ -107,7 +108,7 @@ class Asker:
                 violations.failed(error)
                 delay = self.patience.delay(error, attempt)
                 self.on_event(Retrying(error.reason, error.message, error.path, attempt, delay))
-                await asyncio.sleep(delay)
+                await self.sleep(delay)
             else:
                 self.patience.progressed()
                 return result

@@ -1,7 +1,7 @@
 """Decides which artifacts make room for others. Pure: sizes, times and limits in, victims out.
 
-The least recently used artifacts go first. An artifact that is kept for any reason is never a victim. Artifacts can share
-blocks: a victim frees only what no survivor shares.
+The artifacts of the lowest rank go first, of one rank the least recently used. An artifact that is kept for any reason is never
+a victim. Artifacts can share blocks: a victim frees only what no survivor shares.
 """
 
 from __future__ import annotations
@@ -23,13 +23,19 @@ FOR_GOOD: frozenset[Kept] = frozenset({"pinned", "foreign"})
 class Resident:
     """An artifact in a cache root. `blocks`: group → allocated bytes; artifacts with the same group share these bytes.
 
-    `last_used` is in seconds since 1970.
+    `last_used` is in seconds since 1970. A lower `rank` goes first, whenever it was used.
     """
 
     key: str
     blocks: Mapping[Hashable, int]
     last_used: float
     kept: Kept | None = None
+    rank: int = 0
+
+    @property
+    def turn(self) -> tuple[int, float, str]:
+        """Sorts artifacts by who goes first."""
+        return self.rank, self.last_used, self.key
 
 
 def occupied(residents: Iterable[Resident]) -> int:
@@ -47,13 +53,13 @@ def freed(victims: Collection[Resident], residents: Iterable[Resident]) -> int:
 def least_recently_used(
     residents: Sequence[Resident], enough: Callable[[int], bool], *, allowed: Callable[[Resident], bool] | None = None
 ) -> tuple[Resident, ...] | None:
-    """Return as few victims as suffice, least recently used first; None if all together do not.
+    """Return as few victims as suffice, the lowest rank and then the least recently used first; None if all together do not.
 
     `enough(bytes)` tells whether freeing so many bytes suffices. `allowed` tells which artifacts may be victims; without it,
     those that nothing keeps.
     """
     may_go = allowed or (lambda each: each.kept is None)
-    candidates = sorted((each for each in residents if may_go(each)), key=lambda each: (each.last_used, each.key))
+    candidates = sorted((each for each in residents if may_go(each)), key=lambda each: each.turn)
     holders = Counter(group for each in residents for group in each.blocks)
     victims: list[Resident] = []
     total = 0
@@ -64,7 +70,7 @@ def least_recently_used(
         total += _release(each, holders)
     if not enough(total):
         return None
-    for each in sorted(victims, key=lambda each: (-each.last_used, each.key)):
+    for each in sorted(victims, key=lambda each: (-each.rank, -each.last_used, each.key)):
         # An early, small victim may turn out to be needless after a later, large one.
         rest = [other for other in victims if other is not each]
         if enough(freed(rest, residents)):

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import parse_qs, urlsplit
 
+from fetcher.errors import UsageError
+
 EXPIRY_MARGIN = 30.0
 """Seconds before its expiry when a signed address is no longer used: clocks differ, and a request takes time."""
 
-_RIGHTS = re.compile(r"(?i)(.*[-_])?(sig|signature|token|accesstoken|key|apikey|secret|password|credential|auth)")
+_RIGHTS = r"(?i)(.*[-_])?(sig|signature|token|accesstoken|key|apikey|secret|password|credential|auth)"
 """Query parameters that grant access: S3, GCS and CloudFront sign addresses, Azure uses `sig`, others pass a token."""
 
 
@@ -34,7 +36,16 @@ class Location:
 
 def is_signed(url: str) -> bool:
     """Whether the query of `url` carries a credential."""
-    return any(_RIGHTS.fullmatch(name) for name in parse_qs(urlsplit(url).query, keep_blank_values=True))
+    return any(re.fullmatch(_RIGHTS, name) for name in parse_qs(urlsplit(url).query, keep_blank_values=True))
+
+
+def refuse_signed(uri: str) -> None:
+    """Raise UsageError for an address of a store with a credential in its query, where it would be a part of the key."""
+    if is_signed(uri):
+        scheme = uri.partition(":")[0].lower()
+        raise UsageError(
+            f"{scheme}:// takes no signature and no token; write a signed address as https://, and set credentials as variables"
+        )
 
 
 def expiry(url: str) -> float | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -21,8 +21,10 @@ from fetcher.transport.client import Answer
 from fetcher.transport.ranges import check_part, check_whole
 from fetcher.values import dataclass
 
-_PAGES = 10_000
-"""Pages of one listing at most: ten million objects. The largest repositories of models have some 100,000 files."""
+_OBJECTS = 1_000_000
+"""Objects of one listing at most, which take 0.5 GB. The largest repositories of models have some 100,000 files."""
+_EMPTY_PAGES = 100
+"""Pages in a row without a new object. Stores send a few, where many objects were deleted."""
 _DESCRIBED_AT_ONCE = 16
 """Requests for descriptions at the same time: 2,000 files take 125 round trips instead of 2,000."""
 
@@ -164,13 +166,12 @@ class ObjectSource(Remote):
         found: dict[str, StoredObject] = {}
         seen: set[str] = set()
         token: str | None = None
-        for _ in range(_PAGES):
+        empty = 0
+        while len(found) <= _OBJECTS and empty < _EMPTY_PAGES:
             page = await ask(partial(self._bucket.page, prefix, token))
-            for stored in page.objects:
-                if not stored.key.startswith(prefix):
-                    raise BadResponse(f"the listing of {self._where} contains {stored.key[:200]!r}, which is not below it")
-                if not (stored.size == 0 and stored.key.endswith("/")):  # a marker of a directory
-                    found[stored.key[len(prefix) :]] = stored
+            before = len(found)
+            found.update(self._files_of(page, prefix))
+            empty = 0 if len(found) > before else empty + 1
             token = page.token
             if token is None:
                 if not found:
@@ -179,7 +180,17 @@ class ObjectSource(Remote):
             if token in seen:
                 raise BadResponse(f"the listing of {self._where} repeats itself")
             seen.add(token)
-        raise BadResponse(f"the listing of {self._where} has more than {_PAGES:,} pages")
+        if empty:
+            raise BadResponse(f"the listing of {self._where} goes on for {empty} pages without a new object")
+        raise BadResponse(f"the listing of {self._where} has more than {_OBJECTS:,} objects; name a prefix with fewer")
+
+    def _files_of(self, page: Page, prefix: str) -> Iterator[tuple[str, StoredObject]]:
+        """The objects of a page by their paths, without the markers of directories."""
+        for stored in page.objects:
+            if not stored.key.startswith(prefix):
+                raise BadResponse(f"the listing of {self._where} contains {stored.key[:200]!r}, which is not below it")
+            if stored.size or not stored.key.endswith("/"):
+                yield stored.key[len(prefix) :], stored
 
     # One object
 

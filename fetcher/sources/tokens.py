@@ -1,4 +1,4 @@
-"""Tokens that a library gets over the network: on a thread, one at a time, in bounded time, renewed before they expire."""
+"""Credentials that come over the network: on a thread, one at a time, in bounded time, renewed before they expire."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import field
-from typing import TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from fetcher.errors import FetchError, Unauthorized, Unreachable
 from fetcher.values import dataclass
@@ -21,6 +21,22 @@ _MARGIN = 60.0
 """Seconds before its expiry when a token is renewed: clocks differ, and a listing takes time."""
 
 
+class Expiring(Protocol):
+    """A credential that may expire."""
+
+    def stale(self) -> bool:
+        """Whether it should be renewed before it is used."""
+        ...
+
+
+C = TypeVar("C", bound=Expiring)
+
+
+def expires_soon(expires: float | None) -> bool:
+    """Whether the Unix time `expires` is less than a minute away; None is never."""
+    return expires is not None and time.time() > expires - _MARGIN
+
+
 @dataclass(frozen=True, slots=True)
 class Token:
     """A bearer token. `expires` is Unix time, None if unknown."""
@@ -29,35 +45,39 @@ class Token:
     expires: float | None = None
 
     def stale(self) -> bool:
-        """Whether the token expires within a minute."""
-        return self.expires is not None and time.time() > self.expires - _MARGIN
+        return expires_soon(self.expires)
 
 
-class Tokens:
-    """The present token of one caller. `get` blocks and returns a new token, or None if there is no credential.
+class Renewed(Generic[C]):
+    """The present credential of one caller. `get` blocks and returns a new one, or None if there is none.
 
-    `given_by` names where the token comes from, for messages.
+    `given_by` names where it comes from, for messages.
     """
 
-    def __init__(self, get: Callable[[], Token | None], given_by: str, *, longest: float = LONGEST) -> None:
+    def __init__(self, get: Callable[[], C | None], given_by: str, *, longest: float = LONGEST) -> None:
         self._get = get
         self._longest = longest
         self._lock = asyncio.Lock()
         self._known = False
         self.given_by = given_by
-        self.token: Token | None = None
+        self.present: C | None = None
 
-    async def current(self, *, refused: Token | None = None) -> Token | None:
-        """Return a token that is not `refused`, the one that a server has just refused. Raises Unauthorized, Unreachable.
+    async def current(self, *, refused: C | None = None) -> C | None:
+        """Return a credential that is not `refused`, the one that a server has just refused. Raises Unauthorized, Unreachable.
 
-        The caller compares: a credential that cannot be renewed gives the refused token again.
+        Concurrent callers wait for the first. The caller compares: a credential that cannot be renewed comes again.
         """
         async with self._lock:
-            stale = self.token is not None and (self.token.stale() or self.token is refused)
+            stale = self.present is not None and (self.present.stale() or self.present is refused)
             if not self._known or stale:
-                self.token = await on_daemon_thread(self._get, what=f"credentials from {self.given_by}", longest=self._longest)
+                self.present = await on_daemon_thread(
+                    self._get, what=f"credentials from {self.given_by}", longest=self._longest
+                )
                 self._known = True
-            return self.token
+            return self.present
+
+
+Tokens = Renewed[Token]
 
 
 def silence(library: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import field, replace
 from pathlib import Path
 
 from fetcher.errors import CacheBusy, OutOfSpace, StoreError
@@ -22,6 +22,7 @@ class Account:
     """The numbers of one decision. `needed` more bytes; `occupied` bytes of the fetch are already on the volume.
 
     `own`: the key of the artifact that is fetched or repaired. What is there of it stays until its successor is complete.
+    `ranks`: key → rank in eviction, 0 for others.
     """
 
     root: Path
@@ -29,6 +30,7 @@ class Account:
     seen: Occupancy
     needed: int
     occupied: int
+    ranks: Mapping[str, int] = field(default_factory=dict)
 
     def shortfall(self, bounds: Bounds, *, made: int = 0, healed: int = 0) -> int:
         """Return the missing bytes after evicting `made` bytes, if `healed` promised bytes were given back."""
@@ -42,7 +44,9 @@ class Account:
     def victims(self, bounds: Bounds, asked: Bounds, kept: Mapping[str, Kept]) -> tuple[Resident, ...]:
         """Return the victims by `bounds`. `kept`: key → reason found meanwhile. Raises OutOfSpace, CacheBusy."""
         known = {**kept, self.own: "leased"}
-        residents = [replace(each, kept=known.get(each.key, each.kept)) for each in self.seen.residents]
+        residents = [
+            replace(each, kept=known.get(each.key, each.kept), rank=self.ranks.get(each.key, 0)) for each in self.seen.residents
+        ]
         victims = least_recently_used(residents, lambda made: self.shortfall(bounds, made=made) == 0)
         if victims is None:
             raise self._refusal(bounds, residents)
@@ -59,9 +63,10 @@ class Account:
         movable = [each for each in residents if each.kept not in FOR_GOOD and each.key != self.own]
         promised = sum(each.promised for each in self.seen.staged if not each.lease.abandoned)
         if self.shortfall(bounds, made=freed(movable, residents), healed=promised + self.seen.replaced):
+            rest = ", or remove unfinished fetches with fetcher gc --unused-for 0" if self.seen.unfinished else ""
             return OutOfSpace(
                 f"no space left on device: the limits of {self.root} do not allow it, even if everything unpinned is evicted: "
-                f"{numbers}; raise the limit with fetcher init, unpin artifacts, or select fewer files with --include"
+                f"{numbers}; raise the limit with fetcher init, unpin artifacts, or select fewer files with --include{rest}"
             )
         return CacheBusy(f"{self.root} has no room now: {numbers}; wait until artifacts are idle, or lower --min-idle")
 
@@ -70,10 +75,11 @@ class Account:
             return size(freed([each for each in residents if each.kept in reasons], residents))
 
         free = free_bytes(self.root)
-        promised = sum(each.promised for each in self.seen.staged)
+        promised = sum(each.promised for each in self.seen.staged if not each.lease.abandoned)
         return (
             f"needed {size(self.needed)}, used {size(self.seen.used + self.occupied)}, evictable {held_by(None)}, "
             f"pinned {held_by(*FOR_GOOD)}, in use or used recently {held_by('open', 'held', 'leased', 'recent', 'unknown')}, "
-            f"being fetched {size(promised)}, replaced versions {size(self.seen.replaced)}, "
+            f"being fetched {size(promised)}, unfinished fetches {size(self.seen.unfinished)}, "
+            f"replaced versions {size(self.seen.replaced)}, "
             f"free {'unknown' if free is None else size(free)}"
         )

@@ -14,6 +14,7 @@ from fetcher.events import (
     Listening,
     LoadPlanned,
     Mismatched,
+    Noted,
     Pinned,
     Planned,
     Rechecked,
@@ -125,8 +126,6 @@ def _notable_outside_the_fetch(event: Event) -> str | None:
             return copied(event)
         case Pinned():
             return pinned(event)
-        case Listening():
-            return f"listening at {event.where}: {', '.join(event.paths)}"
         case Evicted():
             return f"evicted {event.key} to make room, {size(event.bytes)}"
         case FileRepaired():
@@ -136,6 +135,15 @@ def _notable_outside_the_fetch(event: Event) -> str | None:
         case Linked():
             entries = f"{event.entries} entries" if event.entries != 1 else "1 entry"
             return f"{event.path}: linked to {entries} of {event.source}"
+    return _notable_of_a_service(event)
+
+
+def _notable_of_a_service(event: Event) -> str | None:
+    match event:
+        case Listening():
+            return f"listening at {event.where}: {', '.join(event.paths)}"
+        case Noted():
+            return f"{event.subject}: {event.message}"
     return None
 
 

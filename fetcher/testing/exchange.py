@@ -32,6 +32,7 @@ class Request:
     headers: Mapping[str, str]
     scheme: str = "http"
     at: float = 0.0
+    body: bytes = b""
 
     @property
     def path(self) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
 
 from fetcher.testing.content import body_of
 from fetcher.testing.delivery import Delivery, Interrupted
@@ -33,7 +33,7 @@ class Listener:
     """A server on one event loop. `rates` is called for each request, so that rates can change on open connections."""
 
     name: OriginName
-    answer: Callable[[Request], Response]
+    answer: Callable[[Request], Awaitable[Response]]
     faults: Faults
     log: Callable[[Request], None]
     rates: Callable[[], Rates]
@@ -92,7 +92,7 @@ class Listener:
                 await delivery.send(Response(400, body=body_of(b"invalid request")), (), head_only=False)
                 return
             self.log(request)
-            response, effects = self.faults.apply(request, self.answer(request))
+            response, effects = self.faults.apply(request, await self.answer(request))
             own.rate, self.total.rate = self.rates().per_connection, self.rates().total
             await delivery.send(response, effects, head_only=request.method == "HEAD")
             if request.headers.get("connection", "").lower() == "close":
@@ -102,5 +102,4 @@ class Listener:
         head = await reader.readuntil(b"\r\n\r\n")
         scheme = "https" if self.tls else "http"
         request = parse_head(self.name, head, scheme=scheme, at=asyncio.get_running_loop().time())
-        await reader.readexactly(int(request.headers.get("content-length", "0")))
-        return request
+        return replace(request, body=await reader.readexactly(int(request.headers.get("content-length", "0"))))

@@ -26,7 +26,7 @@ from urllib.parse import quote
 from fetcher.testing.cdn import Cdn
 from fetcher.testing.certificates import Certificates
 from fetcher.testing.content import Content, content_of
-from fetcher.testing.exchange import OriginName, Request
+from fetcher.testing.exchange import OriginName, Request, Response
 from fetcher.testing.faults import Faults
 from fetcher.testing.hub import Addresses, Hub
 from fetcher.testing.listener import Listener, Rates
@@ -213,7 +213,11 @@ class Origin:
 
     def _listener(self, name: OriginName, total: Throttle) -> Listener:
         context = self.certificates.server_context() if self.certificates and name in self._tls else None
-        answer = self._hub.answer if name == "hub" else self._cdn.answer
+        answering = self._hub.answer if name == "hub" else self._cdn.answer
+
+        async def answer(request: Request) -> Response:
+            return answering(request)
+
         return Listener(
             name=name,
             answer=answer,

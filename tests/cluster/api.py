@@ -9,7 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cluster.resources.crds import KINDS, crd
+from cluster.resources.kinds import GROUP
 from tests.lab.availability import missing, program
+from tests.lab.waiting import wait_until
 
 KUBECONFIG = os.environ.get("WEIGHTLIFT_TEST_KUBECONFIG")
 """Read at import, because the environment of a test is cleaned."""
@@ -37,6 +40,17 @@ class Cluster:
         """Return what the server refuses of `document`, empty if it takes it."""
         # Without validation by the client: what the server does alone decides.
         return self.run("apply", "--validate=false", "-f", "-", *map(str, flags), document=document).stderr
+
+    def serve_kinds(self) -> None:
+        """Install our kinds where they are missing, and wait until the server takes objects of them."""
+        for kind in KINDS:
+            if self.run("get", "crd", f"{kind.plural}.{GROUP}").returncode:
+                assert self.apply(crd(kind)) == ""
+            # The first write to a new kind can take some seconds.
+            wait_until(
+                lambda kind=kind: self.run("get", f"{kind.plural}.{GROUP}").returncode == 0,  # type: ignore[misc]
+                f"{kind.plural} are served",
+            )
 
 
 def cluster() -> Cluster:

@@ -21,7 +21,7 @@ from tests.lab.containers import Podman, podman_in
 REPOSITORY = Path(__file__).parents[2]
 
 _SUITE = "bookworm"
-_PARTS = ("fetcher", "loader", "k8s/images", "pyproject.toml", "setup.py", "MANIFEST.in")
+_PARTS = ("cluster", "fetcher", "loader", "k8s/images", "pyproject.toml", "setup.py", "MANIFEST.in")
 """The README is part of the wheel's metadata, but a change of its text needs no new image."""
 _NOT_IN_IT = {".pyc", ".so", ".md"}
 

@@ -25,7 +25,8 @@ from tests.lab.environment import is_foreign
 from tests.lab.faults import FaultFilesystem, fault_filesystem
 from tests.lab.filesystems import Kind, SmallFilesystem, mounted_filesystem
 from tests.lab.nginx import Behaviour, Nginx, running_nginx
-from tests.lab.seaweed import KEY_ID, SECRET, S3Server, seaweed
+from tests.lab.s3_servers import client_of, moto, rclone
+from tests.lab.seaweed import S3Server, seaweed
 from tests.lab.stores import AzureServer, GcsServer, azure_server, gcs_server
 
 
@@ -97,11 +98,21 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 @pytest.fixture(scope="session")
 def s3_client(s3_server: S3Server) -> Any:
     """Amazon's own client, to publish objects."""
-    import botocore.session  # slow to import, and few tests need it
+    return client_of(s3_server)
 
-    made = botocore.session.Session()
-    made.set_credentials(KEY_ID, SECRET)
-    return made.create_client("s3", endpoint_url=s3_server.endpoint, region_name="us-east-1")
+
+@pytest.fixture(scope="session")
+def moto_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A server of S3 and STS that takes every key of an object."""
+    with moto(tmp_path_factory.mktemp("moto")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rclone_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A server of S3 that ignores conditions."""
+    with rclone(tmp_path_factory.mktemp("rclone")) as server:
+        yield server
 
 
 @pytest.fixture

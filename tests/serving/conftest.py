@@ -84,13 +84,14 @@ Start = Callable[..., "Running"]
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A server, and what it has warned of."""
+    """A server, and what it has warned of. Its peers are closed with `stack`."""
 
     server: Server
     warnings: list[str]
+    stack: ExitStack
 
     def peer(self, **settings: Any) -> Peer:
-        return Peer(self.server.where, **settings)
+        return self.stack.enter_context(Peer(self.server.where, **settings))
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ def start(cache: Cache) -> Iterator[Start]:
             warnings: list[str] = []
             server = Server(Serving(root=fields.pop("root", cache.root), **fields), warn=warnings.append)
             stack.callback(server.drain, 0.0)
-            return Running(server, warnings)
+            return Running(server, warnings, stack)
 
         yield started
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import ssl
 from collections.abc import Mapping
@@ -20,6 +21,17 @@ class Answer:
     status: int
     fields: Mapping[str, str]
     body: bytes
+
+
+class _Stream(io.BufferedReader):
+    """What came on one connection. An HTTPResponse reads ahead, and closes what it reads from: the next answer needs both."""
+
+    def close(self) -> None:
+        """Stay open."""
+
+    def makefile(self, *_: object) -> _Stream:
+        """Be the socket that an HTTPResponse expects."""
+        return self
 
 
 class Peer:
@@ -49,6 +61,7 @@ class Peer:
             if certificate is not None:
                 context.load_cert_chain(*certificate)
             self._socket = context.wrap_socket(self._socket, server_hostname=parts.hostname)
+        self._stream = _Stream(socket.SocketIO(self._socket, "r"))
 
     def __enter__(self) -> Self:
         return self
@@ -75,18 +88,18 @@ class Peer:
 
     def receive(self, method: str = "GET") -> Answer:
         """Return the next answer. Raises http.client.HTTPException if it is cut off."""
-        response = HTTPResponse(self._socket, method=method)
+        response = HTTPResponse(self._stream, method=method)  # type: ignore[arg-type]  # of a socket it needs makefile only
         response.begin()
         return Answer(response.status, dict(response.headers), response.read())
 
     def read(self, count: int) -> bytes:
         """Return up to `count` bytes, b"" at the end."""
-        return self._socket.recv(count)
+        return self._stream.read1(count)
 
     def ended(self) -> bool:
         """Read to the end of the connection. Returns False if it stays open for the whole timeout."""
         try:
-            while self._socket.recv(65536):
+            while self._stream.read1(65536):
                 pass
         except TimeoutError:
             return False

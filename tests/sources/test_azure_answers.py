@@ -26,9 +26,10 @@ from fetcher.sources.base import Source
 from fetcher.sources.objects import ObjectSource
 from fetcher.sources.tokens import Token, Tokens
 from fetcher.testing.conformance import listing_of, read
+from fetcher.testing.exchange import Request
 from fetcher.transport.client import HttpTransport
 from tests.lab.command import run_fetcher
-from tests.sources.between import Asked, Between, Reply, between
+from tests.lab.front import Front, Reply, in_front_of_nothing
 
 SETTINGS = Settings(cache_dir=Path("/nowhere"), timeout_stall=5.0)
 SERVICE = "https://weights.blob.core.windows.net"
@@ -139,11 +140,11 @@ class TestCredentials:
 
 class TestRefusals:
     @pytest.fixture
-    def front(self) -> Iterator[Between]:
-        with between("http://127.0.0.1:1") as played:
+    def front(self) -> Iterator[Front]:
+        with in_front_of_nothing() as played:
             yield played
 
-    async def error_of(self, front: Between, reply: Reply, *, sas: str | None = None) -> FetchError:
+    async def error_of(self, front: Front, reply: Reply, *, sas: str | None = None) -> FetchError:
         front.rule = lambda asked: reply
         access = AzureAccess("weights", front.endpoint, sas=sas)
         source: Source = open_source(ArtifactRef("az://models/m/"), SETTINGS, {}, credentials=access)
@@ -163,19 +164,19 @@ class TestRefusals:
             (429, "TooManyRequests", RateLimited),
         ],
     )
-    async def test_a_refusal_has_its_class(self, front: Between, status: int, code: str, error: type) -> None:
+    async def test_a_refusal_has_its_class(self, front: Front, status: int, code: str, error: type) -> None:
         caught = await self.error_of(front, (status, {"x-ms-error-code": code}, b""))
         assert type(caught) is error
         assert code in caught.message
 
-    async def test_an_expired_signature_is_named_and_never_shown(self, front: Between) -> None:
+    async def test_an_expired_signature_is_named_and_never_shown(self, front: Front) -> None:
         said = b"<Error><Code>AuthenticationFailed</Code><Message>Signature s3cret= is not valid s3cret%3D</Message></Error>"
         caught = await self.error_of(front, (403, {"Content-Type": "application/xml"}, said), sas=SAS)
         assert isinstance(caught, Unauthorized)
         assert "the SAS expired at 2020-01-01T00:00:00Z" in caught.message
         assert "s3cret" not in caught.message
 
-    async def test_pages_that_repeat_themselves_end(self, front: Between) -> None:
+    async def test_pages_that_repeat_themselves_end(self, front: Front) -> None:
         caught = await self.error_of(front, listed(blob("m/a"), marker="again"))
         assert isinstance(caught, BadResponse)
         assert "repeats itself" in caught.message
@@ -190,15 +191,15 @@ class TestRefusals:
         ],
         ids=["entities", "not XML", "a page", "no size"],
     )
-    async def test_a_listing_that_lies_is_a_bad_response(self, front: Between, reply: Reply) -> None:
+    async def test_a_listing_that_lies_is_a_bad_response(self, front: Front, reply: Reply) -> None:
         assert isinstance(await self.error_of(front, reply), BadResponse)
 
-    async def test_an_archived_blob_must_be_restored_first(self, front: Between) -> None:
+    async def test_an_archived_blob_must_be_restored_first(self, front: Front) -> None:
         caught = await self.error_of(front, listed(blob("m/a", "<AccessTier>Archive</AccessTier>")))
         assert isinstance(caught, NotFound)
         assert "restore it first" in caught.message
 
-    def test_directories_of_a_hierarchical_namespace_are_no_files(self, front: Between, tmp_path: Path) -> None:
+    def test_directories_of_a_hierarchical_namespace_are_no_files(self, front: Front, tmp_path: Path) -> None:
         folder = blob("m/folder", "<ResourceType>directory</ResourceType>")
         front.rule = lambda asked: listed(folder, blob("m/../escape"))
         env = {"AZURE_STORAGE_CONNECTION_STRING": f"BlobEndpoint={front.endpoint};SharedAccessSignature={SAS}"}
@@ -211,7 +212,7 @@ class TestRefusals:
         assert isinstance(error, ConfigurationError)
         assert "set the clock" in error.message
 
-    async def test_a_token_that_is_refused_midway_is_renewed_once(self, front: Between) -> None:
+    async def test_a_token_that_is_refused_midway_is_renewed_once(self, front: Front) -> None:
         count, accepted = 0, ["Bearer token-1"]
 
         def get() -> Token:
@@ -219,7 +220,7 @@ class TestRefusals:
             count += 1
             return Token(f"token-{count}")
 
-        def rule(asked: Asked) -> Reply:
+        def rule(asked: Request) -> Reply:
             if asked.headers.get("authorization") not in accepted:
                 return 401, {}, b""
             if "comp=list" in asked.target:

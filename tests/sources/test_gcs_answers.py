@@ -32,10 +32,11 @@ from fetcher.sources.base import Source
 from fetcher.sources.gcs.access import GcsAccess, tokens_for
 from fetcher.sources.tokens import Token, Tokens
 from fetcher.testing.conformance import listing_of, read
+from fetcher.testing.exchange import Request
 from tests.lab.command import run_fetcher
+from tests.lab.front import Front, Reply, in_front_of
 from tests.lab.servers import free_port
 from tests.lab.stores import GcsServer
-from tests.sources.between import Asked, Between, Reply, between
 
 SETTINGS = Settings(cache_dir=Path("/nowhere"), timeout_stall=5.0)
 CONTENT = b"weights" * 1000
@@ -50,12 +51,12 @@ def bucket(gcs: GcsServer) -> str:
 
 
 @pytest.fixture
-def front(gcs: GcsServer) -> Iterator[Between]:
-    with between(gcs.endpoint) as played:
+def front(gcs: GcsServer) -> Iterator[Front]:
+    with in_front_of("127.0.0.1", gcs.port) as played:
         yield played
 
 
-def source_of(front: Between, uri: str, access: GcsAccess | None = None) -> Source:
+def source_of(front: Front, uri: str, access: GcsAccess | None = None) -> Source:
     environ = {"STORAGE_EMULATOR_HOST": front.endpoint, "GOOGLE_OAUTH_ACCESS_TOKEN": "poison"}
     return open_source(ArtifactRef(uri), SETTINGS, environ, credentials=access)
 
@@ -91,10 +92,10 @@ class Renewing:
 
 
 class TestTokens:
-    async def test_a_token_that_is_refused_midway_is_renewed_once(self, front: Between, bucket: str) -> None:
+    async def test_a_token_that_is_refused_midway_is_renewed_once(self, front: Front, bucket: str) -> None:
         accepted = ["Bearer token-1"]
 
-        def rule(asked: Asked) -> Reply | None:
+        def rule(asked: Request) -> Reply | None:
             return None if asked.headers.get("authorization") in accepted else (401, {}, b"")
 
         front.rule = rule
@@ -106,24 +107,24 @@ class TestTokens:
             assert await read(source, file, ByteRange(100, 200)) == CONTENT[100:200]
         assert credentials.count == 2
 
-    async def test_a_static_token_that_is_refused_is_unauthorized(self, front: Between, bucket: str) -> None:
+    async def test_a_static_token_that_is_refused_is_unauthorized(self, front: Front, bucket: str) -> None:
         front.rule = lambda asked: (401, {}, b"")
         error = await error_of(source_of(front, f"gs://{bucket}/m", GcsAccess("s3cret")))
         assert isinstance(error, Unauthorized)
         assert "from the caller" in error.message
         assert "s3cret" not in error.message + repr(GcsAccess("s3cret"))
 
-    async def test_two_tenants_use_their_own_tokens(self, front: Between, bucket: str) -> None:
+    async def test_two_tenants_use_their_own_tokens(self, front: Front, bucket: str) -> None:
         for token in ("ours", "theirs"):
-            front.asked.clear()
+            front.requests.clear()
             async with aclosing(source_of(front, f"gs://{bucket}/m", GcsAccess(token))) as source:
                 await listing_of(source)
-            assert {asked.headers.get("authorization") for asked in front.asked} == {f"Bearer {token}"}
+            assert {asked.headers.get("authorization") for asked in front.requests} == {f"Bearer {token}"}
 
-    async def test_an_emulator_gets_no_token_of_the_process(self, front: Between, bucket: str) -> None:
+    async def test_an_emulator_gets_no_token_of_the_process(self, front: Front, bucket: str) -> None:
         async with aclosing(source_of(front, f"gs://{bucket}/m")) as source:
             assert not (await listing_of(source)).authenticated
-        assert {asked.headers.get("authorization") for asked in front.asked} == {None}
+        assert {asked.headers.get("authorization") for asked in front.requests} == {None}
 
     async def test_a_token_of_the_environment_needs_no_library(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "google", None)
@@ -141,7 +142,7 @@ class TestTokens:
         with pytest.raises(ConfigurationError, match=r"pip install 'weightlift\[gcs\]'"):
             await self.tokens_in(tmp_path / "key.json").current()
 
-    async def test_a_service_account_gets_a_token_from_its_identity_service(self, front: Between, tmp_path: Path) -> None:
+    async def test_a_service_account_gets_a_token_from_its_identity_service(self, front: Front, tmp_path: Path) -> None:
         """google-auth itself asks, here a server that stands in for Google's."""
         answer = {"access_token": "ya29.fresh", "expires_in": 3600, "token_type": "Bearer"}
         front.rule = lambda asked: (200, {"Content-Type": "application/json"}, json.dumps(answer).encode())
@@ -151,9 +152,9 @@ class TestTokens:
         assert token.text == "ya29.fresh"
         assert token.expires is not None
         assert await tokens.current() is token
-        assert [asked.method for asked in front.asked] == ["POST"]
+        assert [asked.method for asked in front.requests] == ["POST"]
 
-    async def test_a_withdrawn_service_account_is_unauthorized_and_not_shown(self, front: Between, tmp_path: Path) -> None:
+    async def test_a_withdrawn_service_account_is_unauthorized_and_not_shown(self, front: Front, tmp_path: Path) -> None:
         front.rule = lambda asked: (400, {"Content-Type": "application/json"}, b'{"error": "invalid_grant s3cret"}')
         with pytest.raises(Unauthorized, match="RefreshError") as caught:
             await self.tokens_in(service_account(tmp_path, front.endpoint)).current()
@@ -198,13 +199,13 @@ class TestAnswers:
             (400, b'{"error": {"message": "Bucket is a requester pays bucket but no user project provided."}}', Refused),
         ],
     )
-    async def test_a_refusal_has_its_class(self, front: Between, bucket: str, status: int, body: bytes, error: type) -> None:
+    async def test_a_refusal_has_its_class(self, front: Front, bucket: str, status: int, body: bytes, error: type) -> None:
         front.rule = lambda asked: (status, {"Content-Type": "application/json"}, body)
         caught = await error_of(source_of(front, f"gs://{bucket}/m"))
         assert type(caught) is error
         assert status != 400 or "GOOGLE_CLOUD_QUOTA_PROJECT" in caught.message
 
-    async def test_pages_that_repeat_themselves_end(self, front: Between, bucket: str) -> None:
+    async def test_pages_that_repeat_themselves_end(self, front: Front, bucket: str) -> None:
         front.rule = lambda asked: listed(item("m/a"), token="again")
         error = await error_of(source_of(front, f"gs://{bucket}/m/"))
         assert isinstance(error, BadResponse)
@@ -221,17 +222,17 @@ class TestAnswers:
         ],
         ids=["a key outside the prefix", "no size", "half a character", "not JSON", "not an object"],
     )
-    async def test_a_listing_that_lies_is_a_bad_response(self, front: Between, bucket: str, reply: Reply) -> None:
+    async def test_a_listing_that_lies_is_a_bad_response(self, front: Front, bucket: str, reply: Reply) -> None:
         front.rule = lambda asked: reply
         assert isinstance(await error_of(source_of(front, f"gs://{bucket}/m/")), BadResponse)
 
-    async def test_a_compressed_object_is_refused(self, front: Between, bucket: str) -> None:
+    async def test_a_compressed_object_is_refused(self, front: Front, bucket: str) -> None:
         front.rule = lambda asked: listed(item("m/a", contentEncoding="gzip"))
         error = await error_of(source_of(front, f"gs://{bucket}/m/"))
         assert isinstance(error, Refused)
         assert "Content-Encoding" in error.message
 
-    async def test_an_object_that_is_replaced_midway_has_changed(self, front: Between, gcs: GcsServer, bucket: str) -> None:
+    async def test_an_object_that_is_replaced_midway_has_changed(self, front: Front, gcs: GcsServer, bucket: str) -> None:
         async with aclosing(source_of(front, f"gs://{bucket}/m")) as source:
             (file,) = (await listing_of(source)).files
             gcs.put(bucket, "m/model.bin", b"others!" * 1000)
@@ -239,7 +240,7 @@ class TestAnswers:
                 await read(source, file, ByteRange(0, 100))
 
     @pytest.mark.parametrize("key", ["m/../escape", "m//escape", "m/a\nb", "m/C:\\x"])
-    def test_a_hostile_key_is_refused(self, front: Between, bucket: str, key: str, tmp_path: Path) -> None:
+    def test_a_hostile_key_is_refused(self, front: Front, bucket: str, key: str, tmp_path: Path) -> None:
         front.rule = lambda asked: listed(item(key))
         env = {"STORAGE_EMULATOR_HOST": front.endpoint}
         done = run_fetcher("fetch", f"gs://{bucket}/m/", "--cache-dir", tmp_path, env=env)

@@ -18,11 +18,11 @@ from fetcher.sources.gcs.access import tokens_for as gcs_tokens
 from fetcher.sources.s3.access import S3Access
 from fetcher.sources.s3.finding import found_access
 from fetcher.sources.tokens import Token, Tokens
+from fetcher.testing.exchange import Request
+from tests.lab.front import Front, Reply, in_front_of_nothing
 from tests.lab.servers import free_port
 from tests.lab.stores import certified
-from tests.sources.between import Asked, Between, Reply, between
 
-NOWHERE = "http://127.0.0.1:9"
 JSON = {"Content-Type": "application/json"}
 ROLE = "arn:aws:iam::123456789012:role/models"
 Environment = Callable[[Mapping[str, str]], Mapping[str, str]]
@@ -35,8 +35,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def front() -> Iterator[Between]:
-    with between(NOWHERE) as running:
+def front() -> Iterator[Front]:
+    with in_front_of_nothing() as running:
         yield running
 
 
@@ -66,7 +66,7 @@ def in_a_moment() -> str:
     return (datetime.now(UTC) + timedelta(seconds=30)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def assumed(asked: Asked, expires: str) -> Reply:
+def assumed(asked: Request, expires: str) -> Reply:
     """STS's answer. The key tells which token was sent."""
     (sent,) = parse_qs(asked.body.decode())["WebIdentityToken"]
     keys = (
@@ -94,7 +94,7 @@ def renewed(access: S3Access) -> str:
 class TestWebIdentityOfAmazon:
     """IRSA: botocore exchanges the projected token at STS."""
 
-    def variables(self, front: Between, file: Path) -> dict[str, str]:
+    def variables(self, front: Front, file: Path) -> dict[str, str]:
         return {
             "AWS_ROLE_ARN": ROLE,
             "AWS_WEB_IDENTITY_TOKEN_FILE": str(file),
@@ -102,9 +102,7 @@ class TestWebIdentityOfAmazon:
             "AWS_REGION": "eu-west-1",
         }
 
-    def test_the_token_is_exchanged_for_keys_of_the_role(
-        self, front: Between, environment: Environment, tmp_path: Path
-    ) -> None:
+    def test_the_token_is_exchanged_for_keys_of_the_role(self, front: Front, environment: Environment, tmp_path: Path) -> None:
         front.rule = lambda asked: assumed(asked, in_an_hour())
 
         access = found_access(environment(self.variables(front, token_file(tmp_path))))
@@ -113,10 +111,10 @@ class TestWebIdentityOfAmazon:
         assert (key_of(access), access.keys.secret, access.keys.token) == ("AKID-first", "s3cret", "session")
         assert access.keys.expires == pytest.approx(time.time() + 3600, abs=60)
         assert (access.region, access.endpoint) == ("eu-west-1", None)
-        assert [parse_qs(asked.body.decode())["RoleArn"] for asked in front.asked] == [[ROLE]]
+        assert [parse_qs(asked.body.decode())["RoleArn"] for asked in front.requests] == [[ROLE]]
 
     def test_keys_are_renewed_with_the_token_that_the_kubelet_has_written_since(
-        self, front: Between, environment: Environment, tmp_path: Path
+        self, front: Front, environment: Environment, tmp_path: Path
     ) -> None:
         front.rule = lambda asked: assumed(asked, in_a_moment())
         file = token_file(tmp_path)
@@ -127,7 +125,7 @@ class TestWebIdentityOfAmazon:
 
         assert renewed(access) == "AKID-second"
 
-    def test_a_token_that_sts_refuses_is_final(self, front: Between, environment: Environment, tmp_path: Path) -> None:
+    def test_a_token_that_sts_refuses_is_final(self, front: Front, environment: Environment, tmp_path: Path) -> None:
         error = b"<ErrorResponse><Error><Code>InvalidIdentityToken</Code><Message>s3cret</Message></Error></ErrorResponse>"
         front.rule = lambda asked: (400, {"Content-Type": "text/xml"}, error)
         environ = environment(self.variables(front, token_file(tmp_path)))
@@ -137,7 +135,7 @@ class TestWebIdentityOfAmazon:
         assert not isinstance(caught.value, Unreachable)
 
     def test_an_sts_that_is_down_is_tried_again(self, environment: Environment, tmp_path: Path) -> None:
-        variables = self.variables(Between(NOWHERE, f"http://127.0.0.1:{free_port()}"), token_file(tmp_path))
+        variables = self.variables(Front("127.0.0.1", 9, own_port=free_port()), token_file(tmp_path))
         environ = environment(variables | {"AWS_MAX_ATTEMPTS": "1"})
 
         with pytest.raises(Unreachable, match="credentials of S3"):
@@ -154,11 +152,11 @@ class TestPodIdentityOfEks:
             "AWS_REGION": "eu-west-1",
         }
 
-    def keys(self, asked: Asked, expires: str) -> Reply:
+    def keys(self, asked: Request, expires: str) -> Reply:
         known = {"AccessKeyId": f"AKID-{asked.headers['authorization']}", "SecretAccessKey": "s3cret", "Token": "session"}
         return 200, JSON, json.dumps({**known, "AccountId": "123456789012", "Expiration": expires}).encode()
 
-    def test_the_agent_gives_keys_and_renews_them(self, front: Between, environment: Environment, tmp_path: Path) -> None:
+    def test_the_agent_gives_keys_and_renews_them(self, front: Front, environment: Environment, tmp_path: Path) -> None:
         front.rule = lambda asked: self.keys(asked, in_a_moment())
         file = token_file(tmp_path)
         access = found_access(environment(self.variables(front.endpoint, file)))
@@ -168,9 +166,9 @@ class TestPodIdentityOfEks:
         front.rule = lambda asked: self.keys(asked, in_an_hour())
 
         assert renewed(access) == "AKID-second"
-        assert {asked.target for asked in front.asked} == {"/v1/credentials"}
+        assert {asked.target for asked in front.requests} == {"/v1/credentials"}
 
-    def test_a_pod_without_an_association_is_refused(self, front: Between, environment: Environment, tmp_path: Path) -> None:
+    def test_a_pod_without_an_association_is_refused(self, front: Front, environment: Environment, tmp_path: Path) -> None:
         front.rule = lambda asked: (404, {}, b"no association")
         environ = environment(self.variables(front.endpoint, token_file(tmp_path)))
 
@@ -195,7 +193,7 @@ class TestMetadataOfGoogle:
     """GKE: the metadata service gives tokens of the pod's service account."""
 
     @pytest.fixture
-    def server(self, front: Between, monkeypatch: pytest.MonkeyPatch) -> Between:
+    def server(self, front: Front, monkeypatch: pytest.MonkeyPatch) -> Front:
         self.answer(front, "ya29.first", 3600)
         self.points_to(front.endpoint.removeprefix("http://"), monkeypatch)
         return front
@@ -206,11 +204,11 @@ class TestMetadataOfGoogle:
 
         monkeypatch.setattr(_metadata, "_GCE_METADATA_HOST", host)
 
-    def answer(self, front: Between, token: str, lifetime: int) -> None:
+    def answer(self, front: Front, token: str, lifetime: int) -> None:
         account = {"email": "models@project.iam.gserviceaccount.com", "scopes": ["cloud-platform"], "aliases": ["default"]}
         document = {"access_token": token, "expires_in": lifetime, "token_type": "Bearer"}
 
-        def rule(asked: Asked) -> Reply:
+        def rule(asked: Request) -> Reply:
             assert asked.headers["metadata-flavor"] == "Google"
             told = document if "/token" in asked.target else account
             return 200, {**JSON, "Metadata-Flavor": "Google"}, json.dumps(told).encode()
@@ -220,13 +218,13 @@ class TestMetadataOfGoogle:
     def tokens(self) -> Tokens:
         return gcs_tokens(None, {"GCE_METADATA_HOST": "named"}, emulated=False)
 
-    async def test_a_token_is_kept_until_it_expires(self, server: Between, environment: Environment) -> None:
+    async def test_a_token_is_kept_until_it_expires(self, server: Front, environment: Environment) -> None:
         environment({})
         tokens = self.tokens()
         token = await token_of(tokens)
         assert (token.text, await tokens.current()) == ("ya29.first", token)
 
-    async def test_a_token_is_renewed_before_it_expires(self, server: Between, environment: Environment) -> None:
+    async def test_a_token_is_renewed_before_it_expires(self, server: Front, environment: Environment) -> None:
         environment({})
         self.answer(server, "ya29.short", 30)
         tokens = self.tokens()
@@ -247,9 +245,9 @@ class TestWorkloadIdentityOfAzure:
     """Entra ID exchanges the projected token, over TLS only."""
 
     @pytest.fixture
-    def server(self, tmp_path: Path, environment: Environment) -> Iterator[Between]:
+    def server(self, tmp_path: Path, environment: Environment) -> Iterator[Front]:
         context, certificates = certified(tmp_path)
-        with between(NOWHERE, tls=context) as running:
+        with in_front_of_nothing(tls=context) as running:
             environment({"REQUESTS_CA_BUNDLE": str(certificates), "AZURE_AUTHORITY_HOST": running.endpoint})
             yield running
 
@@ -261,27 +259,27 @@ class TestWorkloadIdentityOfAzure:
         }
         return azure_tokens(AzureAccess(), variables, searching=True, secure=True)
 
-    def answer(self, front: Between, token: str, lifetime: int) -> None:
+    def answer(self, front: Front, token: str, lifetime: int) -> None:
         document = {"access_token": token, "expires_in": lifetime, "token_type": "Bearer"}
         front.rule = lambda asked: (200, JSON, json.dumps(document).encode())
 
-    async def test_the_token_is_exchanged_and_kept(self, server: Between, tmp_path: Path) -> None:
+    async def test_the_token_is_exchanged_and_kept(self, server: Front, tmp_path: Path) -> None:
         self.answer(server, "eyJ.first", 3600)
         tokens = self.tokens(tmp_path)
         token = await token_of(tokens)
         assert (token.text, await tokens.current()) == ("eyJ.first", token)
-        (asked,) = server.asked
+        (asked,) = server.requests
         assert asked.target == "/11111111-2222-3333-4444-555555555555/oauth2/v2.0/token"
         assert parse_qs(asked.body.decode())["client_assertion"] == ["first"]
 
-    async def test_a_token_is_renewed_when_it_expires(self, server: Between, tmp_path: Path) -> None:
+    async def test_a_token_is_renewed_when_it_expires(self, server: Front, tmp_path: Path) -> None:
         self.answer(server, "eyJ.short", 0)
         tokens = self.tokens(tmp_path)
         await tokens.current()
         self.answer(server, "eyJ.second", 3600)
         assert (await token_of(tokens)).text == "eyJ.second"
 
-    async def test_an_identity_that_entra_refuses_is_final_and_not_shown(self, server: Between, tmp_path: Path) -> None:
+    async def test_an_identity_that_entra_refuses_is_final_and_not_shown(self, server: Front, tmp_path: Path) -> None:
         refusal = {"error": "invalid_client", "error_description": "AADSTS700213 s3cret"}
         server.rule = lambda asked: (401, JSON, json.dumps(refusal).encode())
         with pytest.raises(Unauthorized, match="workload's identity") as caught:
@@ -289,7 +287,7 @@ class TestWorkloadIdentityOfAzure:
         assert "s3cret" not in str(caught.value)
 
     async def test_an_identity_service_that_is_down_is_tried_again(
-        self, server: Between, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, server: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("AZURE_AUTHORITY_HOST", f"https://127.0.0.1:{free_port()}")
         with pytest.raises(Unreachable, match="Entra ID does not answer"):

@@ -11,14 +11,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 from unittest.mock import patch
 
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from fetcher.artifact import ArtifactRef, ByteRange, Checksum
+from fetcher.artifact import ByteRange, Checksum
 from fetcher.errors import (
     BadResponse,
     ConfigurationError,
@@ -30,46 +30,29 @@ from fetcher.errors import (
     Unreachable,
     UsageError,
 )
-from fetcher.settings import Settings
-from fetcher.sources import open_source
 from fetcher.sources.base import Source
 from fetcher.sources.objects import Page
 from fetcher.sources.s3 import S3Access, S3Keys
 from fetcher.sources.s3.address import S3Address
-from fetcher.sources.s3.documents import checksum_of, digest_of, parse_page
+from fetcher.sources.s3.addressing import address_of, at_home
+from fetcher.sources.s3.documents import checksum_of, digest_of, even_parts, fitting_parts, parse_page, parse_parts
 from fetcher.sources.s3.finding import found_access
 from fetcher.sources.s3.signing import signed_headers
 from fetcher.testing.checkpoint import random_bytes
-from fetcher.testing.conformance import MakeSource, SourceConformance, listing_of, read
-from fetcher.testing.effects import Body, Header, Status
+from fetcher.testing.conformance import MakeSource, SourceConformance, again_at_once, listing_of, read
+from fetcher.testing.effects import Body, FlipBit, Header, Status
 from fetcher.testing.exchange import Request, Response
 from fetcher.testing.faults import Fault, Faults
-from fetcher.transport.client import HttpTransport
 from tests.lab.command import run_fetcher
-from tests.lab.front import Front, in_front_of
+from tests.lab.front import Front, Reply, in_front_of
 from tests.lab.seaweed import KEY_ID, SECRET, S3Server
-
-MiB = 1024 * 1024
-KEYS = S3Keys(KEY_ID, SECRET)
-SETTINGS = Settings(cache_dir=Path("/nowhere"), timeout_stall=2.0)
+from tests.sources.s3_objects import ERROR, KEYS, UNEVEN, MiB, described, environment, put, source_of, uploaded
 
 
 @pytest.fixture
 def front(s3_server: S3Server) -> Iterator[Front]:
     with in_front_of(s3_server.host, s3_server.port) as running:
         yield running
-
-
-def put(client: Any, bucket: str, files: Mapping[str, bytes], **options: Any) -> None:
-    for key, content in files.items():
-        client.put_object(Bucket=bucket, Key=key, Body=content, **options)
-
-
-def source_of(uri: str, endpoint: str, *, keys: S3Keys | None = KEYS, revision: str | None = None, **options: Any) -> Source:
-    """A source with explicit credentials, in an environment that would give others."""
-    poisoned = {"AWS_ACCESS_KEY_ID": "AKIDPOISON", "AWS_SECRET_ACCESS_KEY": "poison", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
-    access = S3Access(keys, endpoint=endpoint, **options)
-    return open_source(ArtifactRef(uri, revision), SETTINGS, poisoned, credentials=access)
 
 
 class TestConformance(SourceConformance):
@@ -175,7 +158,7 @@ class TestPins:
                 return super().answer(request)
 
         with in_front_of(s3_server.host, s3_server.port, Writer(s3_server.host, s3_server.port)) as front:
-            env = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_ENDPOINT_URL": front.endpoint}
+            env = environment(front)
             done = run_fetcher("fetch", f"s3://{bucket}/m", "--cache-dir", tmp_path, env=env)
         assert done.returncode == code, done.stderr
         assert len(replaced) == (times or 4)
@@ -228,6 +211,11 @@ def published(algorithm: str, content: bytes) -> bytes:
     return (value ^ (1 << width) - 1).to_bytes(width // 8, "big")
 
 
+def without_attributes(request: Request) -> Reply | None:
+    """The answer of a store that does not know GetObjectAttributes."""
+    return (501, {}, ERROR.format("NotImplemented").encode()) if "attributes" in request.query else None
+
+
 class TestChecksums:
     @pytest.mark.parametrize("algorithm", ["CRC32", "CRC32C", "CRC64NVME", "SHA256"])
     async def test_what_the_uploader_chose_is_described(
@@ -243,50 +231,108 @@ class TestChecksums:
         else:
             assert file.checksums == (Checksum(algorithm.lower(), published(algorithm, content).hex()),)  # type: ignore[arg-type]
 
-    async def test_an_upload_in_parts_is_described_with_their_sizes(
-        self, s3_client: Any, bucket: str, s3_server: S3Server
+    @pytest.mark.parametrize("algorithm", ["CRC32", None])
+    @pytest.mark.parametrize("listed", [True, False], ids=["parts are listed", "parts are asked for one by one"])
+    async def test_an_upload_in_parts_of_different_sizes_is_described_with_them(
+        self, s3_client: Any, bucket: str, front: Front, algorithm: str | None, listed: bool
     ) -> None:
-        parts = [random_bytes("one", 5 * MiB), random_bytes("two", 5 * MiB), b"three"]
-        upload = s3_client.create_multipart_upload(Bucket=bucket, Key="model.bin")["UploadId"]
-        etags = [
-            s3_client.upload_part(Bucket=bucket, Key="model.bin", UploadId=upload, PartNumber=number, Body=part)["ETag"]
-            for number, part in enumerate(parts, 1)
-        ]
-        done = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
-        s3_client.complete_multipart_upload(Bucket=bucket, Key="model.bin", UploadId=upload, MultipartUpload={"Parts": done})
-        async with aclosing(source_of(f"s3://{bucket}/model.bin", s3_server.endpoint)) as source:
-            (file,) = await source.describe((await listing_of(source)).files)
-        (checksum,) = file.checksums
-        assert checksum.parts in ((), (5 * MiB, 5 * MiB, 5))
+        if not listed:
+            front.rule = without_attributes
+        uploaded(s3_client, bucket, UNEVEN, algorithm)
+        (checksum,) = (await described(source_of(f"s3://{bucket}/model.bin", front.endpoint))).checksums
+        assert (checksum.algorithm, checksum.parts) == ("crc32" if algorithm else "md5", tuple(map(len, UNEVEN)))
         if checksum.algorithm == "md5":
-            whole = hashlib.md5(b"".join(hashlib.md5(part).digest() for part in parts)).hexdigest()  # noqa: S324
+            whole = hashlib.md5(b"".join(hashlib.md5(part).digest() for part in UNEVEN)).hexdigest()  # noqa: S324
             assert checksum.hex == whole
+
+    @pytest.mark.parametrize("algorithm", ["CRC32", None])
+    def test_an_upload_in_parts_of_different_sizes_is_compared(
+        self, s3_client: Any, bucket: str, front: Front, tmp_path: Path, algorithm: str | None
+    ) -> None:
+        uploaded(s3_client, bucket, UNEVEN, algorithm)
+        words = ("fetch", f"s3://{bucket}/model.bin", "--cache-dir", tmp_path, "--require-checksums", "--json")
+        done = run_fetcher(*words, env=environment(front))
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["verified_by"] == {"crc32" if algorithm else "md5": 1}
+        front.faults.add(Fault(FlipBit(7 * MiB)))
+        assert run_fetcher(*words[:3], tmp_path / "other", env=environment(front)).returncode == 65
+
+    @pytest.mark.parametrize("get", [400, 206], ids=["GET is refused too", "only HEAD is refused"])
+    async def test_a_store_that_does_not_tell_the_parts_leaves_size_and_validator(
+        self, s3_client: Any, bucket: str, front: Front, tmp_path: Path, get: int
+    ) -> None:
+        def rule(request: Request) -> Reply | None:
+            if "partNumber" in request.query:
+                return (400, {}, b"") if request.method == "HEAD" else (get, {}, b"x")
+            return without_attributes(request)
+
+        front.rule = rule
+        uploaded(s3_client, bucket, UNEVEN, "CRC32")
+        assert (await described(source_of(f"s3://{bucket}/model.bin", front.endpoint))).checksums == ()
+        words = ("fetch", f"s3://{bucket}/model.bin", "--cache-dir", tmp_path, "--json")
+        done = run_fetcher(*words, env=environment(front))
+        assert json.loads(done.stdout)["verified_by"] == {"size": 1}
+        refused = run_fetcher(*words, "--require-checksums", env=environment(front))
+        assert refused.returncode == 65
+        assert "model.bin" in refused.stderr.splitlines()[-1]
+
+    async def test_what_the_store_told_of_parts_is_not_asked_again_after_a_failure(
+        self, s3_client: Any, bucket: str, front: Front
+    ) -> None:
+        front.rule = without_attributes
+        uploaded(s3_client, bucket, UNEVEN, None)
+        front.faults.add(Fault(Status(503, (), ERROR.format("SlowDown").encode()), path="^3$", times=1))
+        file = await described(source_of(f"s3://{bucket}/model.bin", front.endpoint), ask=again_at_once)
+        assert file.checksums[0].parts == tuple(map(len, UNEVEN))
+        assert [each.query["partNumber"] for each in front.requests if "partNumber" in each.query] == ["1", "2", "3", "3", "4"]
 
     def test_the_best_one_is_taken(self) -> None:
         crc32, crc64 = {"x-amz-checksum-crc32": "AAAAAA=="}, {"x-amz-checksum-crc64nvme": "AAAAAAAAAAA="}
         etag = "0" * 32
-        assert checksum_of(crc32 | crc64, etag, 1, None) == Checksum("crc64nvme", "0" * 16)
-        assert checksum_of(crc32, etag, 1, None) == Checksum("crc32", "0" * 8)
-        assert checksum_of({}, etag, 1, None) == Checksum("md5", etag)
-        assert checksum_of({}, f"{etag}-2", 15, 10) == Checksum("md5", etag, (10, 5))
-        assert checksum_of({"x-amz-checksum-crc32c": "AAAAAA==-2"}, "", 15, 10) == Checksum("crc32c", "0" * 8, (10, 5))
+        assert checksum_of(crc32 | crc64, etag, ()) == Checksum("crc64nvme", "0" * 16)
+        assert checksum_of(crc32, etag, ()) == Checksum("crc32", "0" * 8)
+        assert checksum_of({}, etag, ()) == Checksum("md5", etag)
+        assert checksum_of({}, f"{etag}-2", (10, 5)) == Checksum("md5", etag, (10, 5))
+        assert checksum_of({"x-amz-checksum-crc32c": "AAAAAA==-2"}, "", (10, 5)) == Checksum("crc32c", "0" * 8, (10, 5))
 
-    @pytest.mark.parametrize("first", [None, 0, 4, 15, 100])
-    def test_a_composite_whose_parts_do_not_fit_is_none(self, first: int | None) -> None:
-        assert checksum_of({"x-amz-checksum-crc32c": "AAAAAA==-2"}, f"{'0' * 32}-2", 15, first) is None
+    @pytest.mark.parametrize("parts", [(), (15,), (5, 5, 5)])
+    def test_a_composite_whose_parts_do_not_fit_is_none(self, parts: tuple[int, ...]) -> None:
+        assert checksum_of({"x-amz-checksum-crc32c": "AAAAAA==-2"}, f"{'0' * 32}-2", parts) is None
+
+    @pytest.mark.parametrize("parts", [(), (15,), (5, 5, 5), (10, 0), (10, 6), (16, -1)])
+    def test_parts_that_do_not_make_up_the_object_are_none(self, parts: tuple[int, ...]) -> None:
+        assert fitting_parts(parts, 15, 2) == ()
+        assert fitting_parts((10, 5), 15, 2) == (10, 5)
+
+    def test_of_many_parts_some_have_to_show_that_all_are_equally_large(self) -> None:
+        assert even_parts({1: 8, 75: 8, 150: 3}, 149 * 8 + 3, 150) == (*([8] * 149), 3)
+        assert even_parts({1: 8, 75: 9, 150: 3}, 149 * 8 + 3, 150) == ()
+        assert even_parts({1: 8, 75: 8, 150: 4}, 149 * 8 + 3, 150) == ()
+        assert even_parts({1: 8, 75: 8}, 149 * 8 + 3, 150) == ()
+
+    def test_parts_are_in_the_order_of_their_numbers(self) -> None:
+        parts = "".join(f"<Part><PartNumber>{number}</PartNumber><Size>{number}</Size></Part>" for number in (10, 2, 1))
+        more = "<IsTruncated>true</IsTruncated><NextPartNumberMarker>10</NextPartNumberMarker>"
+        for tail, marker in (("", None), (more, "10")):
+            text = f"<GetObjectAttributesResponse><ObjectParts>{parts}{tail}</ObjectParts></GetObjectAttributesResponse>"
+            assert parse_parts(text.encode()) == ((1, 2, 10), marker)
+
+    @pytest.mark.parametrize(
+        "data",
+        [b"", b"weights", b"<a/>", b"<a><ObjectParts><Part><Size>-1</Size></Part></ObjectParts></a>", b"<!DOCTYPE a><a/>"],
+    )
+    def test_what_tells_no_parts_has_none(self, data: bytes) -> None:
+        assert parse_parts(data) == ((), None)
 
     @pytest.mark.parametrize("header", ["x-amz-server-side-encryption", "x-amz-server-side-encryption-customer-algorithm"])
     def test_the_etag_of_an_encrypted_object_is_no_md5(self, header: str) -> None:
-        assert checksum_of({header: "aws:kms"}, "0" * 32, 1, None) is None
+        assert checksum_of({header: "aws:kms"}, "0" * 32, ()) is None
 
     def test_the_sha256_of_parts_is_no_digest(self) -> None:
         value = "A" * 43 + "="
         assert digest_of({"x-amz-checksum-sha256": value}) is not None
         assert digest_of({"x-amz-checksum-sha256": value, "x-amz-checksum-type": "COMPOSITE"}) is None
         assert digest_of({"x-amz-checksum-sha256": f"{value}-2"}) is None
-
-
-ERROR = '<?xml version="1.0"?><Error><Code>{}</Code><Message>told</Message></Error>'
 
 
 class TestRefusals:
@@ -319,46 +365,21 @@ class TestRefusals:
             await listed(source_of(f"s3://{bucket}/m", s3_server.endpoint, keys=S3Keys(KEY_ID, "wr0ng-s3cret")))
         assert "wr0ng-s3cret" not in str(caught.value)
 
-    async def test_a_bucket_in_another_region_is_asked_there_once(self) -> None:
-        """Only where Amazon's own addresses are used: a signature goes to no other host."""
-        from fetcher.sources.s3.bucket import S3Bucket
-
-        asked: list[str] = []
-
-        class Elsewhere:
-            async def open(self, url: str, **_: Any) -> Any:
-                asked.append(url)
-                raise Unauthorized("stop")
-
-        bucket = S3Bucket("b", Elsewhere(), access=S3Access(KEYS), find=S3Access)  # type: ignore[arg-type]
-        bucket._region = "eu-west-1"  # noqa: SLF001
-        with pytest.raises(Unauthorized):
-            await bucket.page("", None)
-        assert asked[0].startswith("https://b.s3.eu-west-1.amazonaws.com/?")
-
-    @pytest.mark.parametrize(("region", "asked"), [("us-west-2", True), ("cn-north-1", False), ("eu-west-1", False)])
-    async def test_a_region_of_another_cloud_is_not_asked(self, region: str, asked: bool) -> None:
-        from fetcher.sources.s3.bucket import S3Bucket
-
-        class Elsewhere:
-            headers: ClassVar = {"x-amz-bucket-region": region}
-
-            async def beginning(self) -> bytes:
-                return b""
-
-        bucket = S3Bucket(
-            "b", HttpTransport(connections=1, timeout_stall=1, read_buffer=1), access=S3Access(KEYS), find=S3Access
-        )
-        bucket._access = S3Access(KEYS, "eu-west-1")  # noqa: SLF001
-        assert await bucket._corrected(Elsewhere()) is asked  # type: ignore[arg-type]  # noqa: SLF001
-
     @pytest.mark.parametrize("endpoint", ["https://s3.amazonaws.com", "https://s3.amazonaws.com/"])
-    async def test_amazons_own_endpoint_is_no_other_store(self, endpoint: str) -> None:
-        from fetcher.sources.s3.bucket import S3Bucket
+    def test_amazons_own_endpoint_is_no_other_store(self, endpoint: str) -> None:
+        access = at_home(S3Access(KEYS, "eu-west-1", endpoint))
+        assert address_of("b", "k", {}, access, "eu-west-1") == "https://b.s3.eu-west-1.amazonaws.com/k"
 
-        access = S3Access(KEYS, "eu-west-1", endpoint)
-        bucket = S3Bucket("b", HttpTransport(connections=1, timeout_stall=1, read_buffer=1), access=access, find=S3Access)
-        assert bucket._address(await bucket._present(), "k", {}) == "https://b.s3.eu-west-1.amazonaws.com/k"  # noqa: SLF001
+    @pytest.mark.parametrize(
+        ("bucket", "region", "host"),
+        [
+            ("b", "us-west-2", "b.s3.us-west-2.amazonaws.com/k"),
+            ("b.c", "us-west-2", "s3.us-west-2.amazonaws.com/b.c/k"),
+            ("b", "cn-north-1", "b.s3.cn-north-1.amazonaws.com.cn/k"),
+        ],
+    )
+    def test_each_region_has_its_host(self, bucket: str, region: str, host: str) -> None:
+        assert address_of(bucket, "k", {}, S3Access(KEYS), region) == f"https://{host}"
 
     def test_a_default_port_is_not_signed(self) -> None:
         urls = [f"https://h{port}/b" for port in ("", ":443", ":9000")]
@@ -575,7 +596,7 @@ class TestCommands:
     """The commands as users run them, with the variables of Amazon's tools."""
 
     def test_fetch_plan_verify_and_refresh(self, s3_client: Any, bucket: str, s3_server: S3Server, tmp_path: Path) -> None:
-        env = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_ENDPOINT_URL": s3_server.endpoint}
+        env = environment(s3_server)
         files = {"config.json": b"{}", "model.safetensors": random_bytes("s3", 20 * MiB), "x/optimizer.bin": b"o"}
         put(s3_client, bucket, {f"m/{path}": content for path, content in files.items()})
         words = (f"s3://{bucket}/m", "--cache-dir", tmp_path, "--exclude", "*.bin")
@@ -603,7 +624,7 @@ class TestCommands:
     def test_a_damaged_chunk_is_repaired_from_the_store(
         self, s3_client: Any, bucket: str, s3_server: S3Server, tmp_path: Path
     ) -> None:
-        env = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_ENDPOINT_URL": s3_server.endpoint}
+        env = environment(s3_server)
         content = random_bytes("s3", 20 * MiB)
         put(s3_client, bucket, {"m/model.safetensors": content})
         words = (f"s3://{bucket}/m", "--cache-dir", tmp_path)

@@ -12,15 +12,16 @@ import pytest
 
 from fetcher.artifact import CHUNK_SIZE
 from fetcher.testing.checkpoint import random_bytes
+from fetcher.testing.exchange import Request
 from tests.lab.command import run_fetcher
 from tests.lab.fixtures import StartFetcher
+from tests.lab.front import Front, Reply, in_front_of
 from tests.lab.stores import AzureServer, GcsServer
 from tests.lab.waiting import wait_until
-from tests.sources.between import Asked, Between, Reply, between
 
 SMALL = random_bytes("small", 100_000)
 LARGE = random_bytes("large", 40 * 1024 * 1024)
-Published = tuple[str, dict[str, str], Between]
+Published = tuple[str, dict[str, str], Front]
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def in_gcs(gcs: GcsServer) -> Iterator[Published]:
     bucket = f"killed-{uuid.uuid4().hex[:12]}"
     gcs.make_bucket(bucket)
     gcs.publish(bucket, {"m/config.json": SMALL, "m/model.safetensors": LARGE})
-    with between(gcs.endpoint) as front:
+    with in_front_of("127.0.0.1", gcs.port) as front:
         yield f"gs://{bucket}/m", {"STORAGE_EMULATOR_HOST": front.endpoint}, front
 
 
@@ -37,7 +38,7 @@ def in_azure(azure: AzureServer) -> Iterator[Published]:
     container = f"killed-{uuid.uuid4().hex[:12]}"
     azure.make_container(container)
     azure.publish(container, {"m/config.json": SMALL, "m/model.safetensors": LARGE})
-    with between(azure.endpoint.removesuffix(f"/{azure.account}")) as front:
+    with in_front_of("127.0.0.1", azure.port) as front:
         connection = f"AccountName={azure.account};AccountKey={azure.key};BlobEndpoint={front.endpoint}/{azure.account}"
         yield f"az://{container}/m", {"AZURE_STORAGE_CONNECTION_STRING": connection}, front
 
@@ -64,10 +65,10 @@ def test_a_killed_fetch_continues(
     assert next((tmp_path / "weights").rglob("model.safetensors")).read_bytes() == LARGE
 
 
-def held_back(*, beyond: int, until: threading.Event) -> Callable[[Asked], Reply | None]:
+def held_back(*, beyond: int, until: threading.Event) -> Callable[[Request], Reply | None]:
     """A rule that lets requests for bytes from `beyond` on wait until the fetch was killed."""
 
-    def rule(asked: Asked) -> Reply | None:
+    def rule(asked: Request) -> Reply | None:
         start = asked.headers.get("range", "bytes=0-").removeprefix("bytes=").partition("-")[0]
         if int(start) >= beyond:
             until.wait(60)

@@ -31,6 +31,14 @@ class TestOrder:
         residents = [artifact("small", 1, used=1.0), artifact("large", 100, used=2.0)]
         assert keys(least_recently_used(residents, lambda made: made >= 50)) == ["large"]
 
+    def test_a_lower_rank_goes_first_although_it_was_used_later(self) -> None:
+        residents = [artifact("old", used=1.0), artifact("orphan", used=9.0, rank=-1)]
+        assert keys(least_recently_used(residents, lambda made: made >= 5)) == ["orphan"]
+
+    def test_of_victims_that_suffice_alone_the_higher_rank_is_spared(self) -> None:
+        residents = [artifact("small", 1, used=9.0, rank=-2), artifact("orphan", 50, used=9.0, rank=-1), artifact("old", 50)]
+        assert keys(least_recently_used(residents, lambda made: made >= 50)) == ["orphan"]
+
     def test_what_is_kept_is_no_victim(self) -> None:
         residents = [artifact("a", kept="pinned"), artifact("b", kept="open"), artifact("c", used=9.0)]
         assert keys(least_recently_used(residents, lambda made: made >= 5)) == ["c"]

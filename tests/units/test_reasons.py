@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from docs.generator.exits import descendants
 from fetcher import errors
 from fetcher.errors import FetchError, LeaseError, SourceError, StoreError, Transient
 from loader.errors import LoadError
@@ -15,13 +16,6 @@ from loader.errors import LoadError
 DOCUMENTED = Path(__file__).parents[2] / "docs" / "exit-codes.md"
 ABSTRACT = {FetchError, SourceError, Transient, StoreError, LeaseError, LoadError}
 """Base classes that are never raised."""
-
-
-def descendants(error: type[FetchError]) -> Iterator[type[FetchError]]:
-    """Return the errors in the order of their definition, each before its subclasses."""
-    for child in error.__subclasses__():
-        yield child
-        yield from descendants(child)
 
 
 RAISED = [error for error in descendants(FetchError) if error not in ABSTRACT]
@@ -50,7 +44,7 @@ def test_a_message_begins_with_its_reason_word(error: type[FetchError]) -> None:
 def test_the_drawn_error_tree_is_the_real_one() -> None:
     drawn = re.findall(r"^    ([│├└─ ]*)([A-Z]\w+)\b *(\d+)?", (errors.__doc__ or "").partition("::\n")[2], re.MULTILINE)
     depths = [(len(branches) // 4, name) for branches, name, _ in drawn]
-    # The loader draws its own branch.
+    # Loader and cluster draw their own branches.
     branches = [error for error in descendants(FetchError) if error.__module__ == errors.__name__]
     tree: list[type[FetchError]] = [FetchError, *branches]
     assert depths == [(len(error.__mro__) - len(FetchError.__mro__), error.__name__) for error in tree]

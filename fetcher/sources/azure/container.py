@@ -40,7 +40,7 @@ class AzureContainer:
 
     @property
     def authenticated(self) -> bool:
-        return bool(self._access.sas or self._access.key or self._tokens.token)
+        return bool(self._access.sas or self._access.key or self._tokens.present)
 
     async def find(self, key: str, version: str | None) -> StoredObject | None:
         what = f"{self.uri}/{key}"

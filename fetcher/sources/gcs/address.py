@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from fetcher.artifact import ArtifactRef
+from fetcher.artifact import ArtifactRef, redact
 from fetcher.errors import ConfigurationError, UsageError
+from fetcher.sources.locations import refuse_signed
 from fetcher.transport.urls import normal
 from fetcher.values import dataclass
 
@@ -34,9 +35,10 @@ class Endpoint:
 
 def parsed(ref: ArtifactRef) -> GcsAddress:
     """The address in `ref`. Raises UsageError if it is malformed, or names another generation than --revision."""
+    refuse_signed(ref.uri)
     match = _URI.fullmatch(ref.uri)
     if match is None:
-        raise UsageError(f"not an address of Google Cloud Storage: {ref.uri}; write gs://bucket/path")
+        raise UsageError(f"not an address of Google Cloud Storage: {redact(ref.uri)}; write gs://bucket/path")
     named, wanted = match[3], ref.revision
     if wanted is not None and re.fullmatch(r"[0-9]{1,20}", wanted) is None:
         raise UsageError(f"not a generation: {wanted}; --revision takes the number of a generation for gs://")

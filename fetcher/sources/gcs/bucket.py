@@ -36,7 +36,7 @@ class GcsBucket:
 
     @property
     def authenticated(self) -> bool:
-        return self._tokens.token is not None
+        return self._tokens.present is not None
 
     async def find(self, key: str, version: str | None) -> StoredObject | None:
         what = f"{self.uri}/{key}"

@@ -72,7 +72,8 @@ class OciAddress:
 def _reference(text: str | None) -> str:
     reference = text or DEFAULT_TAG
     if not _TAG.fullmatch(reference) and not _DIGEST.fullmatch(reference):
-        raise UsageError(f"not a tag or digest: {reference[:80]!r}; write a tag, or sha256:<64 hex digits>")
+        shown = reference.partition("?")[0][:80]  # what follows may be a token
+        raise UsageError(f"not a tag or digest: {shown!r}; write a tag, or sha256:<64 hex digits>")
     return reference
 
 

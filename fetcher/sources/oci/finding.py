@@ -76,13 +76,23 @@ def _from_configuration(
     for name in names:
         if isinstance(helper := helpers.get(name), str):
             return _from_helper(helper, name, environ)
-    for name in names:
-        if (access := _from_entry(_mapping(entries.get(name)), path)) is not None:
-            return access
+    if (access := entry_in(entries, str(path), registry, repository)) is not None:
+        return access
     store = document.get("credsStore")
     # A helper knows registries, not repositories; Docker Hub by its old address.
     known = names[0] if names[0] == _OF_DOCKER_HUB[0] else registry
     return _from_helper(store, known, environ) if isinstance(store, str) and store else None
+
+
+def entry_in(entries: Mapping[str, Any], where: str, registry: str, repository: str) -> OciAccess | None:
+    """Return the credentials that the `auths` of a configuration have for `repository`. Starts no helper.
+
+    Raises ConfigurationError, which names `where` the configuration is and shows no value.
+    """
+    for name in _names(registry, repository):
+        if (access := _from_entry(_mapping(entries.get(name)), where)) is not None:
+            return access
+    return None
 
 
 def _names(registry: str, repository: str) -> list[str]:
@@ -94,15 +104,15 @@ def _names(registry: str, repository: str) -> list[str]:
     return [*narrower, registry, f"https://{registry}", f"https://{registry}/", f"https://{registry}/v1/", f"http://{registry}"]
 
 
-def _from_entry(entry: Mapping[str, Any], path: Path) -> OciAccess | None:
+def _from_entry(entry: Mapping[str, Any], where: str) -> OciAccess | None:
     user, password = (text if isinstance(text := entry.get(name), str) else "" for name in ("username", "password"))
     if isinstance(encoded := entry.get("auth"), str) and encoded:
         try:
             user, _, password = base64.b64decode(encoded, validate=True).decode().rstrip("\0").partition(":")
         except (binascii.Error, UnicodeDecodeError):
-            raise ConfigurationError(f"{path} has an entry whose auth is not base64; log in again") from None
+            raise ConfigurationError(f"{where} has an entry whose auth is not base64; log in again") from None
     token = entry.get("identitytoken")
-    access = OciAccess(user, password, token if isinstance(token, str) else "", given_by=str(path))
+    access = OciAccess(user, password, token if isinstance(token, str) else "", given_by=where)
     return None if access.anonymous else access
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import field
 
 from fetcher.sources.access import Access
+from fetcher.sources.tokens import expires_soon
 from fetcher.values import dataclass
 
 DEFAULT_REGION = "us-east-1"
@@ -37,3 +38,7 @@ class S3Access(Access):
     requester_pays: bool = False
     renew: Callable[[], S3Keys | None] | None = field(default=None, repr=False)
     given_by: str = "the caller"
+
+    def stale(self) -> bool:
+        """Whether the keys expire within a minute, and can be renewed."""
+        return self.renew is not None and self.keys is not None and expires_soon(self.keys.expires)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from fetcher.errors import UsageError
+from fetcher.sources.locations import refuse_signed
 from fetcher.values import dataclass
 
 _URI = re.compile(r"(?i:s3)://([^/?#]*)(?:/(.*?))?(?:\?versionId=([^&?#\s]+))?", re.DOTALL)
@@ -23,6 +24,7 @@ class S3Address:
     @classmethod
     def parse(cls, uri: str, revision: str | None) -> S3Address:
         """Parse `s3://bucket/path?versionId=...`; `revision` is a version too. Raises UsageError."""
+        refuse_signed(uri)
         match = _URI.fullmatch(uri)
         bucket = match[1] if match is not None else ""
         if bucket.startswith("arn:") or uri.lower().startswith("s3://arn:"):
@@ -34,3 +36,8 @@ class S3Address:
         if match[3] and revision and match[3] != revision:
             raise UsageError(f"the URI says version {match[3]} and --revision says {revision}; give one of them")
         return cls(bucket, match[2] or "", match[3] or revision)
+
+
+def named_version(version: str | None) -> str | None:
+    """The version to ask for. A bucket without versions calls its only one `null`."""
+    return None if version == "null" else version

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from fetcher.errors import ConfigurationError, Unreachable
@@ -42,12 +43,11 @@ def found_access(environ: Mapping[str, str]) -> S3Access:
         return _with(access, keys, given_by="AWS_ACCESS_KEY_ID")
     if session is None:
         return access
-    with _answering():
-        credentials = session.get_credentials()
+    credentials = _credentials(session)
     if credentials is None:
         return access
-    found = _Refreshed(credentials)
-    return _with(access, found(), given_by=f"botocore ({credentials.method})", renew=found)
+    given_by = f"botocore ({credentials.method})"
+    return _with(access, _keys(credentials), given_by=given_by, renew=partial(_renewed, environ))
 
 
 def _with(access: S3Access, keys: S3Keys | None, **more: Any) -> S3Access:
@@ -58,17 +58,23 @@ def _has_keys(environ: Mapping[str, str]) -> bool:
     return bool(environ.get("AWS_ACCESS_KEY_ID") and environ.get("AWS_SECRET_ACCESS_KEY"))
 
 
-class _Refreshed:
-    """botocore's credentials, which refresh themselves when they are asked for shortly before they expire."""
+def _renewed(environ: Mapping[str, str]) -> S3Keys | None:
+    """The keys that there are now. A session of its own: botocore keeps keys until shortly before they should expire, and files
+    that it has read."""
+    credentials = _credentials(_session(environ))
+    return _keys(credentials) if credentials is not None else None
 
-    def __init__(self, credentials: Any) -> None:
-        self._credentials = credentials
 
-    def __call__(self) -> S3Keys:
-        with _answering():
-            frozen = self._credentials.get_frozen_credentials()
-        moment = getattr(self._credentials, "_expiry_time", None)
-        return S3Keys(frozen.access_key, frozen.secret_key, frozen.token or None, moment.timestamp() if moment else None)
+def _credentials(session: Any) -> Any:
+    with _answering():
+        return session.get_credentials()
+
+
+def _keys(credentials: Any) -> S3Keys:
+    with _answering():
+        frozen = credentials.get_frozen_credentials()
+    moment = getattr(credentials, "_expiry_time", None)
+    return S3Keys(frozen.access_key, frozen.secret_key, frozen.token or None, moment.timestamp() if moment else None)
 
 
 @contextmanager

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,14 +14,15 @@ from urllib.parse import parse_qs
 import pytest
 
 from fetcher.artifact import ArtifactRef
+from fetcher.testing.exchange import Request
 from fetcher.testing.origin import Origin
 from tests.k8s.manifests.conftest import MakeNode
 from tests.k8s.manifests.playing import Node
 from tests.k8s.manifests.rendering import K8S, Resource, named, render
+from tests.lab.front import Reply, in_front_of_nothing
 from tests.lab.registry import PASSWORD, USER, registry
 from tests.lab.seaweed import KEY_ID, SECRET, S3Server
 from tests.lab.stores import AzureServer, azure_server, gcs_server
-from tests.sources.between import Asked, Between, Reply, between
 
 PREFIX = "org/model"
 AGENT = "http://169.254.170.23/v1/credentials"
@@ -88,32 +88,24 @@ class TestS3:
     def test_the_projected_token_of_irsa_is_exchanged_at_sts(
         self, node: Node, s3_models: S3Server, published: Mapping[str, str]
     ) -> None:
-        with served(keys_of_sts) as sts:
+        with in_front_of_nothing(keys_of_sts) as sts:
             resources = store("aws-irsa", AWS_ENDPOINT_URL_S3=s3_models.endpoint, AWS_ENDPOINT_URL_STS=sts.endpoint)
             assert_fetched(node, resources, published, SECRET)
-        sent = parse_qs(sts.asked[0].body.decode())
+        sent = parse_qs(sts.requests[0].body.decode())
         assert sent["WebIdentityToken"] == ["token for sts.amazonaws.com"]
         assert sent["RoleArn"] == ["arn:aws:iam::111122223333:role/models"]
 
     def test_the_projected_token_of_pod_identity_is_exchanged_at_the_agent(
         self, node: Node, s3_models: S3Server, published: Mapping[str, str]
     ) -> None:
-        with served(keys_of_the_agent) as agent:
+        with in_front_of_nothing(keys_of_the_agent) as agent:
             there = Node(node.podman, node.disks, node.workspace, {**node.instead, AGENT: f"{agent.endpoint}/v1/credentials"})
             resources = store("aws-pod-identity", AWS_ENDPOINT_URL_S3=s3_models.endpoint)
             assert_fetched(there, resources, published, SECRET)
-        assert agent.asked[0].headers["authorization"] == "token for pods.eks.amazonaws.com"
+        assert agent.requests[0].headers["authorization"] == "token for pods.eks.amazonaws.com"
 
 
-@contextmanager
-def served(rule: Callable[[Asked], Reply]) -> Iterator[Between]:
-    """A service of credentials on loopback, which nothing is behind."""
-    with between("http://127.0.0.1:9") as running:
-        running.rule = rule
-        yield running
-
-
-def keys_of_sts(_: Asked) -> Reply:
+def keys_of_sts(_: Request) -> Reply:
     """The store's own keys. It knows no session tokens."""
     keys = f"<AccessKeyId>{KEY_ID}</AccessKeyId><SecretAccessKey>{SECRET}</SecretAccessKey><SessionToken></SessionToken>"
     result = f"<Credentials>{keys}<Expiration>{TOMORROW:%Y-%m-%dT%H:%M:%SZ}</Expiration></Credentials>"
@@ -122,7 +114,7 @@ def keys_of_sts(_: Asked) -> Reply:
     return 200, {"Content-Type": "text/xml"}, body.encode()
 
 
-def keys_of_the_agent(_: Asked) -> Reply:
+def keys_of_the_agent(_: Request) -> Reply:
     keys = {"AccessKeyId": KEY_ID, "SecretAccessKey": SECRET, "Token": "", "Expiration": f"{TOMORROW:%Y-%m-%dT%H:%M:%SZ}"}
     return 200, {"Content-Type": "application/json"}, json.dumps(keys).encode()
 

@@ -1,0 +1,59 @@
+"""What the agent counts, and its metrics. Other threads read them at any time, so values are replaced and never mutated."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import get_args
+
+from cluster.agent.states import Survey
+from cluster.resources import Observed, Phase
+from fetcher.events import BytesReceived, Event, Evicted
+from fetcher.telemetry.exposition import Metric, Sample
+from fetcher.version import VERSION
+
+
+class Counts:
+    """A subscriber of the engine's events."""
+
+    def __init__(self) -> None:
+        self.fetched = self.evictions = self.scrubbed = self.repaired = self.status_writes = self.surveys = 0
+        self.written_at: float | None = None
+        self.survey = Survey()
+        self.observed: tuple[Observed, ...] = ()
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case BytesReceived():
+                self.fetched += event.bytes
+            case Evicted():
+                self.evictions += 1
+
+    def metrics(self) -> list[Metric]:
+        """Return the metrics. None names a model, a source or a secret."""
+        return [
+            _gauge("build_info", "1, with the version as a label.", [Sample(1, {"version": VERSION})]),
+            _gauge("artifacts", "Artifacts that the node shall have, by phase.", list(_by_phase(self.observed))),
+            _gauge("used_bytes", "What the root occupies.", self.survey.used),
+            _gauge("capacity_bytes", "What models may occupy.", self.survey.capacity),
+            _counter("fetched_bytes_total", "Bytes received from sources.", self.fetched),
+            _counter("evictions_total", "Artifacts that made room for others.", self.evictions),
+            _counter("scrubbed_bytes_total", "Bytes read and compared by scrubs.", self.scrubbed),
+            _counter("repaired_total", "Artifacts that were damaged and are whole again.", self.repaired),
+            _counter("surveys_total", "Looks at everything in the root.", self.surveys),
+            _counter("status_writes_total", "Statuses written to the API server.", self.status_writes),
+            _gauge("status_written_timestamp_seconds", "Unix time of the last status written.", self.written_at),
+        ]
+
+
+def _by_phase(observed: Iterable[Observed]) -> Iterable[Sample]:
+    counts = Counter(each.phase for each in observed)
+    return (Sample(counts[phase], {"phase": phase}) for phase in get_args(Phase))
+
+
+def _gauge(name: str, help_text: str, value: float | list[Sample] | None) -> Metric:
+    return Metric(f"weightlift_agent_{name}", "gauge", help_text, value)
+
+
+def _counter(name: str, help_text: str, value: float) -> Metric:
+    return Metric(f"weightlift_agent_{name}", "counter", help_text, value)

@@ -1,0 +1,134 @@
+"""What the agent remembers, and how each event changes it. Pure.
+
+A NodeCache that is missing, or that this process has never seen, changes nothing: missing means unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+from cluster.agent.states import Attempt, Memory
+from cluster.resources import Observed, Wanted
+from fetcher.errors import CacheBusy, FetchError, OutOfSpace
+
+APART = 30.0
+"""Seconds between two looks that must both miss an entry before its artifact counts as unwanted."""
+FIRST_WAIT, LONGEST_WAIT = 30.0, 600.0
+"""Seconds until a fetch that may succeed later is tried again: doubled each time."""
+FINAL = 3600.0
+"""Seconds until a fetch that failed for good is tried all the same: somebody may have repaired what we cannot see."""
+_LONGEST = 1000
+"""Characters of a message in a status."""
+
+T = TypeVar("T")
+
+
+def looked(memory: Memory, uid: str, wanted: Iterable[str], now: float) -> Memory:
+    """Return the memory after a look at the NodeCache `uid` with entries of the keys `wanted`.
+
+    A NodeCache with another UID is another intent: what was fetched for the former one is nobody's orphan.
+    """
+    keys = frozenset(wanted)
+    if uid != memory.uid:
+        attempts = {key: each for key, each in memory.attempts.items() if key in keys}
+        return replace(memory, uid=uid, seen=keys, gone={}, unwanted={}, fetched=frozenset(), attempts=attempts)
+    missing = memory.seen - keys
+    gone = {key: memory.gone.get(key, now) for key in missing}
+    unwanted = {key: memory.unwanted.get(key, now) for key in missing if key in memory.unwanted or now - gone[key] >= APART}
+    return replace(
+        memory,
+        seen=memory.seen | keys,
+        gone=gone,
+        unwanted=unwanted,
+        evicted=memory.evicted & keys,
+        damaged=_only(memory.damaged, keys),
+        attempts=_only(memory.attempts, keys),
+    )
+
+
+def adopted(memory: Memory, observed: Iterable[Observed]) -> Memory:
+    """Return the memory with what an earlier process of this node reported as evicted: otherwise each restart fetches it."""
+    return replace(memory, evicted=memory.evicted | {each.key for each in observed if each.phase == "Evicted"})
+
+
+def surveyed(memory: Memory, lying: Iterable[str]) -> Memory:
+    """Return the memory after a survey: what lies there again is not evicted, and what is gone is not damaged."""
+    keys = frozenset(lying)
+    return replace(
+        memory,
+        evicted=memory.evicted - keys,
+        fetched=memory.fetched & keys,
+        confirmed=_only(memory.confirmed, keys),
+        damaged=_only(memory.damaged, keys),
+    )
+
+
+def completed(memory: Memory, wanted: Wanted, *, cached: bool) -> Memory:
+    """Return the memory after `wanted` was fetched and compared with its listing, or was found complete (`cached`)."""
+    return replace(
+        memory,
+        fetched=memory.fetched if cached else memory.fetched | {wanted.key},
+        evicted=memory.evicted - {wanted.key},
+        confirmed={**memory.confirmed, wanted.key: (wanted.revision, wanted.listing_digest)},
+        damaged=_without(memory.damaged, wanted.key),
+        attempts=_without(memory.attempts, wanted.key),
+    )
+
+
+def evicted(memory: Memory, key: str) -> Memory:
+    """Return the memory after the artifact `key` made room for another one."""
+    return replace(memory, evicted=memory.evicted | {key})
+
+
+def damaged(memory: Memory, key: str, problem: str) -> Memory:
+    """Return the memory after a scrub found the artifact `key` damaged."""
+    return replace(memory, damaged={**memory.damaged, key: problem[:_LONGEST]})
+
+
+def failed(
+    memory: Memory, wanted: Wanted, error: FetchError, versions: tuple[str, ...], *, now: float, jitter: float
+) -> Memory:
+    """Return the memory after a fetch or repair of `wanted` failed. `jitter` from 0 to 1 spreads the nodes' next tries."""
+    before = memory.attempts.get(wanted.key)
+    failures = before.failures + 1 if before is not None else 1
+    reason, final = _outcome(error)
+    if final:
+        wait = FINAL
+    else:
+        backoff = min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(failures - 1, 16))
+        wait = max(float(getattr(error, "retry_after", None) or 0.0), backoff * (1 + jitter / 4))
+    message = error.sentence().removeprefix(f"{error.reason}: ")[:_LONGEST]
+    attempt = Attempt(wanted, reason, message, final, failures, now + wait, versions)
+    return replace(memory, attempts={**memory.attempts, wanted.key: attempt})
+
+
+def retried(memory: Memory, key: str) -> Memory:
+    """Return the memory without the last failure of `key`: what it rested on has changed."""
+    return replace(memory, attempts=_without(memory.attempts, key))
+
+
+def resized(memory: Memory) -> Memory:
+    """Return the memory after the limits changed: what had no room may have it now."""
+    kept = {key: each for key, each in memory.attempts.items() if each.reason not in ("Capacity", "CapacityExceeded")}
+    return replace(memory, attempts=kept)
+
+
+def _outcome(error: FetchError) -> tuple[str, bool]:
+    """Return the reason word of a failure, and whether trying again alone cannot help."""
+    match error:
+        case OutOfSpace():
+            return "CapacityExceeded", True
+        case CacheBusy():
+            return "Capacity", False
+        case _:
+            return error.reason, not error.retryable
+
+
+def _only(values: Mapping[str, T], keys: frozenset[str]) -> dict[str, T]:
+    return {key: each for key, each in values.items() if key in keys}
+
+
+def _without(values: Mapping[str, T], key: str) -> dict[str, T]:
+    return {name: each for name, each in values.items() if name != key}

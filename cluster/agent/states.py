@@ -1,0 +1,107 @@
+"""What the agent knows, as frozen values: what lies in the root, what it remembers, what it does now.
+
+Times are seconds of this process's monotonic clock, except `last_used`, which is of the volume's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cluster.resources import Wanted
+
+HOLDER = "weightlift-agent"
+"""The name of our holds in the cache: what is held is never evicted, by whomever."""
+
+Proof = Literal["Digest", "Checksum", "None"]
+"""What each file of an artifact was compared with when it was fetched: the words of a ModelCache's verification."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lying:
+    """A complete artifact in the root, whose files all have their sizes. `listing_digest` is that of its manifest.
+
+    `allocated` is in bytes, `last_used` in seconds since 1970. `ours`: we hold it. `kept`: somebody holds or pins it.
+    """
+
+    key: str
+    revision: str | None
+    listing_digest: str
+    proof: Proof
+    allocated: int = 0
+    last_used: float = 0.0
+    ours: bool = False
+    kept: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why the root cannot be used. `reason` is a word, `message` says what to do."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """The root at one moment, in bytes. `capacity`: what models may occupy. With a `problem` nothing is known of it."""
+
+    lying: Mapping[str, Lying] = field(default_factory=dict)
+    used: int = 0
+    capacity: int = 0
+    problem: Problem | None = None
+
+    @property
+    def room(self) -> int:
+        """Bytes that fit without evicting anything."""
+        return max(0, self.capacity - self.used)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """The last failure of an entry: `wanted` as it was then. It counts until `until`, or until what it rests on changes.
+
+    `versions` are those of the ModelCache and the Secret that were used. `failures` is how often it failed in a row.
+    """
+
+    wanted: Wanted
+    reason: str
+    message: str
+    final: bool
+    failures: int
+    until: float
+    versions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What this process remembers of its NodeCache `uid`; keys are cache keys.
+
+    `seen`: entries that were there. `gone`: entries that were missing from it, and when that was first seen. `unwanted`: those
+    of a second such look, later. `fetched`: what we fetched for an entry. `evicted`: what made room for others.
+    `confirmed`: the revision and listing that a fetch compared. `damaged`: what a scrub found.
+    """
+
+    uid: str = ""
+    seen: frozenset[str] = frozenset()
+    gone: Mapping[str, float] = field(default_factory=dict)
+    unwanted: Mapping[str, float] = field(default_factory=dict)
+    fetched: frozenset[str] = frozenset()
+    evicted: frozenset[str] = frozenset()
+    confirmed: Mapping[str, tuple[str | None, str]] = field(default_factory=dict)
+    damaged: Mapping[str, str] = field(default_factory=dict)
+    attempts: Mapping[str, Attempt] = field(default_factory=dict)
+
+    @property
+    def orphans(self) -> frozenset[str]:
+        """What was fetched for an entry that is gone: the only artifacts that the agent removes by itself."""
+        return self.fetched & self.unwanted.keys()
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What the agent does now: one fetch or repair at a time."""
+
+    wanted: Wanted
+    kind: Literal["fetch", "repair"]

@@ -1,0 +1,1 @@
+"""What people ask of a cluster: `fetcher cluster status`. `overview` decides what is shown, `looking` asks the API server."""

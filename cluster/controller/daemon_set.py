@@ -1,0 +1,169 @@
+"""The DaemonSet of a pool's agents, with its service account. Pure.
+
+The agent sees one directory of the node, the pool's root. The installation gives rights to all accounts of its namespace, so
+the controller, which makes accounts there, needs no right to give rights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.controller.actions import Action, Make, Remove, rendered, short
+from cluster.controller.world import Pool, World
+
+DAEMON_SET = "DaemonSet"
+_USER = 65532
+"""As in all our pods: nobody else's number, and the group that writes our volumes."""
+_PORT = 9090
+_RESOURCES = {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"memory": "1Gi"}}
+"""A fetch needs 256 MiB of buffers at most, and page cache of what it writes counts too."""
+_TOLERATIONS = ({"key": "nvidia.com/gpu", "operator": "Exists"},)
+_RESTRICTED = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Agents:
+    """What all pools' agents have in common: image, namespace, and arguments besides their root."""
+
+    image: str
+    namespace: str
+    arguments: tuple[str, ...] = ()
+
+
+def changes(world: World, agents: Agents) -> Iterable[Action]:
+    """Return what makes the DaemonSets those of the pools; that of a pool that cannot be read stays."""
+    names = set()
+    for name, pool in world.pools.items():
+        if name in world.unknown.pools or pool.metadata.deletion_timestamp:
+            continue
+        documents = documents_of(pool, agents)
+        names.add(documents[-1]["metadata"]["name"])
+        there = world.daemon_sets.get(documents[-1]["metadata"]["name"])
+        made = [Make(each["kind"], each) for each in documents]
+        if there is None or (there.rendered != made[-1].rendered and not there.deleting):
+            yield from made
+    if world.unknown.pools:
+        return  # one of them may be its pool's
+    for name, owned in world.daemon_sets.items():
+        if name not in names and not owned.deleting:
+            yield Remove(DAEMON_SET, agents.namespace, name, owned.uid)
+
+
+def agents_of(pool: str) -> str:
+    """Return the name of a pool's DaemonSet, and of the service account of its agents."""
+    return short(f"weightlift-agent-{pool}")
+
+
+def documents_of(pool: Pool, agents: Agents) -> list[dict[str, Any]]:
+    """Return the service account and the DaemonSet, in the order in which they are made.
+
+    They are owned by the pool, so Kubernetes collects them after it. The pool carries no finalizer.
+    """
+    name = agents_of(pool.metadata.name)
+    owner = {
+        "apiVersion": "weightlift.dev/v1alpha1",
+        "kind": "CachePool",
+        "name": pool.metadata.name,
+        "uid": pool.metadata.uid,
+        "controller": True,
+    }
+    inside = {"name": name, "namespace": agents.namespace, "ownerReferences": [owner]}
+    account = rendered({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": inside})
+    labels = {
+        "app.kubernetes.io/name": "weightlift",
+        "app.kubernetes.io/component": "agent",
+        "weightlift.dev/pool": short(pool.metadata.name),
+    }
+    daemon_set = {
+        "apiVersion": "apps/v1",
+        "kind": DAEMON_SET,
+        "metadata": {**inside, "labels": labels},
+        "spec": {
+            "selector": {"matchLabels": labels},
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "10%"}},
+            "template": {"metadata": {"labels": labels}, "spec": _pod(pool, name, agents)},
+        },
+    }
+    return [account, rendered(daemon_set)]
+
+
+def _pod(pool: Pool, account: str, agents: Agents) -> dict[str, Any]:
+    spec = pool.spec
+    mount = [{"name": "root", "mountPath": spec.root}]
+    return {
+        "serviceAccountName": account,
+        "enableServiceLinks": False,
+        # A fetch stops resumably within seconds.
+        "terminationGracePeriodSeconds": 30,
+        **_affinity(pool),
+        "tolerations": list(spec.tolerations or _TOLERATIONS),
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": _USER,
+            "runAsGroup": _USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        # A hostPath belongs to root, and fsGroup does not change that.
+        "initContainers": [
+            {
+                "name": "prepare",
+                "image": agents.image,
+                "command": ["install"],
+                "args": ["--directory", f"--group={_USER}", "--mode=2775", spec.root],
+                "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "32Mi"}},
+                "securityContext": {
+                    **_RESTRICTED,
+                    "runAsNonRoot": False,
+                    "runAsUser": 0,
+                    "runAsGroup": _USER,
+                    "capabilities": {"drop": ["ALL"], "add": ["CHOWN", "FOWNER"]},
+                },
+                "volumeMounts": mount,
+            }
+        ],
+        "containers": [
+            {
+                "name": "agent",
+                "image": agents.image,
+                "command": ["weightlift-agent"],
+                "args": ["--root", spec.root, "--metrics-port", str(_PORT), "--service-account", account, *agents.arguments],
+                "env": [
+                    _of_the_pod("WEIGHTLIFT_NODE", "spec.nodeName"),
+                    _of_the_pod("WEIGHTLIFT_NAMESPACE", "metadata.namespace"),
+                ],
+                "ports": [{"name": "metrics", "containerPort": _PORT}],
+                "livenessProbe": {
+                    "httpGet": {"path": "/healthz", "port": "metrics"},
+                    "periodSeconds": 20,
+                    "failureThreshold": 6,
+                },
+                "readinessProbe": {"httpGet": {"path": "/readyz", "port": "metrics"}, "periodSeconds": 10},
+                "resources": dict(spec.resources or _RESOURCES),
+                "securityContext": _RESTRICTED,
+                "terminationMessagePolicy": "FallbackToLogsOnError",
+                "volumeMounts": mount,
+            }
+        ],
+        "volumes": [{"name": "root", "hostPath": {"path": spec.root, "type": "Directory"}}],
+    }
+
+
+def _affinity(pool: Pool) -> Mapping[str, Any]:
+    required = [
+        {"key": each.key, "operator": each.operator, **({"values": list(each.values)} if each.values else {})}
+        for each in pool.spec.node_selector.requirements
+    ]
+    if not required:
+        return {}
+    terms = {"nodeSelectorTerms": [{"matchExpressions": required}]}
+    return {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}}
+
+
+def _of_the_pod(variable: str, path: str) -> dict[str, Any]:
+    return {"name": variable, "valueFrom": {"fieldRef": {"fieldPath": path}}}

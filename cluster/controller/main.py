@@ -1,0 +1,121 @@
+"""`weightlift-controller`: parse the options, reach the API server, lead until a signal or until another one leads."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from cluster.client import Api, ApiAccess, in_cluster, of_kubeconfig
+from cluster.client.leading import Leadership
+from cluster.controller.binding import refuse_unbound_agents
+from cluster.controller.figures import metrics_of
+from cluster.controller.options import OPTIONS, config_from
+from cluster.controller.running import Config, Controller
+from cluster.together import first_of
+from fetcher.command.options import add_options, values
+from fetcher.command.parser import Parser
+from fetcher.command.publication import with_labels
+from fetcher.command.running import Report, run_command, with_progress
+from fetcher.command.signals import SIGNALS
+from fetcher.command.termination import destination, destination_of_variable
+from fetcher.events import Listening, Noted, Subscriber
+from fetcher.telemetry.endpoint import Answer, Site, serving
+from fetcher.telemetry.exposition import Metric
+from fetcher.transport.tls import TlsEventLoop
+from fetcher.version import VERSION
+
+MANAGER = "weightlift-controller"
+"""The field manager of what the controller writes, and the name of its Lease."""
+_DESCRIPTION = "Decide which node of the cluster shall have which model, and tell how far that is."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the controller and return its exit code: 0 after a signal, 75 if another one leads."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    return run_command(
+        lambda report: _run(_parser().parse_args(words), report),
+        log=destination_of_variable("WEIGHTLIFT_TERMINATION_LOG"),
+        interrupted="nothing had begun",
+    )
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="weightlift-controller", description=_DESCRIPTION)
+    parser.add_argument("--version", action="version", version=f"weightlift-controller {VERSION}")
+    add_options(parser, OPTIONS)
+    return parser
+
+
+def _run(arguments: Any, report: Report) -> Mapping[str, Any]:
+    options = values(OPTIONS, arguments, os.environ)
+    report.log = destination(options.get("termination_log"))
+    access = of_kubeconfig(options["kubeconfig"]) if "kubeconfig" in options else in_cluster()
+    config = config_from(options, os.environ, access.namespace)
+
+    def work(on_event: Subscriber) -> None:
+        with asyncio.Runner(loop_factory=TlsEventLoop) as runner:
+            runner.run(_until_signalled(access, config, options, on_event))
+
+    with_progress(options.get("progress", "log"), work)
+    return {"message": "stopped by a signal"}
+
+
+async def _until_signalled(access: ApiAccess, config: Config, options: Mapping[str, Any], on_event: Subscriber) -> None:
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in SIGNALS:
+        loop.add_signal_handler(number, stop.set)
+    identity = options.get("identity") or socket.gethostname()
+    # The Lease has a connection of its own: it is renewed also while the other one waits.
+    async with Api(access, manager=MANAGER) as lease_api, Api(access, manager=MANAGER) as api:
+        leadership = Leadership(lease_api, name=options.get("lease", MANAGER), namespace=config.namespace, identity=identity)
+        api.guard = leadership.check
+        controller = Controller(api, config, on_event)
+        if not options.get("allow_unbound_agents"):
+            await refuse_unbound_agents(api)
+        with ExitStack() as stack:
+            if "metrics_port" in options:
+                site = _site(controller, leadership, options)
+                where = stack.enter_context(serving(options.get("metrics_address"), options["metrics_port"], site))
+                on_event(Listening(where, site.paths))
+            await first_of(
+                stop.wait(),
+                controller.observe(),
+                _lead(controller, leadership, on_event),
+                *_beside(access, options, identity, on_event),
+            )
+        await leadership.release()
+
+
+def _beside(
+    access: ApiAccess, options: Mapping[str, Any], identity: str, on_event: Subscriber
+) -> Iterator[Coroutine[Any, Any, None]]:
+    """Yield what runs beside the controller."""
+    if options.get("kserve", "off") == "manager":
+        from cluster.kserve.beside_controller import managing  # late: most controllers never need it
+
+        yield managing(access, options, on_event, identity=identity, manager=MANAGER)
+
+
+async def _lead(controller: Controller, leadership: Leadership, on_event: Subscriber) -> None:
+    await leadership.acquire()
+    on_event(Noted("leadership", f"{leadership.identity} leads"))
+    await first_of(leadership.keep(), controller.lead())
+
+
+def _site(controller: Controller, leadership: Leadership, options: Mapping[str, Any]) -> Site:
+    def readiness() -> Answer:
+        return Answer(200, "ready") if controller.is_synced else Answer(503, "the cluster is not known yet")
+
+    def metrics() -> list[Metric]:
+        return metrics_of(controller.figures, leads=leadership.leads())
+
+    return Site(with_labels(metrics, options), {"/readyz": readiness})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,160 @@
+"""Everything of the cluster that decides, as complete lists that stay current."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from cluster.client import Api, ApiError, Watched, endpoint_of
+from cluster.client.endpoints import CLAIMS, DAEMON_SETS, LEASES, NAMESPACES, NODES, PODS, VOLUMES, Endpoint
+from cluster.controller.liveness import Liveness
+from cluster.controller.reading import CONTROLLER, MANAGED_BY, labels_of, read_cache, read_owned, read_pod, read_renewal
+from cluster.controller.world import Name, Resolution, Unknown, World
+from cluster.resources import CACHE_POOL, MODEL_CACHE, NODE_CACHE
+from cluster.resources.crds import KINDS
+from cluster.resources.kinds import GROUP
+
+CRDS = Endpoint("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False)
+_OURS = f"{MANAGED_BY}={CONTROLLER}"
+
+
+class Observer:
+    """Watches what decides. `on_change` is called after each change, on the event loop."""
+
+    def __init__(
+        self,
+        api: Api,
+        namespace: str,
+        patience: float,
+        *,
+        on_change: Callable[[], None],
+        on_problem: Callable[[ApiError], None],
+    ) -> None:
+        def watched(
+            endpoint: Endpoint,
+            read: Callable[[Mapping[str, Any]], Any],
+            *,
+            labels: str = "",
+            fields: str = "",
+            namespace: str = "",
+        ) -> Watched[Any]:
+            one = Watched(
+                api,
+                endpoint,
+                read,
+                on_change=on_change,
+                on_problem=on_problem,
+                labels=labels,
+                fields=fields,
+                namespace=namespace,
+            )
+            self._all.append(one)
+            return one
+
+        self._api = api
+        self._all: list[Watched[Any]] = []
+        self._liveness = Liveness(patience)
+        self._pools = watched(endpoint_of(CACHE_POOL), CACHE_POOL.read)
+        self._models = watched(endpoint_of(MODEL_CACHE), MODEL_CACHE.read)
+        self._caches = watched(endpoint_of(NODE_CACHE), read_cache)
+        self._nodes = watched(NODES, labels_of)
+        self._namespaces = watched(NAMESPACES, labels_of)
+        self._pods = watched(PODS, read_pod)
+        self._volumes = watched(VOLUMES, read_owned, labels=_OURS)
+        self._claims = watched(CLAIMS, read_owned, labels=_OURS)
+        self._daemon_sets = watched(DAEMON_SETS, read_owned, labels=_OURS, namespace=namespace)
+        # Renewals come all the time and change nothing; the periodic look notices who has stopped.
+        self._leases = Watched(
+            api,
+            LEASES,
+            read_renewal,
+            on_change=self._renewed,
+            on_problem=on_problem,
+            namespace=namespace,
+            labels="weightlift.dev/agent=true",
+        )
+        self._on_change = on_change
+        self._known_leases: set[Name] = set()
+        self._all.append(self._leases)
+        self._crds = [watched(CRDS, _is_deleting, fields=f"metadata.name={kind.plural}.{GROUP}") for kind in KINDS]
+
+    def runs(self) -> Iterable[asyncio.Future[None]]:
+        """Begin to watch; the tasks never end by themselves."""
+        return [asyncio.ensure_future(each.run()) for each in self._all]
+
+    async def synced(self) -> None:
+        """Wait until every list is complete."""
+        for each in self._all:
+            await each.synced.wait()
+
+    @property
+    def is_synced(self) -> bool:
+        return all(each.synced.is_set() for each in self._all)
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether all our kinds are there to stay: while one is being removed, its objects vanish and that means nothing."""
+        return all(stays(each.objects.values()) for each in self._crds)
+
+    async def is_still_installed(self) -> bool:
+        """The same, asked now: a watch of a kind's objects can be ahead of the watch of the kind. Raises ApiError."""
+        names = [f"{kind.plural}.{GROUP}" for kind in KINDS]
+        pages = [await self._api.list(CRDS, fields=f"metadata.name={name}") for name in names]
+        return all(stays([_is_deleting(each) for each in page.items]) for page in pages)
+
+    def world(
+        self,
+        resolutions: Mapping[Name, Resolution],
+        refusals: Mapping[tuple[str, str, str], str],
+        yielded: frozenset[tuple[str, str]],
+        *,
+        now: float,
+    ) -> World:
+        """Return everything as it is at the monotonic time `now`."""
+        return World(
+            pools=_by_name(self._pools),
+            models=dict(self._models.objects),
+            nodes=_by_name(self._nodes),
+            namespaces=_by_name(self._namespaces),
+            caches=_by_name(self._caches),
+            alive=self._liveness.look(self._leases.objects, now),
+            pods={name: pod for name, pod in self._pods.objects.items() if pod.claims},
+            claims=dict(self._claims.objects),
+            volumes=_by_name(self._volumes),
+            daemon_sets=_by_name(self._daemon_sets),
+            resolutions=resolutions,
+            refusals=refusals,
+            yielded=yielded,
+            unknown=Unknown(
+                pools=_names(self._pools),
+                models=frozenset(self._models.unreadable),
+                caches=_names(self._caches),
+                nodes=_names(self._nodes),
+                namespaces=_names(self._namespaces),
+                pods_of=frozenset(namespace for namespace, _ in self._pods.unreadable),
+            ),
+        )
+
+    def _renewed(self) -> None:
+        names = set(self._leases.objects)
+        if names != self._known_leases:
+            self._known_leases = names
+            self._on_change()
+
+
+def stays(found: Iterable[bool]) -> bool:
+    """Whether a kind, looked for by its name, is there and not being deleted: whether each one found is."""
+    return list(found) == [False]
+
+
+def _is_deleting(document: Mapping[str, Any]) -> bool:
+    return bool(document["metadata"].get("deletionTimestamp"))
+
+
+def _by_name(watched: Watched[Any]) -> dict[str, Any]:
+    return {name: each for (_, name), each in watched.objects.items()}
+
+
+def _names(watched: Watched[Any]) -> frozenset[str]:
+    return frozenset(name for _, name in watched.unreadable)

@@ -1,0 +1,77 @@
+"""The options of the controller: its flags, its variables, and their defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cluster.controller.daemon_set import Agents
+from cluster.controller.resolving import Means
+from cluster.controller.running import Config
+from fetcher.command.common_options import METRICS, PROGRESS, TERMINATION_LOG
+from fetcher.command.options import Option
+from fetcher.errors import UsageError
+from fetcher.quantities import parse_seconds
+
+_METRICS = tuple(each for each in METRICS if each.name in ("metrics_port", "metrics_address", "metrics_label"))
+_WAYS = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
+"""Variables that say how the network is reached. Sources see no others, so no credential of this process."""
+
+OPTIONS = tuple(
+    each.of("weightlift")
+    for each in (
+        Option("image", "the container image of the agents", metavar="IMAGE"),
+        Option(
+            "namespace", "the namespace of controller and agents (default: that of the pod or the kubeconfig)", metavar="NAME"
+        ),
+        Option("service_account", "the controller's account, for messages (default weightlift-controller)", metavar="NAME"),
+        Option("kubeconfig", "reach the API server by this file (default: as a pod)", Path, "FILE"),
+        Option("identity", "the name of this process in the Lease (default: the host's, and a number)", metavar="NAME"),
+        Option("lease", "the Lease by which one of several controllers leads (default weightlift-controller)", metavar="NAME"),
+        Option("hub_endpoint", "the address of a mirror of the Hub", metavar="URL"),
+        Option(
+            "allow_unbound_agents",
+            "run without the admission policy that lets agents write for their own nodes only",
+            switch=True,
+        ),
+        Option("allow_loopback", "allow sources on this machine, which is for tests", switch=True),
+        Option(
+            "agent_patience",
+            "how long an agent may show no sign of life before its node leaves the counts (default 5m)",
+            parse_seconds,
+            "DURATION",
+        ),
+        Option(
+            "status_interval", "the shortest time between two statuses of one object (default 5s)", parse_seconds, "DURATION"
+        ),
+        Option(
+            "kserve",
+            "off (default); manager: also act on KServe's LocalModelCaches, in the place of KServe's own manager",
+            choices=("off", "manager"),
+        ),
+        Option("kserve_namespace", "the namespace of KServe (default kserve)", metavar="NAME"),
+        *_METRICS,
+        PROGRESS,
+        TERMINATION_LOG,
+    )
+)
+
+
+def config_from(options: Mapping[str, Any], environ: Mapping[str, str], namespace: str) -> Config:
+    """Return the configuration. `namespace`: that of the pod or the kubeconfig. Raises UsageError."""
+    if "image" not in options:
+        raise UsageError("--image is missing; name the image that the agents run, or set WEIGHTLIFT_IMAGE")
+    here = options.get("namespace", namespace)
+    hub = options.get("hub_endpoint")
+    ways = {name: value for name, value in environ.items() if name.upper() in _WAYS} | ({"HF_ENDPOINT": hub} if hub else {})
+    loopback = options.get("allow_loopback", False)
+    arguments = (*(("--hub-endpoint", hub) if hub else ()), *(("--allow-loopback",) if loopback else ()))
+    return Config(
+        namespace=here,
+        agents=Agents(options["image"], here, arguments),
+        means=Means(ways, here, options.get("service_account", "weightlift-controller")),
+        patience=options.get("agent_patience", 300.0),
+        status_interval=options.get("status_interval", 5.0),
+        allow_loopback=loopback,
+    )

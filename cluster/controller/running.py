@@ -1,0 +1,134 @@
+"""The controller at work: it looks, decides and writes, again and again, as long as it leads."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from cluster.client import Api, ApiError
+from cluster.controller.admitting import verdicts
+from cluster.controller.asking import questions
+from cluster.controller.daemon_set import Agents
+from cluster.controller.figures import Figures
+from cluster.controller.observing import Observer
+from cluster.controller.planning import plan, takes_away
+from cluster.controller.resolving import Means, Resolver
+from cluster.controller.world import Name, Resolution, World
+from cluster.controller.writing import Writer
+from fetcher.events import Noted, Subscriber, Warned
+
+TICK = 10.0
+"""Seconds between two looks when nothing changes: leases that are not renewed make no change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """How the controller runs. `patience`: seconds without a renewal until an agent counts as dead.
+
+    `status_interval`: seconds between two statuses of one object.
+    """
+
+    namespace: str
+    agents: Agents
+    means: Means
+    patience: float
+    status_interval: float
+    allow_loopback: bool
+
+
+class Controller:
+    """One process. It observes from the start, and acts once `lead` is awaited."""
+
+    def __init__(self, api: Api, config: Config, on_event: Subscriber) -> None:
+        self._config = config
+        self._on_event = on_event
+        self._changed = asyncio.Event()
+        self._observer = Observer(api, config.namespace, config.patience, on_change=self._changed.set, on_problem=self._problem)
+        self._writer = Writer(api, status_interval=config.status_interval, on_note=self._note, on_problem=self._problem)
+        self._resolver = Resolver(api, config.means, on_answer=self._answered)
+        self._yielded: frozenset[tuple[str, str]] = frozenset()
+        self._last_problem = ""
+        self.figures = Figures()
+
+    @property
+    def is_synced(self) -> bool:
+        return self._observer.is_synced
+
+    async def observe(self) -> None:
+        """Watch the cluster until cancelled."""
+        tasks = list(self._observer.runs())
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for each in tasks:
+                each.cancel()
+            await asyncio.wait(tasks)
+
+    async def lead(self) -> None:
+        """Decide and write until cancelled. Raises NotLeading if another process leads."""
+        try:
+            await self._observer.synced()
+            while True:
+                began = time.monotonic()
+                self._changed.clear()
+                if self._observer.is_installed:
+                    await self._pass(began)
+                await self._pause(began)
+        finally:
+            await self._resolver.aclose()
+
+    async def _pass(self, now: float) -> None:
+        world = self._look(now)
+        judged = verdicts(world, allow_loopback=self._config.allow_loopback)
+        asked = questions(world, judged)
+        self._resolver.recall(world, asked)
+        world = replace(world, resolutions=self._resolver.resolutions)
+        moment = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        decided = plan(world, self._config.agents, moment=moment, allow_loopback=self._config.allow_loopback)
+        self.figures = Figures(
+            self.figures.passes + 1, time.monotonic() - now, len(world.nodes), len(world.models), self._writer.bytes
+        )
+        self._yielded = decided.yielded
+        self._resolver.ask(asked)
+        if takes_away(decided, world) and not await self._may_take_away():
+            return
+        await self._writer.write(decided, world)
+
+    async def _may_take_away(self) -> bool:
+        """Whether what vanished was deleted by somebody, and not with its kind. Without an answer nothing is removed."""
+        try:
+            return await self._observer.is_still_installed()
+        except ApiError as error:
+            self._problem(error)
+            return False
+
+    def _look(self, now: float) -> World:
+        refusals = {place: each.sentence for place, each in self._writer.refusals.items()}
+        return self._observer.world(self._resolver.resolutions, refusals, self._yielded, now=now)
+
+    async def _pause(self, began: float) -> None:
+        """Wait for a change, and long enough that passes do not take a core: they take longer with more nodes."""
+        interval = max(1.0, self.figures.nodes / 100)
+        soonest = began + interval
+        latest = min(began + TICK, max(soonest, self._resolver.next_due))
+        if self._writer.behind:
+            latest = soonest
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), max(0.0, latest - time.monotonic()))
+        await asyncio.sleep(max(0.05, soonest - time.monotonic()))
+
+    def _answered(self, name: Name, resolution: Resolution) -> None:
+        if resolution.reason:
+            self._note(f"modelcaches {name[0]}/{name[1]}", f"{resolution.reason}: {resolution.message}")
+        self._changed.set()
+
+    def _note(self, subject: str, message: str) -> None:
+        self._on_event(Noted(subject, message))
+
+    def _problem(self, error: ApiError) -> None:
+        if (sentence := error.sentence()) != self._last_problem:  # an API server that is away says the same again and again
+            self._on_event(Warned(error.reason, str(error)))
+        self._last_problem = sentence

@@ -1,0 +1,203 @@
+"""What a ModelCache says of itself: conditions with a word and a sentence each, counts, and what pods mount. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cluster.controller.admitting import Verdict
+from cluster.controller.counting import NO_ROOM, Count
+from cluster.controller.sharing import reference
+from cluster.controller.world import Model, Name, Resolution
+from cluster.resources import Condition, Copies, FailedNode, ModelCacheStatus
+from cluster.resources.conditions import Status, merged
+from cluster.resources.model import MOST_FAILED, Found
+from fetcher.quantities import size
+
+_Told = tuple[str, Status, str, str]
+_NOTHING = Count()
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """All that is known of one ModelCache. `refusal` is what the API server refused to make for it: a sentence."""
+
+    model: Model
+    verdict: Verdict
+    resolution: Resolution
+    count: Count = _NOTHING
+    conflict: Name | None = None
+    refusal: str | None = None
+    awaited: bool = False
+    """Whether pods still use the volume of a former artifact."""
+
+    @property
+    def found(self) -> Found | None:
+        return self.resolution.found if self.verdict.pool is not None else None
+
+
+def status_of_model(case: Case, *, moment: str) -> ModelCacheStatus:
+    """Return the status of a ModelCache at `moment`, in the form of RFC 3339."""
+    count, found = case.count, case.found
+    before = case.model.status.conditions
+    known = found is not None and case.conflict is None
+    return ModelCacheStatus(
+        claim_name=case.model.metadata.name if known and case.refusal is None else None,
+        command=_command(case) if known else None,
+        artifact=found,
+        copies=Copies(count.desired, count.ready, len(count.failures)),
+        progress=f"{count.ready}/{count.desired}",
+        failed_nodes=tuple(FailedNode(node, count.failures[node][0]) for node in sorted(count.failures)[:MOST_FAILED]),
+        conditions=merged(before, conditions(case), moment=moment),
+    )
+
+
+def conditions(case: Case) -> tuple[Condition, ...]:
+    """Return the conditions of a ModelCache, without times."""
+    degraded = _degraded(case)
+    told: tuple[_Told, ...] = (
+        _resolved(case),
+        _progressing(case, degraded),
+        _ready(case, degraded),
+        ("Degraded", "True" if degraded else "False", *(degraded or ("AsExpected", "nothing is wrong"))),
+        _capacity(case.count),
+        _conflict(case),
+        _verified(case),
+    )
+    generation = case.model.metadata.generation
+    asked = case.resolution.generation if case.found is not None else generation
+    return tuple(
+        Condition(kind, status, _word(reason), message or reason, asked if kind == "Resolved" else generation)
+        for kind, status, reason, message in told
+    )
+
+
+def _resolved(case: Case) -> _Told:
+    found, answer = case.found, case.resolution
+    if found is not None:
+        at = f" at revision {found.revision}" if found.revision else ""
+        return "Resolved", "True", "Resolved", f"{found.files} files, {size(found.bytes)}{at}"
+    if case.verdict.reason:
+        return "Resolved", "Unknown", case.verdict.reason, "the source is not asked"
+    if answer.reason:
+        return "Resolved", "False", answer.reason, answer.message
+    return "Resolved", "Unknown", "Resolving", "the source has not answered yet"
+
+
+def _degraded(case: Case) -> tuple[str, str] | None:
+    if case.verdict.reason:
+        return case.verdict.reason, case.verdict.message
+    if case.conflict is not None:
+        return "RevisionConflict", _conflict_sentence(case.conflict)
+    if case.resolution.reason:
+        return case.resolution.reason, case.resolution.message
+    if case.refusal is not None:
+        return "ClaimRefused", case.refusal
+    if (commonest := case.count.commonest) is not None:
+        reason, message, count = commonest
+        nodes = sorted(node for node, (word, _) in case.count.failures.items() if word == reason)
+        return reason, f"{count} of {case.count.desired} nodes, such as {nodes[0]}: {message or reason}"
+    return None
+
+
+def _progressing(case: Case, degraded: tuple[str, str] | None) -> _Told:
+    count = case.count
+    if case.found is None or case.conflict is not None:
+        return (
+            "Progressing",
+            "False" if degraded else "Unknown",
+            degraded[0] if degraded else "Resolving",
+            "nothing is fetched yet",
+        )
+    if case.awaited:
+        return "Progressing", "True", "InUse", "pods still use the former artifact; the claim changes once they have ended"
+    if count.ready >= count.desired > 0:
+        return "Progressing", "False", "Complete", "all copies are ready"
+    if count.fetching or count.waiting_for_turn:
+        sentence = f"{count.fetching} nodes fetch, {count.waiting_for_turn} wait for their turn"
+        return "Progressing", "True", _pace(count), sentence
+    if degraded:
+        return "Progressing", "False", degraded[0], "no node makes progress"
+    return "Progressing", "True", "NoNodes", _no_nodes(case)
+
+
+def _ready(case: Case, degraded: tuple[str, str] | None) -> _Told:
+    count, least = case.count, case.model.spec.min_ready
+    if case.found is not None and case.conflict is None and count.ready >= least and case.refusal is None:
+        return "Ready", "True", "Ready", f"{count.ready} of {count.desired} copies are ready"
+    if degraded:
+        return "Ready", "False", *degraded
+    if case.found is None:
+        return "Ready", "False", "Resolving", "the source has not answered yet"
+    if not (count.fetching or count.waiting_for_turn or count.ready):
+        return "Ready", "False", "NoNodes", _no_nodes(case)
+    sentence = f"{count.ready} of {count.desired} copies are ready, and minReady is {least}"
+    if count.desired < least:
+        return "Ready", "False", "TooFewNodes", f"{sentence}; so many nodes do not report"
+    return "Ready", "False", _pace(count), sentence
+
+
+def _pace(count: Count) -> str:
+    """Return one word for a roll-out under way: between two nodes of a wave nobody fetches, and that is no change."""
+    return "Fetching" if count.fetching or count.ready else "Queued"
+
+
+def _no_nodes(case: Case) -> str:
+    pool = case.model.spec.placement.pools[0].name
+    return f"no agent of CachePool {pool} reports; kubectl get cachepool {pool} shows its nodes, and its DaemonSet the agents"
+
+
+def _capacity(count: Count) -> _Told:
+    full = sorted(node for node, (reason, _) in count.failures.items() if reason in NO_ROOM)
+    if not full:
+        return "CapacityExceeded", "False", "Fits", "no node lacks room"
+    message = count.failures[full[0]][1]
+    return "CapacityExceeded", "True", "CapacityExceeded", f"{len(full)} nodes lack room, such as {full[0]}: {message}"
+
+
+def _conflict(case: Case) -> _Told:
+    if case.conflict is None:
+        return "RevisionConflict", "False", "NoConflict", "no other ModelCache wants another revision in this directory"
+    return "RevisionConflict", "True", "RevisionConflict", _conflict_sentence(case.conflict)
+
+
+def _conflict_sentence(other: Name) -> str:
+    return (
+        f"ModelCache {'/'.join(other)} is older and has another revision in the same directory; "
+        "name a revision in spec.source, which gives it a directory of its own"
+    )
+
+
+def _verified(case: Case) -> _Told:
+    if case.found is None or case.count.ready == 0:
+        return "Verified", "Unknown", "NoCopies", "no copy is ready"
+    if not case.resolution.digests:
+        return "Verified", "False", "NoDigests", "the source publishes no digest for at least one file"
+    return "Verified", "True", "Digests", "every file was compared with a published digest"
+
+
+def _command(case: Case) -> str:
+    """Return what a pod runs on the pool's root to be answered from this copy."""
+    ref, pool = reference(case.model), case.verdict.pool
+    words = ["fetcher", "fetch", ref.uri, *(("--cache-dir", pool.spec.root) if pool is not None else ())]
+    if ref.revision is not None:
+        words += ["--revision", ref.revision]
+    for flag, patterns in (("--include", ref.include), ("--exclude", ref.exclude)):
+        for pattern in patterns:
+            words += [flag, pattern]
+    return shlex.join(words)
+
+
+def _word(reason: str) -> str:
+    """Return `reason` in the alphabet of reasons: an agent may be of another version, and one bad word would block a status."""
+    kept = "".join(each for each in reason if each.isascii() and each.isalnum())
+    return kept if kept[:1].isalpha() else "Unknown"
+
+
+def changed(before: Mapping[str, Condition], now: Condition) -> bool:
+    """Whether a condition says something else than before. At first, only what is unusual is worth an event."""
+    known = before.get(now.type)
+    if known is None:
+        return now.status == "True" or (now.status == "False" and now.type == "Resolved")
+    return (known.status, known.reason) != (now.status, now.reason)

@@ -1,0 +1,112 @@
+"""What the controller knows when it decides: the cluster's objects in a pruned form, and what sources answered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from cluster.resources import CachePoolSpec, CachePoolStatus, ModelCacheSpec, ModelCacheStatus, NodeCacheSpec, Phase, Resource
+from cluster.resources.model import Found
+
+Name = tuple[str, str]
+"""Namespace and name; the namespace of objects of the whole cluster is empty."""
+Pool = Resource[CachePoolSpec, CachePoolStatus]
+Model = Resource[ModelCacheSpec, ModelCacheStatus]
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """An artifact as a node's agent reports it."""
+
+    phase: Phase
+    reason: str = ""
+    message: str = ""
+    revision: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """A NodeCache. `problem` is the reason and the message of an agent that is not Ready. `ours`: this controller made it."""
+
+    uid: str
+    resource_version: str
+    ours: bool
+    spec: NodeCacheSpec
+    observed: Mapping[str, Observation] = field(default_factory=dict)
+    used: int = 0
+    problem: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """A volume, a claim or a DaemonSet that the controller made.
+
+    `rendered` is the digest of the document it was made from, `key` the artifact and `model` the ModelCache it serves.
+    """
+
+    uid: str
+    rendered: str = ""
+    key: str = ""
+    model: Name = ("", "")
+    deleting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod that has not ended: the claims it mounts, and its node, which is empty until it is scheduled."""
+
+    claims: tuple[str, ...] = ()
+    node: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What the source of a ModelCache answered.
+
+    `found` stays when a later question fails, whose `reason` and `message` are then kept beside it. `digests`: each file has a
+    published digest. `generation` is that of the ModelCache when it was asked.
+    """
+
+    found: Found | None = None
+    digests: bool = False
+    reason: str = ""
+    message: str = ""
+    retryable: bool = True
+    generation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Objects that exist and cannot be read: what depends on them stays as it is."""
+
+    pools: frozenset[str] = frozenset()
+    models: frozenset[Name] = frozenset()
+    caches: frozenset[str] = frozenset()
+    nodes: frozenset[str] = frozenset()
+    namespaces: frozenset[str] = frozenset()
+    pods_of: frozenset[str] = frozenset()
+    """Namespaces with a pod that cannot be read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """Everything at one moment. `alive` are nodes whose agent renews its Lease."""
+
+    pools: Mapping[str, Pool]
+    models: Mapping[Name, Model]
+    nodes: Mapping[str, Mapping[str, str]]
+    """Each node's labels."""
+    namespaces: Mapping[str, Mapping[str, str]]
+    """Each namespace's labels."""
+    caches: Mapping[str, Cache] = field(default_factory=dict)
+    alive: frozenset[str] = frozenset()
+    pods: Mapping[Name, Pod] = field(default_factory=dict)
+    claims: Mapping[Name, Owned] = field(default_factory=dict)
+    volumes: Mapping[str, Owned] = field(default_factory=dict)
+    daemon_sets: Mapping[str, Owned] = field(default_factory=dict)
+    resolutions: Mapping[Name, Resolution] = field(default_factory=dict)
+    refusals: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
+    """What the API server refused to make: kind, namespace and name, and its sentence."""
+    yielded: frozenset[tuple[str, str]] = frozenset()
+    """Key and node of fetches that failed and gave their turn to another node."""
+    unknown: Unknown = field(default_factory=Unknown)

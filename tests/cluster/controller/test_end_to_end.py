@@ -1,0 +1,195 @@
+"""The controller as a process against a real API server. The test plays the agents; the source is a real Hub on loopback."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.client.endpoints import CLAIMS, EVENTS
+from fetcher.artifact import ArtifactRef
+from fetcher.testing.origin import Origin
+from tests.cluster.api import cluster as kubernetes
+from tests.cluster.controller.playing import CACHES, MODELS, POOLS, Stage, controller, document, stage
+
+FILES = {"config.json": b"{}", "model.safetensors": b"w" * 1000}
+GOOD, WRONG = "hub-token-good", "hub-token-wrong"
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[Stage]:
+    async with stage() as made:
+        yield made
+
+
+@pytest.fixture
+def origin() -> Iterator[Origin]:
+    with Origin(tokens=[GOOD]) as running:
+        running.add_repo("org/model", FILES)
+        running.add_repo("org/private", FILES, private=True, readers=[GOOD])
+        yield running
+
+
+async def test_a_model_is_resolved_placed_and_ready_and_goes_with_its_model_cache(
+    cluster: Stage, origin: Origin, tmp_path: Path
+) -> None:
+    await cluster.pool(maxFetching=2)
+    await cluster.model("m", "hf://org/model", minReady=2)
+    await cluster.live()
+    with controller(cluster, tmp_path / "log", "--hub-endpoint", origin.endpoint):
+        await cluster.until_condition("m", "Resolved", ("True", "Resolved"))
+
+        async def planned() -> bool:
+            return all([len(await cluster.wanted(node)) == 1 for node in cluster.nodes])
+
+        await cluster.until("each node has an entry", planned)
+        (entry,) = await cluster.wanted(cluster.nodes[0])
+        key = ArtifactRef("hf://org/model").key
+        assert (entry["key"], entry["namespace"], entry["model"], entry["bytes"]) == (key, cluster.tenant, "m", 1002)
+        turns = [each for node in cluster.nodes for each in await cluster.wanted(node) if each["turn"]]
+        assert len(turns) == 2
+
+        first = [node for node in cluster.nodes if (await cluster.wanted(node))[0]["turn"]]
+        await cluster.report(first[0], "Ready")
+        await cluster.until_condition("m", "Progressing", ("True", "Queued"))
+        assert await cluster.condition("m", "Ready") != ("True", "Ready")
+        await cluster.report(first[1], "Ready")
+        await cluster.until_condition("m", "Ready", ("True", "Ready"))
+        (last,) = set(cluster.nodes) - set(first)
+
+        async def has_turn() -> bool:
+            return bool((await cluster.wanted(last))[0]["turn"])
+
+        await cluster.until("the last node has its turn", has_turn)
+        await cluster.report(last, "Failed", "CannotWrite", "cannot write")
+        await cluster.until_condition("m", "Degraded", ("True", "CannotWrite"))
+        status = await cluster.status("m")
+        assert status["progress"] == "2/3"
+        assert status["failedNodes"] == [{"node": last, "reason": "CannotWrite"}]
+        await cluster.report(last, "Ready")
+        await cluster.until_condition("m", "Progressing", ("False", "Complete"))
+        status = await cluster.status("m")
+        assert status["progress"] == "3/3"
+        assert status["claimName"] == "m"
+        assert status["command"] == "fetcher fetch hf://org/model --cache-dir /mnt/models"
+        assert status["artifact"]["files"] == 2
+
+        volume, claim = await cluster.volume("m"), await cluster.claim("m")
+        assert volume is not None
+        assert claim is not None
+        assert volume["spec"]["local"]["path"] == f"/mnt/models/{key}"
+
+        async def bound() -> bool:
+            return str(((await cluster.claim("m")) or {}).get("status", {}).get("phase")) == "Bound"
+
+        await cluster.until("the claim is bound", bound)
+        daemon_set = await cluster.daemon_set()
+        assert daemon_set is not None
+        await cluster.until_told("m", "Normal", "Ready")
+
+        await cluster.clear_models()
+
+        async def gone() -> bool:
+            return not any([await cluster.wanted(node) for node in cluster.nodes]) and await cluster.volume("m") is None
+
+        await cluster.until("entries and volume are gone", gone)
+        assert await cluster.claim("m") is None
+
+
+async def test_a_wrong_token_is_told_and_a_corrected_secret_is_noticed(cluster: Stage, origin: Origin, tmp_path: Path) -> None:
+    await cluster.pool()
+    await cluster.secret("hub", WRONG)
+    await cluster.model("m", "hf://org/private", auth={"secretKeyRef": {"name": "hub", "key": "token"}})
+    log = tmp_path / "log"
+    with controller(cluster, log, "--hub-endpoint", origin.endpoint):
+        await cluster.until_condition("m", "Degraded", ("True", "Unauthorized"))
+        assert await cluster.condition("m", "Resolved") == ("False", "Unauthorized")
+        await cluster.until_told("m", "Warning", "Unauthorized")
+        await cluster.secret("hub", GOOD)
+        await cluster.until_condition("m", "Resolved", ("True", "Resolved"))
+    told = log.read_text() + str(await cluster.status("m")) + str((await cluster.api.list(EVENTS, cluster.tenant)).items)
+    assert WRONG not in told
+    assert GOOD not in told
+
+
+async def test_a_model_that_follows_its_branch_is_replaced_by_what_the_branch_has_now(cluster: Stage, tmp_path: Path) -> None:
+    with Origin() as origin:
+        repository = origin.add_repo("org/model", FILES)
+        await cluster.pool()
+        await cluster.model("m", "hf://org/model", refreshPolicy="OnChange", refreshInterval="1s")
+        with controller(cluster, tmp_path / "log", "--hub-endpoint", origin.endpoint):
+
+            async def has(commit: str) -> bool:
+                entries = [each for node in cluster.nodes for each in await cluster.wanted(node)]
+                return [each.get("revision") for each in entries] == [commit] * len(cluster.nodes)
+
+            await cluster.until("each node shall have the first", lambda: has(repository.commit))
+            newer = origin.update_repo(repository, {**FILES, "config.json": b"{ }"})
+            await cluster.until("each node shall have the second", lambda: has(newer))
+            assert (await cluster.status("m"))["artifact"]["key"] == ArtifactRef("hf://org/model").key
+
+
+async def test_people_wait_for_a_model_and_see_its_copies(cluster: Stage, origin: Origin, tmp_path: Path) -> None:
+    await cluster.pool()
+    await cluster.model("m", "hf://org/model")
+    await cluster.live()
+    with controller(cluster, tmp_path / "log", "--hub-endpoint", origin.endpoint):
+
+        async def planned() -> bool:
+            return all([len(await cluster.wanted(node)) == 1 for node in cluster.nodes])
+
+        await cluster.until("each node has an entry", planned)
+        for node in cluster.nodes[:2]:
+            await cluster.report(node, "Ready")
+        await cluster.until_condition("m", "Ready", ("True", "Ready"))
+        kubectl = kubernetes()
+        waited = kubectl.run(
+            "-n", cluster.tenant, "wait", "--for=condition=Ready", "--timeout=20s", "modelcaches.weightlift.dev/m"
+        )
+        assert waited.returncode == 0, waited.stderr
+
+        async def shown() -> bool:
+            rows = kubectl.run("-n", cluster.tenant, "get", "modelcaches.weightlift.dev", "m", "--no-headers").stdout
+            return rows.split()[:4] == ["m", "2/3", "1002", "Ready"]
+
+        await cluster.until("kubectl get shows the copies", shown)
+
+
+async def test_a_claim_of_a_user_with_the_models_name_is_never_touched(cluster: Stage, origin: Origin, tmp_path: Path) -> None:
+    wanted = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "storageClassName": "none"}
+    theirs = await cluster.api.create(CLAIMS, {**document(CLAIMS, "m", cluster.tenant), "spec": wanted})
+    await cluster.pool()
+    await cluster.model("m", "hf://org/model")
+    with controller(cluster, tmp_path / "log", "--hub-endpoint", origin.endpoint):
+        await cluster.until_condition("m", "Degraded", ("True", "ClaimRefused"))
+        await cluster.clear_models()
+
+        async def gone() -> bool:
+            return await cluster.volume("m") is None
+
+        await cluster.until("our volume is gone", gone)
+    assert ((await cluster.claim("m")) or {})["metadata"]["uid"] == theirs["metadata"]["uid"]
+
+
+async def test_a_deleted_pool_leaves_nothing_and_hinders_nobody(cluster: Stage, origin: Origin, tmp_path: Path) -> None:
+    await cluster.pool()
+    await cluster.model("m", "hf://org/model")
+    with controller(cluster, tmp_path / "log", "--hub-endpoint", origin.endpoint):
+        await cluster.until_condition("m", "Resolved", ("True", "Resolved"))
+
+        async def made() -> bool:
+            return await cluster.claim("m") is not None and await cluster.daemon_set() is not None
+
+        await cluster.until("claim and agents are there", made)
+        found = await cluster.api.get(POOLS, cluster.name)
+        await cluster.api.delete(POOLS, cluster.name, uid=found["metadata"]["uid"])
+        await cluster.until_condition("m", "Degraded", ("True", "PoolMissing"))
+
+        async def gone() -> bool:
+            caches = [await cluster.find(CACHES, node) for node in cluster.nodes]
+            return not any([*caches, await cluster.daemon_set(), await cluster.volume("m"), await cluster.claim("m")])
+
+        await cluster.until("node caches, agents and volume are gone", gone)
+        await cluster.clear_models()
+        assert await cluster.find(MODELS, "m", cluster.tenant) is None

@@ -1,0 +1,415 @@
+"""Given a cluster, then what every node shall have, what is made and removed, and what is told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from cluster.controller.actions import Make, Remove, rendered
+from cluster.controller.volumes import CLAIM, VOLUME, claim, volume, volume_name
+from cluster.controller.world import Observation, Owned, Pod, Resolution, Unknown, World
+from cluster.resources import LabelSelector, ModelCacheStatus, NodeCacheSpec, Wanted
+from cluster.resources.model import Found, PoolPlacement
+from tests.cluster.controller.building import (
+    cache,
+    entries,
+    found,
+    key_of,
+    model,
+    planned,
+    pool,
+    reporting,
+    sentence,
+    told,
+    world,
+)
+
+KEY = key_of()
+M = ("a", "m")
+FOUND = Found(KEY, 100, 2, "r1", "d")
+CLAIMED = Owned("uid-claim", rendered=Make("", claim(M, FOUND)).rendered, key=KEY, model=M)
+BOUND = Owned("uid-volume", rendered=Make("", volume(M, FOUND, pool(), "uid-claim")).rendered, key=KEY, model=M)
+VOLUMES: dict[str, Any] = {"claims": {M: CLAIMED}, "volumes": {volume_name(M): BOUND}}
+
+
+def doing(given: World) -> list[tuple[str, str]]:
+    """The kinds that are made and removed, without those of agents."""
+    actions = planned(given).actions
+    return [(type(each).__name__, each.place[0]) for each in actions if each.place[0] in (CLAIM, VOLUME)]
+
+
+class TestEntries:
+    def test_every_node_of_the_pool_gets_an_entry_that_names_the_model_cache_and_the_pinned_answer(self) -> None:
+        (entry,) = planned(world([model()], nodes=1)).specs["n1"].artifacts
+        assert entry == Wanted(KEY, "a", "m", 100, "r1", "d", "WhenPossible", held=False, turn=True)
+
+    def test_a_model_whose_source_has_not_answered_has_no_entry(self) -> None:
+        assert entries(planned(world([model()], nodes=1, resolutions={}))) == {"n1": []}
+
+    def test_entries_of_a_model_whose_source_has_not_answered_yet_stay_after_a_restart(self) -> None:
+        given = world([model()], nodes=1, resolutions={}, caches={"n1": reporting("Ready")})
+        assert entries(planned(given)) == {"n1": [KEY]}
+
+    def test_entries_of_a_model_that_is_deleted_go(self) -> None:
+        assert entries(planned(world([], nodes=1, caches={"n1": reporting("Ready")}))) == {"n1": []}
+        given = world([model(deleting="2026-01-01T00:00:00Z")], nodes=1, caches={"n1": reporting("Ready")})
+        assert entries(planned(given)) == {"n1": []}
+
+    def test_the_node_learns_the_bounds_of_its_pool(self) -> None:
+        wanted = pool(limit="1T", min_free="5%", allow_root_filesystem=True, allowed_sources=("hf://org/",))
+        spec = planned(world([], [wanted], nodes=1)).specs["n1"]
+        assert spec == NodeCacheSpec("p", "1T", "5%", True, ("hf://org/",), ())
+
+    def test_waves_bound_the_turns_of_each_model(self) -> None:
+        specs = planned(world([model()], [pool(max_fetching=2)], nodes=9)).specs
+        assert sum(each.turn for spec in specs.values() for each in spec.artifacts) == 2
+
+    def test_the_node_cache_of_a_node_that_is_gone_is_removed(self) -> None:
+        given = world([], nodes=1, caches={"n1": cache(), "old": cache()})
+        assert planned(given).removed == ("old",)
+
+    def test_the_node_caches_of_a_pool_that_is_deleted_are_removed(self) -> None:
+        given = world([model()], [], nodes=1, caches={"n1": cache()})
+        assert planned(given).removed == ("n1",)
+        assert planned(given).specs == {}
+
+    def test_a_node_cache_that_somebody_else_made_is_neither_written_nor_removed(self) -> None:
+        plan = planned(world([], nodes=1, caches={"n1": cache(ours=False), "old": cache(ours=False)}))
+        assert (plan.specs, plan.removed) == ({}, ())
+        assert {each.reason for each in plan.pools["p"].conditions} == {"NotOurs", "NoOverlap"}
+
+
+class TestHeld:
+    def test_what_a_pod_mounts_is_held_on_its_node_only(self) -> None:
+        given = world([model()], nodes=2, pods={("a", "pod"): Pod(("m",), "n1")}, **VOLUMES)
+        assert {node: spec.artifacts[0].held for node, spec in planned(given).specs.items()} == {"n1": True, "n2": False}
+
+    def test_a_pod_that_is_not_scheduled_yet_holds_it_everywhere(self) -> None:
+        given = world([model()], nodes=2, pods={("a", "pod"): Pod(("m",))}, **VOLUMES)
+        assert all(spec.artifacts[0].held for spec in planned(given).specs.values())
+
+    def test_a_claim_of_another_namespace_holds_nothing(self) -> None:
+        given = world([model()], nodes=1, pods={("b", "pod"): Pod(("m",), "n1")}, **VOLUMES)
+        assert not planned(given).specs["n1"].artifacts[0].held
+
+    def test_what_a_pod_still_mounts_stays_on_its_node_after_its_model_cache_was_deleted(self) -> None:
+        given = world(
+            [],
+            nodes=2,
+            caches={"n1": reporting("Ready"), "n2": reporting("Ready")},
+            pods={("a", "pod"): Pod(("m",), "n1")},
+            **VOLUMES,
+        )
+        plan = planned(given)
+        assert entries(plan) == {"n1": [KEY], "n2": []}
+        assert plan.specs["n1"].artifacts[0].held
+
+
+class TestSharing:
+    def test_two_namespaces_share_one_entry_and_the_strongest_retain_wins(self) -> None:
+        older, newer = model(created="2024"), model(namespace="b", retain="Always")
+        (entry,) = planned(world([newer, older], nodes=1)).specs["n1"].artifacts
+        assert (entry.namespace, entry.retain) == ("a", "Always")
+
+    def test_the_nodes_are_those_of_both(self) -> None:
+        one = model(place=PoolPlacement("p", "Count", 1))
+        everywhere = model(namespace="b")
+        assert entries(planned(world([one, everywhere]))) == {node: [KEY] for node in ("n1", "n2", "n3")}
+
+    def test_another_revision_of_one_key_is_a_conflict_that_the_older_model_cache_wins(self) -> None:
+        older, newer = model(created="2024"), model(namespace="b")
+        plan = planned(world([newer, older], nodes=1, resolutions={M: found(older), ("b", "m"): found(newer, revision="r2")}))
+        assert [each.revision for each in plan.specs["n1"].artifacts] == ["r1"]
+        assert told(plan, ("b", "m"))["RevisionConflict"] == ("True", "RevisionConflict")
+        assert told(plan, ("b", "m"))["Ready"] == ("False", "RevisionConflict")
+        assert "ModelCache a/m is older" in sentence(plan, "RevisionConflict", ("b", "m"))
+        assert told(plan)["RevisionConflict"] == ("False", "NoConflict")
+
+    def test_a_second_namespace_is_not_resolved_and_not_ready_before_its_own_token_has_answered(self) -> None:
+        first, second = model(created="2024"), model(namespace="b")
+        refused = Resolution(reason="Unauthorized", message="401", retryable=False)
+        caches = {"n1": reporting("Ready")}
+        plan = planned(world([first, second], nodes=1, caches=caches, resolutions={M: found(first), ("b", "m"): refused}))
+        assert told(plan)["Ready"] == ("True", "Ready")
+        assert told(plan, ("b", "m"))["Resolved"] == ("False", "Unauthorized")
+        assert told(plan, ("b", "m"))["Ready"] == ("False", "Unauthorized")
+        assert plan.models["b", "m"].claim_name is None
+
+
+REFUSED: list[tuple[str, list[Any], str, str]] = [
+    ("a pool that does not exist", [], "PoolMissing", "there is no CachePool p"),
+    ("a pool without a namespaceSelector", [pool(namespace_selector=None)], "NamespaceNotSelected", "namespace a"),
+    (
+        "a pool for other namespaces",
+        [pool(namespace_selector=LabelSelector({"team": "x"}))],
+        "NamespaceNotSelected",
+        "ask its owner",
+    ),
+    ("a source that the pool does not allow", [pool(allowed_sources=("s3://b/",))], "SourceNotAllowed", "s3://b/"),
+]
+
+
+class TestRefused:
+    @pytest.mark.parametrize(("pools", "reason", "text"), [each[1:] for each in REFUSED], ids=[each[0] for each in REFUSED])
+    def test_a_model_cache_that_may_not_use_its_pool_is_degraded(self, pools: Any, reason: str, text: str) -> None:
+        given = world([model()], pools, nodes=1, caches={"n1": reporting("Ready")}, **VOLUMES)
+        plan = planned(given)
+        assert told(plan)["Degraded"] == ("True", reason)
+        assert told(plan)["Ready"] == ("False", reason)
+        assert text in sentence(plan, "Degraded")
+        assert all(not each.artifacts for each in plan.specs.values())
+        assert plan.models[M].claim_name is None
+        assert ("Remove", CLAIM) in doing(given)
+
+
+class TestUnknown:
+    """What cannot be read is not gone."""
+
+    def test_an_unreadable_model_cache_keeps_its_entries_and_its_volumes(self) -> None:
+        given = world([], nodes=1, caches={"n1": reporting("Ready")}, unknown=Unknown(models=frozenset({M})), **VOLUMES)
+        assert entries(planned(given)) == {"n1": [KEY]}
+        assert doing(given) == []
+        assert planned(given).models == {}
+
+    def test_an_unreadable_pool_keeps_its_node_caches_and_its_agents(self) -> None:
+        agents: dict[str, Any] = {"daemon_sets": {"weightlift-agent-p": Owned("uid")}}
+        given = world(
+            [model()], [], nodes=1, caches={"n1": reporting("Ready")}, unknown=Unknown(pools=frozenset({"p"})), **agents
+        )
+        plan = planned(given)
+        assert (plan.specs, plan.removed, plan.actions, plan.models) == ({}, (), (), {})
+
+    def test_the_last_readable_form_of_a_pool_decides_nothing(self) -> None:
+        given = world([model()], nodes=1, caches={"n1": cache()}, unknown=Unknown(pools=frozenset({"p"})))
+        assert planned(given).specs == {}
+
+    def test_an_unreadable_node_cache_is_not_written(self) -> None:
+        given = world([model()], nodes=2, unknown=Unknown(caches=frozenset({"n1"})))
+        assert set(planned(given).specs) == {"n2"}
+
+    def test_a_node_cache_of_an_unreadable_node_stays(self) -> None:
+        given = world([], nodes=0, caches={"n1": cache()}, unknown=Unknown(nodes=frozenset({"n1"})))
+        assert planned(given).removed == ()
+
+    def test_an_unreadable_namespace_changes_nothing_for_its_models(self) -> None:
+        given = world(
+            [model()], nodes=1, caches={"n1": reporting("Ready")}, unknown=Unknown(namespaces=frozenset({"a"})), **VOLUMES
+        )
+        assert entries(planned(given)) == {"n1": [KEY]}
+        assert doing(given) == []
+
+    def test_with_an_unreadable_pod_no_claim_of_its_namespace_is_removed(self) -> None:
+        unread = Unknown(pods_of=frozenset({"a"}))
+        assert doing(world([], unknown=unread, **VOLUMES)) == []
+        assert doing(world([model(revision="v2")], unknown=unread, **VOLUMES)) == []
+
+
+class TestVolumes:
+    def test_a_resolved_model_gets_a_claim_and_then_a_volume_for_this_very_claim(self) -> None:
+        assert doing(world([model()])) == [("Make", CLAIM)]
+        given = world([model()], claims={M: CLAIMED})
+        assert doing(given) == [("Make", VOLUME)]
+        (document,) = [each.document for each in planned(given).actions if each.place[0] == VOLUME and isinstance(each, Make)]
+        spec = document["spec"]
+        assert spec["local"] == {"path": f"/models/{KEY}"}
+        assert spec["accessModes"] == ["ReadOnlyMany"]
+        assert spec["persistentVolumeReclaimPolicy"] == "Retain"
+        assert (spec["claimRef"]["namespace"], spec["claimRef"]["name"], spec["claimRef"]["uid"]) == (*M, "uid-claim")
+        assert claim(M, FOUND)["spec"]["volumeName"] == document["metadata"]["name"]
+
+    def test_the_volume_is_where_the_pool_is(self) -> None:
+        document = volume(M, FOUND, pool(node_selector=LabelSelector({"gpu": "h100"})), "uid")
+        (term,) = document["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"]
+        assert term["matchExpressions"] == [{"key": "gpu", "operator": "In", "values": ["h100"]}]
+
+    def test_models_with_names_that_look_alike_when_joined_have_volumes_of_their_own(self) -> None:
+        assert volume_name(("a-b", "c")) != volume_name(("a", "b-c"))
+        assert len(volume_name(("n" * 63, "m" * 253))) <= 253
+
+    def test_what_is_there_is_left_alone(self) -> None:
+        assert doing(world([model()], **VOLUMES)) == []
+
+    def test_volume_and_claim_of_a_deleted_model_go_the_claim_first(self) -> None:
+        assert doing(world([], **VOLUMES)) == [("Remove", CLAIM)]
+        assert doing(world([], volumes=VOLUMES["volumes"])) == [("Remove", VOLUME)]
+
+    def test_a_claim_that_a_pod_mounts_stays(self) -> None:
+        assert doing(world([], pods={("a", "pod"): Pod(("m",), "n1")}, **VOLUMES)) == []
+
+    def test_what_is_being_deleted_is_not_deleted_again(self) -> None:
+        going: dict[str, Any] = {"claims": {M: replace(CLAIMED, deleting=True)}, "volumes": VOLUMES["volumes"]}
+        assert doing(world([], **going)) == []
+
+    def test_another_artifact_replaces_the_claim_once_no_pod_uses_it(self) -> None:
+        changed = model(revision="v2")
+        assert doing(world([changed], **VOLUMES)) == [("Remove", CLAIM)]
+        used = world([changed], pods={("a", "pod"): Pod(("m",), "n1")}, **VOLUMES)
+        assert doing(used) == []
+        assert told(planned(used))["Progressing"] == ("True", "InUse")
+        assert doing(world([changed], volumes=VOLUMES["volumes"])) == [("Remove", VOLUME)]
+        assert doing(world([changed])) == [("Make", CLAIM)]
+
+    def test_a_volume_whose_claim_a_user_deleted_is_made_anew(self) -> None:
+        assert doing(world([model()], volumes=VOLUMES["volumes"])) == [("Remove", VOLUME)]
+
+    def test_a_claim_of_somebody_else_is_told(self) -> None:
+        refusal = {(CLAIM, "a", "m"): "PersistentVolumeClaim m exists and is not weightlift's; rename or delete it"}
+        plan = planned(world([model()], caches={"n1": reporting("Ready")}, refusals=refusal))
+        assert told(plan)["Degraded"] == ("True", "ClaimRefused")
+        assert plan.models[M].claim_name is None
+
+    def test_an_object_is_removed_by_its_uid(self) -> None:
+        (removal,) = [each for each in planned(world([], **VOLUMES)).actions if isinstance(each, Remove)]
+        assert removal == Remove(CLAIM, "a", "m", "uid-claim")
+
+
+class TestAgents:
+    def documents(self, given: World) -> dict[str, Any]:
+        return {each.place[0]: each.document for each in planned(given).actions if isinstance(each, Make)}
+
+    def test_a_pool_gets_agents_that_see_its_root_and_nothing_else_of_the_node(self) -> None:
+        wanted = pool(node_selector=LabelSelector({"gpu": "h100"}), tolerations=({"key": "x", "operator": "Exists"},))
+        daemon_set = self.documents(world([], [wanted]))["DaemonSet"]
+        pod = daemon_set["spec"]["template"]["spec"]
+        assert [each.get("hostPath") for each in pod["volumes"]] == [{"path": "/models", "type": "Directory"}]
+        (agent,) = pod["containers"]
+        assert agent["volumeMounts"] == [{"name": "root", "mountPath": "/models"}]
+        assert agent["args"][:2] == ["--root", "/models"]
+        assert agent["ports"][0]["containerPort"] == int(agent["args"][agent["args"].index("--metrics-port") + 1])
+        assert agent["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert agent["securityContext"]["readOnlyRootFilesystem"]
+        assert pod["securityContext"]["runAsUser"] == 65532
+        assert pod["tolerations"] == [{"key": "x", "operator": "Exists"}]
+        assert not any(pod.get(each) for each in ("hostNetwork", "hostPID", "hostIPC"))
+        assert pod["serviceAccountName"] == "weightlift-agent-p"
+
+    def test_they_tolerate_nodes_with_gpus_by_default(self) -> None:
+        pod = self.documents(world([]))["DaemonSet"]["spec"]["template"]["spec"]
+        assert pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists"}]
+
+    def test_their_account_comes_first_and_kubernetes_collects_all_with_the_pool(self) -> None:
+        documents = self.documents(world([]))
+        assert list(documents) == ["ServiceAccount", "DaemonSet"]
+        owners = [each["metadata"]["ownerReferences"][0]["uid"] for each in documents.values()]
+        assert set(owners) == {"uid-p"}
+
+    def test_they_are_written_again_only_when_something_changed(self) -> None:
+        made = Make("", self.documents(world([]))["DaemonSet"]).rendered
+        there: dict[str, Any] = {"daemon_sets": {"weightlift-agent-p": Owned("uid", rendered=made)}}
+        assert self.documents(world([], **there)) == {}
+        assert "DaemonSet" in self.documents(world([], [pool(resources={"limits": {"memory": "2Gi"}})], **there))
+
+    def test_agents_of_a_deleted_pool_are_removed(self) -> None:
+        there: dict[str, Any] = {"daemon_sets": {"weightlift-agent-p": Owned("uid")}}
+        assert planned(world([], [], **there)).actions == (Remove("DaemonSet", "weightlift", "weightlift-agent-p", "uid"),)
+
+
+class TestTold:
+    def test_ready_needs_as_many_copies_as_min_ready(self) -> None:
+        caches = {"n1": reporting("Ready"), "n2": reporting("Fetching"), "n3": reporting("Queued", reason="Turn")}
+        plan = planned(world([model(min_ready=2)], caches=caches))
+        assert told(plan)["Ready"] == ("False", "Fetching")
+        assert plan.models[M].progress == "1/3"
+        plan = planned(world([model(min_ready=1)], caches=caches))
+        assert told(plan)["Ready"] == ("True", "Ready")
+        assert told(plan)["Progressing"] == ("True", "Fetching")
+        assert told(plan)["Degraded"] == ("False", "AsExpected")
+
+    def test_a_dead_node_is_in_no_count(self) -> None:
+        caches = {"n1": reporting("Ready"), "n2": reporting("Ready")}
+        plan = planned(world([model()], nodes=3, caches=caches, alive=["n1"]))
+        assert plan.models[M].progress == "1/1"
+        assert (plan.pools["p"].nodes, plan.pools["p"].ready) == (3, 1)
+
+    def test_a_count_wants_its_copies_also_where_nodes_are_missing(self) -> None:
+        plan = planned(world([model(place=PoolPlacement("p", "Count", 5))], caches={"n1": reporting("Ready")}))
+        assert plan.models[M].progress == "1/5"
+
+    def test_a_copy_of_another_revision_is_not_ready(self) -> None:
+        seen = cache(observed={KEY: Observation("Ready", revision="r0")})
+        assert planned(world([model()], nodes=1, caches={"n1": seen})).models[M].progress == "0/1"
+
+    def test_failed_nodes_are_named_at_most_ten_times_and_the_commonest_reason_is_told(self) -> None:
+        broken = {f"n{number}": reporting("Failed", reason="OutOfSpace", message="no space") for number in range(1, 13)}
+        caches = {**broken, "n13": reporting("Waiting", reason="Unreachable")}
+        plan = planned(world([model()], nodes=13, caches=caches))
+        status = plan.models[M]
+        assert status.copies is not None
+        assert (status.copies.failed, len(status.failed_nodes)) == (13, 10)
+        assert told(plan)["Degraded"] == ("True", "OutOfSpace")
+        assert sentence(plan, "Degraded") == "12 of 13 nodes, such as n1: no space"
+
+    def test_a_full_node_is_told_with_the_numbers_of_its_agent(self) -> None:
+        numbers = "needs 140 GB, and 20 GB can be made free"
+        plan = planned(world([model()], nodes=1, caches={"n1": reporting("Queued", reason="Capacity", message=numbers)}))
+        assert told(plan)["CapacityExceeded"] == ("True", "CapacityExceeded")
+        assert numbers in sentence(plan, "CapacityExceeded")
+        assert told(plan)["Ready"] == ("False", "Capacity")
+
+    def test_a_node_that_cannot_work_counts_as_failed_with_its_reason(self) -> None:
+        broken = {"n1": cache(problem=("NotAMountPoint", "/models lies on the root filesystem"))}
+        plan = planned(world([model()], nodes=1, caches=broken))
+        assert told(plan)["Degraded"] == ("True", "NotAMountPoint")
+        assert plan.pools["p"].ready == 0
+
+    def test_a_question_that_fails_later_takes_no_copy_away(self) -> None:
+        asked = replace(found(model()), reason="Unauthorized", message="401")
+        plan = planned(world([model()], nodes=1, caches={"n1": reporting("Ready")}, resolutions={M: asked}))
+        assert told(plan)["Ready"] == ("True", "Ready")
+        assert told(plan)["Resolved"] == ("True", "Resolved")
+        assert told(plan)["Degraded"] == ("True", "Unauthorized")
+
+    def test_verified_means_digests_and_a_copy(self) -> None:
+        caches = {"n1": reporting("Ready")}
+        assert told(planned(world([model()], nodes=1, caches=caches)))["Verified"] == ("True", "Digests")
+        assert told(planned(world([model()], nodes=1)))["Verified"] == ("Unknown", "NoCopies")
+        none = replace(found(model()), digests=False)
+        assert told(planned(world([model()], nodes=1, caches=caches, resolutions={M: none})))["Verified"] == (
+            "False",
+            "NoDigests",
+        )
+
+    def test_a_min_ready_above_the_nodes_says_so(self) -> None:
+        plan = planned(world([model(min_ready=2)], nodes=1, caches={"n1": reporting("Ready")}))
+        assert told(plan)["Ready"] == ("False", "TooFewNodes")
+
+    def test_without_agents_it_says_where_to_look(self) -> None:
+        plan = planned(world([model()], alive=[]))
+        assert told(plan)["Ready"] == ("False", "NoNodes")
+        assert "kubectl get cachepool p" in sentence(plan, "Ready")
+
+    def test_the_command_is_the_one_that_hits(self) -> None:
+        plan = planned(world([model(revision="v 1")]))
+        assert plan.models[M].command == "fetcher fetch hf://org/m --cache-dir /models --revision 'v 1'"
+
+    def test_a_reason_of_another_version_makes_no_status_invalid(self) -> None:
+        plan = planned(world([model()], nodes=1, caches={"n1": reporting("Failed", reason="not a word!")}))
+        assert told(plan)["Degraded"] == ("True", "notaword")
+
+    def test_nothing_is_told_anew_if_nothing_changed(self) -> None:
+        caches = {"n1": reporting("Ready")}
+        first = planned(world([model()], nodes=1, caches=caches)).models[M]
+        later = world([model(status=first)], nodes=1, caches=caches)
+        assert planned(later).models[M] == first
+
+    def test_a_change_has_the_time_of_the_change(self) -> None:
+        first = planned(world([model()], nodes=1, resolutions={})).models[M]
+        old = ModelCacheStatus(conditions=tuple(replace(each, last_transition_time="2000") for each in first.conditions))
+        times = {
+            each.type: each.last_transition_time for each in planned(world([model(status=old)], nodes=1)).models[M].conditions
+        }
+        assert times["Resolved"] == "2026-01-01T00:00:00Z"
+        assert times["Degraded"] == "2000"
+
+    def test_an_overlap_is_told_by_the_younger_pool(self) -> None:
+        plan = planned(world([], [pool("p"), pool("q", created="2026")], nodes=2))
+        reasons = {each.type: each.reason for each in plan.pools["q"].conditions}
+        assert reasons == {"Ready": "NoNodes", "Overlap": "Overlap"}
+
+
+def test_the_digest_of_a_document_depends_on_all_of_it() -> None:
+    one = rendered({"metadata": {"name": "x"}, "spec": {"a": 1}})
+    assert one != rendered({"metadata": {"name": "x"}, "spec": {"a": 2}})
+    assert one["metadata"]["labels"] == {"app.kubernetes.io/managed-by": "weightlift-controller"}

@@ -1,0 +1,223 @@
+"""The install: valid for Kubernetes, with the least rights, and agents bound to their nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import cel
+import pytest
+from kubernetes_validate import utils as kubernetes
+
+from cluster.controller.daemon_set import Agents, documents_of
+from cluster.resources import CACHE_POOL
+from tests.cluster.api import Cluster, cluster
+from tests.k8s.manifests.rendering import K8S, Resource, containers, named, pod_spec, render
+
+BASE = K8S / "system" / "base"
+UNBOUND = K8S / "system" / "overlays" / "unbound-agents"
+KSERVE = [K8S / "integrations" / "kserve" / part for part in ("agent", "manager")]
+NAMESPACE = "weightlift-system"
+AGENT = "weightlift-agent-h100"
+CONTROLLER = "weightlift-controller"
+OLDEST = "1.31"
+
+
+class TestSchemas:
+    @pytest.mark.parametrize("version", [OLDEST, kubernetes.latest_version()])
+    @pytest.mark.parametrize("directory", [BASE, UNBOUND, *KSERVE], ids=lambda path: path.name)
+    def test_every_resource_is_valid_and_has_no_unknown_field(self, directory: Any, version: str) -> None:
+        for resource in render(directory):
+            kubernetes.validate(resource, version, strict=True)
+
+
+class TestKServe:
+    """Our agent and our controller in the place of KServe's."""
+
+    def test_an_agent_is_that_of_a_pool_apart_from_its_names_and_arguments(self) -> None:
+        ours = pod_spec(named(render(KSERVE[0]), "DaemonSet", "weightlift-agent"))
+        pool = CACHE_POOL.read({"metadata": {"name": "p"}, "spec": {"root": "/mnt/models"}})
+        made = pod_spec(documents_of(pool, Agents(ours["containers"][0]["image"], "kserve"))[-1])
+
+        for same in ("securityContext", "tolerations", "enableServiceLinks"):
+            assert ours[same] == made[same]
+        for container, other in zip(containers(ours), containers(made), strict=True):
+            for same in ("securityContext", "resources", "livenessProbe", "readinessProbe", "ports", "env"):
+                assert container.get(same) == other.get(same)
+
+    def test_the_manager_is_the_controller_with_one_word_more(self) -> None:
+        (ours,) = containers(pod_spec(named(render(KSERVE[1]), "Deployment", CONTROLLER)))
+        (base,) = containers(pod_spec(named(render(BASE), "Deployment", CONTROLLER)))
+
+        assert [each for each in ours["env"] if each not in base["env"]] == [{"name": "WEIGHTLIFT_KSERVE", "value": "manager"}]
+
+
+class TestController:
+    def test_runs_restricted(self) -> None:
+        spec = pod_spec(named(render(BASE), "Deployment", CONTROLLER))
+
+        assert spec["securityContext"] == {
+            "runAsNonRoot": True,
+            "runAsUser": 65532,
+            "runAsGroup": 65532,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
+        assert "volumes" not in spec
+        for container in containers(spec):
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+
+    def test_gives_agents_its_own_image(self) -> None:
+        (container,) = containers(pod_spec(named(render(BASE), "Deployment", CONTROLLER)))
+
+        assert container["image"] in [each.get("value") for each in container["env"] if each["name"] == "WEIGHTLIFT_IMAGE"]
+
+
+def policy() -> Resource:
+    return named(render(BASE), "ValidatingAdmissionPolicy", "weightlift-agents")
+
+
+def verdict(resource: str, name: str, user: dict[str, Any]) -> list[str]:
+    """Return the messages with which the policy denies that `user` writes an object; none if it does not."""
+    spec = policy()["spec"]
+    request = {"userInfo": user, "resource": {"resource": resource}}
+    known: dict[str, Any] = {"request": request, "object": {"metadata": {"name": name}}, "variables": {}}
+    if not all(cel.evaluate(each["expression"], known) for each in spec["matchConditions"]):
+        return []
+    for variable in spec["variables"]:
+        known["variables"][variable["name"]] = cel.evaluate(variable["expression"], known)
+    return [each["message"] for each in spec["validations"] if not cel.evaluate(each["expression"], known)]
+
+
+def agent(node: str | None) -> dict[str, Any]:
+    """An agent as the API server sees it, with a token of a pod on `node`."""
+    user: dict[str, Any] = {"username": f"system:serviceaccount:{NAMESPACE}:{AGENT}"}
+    return user if node is None else {**user, "extra": {"authentication.kubernetes.io/node-name": [node]}}
+
+
+class TestAdmission:
+    """Evaluated here, because the policy's API is newer than the cluster of the tests."""
+
+    def test_an_agent_may_write_the_status_of_its_own_node(self) -> None:
+        assert verdict("nodecaches", "n1", agent("n1")) == []
+
+    def test_an_agent_may_renew_the_lease_of_its_own_node(self) -> None:
+        assert verdict("leases", "weightlift-agent.n1", agent("n1")) == []
+
+    @pytest.mark.parametrize(
+        ("resource", "name"),
+        [
+            ("nodecaches", "n2"),
+            ("leases", "weightlift-agent.n2"),
+            ("leases", "weightlift-controller"),
+            ("leases", "n1"),
+            ("nodecaches", "weightlift-agent.n1"),
+        ],
+    )
+    def test_an_agent_may_write_nothing_else(self, resource: str, name: str) -> None:
+        assert verdict(resource, name, agent("n1")) == ["an agent writes only the objects of its own node"]
+
+    @pytest.mark.parametrize(
+        "user", [agent(None), {**agent(None), "extra": {}}, agent("")], ids=["no extra", "empty", "no name"]
+    )
+    def test_a_token_without_a_node_may_write_nothing(self, user: dict[str, Any]) -> None:
+        assert "the agent's token does not name its node; use Kubernetes 1.30 or later" in verdict("nodecaches", "n1", user)
+
+    def test_a_token_of_two_nodes_may_write_nothing(self) -> None:
+        both = {**agent(None), "extra": {"authentication.kubernetes.io/node-name": ["n1", "n2"]}}
+
+        assert verdict("nodecaches", "n1", both) != []
+
+    @pytest.mark.parametrize(
+        "name",
+        ["system:serviceaccount:weightlift-system:weightlift-controller", "admin", f"system:serviceaccount:team:{AGENT}"],
+    )
+    def test_others_are_not_judged(self, name: str) -> None:
+        assert verdict("nodecaches", "n2", {"username": name}) == []
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[Cluster]:
+    """A cluster with the rights of the install, and none of its workloads."""
+    found = cluster()
+    rights = [each for each in render(UNBOUND) if each["kind"] in ("Namespace", "ServiceAccount") or "Role" in each["kind"]]
+    for resource in rights:
+        assert found.apply(resource) == ""
+    yield found
+    for resource in rights:
+        found.run(
+            "delete", resource["kind"], resource["metadata"]["name"], "-n", NAMESPACE, "--wait=false", "--ignore-not-found"
+        )
+
+
+def may(api: Cluster, account: str, verb: str, resource: str, namespace: str) -> bool:
+    where = ["-n", namespace] if namespace else ["--all-namespaces"]
+    groups = ["system:serviceaccounts", f"system:serviceaccounts:{NAMESPACE}", "system:authenticated"]
+    kind, _, subresource = resource.partition("/")
+    done = api.run(
+        *(
+            "auth",
+            "can-i",
+            verb,
+            kind,
+            f"--subresource={subresource}",
+            *where,
+            f"--as=system:serviceaccount:{NAMESPACE}:{account}",
+        ),
+        *(f"--as-group={group}" for group in groups),
+    )
+    return done.stdout.strip() == "yes"
+
+
+class TestRights:
+    """As the API server's RBAC answers."""
+
+    @pytest.mark.parametrize(
+        ("account", "verb", "resource", "namespace"),
+        [
+            (AGENT, "watch", "nodecaches.weightlift.dev", ""),
+            (AGENT, "patch", "nodecaches.weightlift.dev/status", ""),
+            (AGENT, "get", "modelcaches.weightlift.dev", "default"),
+            (AGENT, "update", "leases.coordination.k8s.io", NAMESPACE),
+            (CONTROLLER, "update", "nodecaches.weightlift.dev", ""),
+            (CONTROLLER, "patch", "modelcaches.weightlift.dev/status", "default"),
+            (CONTROLLER, "create", "persistentvolumeclaims", "default"),
+            (CONTROLLER, "create", "daemonsets.apps", NAMESPACE),
+        ],
+    )
+    def test_allow_what_is_needed(self, api: Cluster, account: str, verb: str, resource: str, namespace: str) -> None:
+        assert may(api, account, verb, resource, namespace)
+
+    @pytest.mark.parametrize("verb", ["get", "list", "watch"])
+    @pytest.mark.parametrize("namespace", ["default", NAMESPACE, ""])
+    @pytest.mark.parametrize("account", [AGENT, CONTROLLER])
+    def test_show_no_secret(self, api: Cluster, account: str, verb: str, namespace: str) -> None:
+        assert not may(api, account, verb, "secrets", namespace)
+
+    @pytest.mark.parametrize("verb", ["create", "update", "patch", "delete"])
+    @pytest.mark.parametrize(
+        "resource", ["nodes", "nodes/status", "pods", "modelcaches.weightlift.dev", "nodecaches.weightlift.dev"]
+    )
+    def test_let_an_agent_write_nothing_but_its_status(self, api: Cluster, verb: str, resource: str) -> None:
+        assert not may(api, AGENT, verb, resource, "")
+
+    @pytest.mark.parametrize(
+        ("verb", "resource", "namespace"),
+        [
+            ("update", "nodes", ""),
+            ("patch", "nodes", ""),
+            ("create", "pods", NAMESPACE),
+            ("create", "daemonsets.apps", "default"),
+            ("delete", "modelcaches.weightlift.dev", "default"),
+            ("update", "modelcaches.weightlift.dev", "default"),
+            ("create", "clusterrolebindings.rbac.authorization.k8s.io", ""),
+            ("create", "rolebindings.rbac.authorization.k8s.io", NAMESPACE),
+            ("escalate", "clusterroles.rbac.authorization.k8s.io", ""),
+            ("create", "serviceaccounts/token", NAMESPACE),
+        ],
+    )
+    def test_let_the_controller_not_exceed_itself(self, api: Cluster, verb: str, resource: str, namespace: str) -> None:
+        assert not may(api, CONTROLLER, verb, resource, namespace)
