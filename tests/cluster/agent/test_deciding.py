@@ -229,6 +229,17 @@ class TestOrphans:
     def test_given_looks(self, looks: list[tuple[float, list[str]]], more: dict[str, Any], orphans: bool) -> None:
         assert bool(self.after(*looks, **more).orphans) == orphans
 
+    def test_what_was_found_complete_is_no_orphan(self) -> None:
+        memory = remembering.completed(self.after(fetched=False), M, cached=True)
+        for now in (10.0, 40.0):
+            memory = remembering.looked(memory, "one", [], now)
+        assert not memory.orphans
+
+    def test_what_was_fetched_for_a_former_node_cache_is_no_orphan_of_this_one(self) -> None:
+        memory = self.after((10.0, [M.key]), (20.0, []), (60.0, []), uid="two")
+        assert memory.unwanted.keys() == {M.key}
+        assert not memory.orphans
+
     def test_an_orphan_keeps_its_bytes_for_a_day(self) -> None:
         memory = self.after((10.0, ()), (40.0, ()))
         assert decided([], root(lying("m")), memory, now=40.0 + DAY - 1).remove == ()
