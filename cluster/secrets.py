@@ -60,11 +60,11 @@ async def secret_of(api: Api, namespace: str, name: str, accounts: Sequence[tupl
     return SecretData(values, version)
 
 
-def permission(namespace: str, secret: str, accounts: Sequence[tuple[str, str]]) -> str:
-    """Return the commands that let `accounts` read one Secret, and no other."""
-    role = f"weightlift-{secret}"[:63]
+def permission(namespace: str, name: str, accounts: Sequence[tuple[str, str]], *, resource: str = "secrets") -> str:
+    """Return the commands that let `accounts` read one Secret, or one object of another `resource`, and no other."""
+    role = f"weightlift-{name}"[:63]
     subjects = " ".join(f"--serviceaccount={':'.join(each)}" for each in accounts)
     return (
-        f"kubectl -n {namespace} create role {role} --verb=get --resource=secrets --resource-name={secret} && "
+        f"kubectl -n {namespace} create role {role} --verb=get --resource={resource} --resource-name={name} && "
         f"kubectl -n {namespace} create rolebinding {role} --role={role} {subjects}"
     )

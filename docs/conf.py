@@ -17,9 +17,9 @@ html_show_copyright = False
 
 CHAPTERS = {
     "Start": ["getting-started", "stores", "layouts"],
-    "Use": ["kubernetes", "cluster", "loading", "caching", "operations", "dropins"],
+    "Use": ["kubernetes", "cluster", "cluster-kserve", "loading", "caching", "operations", "dropins"],
     "When it fails": ["errors"],
-    "Reference": ["cli", "loader", "controller", "environment", "exit-codes", "events", "metrics", "manifest"],
+    "Reference": ["cli", "loader", "agent", "controller", "environment", "exit-codes", "events", "metrics", "manifest"],
 }
 """The order of the pages in the site's navigation."""
 _OUTSIDE = re.compile(r"(?<!!)\[([^\]]+)\]\(\.\./([^)\s]+)\)")

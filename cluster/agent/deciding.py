@@ -10,6 +10,8 @@ from cluster.resources import Observed, Wanted
 
 MARGIN = 8 * 1024 * 1024
 """Bytes beside the files of an artifact: journal, manifest, and what the filesystem rounds up."""
+_LONGEST = 1000
+"""Characters of a message in a status."""
 _RANKS = {"WhileUsed": -1, "WhenPossible": 0, "Always": 1}
 _ORPHAN, _UNWANTED = -3, -2
 
@@ -136,7 +138,7 @@ class _Situation:
         if running is not None:
             return Observed(key, "Fetching", revision=there)
         if problem is not None:
-            return Observed(key, "Queued", problem.reason, problem.message)
+            return Observed(key, "Queued", problem.reason, problem.message[:_LONGEST])
         if attempt is not None:
             return replace(_after(attempt), revision=there)
         if self.waits_for_room(wanted):

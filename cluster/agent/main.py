@@ -6,13 +6,16 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
+from cluster.agent.config import Config
 from cluster.agent.options import OPTIONS, config_from
-from cluster.agent.running import Agent, Config, Rendered
+from cluster.agent.running import Agent
+from cluster.agent.working import Rendered
 from cluster.client import Api, ApiAccess, in_cluster, of_kubeconfig
+from cluster.together import first_of
 from fetcher.command.options import add_options, values
 from fetcher.command.parser import Parser
 from fetcher.command.publication import with_labels
@@ -29,6 +32,7 @@ MANAGER = "weightlift-agent"
 """The field manager of what the agent writes."""
 PORT = 9090
 """Where probes and Prometheus find the agent, if nothing else is said."""
+Work = Callable[[], Coroutine[Any, Any, None]]
 _DESCRIPTION = "Make this node have the models that its NodeCache says, within the limits of its pool."
 
 
@@ -74,19 +78,35 @@ async def _until_signalled(
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in SIGNALS:
         loop.add_signal_handler(number, stop.set)
-    async with Api(access, manager=MANAGER) as api:
+    async with Api(access, manager=MANAGER) as plain, _front(access, plain, config, options, on_event) as (api, beside):
         agent = Agent(api, config, on_event, rendered)
         loop.add_signal_handler(signal.SIGUSR1, agent.scrub_now)
         with ExitStack() as stack:
             site = _site(agent, options)
             where = stack.enter_context(serving(options.get("metrics_address"), options.get("metrics_port", PORT), site))
             on_event(Listening(where, site.paths))
-            await agent.run(stop)
+            await first_of(agent.run(stop), *(each() for each in beside))
+
+
+@asynccontextmanager
+async def _front(
+    access: ApiAccess, plain: Api, config: Config, options: Mapping[str, Any], on_event: Subscriber
+) -> AsyncIterator[tuple[Api, Sequence[Work]]]:
+    """The API server as the agent sees it, and what runs beside the agent. Raises KServeAgentPresent, UsageError, ApiError."""
+    if options.get("kserve", "off") == "off":
+        yield plain, ()
+        return
+    from cluster.kserve.beside_agent import config_of, local_models  # late: most agents never need it
+
+    account = (config.namespace, config.service_account or MANAGER)
+    kserve = config_of(options, node=config.node, root=config.root, account=account, environ=config.means.environ)
+    async with local_models(access, plain, kserve, on_event, manager=MANAGER) as node:
+        yield node.api, (node.run,)
 
 
 def _site(agent: Agent, options: Mapping[str, Any]) -> Site:
     def readiness() -> Answer:
-        missing = agent.ready
+        missing = agent.missing
         return Answer(200, "ready") if missing is None else Answer(503, missing)
 
     pages: Mapping[str, Callable[[], Answer]] = {"/readyz": readiness}

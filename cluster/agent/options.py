@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cluster.agent.config import Config
 from cluster.agent.fetching import Means, ways
-from cluster.agent.running import Config
 from fetcher.command.common_options import METRICS, PROGRESS, TERMINATION_LOG
 from fetcher.command.options import Option
 from fetcher.errors import UsageError
@@ -44,6 +44,20 @@ OPTIONS = tuple(
         Option("survey_interval", "how often the root is looked at (default 30s)", parse_seconds, _TIME),
         Option("status_interval", "the shortest time between two statuses (default 10s)", parse_seconds, _TIME),
         Option("recheck_interval", "how often the Secret of a failed fetch is looked at (default 60s)", parse_seconds, _TIME),
+        Option(
+            "kserve",
+            "off: the node has what its NodeCache says (default); agent: what KServe's LocalModelNode says, in the place of "
+            "KServe's own agent",
+            choices=("off", "agent"),
+        ),
+        Option("kserve_namespace", "the namespace of KServe (default kserve)", metavar="NAME"),
+        Option(
+            "kserve_source",
+            "with --kserve agent, a beginning of URIs that may be fetched, such as hf:// or https://models.example/; can be "
+            "repeated (default hf://, s3:// and gs://)",
+            metavar="PREFIX",
+            repeated=True,
+        ),
         *_METRICS,
         PROGRESS,
         TERMINATION_LOG,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from cluster.agent.states import Problem, Survey
+from cluster.agent.states import Survey
 from cluster.client import Api, endpoint_of
 from cluster.client.errors import ApiError
 from cluster.resources import NODE_CACHE, Condition, NodeCacheStatus, Observed, encoded
@@ -19,17 +19,19 @@ from fetcher.quantities import size
 NODES = endpoint_of(NODE_CACHE)
 _LONGEST_WAIT = 60.0
 """Seconds between two tries while the API server does not answer."""
+_LONGEST = 1000
+"""Characters of a message: the path of a file may be thousands."""
 _NOTABLE = 100
 """A change of capacity or use below a hundredth of the capacity is written with the next other change only."""
 
 
-def status_of(observed: Iterable[Observed], survey: Survey, problem: Problem | None, generation: int) -> NodeCacheStatus:
+def status_of(observed: Iterable[Observed], survey: Survey, generation: int) -> NodeCacheStatus:
     """Return the status, without the times of its conditions. Pure."""
-    problem = problem or survey.problem
+    problem = survey.problem
     ready = (
         Condition("Ready", "True", "Ready", "", generation)
         if problem is None
-        else Condition("Ready", "False", problem.reason, problem.message, generation)
+        else Condition("Ready", "False", problem.reason, problem.message[:_LONGEST], generation)
     )
     return NodeCacheStatus(survey.capacity, survey.used, tuple(observed), (ready, *_over(survey, generation)))
 

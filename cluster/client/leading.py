@@ -38,6 +38,9 @@ class Timing:
 
 
 TIMING = Timing()
+_MOMENT = 0.05
+"""Seconds after the end of a Lease, which is over when more than its duration has passed."""
+
 Step = Literal["create", "take", "renew", "wait"]
 
 
@@ -73,6 +76,12 @@ def decide(seen: Seen | None, me: str, now: float, *, exists: bool = True) -> St
     if mine:
         return "renew"
     return "take" if over else "wait"
+
+
+def wait_of(seen: Seen | None, now: float, *, retry: float) -> float:
+    """Return the seconds until a candidate looks again: when the Lease that it has `seen` is over, if that is sooner."""
+    left = seen.since + seen.duration - now if seen is not None and seen.holder else retry
+    return min(retry, left + _MOMENT) if left > 0 else retry
 
 
 def boottime() -> float:
@@ -125,7 +134,7 @@ class Leadership:
         while not self.leads():
             await self._step(self._timing.step)
             if not self.leads():
-                await asyncio.sleep(self._timing.retry)
+                await asyncio.sleep(wait_of(self._seen, self._clock(), retry=self._timing.retry))
 
     async def keep(self) -> None:
         """Renew the lease until it is lost. Raises NotLeading then: the process shall end, since others may act."""

@@ -1,7 +1,8 @@
 """When the source of a ModelCache is asked, and what is kept of its answer. Pure.
 
 A source is asked once for each intent and each version of its Secret. Its answer is pinned: what a branch becomes later
-changes nothing.
+changes nothing, unless all ModelCaches that share the copies say OnChange. Then the oldest of them asks again and again, and
+the others ask about what it found.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from cluster.controller.admitting import Verdict
-from cluster.controller.sharing import pin_of, reference
+from cluster.controller.sharing import interval_of, pin_of, reference, sharing
 from cluster.controller.volumes import volume_name
 from cluster.controller.world import Name, Resolution, World
 from cluster.listing import listing_digest
@@ -31,7 +32,8 @@ CHANGED_WAIT = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked, and as whom. `changed`: a node met other content than was answered before."""
+    """What is asked, and as whom. `changed`: a node met other content than was answered before. `refresh`: seconds after which
+    an answer is old; None for never."""
 
     uid: str
     ref: ArtifactRef
@@ -42,6 +44,7 @@ class Question:
     pin: str | None
     generation: int
     changed: bool = False
+    refresh: float | None = None
 
     @property
     def intent(self) -> tuple[object, ...]:
@@ -70,12 +73,13 @@ def questions(world: World, verdicts: Mapping[Name, Verdict]) -> Mapping[Name, Q
         for key, seen in cache.observed.items()
         if seen.reason == "ContentChanged" and seen.phase in ("Waiting", "Failed")
     }
-    result = {}
+    result, groups = {}, sharing(world)
     for name, verdict in verdicts.items():
         if verdict.pool is None:
             continue
         model = world.models[name]
         ref, verification = reference(model), model.spec.verification
+        together = groups[verdict.pool.metadata.name, ref.key]
         result[name] = Question(
             model.metadata.uid,
             ref,
@@ -83,9 +87,10 @@ def questions(world: World, verdicts: Mapping[Name, Verdict]) -> Mapping[Name, Q
             verification.require if verification is not None else "None",
             verdict.pool.metadata.name,
             verdict.pool.spec.allowed_sources,
-            pin_of(name, world, verdict),
+            pin_of(name, world, together),
             model.metadata.generation,
             ref.key in changed,
+            interval_of(together),
         )
     return result
 
@@ -115,7 +120,12 @@ def must_ask(asked: Asked, question: Question, version: str | None, now: float) 
         return True
     if asked.resolution.reason:
         return now >= asked.asked + _patience(asked)
-    return asked.resolution.found is None or (question.changed and now >= asked.asked + CHANGED_WAIT)
+    found = asked.resolution.found
+    if found is None or (question.changed and now >= asked.asked + CHANGED_WAIT):
+        return True
+    if question.refresh is None:
+        return False
+    return now >= asked.asked + question.refresh or question.pin not in (None, found.revision)
 
 
 def answered(
@@ -125,7 +135,9 @@ def answered(
     files = tuple(files)
     found = Found(question.ref.key, total_size(files), len(files), revision, listing_digest(files))
     resolution = Resolution(found, all(each.digests for each in files), generation=question.generation)
-    return Asked(resolution, question.uid, question.intent, version, 0, now, next_look(question, failed=False, now=now))
+    return Asked(
+        resolution, question.uid, question.intent, version, 0, now, next_look(question, failed=False, now=now, asked=now)
+    )
 
 
 def refused(asked: Asked, question: Question, error: FetchError, *, version: str | None, now: float, by_source: bool) -> Asked:
@@ -140,13 +152,13 @@ def refused(asked: Asked, question: Question, error: FetchError, *, version: str
         version,
         asked.tries + 1,
         now,
-        next_look(question, failed=True, now=now),
+        next_look(question, failed=True, now=now, asked=now),
     )
 
 
 def unchanged(asked: Asked, question: Question, version: str | None, now: float) -> Asked:
     """Return what is known after a look at a Secret that has not changed."""
-    due = next_look(question, failed=bool(asked.resolution.reason), now=now)
+    due = next_look(question, failed=bool(asked.resolution.reason), now=now, asked=asked.asked)
     return replace(confirmed(asked, question), version=version, due=due)
 
 
@@ -155,11 +167,12 @@ def confirmed(asked: Asked, question: Question) -> Asked:
     return replace(asked, resolution=replace(asked.resolution, generation=question.generation))
 
 
-def next_look(question: Question, *, failed: bool, now: float) -> float:
-    """Return when the Secret is looked at again, or the source of a ModelCache without one."""
+def next_look(question: Question, *, failed: bool, now: float, asked: float) -> float:
+    """Return when the Secret is looked at again, or the source of a ModelCache, which was `asked` the last time."""
     if failed:
         return now + LOOK_FAILED
-    return now + LOOK_GOOD if question.auth is not None else math.inf
+    secret = now + LOOK_GOOD if question.auth is not None else math.inf
+    return min(secret, max(now, asked + question.refresh)) if question.refresh is not None else secret
 
 
 def _patience(asked: Asked) -> float:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -16,6 +16,7 @@ from cluster.controller.binding import refuse_unbound_agents
 from cluster.controller.figures import metrics_of
 from cluster.controller.options import OPTIONS, config_from
 from cluster.controller.running import Config, Controller
+from cluster.together import first_of
 from fetcher.command.options import add_options, values
 from fetcher.command.parser import Parser
 from fetcher.command.publication import with_labels
@@ -81,27 +82,29 @@ async def _until_signalled(access: ApiAccess, config: Config, options: Mapping[s
                 site = _site(controller, leadership, options)
                 where = stack.enter_context(serving(options.get("metrics_address"), options["metrics_port"], site))
                 on_event(Listening(where, site.paths))
-            await _first_of(stop.wait(), controller.observe(), _lead(controller, leadership, on_event))
+            await first_of(
+                stop.wait(),
+                controller.observe(),
+                _lead(controller, leadership, on_event),
+                *_beside(access, options, identity, on_event),
+            )
         await leadership.release()
+
+
+def _beside(
+    access: ApiAccess, options: Mapping[str, Any], identity: str, on_event: Subscriber
+) -> Iterator[Coroutine[Any, Any, None]]:
+    """Yield what runs beside the controller."""
+    if options.get("kserve", "off") == "manager":
+        from cluster.kserve.beside_controller import managing  # late: most controllers never need it
+
+        yield managing(access, options, on_event, identity=identity, manager=MANAGER)
 
 
 async def _lead(controller: Controller, leadership: Leadership, on_event: Subscriber) -> None:
     await leadership.acquire()
     on_event(Noted("leadership", f"{leadership.identity} leads"))
-    await _first_of(leadership.keep(), controller.lead())
-
-
-async def _first_of(*works: Any) -> None:
-    """Run all until one ends, and raise its error. The others are cancelled and waited for."""
-    tasks = [asyncio.ensure_future(each) for each in works]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for each in done:
-            each.result()
-    finally:
-        for each in tasks:
-            each.cancel()
-        await asyncio.wait(tasks)
+    await first_of(leadership.keep(), controller.lead())
 
 
 def _site(controller: Controller, leadership: Leadership, options: Mapping[str, Any]) -> Site:

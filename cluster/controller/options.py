@@ -45,6 +45,12 @@ OPTIONS = tuple(
         Option(
             "status_interval", "the shortest time between two statuses of one object (default 5s)", parse_seconds, "DURATION"
         ),
+        Option(
+            "kserve",
+            "off (default); manager: also act on KServe's LocalModelCaches, in the place of KServe's own manager",
+            choices=("off", "manager"),
+        ),
+        Option("kserve_namespace", "the namespace of KServe (default kserve)", metavar="NAME"),
         *_METRICS,
         PROGRESS,
         TERMINATION_LOG,

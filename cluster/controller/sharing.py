@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cluster.controller.admitting import Verdict
@@ -10,6 +10,7 @@ from cluster.controller.world import Model, Name, World
 from cluster.resources.model import Found
 from cluster.resources.node import Retain
 from fetcher.artifact import ArtifactRef
+from fetcher.quantities import parse_duration
 
 _STRONGEST: tuple[Retain, ...] = ("Always", "WhenPossible", "WhileUsed")
 
@@ -62,27 +63,47 @@ def _is_same(one: Found, other: Found) -> bool:
     return one.revision == other.revision and one.listing_digest == other.listing_digest
 
 
-def pin_of(name: Name, world: World, verdict: Verdict) -> str | None:
+Sharing = Sequence[tuple[Name, Model]]
+"""The ModelCaches that name one directory of one pool, whether they may use it or not."""
+
+
+def sharing(world: World) -> Mapping[tuple[str, str], Sharing]:
+    """Return those that name each pool and key."""
+    groups: dict[tuple[str, str], list[tuple[Name, Model]]] = {}
+    for name, each in world.models.items():
+        groups.setdefault((each.spec.placement.pools[0].name, reference(each).key), []).append((name, each))
+    return groups
+
+
+def pin_of(name: Name, world: World, together: Sharing) -> str | None:
     """Return the revision that the source of a ModelCache shall be asked about; None for the one that it has now.
 
-    That is the revision of an older ModelCache that has the same directory, else the one that this ModelCache has already.
+    That is the revision of an older ModelCache that has the same directory, else the one that this ModelCache has already,
+    unless it shall be replaced by what the source has now.
     """
     model = world.models[name]
-    key, pool = reference(model).key, verdict.pool
-    others = (
+    older = (
         (each.age, each.metadata.namespace, found.revision)
-        for other, each in world.models.items()
-        if other != name
+        for other, each in together
+        if (each.age, other) < (model.age, name)
         and (resolution := world.resolutions.get(other)) is not None
         and (found := resolution.found) is not None
-        and found.key == key
         and found.revision is not None
-        and (each.age, other) < (model.age, name)
-        and pool is not None
-        and each.spec.placement.pools[0].name == pool.metadata.name
     )
-    if (oldest := min(others, default=None)) is not None:
+    if (oldest := min(older, default=None)) is not None:
         return oldest[2]
+    if interval_of(together) is not None:
+        return None
     known = world.resolutions.get(name)
     found = known.found if known is not None else model.status.artifact
-    return found.revision if found is not None and found.key == key else None
+    return found.revision if found is not None and found.key == reference(model).key else None
+
+
+def interval_of(together: Sharing) -> float | None:
+    """Return the seconds after which a source is asked for a newer revision; None for never.
+
+    One directory has one revision, so all ModelCaches that share it must want that, and the shortest interval counts.
+    """
+    if any(each.spec.refresh_policy != "OnChange" for _, each in together):
+        return None
+    return min((parse_duration(each.spec.refresh_interval) for _, each in together), default=None)

@@ -27,7 +27,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Kind(Generic[S, T]):
-    """One kind: its names, and the types of its specification and its status."""
+    """One kind: its names, and the types of its specification and its status. `group` and `version` are ours, or KServe's."""
 
     name: str
     plural: str
@@ -36,10 +36,12 @@ class Kind(Generic[S, T]):
     status: type[T]
     short_names: tuple[str, ...] = ()
     columns: tuple[Column, ...] = ()
+    group: str = GROUP
+    version: str = VERSION
 
     @property
     def api_version(self) -> str:
-        return f"{GROUP}/{VERSION}"
+        return f"{self.group}/{self.version}"
 
     def read(self, document: Mapping[str, Any]) -> Resource[S, T]:
         """Return an object of this kind. Raises ValueError if a field cannot be read."""
@@ -60,6 +62,8 @@ class Metadata:
     creation_timestamp: str = ""
     deletion_timestamp: str = ""
     labels: Mapping[str, str] | None = None
+    annotations: Mapping[str, str] | None = None
+    finalizers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

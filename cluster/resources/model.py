@@ -88,6 +88,12 @@ class ModelCacheSpec:
     retain: Annotated[
         Literal["Always", "WhenPossible", "WhileUsed"], Schema("When a copy may make room for another model.")
     ] = "WhenPossible"
+    refresh_policy: Annotated[
+        Literal["IfNotPresent", "OnChange"], Schema("Whether what a branch or a tag becomes later replaces the copies.")
+    ] = "IfNotPresent"
+    refresh_interval: Annotated[
+        str, Schema("How often OnChange asks the source.", pattern=r"^[1-9][0-9]{0,5}(s|m|h|d)$", most=7)
+    ] = "1h"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from cluster.agent.reference import reference as agent_reference
 from cluster.controller.reference import reference as controller_reference
 from docs.generator.environment import environment
 from docs.generator.events import events
@@ -18,6 +19,7 @@ DOCS = Path(__file__).parents[1]
 PAGES: Mapping[str, Callable[[], str]] = {
     "cli.md": fetcher_reference,
     "loader.md": loader_reference,
+    "agent.md": agent_reference,
     "controller.md": controller_reference,
     "environment.md": environment,
     "exit-codes.md": exit_codes,

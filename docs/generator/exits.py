@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import cluster.allowing
 import cluster.client.errors
+import cluster.kserve.presence
 import cluster.secrets
 import fetcher.errors
 import loader.errors

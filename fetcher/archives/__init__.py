@@ -2,7 +2,7 @@
 
 ::
 
-    reading           an archive of any usual format; `streams` bounds what the libraries read and allocate
-    layers            several archives over each other, as the layers of an image
+    reading           the members of an archive of any usual format; `streams` bounds what the libraries read and allocate
+    layers            an archive, or several over each other as the layers of an image, become files
     members           plain files below one directory, with checked names, within the free space
 """

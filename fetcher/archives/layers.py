@@ -1,4 +1,4 @@
-"""Unpack archives that lie over each other, like the layers of a container image.
+"""Unpack an archive, or several that lie over each other, like the layers of a container image.
 
 Each layer is unpacked into a directory of its own, and a table says which file has a path in the end. So nothing that was
 unpacked is ever replaced, and a link is an entry of the table: no link is created or followed on disk.
@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
-import tarfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field
 from functools import partial
 from pathlib import Path
 
 from fetcher.archives.members import Extraction
-from fetcher.archives.reading import MEMBERS, reading, untar
+from fetcher.archives.reading import MEMBERS, Member, read_members
 from fetcher.archives.streams import Readable
 from fetcher.artifact import Digest
 from fetcher.errors import MalformedArchive
+from fetcher.filesystem import storing
 from fetcher.planning.paths import refuse_hostile_paths
-from fetcher.store.beneath import make_directories
+from fetcher.store.beneath import make_directories, remove
 from fetcher.store.layout import base_of
 from fetcher.values import dataclass
 
@@ -43,13 +43,20 @@ class UnpackedFile:
 
 @dataclass(slots=True)
 class _Layer:
-    """What one layer holds below the prefix: files, links to other paths, and what it removes of lower layers."""
+    """What one layer holds below the prefix: files, links to other paths, and what it removes of lower layers.
 
+    Its files are written to `directory` by `extraction`.
+    """
+
+    directory: Path
+    extraction: Extraction
     files: dict[str, UnpackedFile] = field(default_factory=dict)
     hard_links: dict[str, str] = field(default_factory=dict)
     symlinks: dict[str, str] = field(default_factory=dict)
     removed: list[str] = field(default_factory=list)
     directories: set[str] = field(default_factory=set)
+    paths: set[str] = field(default_factory=set)
+    """Those of all files and links."""
 
 
 _Table = dict[str, UnpackedFile | str]
@@ -57,34 +64,45 @@ _Table = dict[str, UnpackedFile | str]
 
 
 def unpack_layers(
-    archives: Sequence[Path], directory: Path, *, prefix: str = "", stopped: Callable[[], bool]
+    archives: Sequence[Path],
+    directory: Path,
+    *,
+    prefix: str = "",
+    make_room: Callable[[int], None],
+    stopped: Callable[[], bool],
 ) -> Mapping[str, UnpackedFile]:
     """Unpack `archives` in order and return their files by path. Blocks. `directory` must exist and be empty.
 
     With `prefix`, they are layers of an image: only members below it count, and a later layer replaces or removes files of
-    earlier ones. Without, no path may occur twice. Raises MalformedArchive, HostilePath, OutOfSpace, StoreError,
-    ConfigurationError; Stopped soon after `stopped()`.
+    earlier ones. Without, no path may occur twice. `make_room` is called with the size of each file before it is written.
+    Raises what it raises; MalformedArchive, HostilePath, OutOfSpace, StoreError, ConfigurationError; Stopped soon after
+    `stopped()`.
     """
     table: _Table = {}
     for number, archive in enumerate(archives):
         into = directory / str(number)
         make_directories(base_of(directory), into)
-        layer, extraction = _Layer(), Extraction(into, stopped=stopped)
-        with reading(archive) as file:
-            take = partial(_take, layer=layer, extraction=extraction, directory=into, prefix=prefix)
-            untar(file, archive.name, take, most=IMAGE_MEMBERS if prefix else MEMBERS)
-        if not prefix and (twice := table.keys() & (layer.files.keys() | layer.hard_links.keys() | layer.symlinks.keys())):
+        layer = _Layer(into, Extraction(into, make_room=make_room, stopped=stopped))
+        read_members(archive, partial(_take, layer=layer, prefix=prefix), most=IMAGE_MEMBERS if prefix else MEMBERS)
+        if not prefix and (twice := table.keys() & layer.paths):
             raise MalformedArchive(f"two layers contain {min(twice)}; ask the publisher to fix it")
-        table = _over(table, layer)
+        lower, table = table, _over(table, layer)
+        _remove_replaced(directory, {*lower.values(), *layer.files.values()} - {*table.values()})
     files = {path: _followed(table, path) for path in table}
     if not files:
-        raise MalformedArchive(f"the layers hold no files{f' below {prefix}' if prefix else ''}; check the address")
+        raise MalformedArchive(f"the archive holds no files{f' below {prefix}' if prefix else ''}; check the address")
     return files
 
 
-def _take(
-    member: tarfile.TarInfo, opened: tarfile.TarFile, *, layer: _Layer, extraction: Extraction, directory: Path, prefix: str
-) -> None:
+def _remove_replaced(directory: Path, replaced: Iterable[UnpackedFile | str]) -> None:
+    """Remove the files that no path leads to any more, so that their space is free before the next layer."""
+    with storing("remove a file that a later layer replaces"):
+        for entry in replaced:
+            if isinstance(entry, UnpackedFile):
+                remove(base_of(directory), entry.place)
+
+
+def _take(member: Member, *, layer: _Layer, prefix: str) -> None:
     """Extract a member, or note what it says."""
     path = _below(member.name, prefix)
     if path is None:
@@ -93,22 +111,22 @@ def _take(
     if prefix and name.startswith(_WHITEOUT):
         parent = posixpath.dirname(path)
         layer.removed.append(parent if name == _OPAQUE else posixpath.join(parent, name.removeprefix(_WHITEOUT)))
-    elif member.isreg() and (content := opened.extractfile(member)) is not None:
-        hashed = _Hashing(content)
-        extraction.add(path, member.size, hashed)
-        layer.files[path] = UnpackedFile(directory / path, member.size, Digest("sha256", hashed.digest.hexdigest()))
-    elif member.islnk() or member.issym():
-        refuse_hostile_paths([path])
-        if path in layer.files or path in layer.hard_links or path in layer.symlinks:
-            raise MalformedArchive(f"the archive contains {path} twice")
-        if member.islnk():
-            layer.hard_links[path] = _below(member.linkname, prefix) or member.linkname
-        else:
-            layer.symlinks[path] = posixpath.normpath(posixpath.join(posixpath.dirname(path), member.linkname))
-    elif member.isdir():
+        return
+    if member.kind == "directory":
         layer.directories.add(path)
+        return
+    refuse_hostile_paths([path])
+    if path in layer.paths:
+        raise MalformedArchive(f"the archive contains {path} twice")
+    layer.paths.add(path)
+    if member.content is not None:
+        hashed = _Hashing(member.content)
+        layer.extraction.add(path, member.size, hashed)
+        layer.files[path] = UnpackedFile(layer.directory / path, member.size, Digest("sha256", hashed.digest.hexdigest()))
+    elif member.kind == "hard link":
+        layer.hard_links[path] = _below(member.target, prefix) or member.target
     else:
-        raise MalformedArchive(f"{member.name[:120]!r} in the archive is not a file, directory or link")
+        layer.symlinks[path] = posixpath.normpath(posixpath.join(posixpath.dirname(path), member.target))
 
 
 class _Hashing:
@@ -172,12 +190,12 @@ def _followed(table: _Table, path: str) -> UnpackedFile:
         if entry not in table:
             raise _no_file(path, entry)
         entry = table[entry]
-    raise MalformedArchive(f"{path} is a link in circles; ask the publisher to fix it")
+    raise _no_file(path, str(table[path]))
 
 
 def _no_file(path: str, target: str) -> MalformedArchive:
     return MalformedArchive(
-        f"{path} is a link to {target[:120]!r}, which is not a file among the layers; ask the publisher to fix it"
+        f"{path} is a link to {target[:120]!r}, which is not a file in the archive; ask the publisher to fix it"
     )
 
 

@@ -1,13 +1,11 @@
 """Write the members of an archive as plain files below one directory, with checked names, within the free space.
 
-Symbolic links are never created: a link to another member becomes a hard link to that file, any other link is refused.
 No symbolic link below the root of the directory is followed: another user of the volume can plant one at any time.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -16,23 +14,24 @@ from fetcher.archives.streams import Readable
 from fetcher.errors import MalformedArchive, OutOfSpace
 from fetcher.filesystem import file_mode, free_bytes, try_chmod
 from fetcher.planning.paths import refuse_hostile_paths
-from fetcher.store.beneath import link, make_directories, open_beneath
+from fetcher.store.beneath import make_directories, open_beneath
 from fetcher.store.layout import base_of
 from fetcher.uncancelled import Stopped
 
 PIECE = 1024 * 1024
 """Bytes of one read or write."""
-_LINKS = 8
-"""Maximum links between a name and its file."""
 
 
 class Extraction:
-    """The unpacked files (`files`: sizes in bytes, by path) and the remaining free space. Methods also raise OSError."""
+    """The unpacked files (`files`: sizes in bytes, by path) and the remaining free space. Methods also raise OSError.
 
-    def __init__(self, directory: Path, *, stopped: Callable[[], bool]) -> None:
+    `make_room` is called with the size of each file before it is written; what it raises ends the extraction.
+    """
+
+    def __init__(self, directory: Path, *, make_room: Callable[[int], None], stopped: Callable[[], bool]) -> None:
         self.files: dict[str, int] = {}
         self.stopped = stopped
-        self._links: dict[str, str] = {}
+        self._make_room = make_room
         self._directory = directory
         self._base = base_of(directory)
         self._free = free_bytes(directory)
@@ -54,50 +53,24 @@ class Extraction:
                 remaining -= len(piece)
         self.files[path] = size
 
-    def note_link(self, name: str, target: str) -> None:
-        """Remember a link to the member `target`, which can come later in the archive."""
-        self._links[self._admitted(name)] = _plain(target)
-
-    def link(self) -> None:
-        """Create a hard link, or a copy, for each link of the archive. Raises MalformedArchive, OutOfSpace."""
-        for path in self._links:
-            target = self._target_of(path)
-            source, new = self._directory / target, self._directory / path
-            self._make_parents(path)
-            try:
-                link(self._base, source, new)
-            except OSError:
-                self._reserve(path, self.files[target])
-                with open(open_beneath(self._base, source, os.O_RDONLY), "rb") as reader, self._created(path) as writer:
-                    shutil.copyfileobj(reader, writer, PIECE)
-            self.files[path] = self.files[target]
-
-    def _target_of(self, path: str) -> str:
-        target = path
-        for _ in range(_LINKS):
-            target = self._links.get(target, target)
-            if target in self.files:
-                return target
-        raise MalformedArchive(f"{path} is a link to {self._links[path][:120]!r}, which is not a file in the archive")
-
     def _admitted(self, name: str) -> str:
         path = _plain(name)
         refuse_hostile_paths([path])
-        if path in self.files or path in self._links:
+        if path in self.files:
             raise MalformedArchive(f"the archive contains {path} twice")
         return path
 
     def _reserve(self, path: str, size: int) -> None:
         if size < 0:
             raise MalformedArchive(f"{path} in the archive has a negative size")
-        if self._free is None:
-            return
-        self._free -= size
-        if self._free < 0:
-            raise OutOfSpace(
-                f"no space left on device: {path} in the archive has {size:,} bytes, {-self._free:,} more than are free; "
-                "free space or use a larger volume"
-            )
+        if self._free is not None:
+            self._free -= size
+            if self._free < 0:
+                raise OutOfSpace(
+                    f"no space left on device: {path} in the archive has {size:,} bytes, {-self._free:,} more than are free; "
+                    "free space or use a larger volume"
+                )
+        self._make_room(size)
 
     def _created(self, path: str) -> IO[bytes]:
         self._make_parents(path)

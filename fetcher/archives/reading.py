@@ -1,8 +1,7 @@
-"""Unpack an archive that may be hostile into an empty directory.
+"""Read the members of an archive that may be hostile.
 
-A name can point outside the directory or occur twice, a link can point anywhere, a few kilobytes can expand to a terabyte, and
-a header can claim any length. This module reads headers, limits their length, and distinguishes a damaged archive from a
-complete one. `members` writes the files.
+A few kilobytes can expand to a terabyte, and a header can claim any length. This module reads headers, limits their length, and
+distinguishes a damaged archive from a complete one. `layers` decides what becomes of the members, `members` writes the files.
 """
 
 from __future__ import annotations
@@ -11,23 +10,21 @@ import bz2
 import gzip
 import lzma
 import os
-import posixpath
 import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
-from fetcher.archives.members import PIECE, Extraction
+from fetcher.archives.members import PIECE
 from fetcher.archives.streams import BoundedFile, ForwardStream, Readable, XzStream, zstd_stream
 from fetcher.errors import MalformedArchive
 from fetcher.filesystem import storing
 from fetcher.store.beneath import open_beneath
 from fetcher.store.layout import base_of
+from fetcher.values import dataclass
 
 MEMBERS = 20_000
 """Maximum members of an archive: a model has some hundreds."""
@@ -41,29 +38,31 @@ _BROKEN = (
 compression, and IndexError for a member without a name."""
 
 
-def unpack(archive: Path, directory: Path, *, stopped: Callable[[], bool]) -> Mapping[str, int]:
-    """Unpack `archive` and return the size in bytes of each file, by path. Blocks. `directory` must exist and be empty.
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member of an archive. `size`: of a file, in bytes. `content`: that of a file, to be read before the next member.
 
-    Raises MalformedArchive, HostilePath, OutOfSpace, StoreError; Stopped soon after `stopped()`.
+    `target`: what a link leads to, as the archive writes it.
     """
-    into = Extraction(directory, stopped=stopped)
-    with reading(archive) as file:
-        if _begins(file, b"PK"):
-            _unzip(file, into)
-        else:
-            untar(file, archive.name, partial(_extract, into=into), most=MEMBERS)
-        into.link()
-    if not into.files:
-        raise MalformedArchive(f"{archive.name} holds no files")
-    return into.files
+
+    name: str
+    kind: Literal["file", "hard link", "symbolic link", "directory"]
+    size: int = 0
+    content: Readable | None = None
+    target: str = ""
 
 
-@contextmanager
-def reading(archive: Path) -> Iterator[IO[bytes]]:
-    """Open `archive` for the block, and turn errors of its content into MalformedArchive. Raises StoreError."""
+def read_members(archive: Path, take: Callable[[Member], None], *, most: int) -> None:
+    """Call `take` for each member of `archive`, in order. Blocks.
+
+    Raises MalformedArchive, also for more than `most` members; StoreError; and what `take` raises.
+    """
     with storing("unpack the archive", archive.name), _opened(archive) as file:
         try:
-            yield file
+            if _begins(file, b"PK"):
+                _unzip(file, take, most)
+            else:
+                _untar(file, archive.name, take, most)
         except _BROKEN as error:
             raise _malformed(archive, error) from error
         except OSError as error:
@@ -93,24 +92,23 @@ def _refuse_more(count: int, most: int) -> None:
         raise MalformedArchive(f"the archive has more than {most:,} members")
 
 
-def _unzip(file: IO[bytes], into: Extraction) -> None:
+def _unzip(file: IO[bytes], take: Callable[[Member], None], most: int) -> None:
     with zipfile.ZipFile(BoundedFile(file)) as opened:
-        _refuse_more(len(opened.infolist()), MEMBERS)
+        _refuse_more(len(opened.infolist()), most)
         for member in opened.infolist():
             if not member.is_dir():
                 with opened.open(member) as content:
-                    into.add(member.filename, member.file_size, content)
+                    take(Member(member.filename, "file", member.file_size, content))
 
 
-def untar(file: IO[bytes], name: str, take: Callable[[tarfile.TarInfo, tarfile.TarFile], None], *, most: int) -> None:
-    """Call `take` for each of at most `most` members of the tar `file`, in order. Raises MalformedArchive and `_BROKEN`."""
+def _untar(file: IO[bytes], name: str, take: Callable[[Member], None], most: int) -> None:
     stream = ForwardStream(_decompressed(file))
     with tarfile.open(fileobj=stream, mode="r:") as opened:
         count = 0
         while (member := opened.next()) is not None:
             opened.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every member otherwise, a kilobyte each
             _refuse_more(count := count + 1, most)
-            take(member, opened)
+            take(_member(member, opened))
     if stream.last != bytes(tarfile.BLOCKSIZE):
         # tarfile treats an unreadable header and the end of the file as the end of the archive.
         raise MalformedArchive(f"{name} is damaged or truncated: it has no end-of-archive marker; fetch it again")
@@ -121,16 +119,16 @@ def untar(file: IO[bytes], name: str, take: Callable[[tarfile.TarInfo, tarfile.T
     raise MalformedArchive(f"{name} has data after the end of the archive; ask the publisher to fix it")
 
 
-def _extract(member: tarfile.TarInfo, opened: tarfile.TarFile, into: Extraction) -> None:
+def _member(member: tarfile.TarInfo, opened: tarfile.TarFile) -> Member:
     if member.isreg() and (content := opened.extractfile(member)) is not None:
-        into.add(member.name, member.size, content)
-    elif member.islnk():
-        into.note_link(member.name, member.linkname)
-    elif member.issym():
-        target = posixpath.join(posixpath.dirname(member.name), member.linkname)
-        into.note_link(member.name, posixpath.normpath(target))
-    elif not member.isdir():
-        raise MalformedArchive(f"{member.name[:120]!r} in the archive is not a file, directory or link")
+        return Member(member.name, "file", member.size, content)
+    if member.islnk():
+        return Member(member.name, "hard link", target=member.linkname)
+    if member.issym():
+        return Member(member.name, "symbolic link", target=member.linkname)
+    if member.isdir():
+        return Member(member.name, "directory")
+    raise MalformedArchive(f"{member.name[:120]!r} in the archive is not a file, directory or link")
 
 
 def _decompressed(file: IO[bytes]) -> Readable:

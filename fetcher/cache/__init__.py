@@ -10,6 +10,7 @@ from fetcher.cache.adopting import Adopted as Adopted
 from fetcher.cache.adopting import adopt as adopt
 from fetcher.cache.adopting import adoptable as adoptable
 from fetcher.cache.collecting import gc as gc
+from fetcher.cache.discarding import discard as discard
 from fetcher.cache.expecting import expected as expected
 from fetcher.cache.keeping import Standing as Standing
 from fetcher.cache.keeping import hold as hold

@@ -11,6 +11,6 @@ They accept the variables and arguments of those systems, and fetch as `fetcher`
     kserve_access         credentials of each store by KServe's variables and storage Secret: kserve_s3, _gcs, _azure, _oci
     fetching              concurrent fetches of several artifacts within one budget
     renaming              a source that renames the files of another source
-    unpacking             the files of an archive as a source
+    unpacking             an archive as a source
     linking               links to a local directory, instead of a copy
 """

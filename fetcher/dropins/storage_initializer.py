@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from fetcher.artifact import ArtifactRef
+from fetcher.artifact import ArtifactRef, redact
 from fetcher.command.common_options import TERMINATION_LOG
 from fetcher.command.parser import Parser
 from fetcher.command.running import Report, run_command, with_progress
@@ -145,13 +145,11 @@ def _warn_of_verification(pairs: Sequence[kserve.Pair], on_event: Subscriber) ->
 def _unpacking(ref: ArtifactRef, settings: Settings) -> Through:
     def through(on_event: Subscriber, credentials: Access | None) -> tuple[Source, Step]:
         from fetcher.dropins.unpacking import ArchiveSource
+        from fetcher.engine.unpacking import unpacking
+        from fetcher.sources import open_source
 
-        source = ArchiveSource(ref, settings, on_event, credentials)
-
-        def step(name: str) -> None:
-            if name == "manifest placed":
-                source.clean_up()
-
+        archive = ArchiveSource(open_source(ref, settings, credentials=credentials), redact(ref.uri))
+        source, _, step = unpacking(archive, ref, settings, on_event, lambda _: None)
         return source, step
 
     return through

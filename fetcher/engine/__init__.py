@@ -21,8 +21,11 @@ Decisions that may surprise:
   (64 KiB in `--timeout-stall`). Ranges of the same file that finished lately are siblings; those of other files are not.
 - The lease shows life while a source lists, which may take as long as unpacking an archive.
 - `--refresh on-change` asks for at most 15 seconds when a complete copy is here: a pod's start waits for it.
-- A source may be made of another one: `fetch_uncached(source=...)` takes one that renames (`dropins.renaming`) or unpacks
-  (`dropins.unpacking`), and the engine knows neither.
+- A source may be made of another one: `fetch_uncached(source=...)` takes one that renames (`dropins.renaming`), and the engine
+  does not know it. It knows sources that are packed (`sources.base.Packed`), since their archives need the lease and the room
+  of the artifact (`unpacking`); an archive that a drop-in names is such a source (`dropins.unpacking`).
+- The sizes of packed files are known one by one, while they are unpacked. So each has its room before it is written, and a
+  fetch can be refused in the middle. It leaves nothing then, unless waiting helps: archives stay for the next attempt.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ from fetcher.engine.retry import Asker, Patience
 from fetcher.engine.roominess import kept_roomy, room_of
 from fetcher.engine.sizing import drops_pages, transfer_of
 from fetcher.engine.transfer import Transfer
+from fetcher.engine.unpacking import UnpackingSource
 from fetcher.errors import ContentChanged, SourceError
 from fetcher.events import Committing, Resolved, Resolving, Subscriber, Warned
 from fetcher.filesystem import file_mode, make_directory, storing
@@ -82,6 +83,8 @@ class Pipeline:
     emit: Subscriber
     step: Step
     began: float
+    outer: Room | None = None
+    """The room of the fetch of which this one is a part."""
 
     async def run(self) -> Artifact:
         """Return the artifact. Raises FetchError; fetched bytes stay resumable."""
@@ -164,7 +167,7 @@ class Pipeline:
 
         async with kept_alive(lease, progress=progress):
             ask = Asker(patience, self.emit)
-            listing = await self._list(ask)
+            listing = await self._list(ask, lease)
             changes.listed(listing)
             settings = await with_listed_pins(self.settings, self.ref, listing, source=self.source, ask=ask)
             if changes.last:
@@ -209,8 +212,11 @@ class Pipeline:
         )
         return Gathered(manifest, replace(listing, files=with_pins(listing.files, files)), transfer.bytes_fetched)
 
-    async def _list(self, ask: Asking) -> Listing:
+    async def _list(self, ask: Asking, lease: Lease) -> Listing:
+        """List the files. Those of archives are fetched and unpacked for it, under `lease`."""
         self.emit(Resolving(redact(self.ref.uri)))
+        if isinstance(self.source, UnpackingSource):
+            self.source.under(self.room(lease, growing=False, stopped=lambda: False))
         return await self.source.list(await self.source.resolve(ask), ask)
 
     async def _checked(self, listing: Listing, settings: Settings, ask: Asking) -> tuple[RemoteFile, ...]:
@@ -245,6 +251,8 @@ class Pipeline:
 
     def room(self, lease: Lease, *, growing: bool, stopped: Callable[[], bool]) -> Room:
         """The room of the fetch. Limits belong to a cache root: a destination has none."""
+        if self.outer is not None:
+            return replace(self.outer, growing=growing, stopped=stopped)
         root, limited = self.settings.cache_dir, self.settings.dest is None
         return room_of(
             root,
@@ -296,7 +304,9 @@ def pipeline_of(request: Request, *, source: Source, adoption: Adoption | None, 
         base = base_of_destination(placement.anchor)
         make_directory(base)
         make_directories(base, placement.anchor)
-    return Pipeline(request.ref, request.settings, source, placement, adoption, on_event, step, time.monotonic())
+    return Pipeline(
+        request.ref, request.settings, source, placement, adoption, on_event, step, time.monotonic(), outer=request.room
+    )
 
 
 async def run(request: Request, *, source: Source, adoption: Adoption | None, on_event: Subscriber, step: Step) -> Artifact:

@@ -121,9 +121,12 @@ def _shared(
     offered = [file for file in fresh if sharing is not None and sharing.offers(file)]
     if sharing is None or not offered:
         return fresh
+    copying = not sharing.takes_no_space(preparation.lease.data)
+    if copying:  # a link to a local file is better than a copy
+        offered = [file for file in offered if not _linkable(file, preparation)]
     others = [file for file in fresh if file not in offered]
-    copies = [] if sharing.takes_no_space(preparation.lease.data) else offered
-    _make_room([*others, *copies], prepared, preparation)
+    to_fill = [file for file in others if not _linkable(file, preparation)]
+    _make_room([*to_fill, *(offered if copying else [])], prepared, preparation)
 
     def take(file: RemoteFile) -> RemoteFile | None:
         with storing("look for an existing copy", file.path), naming(file.path, preparation.lease.data):

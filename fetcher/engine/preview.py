@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from fetcher.artifact import ArtifactRef, Listing, RemoteFile, redact, total_size
-from fetcher.engine.choosing import chosen, proves_no_less, warn_of_selection
+from fetcher.engine.choosing import chosen, pinned, proves_no_less, warn_of_selection
 from fetcher.engine.expecting import with_listed_pins
 from fetcher.engine.request import choose_placement, donors_for
 from fetcher.engine.retry import Asker, Patience
 from fetcher.events import Resolving, Subscriber, silent
 from fetcher.filesystem import existing_parent, free_bytes
 from fetcher.manifest import Manifest
+from fetcher.planning.paths import refuse_hostile_paths
+from fetcher.planning.selection import selects
 from fetcher.settings import Settings
 from fetcher.sources import open_source
-from fetcher.sources.base import Source
+from fetcher.sources.base import Asking, Packed, Packing, Source
 from fetcher.store.donors import Donors
 from fetcher.store.selector import matching_manifest
 from fetcher.values import dataclass
@@ -22,8 +25,11 @@ from fetcher.values import dataclass
 
 @dataclass(frozen=True, slots=True)
 class PlannedFile:
-    """A file of the plan. `state` is held (equal in the present version), shared (another artifact has it), fetch, or skipped
-    (not selected)."""
+    """A file of the plan. `state` is held (equal in the present version), shared (another artifact has it), fetch, unpack, or
+    skipped (not selected).
+
+    A file to unpack is an archive: it is fetched, and its members take its place. Their names and sizes are not known before.
+    """
 
     path: str
     size: int | None
@@ -34,7 +40,8 @@ class PlannedFile:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """The plan of a fetch. Sizes in bytes; `cached`: a complete copy satisfies the request."""
+    """The plan of a fetch. Sizes in bytes, those of archives without their members; `cached`: a complete copy satisfies the
+    request."""
 
     cache_key: str
     uri: str
@@ -49,10 +56,12 @@ class Preview:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a source lists, and the files that a fetch of it would choose, with all that is published of them."""
+    """What a source lists, and the files that a fetch of it would choose, with all that is published of them. `archives` are
+    the paths of those that it would unpack."""
 
     listing: Listing
     chosen: tuple[RemoteFile, ...]
+    archives: tuple[str, ...] = ()
 
 
 async def answered(source: Source, ref: ArtifactRef, settings: Settings, on_event: Subscriber = silent) -> Answer:
@@ -60,7 +69,12 @@ async def answered(source: Source, ref: ArtifactRef, settings: Settings, on_even
     on_event(Resolving(redact(ref.uri)))
     ask = Asker(Patience(settings.retry_for), on_event)
     try:
-        listing = await source.list(await source.resolve(ask), ask)
+        revision = await source.resolve(ask)
+        listing = await source.list(revision, ask)
+        packing = await source.packing(revision, ask) if isinstance(source, Packed) else None
+        if packing is not None:
+            files = await _with_archives(listing, packing, ref, settings, source=source, ask=ask)
+            return Answer(listing, files, packing.archives)
         pinning = await with_listed_pins(settings, ref, listing, source=source, ask=ask)
         return Answer(listing, await chosen(listing, ref, pinning, source=source, ask=ask))
     finally:
@@ -73,31 +87,53 @@ async def preview(ref: ArtifactRef, settings: Settings, on_event: Subscriber = s
     Raises FetchError.
     """
     answer = await answered(open_source(ref, settings), ref, settings, on_event)
-    listing, wanted = answer.listing, {each.path: each for each in answer.chosen}
-    warn_of_selection(listing, answer.chosen, ref, on_event)
+    listing, archives = answer.listing, answer.archives
+    wanted = {each.path: each for each in answer.chosen}
+    if not archives:
+        warn_of_selection(listing, answer.chosen, ref, on_event)
     placement = choose_placement(ref, settings)
     present = placement.present()
     listed = {file.path: file for file in listing.files}
     donors = donors_for(settings, authenticated=listing.authenticated)
-    files = tuple(_planned(file, wanted.get(file.path), present, donors) for file in listed.values())
+    complete = matching_manifest(placement, ref, settings)
+    # The manifest lists the members of archives, so only its revision tells whether the archives changed.
+    unpacked = complete is not None and complete.revision is not None and complete.revision == listing.revision
+    planned = tuple(
+        _planned(file, "held" if unpacked else "unpack")
+        if file.path in archives
+        else _planned(wanted.get(file.path, file), _state(wanted.get(file.path), present, donors))
+        for file in listed.values()
+    )
     manifest = Manifest.for_request(ref, revision=listing.revision, files=(), created="", version="")
     return Preview(
         cache_key=ref.key,
         uri=redact(ref.uri),
         revision=listing.revision,
         path=placement.location(manifest),
-        files=files,
+        files=planned,
         bytes_total=total_size(wanted.values()),
-        bytes_to_fetch=sum(file.size or 0 for file in files if file.state == "fetch"),
+        bytes_to_fetch=sum(file.size or 0 for file in planned if file.state in ("fetch", "unpack")),
         free_bytes=free_bytes(existing_parent(placement.anchor)),
-        cached=matching_manifest(placement, ref, settings) is not None,
+        cached=complete is not None,
     )
 
 
-def _planned(file: RemoteFile, chosen: RemoteFile | None, present: Manifest | None, donors: Donors | None) -> PlannedFile:
-    known = chosen or file
-    digests, checksums = (tuple(str(each) for each in published) for published in (known.digests, known.checksums))
-    return PlannedFile(file.path, file.size, digests, _state(chosen, present, donors), checksums)
+async def _with_archives(
+    listing: Listing, packing: Packing, ref: ArtifactRef, settings: Settings, *, source: Source, ask: Asking
+) -> tuple[RemoteFile, ...]:
+    """All archives and the other selected files. Patterns and pins may name members, so none of them is refused here."""
+    files = tuple(
+        file
+        for file in listing.files
+        if file.path in packing.archives or selects(file.path, include=ref.include, exclude=ref.exclude)
+    )
+    refuse_hostile_paths(file.path for file in files)
+    return pinned(await source.describe(files, ask), replace(settings, expect={}))
+
+
+def _planned(file: RemoteFile, state: str) -> PlannedFile:
+    digests, checksums = (tuple(str(each) for each in published) for published in (file.digests, file.checksums))
+    return PlannedFile(file.path, file.size, digests, state, checksums)
 
 
 def _state(chosen: RemoteFile | None, present: Manifest | None, donors: Donors | None) -> str:

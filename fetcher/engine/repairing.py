@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -28,6 +28,7 @@ from fetcher.engine.retry import Asker, Patience
 from fetcher.engine.roominess import room_of
 from fetcher.engine.sizing import transfer_of
 from fetcher.engine.transfer import Transfer
+from fetcher.engine.unpacking import UnpackingSource
 from fetcher.errors import ContentChanged, DigestMismatch, NotFound
 from fetcher.events import FileRepaired, Resolving, Subscriber, Warned
 from fetcher.filesystem import file_mode, storing
@@ -38,6 +39,7 @@ from fetcher.store.damaged import Damaged, interrupted
 from fetcher.store.journal import Journal, Journalled
 from fetcher.store.lease import Lease
 from fetcher.store.placement import Placement, Step
+from fetcher.store.room import Room
 from fetcher.uncancelled import run_uncancelled
 from fetcher.version import VERSION
 
@@ -103,6 +105,8 @@ class Repair:
         patience = Patience(self.settings.retry_for)
         self.emit(Resolving(redact(self.ref.uri)))
         ask = Asker(patience, self.emit)
+        if isinstance(self.source, UnpackingSource):
+            self.source.under(self._room(lease, lambda: False))
         listing = await self.source.list(manifest.revision, ask)
         files = await self.source.describe([listed_as(entry, listing) for entry in entries], ask)
         with storing("resume the staged files"):
@@ -177,24 +181,26 @@ class Repair:
 
     async def _make_room(self, damaged: Damaged, file: RemoteFile, lease: Lease, stopping: threading.Event) -> None:
         """Make room for the successor of the file. Raises OutOfSpace, CacheBusy, and then nothing is changed."""
-        if self.root is None:
-            return
-        room = room_of(
-            self.root,
-            self.ref.key,
-            lease,
-            self.settings,
-            limited=True,
-            growing=False,
-            stopped=stopping.is_set,
-            on_event=self.emit,
-        )
+        room = self._room(lease, stopping.is_set)
 
         def make() -> None:
             with storing("make room in the cache", file.path):
                 room.make(damaged.space(lease))
 
         await run_uncancelled(make, stop=stopping.set)
+
+    def _room(self, lease: Lease, stopped: Callable[[], bool]) -> Room:
+        """The room of the repair. Limits belong to a cache root: a destination has none."""
+        return room_of(
+            self.root or self.placement.anchor,
+            self.ref.key,
+            lease,
+            self.settings,
+            limited=self.root is not None,
+            growing=False,
+            stopped=stopped,
+            on_event=self.emit,
+        )
 
 
 def listed_as(entry: ManifestFile, listing: Listing) -> RemoteFile:

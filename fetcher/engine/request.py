@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from fetcher.artifact import ArtifactRef
 from fetcher.errors import UsageError
 from fetcher.settings import Settings
@@ -13,18 +15,22 @@ from fetcher.store.placement import Placement
 from fetcher.store.selector import placement_for, recover
 from fetcher.values import dataclass
 
+if TYPE_CHECKING:
+    from fetcher.store.room import Room
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """One artifact and its placement. `placement` is None for `pvc://`, which is verified in place and never written.
 
-    `credentials` are for its source; None: those of the process.
+    `credentials` are for its source; None: those of the process. `room`: that of the fetch of which this one is a part.
     """
 
     ref: ArtifactRef
     settings: Settings
     placement: Placement | None
     credentials: Access | None = None
+    room: Room | None = None
 
     @property
     def placed(self) -> Placement:

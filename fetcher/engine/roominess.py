@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from fetcher.events import Subscriber
@@ -31,10 +32,9 @@ def room_of(
     on_event: Subscriber,
 ) -> Room:
     """Return the room of what is built under `lease` for the artifact `key` of `root`. `limited`: `root` is a cache root;
-    other directories have no limits of their own. Raises ConfigurationError, NewerFormat, StoreError."""
-    with storing("read the limits of the cache"):
-        own = read_limits(root) if limited else CacheLimits()
-    asked = CacheLimits(settings.max_size, settings.min_free, settings.min_idle)
+    other directories have no limits of their own."""
+    own = partial(read_limits, root) if limited else CacheLimits
+    asked = CacheLimits(settings.max_size, settings.min_free, settings.min_idle) if limited else CacheLimits()
     return Room(root, key, lease, own, asked, growing, stopped, on_event, settings.eviction_ranks)
 
 

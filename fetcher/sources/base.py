@@ -49,7 +49,8 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """Listed files that are archives, by their paths, in order: their members are files of the artifact in their place.
+    """Listed files that are archives, by their paths, in order, at least one: their members are files of the artifact in their
+    place.
 
     With `prefix`, they are the layers of an image: only members below it are files, without it in their paths, and a later
     layer can replace or remove files of earlier ones.

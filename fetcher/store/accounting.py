@@ -63,9 +63,10 @@ class Account:
         movable = [each for each in residents if each.kept not in FOR_GOOD and each.key != self.own]
         promised = sum(each.promised for each in self.seen.staged if not each.lease.abandoned)
         if self.shortfall(bounds, made=freed(movable, residents), healed=promised + self.seen.replaced):
+            rest = ", or remove unfinished fetches with fetcher gc --unused-for 0" if self.seen.unfinished else ""
             return OutOfSpace(
                 f"no space left on device: the limits of {self.root} do not allow it, even if everything unpinned is evicted: "
-                f"{numbers}; raise the limit with fetcher init, unpin artifacts, or select fewer files with --include"
+                f"{numbers}; raise the limit with fetcher init, unpin artifacts, or select fewer files with --include{rest}"
             )
         return CacheBusy(f"{self.root} has no room now: {numbers}; wait until artifacts are idle, or lower --min-idle")
 
@@ -74,10 +75,11 @@ class Account:
             return size(freed([each for each in residents if each.kept in reasons], residents))
 
         free = free_bytes(self.root)
-        promised = sum(each.promised for each in self.seen.staged)
+        promised = sum(each.promised for each in self.seen.staged if not each.lease.abandoned)
         return (
             f"needed {size(self.needed)}, used {size(self.seen.used + self.occupied)}, evictable {held_by(None)}, "
             f"pinned {held_by(*FOR_GOOD)}, in use or used recently {held_by('open', 'held', 'leased', 'recent', 'unknown')}, "
-            f"being fetched {size(promised)}, replaced versions {size(self.seen.replaced)}, "
+            f"being fetched {size(promised)}, unfinished fetches {size(self.seen.unfinished)}, "
+            f"replaced versions {size(self.seen.replaced)}, "
             f"free {'unknown' if free is None else size(free)}"
         )

@@ -54,6 +54,13 @@ class Contender:
         self.previous = seen
         return take_over(self._directory, seen, stale=self._stale, evicting=self._evicting)
 
+    def give_back(self, lease: Lease) -> None:
+        """Give back the lease that the last `attempt` returned. The data of an unfinished fetch stays resumable."""
+        if self.previous is None:
+            lease.dissolve()
+        else:
+            lease.release()
+
 
 @contextmanager
 def short_lease(staging: Path, name: str, *, stale: float, stopped: Callable[[], bool]) -> Iterator[Lease]:

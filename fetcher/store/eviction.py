@@ -169,12 +169,12 @@ def doom(
                 doomed.append(_doomed(root, entry, lease, keeping))
             else:
                 kept[entry.key] = reason
-                _give_back(contender, lease)
+                contender.give_back(lease)
             marked.pop()
             keep()
     except BaseException:
         for _, contender, lease in marked:
-            _give_back(contender, lease)
+            contender.give_back(lease)
         restore(doomed)
         raise
     return doomed, kept
@@ -217,11 +217,3 @@ def _wait(seconds: float, renewals: Iterable[Callable[[], None]]) -> None:
         for renew in renewals:
             renew()
         time.sleep(min(left, 1.0))
-
-
-def _give_back(contender: Contender, lease: Lease) -> None:
-    """Give a lease back. The data of an unfinished fetch stays resumable."""
-    if contender.previous is None:
-        lease.dissolve()
-    else:
-        lease.release()

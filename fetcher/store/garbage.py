@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from fetcher.filesystem import first_names
+from fetcher.store.archives import names_in, remove_archives, useless
 from fetcher.store.beneath import remove, remove_tree
 from fetcher.store.claims import claims
 from fetcher.store.keyed import replaced_versions
@@ -28,8 +29,9 @@ RESUMABLE = 24 * 3600.0
 _MOST = 1_000_000
 
 Kind = Literal[
-    "unfinished fetch", "draft", "replaced version", "snapshot", "blob", "lapsed pin", "lapsed hold", "record of use", "record"
-]
+    "unfinished fetch", "archives", "draft", "replaced version", "snapshot", "blob", "lapsed pin", "lapsed hold",
+    "record of use", "record",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ def garbage(root: Path, *, now: float, unused_for: float, gone: Callable[[str], 
     """
     return [
         *_staging(root, now, unused_for),
+        *_archives(root, now, unused_for),
         *_replaced(root, now),
         *_superseded(root, now),
         *_claims(root, now, gone),
@@ -71,10 +74,43 @@ def _staging(root: Path, now: float, unused_for: float) -> Iterator[Garbage]:
             )
             continue
         with suppress(OSError):
-            if (seen := observe(path)) is not None:
+            seen = observe(path)
+            if seen is not None and (seen.abandoned or _is_silent(path, now)):
                 how = "its owner ended" if seen.abandoned else "its owner is silent"
                 why = f"{how}, and nothing changed for a day or longer"
                 yield Garbage("unfinished fetch", path, allocated_bytes(path), why, partial(_dissolve, path))
+
+
+def _archives(root: Path, now: float, unused_for: float) -> Iterator[Garbage]:
+    """The archives of fetches that nobody works with. Their leases decide: a fetch under way never loses its archives."""
+    layout, left = Root(root), {each.lease.name: each for each in useless(root)}
+    for name in names_in(layout.archive):
+        path, lease = layout.archive / name, layout.staging / name
+        if path.is_dir() and not path.is_symlink() and _is_forgotten(path, lease, now, unused_for):
+            why = "their fetch ended, and nobody went on with it"
+            yield Garbage("archives", path, allocated_bytes(path), why, partial(remove_archives, lease))
+        elif (each := left.get(name)) is not None:
+            yield Garbage("archives", each.directory, allocated_bytes(each.directory), each.why, each.remove)
+
+
+def _is_forgotten(archives: Path, lease: Path, now: float, unused_for: float) -> bool:
+    """Whether nobody holds `lease`, and neither it nor `archives` changed within `unused_for` seconds."""
+    if now - max(_newest(archives), _last_change(lease) if lease.exists() else 0.0) < unused_for:
+        return False
+    with suppress(OSError):
+        seen = observe(lease)
+        return seen is None or seen.abandoned or _is_silent(lease, now)
+    return False
+
+
+def _is_silent(lease: Path, now: float) -> bool:
+    """Whether the owner of a lease shows no life: it would have renewed its heartbeat meanwhile."""
+    return now - _last_change(lease) > default_stale_time(lease)
+
+
+def _newest(directory: Path) -> float:
+    """Return when anything below `directory` last changed."""
+    return max((_time(Path(above, name)) for above, _, names in os.walk(directory) for name in (".", *names)), default=0.0)
 
 
 def _is_followed(name: str, names: Iterable[str], staging: Path, since: float) -> bool:

@@ -13,8 +13,7 @@
     <root>/.fetcher/manifests/<cache-key>.json  manifests of the hf-cache layout, and of artifacts that share one directory,
                                                 each with its <cache-key>.summary.json
     <root>/.fetcher/superseded/                 manifests of replaced versions in the hf-cache layout (`superseded`)
-    <root>/.fetcher/archive/                    an archive during its download, and its unpacked files (`dropins.unpacking`)
-    <root>/.fetcher/archive/<cache-key>/        the same for the archives of one artifact (`engine.unpacking`)
+    <root>/.fetcher/archive/<cache-key>/        the archives of a packed artifact and their files, under its lease (`archives`)
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from fetcher.errors import NewerFormat
 from fetcher.filesystem import first_names
 from fetcher.manifest import RELATIVE_PATH
 from fetcher.planning.eviction import Kept, Resident, occupied
+from fetcher.store.archives import archives_of
 from fetcher.store.blocks import Blocks, blocks_of
 from fetcher.store.catalog import Entry, entries
 from fetcher.store.claims import Claim, claims
@@ -34,7 +35,8 @@ _MOST = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """The staging directory of one key. `allocated`: bytes on the volume. `promised`: what it may grow to."""
+    """The staging directory of one key, and the archives beside it. `allocated`: bytes on the volume. `promised`: what they may
+    grow to."""
 
     key: str
     lease: Observation
@@ -49,24 +51,31 @@ class Staged:
 class Occupancy:
     """A root at one moment. `artifacts` are by `name_of`.
 
-    `replaced`: allocated bytes of replaced versions, `others`: of our own records and of archives.
+    Allocated bytes: `replaced` of replaced versions, `archives` of archives that nobody works with, `others` of our records.
     """
 
     artifacts: Mapping[str, Entry]
     residents: tuple[Resident, ...]
     staged: tuple[Staged, ...]
     replaced: int
+    archives: int
     others: int
 
     @property
     def used(self) -> int:
         """Bytes that the root occupies, and those that living owners were promised."""
-        return occupied(self.residents) + self.replaced + self.others + sum(each.promised for each in self.staged)
+        promised = sum(each.promised for each in self.staged)
+        return occupied(self.residents) + self.replaced + self.archives + self.others + promised
 
     @property
     def outstanding(self) -> int:
         """Bytes that living owners were promised and have not allocated yet."""
         return sum(each.promised - each.allocated for each in self.staged)
+
+    @property
+    def unfinished(self) -> int:
+        """Bytes of fetches that ended too early, and can be resumed."""
+        return self.archives + sum(each.allocated for each in self.staged if each.lease.abandoned)
 
     @property
     def evicting(self) -> bool:
@@ -98,10 +107,15 @@ def occupancy(root: Path, *, now: float, min_idle: float, without: Collection[st
     ]
     residents += [Resident(key, allocated(root / key), now, "foreign") for key in newer if key]
     layout = Root(root)
-    replaced, others = (
-        sum(map(allocated_bytes, directories)) for directories in ((layout.old, layout.ready), (layout.archive, layout.ballast))
+    counted = {each.key for each in staged} | set(without)
+    return Occupancy(
+        artifacts,
+        tuple(residents),
+        staged,
+        replaced=allocated_bytes(layout.old, layout.ready),
+        archives=sum(allocated(layout.archive, without=counted).values()),
+        others=allocated_bytes(layout.ballast),
     )
-    return Occupancy(artifacts, tuple(residents), staged, replaced, others)
 
 
 def name_of(root: Path, entry: Entry) -> str:
@@ -112,25 +126,35 @@ def name_of(root: Path, entry: Entry) -> str:
     return entry.key if entry.path == root / entry.key else str(entry.record)
 
 
-def allocated(directory: Path) -> Blocks:
+def allocated(directory: Path, *, without: Collection[str] = ()) -> Blocks:
     """Return the blocks of everything in `directory`; those of clones in full. What disappears meanwhile is skipped.
 
-    Follows no link.
+    `without`: names of directories in it to leave out. Follows no link.
     """
     blocks: Blocks = {}
-    for path, status in _tree(directory):
+    for path, status in _tree(directory, without):
         blocks |= blocks_of(status, path, extents=False)
     return blocks
 
 
-def allocated_bytes(directory: Path) -> int:
-    """Return the bytes that everything in `directory` allocates."""
-    return sum(allocated(directory).values())
+def allocated_bytes(*directories: Path) -> int:
+    """Return the bytes that everything in `directories` allocates. A file with names in several of them counts once."""
+    blocks: Blocks = {}
+    for each in directories:
+        blocks |= allocated(each)
+    return sum(blocks.values())
 
 
-def _tree(directory: Path) -> Iterator[tuple[str, os.stat_result]]:
+def built_bytes(lease: Path) -> int:
+    """Return the bytes that everything under the lease at `lease` allocates: staged files, and archives beside them."""
+    return allocated_bytes(lease, archives_of(lease))
+
+
+def _tree(directory: Path, without: Collection[str] = ()) -> Iterator[tuple[str, os.stat_result]]:
     """Yield the relative path and status of every file and link below `directory`."""
     for above, directories, names in os.walk(directory):
+        if without and above == os.fspath(directory):
+            directories[:] = [name for name in directories if name not in without]
         links = [name for name in directories if os.path.islink(os.path.join(above, name))]
         for name in (*names, *links):
             path = os.path.join(above, name)
@@ -206,4 +230,4 @@ def _staged(root: Path, without: Collection[str]) -> Iterator[Staged]:
             continue
         with suppress(OSError):
             if (lease := observe(staging / name)) is not None:
-                yield Staged(name, lease, allocated_bytes(staging / name))
+                yield Staged(name, lease, built_bytes(staging / name))

@@ -1,4 +1,4 @@
-"""Makes room in a bounded cache root before the first byte of a fetch, and before a repair stages a file.
+"""Makes room in a bounded cache root before the first byte of a fetch, and before a repair or an unpacking writes a file.
 
 Deciding, promising the space and renaming victims away happens under a short root-wide lease, so that fetches that start
 together do not exceed the limit together. Deleting happens after it. The promise is a field of the fetch's own heartbeat: it
@@ -18,13 +18,14 @@ from fetcher.filesystem import free_bytes, sync_filesystem
 from fetcher.planning.eviction import Kept
 from fetcher.store import ballast
 from fetcher.store.accounting import MARGIN, Account
+from fetcher.store.archives import sweep_useless, useless
 from fetcher.store.contender import short_lease
 from fetcher.store.eviction import Doomed, Keeping, closed, doom, restore
 from fetcher.store.keyed import replaced_versions, sweep_old
 from fetcher.store.layout import Root
 from fetcher.store.lease import Lease, default_stale_time
 from fetcher.store.limits import MIN_IDLE, CacheLimits, refuse_looser, refuse_unenforceable
-from fetcher.store.occupancy import ROOM, Occupancy, allocated_bytes, occupancy
+from fetcher.store.occupancy import ROOM, Occupancy, built_bytes, occupancy
 from fetcher.values import dataclass
 
 _UNDER_WAY = 60.0
@@ -39,38 +40,38 @@ STEP = 1024 * 1024 * 1024
 class Room:
     """A fetch or repair that needs room in `root`. `lease` is that of its key.
 
-    `own`: the limits of the root. `asked`: those of the fetch, which may only be stricter. `growing`: the sizes of some files
-    are unknown, so room is made in steps. `ranks`: key → rank in eviction, 0 for others.
+    `own` reads the limits of the root: they can change meanwhile. `asked`: those of the fetch, which may only be stricter.
+    `growing`: the sizes of some files are unknown, so room is made in steps. `ranks`: key → rank in eviction, 0 for others.
     """
 
     root: Path
     key: str
     lease: Lease
-    own: CacheLimits
+    own: Callable[[], CacheLimits]
     asked: CacheLimits
     growing: bool
     stopped: Callable[[], bool]
     on_event: Subscriber
     ranks: Mapping[str, int] = field(default_factory=dict)
 
-    @property
-    def min_idle(self) -> float:
-        return idle_time(self.own, self.asked)
-
     def make(self, needed: int) -> None:
         """Make room for `needed` more bytes, and promise them to the fetch. Does nothing without a limit. Blocks.
 
-        Raises OutOfSpace or CacheBusy, and then nothing is evicted; UsageError, LeaseLost, Stopped, OSError.
+        Raises OutOfSpace or CacheBusy, and then nothing is evicted; ConfigurationError, NewerFormat, UsageError, LeaseLost,
+        Stopped, OSError.
         """
-        limits = self.own if self.own.bounded else self.asked
+        own = self.own()
+        limits = own if own.bounded else self.asked
         if not limits.bounded:
             return
         needed += STEP if self.growing else 0
-        refuse_unenforceable(self.root, replace(limits, min_idle=self.own.min_idle or self.asked.min_idle))
-        refuse_looser(self.own, self.asked, self.root)
+        min_idle = idle_time(own, self.asked)
+        refuse_unenforceable(self.root, replace(limits, min_idle=own.min_idle or self.asked.min_idle))
+        refuse_looser(own, self.asked, self.root)
         until = time.monotonic() + _UNDER_WAY
-        while (doomed := self._decide(needed, limits, patient=time.monotonic() < until)) is None:
-            sweep_old(self.root, grace=self.min_idle)
+        while (doomed := self._decide(needed, limits, min_idle, patient=time.monotonic() < until)) is None:
+            sweep_old(self.root, grace=min_idle)
+            sweep_useless(self.root)
             time.sleep(0.2)
         for each in doomed:
             each.delete()
@@ -81,31 +82,32 @@ class Room:
 
     def grow(self) -> None:
         """Make room for another step if the files of unknown size have nearly used up the last one. Raises as `make`."""
-        if allocated_bytes(self.lease.directory) + STEP // 2 > self.lease.reserved:
+        if built_bytes(self.lease.directory) + STEP // 2 > self.lease.reserved:
             self.make(0)
 
-    def _decide(self, needed: int, limits: CacheLimits, *, patient: bool) -> list[Doomed] | None:
+    def _decide(self, needed: int, limits: CacheLimits, min_idle: float, *, patient: bool) -> list[Doomed] | None:
         """Promise the space and rename the victims away. None: more space will be free soon, so look again."""
         staging = Root(self.root).staging
         stale = default_stale_time(staging)
         with short_lease(staging, ROOM, stale=stale, stopped=self.stopped) as ruling:
             seen = occupancy(
-                self.root, now=ruling.moment(), min_idle=self.min_idle, without=(ROOM, self.key, self.lease.directory.name)
+                self.root, now=ruling.moment(), min_idle=min_idle, without=(ROOM, self.key, self.lease.directory.name)
             )
-            occupied = allocated_bytes(self.lease.directory)
+            occupied = built_bytes(self.lease.directory)
             account = Account(self.root, self.key, seen, needed=needed, occupied=occupied, ranks=self.ranks)
-            if patient and account.shortfall(limits.bounds(self.root)) and self._soon(seen, ruling.moment()):
+            if patient and account.shortfall(limits.bounds(self.root)) and self._soon(seen, ruling.moment(), min_idle):
                 return None
             # Before anything is renamed away: a lease that is lost by now must cost no artifact. A refusal ends the fetch, and
             # the promise with it.
             self.lease.reserve(occupied + needed)
-            return self._doom(account, limits, ruling, stale)
+            return self._doom(account, limits, min_idle, ruling, stale)
 
-    def _soon(self, seen: Occupancy, now: float) -> bool:
-        """Whether others delete an artifact just now, or replaced versions may go: then nothing else has to."""
-        return seen.evicting or bool(replaced_versions(self.root, now=now, grace=self.min_idle))
+    def _soon(self, seen: Occupancy, now: float, min_idle: float) -> bool:
+        """Whether others delete an artifact just now, or there is what may go before any artifact: replaced versions, and
+        what killed processes left of no use."""
+        return seen.evicting or bool(replaced_versions(self.root, now=now, grace=min_idle) or useless(self.root))
 
-    def _doom(self, account: Account, limits: CacheLimits, ruling: Lease, stale: float) -> list[Doomed]:
+    def _doom(self, account: Account, limits: CacheLimits, min_idle: float, ruling: Lease, stale: float) -> list[Doomed]:
         """Rename away as many victims as are needed, all or none."""
         kept: dict[str, Kept] = {}
         while True:
@@ -113,7 +115,7 @@ class Room:
             choose = partial(account.victims, limits.bounds(self.root), self.asked.bounds(self.root))
             victims = closed(self.root, account.seen.artifacts, choose, kept)
             entries = [account.seen.artifacts[each.key] for each in victims]
-            keeping = Keeping(self.root, ruling.moment(), self.min_idle)
+            keeping = Keeping(self.root, ruling.moment(), min_idle)
             doomed, found = doom(self.root, entries, keeping, stale=stale, keep=ruling.keep)
             if not found:
                 return doomed

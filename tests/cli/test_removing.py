@@ -8,13 +8,19 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fetcher.store.lease import acquire
+from fetcher.artifact import ArtifactRef
+from fetcher.errors import LeaseLost
+from fetcher.manifest import RELATIVE_PATH, Manifest
+from fetcher.store.archives import discard, remove_archives
+from fetcher.store.garbage import garbage
+from fetcher.store.lease import Lease, acquire, observe, take_over
 from tests.cli.test_bounded import LONG_AGO, MiB
 from tests.cli.test_bounded import Cache as Bounded
 from tests.lab.command import FETCHER, run_fetcher
@@ -342,3 +348,126 @@ class TestGc:
             os.utime(path, (LONG_AGO, LONG_AGO))
         assert cache.json("gc", "--unused-for", "0")["removed"] == []
         assert all(path.read_text() == "mine" for path in strange)
+
+
+class TestArchives:
+    """`gc` and the archives of a packed artifact, which lie beside the lease of their fetch."""
+
+    def archives(self, cache: Cache, *, age: float, name: str = "f" * 16) -> Path:
+        """Archives that were fetched and partly unpacked `age` seconds ago."""
+        directory = cache.private / "archive" / name
+        for path in (directory / "fetched/layer.tar", directory / "unpacked/1/0/model.bin"):
+            path.parent.mkdir(parents=True)
+            path.write_bytes(bytes(MiB))
+        moment = time.time() - age
+        for path in (*directory.rglob("*"), directory):
+            os.utime(path, (moment, moment))
+        return directory
+
+    def lease(self, cache: Cache, *, name: str = "f" * 16) -> Lease:
+        lease = acquire(cache.private / "staging", name, stale=60.0)
+        assert lease is not None
+        return lease
+
+    def test_they_stay_resumable_for_a_day(self, cache: Cache) -> None:
+        directory = self.archives(cache, age=23 * 3600)
+        cache.run("gc")
+        assert (directory / "fetched/layer.tar").exists()
+
+    def test_unpacked_files_go_at_once_without_an_owner(self, cache: Cache) -> None:
+        """The next owner unpacks anew."""
+        directory = self.archives(cache, age=0)
+        (removed,) = cache.json("gc")["removed"]
+        assert (removed["kind"], removed["path"]) == ("archives", str(directory / "unpacked"))
+        assert MiB <= removed["bytes"] < 2 * MiB
+        assert [path.name for path in directory.iterdir()] == ["fetched"]
+
+    @pytest.mark.parametrize("revision", ["one", "two"])
+    def test_those_of_an_artifact_that_is_complete_at_their_revision_go_at_once(self, cache: Cache, revision: str) -> None:
+        """Its process was killed between the placement and the clean-up."""
+        directory = self.archives(cache, age=0, name=cache.key("a"))
+        for path, each in ((cache.root / cache.key("a"), "one"), (directory / "fetched", revision)):
+            manifest = Manifest.for_request(ArtifactRef("a"), revision=each, files=(), created="", version="0")
+            (path / RELATIVE_PATH).parent.mkdir(exist_ok=True)
+            (path / RELATIVE_PATH).write_bytes(manifest.to_bytes())
+        cache.run("gc")
+        assert directory.exists() == (revision == "two")
+
+    @pytest.mark.parametrize("left", ["nothing", "released"])
+    def test_after_a_day_they_are_deleted(self, cache: Cache, left: str) -> None:
+        directory = self.archives(cache, age=25 * 3600)
+        if left == "released":
+            lease = self.lease(cache)
+            lease.release()
+            moment = time.time() - 25 * 3600
+            for path in (*lease.directory.iterdir(), lease.directory):
+                os.utime(path, (moment, moment))
+        removed = {each["kind"]: each for each in cache.json("gc")["removed"]}
+        assert removed["archives"]["bytes"] >= 2 * MiB
+        assert removed.keys() - {"archives"} == ({"unfinished fetch"} if left == "released" else set())
+        assert not directory.exists()
+        assert list((cache.private / "staging").iterdir()) == []
+
+    def test_those_of_a_living_fetch_stay_however_old_they_are(self, cache: Cache) -> None:
+        directory, lease = self.archives(cache, age=25 * 3600), self.lease(cache)
+        assert cache.json("gc", "--unused-for", "0")["removed"] == []
+        lease.check()
+        assert lease.data.exists()
+        assert (directory / "fetched/layer.tar").exists()
+        lease.dissolve()
+
+    def test_a_fetch_that_begins_after_the_look_keeps_them(self, cache: Cache) -> None:
+        """What is garbage is listed first, and deleted later."""
+        directory = self.archives(cache, age=25 * 3600)
+        (found,) = garbage(cache.root, now=time.time(), unused_for=3600.0, gone=lambda _: False)
+        lease = self.lease(cache)
+        assert found.delete() is False
+        assert (directory / "fetched/layer.tar").exists()
+        lease.dissolve()
+        assert found.delete() is True
+        assert not directory.exists()
+
+    def test_an_unfinished_fetch_stays_resumable_when_archives_beside_it_go(self, cache: Cache) -> None:
+        lease = self.lease(cache)
+        (lease.data / "model.bin").write_bytes(bytes(MiB))
+        lease.release()
+        directory = self.archives(cache, age=0)
+        assert remove_archives(lease.directory)
+        assert not directory.exists()
+        assert [path.read_bytes() for path in lease.directory.glob("data.*/*")] == [bytes(MiB)]
+
+    def test_a_process_that_lost_its_lease_removes_nothing_of_its_successor(self, cache: Cache) -> None:
+        former, directory = self.lease(cache), self.archives(cache, age=0)
+        seen = observe(former.directory)
+        assert seen is not None
+        successor = take_over(former.directory, seen, stale=60.0)
+        assert successor is not None
+        with pytest.raises(LeaseLost):
+            discard(former, directory)
+        assert (directory / "fetched/layer.tar").exists()
+        discard(successor, directory / "unpacked")
+        assert [path.name for path in directory.iterdir()] == ["fetched"]
+        assert list(successor.data.iterdir()) == []
+        successor.dissolve()
+
+    def test_a_dry_run_deletes_nothing(self, cache: Cache) -> None:
+        directory = self.archives(cache, age=25 * 3600)
+        assert [each["path"] for each in cache.json("gc", "--dry-run")["removed"]] == [str(directory)]
+        assert (directory / "unpacked").exists()
+
+    def test_a_link_or_a_file_among_them_is_left_alone(self, cache: Cache, tmp_path: Path) -> None:
+        outside = tmp_path / "outside"
+        outside.mkdir()
+        (outside / "file").write_text("mine")
+        (cache.private / "archive").mkdir()
+        (cache.private / "archive/link").symlink_to(outside)
+        (cache.private / "archive/file").write_text("mine")
+        assert cache.json("gc", "--unused-for", "0")["removed"] == []
+        assert (outside / "file").read_text() == (cache.private / "archive/file").read_text() == "mine"
+
+    def test_they_count_in_the_accounts(self, cache: Cache) -> None:
+        before, used = cache.json("du")["bytes_allocated"], cache.json("prune", "--to", "1Gi", "--dry-run")["used"]
+        self.archives(cache, age=0)
+        assert cache.json("du")["bytes_allocated"] >= before + 2 * MiB
+        assert {each["name"] for each in cache.json("du")["places"]} >= {"archive"}
+        assert cache.json("prune", "--to", "1Gi", "--dry-run")["used"] == used + 2 * MiB

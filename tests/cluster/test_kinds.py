@@ -73,6 +73,7 @@ ACCEPTED = [
     pytest.param(changed(MODEL, "placement.pools", [{"name": "p", "mode": "Count", "replicas": 2}]), id="two copies"),
     pytest.param(changed(MODEL, "auth", {"secretKeyRef": {"name": "hub", "key": "HF_TOKEN"}}), id="a token"),
     pytest.param(changed(MODEL, "source.uri", "hf://org/m@v1.0"), id="a revision in the URI"),
+    pytest.param(changed(MODEL, "refreshPolicy", "OnChange"), id="a model that follows its branch"),
     pytest.param(NODE, id="a node"),
 ]
 
@@ -99,6 +100,8 @@ REFUSED = [
     pytest.param(changed(MODEL, "placement.pools.0.replicas", 2), "takes none", id="replicas on all nodes"),
     pytest.param(changed(MODEL, "auth", {}), "give one of", id="a credential that is nothing"),
     pytest.param(changed(MODEL, "retain", "Sometimes"), "spec.retain", id="a word that is none"),
+    pytest.param(changed(MODEL, "refreshInterval", "0h"), "refreshInterval", id="a refresh without a pause"),
+    pytest.param(changed(MODEL, "refreshPolicy", "Always"), "refreshPolicy", id="a policy that is none"),
     pytest.param(changed(MODEL, "minReady", 0), "spec.minReady", id="ready without a copy"),
     pytest.param(changed(NODE, "artifacts.0.key", "../../etc"), "key", id="a key that is a path"),
     pytest.param(changed(NODE, "artifacts", NODE["spec"]["artifacts"] * 2), "Duplicate value", id="a key twice"),

@@ -6,7 +6,10 @@ import io
 import tarfile
 import zipfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Literal
+
+from fetcher.archives.layers import UnpackedFile, unpack_layers
 
 Compression = Literal["", "gz", "bz2", "xz"]
 
@@ -56,3 +59,8 @@ FORMATS: dict[str, Callable[[Mapping[str, bytes]], bytes]] = {
     "model.tar.xz": lambda files: tar(files, "xz"),
 }
 """File name of an archive → function that packs files into that format."""
+
+
+def unpack(archive: Path, directory: Path, *, stopped: Callable[[], bool] = lambda: False) -> Mapping[str, UnpackedFile]:
+    """Unpack one archive without a limit, as the engine does."""
+    return unpack_layers([archive], directory, make_room=lambda _: None, stopped=stopped)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import lzma
 import os
@@ -16,13 +17,12 @@ from random import Random
 
 import pytest
 
-from fetcher.archives import reading as archives
-from fetcher.archives.reading import unpack
+from fetcher.archives import layers
 from fetcher.archives.streams import XZ_MEMORY
 from fetcher.errors import FetchError, HostilePath, LocalIOError, MalformedArchive, OutOfSpace
 from fetcher.testing.checkpoint import random_bytes
 from fetcher.uncancelled import Stopped
-from tests.dropins.archives import FORMATS, regular, special, tar, tar_of, zipped
+from tests.dropins.archives import FORMATS, regular, special, tar, tar_of, unpack, zipped
 from tests.dropins.conftest import MiB, tree
 from tests.lab.chaos import Chaos
 from tests.lab.fixtures import MakeFilesystem
@@ -30,36 +30,38 @@ from tests.lab.fixtures import MakeFilesystem
 FILES = {"config.json": b"{}", "deep/er/weights.bin": random_bytes("packed", MiB + 7), "empty": b""}
 
 
-def unpacked(archive: bytes, tmp_path: Path, *, stopped: Callable[[], bool] = lambda: False) -> Path:
-    """Unpack `archive` and return its directory. Asserts that nothing outside it changed."""
+def unpacked(archive: bytes, tmp_path: Path, *, stopped: Callable[[], bool] = lambda: False) -> dict[str, bytes]:
+    """Unpack `archive` and return its files. Asserts that nothing outside its directory changed, and that no link is in it."""
     path, directory = tmp_path / "archive", tmp_path / "in" / "directory"
     path.write_bytes(archive)
     directory.mkdir(parents=True)
     try:
-        unpack(path, directory, stopped=stopped)
+        found = unpack(path, directory, stopped=stopped)
     finally:
         assert sorted(os.listdir(tmp_path)) == ["archive", "in"]
         assert os.listdir(tmp_path / "in") == ["directory"]
-    return directory
+        assert not [each for each in directory.rglob("*") if each.is_symlink()]
+    return {name: file.place.read_bytes() for name, file in found.items()}
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_valid_archive_unpacks_to_its_files(name: str, tmp_path: Path) -> None:
-    assert tree(unpacked(FORMATS[name](FILES), tmp_path)) == FILES
+    assert unpacked(FORMATS[name](FILES), tmp_path) == FILES
 
 
-def test_unpack_returns_the_size_of_each_file(tmp_path: Path) -> None:
+def test_each_file_has_its_size_and_digest(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(zipped(FILES))
     (tmp_path / "new").mkdir()
-    sizes = {path: len(content) for path, content in FILES.items()}
-    assert unpack(tmp_path / "a.zip", tmp_path / "new", stopped=lambda: False) == sizes
+    found = unpack(tmp_path / "a.zip", tmp_path / "new")
+    expected = {path: (len(content), hashlib.sha256(content).hexdigest()) for path, content in FILES.items()}
+    assert {path: (file.size, file.digest.hex) for path, file in found.items()} == expected
 
 
 def test_unpacked_files_are_readable_by_all_and_ignore_the_modes_of_the_archive(tmp_path: Path) -> None:
     member = tarfile.TarInfo("run.sh")
     member.mode, member.size = 0o6755, 2
-    path = unpacked(tar_of([(member, b"#!")]), tmp_path) / "run.sh"
-    assert path.stat().st_mode & 0o7777 == 0o644
+    found = unpack(written(tmp_path, tar_of([(member, b"#!")])), tmp_path)
+    assert found["run.sh"].place.stat().st_mode & 0o7777 == 0o644
 
 
 def test_a_process_that_finds_its_directory_removed_does_not_make_it_again(tmp_path: Path) -> None:
@@ -91,9 +93,7 @@ class TestLinks:
                 regular("blobs/weights", b"content"),
             ]
         )
-        directory = unpacked(archive, tmp_path)
-        assert tree(directory) == dict.fromkeys(["first", "deep/second", "third", "blobs/weights"], b"content")
-        assert not [path for path in directory.rglob("*") if path.is_symlink()]
+        assert unpacked(archive, tmp_path) == dict.fromkeys(["first", "deep/second", "third", "blobs/weights"], b"content")
 
     @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
     @pytest.mark.parametrize("target", ["/etc/passwd", "../../outside", "absent", "itself", "."])
@@ -152,7 +152,7 @@ class TestBombs:
         directory = small.path / "directory"
         directory.mkdir()
         with pytest.raises(OutOfSpace, match="no space left on device"):
-            unpack(path, directory, stopped=lambda: False)
+            unpack(path, directory)
         assert not tree(directory)
 
     def test_members_that_together_exceed_the_space_are_refused(self, tmp_path: Path, small_filesystem: MakeFilesystem) -> None:
@@ -162,7 +162,7 @@ class TestBombs:
         directory = small.path / "directory"
         directory.mkdir()
         with pytest.raises(OutOfSpace):
-            unpack(path, directory, stopped=lambda: False)
+            unpack(path, directory)
 
     def test_a_sparse_member_counts_with_its_claimed_size(self, tmp_path: Path) -> None:
         header = tarfile.TarInfo("sparse")
@@ -171,11 +171,11 @@ class TestBombs:
             unpacked(header.tobuf(tarfile.GNU_FORMAT) + bytes(1024), tmp_path)
 
     def test_too_many_members_are_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(archives, "MEMBERS", 10)
+        monkeypatch.setattr(layers, "MEMBERS", 10)
         for archive in (tar({f"{number}": b"" for number in range(11)}), zipped({f"{number}/": b"" for number in range(11)})):
             (tmp_path / "new").mkdir(exist_ok=True)
             with pytest.raises(MalformedArchive, match="more than 10 members"):
-                unpack(written(tmp_path, archive), tmp_path / "new", stopped=lambda: False)
+                unpack(written(tmp_path, archive), tmp_path / "new")
 
     def test_a_header_that_claims_gigabytes_is_not_read(self, tmp_path: Path) -> None:
         header = tarfile.TarInfo("long")
@@ -224,7 +224,7 @@ class TestDamage:
             directory = tmp_path / f"{number}"
             directory.mkdir()
             try:
-                unpack(written(tmp_path, bytes(damaged)), directory, stopped=lambda: False)
+                unpack(written(tmp_path, bytes(damaged)), directory)
             except FetchError:
                 continue
             if name != "model.tar":  # a tar has no checksum of its content
@@ -239,7 +239,7 @@ class TestDamage:
             directory = tmp_path / f"{number}"
             directory.mkdir()
             with pytest.raises(FetchError):
-                unpack(written(tmp_path, whole[:length]), directory, stopped=lambda: False)
+                unpack(written(tmp_path, whole[:length]), directory)
 
     def test_data_after_the_end_of_an_archive_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(MalformedArchive, match="after the end"):
@@ -271,7 +271,7 @@ class TestDamage:
             directory = tmp_path / f"{number}"
             directory.mkdir()
             with pytest.raises(MalformedArchive):
-                unpack(written(tmp_path, bytes(archive)), directory, stopped=lambda: False)
+                unpack(written(tmp_path, bytes(archive)), directory)
 
     def test_a_member_larger_than_its_claimed_size_is_refused(self, tmp_path: Path) -> None:
         buffer = io.BytesIO()
@@ -290,7 +290,7 @@ def test_any_mutated_archive_ends_in_plain_files_or_a_fetch_error(chaos: Chaos, 
         directory = tmp_path / f"{number}"
         directory.mkdir()
         with suppress(FetchError):
-            unpack(written(tmp_path, mutated(chaos.random, packed)), directory, stopped=lambda: False)
+            unpack(written(tmp_path, mutated(chaos.random, packed)), directory)
         assert not [path for path in directory.rglob("*") if path.is_symlink() or not (path.is_file() or path.is_dir())]
         shutil.rmtree(directory)
     assert os.listdir(tmp_path) == ["archive"]

@@ -13,7 +13,11 @@ from pathlib import Path
 import pytest
 
 from fetcher.artifact import ArtifactRef
+from fetcher.dropins.unpacking import ArchiveSource
+from fetcher.errors import NotFound
 from fetcher.manifest import RELATIVE_PATH, Manifest
+from fetcher.settings import Settings
+from fetcher.sources import open_source
 from fetcher.testing.checkpoint import random_bytes
 from fetcher.testing.effects import Redirect, Status
 from fetcher.testing.faults import Fault
@@ -251,6 +255,24 @@ class TestArchives:
         assert run_command(STORAGE_INITIALIZER, right, tmp_path / "models", env=env).returncode == 0
         assert tree(tmp_path / "models") == FILES
 
+    @pytest.mark.parametrize("pinned", [True, False])
+    def test_files_are_verified_if_their_archive_is(self, pinned: bool, origin: Origin, tmp_path: Path) -> None:
+        content = FORMATS["model.zip"](FILES)
+        pin = f"#sha256={hashlib.sha256(content).hexdigest()}" if pinned else ""
+        address = origin.add_file("/model.zip", content)
+        assert run_command(STORAGE_INITIALIZER, f"{address}{pin}", tmp_path / "models").returncode == 0
+        manifest = Manifest.read(tmp_path / "models" / RELATIVE_PATH)
+        assert manifest is not None
+        assert manifest.verified is pinned
+
+    async def test_several_files_are_no_archive(self, tmp_path: Path) -> None:
+        for name in ("one", "two"):
+            (tmp_path / name).write_bytes(b"1")
+        source = ArchiveSource(open_source(ArtifactRef(str(tmp_path)), Settings(cache_dir=tmp_path)), "model.tgz")
+        with pytest.raises(NotFound, match=r"model\.tgz is not one archive: the source has 2 files there"):
+            await source.packing(await source.resolve())
+        await source.aclose()
+
     def test_a_changed_archive_is_unpacked_again_with_refresh_on_change(self, origin: Origin, tmp_path: Path) -> None:
         address = origin.add_file("/model.tar", tar(FILES))
         env = {"FETCHER_REFRESH": "on-change"}
@@ -307,3 +329,4 @@ class TestArchives:
         assert [process.returncode for process in processes] == [0, 0], logs
         assert sum("files unpacked" in log for log in logs) == 1
         assert tree(tmp_path / "models") == FILES
+        assert not (tmp_path / "models/.fetcher/archive").exists()

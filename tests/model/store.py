@@ -163,7 +163,7 @@ class BoundedStore(Store):
         if not isinstance(lease := Contender(staging, ref.key, stale=STALE).attempt(), Lease):
             return "leased"
         limits = CacheLimits(max_size=parse_amount(str(2 * SIZE + MARGIN)), min_idle=3600.0)
-        room = Room(self.root, ref.key, lease, limits, CacheLimits(), False, lambda: False, silent)
+        room = Room(self.root, ref.key, lease, lambda: limits, CacheLimits(), False, lambda: False, silent)
         try:
             room.make(SIZE)
             self._publish(lease, ref)

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from cluster.agent.counting import Counts
+from cluster.controller.figures import Figures, metrics_of
 from fetcher.cli.metrics import all_metrics
 from loader.cli.metrics import all_load_metrics, hold_metrics
 from loader.residency.holding import State
@@ -17,11 +19,12 @@ from tests.observability.dashboard import DASHBOARD, DIRECTORY, expressions
 
 RULES = DIRECTORY / "weightlift.rules.yml"
 RULE_TESTS = DIRECTORY / "weightlift.rules.test.yml"
-METRICS = {metric.name: metric for metric in (*all_metrics(), *all_load_metrics(), *hold_metrics(State()))}
+_CLUSTER = (*Counts().metrics(), *metrics_of(Figures(), leads=True))
+METRICS = {metric.name: metric for metric in (*all_metrics(), *all_load_metrics(), *hold_metrics(State()), *_CLUSTER)}
 
 
 def named_in(text: str) -> set[str]:
-    return set(re.findall(r"\b(?:fetcher|loader)_[a-z_]+\b", text))
+    return set(re.findall(r"\b(?:fetcher|loader|weightlift_agent|weightlift_controller)_[a-z_]+\b", text))
 
 
 @pytest.mark.parametrize("path", [RULES, RULE_TESTS, DASHBOARD], ids=lambda path: path.name)
@@ -34,7 +37,7 @@ def test_every_named_metric_exists(path: Path) -> None:
 @pytest.mark.parametrize("path", [RULES, RULE_TESTS, DASHBOARD], ids=lambda path: path.name)
 def test_every_used_label_exists(path: Path) -> None:
     text = path.read_text().replace('\\"', '"')
-    for name, matchers in re.findall(r"\b((?:fetcher|loader)_[a-z_]+)\{([^}]*)\}", text):
+    for name, matchers in re.findall(r"\b((?:fetcher|loader|weightlift_agent|weightlift_controller)_[a-z_]+)\{([^}]*)\}", text):
         ours = {label for sample in METRICS[name].samples for label in sample.labels}
         assert set(re.findall(r"(\w+)[=!]", matchers)) <= {"instance", *ours}, name
 

@@ -18,7 +18,7 @@ from tests.lab.seaweed import KEY_ID, SECRET, S3Server
 
 MiB = 1024 * 1024
 KEYS = S3Keys(KEY_ID, SECRET)
-SETTINGS = Settings(cache_dir=Path("/nowhere"), timeout_stall=2.0)
+SETTINGS = Settings(cache_dir=Path("/nowhere"), timeout_stall=20.0)
 ERROR = '<?xml version="1.0"?><Error><Code>{}</Code><Message>told</Message></Error>'
 """The document of a refusal."""
 UNEVEN = [random_bytes("one", 6 * MiB), random_bytes("two", 5 * MiB), random_bytes("three", 7 * MiB), b"four"]

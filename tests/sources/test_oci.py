@@ -309,6 +309,45 @@ class TestLife:
         assert {each["path"] for each in json.loads(done.stdout)["files"]} == set(FILES), done.stderr
         assert not list(tmp_path.iterdir())
 
+    @pytest.mark.parametrize("selection", [(), ("--include", "*.json"), ("--expect", f"config.json=sha256:{'0' * 64}")])
+    def test_a_plan_says_which_files_are_archives(
+        self, selection: tuple[str, ...], server: Registry, repository: str, tmp_path: Path
+    ) -> None:
+        """Patterns and pins are about the members, whose names are not known."""
+        packed, kind = tarred(FILES), "application/vnd.cncf.model.weight.v1.tar"
+        readme = (b"# model", "application/vnd.cncf.model.doc.v1.raw", {FILEPATH: "README.md"})
+        server.push(repository, "v1", [(packed, kind, {}), readme], artifact_type=MODELPACK)
+        words = (f"oci://{server.place}/{repository}:v1", "--cache-dir", str(tmp_path), *selection)
+        plan = json.loads(run_fetcher("plan", *words, "--json").stdout)
+        archive, other = plan["files"]
+        skipped = "--include" in selection
+        assert (archive["state"], archive["size"], other["state"]) == ("unpack", len(packed), "skipped" if skipped else "fetch")
+        assert plan["bytes_to_fetch"] == len(packed) + (0 if skipped else 7)
+        *_, last = run_fetcher("plan", *words).stdout.splitlines()
+        assert last == "archives  1 to unpack after the fetch; the sizes of their files are not known yet"
+
+    def test_a_plan_of_what_is_unpacked_already_has_nothing_to_fetch(
+        self, server: Registry, repository: str, tmp_path: Path
+    ) -> None:
+        def push(content: bytes) -> None:
+            push_image(server, repository, [tarred({"models/a": content})])
+
+        words = (f"oci://{server.place}/{repository}:v1", "--cache-dir", tmp_path)
+        push(b"1")
+        fetched(server, repository, "--cache-dir", tmp_path)
+        plan = json.loads(run_fetcher("plan", *words, "--json").stdout)
+        assert ([each["state"] for each in plan["files"]], plan["bytes_to_fetch"], plan["cached"]) == (["held"], 0, True)
+        assert "archives " not in run_fetcher("plan", *words).stdout
+        push(b"2")
+        plan = json.loads(run_fetcher("plan", *words, "--json").stdout)
+        assert [each["state"] for each in plan["files"]] == ["unpack"]
+
+    def test_a_part_of_a_packed_artifact_is_refused_by_name(self, server: Registry, repository: str, tmp_path: Path) -> None:
+        push_image(server, repository, [tarred({"models/a": b"1"})])
+        code, line = refused(server, repository, "--cache-dir", tmp_path, "--part", "1/2")
+        assert code == 64
+        assert line.startswith(f"Usage: oci://{server.place}/{repository}:v1 is packed in archives, which --part cannot divide")
+
     def test_verify_finds_damage(self, server: Registry, repository: str, tmp_path: Path) -> None:
         push_oras(server, repository, FILES)
         fetched(server, repository, "--dest", tmp_path)

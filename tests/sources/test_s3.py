@@ -257,11 +257,14 @@ class TestChecksums:
         front.faults.add(Fault(FlipBit(7 * MiB)))
         assert run_fetcher(*words[:3], tmp_path / "other", env=environment(front)).returncode == 65
 
+    @pytest.mark.parametrize("get", [400, 206], ids=["GET is refused too", "only HEAD is refused"])
     async def test_a_store_that_does_not_tell_the_parts_leaves_size_and_validator(
-        self, s3_client: Any, bucket: str, front: Front, tmp_path: Path
+        self, s3_client: Any, bucket: str, front: Front, tmp_path: Path, get: int
     ) -> None:
         def rule(request: Request) -> Reply | None:
-            return (400, {}, b"") if "partNumber" in request.query else without_attributes(request)
+            if "partNumber" in request.query:
+                return (400, {}, b"") if request.method == "HEAD" else (get, {}, b"x")
+            return without_attributes(request)
 
         front.rule = rule
         uploaded(s3_client, bucket, UNEVEN, "CRC32")

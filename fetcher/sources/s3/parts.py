@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from fetcher.errors import BadResponse, FetchError
+from fetcher.errors import BadResponse, FetchError, Unauthorized
 from fetcher.sources.objects import StoredObject
 from fetcher.sources.s3.address import named_version
 from fetcher.sources.s3.documents import even_parts, fitting_parts, parse_parts
@@ -78,16 +78,25 @@ class PartSizes:
         known = self._lengths.setdefault(stored, {})
         for number in numbers:
             if number not in known:
-                query = {"partNumber": str(number), "versionId": named_version(stored.version)}
-                answer = await self._answer(Request("HEAD", stored.key, query))
-                told = answer.status == 206 or (answer.status == 200 and "x-amz-mp-parts-count" in answer.headers)
-                length = content_length(answer.headers) if told else None
-                answer.close()
+                length = await self._length(stored, number)
                 if length is None:
                     break
                 known[number] = length
         self._lengths.pop(stored, None)
         return known
+
+    async def _length(self, stored: StoredObject, number: int) -> int | None:
+        """The length of a part in bytes; None if the store does not know the request."""
+        query = {"partNumber": str(number), "versionId": named_version(stored.version)}
+        try:
+            answer = await self._answer(Request("HEAD", stored.key, query))
+        except Unauthorized:
+            return None  # it refuses this HEAD only, and would read the object
+        try:
+            told = answer.status == 206 or (answer.status == 200 and "x-amz-mp-parts-count" in answer.headers)
+            return content_length(answer.headers) if told else None
+        finally:
+            answer.close()
 
     async def _answer(self, request: Request) -> Answer:
         """The answer, unless the store refuses only for a moment: raises Transient then."""

@@ -99,7 +99,7 @@ class Node:
         observed = self.observed(model)
         return "" if observed is None else "/".join(filter(None, (observed.phase, observed.reason)))
 
-    def becomes(self, model: Model, phase: str, *, timeout: float = 30.0) -> Observed:
+    def becomes(self, model: Model, phase: str, *, timeout: float = 90.0) -> Observed:
         """Wait until the agent reports `phase` of a model."""
 
         def reported() -> bool:

@@ -146,7 +146,7 @@ class TestRestarts:
         play.want(node, model.wanted("default"))
         origin.throttle(total=30 * MiB)
         node.start("--max-concurrency", "3")
-        wait_until(lambda: journalled(node) >= 2, "two chunks are journalled", timeout=40)
+        wait_until(lambda: journalled(node) >= 2, "two chunks are journalled", timeout=90)
         if how == "killed":
             node.kill()
         else:
@@ -235,7 +235,7 @@ class TestDamage:
         flip(node.path(model) / "model.safetensors", 40 * MiB)
         assert node.process is not None
         node.process.send_signal(signal.SIGUSR1)
-        wait_until(lambda: node.contents(model) == published, "the file is whole again", timeout=40)
+        wait_until(lambda: node.contents(model) == published, "the file is whole again", timeout=90)
         node.becomes(model, "Ready")
         assert 0 < node.metric("fetched_bytes_total") - before <= 32 * MiB
 

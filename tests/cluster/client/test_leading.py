@@ -17,7 +17,7 @@ import pytest
 from cluster.client import Api, Forbidden
 from cluster.client.endpoints import CONFIG_MAPS, LEASES
 from cluster.client.errors import ApiError, NotLeading
-from cluster.client.leading import Leadership, Seen, Step, Timing, decide, observed
+from cluster.client.leading import Leadership, Seen, Step, Timing, decide, observed, wait_of
 from tests.cluster.client.conftest import QUICK
 from tests.cluster.client.test_api import map_of
 from tests.cluster.faults import Front, Refuse, Silent
@@ -59,6 +59,20 @@ def held(holder: str, since: float = 1000.0, duration: float = 15.0) -> Seen:
 )
 def test_what_a_candidate_does(seen: Seen | None, exists: bool, now: float, step: Step) -> None:
     assert decide(seen, ME, now, exists=exists) == step
+
+
+@pytest.mark.parametrize(
+    ("seen", "now", "wait"),
+    [
+        pytest.param(None, 1000.0, 2.0, id="the API server did not answer"),
+        pytest.param(held(ANOTHER), 1000.0, 2.0, id="it may still be renewed for long"),
+        pytest.param(held(ANOTHER), 1014.0, 1.05, id="it is over soon"),
+        pytest.param(held(ANOTHER), 1016.0, 2.0, id="it was over, and could not be taken"),
+        pytest.param(held(""), 1014.0, 2.0, id="it was given away, and could not be taken"),
+    ],
+)
+def test_when_a_candidate_looks_again(seen: Seen | None, now: float, wait: float) -> None:
+    assert wait_of(seen, now, retry=2.0) == pytest.approx(wait)
 
 
 def lease(holder: str | None, renewed: str = "2026-01-01T00:00:00.000000Z", transitions: int = 0) -> dict[str, Any]:

@@ -145,6 +145,14 @@ class Stage:
         found = (await self.api.list(EVENTS, self.tenant)).items
         return [(each["type"], each["reason"]) for each in found if each["involvedObject"]["name"] == name]
 
+    async def until_told(self, name: str, kind: str, reason: str) -> None:
+        """Wait for an Event of a ModelCache, which comes after its status."""
+
+        async def told() -> bool:
+            return (kind, reason) in await self.events(name)
+
+        await self.until(f"{kind} {reason} is told", told)
+
     async def volume(self, name: str) -> Document | None:
         return await self.find(VOLUMES, volume_name((self.tenant, name)))
 

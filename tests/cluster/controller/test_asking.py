@@ -76,6 +76,43 @@ class TestAsking:
         assert failed.due == LOOK_FAILED
         assert must_ask(failed, question(), "v1", LOOK_FAILED)
 
+    def test_on_change_asks_for_a_newer_revision_at_each_interval(self) -> None:
+        given = world([model(refresh_policy="OnChange", refresh_interval="5m")])
+        asking = question(given)
+        assert asking.pin is None
+        known = asked(of=asking)
+        assert known.due == 300
+        assert not must_ask(known, asking, "v1", 299)
+        assert must_ask(known, asking, "v1", 300)
+
+    def test_without_on_change_what_was_found_is_asked_for_again(self) -> None:
+        assert question(world([model()])).pin == "r1"
+        assert question(world([model()])).refresh is None
+
+    def test_one_that_shall_stay_keeps_the_revision_for_all_that_share_it(self) -> None:
+        changing = model(refresh_policy="OnChange")
+        given = world([changing, model("other", "b")])
+        assert question(given).refresh is None
+        assert question(given).pin == "r1"
+
+    def test_those_that_share_a_copy_follow_the_oldest_of_them(self) -> None:
+        old = model(refresh_policy="OnChange", refresh_interval="1h", created="2024-01-01T00:00:00Z")
+        young = model("young", "b", refresh_policy="OnChange", refresh_interval="10m")
+        name = ("b", "young")
+        given = world([old, young], resolutions={M: found(old, revision="r2"), name: found(young, revision="r1")})
+        assert question(given).refresh == 600
+        assert question(given).pin is None
+        follower = question(given, name)
+        assert follower.pin == "r2"
+        assert must_ask(asked(of=follower), follower, "v1", 1)
+
+    def test_a_private_model_is_refreshed_while_its_secret_is_looked_at(self) -> None:
+        given = world([model(auth=AUTH, refresh_policy="OnChange", refresh_interval="7m")])
+        asking = question(given)
+        known = asked(of=asking)
+        looked = unchanged(known, asking, "v1", 300)
+        assert (known.due, looked.due) == (300, 420)
+
     def test_other_content_on_a_node_asks_again_but_not_all_the_time(self) -> None:
         seen = cache(observed={key_of(): Observation("Waiting", "ContentChanged")})
         changed = question(world([model(auth=AUTH)], nodes=1, caches={"n1": seen}))

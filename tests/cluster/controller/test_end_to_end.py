@@ -86,7 +86,7 @@ async def test_a_model_is_resolved_placed_and_ready_and_goes_with_its_model_cach
         await cluster.until("the claim is bound", bound)
         daemon_set = await cluster.daemon_set()
         assert daemon_set is not None
-        assert ("Normal", "Ready") in await cluster.events("m")
+        await cluster.until_told("m", "Normal", "Ready")
 
         await cluster.clear_models()
 
@@ -105,12 +105,29 @@ async def test_a_wrong_token_is_told_and_a_corrected_secret_is_noticed(cluster: 
     with controller(cluster, log, "--hub-endpoint", origin.endpoint):
         await cluster.until_condition("m", "Degraded", ("True", "Unauthorized"))
         assert await cluster.condition("m", "Resolved") == ("False", "Unauthorized")
-        assert ("Warning", "Unauthorized") in await cluster.events("m")
+        await cluster.until_told("m", "Warning", "Unauthorized")
         await cluster.secret("hub", GOOD)
         await cluster.until_condition("m", "Resolved", ("True", "Resolved"))
     told = log.read_text() + str(await cluster.status("m")) + str((await cluster.api.list(EVENTS, cluster.tenant)).items)
     assert WRONG not in told
     assert GOOD not in told
+
+
+async def test_a_model_that_follows_its_branch_is_replaced_by_what_the_branch_has_now(cluster: Stage, tmp_path: Path) -> None:
+    with Origin() as origin:
+        repository = origin.add_repo("org/model", FILES)
+        await cluster.pool()
+        await cluster.model("m", "hf://org/model", refreshPolicy="OnChange", refreshInterval="1s")
+        with controller(cluster, tmp_path / "log", "--hub-endpoint", origin.endpoint):
+
+            async def has(commit: str) -> bool:
+                entries = [each for node in cluster.nodes for each in await cluster.wanted(node)]
+                return [each.get("revision") for each in entries] == [commit] * len(cluster.nodes)
+
+            await cluster.until("each node shall have the first", lambda: has(repository.commit))
+            newer = origin.update_repo(repository, {**FILES, "config.json": b"{ }"})
+            await cluster.until("each node shall have the second", lambda: has(newer))
+            assert (await cluster.status("m"))["artifact"]["key"] == ArtifactRef("hf://org/model").key
 
 
 async def test_people_wait_for_a_model_and_see_its_copies(cluster: Stage, origin: Origin, tmp_path: Path) -> None:

@@ -94,6 +94,8 @@ def running_node() -> Iterator[Node]:
         def lab(*words: str) -> subprocess.CompletedProcess[str]:
             return subprocess.run([LAB, *words], env=environment, capture_output=True, text=True, timeout=300, check=False)
 
+        # Its own end leaves the network of a node that never came up.
+        stack.callback(subprocess.run, ["ip", "netns", "delete", _NAMESPACE], capture_output=True, timeout=30, check=False)
         stack.callback(lab, "down", name)
         up = lab("up", name, "--node")
         assert up.returncode == 0, up.stderr

@@ -9,11 +9,14 @@ import cel
 import pytest
 from kubernetes_validate import utils as kubernetes
 
+from cluster.controller.daemon_set import Agents, documents_of
+from cluster.resources import CACHE_POOL
 from tests.cluster.api import Cluster, cluster
 from tests.k8s.manifests.rendering import K8S, Resource, containers, named, pod_spec, render
 
 BASE = K8S / "system" / "base"
 UNBOUND = K8S / "system" / "overlays" / "unbound-agents"
+KSERVE = [K8S / "integrations" / "kserve" / part for part in ("agent", "manager")]
 NAMESPACE = "weightlift-system"
 AGENT = "weightlift-agent-h100"
 CONTROLLER = "weightlift-controller"
@@ -22,10 +25,31 @@ OLDEST = "1.31"
 
 class TestSchemas:
     @pytest.mark.parametrize("version", [OLDEST, kubernetes.latest_version()])
-    @pytest.mark.parametrize("directory", [BASE, UNBOUND], ids=lambda path: path.name)
+    @pytest.mark.parametrize("directory", [BASE, UNBOUND, *KSERVE], ids=lambda path: path.name)
     def test_every_resource_is_valid_and_has_no_unknown_field(self, directory: Any, version: str) -> None:
         for resource in render(directory):
             kubernetes.validate(resource, version, strict=True)
+
+
+class TestKServe:
+    """Our agent and our controller in the place of KServe's."""
+
+    def test_an_agent_is_that_of_a_pool_apart_from_its_names_and_arguments(self) -> None:
+        ours = pod_spec(named(render(KSERVE[0]), "DaemonSet", "weightlift-agent"))
+        pool = CACHE_POOL.read({"metadata": {"name": "p"}, "spec": {"root": "/mnt/models"}})
+        made = pod_spec(documents_of(pool, Agents(ours["containers"][0]["image"], "kserve"))[-1])
+
+        for same in ("securityContext", "tolerations", "enableServiceLinks"):
+            assert ours[same] == made[same]
+        for container, other in zip(containers(ours), containers(made), strict=True):
+            for same in ("securityContext", "resources", "livenessProbe", "readinessProbe", "ports", "env"):
+                assert container.get(same) == other.get(same)
+
+    def test_the_manager_is_the_controller_with_one_word_more(self) -> None:
+        (ours,) = containers(pod_spec(named(render(KSERVE[1]), "Deployment", CONTROLLER)))
+        (base,) = containers(pod_spec(named(render(BASE), "Deployment", CONTROLLER)))
+
+        assert [each for each in ours["env"] if each not in base["env"]] == [{"name": "WEIGHTLIFT_KSERVE", "value": "manager"}]
 
 
 class TestController:

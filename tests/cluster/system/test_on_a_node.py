@@ -24,7 +24,7 @@ from tests.k8s.manifests.rendering import Resource, render
 from tests.lab.containers import Podman
 from tests.lab.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(400, func_only=True)  # the image may have to be built
 
 IMAGE = "example.com/weightlift:0.1.0"
 NAMESPACE = "weightlift-system"

@@ -1,0 +1,32 @@
+"""How an agent runs: what its options say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.agent.fetching import Means
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Times in seconds, rates in bytes per second.
+
+    `service_account`: None for the one that the controller makes for the pool's agents.
+    """
+
+    node: str
+    namespace: str
+    service_account: str | None
+    means: Means
+    allow_loopback: bool
+    status_interval: float
+    survey_interval: float
+    recheck_interval: float
+    scrub_interval: float
+    scrub_rate: float | None
+    orphan_grace: float
+
+    @property
+    def root(self) -> Path:
+        return self.means.root

@@ -1,0 +1,133 @@
+"""What the agent knows: its NodeCache as the watch and the API server show it, the root as surveys find it, and its memory."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from cluster.agent import remembering
+from cluster.agent.config import Config
+from cluster.agent.deciding import Plan, plan
+from cluster.agent.intent import Account
+from cluster.agent.notices import Notices
+from cluster.agent.reporting import NODES
+from cluster.agent.root import examine, limit, limits_of
+from cluster.agent.states import Job, Memory, Problem, Survey
+from cluster.agent.surveying import Surveyor
+from cluster.client import Api, ApiError, Missing
+from cluster.resources import NODE_CACHE, NodeCacheSpec, NodeCacheStatus, Resource
+from fetcher import cache
+from fetcher.errors import ConfigurationError
+from fetcher.uncancelled import run_uncancelled
+
+NodeCache = Resource[NodeCacheSpec, NodeCacheStatus]
+
+
+class Knowledge:
+    """The knowledge of one agent. `changed` is set when something is worth another decision."""
+
+    def __init__(self, api: Api, config: Config, notices: Notices) -> None:
+        self._api = api
+        self._config = config
+        self._notices = notices
+        self._surveyor = Surveyor(config.root)
+        self._limits: cache.CacheLimits | None = None
+        self._looked_at = 0.0
+        self._surveyed_at = float("-inf")
+        self.surveys = 0
+        self.node: NodeCache | None = None
+        self.memory = Memory()
+        self.survey = Survey()
+        self.changed = asyncio.Event()
+
+    @property
+    def account(self) -> Account:
+        """The service account of this agent."""
+        pool = self.node.spec.pool if self.node is not None else ""
+        by_pool = f"weightlift-agent-{pool}"[:63].rstrip("-.")
+        return Account(self._config.namespace, self._config.service_account or by_pool)
+
+    @property
+    def allowed_sources(self) -> tuple[str, ...]:
+        return self.node.spec.allowed_sources if self.node is not None else ()
+
+    @property
+    def survey_due(self) -> float:
+        """When the next survey is due, by the monotonic clock."""
+        return self._surveyed_at + self._config.survey_interval
+
+    def survey_soon(self) -> None:
+        """Make a survey due: something in the root has changed."""
+        self._surveyed_at = float("-inf")
+        self.changed.set()
+
+    def plan(self, running: Job | None) -> Plan:
+        """Return what to do now."""
+        wanted = self.node.spec.artifacts if self.node is not None else None
+        grace = self._config.orphan_grace
+        return plan(wanted, self.survey, self.memory, running, now=time.monotonic(), grace=grace)
+
+    def look(self, node: NodeCache | None) -> bool:
+        """Take the NodeCache as the watch has it; return whether it is another one. A missing one changes nothing."""
+        before, self.node = self.node, node
+        if node is None or node is before:
+            return False
+        another = node.metadata.uid != self.memory.uid
+        if another:
+            self.memory = remembering.adopted(self.memory, node.status.artifacts)
+        if before is None or _limits(node) != _limits(before):
+            self.memory = remembering.resized(self.memory)
+            self.survey_soon()
+        self._remember(node)
+        return another
+
+    async def confirm(self) -> None:
+        """Look once more, at the API server itself: a silent watch has not confirmed that an entry is gone."""
+        pending = [since for key, since in self.memory.gone.items() if key not in self.memory.unwanted]
+        now = time.monotonic()
+        if not pending or now - min(pending) < remembering.APART or now - self._looked_at < remembering.APART / 2:
+            return
+        try:
+            self._remember(NODE_CACHE.read(await self._api.get(NODES, self._config.node)))
+        except Missing:
+            return
+        except ApiError as error:
+            self._notices.api(error)
+        except ValueError:  # the watch tells of it
+            return
+
+    async def survey_if_due(self) -> None:
+        """Examine and survey the root, until no job ends meanwhile, whose work a survey may have missed."""
+        while self.node is not None and time.monotonic() >= self.survey_due:
+            began = self._surveyed_at = time.monotonic()
+            survey = await run_uncancelled(self._examined, self.node.spec)
+            if self._surveyed_at != began:
+                continue
+            self.survey, self.surveys = survey, self.surveys + 1
+            if survey.problem is None:
+                self.memory = remembering.surveyed(self.memory, survey.lying)
+            self._notices.problem("root", survey.problem)
+
+    def _remember(self, node: NodeCache) -> None:
+        self._looked_at = time.monotonic()
+        keys = (each.key for each in node.spec.artifacts)
+        self.memory = remembering.looked(self.memory, node.metadata.uid, keys, self._looked_at)
+
+    def _examined(self, spec: NodeCacheSpec) -> Survey:
+        ground = examine(self._config.root, allow_root_filesystem=spec.allow_root_filesystem)
+        if isinstance(ground, Problem):
+            self._limits = None
+            return Survey(problem=ground)
+        try:
+            limits = limits_of(spec, ground, self._config.means.min_idle)
+        except ConfigurationError as error:
+            return Survey(problem=Problem(error.reason, error.message))
+        if limits != self._limits:
+            if (problem := limit(self._config.root, limits)) is not None:
+                return Survey(problem=problem)
+            self._limits = limits
+        return self._surveyor.survey(limits)
+
+
+def _limits(node: NodeCache) -> tuple[str | None, str | None, bool]:
+    return node.spec.limit, node.spec.min_free, node.spec.allow_root_filesystem
