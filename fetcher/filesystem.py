@@ -9,11 +9,9 @@ import ctypes
 import errno
 import fcntl
 import os
-import platform
 import signal
 import stat
 import struct
-import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -30,7 +28,7 @@ _RENAME_EXCHANGE = 2
 _FALLOC_FL_KEEP_SIZE = 1
 _FICLONE = 0x40049409
 _FICLONERANGE = 0x4020940D
-_RENAMEAT2 = {"x86_64": 316, "aarch64": 276}.get(platform.machine())
+_RENAMEAT2 = {"x86_64": 316, "aarch64": 276}.get(os.uname().machine)
 _UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EXDEV, errno.ENOTTY, errno.EPERM, errno.ETXTBSY}
 
 # statfs(2) f_type of filesystems that several hosts share: a heartbeat may arrive late on them.
@@ -160,6 +158,8 @@ def open_for_writing(descriptor: int) -> bool:
 
 def clones(directory: Path) -> bool:
     """Return whether files in `directory` can share blocks. Tries it with two unnamed files of one block. Raises OSError."""
+    import tempfile  # takes 2 ms to import, and is needed only here
+
     with tempfile.TemporaryFile(dir=directory) as one, tempfile.TemporaryFile(dir=directory) as other:
         write_all(one.fileno(), bytes(4096))
         return clone(one.fileno(), other.fileno())

@@ -132,14 +132,14 @@ def by_seaweed(repository: Repository, workspace: Path) -> Iterator[Store]:
 
 
 def _client(endpoint: str) -> Any:
-    import boto3
+    import botocore.session
     from botocore.config import Config
 
     options = Config(
         signature_version="s3v4", request_checksum_calculation="when_required", s3={"addressing_style": "path"}, retries=None
     )
     keys = {"aws_access_key_id": KEY_ID, "aws_secret_access_key": SECRET, "region_name": "us-east-1"}
-    return boto3.client("s3", endpoint_url=endpoint, config=options, **keys)
+    return botocore.session.Session().create_client("s3", endpoint_url=endpoint, config=options, **keys)
 
 
 def _presigned(client: Any, file: PublishedFile) -> tuple[str, str, int]:

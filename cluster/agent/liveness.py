@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 from cluster.client import Api
 from cluster.client.endpoints import LEASES
-from cluster.client.errors import ApiError
+from cluster.client.errors import ApiError, Missing
 
 EVERY = 60.0
 """Seconds between two renewals. The controller waits for five of them."""
@@ -24,7 +25,7 @@ async def stay_alive(api: Api, node: str, namespace: str, *, on_problem: Callabl
     """Renew the Lease until cancelled."""
     while True:
         try:
-            await api.apply(LEASES, _lease(node, namespace, datetime.now(UTC)))
+            await _renew(api, node, namespace, datetime.now(UTC))
         except ApiError as error:
             on_problem(error)
             await asyncio.sleep(EVERY / 6)
@@ -32,7 +33,19 @@ async def stay_alive(api: Api, node: str, namespace: str, *, on_problem: Callabl
             await asyncio.sleep(EVERY)
 
 
-def _lease(node: str, namespace: str, moment: datetime) -> dict[str, object]:
+async def _renew(api: Api, node: str, namespace: str, moment: datetime) -> None:
+    """Write the Lease; create it if it does not exist. Raises ApiError."""
+    renewed = _lease(node, namespace, moment)
+    try:
+        there = await api.get(LEASES, lease_name(node), namespace)
+    except Missing:
+        await api.create(LEASES, renewed)
+        return
+    metadata = {**there["metadata"], "labels": {**(there["metadata"].get("labels") or {}), LABEL: "true"}}
+    await api.replace(LEASES, {**renewed, "metadata": metadata})
+
+
+def _lease(node: str, namespace: str, moment: datetime) -> dict[str, Any]:
     return {
         "apiVersion": LEASES.api_version,
         "kind": LEASES.kind,

@@ -132,8 +132,11 @@ class Resolver:
         except Unavailable:  # the API server says nothing about the Secret
             return replace(before, due=time.monotonic() + LOOK_FAILED)
         except FetchError as error:
-            version = secret.version if secret is not None else None
-            return refused(before, question, error, version=version, now=time.monotonic(), by_source=by_source)
+            problem = error
+        except Exception as error:  # noqa: BLE001 - what one source sends must not stop the models of others
+            problem = FetchError(f"asking the source ended in a {type(error).__name__}; this is a bug, please report it")
+        version = secret.version if secret is not None else None
+        return refused(before, question, problem, version=version, now=time.monotonic(), by_source=by_source)
 
     async def _secret(self, name: Name, question: Question) -> SecretData:
         wanted = secret_name(question.auth)

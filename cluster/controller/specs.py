@@ -54,7 +54,6 @@ def specs(world: World, verdicts: Mapping[Name, Verdict], assignment: Assignment
     result = {
         node: _spec(world.pools[name], entries[node])
         for name, nodes in assignment.nodes.items()
-        if name not in world.unknown.pools
         for node in nodes
         if _may_write(world, node)
     }

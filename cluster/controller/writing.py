@@ -105,6 +105,8 @@ class Writer:
         """Write what differs. Raises NotLeading; any other refusal is remembered."""
         self.behind = False
         now = self._clock()
+        self._told = {(kind, name): since for (kind, name), since in self._told.items() if now - since < self._status_interval}
+        self._wrote = {node: since for node, since in self._wrote.items() if node in plan.specs}
         self.refusals = {place: each for place, each in self.refusals.items() if now - each.since < REFUSED_FOR}
         for action in plan.actions:
             await self._act(action)

@@ -20,11 +20,21 @@ Commands = Mapping[str, tuple[str, tuple[Option, ...]]]
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with our exit code and last line for a usage error."""
+    """argparse, with our exit code and last line for a usage error.
 
-    def __init__(self, **settings: Any) -> None:
+    `add` adds the arguments before the first parsing: the arguments of all commands together take 5 ms of every start.
+    """
+
+    def __init__(self, *, add: Callable[[Parser], None] | None = None, **settings: Any) -> None:
         # An abbreviation that works today breaks a script when a second flag with the same beginning is added.
         super().__init__(allow_abbrev=False, **settings)
+        self._add = add
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        add, self._add = self._add, None
+        if add is not None:
+            add(self)
+        return super().parse_known_args(args, namespace)
 
     def _print_message(self, message: str, file: Any = None) -> None:
         """Print --help as a result: argparse ignores a full device and a closed pipe."""
@@ -45,9 +55,12 @@ def parser_of(
     parser.add_argument("--version", action="version", version=f"{program} {VERSION}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (help_text, options) in commands.items():
-        command = subparsers.add_parser(name, help=help_text, description=help_text[:1].upper() + help_text[1:] + ".")
-        add_positional(command, name)
-        add_options(command, options)
+
+        def add(command: Parser, name: str = name, options: tuple[Option, ...] = options) -> None:
+            add_positional(command, name)
+            add_options(command, options)
+
+        subparsers.add_parser(name, help=help_text, description=help_text[:1].upper() + help_text[1:] + ".", add=add)
     return parser
 
 

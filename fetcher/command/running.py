@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import signal
 import sys
@@ -52,6 +54,7 @@ def run_command(work: Callable[[Report], Mapping[str, Any]], *, log: Path | None
     a signal leaves behind. `plain` makes the message a sentence, for programs that search it for words.
     """
     began = time.monotonic()
+    atexit.register(gc.freeze)  # otherwise the interpreter looks for garbage in all modules before it ends: 35 ms
     _restart_in_utf8()
     _prepare_streams()
     arrival = raise_on_signals()

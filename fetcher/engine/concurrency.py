@@ -14,8 +14,9 @@ A link that one connection fills keeps few connections; a link that caps each co
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable
+
+from fetcher.quantities import median
 
 START = 8
 """Connections. One to four fill a fast local link, 16 and more fill a long one; eight are two steps from both."""
@@ -107,7 +108,7 @@ class Concurrency:
 
     def _slower_answers(self) -> bool:
         """Whether answers got slower. Requests beyond the capacity of the link only wait in a queue."""
-        return len(self._latencies) >= 3 and statistics.median(self._latencies) > 4 * self._quickest + 0.05
+        return len(self._latencies) >= 3 and median(self._latencies) > 4 * self._quickest + 0.05
 
     def _reduce(self, factor: float, now: float) -> None:
         """Reduce the number, at most once per measurement: one event fails many connections."""

@@ -62,7 +62,6 @@ async def fetch_uncached(
     `source` replaces the source that the URI names, and is closed at the end. Files of `adoption` are not fetched.
     `step` is called with the name of each step of the commit after that step; it can raise.
     """
-    from fetcher.engine import in_place_check, parts, pipeline
     from fetcher.engine.unpacking import unpacking
     from fetcher.sources import open_source
 
@@ -72,10 +71,16 @@ async def fetch_uncached(
     request = replace(request, settings=settings)
     try:
         if request.placement is None:
+            from fetcher.engine import in_place_check
+
             artifact = await in_place_check.check(request.ref, request.settings, source=source, on_event=relay)
         elif request.settings.part is not None:
+            from fetcher.engine import parts
+
             artifact = await parts.run(request, request.settings.part, source=source, on_event=relay, step=step)
         else:
+            from fetcher.engine import pipeline
+
             artifact = await pipeline.run(request, source=source, adoption=adoption, on_event=relay, step=step)
     finally:
         await source.aclose()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-import statistics
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
+
+from fetcher.quantities import median
 
 LEAST = 64 * 1024
 """Minimum bytes within `--timeout-stall` of body time: with 30 s some 2 KiB/s, which is as good as stalled. Less is not
@@ -120,11 +121,11 @@ class SlowConnectionDetector:
     @property
     def typical(self) -> float:
         """The median rate of recently finished ranges; infinite before the first one."""
-        return statistics.median(self._finished) if self._finished else math.inf
+        return median(self._finished) if self._finished else math.inf
 
     def slow(self, rate: float, siblings: Sequence[float]) -> bool:
         """Whether a connection is far slower than its siblings, which include the `alike`. All in bytes a second."""
-        return bool(siblings) and rate < self.FRACTION * statistics.median(siblings)
+        return bool(siblings) and rate < self.FRACTION * median(siblings)
 
     def dead(self, count: int, seconds: float, path: str) -> bool:
         """Whether `count` bytes in `seconds` of body time count as none."""

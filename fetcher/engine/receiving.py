@@ -25,13 +25,12 @@ from fetcher.engine.pace import RateLimit
 from fetcher.engine.pull import Pull
 from fetcher.filesystem import storing
 from fetcher.host.allocation import map_memory
-from fetcher.planning.memory import THREAD_BUFFER
 from fetcher.sources.base import Body, DirectBody
 from fetcher.store.lease import Lease
 from fetcher.uncancelled import ended
 from fetcher.values import dataclass
 
-TURN = 8 * THREAD_BUFFER
+TURN = 8 * 1024 * 1024
 """Maximum bytes that a thread moves for one connection at a time. A switch to the thread and back, with the reports on the
 event loop, costs 0.17 ms, as much as writing a megabyte."""
 
@@ -59,6 +58,7 @@ class Receiver:
         *,
         pool: BufferPool,
         threads: int,
+        buffer: int,
         rate: RateLimit,
         lease: Lease,
         yielding: bool,
@@ -66,8 +66,9 @@ class Receiver:
         written: Callable[[Incoming, Written], None],
         hashed: Callable[[Incoming, int], None],
     ) -> None:
-        """`yielding`: whether other threads hash what these write, and need the processors more."""
+        """`buffer`: bytes for each thread. `yielding`: whether others hash what these write, and need the processors more."""
         self._pool = pool
+        self._buffer = buffer
         self._rate = rate
         self._lease = lease
         self._received = received
@@ -86,7 +87,7 @@ class Receiver:
     async def _receive_directly(self, body: DirectBody, incoming: Incoming, cursor: Cursor, pull: Pull) -> None:
         def write(room: int) -> Written:
             # One buffer per thread, allocated when first needed. The most recently used one is still in a CPU's cache.
-            buffer = self._scratch.pop() if self._scratch else map_memory(THREAD_BUFFER)
+            buffer = self._scratch.pop() if self._scratch else map_memory(self._buffer)
             try:
                 count = chunks = 0
                 while count < room:

@@ -18,7 +18,7 @@ from fetcher.host.memory import memory_left
 from fetcher.host.processors import cpu_count
 from fetcher.integrity.lanes import MOST, in_line
 from fetcher.planning.descriptors import plan_descriptors
-from fetcher.planning.memory import plan_memory
+from fetcher.planning.memory import plan_memory, thread_buffer
 from fetcher.settings import Settings
 from fetcher.sources.base import Source
 from fetcher.store.ingest import StagedFile
@@ -46,11 +46,12 @@ def transfer_of(
     # Only one connection of a file brings its next bytes. Four files on 16 connections took longer so than with the follower.
     hashing_in_line = len(staged) >= min(START, settings.max_concurrency) and in_line(len(staged))
     descriptors = plan_descriptors(free_descriptors(), connections=settings.max_concurrency, hash_threads=hash_threads(threads))
+    writing = write_threads(threads, hashing=hashing_in_line)
     memory = plan_memory(
         settings.memory_limit,
         connections=descriptors.connections,
         hash_threads=descriptors.hash_threads,
-        write_threads=write_threads(threads, hashing=hashing_in_line),
+        write_threads=writing,
     )
     on_event(Planned(len(files), total_size(files), held, memory.connections))
     drop_pages = drops_pages(files, settings)
@@ -61,7 +62,8 @@ def transfer_of(
         buffers=memory.buffers,
         buffer_size=memory.buffer,
         hash_lag=_page_cache(settings) // 4,
-        write_threads=write_threads(threads, hashing=hashing_in_line),
+        write_threads=writing,
+        write_buffer=thread_buffer(settings.memory_limit, writing),
         hashed_together=1 if hashing_in_line else MOST,
         hash_threads=descriptors.hash_threads,
         timeout_stall=settings.timeout_stall,

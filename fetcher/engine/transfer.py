@@ -70,6 +70,7 @@ class Limits:
     buffer_size: int
     hash_lag: int
     write_threads: int
+    write_buffer: int
     hash_threads: int
     hashed_together: int
     timeout_stall: float
@@ -111,6 +112,7 @@ class Transfer:
         self._receiver = Receiver(
             pool=pool,
             threads=limits.write_threads,
+            buffer=limits.write_buffer,
             rate=rate,
             lease=lease,
             yielding=any(incoming.frontier is not None for incoming in self._files.values()),

@@ -18,7 +18,7 @@ from fetcher.values import dataclass
 
 LARGEST = 64 * 1024 * 1024
 """Bytes of a list that is read: more than 400,000 files."""
-_LINE = re.compile(r"(\\?)([0-9a-fA-F]{64}) [ *](.+)")
+_LINE = r"(\\?)([0-9a-fA-F]{64}) [ *](.+)"
 _ESCAPES = {"\\\\": "\\", "\\n": "\n", "\\r": "\r"}
 
 
@@ -55,7 +55,7 @@ def parse_list(data: bytes, *, where: str) -> DigestList:
         raise ConfigurationError(f"{where} has more than {LARGEST:,} bytes; give a list of sha256sum")
     sums: dict[str, Digest] = {}
     for number, line in enumerate(data.decode("utf-8", "surrogateescape").removesuffix("\n").split("\n"), 1):
-        match = _LINE.fullmatch(line.removesuffix("\r"))
+        match = re.fullmatch(_LINE, line.removesuffix("\r"))
         path = _unescaped(match[3]) if match and match[1] else match[3] if match else None
         if match is None or path is None:
             raise ConfigurationError(f"{where}, line {number}: not a line of sha256sum; write HEX, two spaces and the path")

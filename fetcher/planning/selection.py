@@ -4,7 +4,6 @@ matches `/`, and a pattern that ends in `/` means everything below."""
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from fetcher.artifact import RemoteFile
@@ -59,6 +58,8 @@ def _hint(pattern: str, paths: list[str]) -> str:
             return f": {why}, write {shown(meant)}"
     if other := next((path for path in paths if _matches(path.casefold(), (plain.casefold(),))), None):
         return f": patterns are case-sensitive, there is {shown(other)}"
+    from difflib import get_close_matches  # for a hint only
+
     alike = get_close_matches(plain, paths[:_COMPARED], n=1)
     return f": there is {shown(alike[0])}" if alike else ""
 

@@ -14,7 +14,7 @@ from fetcher.errors import UsageError
 EXPIRY_MARGIN = 30.0
 """Seconds before its expiry when a signed address is no longer used: clocks differ, and a request takes time."""
 
-_RIGHTS = re.compile(r"(?i)(.*[-_])?(sig|signature|token|accesstoken|key|apikey|secret|password|credential|auth)")
+_RIGHTS = r"(?i)(.*[-_])?(sig|signature|token|accesstoken|key|apikey|secret|password|credential|auth)"
 """Query parameters that grant access: S3, GCS and CloudFront sign addresses, Azure uses `sig`, others pass a token."""
 
 
@@ -36,7 +36,7 @@ class Location:
 
 def is_signed(url: str) -> bool:
     """Whether the query of `url` carries a credential."""
-    return any(_RIGHTS.fullmatch(name) for name in parse_qs(urlsplit(url).query, keep_blank_values=True))
+    return any(re.fullmatch(_RIGHTS, name) for name in parse_qs(urlsplit(url).query, keep_blank_values=True))
 
 
 def refuse_signed(uri: str) -> None:

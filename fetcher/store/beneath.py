@@ -14,7 +14,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 import shutil
 import stat
 import threading
@@ -28,7 +27,7 @@ import xxhash
 from fetcher.filesystem import fill, first_names, sync_descriptor, try_chmod
 from fetcher.host.libc import libc
 
-_OPENAT2 = {"x86_64": 437, "aarch64": 437}.get(platform.machine())
+_OPENAT2 = {"x86_64": 437, "aarch64": 437}.get(os.uname().machine)
 _NO_SYMLINKS, _BENEATH = 0x04, 0x08
 _RETRIES = 16
 """openat2 fails with EAGAIN when something is renamed while it resolves the path; the caller has to try again."""

@@ -29,7 +29,7 @@ from fetcher.version import VERSION
 
 FORMAT_VERSION = 1
 _LARGEST = 4096
-_HOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+_HOLDER = r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}"
 """The UID of a pod is a UUID. A dot would be read as a part of the record's name."""
 
 
@@ -52,7 +52,7 @@ class Claim:
 
 def claim(root: Path, record: Claim) -> None:
     """Write `record`, or replace the earlier one. Raises UsageError for a holder that is no name, OSError."""
-    if record.kind == "hold" and not _HOLDER.fullmatch(record.holder):
+    if record.kind == "hold" and not re.fullmatch(_HOLDER, record.holder):
         raise UsageError(f"{record.holder!r} cannot name a holder; use letters, digits and '-', such as the UID of a pod")
     usage = Root(root).usage
     make_directories(root, usage)
@@ -87,7 +87,7 @@ def _records(root: Path, beginning: str) -> Iterator[Claim]:
     for name in sorted(names):
         key, _, rest = name.partition(".")
         kind, _, holder = rest.partition(".")
-        if (kind == "pin" and not holder) or (kind == "hold" and _HOLDER.fullmatch(holder)):
+        if (kind == "pin" and not holder) or (kind == "hold" and re.fullmatch(_HOLDER, holder)):
             yield Claim(key, "pin" if kind == "pin" else "hold", _until(root, Root(root).usage / name), holder)
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-import aiohttp
-
 from fetcher.errors import BadResponse, FetchError, Stalled, Unreachable
+from fetcher.transport.http_library import aiohttp
 from fetcher.transport.ranges import content_length
 from fetcher.transport.sink import LoopBody
 from fetcher.transport.tap import LINGER, SocketBody, drained

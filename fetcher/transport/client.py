@@ -13,7 +13,6 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 
-import aiohttp
 import yarl
 
 from fetcher.errors import (
@@ -28,6 +27,7 @@ from fetcher.transport.body import ResponseBody, receiving
 from fetcher.transport.complaints import BODY_LIMIT, complaint
 from fetcher.transport.encodings import decoded
 from fetcher.transport.failures import classified
+from fetcher.transport.http_library import aiohttp
 from fetcher.transport.proxies import Proxy, proxy_for
 from fetcher.transport.statuses import Refusal, error_for, is_temporary
 from fetcher.transport.trust import tls_context

@@ -21,15 +21,13 @@ BODY_LIMIT = 8 * 1024
 _TELLING = ("error_description", "message", "detail", "error", "msg", "errors", "title")
 """JSON members that hold the text, the most informative first."""
 _DEEPEST = 4
-_SECRET = re.compile(
-    r"""(?x)
+_HIDDEN = r"""(?x)
     \b (?: (?:hf|ghp|gho) _ [A-Za-z0-9]{8,} | (?:sk|glpat) - [\w-]{8,} | eyJ [\w.-]{8,} )     # tokens with a known prefix
     | (?i: (?<=bearer\s) | (?<=basic\s) ) \S+
     | (?i: (?<=token=) | (?<=signature=) | (?<=credential=) | (?<=password=) | (?<=sig=) | (?<=key=) | (?<=secret=) )
       [^\s&;,"']+
     | \b (?! [0-9a-f]{40} \b ) [A-Za-z0-9+_-]{40,}                            # as long as a key or a signature, not a commit
     """
-)
 
 
 def complaint(headers: Mapping[str, str], body: bytes, *, secrets: Iterable[str] = ()) -> str:
@@ -78,6 +76,6 @@ def _fit(text: str, secrets: Iterable[str]) -> str:
         if secret:
             text = text.replace(secret, "...")
     text = re.sub(r"https?://[^\s\"'<>]+", lambda found: redact(found[0]), text, flags=re.IGNORECASE)
-    text = _SECRET.sub("...", text)
+    text = re.sub(_HIDDEN, "...", text)
     text = " ".join("".join(each if each.isprintable() else " " for each in text).replace('"', "'").split()).rstrip(".")
     return text if len(text) <= LONGEST else text[: LONGEST - 3].rstrip() + "..."

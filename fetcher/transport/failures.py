@@ -9,8 +9,6 @@ import socket
 import ssl
 from typing import Any
 
-import aiohttp
-
 from fetcher.errors import (
     BadResponse,
     ConfigurationError,
@@ -20,6 +18,7 @@ from fetcher.errors import (
     Untrusted,
     out_of_descriptors,
 )
+from fetcher.transport.http_library import aiohttp
 from fetcher.transport.statuses import PROXY_ADVICE, is_temporary
 from fetcher.transport.urls import host_of
 

@@ -10,7 +10,7 @@ from fetcher.transport.urls import address_from, origin_of, same_path
 from fetcher.values import dataclass
 
 _NAME = r"[^/]+"
-_OF_THE_HUB = re.compile(rf"/api/(models|datasets|resolve-cache)/.+|/(datasets/)?{_NAME}(/{_NAME})?/resolve/.+")
+_OF_THE_HUB = rf"/api/(models|datasets|resolve-cache)/.+|/(datasets/)?{_NAME}(/{_NAME})?/resolve/.+"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Mirror:
         base = urlsplit(self.endpoint)
         same_origin = origin_of(urlunsplit(parts)) == origin_of(self.endpoint)
         plain_http = parts.scheme == "http" and parts.hostname == base.hostname and parts.port in (None, 80, base.port)
-        hub_path = _OF_THE_HUB.fullmatch(parts.path) or (base.path and _below(parts.path, base.path))
+        hub_path = re.fullmatch(_OF_THE_HUB, parts.path) or (base.path and _below(parts.path, base.path))
         return (same_origin or plain_http) and bool(hub_path)
 
 

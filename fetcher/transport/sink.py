@@ -18,9 +18,8 @@ from __future__ import annotations
 
 import asyncio
 
-import aiohttp
-
 from fetcher.errors import BadResponse, FetchError, Stalled, Unreachable
+from fetcher.transport.http_library import aiohttp
 from fetcher.transport.tap import LINGER, drained, unread
 
 

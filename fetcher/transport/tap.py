@@ -26,9 +26,8 @@ import struct
 import termios
 from contextlib import suppress
 
-import aiohttp
-
 from fetcher.errors import BadResponse, FetchError, Stalled, Unreachable
+from fetcher.transport.http_library import aiohttp
 from fetcher.transport.tls import TlsTransport, Wire
 
 LOW_WATER = 512 * 1024

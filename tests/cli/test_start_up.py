@@ -54,6 +54,15 @@ def test_a_hit_on_a_read_only_volume_is_a_hit(origin: Origin, tmp_path: Path) ->
     assert run_fetcher(*words).returncode == 0
 
 
+def test_a_command_ends_without_looking_for_garbage() -> None:
+    probe = (
+        "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 0));"
+        "from fetcher.cli import main; main(['key', 'hf://org/model'])"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == "True"
+
+
 def test_importing_the_package_imports_no_engine() -> None:
     probe = "import sys, fetcher; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout.split()

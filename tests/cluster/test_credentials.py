@@ -10,6 +10,7 @@ import pytest
 from cluster.allowing import SourceNotAllowed
 from cluster.credentials import access_of
 from cluster.resources.model import Auth, SecretKey, SecretName
+from cluster.secrets import permission
 from fetcher.errors import ConfigurationError, FetchError, UsageError
 from fetcher.sources.access import Access, HttpAccess
 from fetcher.sources.azure.access import AzureAccess
@@ -97,6 +98,15 @@ def test_what_cannot_be_used_is_refused_without_showing_it(uri: str, auth: Auth,
     assert isinstance(caught.value, UsageError | ConfigurationError)
     assert sentence in str(caught.value)
     assert SECRET not in str(caught.value)
+
+
+def test_the_lines_that_let_a_secret_be_read_allow_one_secret_to_those_who_need_it() -> None:
+    lines = permission("team", "hub", [("weightlift", "weightlift-controller"), ("weightlift", "weightlift-agent-p")])
+    assert lines == (
+        "kubectl -n team create role weightlift-hub --verb=get --resource=secrets --resource-name=hub && "
+        "kubectl -n team create rolebinding weightlift-hub --role=weightlift-hub "
+        "--serviceaccount=weightlift:weightlift-controller --serviceaccount=weightlift:weightlift-agent-p"
+    )
 
 
 def test_a_secret_names_the_address_of_a_store_only_below_the_pools_prefixes() -> None:

@@ -98,6 +98,7 @@ def made(*, yielding: bool) -> Bench:
     receiver = Receiver(
         pool=BufferPool(2, 1024),
         threads=2,
+        buffer=1024 * 1024,
         rate=RateLimit(None),
         lease=cast(Lease, Held()),
         yielding=yielding,

@@ -158,7 +158,7 @@ class TestIdle:
         self, origin: Origin, play: Play
     ) -> None:
         node = play.node("n")
-        origin.add_repo("org/m", {f"model-{number}.safetensors": bytes(1000) for number in range(20)})
+        origin.add_repo("org/m", {f"model-{number}.safetensors": bytes(1000) for number in range(3)})
         model = await play.model("m", "hf://org/m")
         fetch_as_a_pod(node, model, origin)
         entries = [replace(model, ref=ref).wanted("default") for ref in copies(node, model, 200)]

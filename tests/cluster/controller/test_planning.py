@@ -201,7 +201,9 @@ class TestUnknown:
         assert doing(given) == []
 
     def test_with_an_unreadable_pod_no_claim_of_its_namespace_is_removed(self) -> None:
-        assert doing(world([], unknown=Unknown(pods_of=frozenset({"a"})), **VOLUMES)) == []
+        unread = Unknown(pods_of=frozenset({"a"}))
+        assert doing(world([], unknown=unread, **VOLUMES)) == []
+        assert doing(world([model(revision="v2")], unknown=unread, **VOLUMES)) == []
 
 
 class TestVolumes:
