@@ -15,7 +15,7 @@ import pytest
 
 from cluster.client import Endpoint, endpoint_of
 from cluster.client.endpoints import DAEMON_SETS, SECRETS
-from cluster.kserve.kinds import LOCAL_MODEL_NODE
+from cluster.kserve.kinds import LOCAL_MODEL_NODE, LOCAL_MODEL_NODE_GROUP
 from cluster.kserve.names import key_of
 from fetcher.testing.origin import Origin
 from tests.cluster.api import KUBECONFIG, Cluster
@@ -201,6 +201,39 @@ def test_without_a_local_model_node_nothing_is_removed(node: Node, origin: Origi
         node.process.wait(timeout=3)
 
     assert (node.root / "0123456789abcdef").exists()
+
+
+class TestNodeGroup:
+    def test_its_storage_limit_is_enforced_before_a_byte_is_fetched(self, node: Node, origin: Origin) -> None:
+        origin.add_repo("org/m", files(4 * MiB))
+        self._group(node, path=node.root.parent, limit="3Mi")
+        node.want(model("a", "hf://org/m", nodeGroup=node.name))
+        node.start()
+
+        node.becomes(a="ModelDownloadError")
+
+        assert bodies(origin) == 0
+        assert "OutOfSpace" in node.log()
+
+    def test_another_directory_than_the_agents_is_an_error(self, node: Node, origin: Origin) -> None:
+        origin.add_repo("org/m", files())
+        self._group(node, path=Path("/mnt/elsewhere"), limit="1Gi")
+        node.want(model("a", "hf://org/m", nodeGroup=node.name))
+        node.start()
+
+        node.becomes(a="ModelDownloadError")
+
+        assert f"its node groups have another directory than {node.root}" in node.log()
+        assert not origin.requests
+
+    def _group(self, node: Node, *, path: Path, limit: str) -> None:
+        volume = {"local": {"path": str(path)}}
+        spec = {"storageLimit": limit, "persistentVolumeSpec": volume, "persistentVolumeClaimSpec": {}}
+        kind = LOCAL_MODEL_NODE_GROUP
+        node.apply(
+            endpoint_of(kind),
+            {"apiVersion": kind.api_version, "kind": kind.name, "metadata": {"name": node.name}, "spec": spec},
+        )
 
 
 class TestPrivateModels:
