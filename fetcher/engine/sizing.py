@@ -46,7 +46,7 @@ def transfer_of(
     # Only one connection of a file brings its next bytes. Four files on 16 connections took longer so than with the follower.
     hashing_in_line = len(staged) >= min(START, settings.max_concurrency) and in_line(len(staged))
     descriptors = plan_descriptors(free_descriptors(), connections=settings.max_concurrency, hash_threads=hash_threads(threads))
-    writing = write_threads(threads, hashing=hashing_in_line)
+    writing = write_threads(threads)
     memory = plan_memory(
         settings.memory_limit,
         connections=descriptors.connections,
