@@ -19,7 +19,7 @@ import pytest
 
 import fetcher
 from fetcher.artifact import ArtifactRef
-from fetcher.cache import init
+from fetcher.cache import init, pin
 from fetcher.errors import OutOfSpace
 from fetcher.events import Event, Evicted, Planned, Unpacked
 from fetcher.quantities import Amount
@@ -116,16 +116,13 @@ class Cache:
         source.mkdir()
         (source / "model.bin").write_bytes(os.urandom(size))
         key = ArtifactRef(str(source)).key
-        assert run_fetcher("fetch", source, "--cache-dir", self.root).returncode == 0
+        fetcher.fetch(str(source), cache_dir=self.root)
         if idle:
             os.utime(self.root / ".fetcher/usage" / key, (LONG_AGO, LONG_AGO))
         return key
 
     def fetch(self, uri: str, *words: str) -> subprocess.CompletedProcess[str]:
         return run_fetcher("fetch", uri, "--cache-dir", self.root, *words)
-
-    def pin(self, key: str) -> None:
-        assert run_fetcher("pin", key, "--cache-dir", self.root).returncode == 0
 
     @property
     def layers_asked(self) -> int:
@@ -203,7 +200,7 @@ class TestLimit:
     def test_archives_without_room_are_not_fetched(self, cache: Cache) -> None:
         uri = cache.push(tarred({"models/a": WEIGHTS}))
         cache.limit(max_size=20 * MiB)
-        cache.pin(cache.model("pinned", 12 * MiB))
+        pin(cache.root, cache.model("pinned", 12 * MiB), seconds=None)
         done = cache.fetch(uri)
         assert (done.returncode, last_line(done.stderr).partition(" ")[0]) == (73, "OutOfSpace:")
         assert "needed 8.0 MiB" in done.stderr
@@ -214,7 +211,7 @@ class TestLimit:
         uri, limit = cache.push(tarred({"models/small": b"1", "models/a": WEIGHTS})), 20 * MiB
         cache.limit(max_size=limit)
         pinned = cache.model("pinned", 6 * MiB)
-        cache.pin(pinned)
+        pin(cache.root, pinned, seconds=None)
         with sampled(lambda: used(cache.root)) as largest:
             done = cache.fetch(uri)
         assert (done.returncode, last_line(done.stderr).partition(" ")[0]) == (73, "OutOfSpace:")
