@@ -3,8 +3,8 @@
 Sets of chunks are numbers: bit `i` is chunk `i` of the artifact (`ownership.Layout`). A peer tells which chunks it passes on,
 which are those that it had from the origin itself, and all of a file that it has verified.
 
-That somebody has a chunk, so that nobody need ask the origin for it, is believed if two peers say so, or one who had a part in
-a verified file: a single peer that lies keeps nobody from the origin.
+A node does not ask the origin for what peers say they have. But if it gets nothing from them now, it believes only what two of
+them say, or one who had a part in a verified file: a single peer that lies keeps nobody from the origin.
 
 An owner is a peer that told its map within the last `SILENCE`, and whose share progresses. The share of another is divided
 among the rest. Whatever goes wrong, a node that gets nothing for `STARVED` asks the origin.
@@ -91,6 +91,7 @@ class Swarm:
     _looked: float = float("-inf")
     _windows: list[int] = field(default_factory=list)
     _moved: float = 0.0
+    _starved: bool = False
     _late: int | None = None
     _origin_at: float = float("-inf")
     _origin_failures: int = 0
@@ -178,7 +179,12 @@ class Swarm:
         """Return what to ask for now, None for nothing. The answer counts as under way until it is done, busy or failed."""
         if now - self._looked >= _LOOK:
             self._look(now)
-        chosen = self._of_the_share(now) or self._of_a_peer(now) or self._of_a_late_owner(now)
+        chosen = (
+            self._of_the_share(now, 0 if self._starved else self._held)
+            or self._of_a_peer(now)
+            or self._of_the_share(now, self._sure)
+            or self._of_a_late_owner(now)
+        )
         if chosen is not None:
             self._asked[chosen.chunk] = chosen.supplier
             self._under_way |= 1 << chosen.chunk
@@ -221,17 +227,19 @@ class Swarm:
         for name in self._members - before - {self.me}:
             self.peers[name].progress = now  # it has owed this share from now on
         self._share = shares(self.layout, self._members)[self.me]
-        if now - self._moved > STARVED:
-            self._share, self._sure = self.missing, 0
+        self._starved = now - self._moved > STARVED
+        if self._starved:
+            self._share = self.missing
 
-    def _of_the_share(self, now: float) -> Ask | None:
-        """A chunk of the share, from the origin, in the order of the files: the first ones are verified and passed on early."""
+    def _of_the_share(self, now: float, elsewhere: int) -> Ask | None:
+        """A chunk of the share that is not `elsewhere`, from the origin, in the order of the files: the first ones are verified
+        and passed on early."""
         if now < max(self.began + self.settle, self._origin_at):
             return None
         width = max(1, -(-2 * self.connections // len(self._members)))
         if sum(supplier is None for supplier in self._asked.values()) >= width:
             return None
-        wanted = self._share & self.missing & ~self._under_way & ~self._sure
+        wanted = self._share & self.missing & ~self._under_way & ~elsewhere
         return Ask(_lowest(wanted), None) if wanted else None
 
     def _of_a_peer(self, now: float) -> Ask | None:

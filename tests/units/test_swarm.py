@@ -208,6 +208,10 @@ class TestBelief:
     def test_one_peer_that_claims_everything_keeps_nobody_from_the_origin(self) -> None:
         node = swarm()
         node.heard("n1", ALL, 0.0)
+        ask = node.next(0.0)
+        assert ask is not None
+        assert ask.supplier == "n1"
+        node.busy(ask, 1.0)
         assert node.next(0.0) == Ask(chunks(shares(LAYOUT, members(2))["n0"])[0], None)
 
     def test_two_do(self) -> None:
@@ -300,7 +304,7 @@ class TestSimulated:
         outcome, _ = simulated([*equal(7), Member("liar", lies=True)])
         assert outcome.banned == {"liar"}
         assert outcome.wrong > 0
-        assert outcome.origin <= 1.01 * LAYOUT.chunks
+        assert outcome.origin <= 1.05 * LAYOUT.chunks
         assert max(outcome.ended.values()) < 1.1 * max(honest.ended.values()) + 10
 
     def test_a_slow_peer_delays_nobody_for_long(self) -> None:
