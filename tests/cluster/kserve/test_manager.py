@@ -350,6 +350,7 @@ class TestRow15CacheDeleted:
         then = plan(world(deleted, node(), local_node("n1")))
 
         assert nodes_of(first) == {"n1": []}
+        assert first.release == (), "a node still has the entry"
         assert then.release == (deleted,)
 
     def test_then_the_volumes_of_a_namespaced_cache_go_by_their_names(self) -> None:
