@@ -20,7 +20,9 @@ def main(arguments: Sequence[str]) -> int:
     signals = {signal.SIGTERM, signal.SIGINT}
     # Block the signals before the server's thread starts and inherits the mask, so that only `sigwait` receives them.
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    origin = Origin(port=options.port, cdn_port=options.cdn_port, lfs_threshold=options.lfs_threshold)
+    origin = Origin(
+        port=options.port, cdn_port=options.cdn_port, lfs_threshold=options.lfs_threshold, cdn_host=options.cdn_host
+    )
     origin.throttle(total=options.rate, per_connection=options.connection_rate)
     with origin:
         repository = origin.add_repo(options.repo, read_directory(options.directory))
@@ -46,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repo", default="demo/checkpoint", help="name of the repository")
     parser.add_argument("--port", type=int, default=0, help="port of the Hub; 0 picks a free one")
     parser.add_argument("--cdn-port", type=int, default=0, help="port of the CDN; 0 picks a free one")
+    parser.add_argument("--cdn-host", default="127.0.0.1", help="the host in addresses of the CDN, if it is reached by another")
     parser.add_argument("--lfs-threshold", type=int, default=10 << 20, help="size in bytes from which the CDN serves a file")
     parser.add_argument("--rate", type=float, default=None, help="limit of all connections together, in bytes a second")
     parser.add_argument("--connection-rate", type=float, default=None, help="limit of each connection, in bytes a second")

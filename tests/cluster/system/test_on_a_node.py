@@ -35,11 +35,13 @@ MiB = 1024 * 1024
 @contextmanager
 def hub(node: Node, directory: Path) -> Iterator[str]:
     """Serve `directory` as the repository demo/model in the node's network. Provides the address for pods."""
-    command = [*node.inside, sys.executable, "-m", "fetcher.testing", str(directory), "--repo=demo/model"]
+    words = [str(directory), "--repo=demo/model", f"--cdn-host={ADDRESS}"]
+    command = [*node.inside, sys.executable, "-m", "fetcher.testing", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as origin:
         try:
             served = json.loads(origin.stdout.readline() if origin.stdout else "")
-            with forwarding(node, ADDRESS, HUB_PORT, int(served["endpoint"].rpartition(":")[2])):
+            hub_port, cdn_port = (int(served[name].rpartition(":")[2]) for name in ("endpoint", "cdn_endpoint"))
+            with forwarding(node, ADDRESS, HUB_PORT, hub_port), forwarding(node, ADDRESS, cdn_port, cdn_port):
                 yield f"http://{ADDRESS}:{HUB_PORT}"
         finally:
             origin.terminate()
