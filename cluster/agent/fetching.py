@@ -21,9 +21,6 @@ from fetcher.settings import Settings
 from fetcher.sources import open_source
 from fetcher.uncancelled import run_uncancelled
 
-WAYS = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-"""The variables of the process that sources see: they say on which way a source is reached, and not as whom."""
-
 
 @dataclass(frozen=True, slots=True)
 class Means:
@@ -39,12 +36,6 @@ class Means:
     retry_for: float
     max_concurrency: int
     limit_rate: float | None
-
-
-def ways(environ: Mapping[str, str], hub_endpoint: str | None) -> Mapping[str, str]:
-    """Return what sources see of the environment: proxies and authorities, and the Hub's address if it is given."""
-    shown = {name: value for name, value in environ.items() if name.upper() in WAYS}
-    return {**shown, **({"HF_ENDPOINT": hub_endpoint} if hub_endpoint else {})}
 
 
 async def fetch(

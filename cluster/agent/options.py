@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster.agent.config import Config
-from cluster.agent.fetching import Means, ways
+from cluster.agent.fetching import Means
+from cluster.ways import ways
 from fetcher.command.common_options import METRICS, PROGRESS, TERMINATION_LOG
 from fetcher.command.options import Option
 from fetcher.errors import UsageError

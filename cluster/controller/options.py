@@ -9,15 +9,13 @@ from typing import Any
 from cluster.controller.daemon_set import Agents
 from cluster.controller.resolving import Means
 from cluster.controller.running import Config
+from cluster.ways import ways
 from fetcher.command.common_options import METRICS, PROGRESS, TERMINATION_LOG
 from fetcher.command.options import Option
 from fetcher.errors import UsageError
 from fetcher.quantities import parse_seconds
 
 _METRICS = tuple(each for each in METRICS if each.name in ("metrics_port", "metrics_address", "metrics_label"))
-_WAYS = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
-"""Variables that say how the network is reached. Sources see no others, so no credential of this process."""
-
 OPTIONS = tuple(
     each.of("weightlift")
     for each in (
@@ -64,13 +62,12 @@ def config_from(options: Mapping[str, Any], environ: Mapping[str, str], namespac
         raise UsageError("--image is missing; name the image that the agents run, or set WEIGHTLIFT_IMAGE")
     here = options.get("namespace", namespace)
     hub = options.get("hub_endpoint")
-    ways = {name: value for name, value in environ.items() if name.upper() in _WAYS} | ({"HF_ENDPOINT": hub} if hub else {})
     loopback = options.get("allow_loopback", False)
     arguments = (*(("--hub-endpoint", hub) if hub else ()), *(("--allow-loopback",) if loopback else ()))
     return Config(
         namespace=here,
         agents=Agents(options["image"], here, arguments),
-        means=Means(ways, here, options.get("service_account", "weightlift-controller")),
+        means=Means(ways(environ, hub), here, options.get("service_account", "weightlift-controller")),
         patience=options.get("agent_patience", 300.0),
         status_interval=options.get("status_interval", 5.0),
         allow_loopback=loopback,

@@ -76,13 +76,13 @@ class TestController:
         assert container["image"] in [each.get("value") for each in container["env"] if each["name"] == "WEIGHTLIFT_IMAGE"]
 
 
-def policy() -> Resource:
-    return named(render(BASE), "ValidatingAdmissionPolicy", "weightlift-agents")
+POLICY = named(render(BASE), "ValidatingAdmissionPolicy", "weightlift-agents")
+KSERVE_POLICY = named(render(KSERVE[0]), "ValidatingAdmissionPolicy", "weightlift-kserve-agents")
 
 
-def verdict(resource: str, name: str, user: dict[str, Any]) -> list[str]:
-    """Return the messages with which the policy denies that `user` writes an object; none if it does not."""
-    spec = policy()["spec"]
+def verdict(resource: str, name: str, user: dict[str, Any], policy: Resource = POLICY) -> list[str]:
+    """Return the messages with which `policy` denies that `user` writes an object; none if it does not."""
+    spec = policy["spec"]
     request = {"userInfo": user, "resource": {"resource": resource}}
     known: dict[str, Any] = {"request": request, "object": {"metadata": {"name": name}}, "variables": {}}
     if not all(cel.evaluate(each["expression"], known) for each in spec["matchConditions"]):
