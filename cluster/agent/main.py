@@ -14,19 +14,15 @@ from cluster.agent.config import Config
 from cluster.agent.options import OPTIONS, config_from
 from cluster.agent.running import Agent
 from cluster.agent.working import Rendered
-from cluster.client import Api, ApiAccess, in_cluster, of_kubeconfig
+from cluster.client import Api, ApiAccess
+from cluster.daemon import run_daemon, stopped_by_signals
 from cluster.together import first_of
-from fetcher.command.options import add_options, values
-from fetcher.command.parser import Parser
 from fetcher.command.publication import with_labels
-from fetcher.command.running import Report, run_command
-from fetcher.command.signals import SIGNALS
-from fetcher.command.termination import destination, destination_of_variable
+from fetcher.command.running import Report
 from fetcher.events import Listening, Subscriber
 from fetcher.telemetry import Kind, subscribed
 from fetcher.telemetry.endpoint import Answer, Site, serving
 from fetcher.transport.tls import TlsEventLoop
-from fetcher.version import VERSION
 
 MANAGER = "weightlift-agent"
 """The field manager of what the agent writes."""
@@ -38,27 +34,11 @@ _DESCRIPTION = "Make this node have the models that its NodeCache says, within t
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the agent and return its exit code: 0 after a signal."""
-    words = sys.argv[1:] if argv is None else list(argv)
-    return run_command(
-        lambda report: _run(_parser().parse_args(words), report),
-        log=destination_of_variable("WEIGHTLIFT_TERMINATION_LOG"),
-        interrupted="nothing had begun",
-    )
+    return run_daemon(argv, MANAGER, _DESCRIPTION, OPTIONS, _run)
 
 
-def _parser() -> Parser:
-    parser = Parser(prog="weightlift-agent", description=_DESCRIPTION)
-    parser.add_argument("--version", action="version", version=f"weightlift-agent {VERSION}")
-    add_options(parser, OPTIONS)
-    return parser
-
-
-def _run(arguments: Any, report: Report) -> Mapping[str, Any]:
-    options = values(OPTIONS, arguments, os.environ)
-    report.log = destination(options.get("termination_log"))
-    access = of_kubeconfig(options["kubeconfig"]) if "kubeconfig" in options else in_cluster()
+def _run(access: ApiAccess, options: Mapping[str, Any], report: Report) -> None:
     config = config_from(options, os.environ, access.namespace)
-
     kind: Kind = options.get("progress", "log")
 
     @contextmanager
@@ -69,18 +49,15 @@ def _run(arguments: Any, report: Report) -> Mapping[str, Any]:
 
     with subscribed(kind, sys.stderr) as on_event, asyncio.Runner(loop_factory=TlsEventLoop) as runner:
         runner.run(_until_signalled(access, config, options, on_event, rendered))
-    return {"message": "stopped by a signal"}
 
 
 async def _until_signalled(
     access: ApiAccess, config: Config, options: Mapping[str, Any], on_event: Subscriber, rendered: Rendered
 ) -> None:
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in SIGNALS:
-        loop.add_signal_handler(number, stop.set)
+    stop = stopped_by_signals()
     async with Api(access, manager=MANAGER) as plain, _front(access, plain, config, options, on_event) as (api, beside):
         agent = Agent(api, config, on_event, rendered)
-        loop.add_signal_handler(signal.SIGUSR1, agent.scrub_now)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, agent.scrub_now)
         with ExitStack() as stack:
             site = _site(agent, options)
             where = stack.enter_context(serving(options.get("metrics_address"), options.get("metrics_port", PORT), site))

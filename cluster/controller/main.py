@@ -10,24 +10,20 @@ from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from cluster.client import Api, ApiAccess, in_cluster, of_kubeconfig
+from cluster.client import Api, ApiAccess
 from cluster.client.leading import Leadership
 from cluster.controller.binding import refuse_unbound_agents
 from cluster.controller.figures import metrics_of
 from cluster.controller.options import OPTIONS, config_from
 from cluster.controller.running import Config, Controller
+from cluster.daemon import run_daemon, stopped_by_signals
 from cluster.together import first_of
-from fetcher.command.options import add_options, values
-from fetcher.command.parser import Parser
 from fetcher.command.publication import with_labels
-from fetcher.command.running import Report, run_command, with_progress
-from fetcher.command.signals import SIGNALS
-from fetcher.command.termination import destination, destination_of_variable
+from fetcher.command.running import Report, with_progress
 from fetcher.events import Listening, Noted, Subscriber
 from fetcher.telemetry.endpoint import Answer, Site, serving
 from fetcher.telemetry.exposition import Metric
 from fetcher.transport.tls import TlsEventLoop
-from fetcher.version import VERSION
 
 MANAGER = "weightlift-controller"
 """The field manager of what the controller writes, and the name of its Lease."""
@@ -36,25 +32,10 @@ _DESCRIPTION = "Decide which node of the cluster shall have which model, and tel
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the controller and return its exit code: 0 after a signal, 75 if another one leads."""
-    words = sys.argv[1:] if argv is None else list(argv)
-    return run_command(
-        lambda report: _run(_parser().parse_args(words), report),
-        log=destination_of_variable("WEIGHTLIFT_TERMINATION_LOG"),
-        interrupted="nothing had begun",
-    )
+    return run_daemon(argv, MANAGER, _DESCRIPTION, OPTIONS, _run)
 
 
-def _parser() -> Parser:
-    parser = Parser(prog="weightlift-controller", description=_DESCRIPTION)
-    parser.add_argument("--version", action="version", version=f"weightlift-controller {VERSION}")
-    add_options(parser, OPTIONS)
-    return parser
-
-
-def _run(arguments: Any, report: Report) -> Mapping[str, Any]:
-    options = values(OPTIONS, arguments, os.environ)
-    report.log = destination(options.get("termination_log"))
-    access = of_kubeconfig(options["kubeconfig"]) if "kubeconfig" in options else in_cluster()
+def _run(access: ApiAccess, options: Mapping[str, Any], _: Report) -> None:
     config = config_from(options, os.environ, access.namespace)
 
     def work(on_event: Subscriber) -> None:
@@ -62,13 +43,10 @@ def _run(arguments: Any, report: Report) -> Mapping[str, Any]:
             runner.run(_until_signalled(access, config, options, on_event))
 
     with_progress(options.get("progress", "log"), work)
-    return {"message": "stopped by a signal"}
 
 
 async def _until_signalled(access: ApiAccess, config: Config, options: Mapping[str, Any], on_event: Subscriber) -> None:
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in SIGNALS:
-        loop.add_signal_handler(number, stop.set)
+    stop = stopped_by_signals()
     identity = options.get("identity") or socket.gethostname()
     # The Lease has a connection of its own: it is renewed also while the other one waits.
     async with Api(access, manager=MANAGER) as lease_api, Api(access, manager=MANAGER) as api:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 from cluster.client import Api, ApiError, Watched, endpoint_of
@@ -79,9 +78,9 @@ class Observer:
         self._all.append(self._leases)
         self._crds = [watched(CRDS, _is_deleting, fields=f"metadata.name={kind.plural}.{GROUP}") for kind in KINDS]
 
-    def runs(self) -> Iterable[asyncio.Future[None]]:
-        """Begin to watch; the tasks never end by themselves."""
-        return [asyncio.ensure_future(each.run()) for each in self._all]
+    def runs(self) -> Iterable[Coroutine[Any, Any, None]]:
+        """The watches, which never end by themselves."""
+        return [each.run() for each in self._all]
 
     async def synced(self) -> None:
         """Wait until every list is complete."""

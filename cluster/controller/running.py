@@ -18,6 +18,7 @@ from cluster.controller.planning import plan, takes_away
 from cluster.controller.resolving import Means, Resolver
 from cluster.controller.world import Name, Resolution, World
 from cluster.controller.writing import Writer
+from cluster.together import first_of
 from fetcher.events import Noted, Subscriber, Warned
 
 TICK = 10.0
@@ -59,13 +60,7 @@ class Controller:
 
     async def observe(self) -> None:
         """Watch the cluster until cancelled."""
-        tasks = list(self._observer.runs())
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for each in tasks:
-                each.cancel()
-            await asyncio.wait(tasks)
+        await first_of(*self._observer.runs())
 
     async def lead(self) -> None:
         """Decide and write until cancelled. Raises NotLeading if another process leads."""

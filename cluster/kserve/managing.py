@@ -11,6 +11,7 @@ from cluster.client import Api, ApiError, Endpoint, Gone
 from cluster.kserve.manager import plan
 from cluster.kserve.observing import Observer, language_services
 from cluster.kserve.writing import Writer
+from cluster.together import first_of
 
 TICK = 60.0
 """Seconds between two looks when nothing changes."""
@@ -48,13 +49,7 @@ class Manager:
             self._api, self._namespace, self._language, on_change=self._changed.set, on_problem=self._problem
         )
         self._begun.set()
-        tasks = list(self._observer.runs())
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for each in tasks:
-                each.cancel()
-            await asyncio.wait(tasks)
+        await first_of(*self._observer.runs())
 
     async def lead(self) -> None:
         """Decide and write until cancelled. Raises NotLeading if another process leads, Gone if KServe was installed anew."""

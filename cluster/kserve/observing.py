@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -66,9 +65,9 @@ class Observer:
         self._volumes = watched(VOLUMES, read_volume)
         self._claims = watched(CLAIMS, read_claim)
 
-    def runs(self) -> Iterable[asyncio.Future[None]]:
-        """Begin to watch; the tasks never end by themselves."""
-        return [asyncio.ensure_future(each.run()) for each in self._all]
+    def runs(self) -> Iterable[Coroutine[Any, Any, None]]:
+        """The watches, which never end by themselves."""
+        return [each.run() for each in self._all]
 
     async def synced(self) -> None:
         """Wait until every list is complete."""
