@@ -144,17 +144,28 @@ class Leadership:
             await self._step(min(self._timing.step, self._left(self._timing.deadline)))
 
     async def release(self) -> None:
-        """Give the lease away, so that another candidate need not wait. Failing is harmless."""
-        if self._seen is None or self._seen.holder != self.identity:
-            return
+        """Give the lease away, so that another candidate need not wait. Failing is harmless.
+
+        The Lease itself tells whether it is ours: the answer to a request that a signal cut off was not seen.
+        """
         self._renewed = None
         try:
             async with asyncio.timeout(self._timing.step):
-                document = await self._api.get(LEASES, self._name, self._namespace)
-                if observed(document, None, 0.0).holder == self.identity:  # else somebody has taken it meanwhile
-                    await self._write(document, holder="")
+                while not await self._given_away():
+                    pass
         except (ApiError, TimeoutError):
             return
+
+    async def _given_away(self) -> bool:
+        """Give the lease away if it is ours. Return whether that is settled; a renewal on its way may change it meanwhile."""
+        document = await self._read()
+        if document is None or observed(document, None, 0.0).holder != self.identity:
+            return True
+        try:
+            await self._write(document, holder="")
+        except Conflict:
+            return False
+        return True
 
     def _left(self, seconds: float) -> float:
         """Return how much is left of so many seconds since the last renewal."""

@@ -43,14 +43,26 @@ class Cluster:
 
     def serve_kinds(self) -> None:
         """Install our kinds where they are missing, and wait until the server takes objects of them."""
-        for kind in KINDS:
-            if self.run("get", "crd", f"{kind.plural}.{GROUP}").returncode:
-                assert self.apply(crd(kind)) == ""
-            # The first write to a new kind can take some seconds.
-            wait_until(
-                lambda kind=kind: self.run("get", f"{kind.plural}.{GROUP}").returncode == 0,  # type: ignore[misc]
-                f"{kind.plural} are served",
-            )
+        missing_kinds = [kind for kind in KINDS if self.run("get", "crd", f"{kind.plural}.{GROUP}").returncode]
+        for kind in missing_kinds:
+            assert self.apply(crd(kind)) == ""
+        if missing_kinds:
+            self.settle(*(f"{kind.plural}.{GROUP}" for kind in KINDS))
+
+    def settle(self, *plurals: str) -> None:
+        """Wait until new kinds are served for good: half a second after its first answer the server refuses them again."""
+        looks = 0
+
+        def served() -> bool:
+            nonlocal looks
+            looks = looks + 1 if all(self.run("get", plural).returncode == 0 for plural in plurals) else 0
+            return looks >= _LOOKS
+
+        wait_until(served, f"{', '.join(plurals)} are served", timeout=100)
+
+
+_LOOKS = 10
+"""In a row. Each takes some tenths of a second for each kind."""
 
 
 def cluster() -> Cluster:

@@ -18,9 +18,7 @@ QUICK = Bounds(connect=10, answer=20, silence=2, page=3)
 
 @pytest.fixture(scope="session")
 def plane() -> Cluster:
-    found = cluster()
-    found.serve_kinds()
-    return found
+    return cluster()
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,6 @@ from cluster.kserve.kinds import LOCAL_MODEL_CACHE, LOCAL_MODEL_NAMESPACE_CACHE,
 from cluster.kserve.observing import SERVICES
 from tests.cluster.api import Cluster, cluster
 from tests.cluster.kserve.direct import asked
-from tests.lab.waiting import wait_until
 
 CRDS = Path(__file__).parent / "crds" / "crds.yaml"
 KINDS = (
@@ -45,8 +44,7 @@ def plane() -> Cluster:
     """A cluster with KServe's kinds."""
     found = cluster()
     assert found.run("apply", "--validate=false", "-f", str(CRDS)).returncode == 0
-    for kind in KINDS:
-        wait_until(lambda kind=kind: _is_served(found, kind), f"{kind.plural} are served", timeout=60)  # type: ignore[misc]
+    found.settle(*(f"{kind.plural}.{kind.api_version.partition('/')[0]}" for kind in KINDS))
     return found
 
 
@@ -64,14 +62,6 @@ def place(plane: Cluster) -> Iterator[Place]:
 async def api(plane: Cluster) -> AsyncIterator[Api]:
     async with Api(of_kubeconfig(Path(plane.kubeconfig)), manager="weightlift-test") as made:
         yield made
-
-
-def _is_served(plane: Cluster, kind: Endpoint) -> bool:
-    try:
-        asked(plane.kubeconfig, lambda api: api.list(kind))
-    except ApiError:
-        return False
-    return True
 
 
 async def _prepare(api: Api, place: Place) -> None:
