@@ -7,7 +7,6 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Self, TypeVar
 
@@ -28,6 +27,7 @@ from fetcher.streaming.turns import Running, Turns
 from fetcher.transport.tls import TlsEventLoop
 
 T = TypeVar("T")
+Started = TypeVar("Started")
 
 _LONGEST_GOODBYE = 5.0
 """Seconds for closing the connections. They are closed with the process otherwise."""
@@ -52,7 +52,8 @@ class OpenArtifact:
         self._thread = threading.Thread(target=self._loop.run_forever, name="source", daemon=True)
         self._thread.start()
         opened: list[Source] = []
-        self.close = weakref.finalize(self, _close, self._loop, self._thread, opened)
+        self._starting = threading.Lock()
+        self.close = weakref.finalize(self, _close, self._loop, self._thread, opened, self._starting)
         """Close the connections. Ranges that are being read end with an error. Idempotent."""
         try:
             listing = self._run(self._listed(ref, credentials, opened))
@@ -99,10 +100,11 @@ class OpenArtifact:
         UsageError if the source cannot send parts of files, and CancelledError if it is ended early.
         """
         wanted = Range(file, byte_range.start, byte_range.stop, buffer, seen)
-        turns = Turns()
-        reading = self._start(receive(wanted, self._source, Patience(self._settings.retry_for), turns, self._on_event))
-        with (running or Running()).holding(reading):
-            turns.serve(reading)
+        turns = Turns(self._loop)
+        work = receive(wanted, self._source, Patience(self._settings.retry_for), turns, self._on_event)
+        self._start(work, lambda: turns.start(work))
+        with (running or Running()).holding(turns):
+            turns.serve()
 
     def running(self) -> Running:
         """Return what can end several `read`s early."""
@@ -129,23 +131,25 @@ class OpenArtifact:
         return Asker(Patience(self._settings.retry_for), self._on_event)
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        running = self._start(work)
+        running = self._start(work, lambda: asyncio.run_coroutine_threadsafe(work, self._loop))
         try:
             return running.result()
         except BaseException:
             running.cancel()
             raise
 
-    def _start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        if os.getpid() == self._process and self.close.alive:
-            return asyncio.run_coroutine_threadsafe(work, self._loop)
-        work.close()
+    def _start(self, work: Coroutine[Any, Any, object], start: Callable[[], Started]) -> Started:
         if os.getpid() != self._process:
+            work.close()
             raise RuntimeError(f"{self.uri} was opened before a fork, and its thread does not exist here; open it again")
+        with self._starting:
+            if self.close.alive:
+                return start()
+        work.close()
         raise RuntimeError(f"{self.uri} was closed; open it again")
 
 
-def _close(loop: asyncio.AbstractEventLoop, thread: threading.Thread, opened: list[Source]) -> None:
+def _close(loop: asyncio.AbstractEventLoop, thread: threading.Thread, opened: list[Source], starting: threading.Lock) -> None:
     """End every range that is being read, close the source, and stop the thread."""
     if not thread.is_alive():
         return
@@ -161,6 +165,8 @@ def _close(loop: asyncio.AbstractEventLoop, thread: threading.Thread, opened: li
         for source in opened:
             await source.aclose()
 
+    with starting:  # what found it open is on the loop now, so `end` sees it
+        pass
     with suppress(Exception):
         asyncio.run_coroutine_threadsafe(end(), loop).result(_LONGEST_GOODBYE)
     loop.call_soon_threadsafe(loop.stop)
