@@ -6,9 +6,11 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from cluster.client import ApiAccess, in_cluster, of_kubeconfig
+from fetcher.command.common_options import METRICS, PROGRESS, TERMINATION_LOG
 from fetcher.command.options import Option, add_options, values
 from fetcher.command.parser import Parser
 from fetcher.command.running import Report, run_command
@@ -16,6 +18,16 @@ from fetcher.command.signals import SIGNALS
 from fetcher.command.termination import destination, destination_of_variable
 from fetcher.version import VERSION
 
+KUBECONFIG = Option("kubeconfig", "reach the API server by this file (default: as a pod)", Path, "FILE")
+HUB_ENDPOINT = Option("hub_endpoint", "the address of a mirror of the Hub", metavar="URL")
+ALLOW_LOOPBACK = Option("allow_loopback", "allow sources on this machine, which is for tests", switch=True)
+KSERVE_NAMESPACE = Option("kserve_namespace", "the namespace of KServe (default kserve)", metavar="NAME")
+REPORTING = (
+    *(each for each in METRICS if each.name in ("metrics_port", "metrics_address", "metrics_label")),
+    PROGRESS,
+    TERMINATION_LOG,
+)
+"""What both serve and write."""
 Work = Callable[[ApiAccess, Mapping[str, Any], Report], None]
 """Does the work until a signal. Gets how the API server is reached, and the options by name."""
 

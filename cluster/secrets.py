@@ -28,10 +28,11 @@ class SecretForbidden(FetchError):
 
 @dataclass(frozen=True, slots=True)
 class SecretData:
-    """The values of a Secret, and its `version`, which changes with each change of it."""
+    """The values of a Secret, its `version`, which changes with each change of it, and its annotations."""
 
     values: Mapping[str, bytes] = field(repr=False)
     version: str
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 def secret_name(auth: Auth | None) -> str | None:
@@ -52,12 +53,13 @@ async def secret_of(api: Api, namespace: str, name: str, accounts: Sequence[tupl
     except Forbidden:
         lines = permission(namespace, name, accounts)
         raise SecretForbidden(f"Secret {namespace}/{name} may not be read; allow it with: {lines}") from None
-    version = f"{document['metadata'].get('uid')}/{document['metadata'].get('resourceVersion')}"
+    metadata = document["metadata"]
+    version = f"{metadata.get('uid')}/{metadata.get('resourceVersion')}"
     try:
         values = {key: base64.b64decode(text, validate=True) for key, text in (document.get("data") or {}).items()}
     except (ValueError, TypeError, AttributeError):
         raise ConfigurationError(f"the data of Secret {namespace}/{name} is not base64; write it again") from None
-    return SecretData(values, version)
+    return SecretData(values, version, metadata.get("annotations") or {})
 
 
 def permission(namespace: str, name: str, accounts: Sequence[tuple[str, str]], *, resource: str = "secrets") -> str:

@@ -1,4 +1,4 @@
-"""Parsing of sizes, rates, durations and addresses in flags and variables; formatting of sizes; rounding up; the median."""
+"""Sizes, rates, durations and addresses in flags and variables: parsing and formatting. And a little arithmetic."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from fetcher.values import dataclass
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DOUBLINGS = 16
+"""More only make the number larger than any limit."""
 
 
 def ceil_div(dividend: int, divisor: int) -> int:
@@ -108,3 +110,8 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     raise AssertionError("unreachable")
+
+
+def doubled(first: float, failures: int, longest: float) -> float:
+    """Return the seconds after `failures` in a row: `first` after one, twice as many after each more, `longest` at most."""
+    return min(longest, first * 2.0 ** min(max(failures, 1) - 1, _DOUBLINGS))

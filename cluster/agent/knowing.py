@@ -15,6 +15,7 @@ from cluster.agent.root import examine, limit, limits_of
 from cluster.agent.states import Job, Memory, Problem, Survey
 from cluster.agent.surveying import Surveyor
 from cluster.client import Api, ApiError, Missing
+from cluster.names import agents_of
 from cluster.resources import NODE_CACHE, NodeCacheSpec, NodeCacheStatus, Resource
 from fetcher import cache
 from fetcher.errors import ConfigurationError
@@ -44,8 +45,7 @@ class Knowledge:
     def account(self) -> Account:
         """The service account of this agent."""
         pool = self.node.spec.pool if self.node is not None else ""
-        by_pool = f"weightlift-agent-{pool}"[:63].rstrip("-.")
-        return Account(self._config.namespace, self._config.service_account or by_pool)
+        return Account(self._config.namespace, self._config.service_account or agents_of(pool))
 
     @property
     def allowed_sources(self) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from cluster.agent.running import Agent
 from cluster.agent.working import Rendered
 from cluster.client import Api, ApiAccess
 from cluster.daemon import run_daemon, stopped_by_signals
+from cluster.names import AGENT_PORT
 from cluster.together import first_of
 from fetcher.command.publication import with_labels
 from fetcher.command.running import Report
@@ -26,8 +27,6 @@ from fetcher.transport.tls import TlsEventLoop
 
 MANAGER = "weightlift-agent"
 """The field manager of what the agent writes."""
-PORT = 9090
-"""Where probes and Prometheus find the agent, if nothing else is said."""
 Work = Callable[[], Coroutine[Any, Any, None]]
 _DESCRIPTION = "Make this node have the models that its NodeCache says, within the limits of its pool."
 
@@ -60,7 +59,7 @@ async def _until_signalled(
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, agent.scrub_now)
         with ExitStack() as stack:
             site = _site(agent, options)
-            where = stack.enter_context(serving(options.get("metrics_address"), options.get("metrics_port", PORT), site))
+            where = stack.enter_context(serving(options.get("metrics_address"), options.get("metrics_port", AGENT_PORT), site))
             on_event(Listening(where, site.paths))
             await first_of(agent.run(stop), *(each() for each in beside))
 

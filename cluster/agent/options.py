@@ -9,15 +9,14 @@ from typing import Any
 
 from cluster.agent.config import Config
 from cluster.agent.fetching import Means
+from cluster.daemon import ALLOW_LOOPBACK, HUB_ENDPOINT, KSERVE_NAMESPACE, KUBECONFIG, REPORTING
 from cluster.ways import ways
-from fetcher.command.common_options import METRICS, PROGRESS, TERMINATION_LOG
 from fetcher.command.options import Option
 from fetcher.errors import UsageError
 from fetcher.quantities import parse_duration, parse_number, parse_rate, parse_seconds, parse_size
 from fetcher.settings import MOST_CONNECTIONS
 
 MiB = 1024 * 1024
-_METRICS = tuple(each for each in METRICS if each.name in ("metrics_port", "metrics_address", "metrics_label"))
 _TIME = "DURATION"
 
 OPTIONS = tuple(
@@ -29,9 +28,9 @@ OPTIONS = tuple(
         Option(
             "service_account", "the service account of this agent, which messages name (default: by the pool)", metavar="NAME"
         ),
-        Option("kubeconfig", "reach the API server by this file (default: as a pod)", Path, "FILE"),
-        Option("hub_endpoint", "the address of a mirror of the Hub", metavar="URL"),
-        Option("allow_loopback", "allow sources on this machine, which is for tests", switch=True),
+        KUBECONFIG,
+        HUB_ENDPOINT,
+        ALLOW_LOOPBACK,
         Option("memory_limit", "limit of all buffers together (default 256Mi)", parse_size, "SIZE"),
         Option(
             "max_concurrency", "the most connections of a fetch (default 32)", partial(parse_number, 1, MOST_CONNECTIONS), "N"
@@ -51,7 +50,7 @@ OPTIONS = tuple(
             "KServe's own agent",
             choices=("off", "agent"),
         ),
-        Option("kserve_namespace", "the namespace of KServe (default kserve)", metavar="NAME"),
+        KSERVE_NAMESPACE,
         Option(
             "kserve_source",
             "with --kserve agent, a beginning of URIs that may be fetched, such as hf:// or https://models.example/; can be "
@@ -59,9 +58,7 @@ OPTIONS = tuple(
             metavar="PREFIX",
             repeated=True,
         ),
-        *_METRICS,
-        PROGRESS,
-        TERMINATION_LOG,
+        *REPORTING,
     )
 )
 

@@ -5,13 +5,14 @@ A NodeCache that is missing, or that this process has never seen, changes nothin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import TypeVar
 
 from cluster.agent.states import Attempt, Memory
+from cluster.mappings import only, without
 from cluster.resources import Observed, Wanted
 from fetcher.errors import CacheBusy, FetchError, OutOfSpace
+from fetcher.quantities import doubled
 
 APART = 30.0
 """Seconds between two looks that must both miss an entry before its artifact counts as unwanted."""
@@ -21,8 +22,6 @@ FINAL = 3600.0
 """Seconds until a fetch that failed for good is tried all the same: somebody may have repaired what we cannot see."""
 _LONGEST = 1000
 """Characters of a message in a status."""
-
-T = TypeVar("T")
 
 
 def looked(memory: Memory, uid: str, wanted: Iterable[str], now: float) -> Memory:
@@ -43,8 +42,8 @@ def looked(memory: Memory, uid: str, wanted: Iterable[str], now: float) -> Memor
         gone=gone,
         unwanted=unwanted,
         evicted=memory.evicted & keys,
-        damaged=_only(memory.damaged, keys),
-        attempts=_only(memory.attempts, keys),
+        damaged=only(memory.damaged, keys),
+        attempts=only(memory.attempts, keys),
     )
 
 
@@ -60,8 +59,8 @@ def surveyed(memory: Memory, lying: Iterable[str]) -> Memory:
         memory,
         evicted=memory.evicted - keys,
         fetched=memory.fetched & keys,
-        confirmed=_only(memory.confirmed, keys),
-        damaged=_only(memory.damaged, keys),
+        confirmed=only(memory.confirmed, keys),
+        damaged=only(memory.damaged, keys),
     )
 
 
@@ -72,8 +71,8 @@ def completed(memory: Memory, wanted: Wanted, *, cached: bool) -> Memory:
         fetched=memory.fetched if cached else memory.fetched | {wanted.key},
         evicted=memory.evicted - {wanted.key},
         confirmed={**memory.confirmed, wanted.key: (wanted.revision, wanted.listing_digest)},
-        damaged=_without(memory.damaged, wanted.key),
-        attempts=_without(memory.attempts, wanted.key),
+        damaged=without(memory.damaged, wanted.key),
+        attempts=without(memory.attempts, wanted.key),
     )
 
 
@@ -97,7 +96,7 @@ def failed(
     if final:
         wait = FINAL
     else:
-        backoff = min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(failures - 1, 16))
+        backoff = doubled(FIRST_WAIT, failures, LONGEST_WAIT)
         wait = max(float(getattr(error, "retry_after", None) or 0.0), backoff * (1 + jitter / 4))
     message = error.sentence().removeprefix(f"{error.reason}: ")[:_LONGEST]
     attempt = Attempt(wanted, reason, message, final, failures, now + wait, versions)
@@ -106,7 +105,7 @@ def failed(
 
 def retried(memory: Memory, key: str) -> Memory:
     """Return the memory without the last failure of `key`: what it rested on has changed."""
-    return replace(memory, attempts=_without(memory.attempts, key))
+    return replace(memory, attempts=without(memory.attempts, key))
 
 
 def resized(memory: Memory) -> Memory:
@@ -124,11 +123,3 @@ def _outcome(error: FetchError) -> tuple[str, bool]:
             return "Capacity", False
         case _:
             return error.reason, not error.retryable
-
-
-def _only(values: Mapping[str, T], keys: frozenset[str]) -> dict[str, T]:
-    return {key: each for key, each in values.items() if key in keys}
-
-
-def _without(values: Mapping[str, T], key: str) -> dict[str, T]:
-    return {name: each for name, each in values.items() if name != key}

@@ -7,12 +7,11 @@ import random
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from cluster.agent.states import Survey
 from cluster.client import Api, endpoint_of
 from cluster.client.errors import ApiError
-from cluster.resources import NODE_CACHE, Condition, NodeCacheStatus, Observed, encoded
+from cluster.resources import NODE_CACHE, Condition, NodeCacheStatus, Observed, encoded, moments
 from cluster.resources.conditions import merged
 from fetcher.quantities import size
 
@@ -99,8 +98,7 @@ class Reporter:
         if status is None:
             return True
         before = self._written.conditions if self._written is not None else ()
-        moment = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        status = replace(status, conditions=merged(before, status.conditions, moment=moment))
+        status = replace(status, conditions=merged(before, status.conditions, moment=moments.now()))
         document = {"apiVersion": NODES.api_version, "kind": NODES.kind, "metadata": {"name": self._node}}
         offered, self._offered = self._offered, None
         self._changed.clear()

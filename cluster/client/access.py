@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fetcher.errors import ConfigurationError
+from fetcher.sources.access import is_token
 
 _POD = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _LARGEST = 1024 * 1024
@@ -43,11 +44,6 @@ class ApiAccess:
         if not is_token(token):
             raise ConfigurationError(f"{self.token_file} does not contain a token")
         return {"Authorization": f"Bearer {token}"}
-
-
-def is_token(text: object) -> bool:
-    """Tell whether `text` can be a token in a header."""
-    return isinstance(text, str) and text.isascii() and text.isprintable() and " " not in text and text != ""
 
 
 def in_cluster(environ: Mapping[str, str] = os.environ, directory: Path = _POD) -> ApiAccess:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.client.access import ApiAccess, is_token
+from cluster.client.access import ApiAccess
 from fetcher.errors import ConfigurationError
+from fetcher.sources.access import is_token
 
 _NOT_OF_USERS = {
     "exec": "gets its credentials from a plugin, which is not started here; give a kubeconfig with a certificate or a token",

@@ -12,12 +12,12 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 from cluster.client.api import Api
 from cluster.client.endpoints import LEASES
 from cluster.client.errors import ApiError, Conflict, Missing, NotLeading
+from cluster.resources.moments import now_precisely
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +206,7 @@ class Leadership:
             return None
 
     async def _write(self, document: dict[str, Any] | None, *, holder: str, taken: bool = False) -> dict[str, Any]:
-        moment = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        moment = now_precisely()
         before = (document or {}).get("spec") or {}
         spec = {
             "holderIdentity": holder,

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 from cluster.client.api import Api
 from cluster.client.asking import Document
 from cluster.client.endpoints import EVENTS
 from cluster.client.errors import ApiError, Conflict, Missing
+from cluster.resources.moments import now
 
 _LONGEST = 1024
 """Bytes of a message, as Kubernetes bounds it."""
@@ -28,7 +28,7 @@ async def tell(api: Api, regarding: Mapping[str, Any], kind: Type, reason: str, 
 
     Return what went wrong. No caller shall fail for it, and each call is one or two requests: tell what has changed.
     """
-    event = event_of(regarding, kind, reason, message, component=api.manager, moment=_now())
+    event = event_of(regarding, kind, reason, message, component=api.manager, moment=now())
     try:
         try:
             await _count(api, event)
@@ -86,7 +86,3 @@ def _short(message: str) -> str:
     text = " ".join("".join(each if each.isprintable() else " " for each in message).split())
     encoded = text.encode()
     return text if len(encoded) <= _LONGEST else encoded[: _LONGEST - 3].decode(errors="ignore") + "..."
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -45,11 +45,6 @@ class Remove:
 Action = Make | Remove
 
 
-def short(name: str) -> str:
-    """Return `name` in at most 63 characters, the most of a label and of a pod's name; a digest keeps longer ones apart."""
-    return name if len(name) <= 63 else f"{name[:54].rstrip('-.')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
 def rendered(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return `document` with the mark that it is ours, and the digest by which a change of it is noticed."""
     digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]

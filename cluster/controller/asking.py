@@ -18,6 +18,7 @@ from cluster.controller.world import Name, Resolution, World
 from cluster.resources.model import Auth, Found
 from fetcher.artifact import ArtifactRef, RemoteFile, listing_digest, total_size
 from fetcher.errors import FetchError
+from fetcher.quantities import doubled
 
 FIRST_WAIT, LONGEST_WAIT = 10.0, 600.0
 """Seconds until a source that did not answer is asked again."""
@@ -177,4 +178,4 @@ def next_look(question: Question, *, failed: bool, now: float, asked: float) -> 
 def _patience(asked: Asked) -> float:
     if not asked.resolution.retryable:
         return FINAL_WAIT
-    return min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(max(asked.tries, 1) - 1, 16))
+    return doubled(FIRST_WAIT, asked.tries, LONGEST_WAIT)

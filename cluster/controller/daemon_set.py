@@ -10,13 +10,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.controller.actions import Action, Make, Remove, rendered, short
+from cluster.controller.actions import Action, Make, Remove, rendered
 from cluster.controller.world import Pool, World
+from cluster.names import AGENT_PORT, POOL_LABEL, agents_of, short
+from cluster.resources import encoded
 
 DAEMON_SET = "DaemonSet"
 _USER = 65532
 """As in all our pods: nobody else's number, and the group that writes our volumes."""
-_PORT = 9090
 _RESOURCES = {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"memory": "1Gi"}}
 """A fetch needs 256 MiB of buffers at most, and page cache of what it writes counts too."""
 _TOLERATIONS = ({"key": "nvidia.com/gpu", "operator": "Exists"},)
@@ -55,11 +56,6 @@ def changes(world: World, agents: Agents) -> Iterable[Action]:
             yield Remove(DAEMON_SET, agents.namespace, name, owned.uid)
 
 
-def agents_of(pool: str) -> str:
-    """Return the name of a pool's DaemonSet, and of the service account of its agents."""
-    return short(f"weightlift-agent-{pool}")
-
-
 def documents_of(pool: Pool, agents: Agents) -> list[dict[str, Any]]:
     """Return the service account and the DaemonSet, in the order in which they are made.
 
@@ -78,7 +74,7 @@ def documents_of(pool: Pool, agents: Agents) -> list[dict[str, Any]]:
     labels = {
         "app.kubernetes.io/name": "weightlift",
         "app.kubernetes.io/component": "agent",
-        "weightlift.dev/pool": short(pool.metadata.name),
+        POOL_LABEL: short(pool.metadata.name),
     }
     daemon_set = {
         "apiVersion": "apps/v1",
@@ -132,12 +128,20 @@ def _pod(pool: Pool, account: str, agents: Agents) -> dict[str, Any]:
                 "name": "agent",
                 "image": agents.image,
                 "command": ["weightlift-agent"],
-                "args": ["--root", spec.root, "--metrics-port", str(_PORT), "--service-account", account, *agents.arguments],
+                "args": [
+                    "--root",
+                    spec.root,
+                    "--metrics-port",
+                    str(AGENT_PORT),
+                    "--service-account",
+                    account,
+                    *agents.arguments,
+                ],
                 "env": [
                     _of_the_pod("WEIGHTLIFT_NODE", "spec.nodeName"),
                     _of_the_pod("WEIGHTLIFT_NAMESPACE", "metadata.namespace"),
                 ],
-                "ports": [{"name": "metrics", "containerPort": _PORT}],
+                "ports": [{"name": "metrics", "containerPort": AGENT_PORT}],
                 "livenessProbe": {
                     "httpGet": {"path": "/healthz", "port": "metrics"},
                     "periodSeconds": 20,
@@ -155,10 +159,7 @@ def _pod(pool: Pool, account: str, agents: Agents) -> dict[str, Any]:
 
 
 def _affinity(pool: Pool) -> Mapping[str, Any]:
-    required = [
-        {"key": each.key, "operator": each.operator, **({"values": list(each.values)} if each.values else {})}
-        for each in pool.spec.node_selector.requirements
-    ]
+    required = encoded(pool.spec.node_selector.requirements)
     if not required:
         return {}
     terms = {"nodeSelectorTerms": [{"matchExpressions": required}]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cluster.controller.reading import AGENT_LEASE
+from cluster.names import node_of
 
 
 class Liveness:
@@ -19,7 +19,7 @@ class Liveness:
 
         A Lease counts as changed when it is seen first: after a restart nobody is dead before the patience has passed.
         """
-        nodes = {name.removeprefix(AGENT_LEASE): text for (_, name), text in renewals.items() if name.startswith(AGENT_LEASE)}
+        nodes = {node: text for (_, name), text in renewals.items() if (node := node_of(name)) is not None}
         before = self._seen
         self._seen = {
             node: seen if (seen := before.get(node)) is not None and seen[0] == text else (text, now)

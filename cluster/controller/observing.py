@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from cluster.client import Api, ApiError, Watched, endpoint_of
-from cluster.client.endpoints import CLAIMS, DAEMON_SETS, LEASES, NAMESPACES, NODES, PODS, VOLUMES, Endpoint
+from cluster.client import Api, ApiError, endpoint_of
+from cluster.client.endpoints import CLAIMS, CRDS, DAEMON_SETS, LEASES, NAMESPACES, NODES, PODS, VOLUMES
+from cluster.client.watches import Watches, by_name, unreadable
 from cluster.controller.liveness import Liveness
 from cluster.controller.reading import CONTROLLER, MANAGED_BY, labels_of, read_cache, read_owned, read_pod, read_renewal
 from cluster.controller.world import Name, Resolution, Unknown, World
+from cluster.names import AGENT_LABEL
 from cluster.resources import CACHE_POOL, MODEL_CACHE, NODE_CACHE
 from cluster.resources.crds import KINDS
 from cluster.resources.kinds import GROUP
 
-CRDS = Endpoint("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False)
 _OURS = f"{MANAGED_BY}={CONTROLLER}"
 
 
@@ -30,66 +31,25 @@ class Observer:
         on_change: Callable[[], None],
         on_problem: Callable[[ApiError], None],
     ) -> None:
-        def watched(
-            endpoint: Endpoint,
-            read: Callable[[Mapping[str, Any]], Any],
-            *,
-            labels: str = "",
-            fields: str = "",
-            namespace: str = "",
-        ) -> Watched[Any]:
-            one = Watched(
-                api,
-                endpoint,
-                read,
-                on_change=on_change,
-                on_problem=on_problem,
-                labels=labels,
-                fields=fields,
-                namespace=namespace,
-            )
-            self._all.append(one)
-            return one
-
+        self.watches = Watches(api, on_change=on_change, on_problem=on_problem)
         self._api = api
-        self._all: list[Watched[Any]] = []
         self._liveness = Liveness(patience)
-        self._pools = watched(endpoint_of(CACHE_POOL), CACHE_POOL.read)
-        self._models = watched(endpoint_of(MODEL_CACHE), MODEL_CACHE.read)
-        self._caches = watched(endpoint_of(NODE_CACHE), read_cache)
-        self._nodes = watched(NODES, labels_of)
-        self._namespaces = watched(NAMESPACES, labels_of)
-        self._pods = watched(PODS, read_pod)
-        self._volumes = watched(VOLUMES, read_owned, labels=_OURS)
-        self._claims = watched(CLAIMS, read_owned, labels=_OURS)
-        self._daemon_sets = watched(DAEMON_SETS, read_owned, labels=_OURS, namespace=namespace)
+        self._pools = self.watches.of(endpoint_of(CACHE_POOL), CACHE_POOL.read)
+        self._models = self.watches.of(endpoint_of(MODEL_CACHE), MODEL_CACHE.read)
+        self._caches = self.watches.of(endpoint_of(NODE_CACHE), read_cache)
+        self._nodes = self.watches.of(NODES, labels_of)
+        self._namespaces = self.watches.of(NAMESPACES, labels_of)
+        self._pods = self.watches.of(PODS, read_pod)
+        self._volumes = self.watches.of(VOLUMES, read_owned, labels=_OURS)
+        self._claims = self.watches.of(CLAIMS, read_owned, labels=_OURS)
+        self._daemon_sets = self.watches.of(DAEMON_SETS, read_owned, labels=_OURS, namespace=namespace)
         # Renewals come all the time and change nothing; the periodic look notices who has stopped.
-        self._leases = Watched(
-            api,
-            LEASES,
-            read_renewal,
-            on_change=self._renewed,
-            on_problem=on_problem,
-            namespace=namespace,
-            labels="weightlift.dev/agent=true",
+        self._leases = self.watches.of(
+            LEASES, read_renewal, on_change=self._renewed, namespace=namespace, labels=f"{AGENT_LABEL}=true"
         )
         self._on_change = on_change
         self._known_leases: set[Name] = set()
-        self._all.append(self._leases)
-        self._crds = [watched(CRDS, _is_deleting, fields=f"metadata.name={kind.plural}.{GROUP}") for kind in KINDS]
-
-    def runs(self) -> Iterable[Coroutine[Any, Any, None]]:
-        """The watches, which never end by themselves."""
-        return [each.run() for each in self._all]
-
-    async def synced(self) -> None:
-        """Wait until every list is complete."""
-        for each in self._all:
-            await each.synced.wait()
-
-    @property
-    def is_synced(self) -> bool:
-        return all(each.synced.is_set() for each in self._all)
+        self._crds = [self.watches.of(CRDS, _is_deleting, fields=f"metadata.name={kind.plural}.{GROUP}") for kind in KINDS]
 
     @property
     def is_installed(self) -> bool:
@@ -112,25 +72,25 @@ class Observer:
     ) -> World:
         """Return everything as it is at the monotonic time `now`."""
         return World(
-            pools=_by_name(self._pools),
+            pools=by_name(self._pools),
             models=dict(self._models.objects),
-            nodes=_by_name(self._nodes),
-            namespaces=_by_name(self._namespaces),
-            caches=_by_name(self._caches),
+            nodes=by_name(self._nodes),
+            namespaces=by_name(self._namespaces),
+            caches=by_name(self._caches),
             alive=self._liveness.look(self._leases.objects, now),
             pods={name: pod for name, pod in self._pods.objects.items() if pod.claims},
             claims=dict(self._claims.objects),
-            volumes=_by_name(self._volumes),
-            daemon_sets=_by_name(self._daemon_sets),
+            volumes=by_name(self._volumes),
+            daemon_sets=by_name(self._daemon_sets),
             resolutions=resolutions,
             refusals=refusals,
             yielded=yielded,
             unknown=Unknown(
-                pools=_names(self._pools),
+                pools=unreadable(self._pools),
                 models=frozenset(self._models.unreadable),
-                caches=_names(self._caches),
-                nodes=_names(self._nodes),
-                namespaces=_names(self._namespaces),
+                caches=unreadable(self._caches),
+                nodes=unreadable(self._nodes),
+                namespaces=unreadable(self._namespaces),
                 pods_of=frozenset(namespace for namespace, _ in self._pods.unreadable),
             ),
         )
@@ -149,11 +109,3 @@ def stays(found: Iterable[bool]) -> bool:
 
 def _is_deleting(document: Mapping[str, Any]) -> bool:
     return bool(document["metadata"].get("deletionTimestamp"))
-
-
-def _by_name(watched: Watched[Any]) -> dict[str, Any]:
-    return {name: each for (_, name), each in watched.objects.items()}
-
-
-def _names(watched: Watched[Any]) -> frozenset[str]:
-    return frozenset(name for _, name in watched.unreadable)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from cluster.controller.daemon_set import Agents
 from cluster.controller.resolving import Means
 from cluster.controller.running import Config
+from cluster.daemon import ALLOW_LOOPBACK, HUB_ENDPOINT, KSERVE_NAMESPACE, KUBECONFIG, REPORTING
 from cluster.ways import ways
-from fetcher.command.common_options import METRICS, PROGRESS, TERMINATION_LOG
 from fetcher.command.options import Option
 from fetcher.errors import UsageError
 from fetcher.quantities import parse_seconds
 
-_METRICS = tuple(each for each in METRICS if each.name in ("metrics_port", "metrics_address", "metrics_label"))
 OPTIONS = tuple(
     each.of("weightlift")
     for each in (
@@ -24,16 +22,16 @@ OPTIONS = tuple(
             "namespace", "the namespace of controller and agents (default: that of the pod or the kubeconfig)", metavar="NAME"
         ),
         Option("service_account", "the controller's account, for messages (default weightlift-controller)", metavar="NAME"),
-        Option("kubeconfig", "reach the API server by this file (default: as a pod)", Path, "FILE"),
+        KUBECONFIG,
         Option("identity", "the name of this process in the Lease (default: the host's, and a number)", metavar="NAME"),
         Option("lease", "the Lease by which one of several controllers leads (default weightlift-controller)", metavar="NAME"),
-        Option("hub_endpoint", "the address of a mirror of the Hub", metavar="URL"),
+        HUB_ENDPOINT,
         Option(
             "allow_unbound_agents",
             "run without the admission policy that lets agents write for their own nodes only",
             switch=True,
         ),
-        Option("allow_loopback", "allow sources on this machine, which is for tests", switch=True),
+        ALLOW_LOOPBACK,
         Option(
             "agent_patience",
             "how long an agent may show no sign of life before its node leaves the counts (default 5m)",
@@ -48,10 +46,8 @@ OPTIONS = tuple(
             "off (default); manager: also act on KServe's LocalModelCaches, in the place of KServe's own manager",
             choices=("off", "manager"),
         ),
-        Option("kserve_namespace", "the namespace of KServe (default kserve)", metavar="NAME"),
-        *_METRICS,
-        PROGRESS,
-        TERMINATION_LOG,
+        KSERVE_NAMESPACE,
+        *REPORTING,
     )
 )
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from cluster.controller.daemon_set import agents_of
 from cluster.controller.world import Pool, World
+from cluster.names import agents_of
 from cluster.resources import CachePoolStatus, Condition
 from cluster.resources.conditions import Status, merged
 

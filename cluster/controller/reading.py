@@ -21,8 +21,6 @@ RENDERED = "weightlift.dev/rendered"
 KEY = "weightlift.dev/key"
 MODEL = "weightlift.dev/model"
 MODEL_NAMESPACE = "weightlift.dev/model-namespace"
-AGENT_LEASE = "weightlift-agent."
-"""The Lease by which the agent of a node shows that it lives is named by this and the node."""
 
 _NO_CLAIMS = Pod()
 _ENDED = ("Succeeded", "Failed")

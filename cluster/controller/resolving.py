@@ -7,8 +7,8 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
+from cluster.asking import listed
 from cluster.client import Api, Unavailable
 from cluster.controller.asking import (
     LOOK_FAILED,
@@ -21,18 +21,13 @@ from cluster.controller.asking import (
     remembered,
     unchanged,
 )
-from cluster.controller.daemon_set import agents_of
 from cluster.controller.world import Name, Resolution, World
 from cluster.credentials import access_of
+from cluster.names import agents_of
 from cluster.secrets import SecretData, secret_name, secret_of
-from fetcher.engine import preview
-from fetcher.errors import FetchError, Unreachable
-from fetcher.settings import Settings
-from fetcher.sources import open_source
+from fetcher.errors import FetchError
 
 _AT_ONCE = 8
-_LONGEST = 300.0
-"""Seconds for one source: a listing of 100,000 files takes a minute."""
 _RETRY_FOR = 20.0
 """Seconds without progress. Longer waits are ours, so that one bad source holds none of the eight places."""
 _PUBLIC = SecretData({}, "")
@@ -148,18 +143,13 @@ class Resolver:
 
     async def _resolve(self, question: Question, secret: SecretData) -> Asked:
         access = access_of(question.ref.uri, question.auth, secret.values, allowed=question.allowed)
-        settings = Settings(
-            cache_dir=Path("/nowhere"),
-            require_digests=question.require == "Digest",
-            require_checksums=question.require == "Checksum",
-            max_concurrency=4,
+        answer = await listed(
+            question.ref,
+            access,
+            self._means.environ,
             retry_for=_RETRY_FOR,
+            require=question.require,
+            pin=question.pin,
         )
-        source = open_source(question.ref, settings, self._means.environ, credentials=access, pin=question.pin)
-        try:
-            async with asyncio.timeout(_LONGEST):
-                answer = await preview.answered(source, question.ref, settings)
-        except TimeoutError:
-            raise Unreachable(f"the source did not list its files within {_LONGEST:.0f} s; it is asked again") from None
         revision = answer.listing.revision
         return answered(question, answer.chosen, revision=revision, version=secret.version, now=time.monotonic())

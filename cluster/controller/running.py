@@ -6,7 +6,6 @@ import asyncio
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 from cluster.client import Api, ApiError
 from cluster.controller.admitting import verdicts
@@ -18,6 +17,7 @@ from cluster.controller.planning import plan, takes_away
 from cluster.controller.resolving import Means, Resolver
 from cluster.controller.world import Name, Resolution, World
 from cluster.controller.writing import Writer
+from cluster.resources import moments
 from cluster.together import first_of
 from fetcher.events import Noted, Subscriber, Warned
 
@@ -56,16 +56,16 @@ class Controller:
 
     @property
     def is_synced(self) -> bool:
-        return self._observer.is_synced
+        return self._observer.watches.is_synced
 
     async def observe(self) -> None:
         """Watch the cluster until cancelled."""
-        await first_of(*self._observer.runs())
+        await first_of(*self._observer.watches.runs())
 
     async def lead(self) -> None:
         """Decide and write until cancelled. Raises NotLeading if another process leads."""
         try:
-            await self._observer.synced()
+            await self._observer.watches.synced()
             while True:
                 began = time.monotonic()
                 self._changed.clear()
@@ -81,8 +81,7 @@ class Controller:
         asked = questions(world, judged)
         self._resolver.recall(world, asked)
         world = replace(world, resolutions=self._resolver.resolutions)
-        moment = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        decided = plan(world, self._config.agents, moment=moment, allow_loopback=self._config.allow_loopback)
+        decided = plan(world, self._config.agents, moment=moments.now(), allow_loopback=self._config.allow_loopback)
         self.figures = Figures(
             self.figures.passes + 1, time.monotonic() - now, len(world.nodes), len(world.models), self._writer.bytes
         )

@@ -13,6 +13,7 @@ from typing import Any
 from cluster.controller.actions import Action, Make, Remove, rendered
 from cluster.controller.reading import KEY, MODEL, MODEL_NAMESPACE
 from cluster.controller.world import Name, Pool, World
+from cluster.resources import encoded
 from cluster.resources.model import Found
 
 VOLUME, CLAIM = "PersistentVolume", "PersistentVolumeClaim"
@@ -28,10 +29,7 @@ def volume_name(model: Name) -> str:
 def volume(model: Name, found: Found, pool: Pool, claim_uid: str) -> dict[str, Any]:
     """Return the volume of a model, for our very claim: a directory of the node that the pod runs on, never deleted with it."""
     namespace, name = model
-    required = [
-        {"key": each.key, "operator": each.operator, **({"values": list(each.values)} if each.values else {})}
-        for each in pool.spec.node_selector.requirements
-    ]
+    required = encoded(pool.spec.node_selector.requirements)
     # A local volume needs a condition, and every node has this label.
     terms = required or [{"key": "kubernetes.io/hostname", "operator": "Exists"}]
     spec = {

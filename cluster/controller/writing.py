@@ -23,11 +23,12 @@ from cluster.client.endpoints import (
 )
 from cluster.client.errors import NotLeading
 from cluster.client.telling import Type, tell
-from cluster.controller.actions import Action, Make, Remove, short
+from cluster.controller.actions import Action, Make, Remove
 from cluster.controller.planning import Plan
 from cluster.controller.reading import CONTROLLER, MANAGED_BY, RENDERED
 from cluster.controller.telling import changed
 from cluster.controller.world import Model, Name, World
+from cluster.names import POOL_LABEL, short
 from cluster.resources import CACHE_POOL, MODEL_CACHE, NODE_CACHE, CachePoolStatus, Condition, ModelCacheStatus, encoded
 from cluster.resources.conditions import status_of
 
@@ -127,7 +128,7 @@ class Writer:
         spec, there = plan.specs[node], world.caches.get(node)
         if there is not None and there.spec == spec:
             return
-        labels = {MANAGED_BY: CONTROLLER, "weightlift.dev/pool": short(spec.pool)}
+        labels = {MANAGED_BY: CONTROLLER, POOL_LABEL: short(spec.pool)}
         metadata: dict[str, Any] = {"name": node, "labels": labels}
         if there is not None:
             metadata["resourceVersion"], metadata["uid"] = there.resource_version, there.uid

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 from cluster.kserve.agent import Answers, Artifact, Identity, Lying, checks
 from cluster.kserve.kinds import ModelStatus
 from cluster.kserve.translating import Pin
+from cluster.mappings import only, without
 from cluster.resources import Phase
 from fetcher.errors import FetchError
+from fetcher.quantities import doubled
 
 FIRST, LONGEST = 30.0, 600.0
 """Seconds until a source that did not answer is asked again: doubled each time."""
@@ -25,7 +26,6 @@ _CORRECTABLE = frozenset({77, 78})
 _REFUSALS = _CORRECTABLE | {66}
 """Exit codes that keep a private artifact from an asker. Sources say of what one may not see that it does not exist."""
 
-T = TypeVar("T")
 Question = tuple[str, Identity]
 """The key of an artifact, and as whom its source is asked."""
 
@@ -65,8 +65,8 @@ def surveyed(known: Knowledge, wanted: Collection[Artifact], there: Mapping[str,
         {**{key: pin for key, pin in known.pins.items() if key in keys}, **found},
         known.outdated & keys,
         Answers(known.answers.allowed & questions, known.answers.refused & questions),
-        _only(known.failures, questions),
-        _only(known.tried, questions),
+        only(known.failures, questions),
+        only(known.tried, questions),
         known.provisional & questions,
     )
 
@@ -111,8 +111,8 @@ def answered(known: Knowledge, question: Question, pin: Pin) -> Knowledge:
         pins=pins,
         outdated=known.outdated - {key},
         answers=Answers(allowed, refused),
-        failures=_without(known.failures, question),
-        tried=_without(known.tried, question),
+        failures=without(known.failures, question),
+        tried=without(known.tried, question),
         provisional=known.provisional - {question},
     )
 
@@ -122,7 +122,7 @@ def failed(known: Knowledge, question: Question, error: FetchError, *, now: floa
     before = known.failures.get(question)
     failures = before.failures + 1 if before is not None else 1
     final, refused = not error.retryable, error.exit_code in _REFUSALS
-    wait = min(LONGEST, FIRST * 2 ** min(failures - 1, 16))
+    wait = doubled(FIRST, failures, LONGEST)
     if error.exit_code in _CORRECTABLE:
         wait = recheck
     elif final:
@@ -175,11 +175,3 @@ def _keys(asked: Iterable[tuple[Artifact, Identity]]) -> list[Question]:
 
 def _is_due(known: Knowledge, question: Question, now: float) -> bool:
     return question not in known.failures or now >= known.failures[question].until
-
-
-def _only(values: Mapping[Question, T], questions: Collection[Question]) -> dict[Question, T]:
-    return {question: each for question, each in values.items() if question in questions}
-
-
-def _without(values: Mapping[Question, T], question: Question) -> dict[Question, T]:
-    return {name: each for name, each in values.items() if name != question}

@@ -49,7 +49,7 @@ class Manager:
             self._api, self._namespace, self._language, on_change=self._changed.set, on_problem=self._problem
         )
         self._begun.set()
-        await first_of(*self._observer.runs())
+        await first_of(*self._observer.watches.runs())
 
     async def lead(self) -> None:
         """Decide and write until cancelled. Raises NotLeading if another process leads, Gone if KServe was installed anew."""
@@ -57,7 +57,7 @@ class Manager:
         observer = self._observer
         if observer is None:
             return
-        await observer.synced()
+        await observer.watches.synced()
         while True:
             began = time.monotonic()
             self._changed.clear()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
-from cluster.client import Api, ApiError, Missing, Watched, endpoint_of
-from cluster.client.endpoints import CLAIMS, CONFIG_MAPS, NODES, VOLUMES, Endpoint
+from cluster.client import Api, ApiError, Missing, endpoint_of
+from cluster.client.endpoints import CLAIMS, CONFIG_MAPS, CRDS, NODES, VOLUMES, Endpoint
+from cluster.client.watches import Watches, by_name, unreadable
 from cluster.kserve.kinds import (
     LOCAL_MODEL_CACHE,
     LOCAL_MODEL_NAMESPACE_CACHE,
@@ -19,7 +19,6 @@ from cluster.kserve.reading import read_claim, read_node, read_options, read_ser
 from cluster.kserve.world import Options, Unreadable, World
 
 SERVICES = Endpoint("serving.kserve.io/v1beta1", "InferenceService", "inferenceservices", namespaced=True)
-CRDS = Endpoint("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False)
 _LANGUAGE = "llminferenceservices"
 
 
@@ -48,31 +47,19 @@ class Observer:
         on_change: Callable[[], None],
         on_problem: Callable[[ApiError], None],
     ) -> None:
-        def watched(endpoint: Endpoint, read: Callable[[Mapping[str, Any]], Any], **where: Any) -> Watched[Any]:
-            one = Watched(api, endpoint, read, on_change=on_change, on_problem=on_problem, **where)
-            self._all.append(one)
-            return one
-
-        self._all: list[Watched[Any]] = []
+        self.watches = Watches(api, on_change=on_change, on_problem=on_problem)
         self._namespace = namespace
-        self._config = watched(CONFIG_MAPS, read_options, namespace=namespace, fields=f"metadata.name={CONFIG_MAP}")
-        self._caches = watched(endpoint_of(LOCAL_MODEL_CACHE), LOCAL_MODEL_CACHE.read)
-        self._namespaced = watched(endpoint_of(LOCAL_MODEL_NAMESPACE_CACHE), LOCAL_MODEL_NAMESPACE_CACHE.read)
-        self._groups = watched(endpoint_of(LOCAL_MODEL_NODE_GROUP), LOCAL_MODEL_NODE_GROUP.read)
-        self._local_nodes = watched(endpoint_of(LOCAL_MODEL_NODE), LOCAL_MODEL_NODE.read)
-        self._nodes = watched(NODES, read_node)
-        self._services = [watched(each, partial(read_service, each.kind)) for each in (SERVICES, language) if each is not None]
-        self._volumes = watched(VOLUMES, read_volume)
-        self._claims = watched(CLAIMS, read_claim)
-
-    def runs(self) -> Iterable[Coroutine[Any, Any, None]]:
-        """The watches, which never end by themselves."""
-        return [each.run() for each in self._all]
-
-    async def synced(self) -> None:
-        """Wait until every list is complete."""
-        for each in self._all:
-            await each.synced.wait()
+        self._config = self.watches.of(CONFIG_MAPS, read_options, namespace=namespace, fields=f"metadata.name={CONFIG_MAP}")
+        self._caches = self.watches.of(endpoint_of(LOCAL_MODEL_CACHE), LOCAL_MODEL_CACHE.read)
+        self._namespaced = self.watches.of(endpoint_of(LOCAL_MODEL_NAMESPACE_CACHE), LOCAL_MODEL_NAMESPACE_CACHE.read)
+        self._groups = self.watches.of(endpoint_of(LOCAL_MODEL_NODE_GROUP), LOCAL_MODEL_NODE_GROUP.read)
+        self._local_nodes = self.watches.of(endpoint_of(LOCAL_MODEL_NODE), LOCAL_MODEL_NODE.read)
+        self._nodes = self.watches.of(NODES, read_node)
+        self._services = [
+            self.watches.of(each, partial(read_service, each.kind)) for each in (SERVICES, language) if each is not None
+        ]
+        self._volumes = self.watches.of(VOLUMES, read_volume)
+        self._claims = self.watches.of(CLAIMS, read_claim)
 
     @property
     def problem(self) -> str | None:
@@ -92,24 +79,16 @@ class Observer:
         return World(
             options,
             caches={**self._caches.objects, **self._namespaced.objects},
-            groups=_by_name(self._groups),
-            nodes=_by_name(self._nodes),
-            local_nodes=_by_name(self._local_nodes),
+            groups=by_name(self._groups),
+            nodes=by_name(self._nodes),
+            local_nodes=by_name(self._local_nodes),
             services=tuple(each for watched in self._services for each in watched.objects.values()),
-            volumes=_by_name(self._volumes),
+            volumes=by_name(self._volumes),
             claims=dict(self._claims.objects),
             unreadable=Unreadable(
                 frozenset(self._caches.unreadable) | frozenset(self._namespaced.unreadable),
-                _names(self._groups),
-                _names(self._nodes) | _names(self._local_nodes),
+                unreadable(self._groups),
+                unreadable(self._nodes) | unreadable(self._local_nodes),
                 frozenset(namespace for each in self._services for namespace, _ in each.unreadable),
             ),
         )
-
-
-def _by_name(watched: Watched[Any]) -> dict[str, Any]:
-    return {name: each for (_, name), each in watched.objects.items()}
-
-
-def _names(watched: Watched[Any]) -> frozenset[str]:
-    return frozenset(name for _, name in watched.unreadable)

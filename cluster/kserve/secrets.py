@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cluster.client import Api, Forbidden, Missing
-from cluster.client.endpoints import SECRETS, SERVICE_ACCOUNTS
+from cluster.client.endpoints import SERVICE_ACCOUNTS
 from cluster.kserve.agent import Identity
 from cluster.kserve.credentials import STORAGE_SECRET, of_account, of_entry
 from cluster.secrets import SecretData, SecretForbidden, SecretMissing, permission, secret_of
@@ -43,7 +43,6 @@ async def _of_service_account(api: Api, namespace: str, name: str, accounts: Seq
     versions = [str(account["metadata"].get("resourceVersion"))]
     for each in [str(each.get("name")) for each in account.get("secrets") or ()][:_MOST]:
         secret = await secret_of(api, namespace, each, accounts)
-        document = await api.get(SECRETS, each, namespace)
-        found |= of_account(secret.values, document["metadata"].get("annotations") or {})
+        found |= of_account(secret.values, secret.annotations)
         versions.append(secret.version)
     return SecretData(found, ",".join(versions))

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from fetcher import filesystem
 from fetcher.artifact import listing_digest
 from fetcher.errors import NewerFormat
 from fetcher.manifest import LARGEST, RELATIVE_PATH, Manifest, ManifestFile
@@ -24,8 +25,6 @@ from fetcher.values import dataclass
 _KEY = re.compile("[0-9a-f]{16}")
 _MOST_FILES = 100_000
 """Files of all artifacts whose manifests are kept parsed: some 40 MB. A manifest of 800 GB takes 30 ms to parse again."""
-
-_Mark = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ class Offer:
     files: Mapping[str, OfferedFile]
     chunk_size: int
     authenticated: bool
-    mark: _Mark
+    mark: str
     """Size, time and inode of the manifest."""
 
 
@@ -92,15 +91,15 @@ class Offers:
                     os.close(descriptor)
         return None
 
-    def _mark(self, key: str) -> _Mark:
+    def _mark(self, key: str) -> str:
         descriptor = open_beneath(self._root, self._root / key / RELATIVE_PATH, os.O_PATH)
         try:
             status = os.fstat(descriptor)
         finally:
             os.close(descriptor)
-        return status.st_size, status.st_mtime_ns, status.st_ino
+        return filesystem.mark(status)
 
-    def _read(self, key: str, mark: _Mark) -> Offer | None:
+    def _read(self, key: str, mark: str) -> Offer | None:
         """Read the manifest. Its mark is older than its content, so a replaced one is read again."""
         record = self._root / key / RELATIVE_PATH
         manifest = Manifest.from_bytes(read_beneath(self._root, record, limit=LARGEST), where=str(record))

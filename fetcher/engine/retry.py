@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from fetcher.errors import BadResponse, Transient
 from fetcher.events import Retrying, Subscriber
+from fetcher.quantities import doubled
 from fetcher.values import dataclass
 
 T = TypeVar("T")
@@ -54,7 +55,7 @@ class Patience:
             raise gave_up(error, f"gave up after {self.retry_for:.0f} s without progress (--retry-for)")
         if wanted > seconds_left:
             raise gave_up(error, f"the server asks to wait {wanted:.0f} s, longer than --retry-for allows")
-        backoff = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(attempt - 1, 16))
+        backoff = doubled(FIRST_DELAY, attempt, LONGEST_DELAY)
         # Full jitter on top of what the server asked for. The last try is just before the end.
         return min(wanted + self.uniform(0.0, backoff), max(seconds_left, 0.01))
 

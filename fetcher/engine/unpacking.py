@@ -134,17 +134,21 @@ class UnpackingSource(Derived):
         request = recover_and_request(ArtifactRef(self._ref.uri, self._ref.revision), settings)
         archives = tuple(file for file in listing.files if file.path in packing.archives)
         source = Portion(self._source, replace(listing, files=tuple(await self._source.describe(archives, ask))))
-        await fetch_uncached(replace(request, room=self._room), self._except_finished, source=source)
+        await fetch_uncached(replace(request, room=self._leased), self._except_finished, source=source)
         manifest = Manifest.read(directory / RELATIVE_PATH)
         if manifest is None:
             raise LocalIOError(f"{directory} changed while it was in use; run the same command again")
         return manifest
 
     @property
-    def _archives(self) -> Path:
+    def _leased(self) -> Room:
         if self._room is None:
             raise AssertionError("list needs a lease")
-        return archives_of(self._room.lease.directory)
+        return self._room
+
+    @property
+    def _archives(self) -> Path:
+        return archives_of(self._leased.lease.directory)
 
     async def _unpack(self, archives: Manifest, packing: Packing) -> tuple[RemoteFile, ...]:
         stopping = threading.Event()
@@ -154,9 +158,7 @@ class UnpackingSource(Derived):
 
     def _unpack_anew(self, archives: Manifest, packing: Packing, stopping: threading.Event) -> tuple[RemoteFile, ...]:
         """Unpack into a new directory: a stopped process that lost its lease can still write into an old one."""
-        if self._room is None:
-            raise AssertionError("list needs a lease")
-        room, parent = replace(self._room, stopped=stopping.is_set), unpacked_in(self._archives)
+        room, parent = replace(self._leased, stopped=stopping.is_set), unpacked_in(self._archives)
         directory, allowance = parent / uuid.uuid4().hex, Allowance(room.make)
         with storing("make a directory for the unpacked files"):
             discard(room.lease, parent)

@@ -17,6 +17,7 @@ from dataclasses import field
 from random import Random
 
 from fetcher.planning.ownership import BLOCK_CHUNKS, Layout, rank, shares
+from fetcher.quantities import doubled
 from fetcher.values import dataclass
 
 SILENCE = 10.0
@@ -37,7 +38,7 @@ _LOOK = 0.5
 """Seconds between two looks at who owns what."""
 _FAILURES = 2
 """Failures in a row after which a peer is left alone and owns nothing, for `SILENCE`, and twice as long each time after."""
-_LONGEST = 6
+_LONGEST = 64 * SILENCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +298,7 @@ class Swarm:
 
 def _pause(failures: int) -> float:
     """Seconds to leave somebody alone after so many failures in a row."""
-    return 1.0 if failures < _FAILURES else SILENCE * 2 ** min(failures - _FAILURES, _LONGEST)
+    return 1.0 if failures < _FAILURES else doubled(SILENCE, failures - _FAILURES + 1, _LONGEST)
 
 
 def _lowest(chunks: int) -> int:

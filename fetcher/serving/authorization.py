@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from fetcher.errors import ConfigurationError
+from fetcher.filesystem import mark
 
 Verdict = Literal["granted", "anonymous", "denied", "unavailable"]
 """`anonymous`: nobody was asked, so only what is public. `unavailable`: whoever decides does not answer now."""
@@ -38,7 +39,7 @@ class SharedSecret:
         """Raises ConfigurationError if the file has no secret, or one that is too short."""
         self._file = file
         self._lock = threading.Lock()
-        self._mark: tuple[int, int, int] | None = None
+        self._mark: str | None = None
         self._secrets: list[bytes] = []
         try:
             self._renew()
@@ -59,16 +60,15 @@ class SharedSecret:
         return "granted" if any(matches) else "denied"
 
     def _renew(self) -> None:
-        status = os.stat(self._file)  # Kubernetes replaces a Secret by a link to a new directory
-        mark = status.st_mtime_ns, status.st_ino, status.st_size
-        if mark == self._mark:
+        present = mark(os.stat(self._file))  # Kubernetes replaces a Secret by a link to a new directory
+        if present == self._mark:
             return
         with open(self._file, "rb") as stream:
             lines = [line.strip() for line in stream.read(_LARGEST).splitlines()]
         secrets = [line for line in lines if line]
         if not secrets or any(len(secret) < LEAST_SECRET for secret in secrets):
             raise ConfigurationError(f"{self._file} must hold a secret of at least {LEAST_SECRET} characters, one a line")
-        self._mark, self._secrets = mark, [_digest(secret) for secret in secrets]
+        self._mark, self._secrets = present, [_digest(secret) for secret in secrets]
 
 
 def _digest(secret: bytes) -> bytes:

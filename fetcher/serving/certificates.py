@@ -8,9 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fetcher.errors import ConfigurationError
+from fetcher.filesystem import mark
 from fetcher.values import dataclass
-
-_Marks = list[tuple[int, int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +48,9 @@ class Certificates:
             self._warn(f"{self._complaint(error)}; the former certificate is used")
         return self._context
 
-    def _look(self) -> _Marks:
+    def _look(self) -> list[str]:
         """What changes when a file is replaced, also if it is a link to one, as in a Secret's volume."""
-        return [(status.st_mtime_ns, status.st_ino, status.st_size) for status in map(os.stat, self._files.paths)]
+        return [mark(os.stat(path)) for path in self._files.paths]
 
     def _load(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -48,10 +48,14 @@ class Serving:
             return ip_address(self.address).is_loopback
         return False
 
+    @property
+    def mutual(self) -> bool:
+        """Whether a client must show a certificate."""
+        return self.certificates is not None and self.certificates.client_ca is not None
+
     def check(self) -> None:
         """Raises ConfigurationError if strangers could have what they should not."""
-        mutual = self.certificates is not None and self.certificates.client_ca is not None
-        if not self.on_loopback and self.authorization is None and not mutual:
+        if not self.on_loopback and self.authorization is None and not self.mutual:
             raise ConfigurationError(
                 f"{self.address} is open to others: say who may fetch, with --auth-secret-file, --token-review or "
                 "--tls-client-ca, or listen on 127.0.0.1"
@@ -69,8 +73,7 @@ class Server:
         certificates = Certificates(serving.certificates, warn) if serving.certificates is not None else None
         limits, authorization = serving.limits, serving.authorization
         if authorization is None:
-            mutual = serving.certificates is not None and serving.certificates.client_ca is not None
-            authorization = _certified if mutual else anonymous
+            authorization = _certified if serving.mutual else anonymous
         answerer = Answerer(
             offers=Offers(serving.root),
             maps=Maps(),

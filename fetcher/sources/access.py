@@ -32,9 +32,14 @@ class HttpAccess(Access):
     @classmethod
     def bearer(cls, token: str, given_by: str = "the caller") -> HttpAccess:
         """The access of a token, such as one of the Hub. Raises UsageError if it contains characters that no token has."""
-        if not token.isascii() or not token.isprintable() or " " in token or not token:
+        if not is_token(token):
             raise UsageError(f"the token (from {given_by}) contains characters that no token has")
         return cls({"Authorization": f"Bearer {token}"}, given_by)
+
+
+def is_token(text: object) -> bool:
+    """Tell whether `text` can be a token in a header."""
+    return isinstance(text, str) and text.isascii() and text.isprintable() and " " not in text and text != ""
 
 
 A = TypeVar("A", bound=Access)

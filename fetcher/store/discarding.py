@@ -52,8 +52,7 @@ def discard(root: Path, name: str, *, stale: float) -> bool:
             rename(root, place, root, layout.old_name(name, None))
         sync_directory(root)
     finally:
-        # An unfinished fetch of that key stays resumable.
-        lease.dissolve() if contender.previous is None else lease.release()
+        contender.give_back(lease)
     return True
 
 

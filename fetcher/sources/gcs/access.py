@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fetcher.errors import ConfigurationError, Unauthorized, Unreachable
-from fetcher.sources.access import Access
+from fetcher.sources.access import Access, is_token
 from fetcher.sources.gcs.files import SCOPE, credentials_in
 from fetcher.sources.tokens import Token, Tokens, silence, static
 from fetcher.values import dataclass
@@ -122,6 +122,6 @@ def _gcloud_file(environ: Mapping[str, str]) -> str:
 
 
 def _plain(token: str, given_by: str) -> str:
-    if not token.isascii() or not token.isprintable() or " " in token:
+    if not is_token(token):
         raise ConfigurationError(f"the token (from {given_by}) contains characters that no token has; set it again")
     return token

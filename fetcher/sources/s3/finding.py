@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -40,18 +41,14 @@ def found_access(environ: Mapping[str, str]) -> S3Access:
     )
     if _has_keys(environ):
         keys = S3Keys(environ["AWS_ACCESS_KEY_ID"], environ["AWS_SECRET_ACCESS_KEY"], environ.get("AWS_SESSION_TOKEN") or None)
-        return _with(access, keys, given_by="AWS_ACCESS_KEY_ID")
+        return replace(access, keys=keys, given_by="AWS_ACCESS_KEY_ID")
     if session is None:
         return access
     credentials = _credentials(session)
     if credentials is None:
         return access
     given_by = f"botocore ({credentials.method})"
-    return _with(access, _keys(credentials), given_by=given_by, renew=partial(_renewed, environ))
-
-
-def _with(access: S3Access, keys: S3Keys | None, **more: Any) -> S3Access:
-    return S3Access(keys, access.region, access.endpoint, access.virtual_hosts, access.requester_pays, **more)
+    return replace(access, keys=_keys(credentials), given_by=given_by, renew=partial(_renewed, environ))
 
 
 def _has_keys(environ: Mapping[str, str]) -> bool:

@@ -10,7 +10,8 @@ from fetcher.transport.statuses import retry_after
 
 _MISSING = {"NoSuchBucket", "NoSuchKey", "NoSuchVersion"}
 _DENIED = {"AccessDenied", "AllAccessDisabled", "SignatureDoesNotMatch", "InvalidAccessKeyId", "InvalidToken"}
-_EXPIRED = {"ExpiredToken", "TokenRefreshRequired"}
+EXPIRED = frozenset({"ExpiredToken", "TokenRefreshRequired"})
+"""Codes of a refusal that newer keys may get past."""
 _ELSEWHERE = {"PermanentRedirect", "AuthorizationHeaderMalformed", "TemporaryRedirect", "IllegalLocationConstraintException"}
 
 
@@ -30,7 +31,7 @@ def meaning(
             return RateLimited(said, retry_after=retry_after(headers))
     if code in _MISSING or (status == 404 and not code):
         return NotFound(f"{said}; check bucket and key")
-    if code in _EXPIRED:
+    if code in EXPIRED:
         return Unauthorized(f"{said}; the temporary credentials expired; get new ones")
     if code in _ELSEWHERE or status in (301, 307):
         return ConfigurationError(f"{what}: the bucket is in another region or at another endpoint; set AWS_REGION")

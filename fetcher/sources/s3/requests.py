@@ -12,6 +12,7 @@ from fetcher.errors import Unauthorized
 from fetcher.sources.s3.access import DEFAULT_REGION, S3Access
 from fetcher.sources.s3.addressing import address_of, at_home, same_cloud
 from fetcher.sources.s3.documents import error_code, named_region
+from fetcher.sources.s3.refusals import EXPIRED
 from fetcher.sources.s3.signing import signed_headers
 from fetcher.sources.tokens import Renewed
 from fetcher.transport.client import Answer, Credentials, HttpTransport
@@ -19,7 +20,6 @@ from fetcher.transport.urls import origin_of
 from fetcher.values import dataclass
 
 _CORRECTABLE = (301, 307, 400, 403)
-_EXPIRED = ("ExpiredToken", "TokenRefreshRequired")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class S3Requests:
         if code == "RequestTimeTooSkewed" and not used.skew and (moment := _date(answer.headers)) is not None:
             self._skew = moment - time.time()
             return True
-        if code in _EXPIRED and used.access.keys is not None:
+        if code in EXPIRED and used.access.keys is not None:
             renewed = await self._accesses.current(refused=used.access)
             return renewed is not None and renewed.keys != used.access.keys
         return False
