@@ -25,6 +25,7 @@ class Config:
     recheck_interval: float
     scrub_interval: float
     scrub_rate: float | None
+    warm_interval: float
     orphan_grace: float
 
     @property

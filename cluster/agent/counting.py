@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import get_args
 
-from cluster.agent.states import Survey
+from cluster.agent.states import Room, Survey, Warmth
 from cluster.resources import Observed, Phase
 from fetcher.events import BytesReceived, Event, Evicted
 from fetcher.telemetry.exposition import Metric, Sample
@@ -21,6 +21,9 @@ class Counts:
         self.written_at: float | None = None
         self.survey = Survey()
         self.observed: tuple[Observed, ...] = ()
+        self.room = Room()
+        self.warmth: Mapping[str, Warmth] = {}
+        self.reread = 0
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -31,11 +34,16 @@ class Counts:
 
     def metrics(self) -> list[Metric]:
         """Return the metrics. None names a model, a source or a secret."""
+        warmth = self.warmth.values()
         return [
             _gauge("build_info", "1, with the version as a label.", [Sample(1, {"version": VERSION})]),
             _gauge("artifacts", "Artifacts that the node shall have, by phase.", list(_by_phase(self.observed))),
             _gauge("used_bytes", "What the root occupies.", self.survey.used),
             _gauge("capacity_bytes", "What models may occupy.", self.survey.capacity),
+            _gauge("memory_budget_bytes", "Memory that belongs to models: the pool's budget.", self.room.budget),
+            _gauge("warm_bytes", "What is in memory of models that are kept there.", sum(each.resident for each in warmth)),
+            _gauge("locked_bytes", "What of that is locked.", sum(each.locked for each in warmth)),
+            _counter("rewarmed_bytes_total", "Bytes that were reclaimed from memory and read again.", self.reread),
             _counter("fetched_bytes_total", "Bytes received from sources.", self.fetched),
             _counter("evictions_total", "Artifacts that made room for others.", self.evictions),
             _counter("scrubbed_bytes_total", "Bytes read and compared by scrubs.", self.scrubbed),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cluster.agent.states import Attempt, Job, Lying, Memory, Survey
+from cluster.agent.states import Attempt, Job, Lying, Memory, Room, Survey, Warmth
+from cluster.agent.warming import Warming, warm_now, warming
 from cluster.resources import Observed, Wanted
 
 MARGIN = 8 * 1024 * 1024
@@ -14,6 +15,8 @@ _LONGEST = 1000
 """Characters of a message in a status."""
 _RANKS = {"WhileUsed": -1, "WhenPossible": 0, "Always": 1}
 _ORPHAN, _UNWANTED = -3, -2
+_NO_MEMORY = Room()
+_COLD: Mapping[str, Warmth] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +24,8 @@ class Plan:
     """What to do now. `job`: the next fetch or repair, if none runs. `stop`: the running one is not wanted any more.
 
     `hold` and `release`: keys whose hold is to be written or removed. `remove`: orphans to remove. `ranks`: who makes room
-    first. `wake`: when something is due without any event, None for never.
+    first. `wake`: when something is due without any event, None for never. `warm`: what is kept in memory, in this order; None
+    for what is kept now.
     """
 
     observed: tuple[Observed, ...]
@@ -32,19 +36,31 @@ class Plan:
     remove: tuple[str, ...]
     ranks: Mapping[str, int]
     wake: float | None
+    warm: tuple[Wanted, ...] | None
 
 
 def plan(
-    wanted: Sequence[Wanted] | None, survey: Survey, memory: Memory, running: Job | None, *, now: float, grace: float
+    wanted: Sequence[Wanted] | None,
+    survey: Survey,
+    memory: Memory,
+    running: Job | None,
+    *,
+    now: float,
+    grace: float,
+    room: Room = _NO_MEMORY,
+    warmth: Mapping[str, Warmth] = _COLD,
 ) -> Plan:
     """Return what to do. `wanted` is None while nothing is known: then nothing is fetched, removed or released.
 
-    `grace`: seconds that an orphan keeps its bytes unless somebody needs them.
+    `grace`: seconds that an orphan keeps its bytes unless somebody needs them. `room`: the memory for models, of which
+    `warmth` says by key what is used.
     """
     if wanted is None:
-        return Plan((), None, False, frozenset(), frozenset(), (), ranks((), memory), None)
+        return Plan((), None, False, frozenset(), frozenset(), (), ranks((), memory), None, None)
     by_key = {each.key: each for each in wanted}
-    situation = _Situation(survey, memory, running, now)
+    whole = [each for each in wanted if is_whole(each, survey, memory)]
+    warm = warming(whole, room, kept=warmth)
+    situation = _Situation(survey, memory, running, now, warm, warmth)
     candidates = [job for each in wanted if (job := situation.job_of(each)) is not None] if running is None else []
     ours = frozenset(key for key, each in survey.lying.items() if each.ours)
     keep = frozenset(key for key, each in by_key.items() if key in survey.lying and spared(each))
@@ -58,6 +74,7 @@ def plan(
         remove=_removals(wanted, survey, memory, running, now=now, grace=grace),
         ranks=ranks(wanted, memory),
         wake=min((each.until for each in memory.attempts.values() if each.until > now), default=None),
+        warm=warm.kept if survey.problem is None else None,
     )
 
 
@@ -81,6 +98,11 @@ def satisfies(lying: Lying | None, wanted: Wanted, memory: Memory) -> bool:
     return wanted.revision is not None or lying.listing_digest == wanted.listing_digest
 
 
+def is_whole(wanted: Wanted, survey: Survey, memory: Memory) -> bool:
+    """Whether a copy lies there that pods may use."""
+    return satisfies(survey.lying.get(wanted.key), wanted, memory) and wanted.key not in memory.damaged
+
+
 def ranks(wanted: Iterable[Wanted], memory: Memory) -> Mapping[str, int]:
     """Return the rank of each artifact in eviction: orphans first, then what else is unwanted, then by `retain`.
 
@@ -102,6 +124,8 @@ class _Situation:
     memory: Memory
     running: Job | None
     now: float
+    warm: Warming
+    warmth: Mapping[str, Warmth]
 
     def job_of(self, wanted: Wanted) -> Job | None:
         """Return what could be done for an entry now."""
@@ -132,7 +156,7 @@ class _Situation:
         running = self.running if self.running is not None and self.running.wanted.key == key else None
         if satisfies(lying, wanted, self.memory):
             if key not in self.memory.damaged:
-                return Observed(key, "Ready", revision=there)
+                return replace(warm_now(wanted, self.warm, self.warmth.get(key)), revision=there)
             reason, message = (attempt.reason, attempt.message) if attempt else ("DigestMismatch", self.memory.damaged[key])
             return Observed(key, "Damaged", reason, message, there)
         if running is not None:
@@ -153,7 +177,9 @@ def _after(attempt: Attempt) -> Observed:
 
 def _same(now: Wanted | None, before: Wanted) -> bool:
     """Whether an entry still asks for the same bytes, in the same name."""
-    return now is not None and replace(now, turn=before.turn, held=before.held, retain=before.retain) == before
+    if now is None:
+        return False
+    return replace(now, turn=before.turn, held=before.held, retain=before.retain, warm=before.warm) == before
 
 
 def _removals(

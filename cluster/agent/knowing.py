@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 
 from cluster.agent import remembering
 from cluster.agent.config import Config
@@ -12,7 +13,7 @@ from cluster.agent.intent import Account
 from cluster.agent.notices import Notices
 from cluster.agent.reporting import NODES
 from cluster.agent.root import examine, limit, limits_of
-from cluster.agent.states import Job, Memory, Problem, Survey
+from cluster.agent.states import Job, Memory, Problem, Room, Survey, Warmth
 from cluster.agent.surveying import Surveyor
 from cluster.client import Api, ApiError, Missing
 from cluster.names import agents_of
@@ -61,11 +62,25 @@ class Knowledge:
         self._surveyed_at = float("-inf")
         self.changed.set()
 
-    def plan(self, running: Job | None) -> Plan:
+    @property
+    def room(self) -> Room:
+        """The memory that belongs to models."""
+        spec = self.node.spec if self.node is not None else None
+        return Room(spec.memory_budget, files=spec.medium == "Memory") if spec is not None else Room()
+
+    def plan(self, running: Job | None, warmth: Mapping[str, Warmth]) -> Plan:
         """Return what to do now."""
         wanted = self.node.spec.artifacts if self.node is not None else None
-        grace = self._config.orphan_grace
-        return plan(wanted, self.survey, self.memory, running, now=time.monotonic(), grace=grace)
+        return plan(
+            wanted,
+            self.survey,
+            self.memory,
+            running,
+            now=time.monotonic(),
+            grace=self._config.orphan_grace,
+            room=self.room,
+            warmth=warmth,
+        )
 
     def look(self, node: NodeCache | None) -> bool:
         """Take the NodeCache as the watch has it; return whether it is another one. A missing one changes nothing."""
@@ -114,7 +129,7 @@ class Knowledge:
         self.memory = remembering.looked(self.memory, node.metadata.uid, keys, self._looked_at)
 
     def _examined(self, spec: NodeCacheSpec) -> Survey:
-        ground = examine(self._config.root, allow_root_filesystem=spec.allow_root_filesystem)
+        ground = examine(self._config.root, spec.medium, allow_root_filesystem=spec.allow_root_filesystem)
         if isinstance(ground, Problem):
             self._limits = None
             return Survey(problem=ground)
@@ -129,5 +144,6 @@ class Knowledge:
         return self._surveyor.survey(limits)
 
 
-def _limits(node: NodeCache) -> tuple[str | None, str | None, bool]:
-    return node.spec.limit, node.spec.min_free, node.spec.allow_root_filesystem
+def _limits(node: NodeCache) -> tuple[object, ...]:
+    spec = node.spec
+    return spec.limit, spec.min_free, spec.allow_root_filesystem, spec.medium, spec.memory_budget

@@ -41,6 +41,7 @@ OPTIONS = tuple(
         Option("orphan_grace", "how long an unwanted artifact keeps its bytes (default 24h)", parse_duration, _TIME),
         Option("scrub_interval", "how often each artifact is read and compared (default 24h)", parse_seconds, _TIME),
         Option("scrub_rate", "the rate of reading for that (default 100Mi)", parse_rate, "RATE"),
+        Option("warm_interval", "how often it is checked that what is warm is in memory (default 10s)", parse_seconds, _TIME),
         Option("survey_interval", "how often the root is looked at (default 30s)", parse_seconds, _TIME),
         Option("status_interval", "the shortest time between two statuses (default 10s)", parse_seconds, _TIME),
         Option("recheck_interval", "how often the Secret of a failed fetch is looked at (default 60s)", parse_seconds, _TIME),
@@ -88,5 +89,6 @@ def config_from(options: Mapping[str, Any], environ: Mapping[str, str], namespac
         recheck_interval=options.get("recheck_interval", 60.0),
         scrub_interval=options.get("scrub_interval", 86400.0),
         scrub_rate=options.get("scrub_rate", 100.0 * MiB),
+        warm_interval=options.get("warm_interval", 10.0),
         orphan_grace=options.get("orphan_grace", 86400.0),
     )

@@ -29,7 +29,8 @@ This page is generated from the code by `python -m docs.generator`. Do not edit 
 | `Fetching` | is being fetched; another revision that lies there stays readable |
 | `Waiting` | failed with a [reason](errors.md) that may pass; tried again after 30 seconds, later up to 10 minutes |
 | `Failed` | failed for good; tried again when its entry, ModelCache or Secret changes, and after an hour |
-| `Ready` | complete at the wanted revision and listing |
+| `Warming` | complete, pods may use it, and being read into memory |
+| `Ready` | complete at the wanted revision and listing; `warm` says how it is kept in memory |
 | `Damaged` | a scrub found bytes that differ; they are fetched again, and no others |
 | `Evicted` | made room for another model; comes back when there is room without evicting, or when a pod needs it |
 
@@ -38,11 +39,18 @@ This page is generated from the code by `python -m docs.generator`. Do not edit 
 | `CapacityExceeded` | raise the pool's `limit`, or select fewer files: the model does not fit even alone |
 | `Capacity` | wait, or raise the `limit`: what is there is in use, held, or was used within `--min-idle` |
 | `NotAMountPoint` | mount a filesystem at the pool's `root`, or set `allowRootFilesystem` |
+| `MemoryExceeded` | raise `memory.budget` of the pool, or make fewer models warm; the copy stays usable from its disk |
+| `NotLocked` | set `memory.allowLocking` in the pool; until then what is reclaimed is read again |
+| `NotResident` | raise the agent's memory: pages are reclaimed as fast as they are read |
+| `MediumMismatch` | mount a tmpfs at the pool's `root`, or set `medium: Disk` |
 | `RootMissing` | make the directory on the node |
 | `OverLimit` | raise the `limit` or remove models; nothing is evicted until a fetch needs room |
 | `ContentChanged` | nothing: the source moved on, and the controller resolves it again |
 | `SecretMissing`, `SecretForbidden` | create the Secret; the message has the lines that allow it to be read |
 | `SourceNotAllowed` | ask for the prefix in the pool's `allowedSources` |
+
+A `Ready` copy with a reason is usable, and not as warm as its entry says. What is warm is checked every `--warm-interval`, and
+read again when it was reclaimed, at most four times an hour.
 
 `OverLimit` is a condition of its own. The other words about the root are the reason of the condition `Ready`.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from cluster.agent.states import Problem
-from cluster.resources import NodeCacheSpec
+from cluster.resources import Medium, NodeCacheSpec
 from fetcher import cache
 from fetcher.errors import FetchError
 from fetcher.host.mounts import Mount, mount_of
@@ -24,26 +24,45 @@ _ALL = Amount(100, percent=True)
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What the root stands on. `shared`: the node's own root filesystem, or the kubelet's."""
+    """What the root stands on. `shared`: the node's own root filesystem, or the kubelet's. `size` in bytes."""
 
     shared: bool
+    size: int
 
 
-def examine(root: Path, *, allow_root_filesystem: bool) -> Ground | Problem:
+def examine(root: Path, medium: Medium, *, allow_root_filesystem: bool) -> Ground | Problem:
     """Return what `root` stands on, or why it cannot be used."""
     try:
         if not root.is_dir():
             return Problem("RootMissing", f"{root} is no directory on this node; make it, or correct the pool's root")
-        shared = on_root_filesystem(root, mount_of(root), _mounts(_OF_THE_NODE))
+        mount = mount_of(root)
+        shared = on_root_filesystem(root, mount, _mounts(_OF_THE_NODE))
+        status = os.statvfs(root)
     except OSError as error:
         return Problem("RootMissing", f"cannot examine {root}: {(error.strerror or str(error)).lower()}; repair the filesystem")
+    if (problem := of_another_medium(root, mount, medium)) is not None:
+        return problem
     if shared and not allow_root_filesystem:
         return Problem(
             "NotAMountPoint",
             f"{root} lies on the node's root filesystem, so models would fill that; mount a filesystem there, or set "
             "allowRootFilesystem in the pool",
         )
-    return Ground(shared)
+    return Ground(shared, status.f_blocks * status.f_frsize)
+
+
+def of_another_medium(root: Path, mount: Mount | None, medium: Medium) -> Problem | None:
+    """Return why `root`, whose mount is `mount`, is not on `medium`. Pure.
+
+    Only tmpfs will do as memory: ramfs has no bound, and nothing can be written to hugetlbfs.
+    """
+    kind = mount.kind if mount is not None else "an unknown filesystem"
+    if medium == "Disk" or kind == "tmpfs":
+        return None
+    return Problem(
+        "MediumMismatch",
+        f"{root} is on {kind}, and the pool's medium is Memory; mount a tmpfs there on the node, or set medium: Disk",
+    )
 
 
 def on_root_filesystem(root: Path, mount: Mount | None, of_the_node: Iterable[Mount]) -> bool:
@@ -63,7 +82,10 @@ def limits_of(spec: NodeCacheSpec, ground: Ground, min_idle: float) -> cache.Cac
     """Return the limits that the pool sets. Raises ConfigurationError for an amount that is none."""
     free = parse_amount(spec.min_free) if spec.min_free else _SHARED if ground.shared else _OWN
     # A limit that the pool no longer has must not stay in the root.
-    return cache.CacheLimits(parse_amount(spec.limit) if spec.limit else _ALL, free, min_idle)
+    most = parse_amount(spec.limit) if spec.limit else _ALL
+    if spec.medium == "Memory":
+        most = min(most, Amount(spec.memory_budget), key=lambda amount: amount.of(ground.size))
+    return cache.CacheLimits(most, free, min_idle)
 
 
 def limit(root: Path, limits: cache.CacheLimits) -> Problem | None:

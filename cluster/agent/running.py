@@ -16,6 +16,7 @@ from cluster.agent.config import Config
 from cluster.agent.counting import Counts
 from cluster.agent.deciding import Plan
 from cluster.agent.intent import versions_of
+from cluster.agent.keeping import Keeper
 from cluster.agent.knowing import Knowledge, NodeCache
 from cluster.agent.liveness import stay_alive
 from cluster.agent.notices import Notices
@@ -24,7 +25,7 @@ from cluster.agent.scrubbing import Schedule, scrub
 from cluster.agent.states import HOLDER, Problem
 from cluster.agent.working import Rendered, Worker
 from cluster.client import Api, ApiError, Watched
-from cluster.resources import NODE_CACHE
+from cluster.resources import COPIES, NODE_CACHE
 from fetcher import cache
 from fetcher.errors import FetchError
 from fetcher.events import Subscriber
@@ -58,6 +59,9 @@ class Agent:
             schedule=self._schedule,
             rendered=rendered,
         )
+        self._keeper = Keeper(
+            config.root, interval=config.warm_interval, notices=self._notices, on_change=self._known.changed.set
+        )
         self._reporter = Reporter(api, config.node, interval=config.status_interval, on_problem=self._notices.api)
         self._watched: Watched[NodeCache] = Watched(
             api,
@@ -86,6 +90,7 @@ class Agent:
             self._looping(),
             self._watched.run(),
             self._worker.run(),
+            self._keeper.run(),
             self._reporter.run(),
             self._scrubbing(),
             self._rechecking(),
@@ -100,7 +105,7 @@ class Agent:
             for each in tasks:
                 each.cancel()
             await asyncio.wait(tasks)
-        self._report(self._known.plan(None))
+        self._report(self._plan())
         with suppress(TimeoutError):
             await asyncio.wait_for(self._reporter.flush(), _LAST_WRITE)
 
@@ -111,11 +116,12 @@ class Agent:
             self._look()
             await self._known.confirm()
             await self._known.survey_if_due()
-            decided = self._known.plan(self._worker.job)
+            decided = self._plan()
+            self._keeper.keep(decided.warm)
             await self._keep(decided)
             await self._remove(decided)
             self._worker.assign(decided)
-            self._report(self._known.plan(self._worker.job))
+            self._report(self._plan())
             await self._wait(decided)
 
     def _look(self) -> None:
@@ -123,9 +129,13 @@ class Agent:
         if self._known.look(node) and node is not None:
             self._reporter.begin(node.status)
 
+    def _plan(self) -> Plan:
+        return self._known.plan(self._worker.job, self._keeper.warmth)
+
     def _report(self, decided: Plan) -> None:
         known, counts = self._known, self.counts
         counts.observed, counts.survey, counts.surveys = decided.observed, known.survey, known.surveys
+        counts.room, counts.warmth, counts.reread = known.room, self._keeper.warmth, self._keeper.reread
         counts.written_at, counts.status_writes = self._reporter.written_at, self._reporter.writes
         if known.node is not None and known.surveys:
             status = status_of(decided.observed, known.survey, known.node.metadata.generation)
@@ -181,7 +191,7 @@ class Agent:
 
     async def _scrubbing(self) -> None:
         while True:
-            ready = [each.key for each in self.counts.observed if each.phase == "Ready"]
+            ready = [each.key for each in self.counts.observed if each.phase in COPIES]
             key = self._schedule.due(ready, now=time.monotonic(), chance=random.random)
             if key is None:
                 await asyncio.sleep(min(_SCRUB_LOOKS, self._config.scrub_interval))

@@ -59,6 +59,31 @@ class Survey:
 
 
 @dataclass(frozen=True, slots=True)
+class Room:
+    """The node's memory that belongs to models: `budget` in bytes. `files`: the root itself lies in it."""
+
+    budget: int = 0
+    files: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Warmth:
+    """How much of an artifact is in memory, as its holder measured it last, in bytes.
+
+    `whole`: all of it was, since the holder began. `reread`: what was reclaimed and read again. `problem`: why it is not as
+    warm as it shall be; with `idle`, nothing is tried for the time being.
+    """
+
+    total: int = 0
+    resident: int = 0
+    locked: int = 0
+    reread: int = 0
+    whole: bool = False
+    problem: Problem | None = None
+    idle: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """The last failure of an entry: `wanted` as it was then. It counts until `until`, or until what it rests on changes.
 

@@ -9,7 +9,7 @@ from typing import Any
 from cluster.resources import ModelCacheSpec, ModelCacheStatus, NodeCacheSpec, NodeCacheStatus, Resource
 from cluster.resources.conditions import Condition
 
-_ORDER = ("Failed", "Damaged", "Waiting", "Unknown", "Evicting", "Evicted", "Fetching", "Queued", "Ready")
+_ORDER = ("Failed", "Damaged", "Waiting", "Unknown", "Evicting", "Evicted", "Fetching", "Queued", "Warming", "Ready")
 """The phases, those first that somebody should look at. `Unknown`: the node's agent has not reported."""
 
 Model = Resource[ModelCacheSpec, ModelCacheStatus]

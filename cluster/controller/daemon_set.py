@@ -10,22 +10,46 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cluster.amounts import bytes_of
 from cluster.controller.actions import Action, Make, Remove, rendered
 from cluster.controller.world import Pool, World
 from cluster.names import AGENT_PORT, POOL_LABEL, agents_of, short
-from cluster.resources import encoded
+from cluster.resources import CachePoolSpec, encoded
+from fetcher.quantities import ceil_div
 
 DAEMON_SET = "DaemonSet"
 _USER = 65532
 """As in all our pods: nobody else's number, and the group that writes our volumes."""
 _RESOURCES = {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"memory": "1Gi"}}
 """A fetch needs 256 MiB of buffers at most, and page cache of what it writes counts too."""
+_MiB = 1024 * 1024
+_OVERHEAD = 64
+"""What the kernel needs beside pages of files, as one byte in so many: `loader hold` refuses what does not fit with it."""
+_AS_AGENT = (
+    "setpriv",
+    f"--reuid={_USER}",
+    f"--regid={_USER}",
+    "--clear-groups",
+    "--inh-caps=-all,+ipc_lock",
+    "--ambient-caps=-all,+ipc_lock",
+    "--",
+)
+"""Runs a command as the agents' user, with CAP_IPC_LOCK alone: a container that does not start as root gets no capability."""
 _TOLERATIONS = ({"key": "nvidia.com/gpu", "operator": "Exists"},)
 _RESTRICTED = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
     "capabilities": {"drop": ["ALL"]},
 }
+
+
+_LOCKING = {
+    "runAsNonRoot": False,
+    "runAsUser": 0,
+    "runAsGroup": _USER,
+    "capabilities": {"drop": ["ALL"], "add": ["IPC_LOCK", "SETGID", "SETUID"]},
+}
+"""Overrides `_RESTRICTED` where `_AS_AGENT` is run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +151,7 @@ def _pod(pool: Pool, account: str, agents: Agents) -> dict[str, Any]:
             {
                 "name": "agent",
                 "image": agents.image,
-                "command": ["weightlift-agent"],
+                "command": [*(_AS_AGENT if spec.memory.allow_locking else ()), "weightlift-agent"],
                 "args": [
                     "--root",
                     spec.root,
@@ -148,14 +172,40 @@ def _pod(pool: Pool, account: str, agents: Agents) -> dict[str, Any]:
                     "failureThreshold": 6,
                 },
                 "readinessProbe": {"httpGet": {"path": "/readyz", "port": "metrics"}, "periodSeconds": 10},
-                "resources": dict(spec.resources or _RESOURCES),
-                "securityContext": _RESTRICTED,
+                "resources": resources_of(spec),
+                "securityContext": {**_RESTRICTED, **(_LOCKING if spec.memory.allow_locking else {})},
                 "terminationMessagePolicy": "FallbackToLogsOnError",
                 "volumeMounts": mount,
             }
         ],
         "volumes": [{"name": "root", "hostPath": {"path": spec.root, "type": "Directory"}}],
     }
+
+
+def resources_of(spec: CachePoolSpec) -> dict[str, Any]:
+    """Return the resources of the agent's container: its own, and the memory that belongs to models, in request and limit.
+
+    Own resources without a limit get none: their author wants that.
+    """
+    resources: dict[str, Any] = dict(spec.resources or _RESOURCES)
+    budget = bytes_of(spec.memory.budget)
+    if not budget:
+        return resources
+    requests, limits = dict(resources.get("requests") or {}), dict(resources.get("limits") or {})
+    if "memory" in requests or "memory" not in limits:  # Kubernetes requests what is limited only
+        requests["memory"] = _raised(requests.get("memory", 0), budget + budget // _OVERHEAD)
+    if "memory" in limits:
+        limits["memory"] = _raised(limits["memory"], budget + budget // _OVERHEAD)
+    parts = {"requests": requests, "limits": limits}
+    return {**resources, **{name: amounts for name, amounts in parts.items() if amounts}}
+
+
+def _raised(amount: object, more: int) -> object:
+    """Return a quantity with `more` bytes added. What is no quantity stays, and the API server says so."""
+    try:
+        return f"{ceil_div(bytes_of(amount) + more, _MiB)}Mi"
+    except ValueError:
+        return amount
 
 
 def _affinity(pool: Pool) -> Mapping[str, Any]:

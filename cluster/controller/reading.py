@@ -61,7 +61,7 @@ def _wanted(*fields: tuple[str, Any]) -> Wanted:
 @lru_cache(maxsize=64 * 1024)
 def _observation(*fields: tuple[str, Any]) -> Observation:
     observed = decoded(Observed, dict(fields))
-    return _one(observed.phase, observed.reason or "", observed.message or "", observed.revision or "")
+    return _one(observed.phase, observed.reason or "", observed.message or "", observed.revision or "", observed.warm)
 
 
 @lru_cache(maxsize=16 * 1024)

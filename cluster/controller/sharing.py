@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from cluster.controller.admitting import Verdict
 from cluster.controller.world import Model, Name, World
 from cluster.resources.model import Found
-from cluster.resources.node import Retain
+from cluster.resources.node import Retain, Warm
 from fetcher.artifact import ArtifactRef
 from fetcher.quantities import parse_duration
 
 _STRONGEST: tuple[Retain, ...] = ("Always", "WhenPossible", "WhileUsed")
+_WARMEST: tuple[Warm, ...] = ("Locked", "PageCache")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Artifact:
     owner: Name
     members: tuple[Name, ...]
     retain: Retain
+    warm: Warm | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,10 @@ def shared(world: World, verdicts: Mapping[Name, Verdict]) -> Shared:
         owner, found = members[0]
         same = tuple(name for name, other in members if _is_same(found, other))
         conflicts.update({name: owner for name, other in members if not _is_same(found, other)})
-        retains = {world.models[name].spec.retain for name in same}
-        artifacts.append(Artifact(pool, key, found, owner, same, next(each for each in _STRONGEST if each in retains)))
+        specs = [world.models[name].spec for name in same]
+        retain = next(each for each in _STRONGEST if any(spec.retain == each for spec in specs))
+        warm = next((each for each in _WARMEST if any(spec.warm == each for spec in specs)), None)
+        artifacts.append(Artifact(pool, key, found, owner, same, retain, warm))
     return Shared(tuple(artifacts), conflicts)
 
 

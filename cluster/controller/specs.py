@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from cluster.amounts import bytes_of
 from cluster.controller.admitting import Verdict
 from cluster.controller.placing import Assignment, chosen
 from cluster.controller.sharing import Artifact, Shared
 from cluster.controller.waves import Wave, wave
 from cluster.controller.world import Cache, Name, Observation, Pool, World
-from cluster.resources import NodeCacheSpec, Wanted
+from cluster.resources import COPIES, NodeCacheSpec, Wanted
 
 _NOWHERE: Mapping[str, Wanted] = {}
 
@@ -67,7 +68,7 @@ def _placed(world: World, artifact: Artifact, nodes: tuple[str, ...], there: Map
         cache = world.caches.get(node)
         if cache is not None and (seen := cache.observed.get(key)) is not None and _is_current(seen, revision):
             observed[node] = seen
-    ready = {node for node, seen in observed.items() if seen.phase == "Ready"}
+    ready = {node for node, seen in observed.items() if seen.phase in COPIES}
     places: dict[Name, tuple[str, ...]] = {}
     for member in artifact.members:
         placement = world.models[member].spec.placement.pools[0]
@@ -78,7 +79,7 @@ def _placed(world: World, artifact: Artifact, nodes: tuple[str, ...], there: Map
 
 def _is_current(seen: Observation, revision: str) -> bool:
     """Whether a report is about the wanted revision. A copy of another one that is Ready is not the copy that is wanted."""
-    return seen.phase != "Ready" or not seen.revision or seen.revision == revision
+    return seen.phase not in COPIES or not seen.revision or seen.revision == revision
 
 
 def _present(world: World) -> Mapping[str, Mapping[str, Wanted]]:
@@ -127,6 +128,7 @@ def _enter(
             artifact.retain,
             use,
             turn,
+            artifact.warm,
         )
         for turn in (False, True)
         for use in (False, True)
@@ -182,6 +184,8 @@ def _spec(pool: Pool, wanted: list[Wanted]) -> NodeCacheSpec:
         spec.limit,
         spec.min_free,
         spec.allow_root_filesystem,
+        spec.medium,
+        bytes_of(spec.memory.budget),
         spec.allowed_sources,
         tuple(sorted(wanted, key=lambda each: each.key)),
     )

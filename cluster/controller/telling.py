@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cluster.controller.admitting import Verdict
-from cluster.controller.counting import NO_ROOM, Count
+from cluster.controller.counting import NO_MEMORY, NO_ROOM, Count, commonest
 from cluster.controller.sharing import reference
 from cluster.controller.world import Model, Name, Resolution
 from cluster.resources import Condition, Copies, FailedNode, ModelCacheStatus
@@ -46,7 +46,7 @@ def status_of_model(case: Case, *, moment: str) -> ModelCacheStatus:
         claim_name=case.model.metadata.name if known and case.refusal is None else None,
         command=_command(case) if known else None,
         artifact=found,
-        copies=Copies(count.desired, count.ready, len(count.failures)),
+        copies=Copies(count.desired, count.ready, len(count.failures), count.warm),
         progress=f"{count.ready}/{count.desired}",
         failed_nodes=tuple(FailedNode(node, count.failures[node][0]) for node in sorted(count.failures)[:MOST_FAILED]),
         conditions=merged(before, conditions(case), moment=moment),
@@ -64,6 +64,7 @@ def conditions(case: Case) -> tuple[Condition, ...]:
         _capacity(case.count),
         _conflict(case),
         _verified(case),
+        *(() if case.model.spec.warm == "None" else (_warm(case),)),
     )
     generation = case.model.metadata.generation
     asked = case.resolution.generation if case.found is not None else generation
@@ -94,11 +95,14 @@ def _degraded(case: Case) -> tuple[str, str] | None:
         return case.resolution.reason, case.resolution.message
     if case.refusal is not None:
         return "ClaimRefused", case.refusal
-    if (commonest := case.count.commonest) is not None:
-        reason, message, count = commonest
-        nodes = sorted(node for node, (word, _) in case.count.failures.items() if word == reason)
-        return reason, f"{count} of {case.count.desired} nodes, such as {nodes[0]}: {message or reason}"
-    return None
+    return _told_by_nodes(case.count, case.count.failures) or _told_by_nodes(case.count, case.count.chills)
+
+
+def _told_by_nodes(count: Count, problems: Mapping[str, tuple[str, str]]) -> tuple[str, str] | None:
+    if (worst := commonest(problems)) is None:
+        return None
+    reason, message, nodes = worst
+    return reason, f"{len(nodes)} of {count.desired} nodes, such as {nodes[0]}: {message or reason}"
 
 
 def _progressing(case: Case, degraded: tuple[str, str] | None) -> _Told:
@@ -113,6 +117,8 @@ def _progressing(case: Case, degraded: tuple[str, str] | None) -> _Told:
     if case.awaited:
         return "Progressing", "True", "InUse", "pods still use the former artifact; the claim changes once they have ended"
     if count.ready >= count.desired > 0:
+        if count.warming:
+            return "Progressing", "True", "Warming", f"all copies are ready; {count.warming} are being read into memory"
         return "Progressing", "False", "Complete", "all copies are ready"
     if count.fetching or count.waiting_for_turn:
         sentence = f"{count.fetching} nodes fetch, {count.waiting_for_turn} wait for their turn"
@@ -149,11 +155,24 @@ def _no_nodes(case: Case) -> str:
 
 
 def _capacity(count: Count) -> _Told:
-    full = sorted(node for node, (reason, _) in count.failures.items() if reason in NO_ROOM)
-    if not full:
-        return "CapacityExceeded", "False", "Fits", "no node lacks room"
-    message = count.failures[full[0]][1]
-    return "CapacityExceeded", "True", "CapacityExceeded", f"{len(full)} nodes lack room, such as {full[0]}: {message}"
+    if full := sorted(node for node, (reason, _) in count.failures.items() if reason in NO_ROOM):
+        message = count.failures[full[0]][1]
+        return "CapacityExceeded", "True", "CapacityExceeded", f"{len(full)} nodes lack room, such as {full[0]}: {message}"
+    if full := sorted(node for node, (reason, _) in count.chills.items() if reason == NO_MEMORY):
+        message = count.chills[full[0]][1]
+        return "CapacityExceeded", "True", NO_MEMORY, f"{len(full)} nodes lack memory, such as {full[0]}: {message}"
+    return "CapacityExceeded", "False", "Fits", "no node lacks room"
+
+
+def _warm(case: Case) -> _Told:
+    """Told only of models that shall be warm."""
+    count = case.count
+    sentence = f"{count.warm} of {count.ready} ready copies are in memory"
+    if count.warm and count.warm >= count.ready:
+        return "Warm", "True", "Warm", sentence
+    if (told := _told_by_nodes(count, count.chills)) is not None:
+        return "Warm", "False", *told
+    return "Warm", "False", "Warming" if count.ready else "NoCopies", sentence
 
 
 def _conflict(case: Case) -> _Told:

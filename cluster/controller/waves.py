@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from cluster.controller.placing import score
 from cluster.controller.world import Observation
+from cluster.resources import COPIES
 
 LANES = 8
 """Models with one lane take the nodes in one order, so a node gets turns for several models by one write of its NodeCache.
@@ -19,8 +20,8 @@ Models of different lanes begin at different nodes, which spreads the load."""
 
 _OF_THE_NODE = frozenset(
     {
-        "CacheBusy", "CannotWrite", "Capacity", "CapacityExceeded", "IOError", "NotAMountPoint", "OutOfSpace", "OverLimit",
-        "RootMissing",
+        "CacheBusy", "CannotWrite", "Capacity", "CapacityExceeded", "IOError", "MediumMismatch", "NotAMountPoint", "OutOfSpace",
+        "OverLimit", "RootMissing",
     }
 )  # fmt: skip
 """Reasons for which a node does not ask the source at all: its turn is nobody's."""
@@ -55,7 +56,7 @@ def wave(
     settled = {node for node in nodes if node in observed and is_settled(observed[node])}
     asking = [node for node in nodes if node not in settled and node in alive]
     failing = {node for node in asking if node in observed and observed[node].phase in _FAILED}
-    proven = any(each.phase == "Ready" for each in observed.values())
+    proven = any(each.phase in COPIES for each in observed.values())
     give_up = {node for node in failing if proven and node not in yielded} if len(asking) > limit else set()
     lane = f"lane {int(key[:4], 16) % LANES}"
 
@@ -70,7 +71,7 @@ def wave(
 def is_settled(observation: Observation) -> bool:
     """Whether the node asks the source for nothing: it has its copy, or no room for it."""
     return (
-        observation.phase == "Ready"
+        observation.phase in COPIES
         or observation.phase in _PARKED
         or (observation.phase in ("Queued", *_FAILED) and observation.reason in _OF_THE_NODE)
     )

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cluster.resources import CachePoolSpec, CachePoolStatus, ModelCacheSpec, ModelCacheStatus, NodeCacheSpec, Phase, Resource
+from cluster.resources import (
+    CachePoolSpec,
+    CachePoolStatus,
+    ModelCacheSpec,
+    ModelCacheStatus,
+    NodeCacheSpec,
+    Phase,
+    Resource,
+    Warm,
+)
 from cluster.resources.model import Found
 
 Name = tuple[str, str]
@@ -22,6 +31,7 @@ class Observation:
     reason: str = ""
     message: str = ""
     revision: str = ""
+    warm: Warm | None = None
 
 
 @dataclass(frozen=True, slots=True)

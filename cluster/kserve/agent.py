@@ -21,6 +21,7 @@ _STATUSES: Mapping[Phase, ModelStatus] = {
     "Queued": "ModelDownloadPending",
     "Fetching": "ModelDownloading",
     "Waiting": "ModelDownloadError",  # the last attempt failed; the next one may not. The status has no field for a reason
+    "Warming": "ModelDownloaded",
     "Ready": "ModelDownloaded",
     "Failed": "ModelDownloadError",
     "Damaged": "ModelDownloading",  # it is being repaired, and must not count as a copy meanwhile

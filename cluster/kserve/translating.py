@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from cluster.amounts import bytes_of
 from cluster.kserve.agent import Answers, Artifact, Identity
-from cluster.kserve.amounts import bytes_of
 from cluster.kserve.names import MODELS
 from cluster.kserve.world import Group
 from cluster.resources import MODEL_CACHE, NODE_CACHE, NodeCacheSpec, Wanted, encoded

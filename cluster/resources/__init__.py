@@ -16,12 +16,15 @@ from cluster.resources.model import FailedNode as FailedNode
 from cluster.resources.model import Found as Found
 from cluster.resources.model import ModelCacheSpec as ModelCacheSpec
 from cluster.resources.model import ModelCacheStatus as ModelCacheStatus
+from cluster.resources.node import COPIES as COPIES
 from cluster.resources.node import NODE_CACHE as NODE_CACHE
+from cluster.resources.node import Medium as Medium
 from cluster.resources.node import NodeCacheSpec as NodeCacheSpec
 from cluster.resources.node import NodeCacheStatus as NodeCacheStatus
 from cluster.resources.node import Observed as Observed
 from cluster.resources.node import Phase as Phase
 from cluster.resources.node import Wanted as Wanted
+from cluster.resources.node import Warm as Warm
 from cluster.resources.pool import CACHE_POOL as CACHE_POOL
 from cluster.resources.pool import CachePoolSpec as CachePoolSpec
 from cluster.resources.pool import CachePoolStatus as CachePoolStatus

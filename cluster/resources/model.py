@@ -88,6 +88,12 @@ class ModelCacheSpec:
     retain: Annotated[
         Literal["Always", "WhenPossible", "WhileUsed"], Schema("When a copy may make room for another model.")
     ] = "WhenPossible"
+    warm: Annotated[
+        Literal["None", "PageCache", "Locked"],
+        Schema(
+            "Whether copies are kept in memory too, within memory.budget of the pool: read again when reclaimed, or locked."
+        ),
+    ] = "None"
     refresh_policy: Annotated[
         Literal["IfNotPresent", "OnChange"], Schema("Whether what a branch or a tag becomes later replaces the copies.")
     ] = "IfNotPresent"
@@ -109,9 +115,12 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Copies:
+    """`ready` copies can be used, `warm` of them are in memory as the model wants it."""
+
     desired: int = 0
     ready: int = 0
     failed: int = 0
+    warm: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +157,7 @@ MODEL_CACHE = Kind(
         Column("Bytes", ".status.artifact.bytes", "integer"),
         Column("Revision", ".status.artifact.revision", wide=True),
         Column("Reason", ".status.conditions[?(@.type=='Ready')].reason"),
+        Column("Warm", ".status.copies.warm", "integer", wide=True),
         Column("Claim", ".status.claimName", wide=True),
         Column("Age", ".metadata.creationTimestamp", "date"),
     ),

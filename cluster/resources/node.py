@@ -10,7 +10,12 @@ from cluster.resources.kinds import Column, Kind
 from cluster.resources.schema import Schema
 
 Key = Annotated[str, Schema("A cache key.", pattern="^[0-9a-f]{16}$", most=16)]
-Phase = Literal["Queued", "Fetching", "Waiting", "Ready", "Failed", "Damaged", "Evicting", "Evicted"]
+Phase = Literal["Queued", "Fetching", "Waiting", "Warming", "Ready", "Failed", "Damaged", "Evicting", "Evicted"]
+COPIES: frozenset[Phase] = frozenset({"Ready", "Warming"})
+"""The phases of a complete copy that pods may use."""
+Medium = Literal["Disk", "Memory"]
+Warm = Literal["PageCache", "Locked"]
+"""How an artifact stays in memory: read again when it is reclaimed, or locked."""
 Retain = Literal["Always", "WhenPossible", "WhileUsed"]
 
 
@@ -30,6 +35,7 @@ class Wanted:
     retain: Retain = "WhenPossible"
     held: bool = False
     turn: bool = True
+    warm: Warm | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +46,23 @@ class NodeCacheSpec:
     limit: Annotated[str | None, Schema(most=32)] = None
     min_free: Annotated[str | None, Schema(most=32)] = None
     allow_root_filesystem: bool = False
+    medium: Medium = "Disk"
+    memory_budget: Annotated[int, Schema("Bytes of models that the agent may keep in memory.", least=0)] = 0
     allowed_sources: Annotated[tuple[Annotated[str, Schema(most=512)], ...], Schema(most=64)] = ()
     artifacts: Annotated[tuple[Wanted, ...], Schema(keys=("key",), most=2000)] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """One artifact as the node has it. `reason` is the reason word of an error, or why it waits."""
+    """One artifact as the node has it. `reason` is the reason word of an error, or why it waits. `warm`: how it is kept in
+    memory."""
 
     key: Key
     phase: Phase
     reason: Annotated[str | None, Schema(most=64)] = None
     message: Annotated[str | None, Schema(most=1024)] = None
     revision: Annotated[str | None, Schema(most=256)] = None
+    warm: Warm | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from cluster.resources.conditions import Condition
 from cluster.resources.kinds import Column, Kind
+from cluster.resources.node import Medium
 from cluster.resources.schema import IMMUTABLE, Rule, Schema
 from cluster.resources.selectors import LabelSelector
 
@@ -22,6 +23,7 @@ Root = Annotated[
 ]
 _AMOUNT = r"^([0-9]{1,18}(\.[0-9]{1,6})?[kMGT]?i?|(100|[1-9]?[0-9])(\.[0-9]{1,6})?%)$"
 """A size in bytes, or a percentage of the filesystem, as `fetcher init --max-size` takes them."""
+_QUANTITY = r"^[0-9]{1,15}(\.[0-9]{1,6})?([kMGT]|[KMGT]i)?$"
 Prefix = Annotated[
     str,
     Schema(
@@ -33,6 +35,18 @@ Prefix = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
+class Memory:
+    """What of a node's memory belongs to models: those on a medium in memory, and those that are warm."""
+
+    budget: Annotated[
+        str, Schema("Such as 200Gi. It is in the agents' memory request and limit from the start.", pattern=_QUANTITY, most=32)
+    ] = "0"
+    allow_locking: Annotated[
+        bool, Schema("Whether agents get CAP_IPC_LOCK. They then start as root, to become their own user at once.")
+    ] = False
+
+
+@dataclass(frozen=True, slots=True)
 class CachePoolSpec:
     """Where models lie. A node that two pools select belongs to the older one."""
 
@@ -40,6 +54,10 @@ class CachePoolSpec:
     node_selector: Annotated[LabelSelector, Schema("Which nodes. An empty selector selects all.")] = field(
         default_factory=LabelSelector
     )
+    medium: Annotated[
+        Medium, Schema("Memory: the root lies on a tmpfs that is mounted on the nodes, and memory.budget bounds it too.")
+    ] = "Disk"
+    memory: Memory = field(default_factory=Memory)
     limit: Annotated[
         str | None, Schema("What models may occupy on a node, such as 1700G or 80%.", pattern=_AMOUNT, most=32)
     ] = None
@@ -51,7 +69,16 @@ class CachePoolSpec:
     allowed_sources: Annotated[tuple[Prefix, ...], Schema("What may be fetched.", most=64)] = ("hf://",)
     max_fetching: Annotated[int, Schema("How many nodes fetch one model at a time.", least=1, most=10_000)] = 8
     tolerations: Annotated[tuple[Annotated[Mapping[str, Any], Schema(any_value=True)], ...], Schema(most=64)] = ()
-    resources: Annotated[Mapping[str, Any] | None, Schema("Of the agent's container.", any_value=True)] = None
+    resources: Annotated[
+        Mapping[str, Any] | None, Schema("Of the agent's container, to which memory.budget is added.", any_value=True)
+    ] = None
+
+    RULES: ClassVar = (
+        Rule(
+            "self.medium != 'Memory' || (has(self.memory) && !self.memory.budget.matches('^[0.]+[A-Za-z]*$'))",
+            "medium Memory needs memory.budget: what models may occupy there",
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +102,8 @@ CACHE_POOL = Kind(
         Column("Nodes", ".status.nodes", "integer"),
         Column("Ready", ".status.ready", "integer"),
         Column("Limit", ".spec.limit"),
+        Column("Medium", ".spec.medium", wide=True),
+        Column("Budget", ".spec.memory.budget", wide=True),
         Column("Reason", ".status.conditions[?(@.type=='Ready')].reason"),
         Column("Age", ".metadata.creationTimestamp", "date"),
     ),

@@ -15,6 +15,7 @@ from fetcher.errors import FetchError
 from fetcher.events import Pinned, Subscriber, Warned, silent
 from fetcher.host.memory import memory_left
 from fetcher.quantities import size
+from fetcher.uncancelled import Stopped
 from fetcher.values import dataclass
 from loader.checkpoint.files import FileIdentity
 from loader.errors import NotResident, from_os_error
@@ -24,7 +25,7 @@ from loader.residency.model_files import Layout, ModelFile, layout, model_files
 from loader.residency.page_cache import Residency
 from loader.residency.paging import MappedRange
 from loader.residency.reread_budget import RereadBudget
-from loader.residency.warming import PASSES, bytes_in, known_to_lack, residency_of, warm, what_fits
+from loader.residency.warming import PASSES, bytes_in, known_to_lack, never, residency_of, warm, what_fits
 from loader.residency.windows import Window, windows
 
 _PAUSE_FACTOR = 19
@@ -96,14 +97,27 @@ class _Held:
 
 
 class Hold:
-    """Call `check` repeatedly, with `pause` between, then `close`. Not safe for use from several threads."""
+    """Call `check` repeatedly, with `pause` between, then `close`. Not safe for use from several threads, but for `state`,
+    which is replaced and never changed.
+
+    `lock`: False to keep the pages by reading them again only. `stopped`: whether a check shall end early, asked by threads.
+    """
 
     def __init__(
-        self, paths: Sequence[str], *, threads: int, on_event: Subscriber, clock: Callable[[], float] = time.monotonic
+        self,
+        paths: Sequence[str],
+        *,
+        threads: int,
+        on_event: Subscriber,
+        lock: bool = True,
+        stopped: Callable[[], bool] = never,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._paths = tuple(paths)
         self._threads = threads
         self._on_event = on_event
+        self._wants_lock = lock
+        self._stopped = stopped
         self._clock = clock
         self._held: _Held | None = None
         self._did_read = False
@@ -114,7 +128,7 @@ class Hold:
         """Follow a replaced checkpoint, read missing pages, lock what the limits allow, and measure. Returns the new state.
 
         The first check raises the errors of `model_files` and `warm`, unless they are temporary. Later errors become
-        `State.problem`, and the next check tries again.
+        `State.problem`, and the next check tries again. Raises Stopped if it was asked to.
         """
         began, before = time.process_time(), self.state
         try:
@@ -163,6 +177,7 @@ class Hold:
             if not self._is_allowed_to_read(held, seen):
                 return
             failure = self._read(held, seen.missing)
+        held.warmed_before = True  # also if all was in memory already: what is missing later was reclaimed
         if self._lock(held) or not seen.complete:
             seen = residency_of(held.members, held.plan, threads=self._threads)
         self._record(held, seen)
@@ -199,13 +214,14 @@ class Hold:
 
     def _read(self, held: _Held, missing: int) -> NotResident | None:
         """Warm the windows that are not locked. NotResident is returned, not raised: locking may still keep the pages."""
-        rereading, held.warmed_before, self._did_read = held.warmed_before, True, True
+        rereading, self._did_read = held.warmed_before, True
         if rereading:
             held.budget.spend(missing)
             if self.state.resident is not None:
                 self.state = replace(self.state, rewarmed=self.state.rewarmed + missing)
+        on_event = silent if rereading else self._on_event
         try:
-            warm(held.members, held.unlocked, threads=self._threads, on_event=silent if rereading else self._on_event)
+            warm(held.members, held.unlocked, threads=self._threads, on_event=on_event, stopped=self._stopped)
         except NotResident as error:
             if rereading:
                 held.budget.spend(missing * (PASSES - 1))
@@ -214,10 +230,14 @@ class Hold:
 
     def _lock(self, held: _Held) -> int:
         """Lock as many windows as the limit allows, in order. Returns how many were locked."""
+        if not self._wants_lock:
+            return 0
         raise_lock_limit()
         bound, before = lockable(), len(held.locks)
         remaining = bound.bytes
         for window in held.unlocked:
+            if self._stopped():
+                raise Stopped
             if window.size > remaining:
                 self._not_locked(held, bound.reason)
                 break

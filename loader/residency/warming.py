@@ -15,6 +15,7 @@ from typing import Literal
 from fetcher.events import BytesLoaded, LoadEnded, LoadPlanned, Subscriber, silent
 from fetcher.host.memory import Bound
 from fetcher.quantities import size
+from fetcher.uncancelled import Stopped
 from fetcher.values import dataclass
 from loader.errors import NotResident, TooLarge
 from loader.filesystems import filesystem_of
@@ -65,16 +66,28 @@ def what_fits(plan: Sequence[Window], left: Bound, *, partial: bool) -> tuple[Wi
     raise TooLarge(f"cannot keep {size(needed)} in memory: there is room for {size(left.bytes)} ({left.reason}); {remedy}")
 
 
-def warm(chosen: Sequence[ModelFile], plan: Sequence[Window], *, threads: int, on_event: Subscriber) -> Warmed:
+def never() -> bool:
+    """Nobody asks to stop."""
+    return False
+
+
+def warm(
+    chosen: Sequence[ModelFile],
+    plan: Sequence[Window],
+    *,
+    threads: int,
+    on_event: Subscriber,
+    stopped: Callable[[], bool] = never,
+) -> Warmed:
     """Read the windows of `plan`, parts of the files `chosen`, into the page cache, and wait until they are resident.
 
     Raises NotResident if pages are known to be missing afterwards, PagesDropped if the mount drops them, NotFound, NotReadable,
-    LocalIOError, FileReplaced.
+    LocalIOError, FileReplaced; Stopped, within a window, once `stopped` says so.
     """
     began, files = time.monotonic(), len({window.number for window in plan})
     before = residency_of(chosen, plan, threads=threads, closely=False)
     after = residency_of(chosen, plan, threads=threads) if before.complete else before
-    work = _Warming(chosen, on_event)
+    work = _Warming(chosen, on_event, stopped)
     on_event(LoadPlanned("warming", files, before.total, before.total if after.complete else 0))
     for attempt in range(PASSES):
         if after.complete:
@@ -123,9 +136,10 @@ def bytes_in(plan: Sequence[Window]) -> int:
 class _Warming:
     """State shared by the threads: the bytes read, and a buffer for each thread."""
 
-    def __init__(self, chosen: Sequence[ModelFile], on_event: Subscriber) -> None:
+    def __init__(self, chosen: Sequence[ModelFile], on_event: Subscriber, stopped: Callable[[], bool] = never) -> None:
         self._chosen = chosen
         self._on_event = on_event
+        self._stopped = stopped
         self._lock = threading.Lock()
         self._buffer = OwnBuffer(_PIECE)
         self._kinds: dict[int, str] = {}
@@ -143,6 +157,8 @@ class _Warming:
         self._read_unless(window, _is_resident)
 
     def _read_unless(self, window: Window, skip: Callable[[int, Window], bool]) -> None:
+        if self._stopped():
+            raise Stopped
         member = self._chosen[window.number]
         with member.opened() as descriptor:
             if skip(descriptor, window):

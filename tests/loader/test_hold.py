@@ -19,6 +19,7 @@ from fetcher.errors import NotFound
 from fetcher.events import Event, Pinned, Warned, silent
 from fetcher.telemetry.exposition import exposition
 from fetcher.testing.checkpoint import make_checkpoint
+from fetcher.uncancelled import Stopped
 from loader.cli import holding
 from loader.cli.holding import readiness
 from loader.cli.metrics import hold_metrics
@@ -31,7 +32,7 @@ from tests.lab.command import end, listening_at, run_loader, started_loader
 from tests.lab.fixtures import MakeFilesystem
 from tests.lab.metrics import samples_in
 from tests.lab.waiting import wait_until
-from tests.loader.conftest import MiB, as_nobody, cool, make_cold, resident
+from tests.loader.conftest import MiB, as_nobody, cool, make_cold, make_warm, resident
 from tests.loader.making import gguf, shard
 
 pytestmark = pytest.mark.page_cache
@@ -230,6 +231,30 @@ class TestRounds:
         assert (keeper.pause(10), keeper.pause(60)) == (38, 60)
         keeper._did_read = True  # noqa: SLF001
         assert keeper.pause(10) == 10
+
+    def test_without_locks_all_is_kept_by_reading(self, model: Path) -> None:
+        keeper = Hold([str(model)], threads=2, on_event=silent, lock=False)
+        state = keeper.check()
+        assert (state.ready, state.locked) == (True, 0)
+        keeper.close()
+
+    def test_what_was_in_memory_before_counts_as_read_again_too(self, model: Path) -> None:
+        for path in model.iterdir():
+            make_warm(path)
+        keeper = Hold([str(model)], threads=2, on_event=silent, lock=False)
+        assert keeper.check().rewarmed == 0
+        make_cold(model / SECOND)
+        state = keeper.check()
+        assert state.ready
+        assert state.rewarmed > 3 * MiB
+        keeper.close()
+
+    def test_a_check_that_is_asked_to_stop_reads_and_locks_nothing_more(self, model: Path) -> None:
+        keeper = Hold([str(model)], threads=2, on_event=silent, stopped=lambda: True)
+        with pytest.raises(Stopped):
+            keeper.check()
+        assert keeper.state.locked == 0
+        assert resident(model) < 0.1  # headers only
 
     def test_a_signal_before_the_model_is_ready_is_an_interruption(
         self, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -24,7 +24,7 @@ from tests.lab.waiting import wait_until
 AGENT = (sys.executable, "-m", "cluster.agent.main")
 QUICK = (
     *("--status-interval", "100ms", "--survey-interval", "300ms", "--recheck-interval", "500ms"),
-    *("--min-idle", "0s", "--retry-for", "2s", "--scrub-interval", "24h"),
+    *("--min-idle", "0s", "--retry-for", "2s", "--scrub-interval", "24h", "--warm-interval", "100ms"),
 )
 """What takes minutes on a cluster takes moments here."""
 
@@ -58,12 +58,13 @@ class Node:
     name: str
     root: Path
     play: Play
+    within: Sequence[str] = ()
     process: subprocess.Popen[str] | None = None
     address: str = ""
 
     def start(self, *words: str) -> None:
         self.process = started_command(
-            AGENT,
+            (*self.within, *AGENT),
             *("--node", self.name, "--root", self.root, "--namespace", "default", "--kubeconfig", str(KUBECONFIG)),
             *(*QUICK, *self.play.words, *words, "--metrics-port", "0", "--metrics-address", "127.0.0.1"),
         )

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.agent.root import Ground, examine, limits_of, on_root_filesystem
+from cluster.agent.root import Ground, examine, limits_of, of_another_medium, on_root_filesystem
 from cluster.agent.states import Problem
-from cluster.resources import NodeCacheSpec
+from cluster.resources import Medium, NodeCacheSpec
 from fetcher.host.mounts import Mount
 
 ROOT = Path("/mnt/nvme/weightlift")
@@ -40,9 +40,41 @@ def test_a_root_on_the_nodes_own_filesystem_is_recognised(found: Mount | None, o
 def test_a_file_is_no_root(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
-    problem = examine(file, allow_root_filesystem=True)
+    problem = examine(file, "Disk", allow_root_filesystem=True)
     assert isinstance(problem, Problem)
     assert problem.reason == "RootMissing"
+
+
+MEDIA = [
+    pytest.param("tmpfs", "Memory", False, id="a tmpfs is memory"),
+    pytest.param("ext4", "Memory", True, id="a disk is none"),
+    pytest.param("ramfs", "Memory", True, id="nor is what has no bound"),
+    pytest.param("ext4", "Disk", False, id="a pool on disk says nothing of the filesystem"),
+]
+
+
+@pytest.mark.parametrize(("kind", "medium", "refused"), MEDIA)
+def test_a_medium_in_memory_is_a_tmpfs(kind: str, medium: Medium, refused: bool) -> None:
+    problem = of_another_medium(ROOT, Mount(1, "0:40", "/", str(ROOT), kind, "x", ()), medium)
+    assert (problem is not None) == refused
+    assert problem is None or problem.reason == "MediumMismatch"
+
+
+BOUNDS = [
+    pytest.param(None, 300, 300, id="the budget"),
+    pytest.param("200", 300, 200, id="or the limit, if that is less"),
+    pytest.param("90%", 300, 300, id="or the budget, if the limit is a larger part of the tmpfs"),
+    pytest.param("10%", 300, 100, id="or that part, if it is less"),
+    pytest.param(None, 3000, 1000, id="or the size of the tmpfs"),
+]
+
+
+@pytest.mark.parametrize(("limit", "budget", "most"), BOUNDS)
+def test_budget_limit_and_tmpfs_bound_what_lies_in_memory(limit: str | None, budget: int, most: int) -> None:
+    spec = NodeCacheSpec("pool", limit, medium="Memory", memory_budget=budget)
+    size = limits_of(spec, Ground(shared=False, size=1000), 600.0).max_size
+    assert size is not None
+    assert size.of(1000) == most
 
 
 LIMITS = [
@@ -54,6 +86,6 @@ LIMITS = [
 
 @pytest.mark.parametrize(("spec", "shared", "limits"), LIMITS)
 def test_limits(spec: dict[str, str], shared: bool, limits: tuple[str, str]) -> None:
-    made = limits_of(NodeCacheSpec("pool", **spec), Ground(shared), 600.0)  # type: ignore[arg-type]  # texts only
+    made = limits_of(NodeCacheSpec("pool", **spec), Ground(shared, 1000), 600.0)  # type: ignore[arg-type]  # texts only
     assert (str(made.max_size), str(made.min_free)) == limits
     assert made.min_idle == 600.0

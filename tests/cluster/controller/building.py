@@ -71,12 +71,20 @@ def cache(
 
 
 def reporting(
-    phase: Any, key: str | None = None, *, turn: bool = True, reason: str = "", message: str = "", **spec: Any
+    phase: Any,
+    key: str | None = None,
+    *,
+    turn: bool = True,
+    reason: str = "",
+    message: str = "",
+    warm: Any = None,
+    **spec: Any,
 ) -> Cache:
     """The NodeCache of a node that reports one phase of the one artifact that it shall have."""
     of = key or key_of()
     entry = Wanted(of, "a", "m", 100, "r1", "d", turn=turn)
-    return Cache("uid", "7", True, NodeCacheSpec("p", artifacts=(entry,), **spec), {of: Observation(phase, reason, message)}, 7)
+    seen = Observation(phase, reason, message, warm=warm)
+    return Cache("uid", "7", True, NodeCacheSpec("p", artifacts=(entry,), **spec), {of: seen}, 7)
 
 
 def world(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
 from typing import Any
 
@@ -9,9 +10,10 @@ import pytest
 
 from cluster.controller.actions import Make, Remove, rendered
 from cluster.controller.volumes import CLAIM, VOLUME, claim, volume, volume_name
-from cluster.controller.world import Observation, Owned, Pod, Resolution, Unknown, World
-from cluster.resources import LabelSelector, ModelCacheStatus, NodeCacheSpec, Wanted
+from cluster.controller.world import Observation, Owned, Pod, Pool, Resolution, Unknown, World
+from cluster.resources import Copies, LabelSelector, ModelCacheStatus, NodeCacheSpec, Wanted
 from cluster.resources.model import Found, PoolPlacement
+from cluster.resources.pool import Memory
 from tests.cluster.controller.building import (
     cache,
     entries,
@@ -25,8 +27,10 @@ from tests.cluster.controller.building import (
     told,
     world,
 )
+from tests.lab.availability import require_root
 
 KEY = key_of()
+CAP_IPC_LOCK = 14
 M = ("a", "m")
 FOUND = Found(KEY, 100, 2, "r1", "d")
 CLAIMED = Owned("uid-claim", rendered=Make("", claim(M, FOUND)).rendered, key=KEY, model=M)
@@ -60,7 +64,20 @@ class TestEntries:
     def test_the_node_learns_the_bounds_of_its_pool(self) -> None:
         wanted = pool(limit="1T", min_free="5%", allow_root_filesystem=True, allowed_sources=("hf://org/",))
         spec = planned(world([], [wanted], nodes=1)).specs["n1"]
-        assert spec == NodeCacheSpec("p", "1T", "5%", True, ("hf://org/",), ())
+        assert spec == NodeCacheSpec("p", "1T", "5%", True, allowed_sources=("hf://org/",))
+
+    def test_the_node_learns_what_of_its_memory_belongs_to_models(self) -> None:
+        spec = planned(world([], [pool(medium="Memory", memory=Memory("1.5Gi"))], nodes=1)).specs["n1"]
+        assert (spec.medium, spec.memory_budget) == ("Memory", 3 * 2**29)
+
+    @pytest.mark.parametrize(
+        ("asked", "warm"),
+        [(("None", "None"), None), (("None", "PageCache"), "PageCache"), (("Locked", "PageCache"), "Locked")],
+    )
+    def test_of_model_caches_that_share_a_copy_the_warmest_wish_wins(self, asked: tuple[Any, Any], warm: str | None) -> None:
+        models = [model(warm=asked[0]), model("x", "b", warm=asked[1])]
+        (entry,) = planned(world(models, nodes=1)).specs["n1"].artifacts
+        assert entry.warm == warm
 
     def test_waves_bound_the_turns_of_each_model(self) -> None:
         specs = planned(world([model()], [pool(max_fetching=2)], nodes=9)).specs
@@ -269,6 +286,10 @@ class TestAgents:
     def documents(self, given: World) -> dict[str, Any]:
         return {each.place[0]: each.document for each in planned(given).actions if isinstance(each, Make)}
 
+    def pod(self, wanted: Pool) -> dict[str, Any]:
+        found: dict[str, Any] = self.documents(world([], [wanted]))["DaemonSet"]["spec"]["template"]["spec"]
+        return found
+
     def test_a_pool_gets_agents_that_see_its_root_and_nothing_else_of_the_node(self) -> None:
         wanted = pool(node_selector=LabelSelector({"gpu": "h100"}), tolerations=({"key": "x", "operator": "Exists"},))
         daemon_set = self.documents(world([], [wanted]))["DaemonSet"]
@@ -300,6 +321,39 @@ class TestAgents:
         there: dict[str, Any] = {"daemon_sets": {"weightlift-agent-p": Owned("uid", rendered=made)}}
         assert self.documents(world([], **there)) == {}
         assert "DaemonSet" in self.documents(world([], [pool(resources={"limits": {"memory": "2Gi"}})], **there))
+
+    @pytest.mark.parametrize(
+        ("own", "requests", "limits"),
+        [
+            pytest.param(None, "67072Mi", "67584Mi", id="the agent's own, the budget, and a sixty-fourth of it for the kernel"),
+            pytest.param({"limits": {"memory": "2Gi"}}, None, "68608Mi", id="what the pool gives is the agent's own"),
+            pytest.param({"requests": {"cpu": 1}}, "66560Mi", None, id="without a limit of its own the agent gets none"),
+            pytest.param({"limits": {"memory": "much"}}, None, "much", id="what is no quantity is the API server's to refuse"),
+        ],
+    )
+    def test_the_budget_is_in_request_and_limit_from_the_start(
+        self, own: Any, requests: str | None, limits: str | None
+    ) -> None:
+        (agent,) = self.pod(pool(memory=Memory("64Gi"), resources=own))["containers"]
+        found = agent["resources"]
+        assert found.get("requests", {}).get("memory") == requests
+        assert found.get("limits", {}).get("memory") == limits
+
+    def test_without_a_budget_the_resources_are_those_of_the_pool(self) -> None:
+        (agent,) = self.pod(pool(resources={"limits": {"memory": "2Gi"}}))["containers"]
+        assert agent["resources"] == {"limits": {"memory": "2Gi"}}
+
+    def test_a_pool_that_allows_locking_gets_agents_with_that_one_capability(self) -> None:
+        (agent,) = self.pod(pool(memory=Memory("1Gi", allow_locking=True)))["containers"]
+        assert agent["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["IPC_LOCK", "SETGID", "SETUID"]}
+        assert not agent["securityContext"]["allowPrivilegeEscalation"]
+        require_root("start as root, as the container does")
+        given = ["setpriv", "--bounding-set=-all,+ipc_lock,+setgid,+setuid", "--inh-caps=-all", "--no-new-privs"]
+        assert agent["command"].pop() == "weightlift-agent"
+        shown = subprocess.check_output([*given, *agent["command"], "cat", "/proc/self/status"], text=True)
+        status = dict(line.split(":\t", 1) for line in shown.splitlines() if ":\t" in line)
+        assert status["Uid"].split() == ["65532"] * 4
+        assert {status[name] for name in ("CapPrm", "CapEff", "CapInh")} == {f"{1 << CAP_IPC_LOCK:016x}"}
 
     def test_agents_of_a_deleted_pool_are_removed(self) -> None:
         there: dict[str, Any] = {"daemon_sets": {"weightlift-agent-p": Owned("uid")}}
@@ -353,6 +407,37 @@ class TestTold:
         plan = planned(world([model()], nodes=1, caches=broken))
         assert told(plan)["Degraded"] == ("True", "NotAMountPoint")
         assert plan.pools["p"].ready == 0
+
+    def test_a_copy_that_is_being_warmed_is_ready_and_its_warming_goes_on(self) -> None:
+        plan = planned(world([model(warm="PageCache")], nodes=1, caches={"n1": reporting("Warming")}))
+        assert told(plan)["Ready"] == ("True", "Ready")
+        assert told(plan)["Progressing"] == ("True", "Warming")
+        assert told(plan)["Warm"] == ("False", "Warming")
+        assert plan.models[M].copies == Copies(1, 1, 0, 0)
+
+    @pytest.mark.parametrize(
+        ("asked", "there", "warm"),
+        [("PageCache", "PageCache", True), ("PageCache", "Locked", True), ("Locked", "PageCache", False)],
+    )
+    def test_a_copy_is_warm_if_it_is_kept_as_the_model_wants_it(self, asked: Any, there: Any, warm: bool) -> None:
+        given = reporting("Ready", reason="" if warm else "NotLocked", warm=there)
+        plan = planned(world([model(warm=asked)], nodes=1, caches={"n1": given}))
+        assert told(plan)["Warm"] == (("True", "Warm") if warm else ("False", "NotLocked"))
+        assert told(plan)["Degraded"] == (("False", "AsExpected") if warm else ("True", "NotLocked"))
+        assert told(plan)["Progressing"] == ("False", "Complete")
+
+    def test_a_node_without_memory_is_told_with_the_numbers_of_its_agent_and_its_copy_stays_ready(self) -> None:
+        given = reporting("Ready", reason="MemoryExceeded", message="needs 9 GiB")
+        plan = planned(world([model(warm="Locked")], nodes=1, caches={"n1": given}))
+        assert told(plan)["CapacityExceeded"] == ("True", "MemoryExceeded")
+        assert sentence(plan, "CapacityExceeded") == "1 nodes lack memory, such as n1: needs 9 GiB"
+        assert told(plan)["Ready"] == ("True", "Ready")
+        assert told(plan)["Degraded"] == ("True", "MemoryExceeded")
+
+    def test_a_model_that_need_not_be_warm_has_no_such_condition(self) -> None:
+        plan = planned(world([model()], nodes=1, caches={"n1": reporting("Ready", reason="MemoryExceeded")}))
+        assert "Warm" not in told(plan)
+        assert told(plan)["Degraded"] == ("False", "AsExpected")
 
     def test_a_question_that_fails_later_takes_no_copy_away(self) -> None:
         asked = replace(found(model()), reason="Unauthorized", message="401")

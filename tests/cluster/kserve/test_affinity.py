@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from cluster.amounts import bytes_of
 from cluster.kserve.affinity import selects
-from cluster.kserve.amounts import bytes_of
 
 
 def of(*terms: dict[str, Any]) -> dict[str, Any]:
