@@ -109,6 +109,14 @@ class RemoteFile:
         return f"{self.size}:{mark}" if mark else None
 
 
+def published_content(identity: str) -> tuple[int, Digest] | None:
+    """Return size and first digest of a file with this `identity`; None if only a validator identifies its content."""
+    size, _, marks = identity.partition(":")
+    with suppress(ValueError, UsageError):
+        return int(size), Digest.parse(marks.partition(",")[0])
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Listing:
     """All files of an artifact at the resolved `revision` (a commit, an ETag), before any selection.

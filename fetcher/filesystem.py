@@ -237,6 +237,14 @@ def write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
+def filled(descriptor: int, into: memoryview, position: int) -> bool:
+    """Fill `into` from `position` of an open file. Return whether the file has so many bytes. Raises OSError."""
+    done = 0
+    while done < len(into) and (count := os.preadv(descriptor, [into[done:]], position + done)):
+        done += count
+    return done == len(into)
+
+
 def try_chmod(target: int | Path, mode: int) -> None:
     """Set the mode regardless of the umask. A refusal is ignored (CIFS, some FUSE, another owner's file)."""
     with suppress(OSError):

@@ -1,7 +1,7 @@
-"""What a root offers to others: its published artifacts, file by file, each by the digest of its listing.
+"""What a root offers to others: its published artifacts, and what it has of those under way. Each by the digest of its listing.
 
-The manifest decides which files exist. Each file is opened below the root without following a link, and only if the manifest
-is still the same afterwards: the bytes then belong to that listing, whatever is replaced or evicted later.
+The manifest decides which files of a published artifact exist. Each is opened below the root without following a link, and
+only if the manifest is still the same afterwards: the bytes then belong to that listing, whatever is replaced or evicted later.
 """
 
 from __future__ import annotations
@@ -11,58 +11,64 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from fetcher import filesystem
-from fetcher.artifact import listing_digest
+from fetcher.artifact import ByteRange, listing_digest
+from fetcher.cache.offer import Offer, OfferedFile
+from fetcher.cache.under_way import UnderWay
 from fetcher.errors import NewerFormat
 from fetcher.manifest import LARGEST, RELATIVE_PATH, Manifest, ManifestFile
 from fetcher.store.beneath import open_beneath, read_beneath
-from fetcher.values import dataclass
 
 _KEY = re.compile("[0-9a-f]{16}")
 _MOST_FILES = 100_000
 """Files of all artifacts whose manifests are kept parsed: some 40 MB. A manifest of 800 GB takes 30 ms to parse again."""
 
 
-@dataclass(frozen=True, slots=True)
-class OfferedFile:
-    """A file of `size` bytes. `tag` names its content."""
+class Offers:
+    """What the root `cache_dir` has, for any thread, without artifacts that no source has confirmed.
 
-    size: int
-    tag: str
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """A published artifact. `listing` is the digest of its listing, `chunk_size` in bytes.
-
-    `authenticated`: a credential was used to fetch it, so not everybody may have it.
+    Blocks, as long as its disk takes.
     """
 
-    key: str
-    listing: str
-    files: Mapping[str, OfferedFile]
-    chunk_size: int
-    authenticated: bool
-    mark: str
-    """Size, time and inode of the manifest."""
-
-
-class Offers:
-    """The published artifacts of the root `cache_dir`, for any thread, without those that no source has confirmed."""
-
-    def __init__(self, cache_dir: Path) -> None:
+    def __init__(self, cache_dir: Path, *, under_way: bool = True) -> None:
+        """`under_way`: also of fetches under way."""
         self._root = cache_dir
+        self._under_way = UnderWay(cache_dir)
+        looks = (self._published, self._under_way.find, self._published)  # a fetch may publish between the first two
+        self._looks = looks if under_way else looks[:1]
         self._known: dict[str, Offer] = {}
         self._lock = threading.Lock()
 
-    def find(self, key: str) -> Offer | None:
-        """Return the artifact `key`, or None if the root has none that it can offer."""
+    def find(self, key: str, listing: str | None = None) -> Offer | None:
+        """Return what there is of the artifact `key` with this listing, or None; without one, first what is published."""
         if not _KEY.fullmatch(key):
             return None
+        found = (offer for look in self._looks if (offer := look(key)) is not None)
+        return next((offer for offer in found if listing in (None, offer.listing)), None)
+
+    def read(self, offer: Offer, path: str, index: int, into: memoryview) -> bool:
+        """Read a chunk of a file of `offer`, which was under way and may be published by now. Return whether it is there."""
+        if self._under_way.read(offer, path, index, into):
+            return True
+        published = self._published(offer.key)
+        if published is None or published.listing != offer.listing or (published.authenticated and not offer.authenticated):
+            return False
+        descriptor = self.open(published, path)
+        if descriptor is None:
+            return False
+        try:
+            start = index * offer.chunk_size
+            part = ByteRange(start, min(start + offer.chunk_size, published.files[path].size))
+            return filesystem.filled(descriptor, into[: len(part)], part.start)
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+
+    def _published(self, key: str) -> Offer | None:
         try:
             mark = self._mark(key)
             with self._lock:
@@ -74,7 +80,7 @@ class Offers:
             return None
 
     def open(self, offer: Offer, path: str) -> int | None:
-        """Return a descriptor of a file of `offer`; None if it is gone, replaced, or not what the manifest says."""
+        """Return a descriptor of a file of an `offer` that is published; None if it is gone or not what the manifest says."""
         file = offer.files.get(path)
         if file is None:
             return None

@@ -20,7 +20,7 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from fetcher.artifact import ArtifactRef, Listing, RemoteFile, redact, total_size
+from fetcher.artifact import ArtifactRef, Listing, RemoteFile, listing_digest, redact, total_size
 from fetcher.engine.adopting import Adoption
 from fetcher.engine.changes import Changes
 from fetcher.engine.choosing import chosen, in_one_piece, refuse_pointers, warn_of_selection, with_pins
@@ -181,8 +181,7 @@ class Pipeline:
             # A local source is checked now, before the copy takes minutes.
             await run_uncancelled(refuse_pointers, files, self.source.local_path)
             with closing(self.journal(lease)) as journal:
-                if listing.authenticated:
-                    journal.authenticated()
+                _announce(journal, listing, files)
                 stopping = threading.Event()
                 room = self.room(lease, growing=any(file.size is None for file in files), stopped=stopping.is_set)
                 preparation = self._preparation(lease, journal, replace(listing, files=files), room)
@@ -295,6 +294,14 @@ class Pipeline:
             stale=stale,
             use_recorded=record_use(self.ref, self.settings),
         )
+
+
+def _announce(journal: Journal, listing: Listing, files: tuple[RemoteFile, ...]) -> None:
+    """Record what the chunks of `files` will belong to: a server beside this fetch passes them on, to who may have them."""
+    if listing.authenticated:
+        journal.authenticated()
+    if all(file.size is not None for file in files):  # otherwise its manifest will have another digest
+        journal.listing(listing_digest(files))
 
 
 def pipeline_of(request: Request, *, source: Source, adoption: Adoption | None, on_event: Subscriber, step: Step) -> Pipeline:

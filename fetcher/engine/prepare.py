@@ -91,6 +91,8 @@ def prepare(files: Iterable[RemoteFile], preparation: Preparation) -> Prepared:
     lease = preparation.lease
     with storing("resume the staged files"):
         leftovers = left_behind(lease)
+        if leftovers.authenticated:
+            preparation.journal.authenticated()  # before any of it is recorded again
         remove_unlisted_files(lease, files)
     prepared = Prepared(authenticated=leftovers.authenticated)
     try:

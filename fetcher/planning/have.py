@@ -1,4 +1,4 @@
-"""Which chunks of an artifact a peer has, as one peer tells another: `GET /v1/<key>/have?since=...`.
+"""Which chunks of an artifact a peer has, as one peer tells another: `GET /v1/<key>/have?listing=...&since=...&wait=...`.
 
 ::
 
@@ -7,7 +7,8 @@
 
 `complete`: every chunk of every file. Otherwise `files` has the bitmap of each file that changed after `since`: bit `i % 8` of
 byte `i // 8` is chunk `i`, and bits beyond the file are 0. A bitmap replaces the former one, so a chunk can be withdrawn. A
-`since` of another epoch, a former run of the server, gets every file. The counter of an epoch only grows.
+`since` of another epoch gets every file: one begins with each run of the server, and when a fetch is published. The counter of
+an epoch only grows. An answer that would be too large tells the oldest changes, and the next request gets the rest at once.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from fetcher.quantities import ceil_div
 from fetcher.values import dataclass
 
 FORMAT_VERSION = 1
+HEAD = 1024
+"""Bytes of a document beside its files, at most."""
 LARGEST = 4 * 1024 * 1024
 """Bytes of the largest document that is read. A chunk takes a sixth of a byte, so bitmaps of 800 GB take 9 KB."""
 _MARK = re.compile("[0-9a-f]{16}[.](0|[1-9][0-9]{0,15})")
@@ -31,7 +34,7 @@ _MARK = re.compile("[0-9a-f]{16}[.](0|[1-9][0-9]{0,15})")
 
 @dataclass(frozen=True, slots=True, order=True)
 class Mark:
-    """A moment of a server: how often its map of an artifact had changed, since the run `epoch` (16 hex digits) began."""
+    """A moment of a server: how often its map of an artifact had changed, since `epoch` (16 hex digits) began."""
 
     epoch: str
     counter: int
@@ -58,6 +61,15 @@ class HaveMap:
     def has(self, path: str, chunk: int) -> bool:
         bits = self.files.get(path, b"")
         return self.complete or (chunk // 8 < len(bits) and bool(bits[chunk // 8] >> chunk % 8 & 1))
+
+    def as_number(self, sizes: Mapping[str, int]) -> int:
+        """Return the chunks as one number: bit `i` is chunk `i` of all files in the order of `sizes`, their bytes."""
+        start, number = 0, 0
+        for path, size in sizes.items():
+            count = ceil_div(size, self.chunk_size)
+            number |= ((1 << count) - 1 if self.complete else int.from_bytes(self.files.get(path, b""), "little")) << start
+            start += count
+        return number
 
     def followed_by(self, later: HaveMap) -> HaveMap:
         """Return this map with the changes of `later`, the answer to `since=` this one's mark."""
@@ -101,6 +113,12 @@ class HaveMap:
         files = {} if document["complete"] else document["files"]
         bitmaps = {path: _bitmap(text, ceil_div(sizes[path], chunk_size)) for path, text in files.items()}
         return cls(listing, at, chunk_size, document["complete"], bitmaps)
+
+
+def room(path: str, chunks: int) -> int:
+    """Return the most bytes that a file with so many chunks takes in a document."""
+    # Six characters at most for a unit of UTF-16, and beside path and base64 two pairs of quotes, a colon and a comma.
+    return 3 * len(path.encode("utf-16-le", "surrogatepass")) + 4 * ceil_div(ceil_div(chunks, 8), 3) + 6
 
 
 def bitmap(chunks: Iterable[int], count: int) -> bytes:

@@ -1,7 +1,7 @@
-"""Serves the published artifacts of a root to other nodes: `fetcher serve`.
+"""Serves what a root has to other nodes: `fetcher serve`. Published artifacts, and chunks of fetches under way.
 
 One thread has the idle connections (`connections`); requests are answered on others, which may block (`answering`).
-Knows nothing of a fetch under way.
+What there is, and whether it may be sent now, says `fetcher.cache.offering`.
 """
 
 from __future__ import annotations

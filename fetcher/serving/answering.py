@@ -2,8 +2,8 @@
 
 ::
 
-    GET /v1/<key>/<listing digest>/<path>       the file, or a range of it
-    GET /v1/<key>/have?since=<mark>             which chunks are here; waits for a change since the mark
+    GET /v1/<key>/<listing digest>/<path>               the file, or a range of it
+    GET /v1/<key>/have?listing=<digest>&since=<mark>    which chunks are here; waits for a change since the mark
 """
 
 from __future__ import annotations
@@ -13,17 +13,21 @@ import re
 import socket
 import ssl
 import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from typing import Literal
 
 from fetcher.artifact import ByteRange
-from fetcher.cache.offering import Offer, OfferedFile, Offers
+from fetcher.cache.offer import Offer, OfferedFile
+from fetcher.cache.offering import Offers
 from fetcher.planning.have import Mark
 from fetcher.serving.answers import Field, head, of_file, short
 from fetcher.serving.authorization import Authorization
 from fetcher.serving.counts import Counts
 from fetcher.serving.maps import Maps
 from fetcher.serving.requests import BadRequest, NotSatisfiable, Request, part
-from fetcher.serving.sending import Sender
+from fetcher.serving.sending import Buffered, Compared, Sender
 from fetcher.values import dataclass
 
 Outcome = Literal["next", "close", "wait"]
@@ -37,7 +41,7 @@ _LATER: Field = ("Retry-After", "1")
 class Answerer:
     """Answers requests of one server. `private`: nobody else reads what is sent, so it may be what is not for everybody.
 
-    `slots`: one for each file that is sent at a time.
+    `slots`: one for each file that is sent at a time. `staged_slots`: of these, one for each that has a chunk in memory.
     """
 
     offers: Offers
@@ -46,16 +50,17 @@ class Answerer:
     sender: Sender
     counts: Counts
     slots: threading.BoundedSemaphore
+    staged_slots: threading.BoundedSemaphore
     private: bool
 
     def answer(self, peer: socket.socket, request: Request, *, due: bool) -> Outcome:
         """Answer `request`. `due`: it has waited long enough. Raises OSError if the peer has hung up or reads nothing."""
         try:
             key, rest = self._route(request)
-            offer = self._offered(request, key)
+            offer = self._offered(request, key, _listing(request))
             if rest == ("have",):
                 return self._tell(peer, request, offer, due=due)
-            return self._send(peer, request, offer, "/".join(rest[1:]), listing=rest[0])
+            return self._send(peer, request, offer, "/".join(rest[1:]))
         except _Refused as refused:
             return self.refuse(peer, request, refused.status, refused.why, refused.fields)
 
@@ -69,10 +74,15 @@ class Answerer:
         peer.sendall(short(status, f"{why}\n".encode(), persistent=persistent, fields=fields, only_head=only_head))
         return "next" if persistent else "close"
 
+    def patience(self, request: Request) -> float | None:
+        """The seconds that a peer wants to wait for a change; None if it does not say."""
+        wait = request.query.get("wait", "")
+        return float(wait) if re.fullmatch("[0-9]{1,4}", wait) else None
+
     def unchanged(self, request: Request) -> bool:
         """Whether a request that waits still has nothing to learn."""
-        offer = self.offers.find(request.segments[1])
-        return offer is not None and self._seen(request) == self.maps.of(offer).at
+        offer, seen = self.offers.find(request.segments[1], _listing(request)), _seen(request)
+        return offer is not None and seen == self.maps.of(offer, seen).at
 
     def _route(self, request: Request) -> tuple[str, tuple[str, ...]]:
         """The key, and what follows it: `have`, or the digest of a listing and the segments of a path. Raises _Refused."""
@@ -85,69 +95,114 @@ class Answerer:
                 return key, (listing, *path)
         raise _Refused(404, "not found; ask for /v1/KEY/have or /v1/KEY/LISTING/FILE")
 
-    def _offered(self, request: Request, key: str) -> Offer:
+    def _offered(self, request: Request, key: str, listing: str | None) -> Offer:
         """The artifact, if the caller may have it. Raises _Refused; nobody learns what there is that is not for them."""
         verdict = self.authorization(request.bearer, key)
         if verdict == "unavailable":
             raise _Refused(503, "cannot ask now who you are; try again", (_LATER,))
         if verdict == "denied":
             raise _Refused(401, "show a token", (("WWW-Authenticate", "Bearer"),))
-        offer = self.offers.find(key)
+        offer = self.offers.find(key, listing)
         if offer is None or (offer.authenticated and not (verdict == "granted" and self.private)):
             raise _Refused(404, "no such artifact here")
         return offer
 
-    def _seen(self, request: Request) -> Mark | None:
-        return Mark.parse(request.query.get("since", ""))
-
     def _tell(self, peer: socket.socket, request: Request, offer: Offer, *, due: bool) -> Outcome:
-        present = self.maps.of(offer)
-        if self._seen(request) == present.at and not due and request.method == "GET":
+        seen = _seen(request)
+        present = self.maps.of(offer, seen)
+        if seen == present.at and not due and request.method == "GET":
             return "wait"
         self.counts.answered(200)
         body, kind, only_head = present.to_bytes(), "application/json", request.method == "HEAD"
         peer.sendall(short(200, body, persistent=request.persistent, kind=kind, only_head=only_head))
         return "next" if request.persistent else "close"
 
-    def _send(self, peer: socket.socket, request: Request, offer: Offer, path: str, *, listing: str) -> Outcome:
-        file = offer.files.get(path) if listing == offer.listing else None
+    def _send(self, peer: socket.socket, request: Request, offer: Offer, path: str) -> Outcome:
+        file = offer.files.get(path)
         if file is None:
             raise _Refused(404, "no such file in this listing")
-        tag = f'"{file.tag}"'
         try:
-            wanted = part(request, file.size, tag)
+            wanted = part(request, file.size, f'"{file.tag}"')
         except NotSatisfiable:
             raise _Refused(416, "no such range", (("Content-Range", f"bytes */{file.size}"),)) from None
-        if not self.slots.acquire(blocking=False):
-            raise _Refused(503, "too many uploads; try again", (_LATER,))
-        try:
+        with ExitStack() as stack:
+            for slots in (self.slots,) if offer.complete else (self.slots, self.staged_slots):
+                if not slots.acquire(blocking=False):
+                    raise _Refused(503, "too many uploads; try again", (_LATER,))
+                stack.callback(slots.release)
             self.counts.uploading(1)
-            return self._upload(peer, request, offer, path, (file, tag, wanted))
-        finally:
-            self.counts.uploading(-1)
-            self.slots.release()
+            stack.callback(self.counts.uploading, -1)
+            upload = _Upload(peer, request, file, wanted)
+            return self._published(upload, offer, path) if offer.complete else self._staged(upload, offer, path)
 
-    def _upload(
-        self, peer: socket.socket, request: Request, offer: Offer, path: str, what: tuple[OfferedFile, str, ByteRange | None]
-    ) -> Outcome:
-        file, tag, wanted = what
+    def _published(self, upload: _Upload, offer: Offer, path: str) -> Outcome:
         descriptor = self.offers.open(offer, path)
         if descriptor is None:
             raise _Refused(404, "the artifact is gone")
         try:
-            status, fields = of_file(file.size, tag, wanted)
-            sent = wanted or ByteRange(0, file.size)
-            self.counts.answered(status)
-            start = head(status, fields, length=len(sent), persistent=request.persistent)
-            if request.method == "HEAD" or not len(sent):
-                peer.sendall(start)
-            else:
-                _begin(peer, start)
-                if not self.sender.send(peer, descriptor, sent):
-                    return "close"
+            return self._upload(upload, lambda: self.sender.send(upload.peer, descriptor, upload.part))
         finally:
             os.close(descriptor)  # until now the open file kept the artifact from being evicted
-        return "next" if request.persistent else "close"
+
+    def _staged(self, upload: _Upload, offer: Offer, path: str) -> Outcome:
+        """Send chunks that are compared before. Nothing is answered before the first of them is right."""
+        if not offer.holds(path, upload.part):
+            raise _Refused(404, "not all of this is here")
+        way = Buffered(upload.peer, Compared(upload.file.size, partial(self.offers.read, offer, path)))
+        if upload.has_body:
+            try:
+                way.load(upload.part.start)
+            except EOFError:
+                raise _Refused(404, "it is gone") from None
+        return self._upload(upload, lambda: self.sender.send_checked(way, upload.part))
+
+    def _upload(self, upload: _Upload, send: Callable[[], bool]) -> Outcome:
+        status, fields = of_file(upload.file.size, upload.tag, upload.wanted)
+        self.counts.answered(status)
+        start = head(status, fields, length=len(upload.part), persistent=upload.request.persistent)
+        if not upload.has_body:
+            upload.peer.sendall(start)
+        else:
+            _begin(upload.peer, start)
+            if not send():
+                return "close"
+        return "next" if upload.request.persistent else "close"
+
+
+@dataclass(frozen=True, slots=True)
+class _Upload:
+    """A file, or the range `wanted` of it, for the peer that asks."""
+
+    peer: socket.socket
+    request: Request
+    file: OfferedFile
+    wanted: ByteRange | None
+
+    @property
+    def tag(self) -> str:
+        return f'"{self.file.tag}"'
+
+    @property
+    def part(self) -> ByteRange:
+        return self.wanted or ByteRange(0, self.file.size)
+
+    @property
+    def has_body(self) -> bool:
+        return self.request.method != "HEAD" and len(self.part) > 0
+
+
+def _listing(request: Request) -> str | None:
+    """The digest of the listing that is asked for; None for any."""
+    match request.segments:
+        case (_, _, "have"):
+            return request.query.get("listing")
+        case (_, _, listing, *_):
+            return listing
+    return None
+
+
+def _seen(request: Request) -> Mark | None:
+    return Mark.parse(request.query.get("since", ""))
 
 
 def _begin(peer: socket.socket, start: bytes) -> None:

@@ -253,7 +253,7 @@ class Connections:
         while self._returned:
             connection, outcome = self._returned.popleft()
             if outcome == "wait":
-                connection.state, connection.deadline = "waiting", time.monotonic() + self._times.poll
+                connection.state, connection.deadline = "waiting", time.monotonic() + self._patience(connection)
             elif outcome == "close" or self._draining.is_set():
                 self._end(connection)
             else:
@@ -262,6 +262,11 @@ class Connections:
                 self._advance(connection)
         while self._due:
             self._answer_now(self._due.popleft())
+
+    def _patience(self, connection: Connection) -> float:
+        """Seconds that a request waits for a change."""
+        asked = self._answerer.patience(connection.request) if connection.request is not None else None
+        return self._times.poll if asked is None else min(self._times.poll, asked)
 
     def _answer_now(self, connection: Connection) -> None:
         request = connection.request

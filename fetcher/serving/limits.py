@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fetcher.artifact import CHUNK_SIZE
 from fetcher.errors import ConfigurationError
 from fetcher.serving.sending import BUFFER
 from fetcher.values import dataclass
@@ -46,3 +47,9 @@ class ServingLimits:
                 f"{self.uploads} uploads do not fit in this memory; lower --max-uploads or raise --memory-limit"
             )
         return number
+
+    @property
+    def staged_uploads(self) -> int:
+        """The uploads from fetches under way at a time: each has a chunk in memory, in what connections and uploads leave."""
+        left = self.memory - self.uploads * BUFFER - self.connections * PER_CONNECTION
+        return min(self.uploads, left // CHUNK_SIZE)

@@ -1,7 +1,10 @@
-"""The bytes of a file, from the page cache to a socket. Both ways block their thread, for a bounded time.
+"""The bytes of a file, to a socket. Each way blocks its thread, for a bounded time.
 
-Without TLS, `sendfile` moves them in the kernel, and the thread sleeps in one call for each `STEP` bytes. An event loop would
-be woken for each filling of the socket's buffer, and would stand still while a disk is read.
+Those of a published file come from the page cache. Without TLS, `sendfile` moves them in the kernel, and the thread sleeps in
+one call for each `STEP` bytes. An event loop would be woken for each filling of the socket's buffer, and would stand still
+while a disk is read.
+
+Those of a staged file are read, compared and sent from one buffer, a chunk at a time: the file itself may change meanwhile.
 """
 
 from __future__ import annotations
@@ -13,9 +16,10 @@ import ssl
 import struct
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
-from fetcher.artifact import ByteRange
+from fetcher.artifact import CHUNK_SIZE, ByteRange
 from fetcher.serving.counts import Counts, Cut
 from fetcher.serving.pace import Rate, Reader
 from fetcher.values import dataclass
@@ -40,10 +44,14 @@ class Sender:
         Raises OSError if the reader has hung up.
         """
         if isinstance(peer, ssl.SSLSocket):
-            return self._each(part, _Encrypted(peer, descriptor))
+            return self._each(part, Buffered(peer, ReadAhead(descriptor)))
         return self._each(part, _Plain(peer, descriptor))
 
-    def _each(self, part: ByteRange, way: _Plain | _Encrypted) -> bool:
+    def send_checked(self, way: Buffered, part: ByteRange) -> bool:
+        """The same for a part that `way` has read the beginning of."""
+        return self._each(part, way)
+
+    def _each(self, part: ByteRange, way: _Plain | Buffered) -> bool:
         reader, position = Reader(), part.start
         while position < part.stop:
             count = min(self.rate.step, part.stop - position, way.most)
@@ -94,33 +102,64 @@ class _Plain:
         return sent
 
 
-class _Encrypted:
-    """The same through a buffer that TLS encrypts from."""
+class Buffered:
+    """The same from a buffer that `reading` fills: for TLS, which encrypts from it, and for bytes that are compared first."""
 
     most = BUFFER
 
-    def __init__(self, peer: ssl.SSLSocket, descriptor: int) -> None:
+    def __init__(self, peer: socket.socket, reading: ReadAhead | Compared) -> None:
         self._peer = peer
-        self._descriptor = descriptor
-        self._buffer = memoryview(bytearray(BUFFER))
-        self._held = ByteRange(0, 0)
+        self._reading = reading
+        self._bytes = memoryview(b"")
+        self._start = 0
+
+    def load(self, position: int) -> None:
+        """Read what is at `position`, unless it is read. Raises EOFError if that cannot be read."""
+        if not self._start <= position < self._start + len(self._bytes):
+            self._start, self._bytes = self._reading(position)
 
     def send(self, position: int, count: int) -> int:
-        if not self._held.start <= position < self._held.stop:
-            try:
-                read = os.preadv(self._descriptor, [self._buffer[:count]], position)
-            except OSError as error:
-                raise EOFError from error
-            if read == 0:
-                raise EOFError
-            self._held = ByteRange(position, position + read)
-        start = position - self._held.start
-        stop = min(start + count, len(self._held))
-        done = start
-        with suppress(TimeoutError):
+        self.load(position)
+        start = done = position - self._start
+        stop = min(start + count, len(self._bytes))
+        with suppress(TimeoutError, BlockingIOError):
             while done < stop:
-                done += self._peer.send(self._buffer[done:stop])  # OpenSSL returns after each record of 16 KiB
+                done += self._peer.send(self._bytes[done:stop])  # OpenSSL returns after each record of 16 KiB
         return done - start
+
+
+class ReadAhead:
+    """Reads a published file, `BUFFER` bytes at a time. Returns them, and where they begin. Raises EOFError."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._buffer = memoryview(bytearray(BUFFER))
+
+    def __call__(self, position: int) -> tuple[int, memoryview]:
+        try:
+            count = os.preadv(self._descriptor, [self._buffer], position)
+        except OSError as error:
+            raise EOFError from error
+        if count == 0:
+            raise EOFError
+        return position, self._buffer[:count]
+
+
+class Compared:
+    """Reads a staged file, a chunk at a time. `read` fills a buffer with a chunk, and tells whether it is right."""
+
+    def __init__(self, size: int, read: Callable[[int, memoryview], bool]) -> None:
+        self._size = size
+        self._read = read
+        self._buffer = memoryview(bytearray(min(size, CHUNK_SIZE)))
+
+    def __call__(self, position: int) -> tuple[int, memoryview]:
+        index = position // CHUNK_SIZE
+        start = index * CHUNK_SIZE
+        chunk = self._buffer[: min(CHUNK_SIZE, self._size - start)]
+        if not self._read(index, chunk):
+            raise EOFError
+        return start, chunk
 
 
 def prepare(peer: socket.socket) -> None:

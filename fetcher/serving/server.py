@@ -1,4 +1,4 @@
-"""A server of the published artifacts of one root, on threads of its own, from its start until it is drained."""
+"""A server of what one root has, on threads of its own, from its start until it is drained."""
 
 from __future__ import annotations
 
@@ -75,12 +75,13 @@ class Server:
         if authorization is None:
             authorization = _certified if serving.mutual else anonymous
         answerer = Answerer(
-            offers=Offers(serving.root),
+            offers=Offers(serving.root, under_way=limits.staged_uploads > 0),
             maps=Maps(),
             authorization=authorization,
             sender=Sender(Rate(limits.rate, time.monotonic), self.counts, self._stopped),
             counts=self.counts,
             slots=threading.BoundedSemaphore(limits.uploads),
+            staged_slots=threading.BoundedSemaphore(limits.staged_uploads),
             private=certificates is not None or serving.on_loopback,
         )
         most = limits.connections

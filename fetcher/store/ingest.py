@@ -10,7 +10,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from fetcher.artifact import CHUNK_SIZE, ByteRange, Checksum, RemoteFile
@@ -175,10 +175,12 @@ class StagedFile:
             self._journal.state(self.file.path, position, state)
 
     def drop_chunk(self, index: int) -> None:
-        """Forget the wrong chunk `index`. When it is written again, the new record in the journal supersedes the old one."""
+        """Forget the wrong chunk `index`, and void its record. Raises OSError."""
         self.crcs.drop(index)
         with self._counting:
             self._held -= self._length(index) if self.chunks.pop(index, None) is not None else 0
+        if self.file.identity is not None:
+            self._journal.wrong(self.file.path, index)
 
     def restart(self) -> None:
         """Discard everything and start again in a new inode. Raises OSError."""
@@ -199,7 +201,7 @@ class StagedFile:
             self.chunks, self.parts, self._held = {}, {}, 0
 
     def seal(self, *, checksums: Iterable[Checksum] = (), drop_pages: bool = False) -> ManifestFile:
-        """Truncate to size, sync and close; return the manifest's entry, with the `checksums` that the caller has compared.
+        """Truncate to size, sync and close; return the manifest's entry. The caller has compared digests and `checksums`.
 
         Raises OSError: after a failed fsync the kernel may have dropped the pages, so the file must be fetched again, and not
         synced a second time.
@@ -213,6 +215,9 @@ class StagedFile:
             if drop_pages:
                 drop(descriptor, ByteRange(0, self.size))
         self.close()
+        if self.file.digests:
+            with suppress(OSError):  # only others want to know it, and soon they see it published
+                self._journal.verified(self.file.path)
         return ManifestFile(
             path=self.file.path,
             size=self.size,

@@ -3,10 +3,13 @@
 ::
 
     <xxh3-64 of the rest> ["journal", {format_version, version}]       first: the release that wrote the following lines
+    <xxh3-64 of the rest> ["listing", digest]                          digest of the listing that the next records belong to
     <xxh3-64 of the rest> ["file", path, {identity}]                   identity of the content that the next chunks belong to
     <xxh3-64 of the rest> ["chunk", path, index, {xxh3}]               chunk `index` is written; XXH3-128 as hex
     <xxh3-64 of the rest> ["part", path, index, {length, xxh3}]        the first `length` bytes of chunk `index` are written
     <xxh3-64 of the rest> ["state", path, {length, sha256}]            unfinished SHA-256 of the first `length` bytes; may be 0
+    <xxh3-64 of the rest> ["verified", path]                           the file has the digest that the source publishes
+    <xxh3-64 of the rest> ["wrong", path, index]                       the record of chunk `index` is void
     <xxh3-64 of the rest> ["drop", path]                               all records of `path` are void
     <xxh3-64 of the rest> ["authenticated"]                            a credential is used from this line on
 
@@ -48,6 +51,11 @@ class JournalledChunk:
     xxh3: str
     unknown: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def from_origin(self) -> bool:
+        """Whether nobody but the origin sent it. A release that fetches from others records who did."""
+        return "suppliers" not in self.unknown
+
 
 @dataclass(frozen=True, slots=True)
 class JournalledPart:
@@ -62,21 +70,28 @@ class JournalledPart:
 class JournalledFile:
     """One file in a journal: its identity when it was fetched, and its finished and unfinished chunks by index.
 
-    `state` is (bytes hashed, state of the unfinished SHA-256).
+    `state` is (bytes hashed, state of the unfinished SHA-256). `verified`: the file has the digest that the source publishes.
     """
 
     identity: str
     chunks: dict[int, JournalledChunk] = field(default_factory=dict)
     parts: dict[int, JournalledPart] = field(default_factory=dict)
     state: tuple[int, bytes] = (0, b"")
+    verified: bool = False
+
+    def passed_on(self, index: int) -> str | None:
+        """The XXH3-128 of chunk `index` if others may have it: of a file that is not verified, only what the origin sent."""
+        chunk = self.chunks.get(index)
+        return chunk.xxh3 if chunk is not None and (self.verified or chunk.from_origin) else None
 
 
 @dataclass(slots=True)
 class Journalled:
-    """The combined content of journals: files by path, and whether a credential was used for any of them."""
+    """The combined content of journals: files by path, whether a credential was used for any, the digest of their listing."""
 
     files: dict[str, JournalledFile] = field(default_factory=dict)
     authenticated: bool = False
+    listing: str | None = None
 
 
 class Journal:
@@ -94,6 +109,10 @@ class Journal:
         """Record that a credential is used from now on. Raises OSError."""
         self._append(["authenticated"])
 
+    def listing(self, digest: str) -> None:
+        """Record the digest of the listing. What is recorded before and not again does not belong to it. Raises OSError."""
+        self._append(["listing", digest])
+
     def begin(self, path: str, identity: str) -> None:
         """Record the identity of the content that later chunks of `path` belong to. Raises OSError."""
         self._append(["file", path, {"identity": identity}])
@@ -109,6 +128,14 @@ class Journal:
     def state(self, path: str, position: int, state: bytes) -> None:
         """Record the unfinished SHA-256 of the first `position` bytes of `path`. Raises OSError."""
         self._append(["state", path, {"length": position, "sha256": state.hex()}])
+
+    def verified(self, path: str) -> None:
+        """Record that `path` has the digest that the source publishes. Raises OSError."""
+        self._append(["verified", path])
+
+    def wrong(self, path: str, index: int) -> None:
+        """Void the record of chunk `index` of `path`. Raises OSError."""
+        self._append(["wrong", path, index])
 
     def drop(self, path: str) -> None:
         """Void all records of `path`. Raises OSError."""
@@ -160,14 +187,23 @@ def read_journals(paths: Iterable[Path]) -> Journalled:
         except OSError:
             continue
         for line in lines:
-            match _decode(line):
-                case ["journal", dict(document), *_]:
-                    check_format(document, newest=FORMAT_VERSION, what=str(path))
-                case ["authenticated", *_]:
-                    journalled.authenticated = True
-                case list(record):
-                    _apply(journalled.files, record)
+            take(journalled, line, what=str(path))
     return journalled
+
+
+def take(journalled: Journalled, line: bytes, *, what: str) -> Any:
+    """Take the record in a line of the journal at `what`, and return it; None if there is none. Raises NewerFormat."""
+    record = _decode(line)
+    match record:
+        case ["journal", dict(document), *_]:
+            check_format(document, newest=FORMAT_VERSION, what=what)
+        case ["authenticated", *_]:
+            journalled.authenticated = True
+        case ["listing", str(digest), *_]:
+            journalled.listing = digest
+        case list():
+            _apply(journalled.files, record)
+    return record
 
 
 def _apply(files: dict[str, JournalledFile], record: list[Any]) -> None:
@@ -182,6 +218,10 @@ def _apply(files: dict[str, JournalledFile], record: list[Any]) -> None:
             files[path].parts[index] = JournalledPart(length, xxh3, _named(facts))
         case ["state", str(path), {"length": int(position), "sha256": str(state)}, *_] if path in files and _is_hex(state):
             files[path].state = (position, bytes.fromhex(state))
+        case ["verified", str(path), *_] if path in files:
+            files[path].verified = True
+        case ["wrong", str(path), int(index), *_] if path in files:
+            files[path].chunks.pop(index, None)
         case ["drop", str(path), *_]:
             files.pop(path, None)
 

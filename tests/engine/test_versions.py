@@ -159,6 +159,7 @@ class TestAuthenticated:
         monkeypatch.setenv("HF_TOKEN", "hf_secret")
         await cut_short(fetch)
         monkeypatch.delenv("HF_TOKEN")
+        await cut_short(fetch)
         assert await self.is_authenticated(fetch)
 
     async def test_files_kept_from_an_authenticated_version_stay_authenticated(

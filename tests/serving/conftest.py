@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from fetcher.artifact import ArtifactRef
-from fetcher.cache.offering import Offer, Offers
+from fetcher.cache.offer import Offer
+from fetcher.cache.offering import Offers
 from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.serving import Server, Serving
 from fetcher.testing.checkpoint import random_bytes

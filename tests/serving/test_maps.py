@@ -6,15 +6,18 @@ import json
 import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fetcher.cache.offer import Offer
 from fetcher.manifest import RELATIVE_PATH
-from fetcher.planning.have import HaveMap, Mark, bitmap
+from fetcher.planning.have import HEAD, LARGEST, HaveMap, Mark, bitmap, room
 from fetcher.serving import Times
+from fetcher.serving.maps import Maps
 from tests.lab.waiting import wait_until
 from tests.serving.conftest import Cache, Start
 from tests.serving.peer import Answer, Peer
@@ -79,6 +82,11 @@ class TestTheFormat:
         with pytest.raises(ValueError):  # noqa: PT011 - the message is for nobody
             HaveMap.from_bytes(data, SIZES)
 
+    def test_its_number_has_a_bit_for_each_chunk_in_the_order_of_the_files(self) -> None:
+        have = HaveMap(LISTING, MARK, 10, complete=False, files={"a": bitmap({0, 9}, 10), "b": bitmap({1}, 2)})
+        assert have.as_number(SIZES) == 1 | 1 << 9 | 1 << 11
+        assert HaveMap(LISTING, MARK, 10, complete=True).as_number(SIZES) == (1 << 12) - 1
+
 
 class TestChanges:
     FIRST = HaveMap(LISTING, MARK, 10, complete=False, files={"a": bitmap({1}, 10), "b": bitmap({0}, 2)})
@@ -100,6 +108,61 @@ class TestChanges:
     )
     def test_the_map_of_another_run_or_listing_stands_alone(self, later: HaveMap) -> None:
         assert self.FIRST.followed_by(later) == later
+
+
+def offered(held: dict[str, bytes] | None, listing: str = LISTING) -> Offer:
+    return Offer("0123456789abcdef", listing, {}, 10, authenticated=False, held=held)
+
+
+class TestTelling:
+    def test_who_knows_a_mark_is_told_the_files_that_changed_since(self) -> None:
+        maps = Maps()
+        first = maps.of(offered({"a": b"\1", "b": b"\1"}))
+        later = maps.of(offered({"a": b"\3", "b": b"\1"}), first.at)
+        assert (first.files, later.files) == ({"a": b"\1", "b": b"\1"}, {"a": b"\3"})
+        assert maps.of(offered({"a": b"\3", "b": b"\1"}), later.at) == replace(later, files={})
+
+    def test_a_file_that_is_gone_has_no_chunk(self) -> None:
+        maps = Maps()
+        first = maps.of(offered({"a": b"\1", "b": b"\1"}))
+        later = maps.of(offered({"b": b"\1"}), first.at)
+        assert later.files == {"a": b"\0"}
+        assert not first.followed_by(later).has("a", 0)
+
+    def test_who_has_seen_another_listing_or_a_complete_one_is_told_everything(self) -> None:
+        maps = Maps()
+        seen = [maps.of(offered({"a": b"\1"}, "cd" * 32)).at, maps.of(offered(None)).at]
+        held = {"a": b"\1", "b": b"\1"}
+        for at in seen:
+            told = maps.of(offered(held), at)
+            assert (told.files, told.at.epoch != at.epoch) == (held, True)
+
+    def test_what_does_not_fit_is_told_by_the_next_answer(self) -> None:
+        maps, held = Maps(), {f"{number:04}" * 500: b"\1" for number in range(1000)}
+        pages: list[HaveMap] = []
+        at = None
+        while not pages or pages[-1].files:
+            pages.append(maps.of(offered(held), at))
+            at = pages[-1].at
+            assert len(pages[-1].to_bytes()) <= LARGEST
+        assert len(pages) == 4
+        assert {path: bits for page in pages for path, bits in page.files.items()} == held
+
+    @given(st.dictionaries(st.text(), st.integers(0, 100), min_size=1))
+    def test_a_map_never_takes_more_than_the_room_of_its_files(self, counts: dict[str, int]) -> None:
+        files = {path: bitmap(range(count), count) for path, count in counts.items()}
+        document = HaveMap(LISTING, Mark("f" * 16, 10**16 - 1), 10**12, complete=False, files=files).to_bytes()
+        assert len(document) <= HEAD + sum(room(path, count) for path, count in counts.items())
+
+    @given(st.lists(st.dictionaries(st.sampled_from("abc"), st.sampled_from([b"\0", b"\1", b"\2"]))))
+    def test_the_changes_together_are_the_map(self, states: list[dict[str, bytes]]) -> None:
+        maps, mine = Maps(), None
+        for held in states:
+            told = maps.of(offered(held), mine.at if mine is not None else None)
+            mine = told if mine is None else mine.followed_by(told)
+            assert {path: bits for path, bits in mine.files.items() if any(bits)} == {
+                path: bits for path, bits in held.items() if any(bits)
+            }
 
 
 def asked(peer: Peer, target: str) -> Callable[[], Answer]:
@@ -126,6 +189,11 @@ class TestWaiting:
             first = json.loads(peer.get(f"/v1/{cache.key}/have").body)
             assert json.loads(peer.get(f"/v1/{cache.key}/have?since={first['at']}").body) == first
 
+    def test_who_says_how_long_to_wait_waits_no_longer(self, cache: Cache, start: Start) -> None:
+        with start(times=LONG).peer() as peer:
+            first = json.loads(peer.get(f"/v1/{cache.key}/have").body)
+            assert json.loads(peer.get(f"/v1/{cache.key}/have?since={first['at']}&wait=0").body) == first
+
     def test_who_waits_is_told_that_the_artifact_is_gone(self, cache: Cache, start: Start) -> None:
         running = start(times=LONG)
         with running.peer() as peer:
@@ -147,10 +215,7 @@ class TestWaiting:
             draft.rename(record)
             document = json.loads(answer().body)
         assert document["listing"] != first["listing"]
-        before, after = Mark.parse(first["at"]), Mark.parse(document["at"])
-        assert before is not None
-        assert after is not None
-        assert after > before
+        assert document["at"] != first["at"]
 
     def test_a_peer_that_waits_holds_no_upload_and_no_thread(self, cache: Cache, start: Start) -> None:
         running = start(times=LONG)
