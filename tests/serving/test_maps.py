@@ -226,7 +226,7 @@ class TestWaiting:
         wait_until(lambda: running.server.counts.polls == 60, "all of them wait")
         with running.peer() as other:
             assert other.get(cache.path("config.json")).status == 200
-        assert running.server.counts.uploads == 0
+        wait_until(lambda: running.server.counts.uploads == 0, "the upload is over, and the peers that wait are none")
         for each in peers:
             each.close()
 
