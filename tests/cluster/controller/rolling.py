@@ -28,7 +28,7 @@ from tests.cluster.controller.building import found, model, planned, pool, world
 Document = dict[str, Any]
 NAMED = tuple[str, str, str]
 _MANAGED = "m" * 800
-"""What the API server adds to a NodeCache for who wrote which field: measured with both maps written as a whole."""
+"""In the place of what the API server adds for who wrote which field. Its size is assumed, not measured."""
 
 
 @dataclass(slots=True)
