@@ -20,7 +20,7 @@ class Counts:
         self.fetched = self.evictions = self.scrubbed = self.repaired = self.status_writes = self.surveys = 0
         self.written_at: float | None = None
         self.survey = Survey()
-        self.observed: tuple[Observed, ...] = ()
+        self.observed: Mapping[str, Observed] = {}
         self.room = Room()
         self.warmth: Mapping[str, Warmth] = {}
         self.reread = 0
@@ -37,7 +37,7 @@ class Counts:
         warmth = self.warmth.values()
         return [
             _gauge("build_info", "1, with the version as a label.", [Sample(1, {"version": VERSION})]),
-            _gauge("artifacts", "Artifacts that the node shall have, by phase.", list(_by_phase(self.observed))),
+            _gauge("artifacts", "Artifacts that the node shall have, by phase.", list(_by_phase(self.observed.values()))),
             _gauge("used_bytes", "What the root occupies.", self.survey.used),
             _gauge("capacity_bytes", "What models may occupy.", self.survey.capacity),
             _gauge("memory_budget_bytes", "Memory that belongs to models: the pool's budget.", self.room.budget),

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cluster.agent.states import Attempt, Job, Lying, Memory, Room, Survey, Warmth
+from cluster.agent.states import Attempt, Job, Lying, Memory, Room, Survey, Wanted, Warmth
 from cluster.agent.warming import Warming, warm_now, warming
-from cluster.resources import Observed, Wanted
+from cluster.resources import Observed
+from cluster.resources.artifact import content_of
 
 MARGIN = 8 * 1024 * 1024
 """Bytes beside the files of an artifact: journal, manifest, and what the filesystem rounds up."""
@@ -28,7 +29,7 @@ class Plan:
     for what is kept now.
     """
 
-    observed: tuple[Observed, ...]
+    observed: Mapping[str, Observed]
     job: Job | None
     stop: bool
     hold: frozenset[str]
@@ -56,7 +57,7 @@ def plan(
     `warmth` says by key what is used.
     """
     if wanted is None:
-        return Plan((), None, False, frozenset(), frozenset(), (), ranks((), memory), None, None)
+        return Plan({}, None, False, frozenset(), frozenset(), (), ranks((), memory), None, None)
     by_key = {each.key: each for each in wanted}
     whole = [each for each in wanted if is_whole(each, survey, memory)]
     warm = warming(whole, room, kept=warmth)
@@ -65,7 +66,7 @@ def plan(
     ours = frozenset(key for key, each in survey.lying.items() if each.ours)
     keep = frozenset(key for key, each in by_key.items() if key in survey.lying and spared(each))
     return Plan(
-        observed=tuple(situation.observed(each) for each in sorted(wanted, key=lambda each: each.key)),
+        observed={each.key: situation.observed(each) for each in wanted},
         job=min(candidates, key=_urgency, default=None),
         stop=running is not None and not _same(by_key.get(running.wanted.key), running.wanted),
         hold=keep - ours,
@@ -152,27 +153,27 @@ class _Situation:
     def observed(self, wanted: Wanted) -> Observed:
         key, problem, attempt = wanted.key, self.survey.problem, self.attempt_of(wanted)
         lying = self.survey.lying.get(key)
-        there = lying.revision if lying is not None else None
         running = self.running if self.running is not None and self.running.wanted.key == key else None
         if satisfies(lying, wanted, self.memory):
             if key not in self.memory.damaged:
-                return replace(warm_now(wanted, self.warm, self.warmth.get(key)), revision=there)
+                content = content_of(wanted.revision, wanted.listing_digest)
+                return replace(warm_now(wanted, self.warm, self.warmth.get(key)), content=content)
             reason, message = (attempt.reason, attempt.message) if attempt else ("DigestMismatch", self.memory.damaged[key])
-            return Observed(key, "Damaged", reason, message, there)
+            return Observed("Damaged", reason, message)
         if running is not None:
-            return Observed(key, "Fetching", revision=there)
+            return Observed("Fetching")
         if problem is not None:
-            return Observed(key, "Queued", problem.reason, problem.message[:_LONGEST])
+            return Observed("Queued", problem.reason, problem.message[:_LONGEST])
         if attempt is not None:
-            return replace(_after(attempt), revision=there)
+            return _after(attempt)
         if self.waits_for_room(wanted):
-            return Observed(key, "Evicted", "Capacity", "made room for another model; it comes back when there is room", there)
-        return Observed(key, "Queued", None if wanted.turn else "Turn", revision=there)
+            return Observed("Evicted", "Capacity", "made room for another model; it comes back when there is room")
+        return Observed("Queued", None if wanted.turn else "Turn")
 
 
 def _after(attempt: Attempt) -> Observed:
     phase = "Failed" if attempt.final else "Queued" if attempt.reason == "Capacity" else "Waiting"
-    return Observed(attempt.wanted.key, phase, attempt.reason, attempt.message)  # type: ignore[arg-type]  # three of the phases
+    return Observed(phase, attempt.reason, attempt.message)  # type: ignore[arg-type]  # three of the phases
 
 
 def _same(now: Wanted | None, before: Wanted) -> bool:

@@ -10,8 +10,7 @@ from cluster.agent.deciding import spared
 from cluster.agent.intent import Intent
 from cluster.agent.pinned import OtherContent, PinnedSource, pinned
 from cluster.agent.scrubbing import Damage
-from cluster.agent.states import HOLDER
-from cluster.resources import Wanted
+from cluster.agent.states import HOLDER, Wanted
 from fetcher import cache
 from fetcher.engine import fetch_uncached
 from fetcher.engine.request import recover_and_request

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from cluster.agent.pinned import OtherContent
+from cluster.agent.states import Wanted
 from cluster.allowing import refuse_source
 from cluster.client import Api, Unavailable, endpoint_of
 from cluster.credentials import access_of
-from cluster.resources import MODEL_CACHE, ModelCacheSpec, Wanted
+from cluster.resources import MODEL_CACHE, ModelCacheSpec
 from cluster.secrets import secret_name, secret_of
 from fetcher.artifact import ArtifactRef
 from fetcher.errors import ConfigurationError, FetchError

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.agent.notices import Notices
-from cluster.agent.states import Problem, Warmth
+from cluster.agent.states import Problem, Wanted, Warmth
 from cluster.agent.warming import EXCEEDED
-from cluster.resources import Wanted
 from fetcher.errors import FetchError
 from fetcher.events import Event, Warned
 from fetcher.uncancelled import Stopped, run_uncancelled

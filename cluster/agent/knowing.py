@@ -7,22 +7,21 @@ import time
 from collections.abc import Mapping
 
 from cluster.agent import remembering
+from cluster.agent.catalogue import Catalogue
 from cluster.agent.config import Config
 from cluster.agent.deciding import Plan, plan
 from cluster.agent.intent import Account
 from cluster.agent.notices import Notices
-from cluster.agent.reporting import NODES
+from cluster.agent.reporting import NODES, NodeCache
 from cluster.agent.root import examine, limit, limits_of
 from cluster.agent.states import Job, Memory, Problem, Room, Survey, Warmth
 from cluster.agent.surveying import Surveyor
 from cluster.client import Api, ApiError, Missing
 from cluster.names import agents_of
-from cluster.resources import NODE_CACHE, NodeCacheSpec, NodeCacheStatus, Resource
+from cluster.resources import NODE_CACHE, NodeCacheSpec
 from fetcher import cache
 from fetcher.errors import ConfigurationError
 from fetcher.uncancelled import run_uncancelled
-
-NodeCache = Resource[NodeCacheSpec, NodeCacheStatus]
 
 
 class Knowledge:
@@ -41,6 +40,11 @@ class Knowledge:
         self.memory = Memory()
         self.survey = Survey()
         self.changed = asyncio.Event()
+        self.catalogue = Catalogue(
+            api,
+            on_known=self.changed.set,
+            on_problem=lambda key, error: notices.problem(key, Problem(error.reason, error.message)),
+        )
 
     @property
     def account(self) -> Account:
@@ -70,7 +74,7 @@ class Knowledge:
 
     def plan(self, running: Job | None, warmth: Mapping[str, Warmth]) -> Plan:
         """Return what to do now."""
-        wanted = self.node.spec.artifacts if self.node is not None else None
+        wanted = self.catalogue.wanted() if self.node is not None else None
         return plan(
             wanted,
             self.survey,
@@ -82,19 +86,18 @@ class Knowledge:
             warmth=warmth,
         )
 
-    def look(self, node: NodeCache | None) -> bool:
-        """Take the NodeCache as the watch has it; return whether it is another one. A missing one changes nothing."""
+    def look(self, node: NodeCache | None) -> None:
+        """Take the NodeCache as the watch has it. A missing one changes nothing."""
         before, self.node = self.node, node
         if node is None or node is before:
-            return False
-        another = node.metadata.uid != self.memory.uid
-        if another:
+            return
+        self.catalogue.look(node.spec)
+        if node.metadata.uid != self.memory.uid:
             self.memory = remembering.adopted(self.memory, node.status.artifacts)
         if before is None or _limits(node) != _limits(before):
             self.memory = remembering.resized(self.memory)
             self.survey_soon()
         self._remember(node)
-        return another
 
     async def confirm(self) -> None:
         """Look once more, at the API server itself: a silent watch has not confirmed that an entry is gone."""
@@ -125,8 +128,7 @@ class Knowledge:
 
     def _remember(self, node: NodeCache) -> None:
         self._looked_at = time.monotonic()
-        keys = (each.key for each in node.spec.artifacts)
-        self.memory = remembering.looked(self.memory, node.metadata.uid, keys, self._looked_at)
+        self.memory = remembering.looked(self.memory, node.metadata.uid, node.spec.artifacts, self._looked_at)
 
     def _examined(self, spec: NodeCacheSpec) -> Survey:
         ground = examine(self._config.root, spec.medium, allow_root_filesystem=spec.allow_root_filesystem)

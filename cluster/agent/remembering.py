@@ -5,12 +5,12 @@ A NodeCache that is missing, or that this process has never seen, changes nothin
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from cluster.agent.states import Attempt, Memory
+from cluster.agent.states import Attempt, Memory, Wanted
 from cluster.mappings import only, without
-from cluster.resources import Observed, Wanted
+from cluster.resources import Observed
 from fetcher.errors import CacheBusy, FetchError, OutOfSpace
 from fetcher.quantities import doubled
 
@@ -47,9 +47,9 @@ def looked(memory: Memory, uid: str, wanted: Iterable[str], now: float) -> Memor
     )
 
 
-def adopted(memory: Memory, observed: Iterable[Observed]) -> Memory:
+def adopted(memory: Memory, observed: Mapping[str, Observed]) -> Memory:
     """Return the memory with what an earlier process of this node reported as evicted: otherwise each restart fetches it."""
-    return replace(memory, evicted=memory.evicted | {each.key for each in observed if each.phase == "Evicted"})
+    return replace(memory, evicted=memory.evicted | {key for key, each in observed.items() if each.phase == "Evicted"})
 
 
 def surveyed(memory: Memory, lying: Iterable[str]) -> Memory:

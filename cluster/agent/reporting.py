@@ -1,21 +1,32 @@
-"""The status of the NodeCache: written when something changed, rarely, and as a whole."""
+"""The status of the NodeCache: written when something changed, rarely, and only what changed."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from cluster.agent.states import Survey
 from cluster.client import Api, endpoint_of
-from cluster.client.errors import ApiError
-from cluster.resources import NODE_CACHE, Condition, NodeCacheStatus, Observed, encoded, moments
+from cluster.client.errors import ApiError, Conflict
+from cluster.resources import (
+    NODE_CACHE,
+    Condition,
+    NodeCacheSpec,
+    NodeCacheStatus,
+    Observed,
+    Resource,
+    encoded,
+    merge_patch,
+    moments,
+)
 from cluster.resources.conditions import merged
 from fetcher.quantities import size
 
 NODES = endpoint_of(NODE_CACHE)
+NodeCache = Resource[NodeCacheSpec, NodeCacheStatus]
 _LONGEST_WAIT = 60.0
 """Seconds between two tries while the API server does not answer."""
 _LONGEST = 1000
@@ -24,7 +35,7 @@ _NOTABLE = 100
 """A change of capacity or use below a hundredth of the capacity is written with the next other change only."""
 
 
-def status_of(observed: Iterable[Observed], survey: Survey, generation: int) -> NodeCacheStatus:
+def status_of(observed: Mapping[str, Observed], survey: Survey, generation: int) -> NodeCacheStatus:
     """Return the status, without the times of its conditions. Pure."""
     problem = survey.problem
     ready = (
@@ -32,7 +43,7 @@ def status_of(observed: Iterable[Observed], survey: Survey, generation: int) -> 
         if problem is None
         else Condition("Ready", "False", problem.reason, problem.message[:_LONGEST], generation)
     )
-    return NodeCacheStatus(survey.capacity, survey.used, tuple(observed), (ready, *_over(survey, generation)))
+    return NodeCacheStatus(survey.capacity, survey.used, observed, (ready, *_over(survey, generation)))
 
 
 def _over(survey: Survey, generation: int) -> tuple[Condition, ...]:
@@ -58,27 +69,29 @@ def _timeless(conditions: Iterable[Condition]) -> list[Condition]:
 
 
 class Reporter:
-    """Writes the statuses that it is offered, at most one in `interval` seconds, with jitter."""
+    """Writes the statuses that it is offered, at most one in `interval` seconds, with jitter, and of each what has changed."""
 
-    def __init__(self, api: Api, node: str, *, interval: float, on_problem: Callable[[ApiError], None]) -> None:
+    def __init__(self, api: Api, *, interval: float, on_problem: Callable[[ApiError], None]) -> None:
         self._api = api
-        self._node = node
         self._interval = interval
         self._on_problem = on_problem
         self._offered: NodeCacheStatus | None = None
-        self._written: NodeCacheStatus | None = None
+        self._there: NodeCache | None = None
+        self._awaited = ""
         self._changed = asyncio.Event()
         self.written_at: float | None = None
         """Seconds since 1970 of the last write that succeeded."""
         self.writes = 0
 
-    def begin(self, status: NodeCacheStatus) -> None:
-        """Take what stands in a NodeCache that is new here, as an earlier process wrote it: conditions keep their times."""
-        self._written = status
+    def see(self, node: NodeCache) -> None:
+        """Take the NodeCache as the watch shows it, which is behind our last write until it shows that."""
+        if self._awaited in ("", node.metadata.resource_version):
+            self._there, self._awaited = node, ""
 
     def offer(self, status: NodeCacheStatus, *, busy: bool) -> None:
         """Write `status` soon, if it is worth it."""
-        if self._offered is not None or differs(self._written, status, busy=busy):
+        there = self._there.status if self._there is not None else None
+        if self._offered is not None or differs(there, status, busy=busy):
             self._offered = status
             self._changed.set()
 
@@ -90,25 +103,41 @@ class Reporter:
             await asyncio.sleep(wait)
             written = await self.flush()
             jitter = random.uniform(0.9, 1.3)  # noqa: S311 - spreads load, protects nothing
-            wait = self._interval * jitter if written else min(_LONGEST_WAIT, 2 * wait + 1.0)
+            wait = self.pause * jitter if written else min(_LONGEST_WAIT, 2 * wait + 1.0)
+
+    @property
+    def pause(self) -> float:
+        """Seconds between two writes: in a large cluster the NodeCache says how many."""
+        asked = self._there.spec.status_interval if self._there is not None else None
+        return max(self._interval, float(asked or 0))
 
     async def flush(self) -> bool:
         """Write what was offered last, now. Return whether nothing is left to write."""
-        status = self._offered
-        if status is None:
-            return True
-        before = self._written.conditions if self._written is not None else ()
-        status = replace(status, conditions=merged(before, status.conditions, moment=moments.now()))
-        document = {"apiVersion": NODES.api_version, "kind": NODES.kind, "metadata": {"name": self._node}}
         offered, self._offered = self._offered, None
         self._changed.clear()
+        if offered is None or self._there is None:
+            return True
         try:
-            await self._api.apply(NODES, {**document, "status": encoded(status)}, subresource="status")
+            try:
+                await self._write(self._there, offered)
+            except Conflict:  # the controller has written meanwhile, and the watch has not shown it yet
+                there = NODE_CACHE.read(await self._api.get(NODES, self._there.metadata.name))
+                await self._write(there, offered)
         except ApiError as error:
             self._on_problem(error)
             if self._offered is None:
                 self._offered = offered
             self._changed.set()
             return False
-        self._written, self.written_at, self.writes = status, time.time(), self.writes + 1
+        self.written_at, self.writes = time.time(), self.writes + 1
         return True
+
+    async def _write(self, there: NodeCache, status: NodeCacheStatus) -> None:
+        """Write what is different from what is there, to exactly that version. Raises Conflict if it is another one by now."""
+        self._there, self._awaited = there, ""
+        conditions = merged(there.status.conditions, status.conditions, moment=moments.now())
+        change = merge_patch(encoded(there.status), encoded(replace(status, conditions=conditions)))
+        metadata = {"resourceVersion": there.metadata.resource_version, "uid": there.metadata.uid}
+        patch = {"metadata": metadata, "status": change}
+        answer = NODE_CACHE.read(await self._api.merge(NODES, there.metadata.name, "", patch, subresource="status"))
+        self._there, self._awaited = answer, answer.metadata.resource_version

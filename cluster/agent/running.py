@@ -17,10 +17,10 @@ from cluster.agent.counting import Counts
 from cluster.agent.deciding import Plan
 from cluster.agent.intent import versions_of
 from cluster.agent.keeping import Keeper
-from cluster.agent.knowing import Knowledge, NodeCache
+from cluster.agent.knowing import Knowledge
 from cluster.agent.liveness import stay_alive
 from cluster.agent.notices import Notices
-from cluster.agent.reporting import NODES, Reporter, status_of
+from cluster.agent.reporting import NODES, NodeCache, Reporter, status_of
 from cluster.agent.scrubbing import Schedule, scrub
 from cluster.agent.states import HOLDER, Problem
 from cluster.agent.working import Rendered, Worker
@@ -62,7 +62,7 @@ class Agent:
         self._keeper = Keeper(
             config.root, interval=config.warm_interval, notices=self._notices, on_change=self._known.changed.set
         )
-        self._reporter = Reporter(api, config.node, interval=config.status_interval, on_problem=self._notices.api)
+        self._reporter = Reporter(api, interval=config.status_interval, on_problem=self._notices.api)
         self._watched: Watched[NodeCache] = Watched(
             api,
             NODES,
@@ -89,6 +89,7 @@ class Agent:
         works = (
             self._looping(),
             self._watched.run(),
+            self._known.catalogue.run(),
             self._worker.run(),
             self._keeper.run(),
             self._reporter.run(),
@@ -126,8 +127,9 @@ class Agent:
 
     def _look(self) -> None:
         node = self._watched.objects.get(("", self._config.node))
-        if self._known.look(node) and node is not None:
-            self._reporter.begin(node.status)
+        self._known.look(node)
+        if node is not None:
+            self._reporter.see(node)
 
     def _plan(self) -> Plan:
         return self._known.plan(self._worker.job, self._keeper.warmth)
@@ -137,7 +139,7 @@ class Agent:
         counts.observed, counts.survey, counts.surveys = decided.observed, known.survey, known.surveys
         counts.room, counts.warmth, counts.reread = known.room, self._keeper.warmth, self._keeper.reread
         counts.written_at, counts.status_writes = self._reporter.written_at, self._reporter.writes
-        if known.node is not None and known.surveys:
+        if known.node is not None and known.surveys and known.catalogue.is_read:
             status = status_of(decided.observed, known.survey, known.node.metadata.generation)
             self._reporter.offer(status, busy=self._worker.job is not None)
 
@@ -191,7 +193,7 @@ class Agent:
 
     async def _scrubbing(self) -> None:
         while True:
-            ready = [each.key for each in self.counts.observed if each.phase in COPIES]
+            ready = [key for key, each in self.counts.observed.items() if each.phase in COPIES]
             key = self._schedule.due(ready, now=time.monotonic(), chance=random.random)
             if key is None:
                 await asyncio.sleep(min(_SCRUB_LOOKS, self._config.scrub_interval))

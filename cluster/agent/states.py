@@ -9,13 +9,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cluster.resources import Wanted
+from cluster.resources.node import Retain, Warm
 
 HOLDER = "weightlift-agent"
 """The name of our holds in the cache: what is held is never evicted, by whomever."""
 
 Proof = Literal["Digest", "Checksum", "None"]
 """What each file of an artifact was compared with when it was fetched: the words of a ModelCache's verification."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One artifact that the node shall have: an entry of its NodeCache, and what the CacheArtifact says that it is.
+
+    `turn`: the node may fetch it now. `held`: a pod uses it, so it is never evicted. `bytes` is the size of all files.
+    """
+
+    key: str
+    namespace: str
+    model: str
+    bytes: int
+    revision: str | None = None
+    listing_digest: str = ""
+    retain: Retain = "WhenPossible"
+    held: bool = False
+    turn: bool = True
+    warm: Warm | None = None
 
 
 @dataclass(frozen=True, slots=True)

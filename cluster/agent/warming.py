@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from cluster.agent.states import Problem, Room, Warmth
-from cluster.resources import Observed, Wanted, Warm
+from cluster.agent.states import Problem, Room, Wanted, Warmth
+from cluster.resources import Observed, Warm
 from fetcher.quantities import size
 
 EXCEEDED = "MemoryExceeded"
@@ -44,18 +44,18 @@ def warm_now(wanted: Wanted, decided: Warming, measured: Warmth | None) -> Obser
     """Return what is reported of a complete copy. A copy is Warming while it is read, and Ready once nothing more is tried."""
     key = wanted.key
     if wanted.warm is None:
-        return Observed(key, "Ready")
+        return Observed("Ready")
     if (refusal := decided.refused.get(key)) is not None:
-        return Observed(key, "Ready", refusal.reason, refusal.message)
+        return Observed("Ready", refusal.reason, refusal.message)
     if measured is None:
-        return Observed(key, "Warming")
+        return Observed("Warming")
     level, problem = level_of(measured), measured.problem
     if level is None:
         phase = "Ready" if measured.idle else "Warming"
-        return _with(Observed(key, phase), problem)  # type: ignore[arg-type]  # two of the phases
+        return _with(Observed(phase), problem)  # type: ignore[arg-type]  # two of the phases
     if level == wanted.warm or level == "Locked":
-        return Observed(key, "Ready", warm=level)
-    return _with(Observed(key, "Ready", warm=level), problem)
+        return Observed("Ready", warm=level)
+    return _with(Observed("Ready", warm=level), problem)
 
 
 def level_of(measured: Warmth) -> Warm | None:
@@ -68,7 +68,7 @@ def level_of(measured: Warmth) -> Warm | None:
 def _with(observed: Observed, problem: Problem | None) -> Observed:
     if problem is None:
         return observed
-    return Observed(observed.key, observed.phase, problem.reason, problem.message, warm=observed.warm)
+    return Observed(observed.phase, problem.reason, problem.message, warm=observed.warm)
 
 
 def _urgency(wanted: Wanted) -> tuple[bool, bool, int, str]:

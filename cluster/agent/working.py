@@ -18,9 +18,8 @@ from cluster.agent.intent import Intent, described, intent_of
 from cluster.agent.knowing import Knowledge
 from cluster.agent.notices import Notices
 from cluster.agent.scrubbing import Damage, Schedule
-from cluster.agent.states import Job
+from cluster.agent.states import Job, Wanted
 from cluster.client import Api
-from cluster.resources import Wanted
 from fetcher.artifact import redact
 from fetcher.errors import FetchError
 from fetcher.events import Event, Evicted, Subscriber

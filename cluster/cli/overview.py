@@ -107,14 +107,12 @@ def _counted(status: ModelCacheStatus) -> str:
 
 def _copy(model: Model, node: Node) -> Copy | None:
     """Return the copy that `node` has or shall have of `model`; None if the two have nothing to do with each other."""
-    me = (model.metadata.namespace, model.metadata.name)
-    # Two ModelCaches of one key share its directory, and the specification names one of them.
-    keys = {model.status.artifact.key} if model.status.artifact else set()
-    keys |= {each.key for each in node.spec.artifacts if (each.namespace, each.model) == me}
-    for each in node.status.artifacts:
-        if each.key in keys:
-            return Copy(node.metadata.name, each.phase, each.reason or "", each.message or "")
-    wanted = any(each.key in keys for each in node.spec.artifacts)
+    if model.status.artifact is None:
+        return None
+    key = model.status.artifact.key
+    if (seen := node.status.artifacts.get(key)) is not None:
+        return Copy(node.metadata.name, seen.phase, seen.reason or "", seen.message or "")
+    wanted = key in node.spec.artifacts
     return Copy(node.metadata.name, "Unknown", message="the agent has not reported") if wanted else None
 
 

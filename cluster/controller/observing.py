@@ -9,10 +9,19 @@ from cluster.client import Api, ApiError, endpoint_of
 from cluster.client.endpoints import CLAIMS, CRDS, DAEMON_SETS, LEASES, NAMESPACES, NODES, PODS, VOLUMES
 from cluster.client.watches import Watches, by_name, unreadable
 from cluster.controller.liveness import Liveness
-from cluster.controller.reading import CONTROLLER, MANAGED_BY, labels_of, read_cache, read_owned, read_pod, read_renewal
+from cluster.controller.reading import (
+    CONTROLLER,
+    MANAGED_BY,
+    labels_of,
+    read_artifact,
+    read_cache,
+    read_owned,
+    read_pod,
+    read_renewal,
+)
 from cluster.controller.world import Name, Resolution, Unknown, World
 from cluster.names import AGENT_LABEL
-from cluster.resources import CACHE_POOL, MODEL_CACHE, NODE_CACHE
+from cluster.resources import CACHE_ARTIFACT, CACHE_POOL, MODEL_CACHE, NODE_CACHE
 from cluster.resources.crds import KINDS
 from cluster.resources.kinds import GROUP
 
@@ -37,6 +46,7 @@ class Observer:
         self._pools = self.watches.of(endpoint_of(CACHE_POOL), CACHE_POOL.read)
         self._models = self.watches.of(endpoint_of(MODEL_CACHE), MODEL_CACHE.read)
         self._caches = self.watches.of(endpoint_of(NODE_CACHE), read_cache)
+        self._artifacts = self.watches.of(endpoint_of(CACHE_ARTIFACT), read_artifact)
         self._nodes = self.watches.of(NODES, labels_of)
         self._namespaces = self.watches.of(NAMESPACES, labels_of)
         self._pods = self.watches.of(PODS, read_pod)
@@ -77,6 +87,7 @@ class Observer:
             nodes=by_name(self._nodes),
             namespaces=by_name(self._namespaces),
             caches=by_name(self._caches),
+            artifacts=by_name(self._artifacts),
             alive=self._liveness.look(self._leases.objects, now),
             pods={name: pod for name, pod in self._pods.objects.items() if pod.claims},
             claims=dict(self._claims.objects),
@@ -89,6 +100,7 @@ class Observer:
                 pools=unreadable(self._pools),
                 models=frozenset(self._models.unreadable),
                 caches=unreadable(self._caches),
+                artifacts=unreadable(self._artifacts),
                 nodes=unreadable(self._nodes),
                 namespaces=unreadable(self._namespaces),
                 pods_of=frozenset(namespace for namespace, _ in self._pods.unreadable),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from cluster.controller import daemon_set, volumes
+from cluster.controller import daemon_set, descriptions, volumes
 from cluster.controller.actions import Action, Remove
 from cluster.controller.admitting import Verdict, verdicts
 from cluster.controller.counting import Count, counted
@@ -46,7 +46,11 @@ def plan(world: World, agents: Agents, *, moment: str, allow_loopback: bool = Fa
     together = shared(world, judged)
     nodes = specs(world, judged, assignment, together)
     wanted = _wanted_volumes(together, world)
-    actions = (*daemon_set.changes(world, agents), *volumes.changes(world, wanted, _unknown(judged, world)))
+    actions = (
+        *daemon_set.changes(world, agents),
+        *descriptions.changes(world, together, nodes.wanted),
+        *volumes.changes(world, wanted, _unknown(judged, world)),
+    )
     return Plan(
         specs=nodes.wanted,
         removed=nodes.removed,
@@ -63,8 +67,7 @@ def takes_away(decided: Plan, world: World) -> bool:
     if decided.removed or any(isinstance(each, Remove) for each in decided.actions):
         return True
     return any(
-        (there := world.caches.get(node)) is not None
-        and not {each.key for each in there.spec.artifacts} <= {each.key for each in spec.artifacts}
+        (there := world.caches.get(node)) is not None and not there.spec.artifacts.keys() <= spec.artifacts.keys()
         for node, spec in decided.specs.items()
     )
 

@@ -11,8 +11,8 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from cluster.controller.world import Cache, Observation, Owned, Pod
-from cluster.resources import NodeCacheSpec, Wanted, decoded
+from cluster.controller.world import Cache, Described, Observation, Owned, Pod
+from cluster.resources import CACHE_ARTIFACT, Entry, NodeCacheSpec, decoded
 from cluster.resources.node import Observed
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
@@ -45,28 +45,36 @@ def read_cache(document: Mapping[str, Any]) -> Cache:
         ours=(metadata.get("labels") or {}).get(MANAGED_BY) == CONTROLLER,
         spec=replace(
             decoded(NodeCacheSpec, {**spec, "artifacts": None}),
-            artifacts=tuple(_wanted(*sorted(each.items())) for each in spec.get("artifacts") or ()),
+            artifacts={sys.intern(key): _entry(*sorted(each.items())) for key, each in (spec.get("artifacts") or {}).items()},
         ),
-        observed={sys.intern(each["key"]): _observation(*sorted(each.items())) for each in status.get("artifacts") or ()},
+        observed={
+            sys.intern(key): _observation(*sorted(each.items())) for key, each in (status.get("artifacts") or {}).items()
+        },
         used=int(status.get("used") or 0),
         problem=(str(ready.get("reason")), str(ready.get("message", ""))) if ready.get("status") == "False" else None,
     )
 
 
 @lru_cache(maxsize=64 * 1024)
-def _wanted(*fields: tuple[str, Any]) -> Wanted:
-    return decoded(Wanted, dict(fields))
+def _entry(*fields: tuple[str, Any]) -> Entry:
+    return decoded(Entry, dict(fields))
 
 
 @lru_cache(maxsize=64 * 1024)
 def _observation(*fields: tuple[str, Any]) -> Observation:
     observed = decoded(Observed, dict(fields))
-    return _one(observed.phase, observed.reason or "", observed.message or "", observed.revision or "", observed.warm)
+    return _one(observed.phase, observed.reason or "", observed.message or "", observed.content or "", observed.warm)
 
 
 @lru_cache(maxsize=16 * 1024)
 def _one(*fields: Any) -> Observation:
     return Observation(*fields)
+
+
+def read_artifact(document: Mapping[str, Any]) -> Described:
+    """Return a CacheArtifact. Raises ValueError."""
+    found = CACHE_ARTIFACT.read(document)
+    return Described(found.metadata.uid, (found.metadata.labels or {}).get(MANAGED_BY) == CONTROLLER, found.spec)
 
 
 def read_pod(document: Mapping[str, Any]) -> Pod:

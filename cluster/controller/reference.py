@@ -68,7 +68,9 @@ stay where they are; others are spread by a hash.
 
 At most {RATE / 1e6:.0f} MB of objects is written in a second on average, and {BURST / 1e6:.0f} MB at once after a rest. The
 controller decides once in a second at most (with 1,000 nodes once in ten seconds), and every {TICK:.0f} seconds if nothing
-changes. What the API server refuses is tried again after {REFUSED_FOR:.0f} seconds.
+changes. What the API server refuses is tried again after {REFUSED_FOR:.0f} seconds. With more than 100 nodes the NodeCache
+tells agents to report less often, so that all nodes together write some ten statuses in a second, and mere turns are given
+out as rarely.
 
 ## Keys of a Secret
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cluster.controller.admitting import Verdict
 from cluster.controller.world import Model, Name, World
+from cluster.resources import CacheArtifactSpec
 from cluster.resources.model import Found
 from cluster.resources.node import Retain, Warm
 from fetcher.artifact import ArtifactRef
@@ -27,6 +28,12 @@ class Artifact:
     members: tuple[Name, ...]
     retain: Retain
     warm: Warm | None
+
+    @property
+    def described(self) -> CacheArtifactSpec:
+        """What its CacheArtifact says."""
+        found = self.found
+        return CacheArtifactSpec(self.pool, self.key, *self.owner, found.bytes, found.revision, found.listing_digest)
 
 
 @dataclass(frozen=True, slots=True)

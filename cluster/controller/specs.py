@@ -10,10 +10,15 @@ from cluster.controller.admitting import Verdict
 from cluster.controller.placing import Assignment, chosen
 from cluster.controller.sharing import Artifact, Shared
 from cluster.controller.waves import Wave, wave
-from cluster.controller.world import Cache, Name, Observation, Pool, World
-from cluster.resources import COPIES, NodeCacheSpec, Wanted
+from cluster.controller.world import Name, Observation, Pool, World
+from cluster.resources import COPIES, Entry, NodeCacheSpec
+from cluster.resources.artifact import content_of, mark_of, name_of
 
-_NOWHERE: Mapping[str, Wanted] = {}
+_NOWHERE: Mapping[str, Entry] = {}
+_INTERVALS = (10, 20, 50, 100, 200, 500, 1000)
+"""Steps, so that a node more or less does not change what every NodeCache says."""
+_STATUSES = 10
+"""Statuses that all nodes together write in a second: an object of 200 entries is some 20 KB in etcd."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +43,7 @@ class Specs:
 def specs(world: World, verdicts: Mapping[Name, Verdict], assignment: Assignment, shared: Shared) -> Specs:
     """Decide what every node of every pool shall have."""
     users, present = _users(world), _present(world)
-    entries: dict[str, list[Wanted]] = {node: [] for nodes in assignment.nodes.values() for node in nodes}
+    entries: dict[str, dict[str, Entry]] = {node: {} for nodes in assignment.nodes.values() for node in nodes}
     placed: dict[Name, Placed] = {}
     yielded: set[tuple[str, str]] = set()
     for artifact in shared.artifacts:
@@ -51,9 +56,10 @@ def specs(world: World, verdicts: Mapping[Name, Verdict], assignment: Assignment
     kept = _models_to_keep(world, verdicts)
     if kept or users:
         for node, wanted in entries.items():
-            wanted.extend(_kept(world.caches.get(node), node, wanted, kept, users))
+            wanted.update(_kept(world, node, wanted, kept, users))
+    interval = status_interval(len(entries))
     result = {
-        node: _spec(world.pools[name], entries[node])
+        node: _spec(world.pools[name], entries[node], interval)
         for name, nodes in assignment.nodes.items()
         for node in nodes
         if _may_write(world, node)
@@ -61,12 +67,19 @@ def specs(world: World, verdicts: Mapping[Name, Verdict], assignment: Assignment
     return Specs(result, tuple(_removed(world, entries)), placed, frozenset(yielded))
 
 
-def _placed(world: World, artifact: Artifact, nodes: tuple[str, ...], there: Mapping[str, Wanted]) -> Placed:
-    key, revision = artifact.key, artifact.found.revision or ""
+def status_interval(nodes: int) -> int | None:
+    """Return the seconds between two statuses of one of so many nodes; None if agents need not be told."""
+    if nodes <= _STATUSES * _INTERVALS[0]:
+        return None
+    return next((each for each in _INTERVALS if each * _STATUSES >= nodes), _INTERVALS[-1])
+
+
+def _placed(world: World, artifact: Artifact, nodes: tuple[str, ...], there: Mapping[str, Entry]) -> Placed:
+    key, content = artifact.key, content_of(artifact.found.revision, artifact.found.listing_digest)
     observed: dict[str, Observation] = {}
     for node in nodes:
         cache = world.caches.get(node)
-        if cache is not None and (seen := cache.observed.get(key)) is not None and _is_current(seen, revision):
+        if cache is not None and (seen := cache.observed.get(key)) is not None and _is_current(seen, content):
             observed[node] = seen
     ready = {node for node, seen in observed.items() if seen.phase in COPIES}
     places: dict[Name, tuple[str, ...]] = {}
@@ -77,17 +90,17 @@ def _placed(world: World, artifact: Artifact, nodes: tuple[str, ...], there: Map
     return Placed(artifact, places, observed)
 
 
-def _is_current(seen: Observation, revision: str) -> bool:
-    """Whether a report is about the wanted revision. A copy of another one that is Ready is not the copy that is wanted."""
-    return seen.phase not in COPIES or not seen.revision or seen.revision == revision
+def _is_current(seen: Observation, content: str) -> bool:
+    """Whether a report is about what is wanted. A copy of something else that is Ready is not the copy that is wanted."""
+    return seen.phase not in COPIES or seen.content == content
 
 
-def _present(world: World) -> Mapping[str, Mapping[str, Wanted]]:
+def _present(world: World) -> Mapping[str, Mapping[str, Entry]]:
     """The present entries by key and node."""
-    present: dict[str, dict[str, Wanted]] = {}
+    present: dict[str, dict[str, Entry]] = {}
     for node, cache in world.caches.items():
-        for each in cache.spec.artifacts:
-            present.setdefault(each.key, {})[node] = each
+        for key, each in cache.spec.artifacts.items():
+            present.setdefault(key, {})[node] = each
     return present
 
 
@@ -96,8 +109,8 @@ def _enter(
     pool: Pool,
     placed: Placed,
     held: Collection[str],
-    there: Mapping[str, Wanted],
-    entries: Mapping[str, list[Wanted]],
+    there: Mapping[str, Entry],
+    entries: Mapping[str, dict[str, Entry]],
 ) -> set[tuple[str, str]]:
     """Add the artifact to its nodes; return who gave a turn away, now or before."""
     artifact = placed.artifact
@@ -115,26 +128,14 @@ def _enter(
         before=before,
         yielded=earlier,
     )
-    namespace, model = artifact.owner
-    found = artifact.found
+    mark, retain = mark_of(artifact.described), artifact.retain if artifact.retain != "WhenPossible" else None
     variants = {
-        (turn, use): Wanted(
-            artifact.key,
-            namespace,
-            model,
-            found.bytes,
-            found.revision,
-            found.listing_digest,
-            artifact.retain,
-            use,
-            turn,
-            artifact.warm,
-        )
+        (turn, use): Entry(mark, retain, use or None, turn or None, artifact.warm)
         for turn in (False, True)
         for use in (False, True)
     }
     for node in nodes:
-        entries[node].append(variants[node in turns.turns, everywhere or node in held])
+        entries[node][artifact.key] = variants[node in turns.turns, everywhere or node in held]
     return {(artifact.key, node) for node in turns.yielding | earlier}
 
 
@@ -160,24 +161,30 @@ def _models_to_keep(world: World, verdicts: Mapping[Name, Verdict]) -> frozenset
 
 
 def _kept(
-    cache: Cache | None,
+    world: World,
     node: str,
-    wanted: Collection[Wanted],
+    wanted: Collection[str],
     kept: Collection[Name],
     users: Mapping[str, frozenset[str]],
-) -> list[Wanted]:
+) -> dict[str, Entry]:
     """Entries that stay although nobody is known to want them: of unknown ModelCaches, and what a pod of the node uses."""
-    if cache is None:
-        return []
-    keys = {each.key for each in wanted}
-    return [
-        replace(each, held=used)
-        for each in cache.spec.artifacts
-        if each.key not in keys and ((used := node in users.get(each.key, ())) or (each.namespace, each.model) in kept)
-    ]
+    if (cache := world.caches.get(node)) is None:
+        return {}
+    return {
+        key: replace(each, held=used or None)
+        for key, each in cache.spec.artifacts.items()
+        if key not in wanted and ((used := node in users.get(key, ())) or _may_be_of(world, name_of(key, each.mark), kept))
+    }
 
 
-def _spec(pool: Pool, wanted: list[Wanted]) -> NodeCacheSpec:
+def _may_be_of(world: World, artifact: str, kept: Collection[Name]) -> bool:
+    """Whether an artifact is, or may be, of one of the ModelCaches `kept`. Without its CacheArtifact nobody knows."""
+    if (described := world.artifacts.get(artifact)) is None:
+        return bool(kept)
+    return (described.spec.namespace, described.spec.model) in kept
+
+
+def _spec(pool: Pool, wanted: Mapping[str, Entry], status_interval: int | None) -> NodeCacheSpec:
     spec = pool.spec
     return NodeCacheSpec(
         pool.metadata.name,
@@ -187,7 +194,8 @@ def _spec(pool: Pool, wanted: list[Wanted]) -> NodeCacheSpec:
         spec.medium,
         bytes_of(spec.memory.budget),
         spec.allowed_sources,
-        tuple(sorted(wanted, key=lambda each: each.key)),
+        status_interval,
+        wanted,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cluster.resources import (
+    CacheArtifactSpec,
     CachePoolSpec,
     CachePoolStatus,
     ModelCacheSpec,
@@ -25,12 +26,12 @@ Model = Resource[ModelCacheSpec, ModelCacheStatus]
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """An artifact as a node's agent reports it."""
+    """An artifact as a node's agent reports it. `content`: the mark of the revision and listing of which its copy is Ready."""
 
     phase: Phase
     reason: str = ""
     message: str = ""
-    revision: str = ""
+    content: str = ""
     warm: Warm | None = None
 
 
@@ -45,6 +46,15 @@ class Cache:
     observed: Mapping[str, Observation] = field(default_factory=dict)
     used: int = 0
     problem: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A CacheArtifact. `ours`: this controller made it."""
+
+    uid: str
+    ours: bool
+    spec: CacheArtifactSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +102,7 @@ class Unknown:
     pools: frozenset[str] = frozenset()
     models: frozenset[Name] = frozenset()
     caches: frozenset[str] = frozenset()
+    artifacts: frozenset[str] = frozenset()
     nodes: frozenset[str] = frozenset()
     namespaces: frozenset[str] = frozenset()
     pods_of: frozenset[str] = frozenset()
@@ -109,6 +120,8 @@ class World:
     namespaces: Mapping[str, Mapping[str, str]]
     """Each namespace's labels."""
     caches: Mapping[str, Cache] = field(default_factory=dict)
+    artifacts: Mapping[str, Described] = field(default_factory=dict)
+    """By the names of the CacheArtifacts."""
     alive: frozenset[str] = frozenset()
     pods: Mapping[Name, Pod] = field(default_factory=dict)
     claims: Mapping[Name, Owned] = field(default_factory=dict)

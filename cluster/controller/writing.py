@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cluster.client import Api, ApiError, Conflict, Missing, Unavailable, endpoint_of
@@ -29,15 +30,28 @@ from cluster.controller.reading import CONTROLLER, MANAGED_BY, RENDERED
 from cluster.controller.telling import changed
 from cluster.controller.world import Model, Name, World
 from cluster.names import POOL_LABEL, short
-from cluster.resources import CACHE_POOL, MODEL_CACHE, NODE_CACHE, CachePoolStatus, Condition, ModelCacheStatus, encoded
+from cluster.resources import (
+    CACHE_ARTIFACT,
+    CACHE_POOL,
+    MODEL_CACHE,
+    NODE_CACHE,
+    CachePoolStatus,
+    Condition,
+    ModelCacheStatus,
+    NodeCacheSpec,
+    encoded,
+    merge_patch,
+)
 from cluster.resources.conditions import status_of
 
 POOLS, MODELS, NODES = endpoint_of(CACHE_POOL), endpoint_of(MODEL_CACHE), endpoint_of(NODE_CACHE)
-ENDPOINTS: Mapping[str, Endpoint] = {each.kind: each for each in (VOLUMES, CLAIMS, DAEMON_SETS, SERVICE_ACCOUNTS)}
+ENDPOINTS: Mapping[str, Endpoint] = {
+    each.kind: each for each in (endpoint_of(CACHE_ARTIFACT), VOLUMES, CLAIMS, DAEMON_SETS, SERVICE_ACCOUNTS)
+}
 RATE = 1_000_000.0
 """Bytes of objects in a second that etcd keeps up with beside its other work."""
 BURST = 32_000_000.0
-"""Bytes that may be written at once after a rest: one entry more in each of 1,000 NodeCaches with 100 entries."""
+"""Bytes that may be written at once after a rest: 200 entries in each of 1,000 new NodeCaches are 10 MB."""
 _AT_ONCE = 8
 """NodeCaches that are written at once: one takes some ten milliseconds, and a cluster has a thousand."""
 REFUSED_FOR = 30.0
@@ -128,14 +142,32 @@ class Writer:
         spec, there = plan.specs[node], world.caches.get(node)
         if there is not None and there.spec == spec:
             return
+        if there is not None and self._may_wait(node, there.spec, spec):
+            return
         labels = {MANAGED_BY: CONTROLLER, POOL_LABEL: short(spec.pool)}
-        metadata: dict[str, Any] = {"name": node, "labels": labels}
-        if there is not None:
-            metadata["resourceVersion"], metadata["uid"] = there.resource_version, there.uid
-        document = {"apiVersion": NODES.api_version, "kind": NODES.kind, "metadata": metadata, "spec": encoded(spec)}
-        write = self._api.create if there is None else self._api.replace
-        if await self._tried(("NodeCache", "", node), lambda: write(NODES, document), document):
+        document: dict[str, Any]
+        if there is None:
+            metadata = {"name": node, "labels": labels}
+            document = {"apiVersion": NODES.api_version, "kind": NODES.kind, "metadata": metadata, "spec": encoded(spec)}
+        else:
+            of_exactly = {"resourceVersion": there.resource_version, "uid": there.uid}
+            document = {
+                "metadata": {"labels": labels, **of_exactly} if there.spec.pool != spec.pool else of_exactly,
+                "spec": merge_patch(encoded(there.spec), encoded(spec)),
+            }
+
+        def write() -> Any:
+            return self._api.create(NODES, document) if there is None else self._api.merge(NODES, node, "", document)
+
+        if await self._tried(("NodeCache", "", node), write, document):
             self._wrote[node] = self._clock()
+
+    def _may_wait(self, node: str, there: NodeCacheSpec, spec: NodeCacheSpec) -> bool:
+        """Whether only turns differ, and the node's NodeCache was written a short time ago. What is wanted never waits."""
+        patience = spec.status_interval
+        if patience is None or self._clock() - self._wrote.get(node, -math.inf) >= patience:
+            return False
+        return _is_wanted_the_same(there, spec)
 
     async def _act(self, action: Action) -> None:
         kind, namespace, name = action.place
@@ -235,6 +267,14 @@ class Writer:
     def _refuse(self, place: tuple[str, str, str], error: ApiError) -> None:
         self._on_problem(error)
         self.refusals[place] = Refusal(str(error), self._clock())
+
+
+def _is_wanted_the_same(before: NodeCacheSpec, now: NodeCacheSpec) -> bool:
+    """Whether nothing but turns differs."""
+    if replace(before, artifacts={}) != replace(now, artifacts={}) or before.artifacts.keys() != now.artifacts.keys():
+        return False
+    pairs = ((before.artifacts[key], each) for key, each in now.artifacts.items())
+    return all((one.mark, one.retain, one.held) == (other.mark, other.retain, other.held) for one, other in pairs)
 
 
 _CHANGEABLE = ("DaemonSet", "ServiceAccount")

@@ -188,7 +188,7 @@ class Node:
         names = {name for each in placed for name in each.groups}
         groups = [self._groups[name] for name in sorted(names & self._groups.keys())]
         try:
-            spec = spec_of(
+            meant = spec_of(
                 placed,
                 self._known.pins,
                 self._known.answers,
@@ -200,9 +200,9 @@ class Node:
         except ValueError as error:
             self._say("limit", "Configuration", f"storageLimit of a node group: {error}")
             return
-        meant = {(each.fetched_as(self._known.answers).namespace or jobs, each.key): each for each in placed}
-        models = {place: (each, each.fetched_as(self._known.answers)) for place, each in meant.items()}
-        self.api.show(local.metadata.uid, spec, models)
+        places = {(each.fetched_as(self._known.answers).namespace or jobs, each.key): each for each in placed}
+        models = {place: (each, each.fetched_as(self._known.answers)) for place, each in places.items()}
+        self.api.show(local.metadata.uid, meant, models)
 
     def _misplaced(self, wanted: tuple[Artifact, ...]) -> frozenset[str]:
         root = PurePosixPath(self._config.root)
@@ -253,8 +253,8 @@ class Node:
 
     async def _told(self, status: NodeCacheStatus) -> None:
         """Take a status of the agent, and report it. Raises ApiError."""
-        self._observed = {each.key: each for each in status.artifacts}
-        changed = [each.key for each in status.artifacts if each.reason == _OTHER_CONTENT]
+        self._observed = dict(status.artifacts)
+        changed = [key for key, each in status.artifacts.items() if each.reason == _OTHER_CONTENT]
         if changed:
             self._known = knowing.outdated(self._known, changed)
             self._changed.set()

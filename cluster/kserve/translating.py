@@ -16,7 +16,8 @@ from cluster.amounts import bytes_of
 from cluster.kserve.agent import Answers, Artifact, Identity
 from cluster.kserve.names import MODELS
 from cluster.kserve.world import Group
-from cluster.resources import MODEL_CACHE, NODE_CACHE, NodeCacheSpec, Wanted, encoded
+from cluster.resources import CACHE_ARTIFACT, MODEL_CACHE, NODE_CACHE, CacheArtifactSpec, Entry, NodeCacheSpec, encoded
+from cluster.resources.artifact import mark_of, name_of
 
 POOL = "kserve"
 
@@ -28,6 +29,14 @@ class Pin:
     revision: str | None
     listing_digest: str
     bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Meant:
+    """What a node shall have, and by name the CacheArtifacts of its entries."""
+
+    spec: NodeCacheSpec
+    artifacts: Mapping[str, CacheArtifactSpec]
 
 
 def lies_elsewhere(artifact: Artifact, groups: Mapping[str, Group], root: PurePosixPath) -> bool:
@@ -48,12 +57,13 @@ def spec_of(
     root: PurePosixPath,
     allowed: tuple[str, ...],
     job_namespace: str,
-) -> NodeCacheSpec:
+) -> Meant:
     """Return what the node shall have: the artifacts of which it is known what they are. Raises ValueError for a limit that is
     none."""
     limits = [bytes_of(each.spec.storage_limit) for each in groups if each.spec.storage_limit and _root_of(each) == root]
-    wanted = tuple(
-        Wanted(
+    found = [
+        CacheArtifactSpec(
+            pool=POOL,
             key=each.key,
             namespace=each.fetched_as(answers).namespace or job_namespace,
             model=each.key,
@@ -63,20 +73,36 @@ def spec_of(
         )
         for each in artifacts
         if each.key in pins
-    )
-    return NodeCacheSpec(
+    ]
+    marks = {each.key: mark_of(each) for each in found}
+    spec = NodeCacheSpec(
         POOL,
         limit=str(min(limits)) if limits else None,
         allow_root_filesystem=True,
         allowed_sources=allowed,
-        artifacts=wanted,
+        artifacts={key: Entry(mark, turn=True) for key, mark in marks.items()},
     )
+    return Meant(spec, {name_of(each.key, marks[each.key]): each for each in found})
 
 
-def node_document(name: str, uid: str, version: int, spec: NodeCacheSpec) -> dict[str, Any]:
+def node_document(
+    name: str, uid: str, version: int, spec: NodeCacheSpec, status: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return the NodeCache of a node, as the API server would send it."""
     metadata = {"name": name, "uid": uid, "resourceVersion": str(version), "generation": version}
-    return {"apiVersion": NODE_CACHE.api_version, "kind": NODE_CACHE.name, "metadata": metadata, "spec": encoded(spec)}
+    return {
+        "apiVersion": NODE_CACHE.api_version,
+        "kind": NODE_CACHE.name,
+        "metadata": metadata,
+        "spec": encoded(spec),
+        "status": status or {},
+    }
+
+
+def artifact_document(name: str, spec: CacheArtifactSpec) -> dict[str, Any]:
+    """Return the CacheArtifact of an entry, as the API server would send it."""
+    kind = CACHE_ARTIFACT
+    return {"apiVersion": kind.api_version, "kind": kind.name, "metadata": {"name": name}, "spec": encoded(spec)}
 
 
 def model_document(artifact: Artifact, identity: Identity, namespace: str) -> dict[str, Any]:

@@ -9,13 +9,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cluster.resources.artifact import CACHE_ARTIFACT
 from cluster.resources.kinds import GROUP, VERSION, Column, Kind
 from cluster.resources.model import MODEL_CACHE
 from cluster.resources.node import NODE_CACHE
 from cluster.resources.pool import CACHE_POOL
 from cluster.resources.schema import schema_of
 
-KINDS: tuple[Kind[Any, Any], ...] = (CACHE_POOL, MODEL_CACHE, NODE_CACHE)
+KINDS: tuple[Kind[Any, Any], ...] = (CACHE_POOL, MODEL_CACHE, CACHE_ARTIFACT, NODE_CACHE)
 DIRECTORY = Path(__file__).parents[2] / "k8s" / "crds"
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from cluster.resources.artifact import Mark
 from cluster.resources.conditions import Condition
 from cluster.resources.kinds import Column, Kind
-from cluster.resources.schema import Schema
+from cluster.resources.schema import Rule, Schema
 
-Key = Annotated[str, Schema("A cache key.", pattern="^[0-9a-f]{16}$", most=16)]
 Phase = Literal["Queued", "Fetching", "Waiting", "Warming", "Ready", "Failed", "Damaged", "Evicting", "Evicted"]
 COPIES: frozenset[Phase] = frozenset({"Ready", "Warming"})
 """The phases of a complete copy that pods may use."""
@@ -17,24 +18,21 @@ Medium = Literal["Disk", "Memory"]
 Warm = Literal["PageCache", "Locked"]
 """How an artifact stays in memory: read again when it is reclaimed, or locked."""
 Retain = Literal["Always", "WhenPossible", "WhileUsed"]
+_KEYS = Rule("self.all(key, key.matches('^[0-9a-f]{16}$'))", "each name is a cache key: 16 digits of 0-9a-f")
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """One artifact that the node shall have. What it is stands in the ModelCache `model` of `namespace`, once for all nodes.
+class Entry:
+    """One artifact that the node shall have: what it is says the CacheArtifact of this `mark`, once for all nodes.
 
-    `listing_digest` is that of `Found`. `turn`: the node may fetch it now. `held`: a pod uses it, so it is never evicted.
+    `turn`: the node may fetch it now. `held`: a pod uses it, so it is never evicted. Both are true or absent, and a usual
+    `retain` is absent too: a thousand nodes with hundreds of entries repeat whatever stands here.
     """
 
-    key: Key
-    namespace: Annotated[str, Schema(most=63)]
-    model: Annotated[str, Schema(most=253)]
-    bytes: Annotated[int, Schema(least=0)]
-    revision: Annotated[str | None, Schema(most=256)] = None
-    listing_digest: Annotated[str, Schema(most=64)] = ""
-    retain: Retain = "WhenPossible"
-    held: bool = False
-    turn: bool = True
+    mark: Mark
+    retain: Retain | None = None
+    held: bool | None = None
+    turn: bool | None = None
     warm: Warm | None = None
 
 
@@ -49,19 +47,26 @@ class NodeCacheSpec:
     medium: Medium = "Disk"
     memory_budget: Annotated[int, Schema("Bytes of models that the agent may keep in memory.", least=0)] = 0
     allowed_sources: Annotated[tuple[Annotated[str, Schema(most=512)], ...], Schema(most=64)] = ()
-    artifacts: Annotated[tuple[Wanted, ...], Schema(keys=("key",), most=2000)] = ()
+    status_interval: Annotated[
+        int | None, Schema("Seconds between two statuses of the node at least, in a large cluster.", least=1, most=3600)
+    ] = None
+    artifacts: Annotated[Mapping[str, Entry], Schema("By cache key.", most=2000, whole=True, rules=(_KEYS,))] = field(
+        default_factory=dict
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """One artifact as the node has it. `reason` is the reason word of an error, or why it waits. `warm`: how it is kept in
-    memory."""
+    """One artifact as the node has it. `reason` is the reason word of an error, or why it waits.
 
-    key: Key
+    `content`, of a complete copy: the revision and the listing that it was compared with, as `content_of` marks them. `warm`:
+    how it is kept in memory.
+    """
+
     phase: Phase
     reason: Annotated[str | None, Schema(most=64)] = None
     message: Annotated[str | None, Schema(most=1024)] = None
-    revision: Annotated[str | None, Schema(most=256)] = None
+    content: Annotated[str | None, Schema(most=16)] = None
     warm: Warm | None = None
 
 
@@ -71,7 +76,7 @@ class NodeCacheStatus:
 
     capacity: int = 0
     used: int = 0
-    artifacts: Annotated[tuple[Observed, ...], Schema(keys=("key",), most=4000)] = ()
+    artifacts: Annotated[Mapping[str, Observed], Schema("By cache key.", most=4000, whole=True)] = field(default_factory=dict)
     conditions: Annotated[tuple[Condition, ...], Schema(keys=("type",), most=16)] = ()
 
 

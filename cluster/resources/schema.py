@@ -29,7 +29,8 @@ IMMUTABLE = Rule("self == oldSelf", "cannot be changed; delete the object and cr
 class Schema:
     """What a type does not say. `keys` make a list of objects a map: appliers of several fields do not disturb each other.
 
-    `any_value`: an object of Kubernetes' own, which is passed on unread.
+    `whole`: a map with one writer, of which the server does not keep who wrote each field. `any_value`: an object of
+    Kubernetes' own, which is passed on unread.
     """
 
     description: str = ""
@@ -40,6 +41,7 @@ class Schema:
     keys: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = ()
     form: str | None = None
+    whole: bool = False
     any_value: bool = False
 
 
@@ -129,7 +131,8 @@ def _bare(hint: Any, extra: Schema, *, defaults: bool) -> dict[str, Any]:
         as_map = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(extra.keys)} if extra.keys else {}
         return {"type": "array", "items": items, **as_map}
     if get_origin(hint) is Mapping:
-        return {"type": "object", "additionalProperties": _schema(get_args(hint)[1], defaults=defaults)}
+        as_whole = {"x-kubernetes-map-type": "atomic"} if extra.whole else {}
+        return {"type": "object", "additionalProperties": _schema(get_args(hint)[1], defaults=defaults), **as_whole}
     if is_dataclass(hint) and isinstance(hint, type):
         return schema_of(hint, defaults=defaults)
     raise TypeError(f"no schema for {hint}")

@@ -49,6 +49,30 @@ def encoded(value: Any) -> Any:
     return value
 
 
+def merge_patch(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the JSON merge patch (RFC 7386) that makes the object `now` of `before`, two JSON objects without nulls."""
+    patch: dict[str, Any] = dict.fromkeys(before.keys() - now.keys())
+    for name, value in now.items():
+        if name not in before:
+            patch[name] = value
+        elif before[name] != value:
+            both = isinstance(value, Mapping) and isinstance(before[name], Mapping)
+            patch[name] = merge_patch(before[name], value) if both else value
+    return patch
+
+
+def patched(before: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a merge patch (RFC 7386) makes of `before`."""
+    result = {name: value for name, value in before.items() if patch.get(name, value) is not None}
+    for name, value in patch.items():
+        if isinstance(value, Mapping):
+            there = result.get(name)
+            result[name] = patched(there if isinstance(there, Mapping) else {}, value)
+        elif value is not None:
+            result[name] = value
+    return result
+
+
 @cache
 def _fields_of(kind: type) -> tuple[tuple[str, str, Any], ...]:
     hints = get_type_hints(kind)

@@ -26,13 +26,19 @@ MODEL: dict[str, Any] = {
     "metadata": {"name": "test-m", "namespace": "default"},
     "spec": {"source": {"uri": "hf://org/m", "revision": "main"}, "placement": {"pools": [{"name": "test-h100"}]}},
 }
+ARTIFACT: dict[str, Any] = {
+    "apiVersion": "weightlift.dev/v1alpha1",
+    "kind": "CacheArtifact",
+    "metadata": {"name": "0123456789abcdef.fedcba9876543210"},
+    "spec": {"pool": "p", "key": "0123456789abcdef", "namespace": "default", "model": "test-m", "bytes": 1},
+}
 NODE: dict[str, Any] = {
     "apiVersion": "weightlift.dev/v1alpha1",
     "kind": "NodeCache",
     "metadata": {"name": "test-n1"},
     "spec": {
         "pool": "test-h100",
-        "artifacts": [{"key": "0123456789abcdef", "namespace": "default", "model": "test-m", "bytes": 1}],
+        "artifacts": {"0123456789abcdef": {"mark": "fedcba9876543210", "turn": True}},
     },
 }
 
@@ -54,7 +60,7 @@ def api() -> Iterator[Cluster]:
     found = cluster()
     for kind in KINDS:
         assert found.apply(crd(kind)) == ""
-    for document in (POOL, MODEL, NODE):
+    for document in (POOL, MODEL, ARTIFACT, NODE):
         # The first write to a new kind can take some seconds.
         wait_until(lambda document=document: found.apply(document, "--dry-run=server") == "", "the kinds are served")  # type: ignore[misc]
     yield found
@@ -77,6 +83,7 @@ ACCEPTED = [
     pytest.param(changed(MODEL, "auth", {"secretKeyRef": {"name": "hub", "key": "HF_TOKEN"}}), id="a token"),
     pytest.param(changed(MODEL, "source.uri", "hf://org/m@v1.0"), id="a revision in the URI"),
     pytest.param(changed(MODEL, "refreshPolicy", "OnChange"), id="a model that follows its branch"),
+    pytest.param(ARTIFACT, id="an artifact"),
     pytest.param(NODE, id="a node"),
 ]
 
@@ -114,8 +121,9 @@ REFUSED = [
     pytest.param(changed(MODEL, "refreshInterval", "0h"), "refreshInterval", id="a refresh without a pause"),
     pytest.param(changed(MODEL, "refreshPolicy", "Always"), "refreshPolicy", id="a policy that is none"),
     pytest.param(changed(MODEL, "minReady", 0), "spec.minReady", id="ready without a copy"),
-    pytest.param(changed(NODE, "artifacts.0.key", "../../etc"), "key", id="a key that is a path"),
-    pytest.param(changed(NODE, "artifacts", NODE["spec"]["artifacts"] * 2), "Duplicate value", id="a key twice"),
+    pytest.param(changed(NODE, "artifacts", {"../../etc": {"mark": "0" * 16}}), "cache key", id="a key that is a path"),
+    pytest.param(changed(NODE, "artifacts", {"0" * 16: {"mark": "../x"}}), "mark", id="a mark that is a path"),
+    pytest.param(changed(ARTIFACT, "key", "x"), "spec.key", id="an artifact without a cache key"),
 ]
 
 
@@ -133,6 +141,7 @@ class TestServer:
         [
             pytest.param(POOL, "root", "/elsewhere", id="the root of a pool"),
             pytest.param(MODEL, "source.uri", "hf://org/other", id="the URI of a model"),
+            pytest.param(ARTIFACT, "bytes", 2, id="what an artifact is"),
         ],
     )
     def test_refuses_to_change(self, api: Cluster, document: dict[str, Any], path: str, value: str) -> None:
@@ -148,14 +157,14 @@ class TestServer:
         assert shown.stdout == "WhenPossible 1"
 
     def test_lists_all_kinds_by_their_category(self, api: Cluster) -> None:
-        for document in (POOL, MODEL, NODE):
+        for document in (POOL, MODEL, ARTIFACT, NODE):
             assert api.apply(document) == ""
 
         # Discovery lags a moment behind a new kind.
         def shown() -> str:
             return api.run("get", "weightlift", "-o", "name").stdout
 
-        wait_until(lambda: len(shown().split()) == 3, "all kinds are found by their category")
+        wait_until(lambda: len(shown().split()) == 4, "all kinds are found by their category")
 
 
 def test_the_manifests_are_those_of_the_types() -> None:
@@ -187,8 +196,8 @@ class TestTypes:
         assert CACHE_POOL.read(changed(POOL, "maxFetching", None)).spec.max_fetching == 8
 
     def test_name_the_field_that_cannot_be_read(self) -> None:
-        with pytest.raises(ValueError, match="artifacts: bytes: 'many' is no int"):
-            NODE_CACHE.read(changed(NODE, "artifacts.0.bytes", "many"))
+        with pytest.raises(ValueError, match="artifacts: mark: 7 is no str"):
+            NODE_CACHE.read(changed(NODE, "artifacts", {"0" * 16: {"mark": 7}}))
 
     def test_have_a_schema_or_are_refused(self) -> None:
         with pytest.raises(TypeError, match="no dataclass"):

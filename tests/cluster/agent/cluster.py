@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cluster.resources import NODE_CACHE, NodeCacheStatus, Observed, decoded
+from cluster.resources import CACHE_ARTIFACT, NODE_CACHE, CacheArtifactSpec, NodeCacheStatus, Observed, decoded, encoded
+from cluster.resources.artifact import content_of, mark_of, name_of
 from fetcher.artifact import ArtifactRef, listing_digest
 from fetcher.settings import Settings
 from fetcher.sources import open_source
@@ -29,6 +30,9 @@ QUICK = (
 """What takes minutes on a cluster takes moments here."""
 
 
+Entry = tuple[CacheArtifactSpec, dict[str, Any]]
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """A ModelCache, and what its source lists."""
@@ -39,16 +43,16 @@ class Model:
     listing_digest: str
     bytes: int
 
-    def wanted(self, namespace: str, **more: Any) -> dict[str, Any]:
-        return {
-            "key": self.ref.key,
-            "namespace": namespace,
-            "model": self.name,
-            "bytes": self.bytes,
-            "revision": self.revision,
-            "listingDigest": self.listing_digest,
-            **more,
-        }
+    @property
+    def content(self) -> str:
+        """What a node reports of a copy that is Ready."""
+        return content_of(self.revision, self.listing_digest)
+
+    def wanted(self, namespace: str, *, listing_digest: str | None = None, **entry: Any) -> Entry:
+        """An entry of a NodeCache, which is the node's turn unless it says otherwise, and what it is."""
+        listing = self.listing_digest if listing_digest is None else listing_digest
+        artifact = CacheArtifactSpec("pool", self.ref.key, namespace, self.name, self.bytes, self.revision, listing)
+        return artifact, {"mark": mark_of(artifact), "turn": True, **entry}
 
 
 @dataclass(slots=True)
@@ -88,7 +92,7 @@ class Node:
         return decoded(NodeCacheStatus, self.play.get("nodecache", self.name).get("status") or {})
 
     def observed(self, model: Model) -> Observed | None:
-        return next((each for each in self.status.artifacts if each.key == model.ref.key), None)
+        return self.status.artifacts.get(model.ref.key)
 
     def condition(self, kind: str) -> tuple[str, str] | None:
         """The status and the reason of a condition."""
@@ -202,15 +206,26 @@ class Play:
         self.nodes.append(node)
         return node
 
-    def want(self, node: Node, *wanted: Mapping[str, Any], **spec: Any) -> None:
-        """Write the specification of a node."""
+    def want(self, node: Node, *wanted: Entry, **spec: Any) -> None:
+        """Write the specification of a node, after what its entries are."""
+        artifacts = [
+            {
+                "apiVersion": CACHE_ARTIFACT.api_version,
+                "kind": CACHE_ARTIFACT.name,
+                "metadata": {"name": name_of(each.key, entry["mark"]), "labels": {"weightlift-test": self.mark}},
+                "spec": encoded(each),
+            }
+            for each, entry in wanted
+        ]
+        if artifacts:
+            assert self.cluster.apply({"apiVersion": "v1", "kind": "List", "items": artifacts}) == ""
         defaults = {"pool": "pool", "allowRootFilesystem": True, "minFree": "0", "allowedSources": ["hf://"]}
         self.apply(
             {
                 "apiVersion": NODE_CACHE.api_version,
                 "kind": "NodeCache",
                 "metadata": {"name": node.name},
-                "spec": {**defaults, **spec, "artifacts": list(wanted)},
+                "spec": {**defaults, **spec, "artifacts": {each.key: entry for each, entry in wanted}},
             }
         )
 
@@ -230,5 +245,6 @@ def playing(cluster: Cluster, directory: Path, environ: Mapping[str, str], words
         for node in play.nodes:
             node.kill()
             cluster.run("delete", "lease", f"weightlift-agent.{node.name}", "-n", play.namespace, "--ignore-not-found")
+        cluster.run("delete", "cacheartifacts", "-l", f"weightlift-test={play.mark}", "--wait=false")
         for kind, name in dict.fromkeys(play.objects):
             cluster.run("delete", kind, name, "-n", play.namespace, "--wait=false", "--ignore-not-found")

@@ -74,7 +74,7 @@ class TestCopies:
             play.want(node, model.wanted("default"))
             node.start()
         for node in nodes:
-            assert node.becomes(model, "Ready").revision == model.revision
+            assert node.becomes(model, "Ready").content == model.content
             assert node.contents(model) == published
 
     async def test_a_model_whose_turn_has_not_come_waits_and_then_is_fetched(
@@ -107,13 +107,13 @@ class TestCopies:
         assert node.contents(after) == old
         repository.private = False
         play.apply(play.with_note(after))
-        assert node.becomes(after, "Ready").revision == after.revision
+        assert node.becomes(after, "Ready").content == after.content
         assert node.contents(after) == new
 
     async def test_a_source_that_moved_on_is_not_fetched(self, origin: Origin, play: Play, node: Node) -> None:
         origin.add_repo("org/m", files())
         model = await play.model("m", "hf://org/m")
-        play.want(node, model.wanted("default", listingDigest="0" * 64))
+        play.want(node, model.wanted("default", listing_digest="0" * 64))
         origin.clear_requests()
         node.start()
         node.becomes(model, "Waiting/ContentChanged")

@@ -10,8 +10,8 @@ import pytest
 
 from cluster.agent import remembering
 from cluster.agent.deciding import MARGIN, Plan, plan
-from cluster.agent.states import Attempt, Job, Lying, Memory, Problem, Survey
-from cluster.resources import Observed, Wanted
+from cluster.agent.states import Attempt, Job, Lying, Memory, Problem, Survey, Wanted
+from cluster.resources import Observed
 from fetcher.artifact import ArtifactRef
 from fetcher.errors import CacheBusy, FetchError, GatedRepo, OutOfSpace, RateLimited, Unreachable
 from fetcher.planning.eviction import Resident, least_recently_used
@@ -50,7 +50,7 @@ def decided(
 
 def reported(made: Plan) -> dict[str, str]:
     """Phase and reason of each model, by key."""
-    return {each.key: "/".join(filter(None, (each.phase, each.reason))) for each in made.observed}
+    return {key: "/".join(filter(None, (each.phase, each.reason))) for key, each in made.observed.items()}
 
 
 def fetched(made: Plan) -> str | None:
@@ -178,7 +178,7 @@ class TestUnknown:
     def test_without_a_node_cache_nothing_happens(self) -> None:
         memory = Memory(unwanted={M.key: 0.0}, fetched=frozenset({M.key}))
         made = decided(None, root(lying("m", ours=True)), memory, now=10 * DAY)
-        assert (made.job, made.hold, made.release, made.remove, made.observed) == (None, frozenset(), frozenset(), (), ())
+        assert (made.job, made.hold, made.release, made.remove, made.observed) == (None, frozenset(), frozenset(), (), {})
 
     def test_and_a_fetch_under_way_goes_on(self) -> None:
         assert not decided(None, root(), Memory(), Job(M, "fetch")).stop
@@ -274,7 +274,7 @@ class TestEviction:
         assert order == [key(name) for name in ("orphan", "unwanted", "used", "old", "of a pod", "new")]
 
     def test_what_an_earlier_process_evicted_is_known_from_the_status(self) -> None:
-        memory = remembering.adopted(Memory(), [Observed(M.key, "Evicted", "Capacity")])
+        memory = remembering.adopted(Memory(), {M.key: Observed("Evicted", "Capacity")})
         assert reported(decided([M], root(lying("x"), capacity=GiB), memory)) == {M.key: "Evicted/Capacity"}
 
     def test_two_of_three_models_fit_and_nothing_is_fetched_again_in_ten_minutes(self) -> None:

@@ -164,7 +164,9 @@ class TestIdle:
         entries = [replace(model, ref=ref).wanted("default") for ref in copies(node, model, 200)]
         play.want(node, *entries)
         node.start()
-        wait_until(lambda: [each.phase for each in node.status.artifacts] == ["Ready"] * 200, "all are adopted", timeout=90)
+        wait_until(
+            lambda: [each.phase for each in node.status.artifacts.values()] == ["Ready"] * 200, "all are adopted", timeout=90
+        )
         node.surveys()
         assert node.process is not None
         assert psutil.Process(node.process.pid).memory_info().rss < 100 * MiB

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from cluster.agent.deciding import Plan, plan
-from cluster.agent.states import Lying, Memory, Problem, Room, Survey, Warmth
+from cluster.agent.states import Lying, Memory, Problem, Room, Survey, Wanted, Warmth
 from cluster.agent.warming import warming
-from cluster.resources import Wanted
+from cluster.resources.artifact import content_of
 from fetcher.artifact import ArtifactRef
 
 GiB = 1024**3
@@ -78,9 +78,9 @@ CASES = [
 
 @pytest.mark.parametrize(("entry", "measured", "phase", "warm"), CASES)
 def test_given_then(entry: Wanted, measured: Warmth | None, phase: str, warm: str | None) -> None:
-    (observed,) = decided([entry], {} if measured is None else {entry.key: measured}).observed
+    (observed,) = decided([entry], {} if measured is None else {entry.key: measured}).observed.values()
     assert "/".join(filter(None, (observed.phase, observed.reason))) == phase
-    assert (observed.warm, observed.revision) == (warm, "rev1")
+    assert (observed.warm, observed.content) == (warm, content_of("rev1", entry.listing_digest))
 
 
 class TestOrder:
@@ -92,8 +92,8 @@ class TestOrder:
         entries = [wanted("a"), wanted("b"), wanted("c", held=True)]
         made = decided(entries, {key("a"): WHOLE, key("b"): WHOLE})
         assert kept(made) == ["a", "b"]
-        (refused,) = [each for each in made.observed if each.reason]
-        assert (refused.key, refused.phase, refused.reason) == (key("c"), "Ready", "MemoryExceeded")
+        ((name, refused),) = [(name, each) for name, each in made.observed.items() if each.reason]
+        assert (name, refused.phase, refused.reason) == (key("c"), "Ready", "MemoryExceeded")
 
 
 class TestBudget:
@@ -111,7 +111,7 @@ class TestBudget:
     def test_without_a_budget_nothing_is_kept(self) -> None:
         made = decided([M], budget=0)
         assert kept(made) == []
-        assert "more than the pool's memory.budget, 0 B" in str(made.observed[0].message)
+        assert "more than the pool's memory.budget, 0 B" in str(made.observed[M.key].message)
 
     def test_on_a_medium_that_is_memory_a_copy_is_in_the_budget_already(self) -> None:
         assert kept(decided([wanted("a"), wanted("b", 5 * GiB)], files=True)) == ["a", "b"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +33,14 @@ def model_of(name: str = "llama", namespace: str = "team", **status: Any) -> dic
     }
 
 
-def node_of(name: str, *observed: dict[str, Any], wanted: dict[str, str] | None = None, **status: Any) -> dict[str, Any]:
-    """A NodeCache. `wanted`: key → the `namespace/name` of its model."""
-    artifacts = [
-        {"key": key, "bytes": 1, **dict(zip(("namespace", "model"), title.split("/"), strict=True))}
-        for key, title in (wanted or {}).items()
-    ]
+def node_of(name: str, *observed: dict[str, Any], wanted: Sequence[str] = (), **status: Any) -> dict[str, Any]:
+    """A NodeCache with entries of the keys `wanted`. What is observed has its key beside its phase."""
     return {
         "apiVersion": "weightlift.dev/v1alpha1",
         "kind": "NodeCache",
         "metadata": {"name": name},
-        "spec": {"pool": "p", "artifacts": artifacts},
-        "status": {"artifacts": list(observed), **status},
+        "spec": {"pool": "p", "artifacts": {key: {"mark": "0" * 16} for key in wanted}},
+        "status": {"artifacts": {each["key"]: {k: v for k, v in each.items() if k != "key"} for each in observed}, **status},
     }
 
 
@@ -69,15 +65,15 @@ class TestACopy:
         assert copies(model_of(**FOUND), node_of("n1", {"key": KEY, "phase": "Fetching"})) == {"n1": "Fetching"}
 
     def test_is_unknown_before_its_agent_reports(self) -> None:
-        assert copies(model_of(), node_of("n1", wanted={KEY: "team/llama"})) == {"n1": "Unknown"}
+        assert copies(model_of(**FOUND), node_of("n1", wanted=[KEY])) == {"n1": "Unknown"}
 
     def test_belongs_to_each_model_of_its_key(self) -> None:
-        node = node_of("n1", {"key": KEY, "phase": "Ready"}, wanted={KEY: "other/llama"})
+        node = node_of("n1", {"key": KEY, "phase": "Ready"}, wanted=[KEY])
 
         assert copies(model_of(**FOUND), node) == {"n1": "Ready"}
 
     def test_of_another_model_is_none_of_this_one(self) -> None:
-        node = node_of("n1", {"key": OTHER, "phase": "Ready"}, wanted={OTHER: "team/other"})
+        node = node_of("n1", {"key": OTHER, "phase": "Ready"}, wanted=[OTHER])
 
         assert copies(model_of(**FOUND), node) == {}
 
@@ -151,8 +147,8 @@ async def objects(api: Api, front: Front, namespace: str, unique: str) -> AsyncI
     failed = {"key": key, "phase": "Failed", "reason": "Unauthorized", "message": "the Hub wants a token\x1b[2J"}
     root = condition("False", "RootMissing", "there is no /mnt/nvme/weightlift")
     caches = [
-        node_of(f"{unique}-n1", {"key": key, "phase": "Ready"}, wanted={key: title}, used=3, capacity=10),
-        node_of(f"{unique}-n2", failed, wanted={key: title}, conditions=[root]),
+        node_of(f"{unique}-n1", {"key": key, "phase": "Ready"}, wanted=[key], used=3, capacity=10),
+        node_of(f"{unique}-n2", failed, wanted=[key], conditions=[root]),
     ]
     await api.create(models, model)
     await api.apply(models, {**model, "spec": {}} | {"status": model["status"]}, subresource="status")

@@ -7,22 +7,26 @@ from typing import Any
 
 from cluster.controller.daemon_set import Agents
 from cluster.controller.planning import Plan, plan
-from cluster.controller.world import Cache, Model, Name, Observation, Pool, Resolution, World
+from cluster.controller.world import Cache, Described, Model, Name, Observation, Pool, Resolution, World
 from cluster.resources import (
+    COPIES,
+    CacheArtifactSpec,
     CachePoolSpec,
     CachePoolStatus,
+    Entry,
     LabelSelector,
     Metadata,
     ModelCacheSpec,
     ModelCacheStatus,
     NodeCacheSpec,
     Resource,
-    Wanted,
 )
+from cluster.resources.artifact import content_of, mark_of, name_of
 from cluster.resources.model import Found, Origin, Placement, PoolPlacement
 from fetcher.artifact import ArtifactRef
 
 AGENTS = Agents("example.com/weightlift:0.1.0", "weightlift")
+CONTENT = content_of("r1", "d")
 MOMENT = "2026-01-01T00:00:00Z"
 EVERYONE = LabelSelector()
 
@@ -82,9 +86,14 @@ def reporting(
 ) -> Cache:
     """The NodeCache of a node that reports one phase of the one artifact that it shall have."""
     of = key or key_of()
-    entry = Wanted(of, "a", "m", 100, "r1", "d", turn=turn)
-    seen = Observation(phase, reason, message, warm=warm)
-    return Cache("uid", "7", True, NodeCacheSpec("p", artifacts=(entry,), **spec), {of: seen}, 7)
+    seen = Observation(phase, reason, message, CONTENT if phase in COPIES else "", warm)
+    entry = Entry(mark_of(described(of)), turn=turn or None)
+    return Cache("uid", "7", True, NodeCacheSpec("p", artifacts={of: entry}, **spec), {of: seen}, 7)
+
+
+def described(key: str | None = None, pool: str = "p", namespace: str = "a", model: str = "m") -> CacheArtifactSpec:
+    """What the CacheArtifact of a found model says."""
+    return CacheArtifactSpec(pool, key or key_of(), namespace, model, 100, "r1", "d")
 
 
 def world(
@@ -107,6 +116,9 @@ def world(
         "nodes": {name: {} for name in names},
         "namespaces": {name[0]: {} for name in by_name} | {"a": {}, "b": {}},
         "caches": caches or {},
+        "artifacts": {
+            name_of(each.key, mark_of(each)): Described("uid", True, each) for each in [described()] if by_name or caches
+        },
         "alive": frozenset(names if alive is None else alive),
         "resolutions": answers,
         **more,
@@ -129,4 +141,4 @@ def sentence(of: Plan, kind: str, name: Name = ("a", "m")) -> str:
 
 def entries(of: Plan) -> dict[str, list[str]]:
     """The keys that each node shall have."""
-    return {node: [each.key for each in spec.artifacts] for node, spec in of.specs.items()}
+    return {node: sorted(spec.artifacts) for node, spec in of.specs.items()}

@@ -19,12 +19,13 @@ from cluster.client import Api, ApiError, Missing, Unavailable, endpoint_of, of_
 from cluster.client.endpoints import CLAIMS, DAEMON_SETS, EVENTS, LEASES, NAMESPACES, NODES, SECRETS, VOLUMES, Endpoint
 from cluster.controller.reading import CONTROLLER, MANAGED_BY
 from cluster.controller.volumes import volume_name
-from cluster.resources import CACHE_POOL, MODEL_CACHE, NODE_CACHE
-from cluster.resources.crds import crd
-from cluster.resources.kinds import Kind
+from cluster.resources import CACHE_ARTIFACT, CACHE_POOL, MODEL_CACHE, NODE_CACHE
+from cluster.resources.artifact import content_of, name_of
+from cluster.resources.crds import KINDS, crd
 from tests.cluster.api import cluster
 
 POOLS, MODELS, CACHES = endpoint_of(CACHE_POOL), endpoint_of(MODEL_CACHE), endpoint_of(NODE_CACHE)
+ARTIFACTS = endpoint_of(CACHE_ARTIFACT)
 ROOT = "/mnt/models"
 
 Document = dict[str, Any]
@@ -59,6 +60,9 @@ class Stage:
         await self._remove_own(POOLS)
         for endpoint in (NODES, CACHES):
             await self._remove_own(endpoint)
+        for artifact in (await self.api.list(ARTIFACTS)).items:
+            if artifact["spec"]["pool"] == self.name:
+                await self._remove(ARTIFACTS, artifact)
         for volume in (await self.api.list(VOLUMES, labels=f"{MANAGED_BY}={CONTROLLER}")).items:
             if volume["spec"]["claimRef"]["namespace"] == self.tenant:
                 await self._remove(VOLUMES, volume)
@@ -96,21 +100,19 @@ class Stage:
         """Write the status of a node as its agent does, the same for all artifacts that it may fetch."""
         spec = (await self.api.get(CACHES, node))["spec"]
         said = {"reason": reason, "message": message} if reason else {}
-        artifacts = [
-            {
-                "key": each["key"],
-                "revision": each.get("revision"),
-                **({"phase": phase, **said} if each["turn"] else {"phase": "Queued", "reason": "Turn"}),
-            }
-            for each in spec.get("artifacts", [])
-        ]
+        artifacts = {}
+        for key, entry in spec.get("artifacts", {}).items():
+            what = (await self.api.get(ARTIFACTS, name_of(key, entry["mark"])))["spec"]
+            content = content_of(what.get("revision"), what["listingDigest"])
+            ready = {"content": content} if phase == "Ready" else {}
+            artifacts[key] = {"phase": phase, **said, **ready} if entry.get("turn") else {"phase": "Queued", "reason": "Turn"}
         status = {"capacity": 10**12, "used": 7, "artifacts": artifacts}
         await self.api.apply(CACHES, {**document(CACHES, node), "status": status}, subresource="status")
 
-    async def wanted(self, node: str) -> list[Document]:
-        """The artifacts that a node shall have; none without a NodeCache."""
+    async def wanted(self, node: str) -> dict[str, Document]:
+        """The entries of a node by key; none without a NodeCache."""
         found = await self.find(CACHES, node)
-        return list(found["spec"].get("artifacts", [])) if found is not None else []
+        return dict(found["spec"].get("artifacts", {})) if found is not None else {}
 
     async def find(self, endpoint: Endpoint, name: str, namespace: str = "") -> Document | None:
         try:
@@ -186,8 +188,7 @@ def document(endpoint: Endpoint, name: str, namespace: str = "", labels: dict[st
 async def stage() -> AsyncIterator[Stage]:
     """Provide an empty stage on the throw-away cluster of the tests; everything on it is removed at the end."""
     found = cluster()
-    kinds: tuple[Kind[Any, Any], ...] = (CACHE_POOL, MODEL_CACHE, NODE_CACHE)
-    for kind in kinds:
+    for kind in KINDS:
         assert found.apply(crd(kind)) == ""
     path = Path(found.kubeconfig)
     async with Api(of_kubeconfig(path), manager="test") as api:
@@ -210,7 +211,7 @@ async def _answered(true: Callable[[], Awaitable[bool]]) -> bool:
 
 async def _served(api: Api) -> bool:
     try:
-        for endpoint in (POOLS, MODELS, CACHES):
+        for endpoint in (POOLS, MODELS, CACHES, ARTIFACTS):
             await api.list(endpoint)
     except ApiError:
         return False

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from cluster.client.endpoints import CLAIMS, EVENTS
+from cluster.resources.artifact import name_of
 from fetcher.artifact import ArtifactRef
 from fetcher.testing.origin import Origin
 from tests.cluster.api import cluster as kubernetes
-from tests.cluster.controller.playing import CACHES, MODELS, POOLS, Stage, controller, document, stage
+from tests.cluster.controller.playing import ARTIFACTS, CACHES, MODELS, POOLS, Stage, controller, document, stage
 
 FILES = {"config.json": b"{}", "model.safetensors": b"w" * 1000}
 GOOD, WRONG = "hub-token-good", "hub-token-wrong"
@@ -44,13 +45,14 @@ async def test_a_model_is_resolved_placed_and_ready_and_goes_with_its_model_cach
             return all([len(await cluster.wanted(node)) == 1 for node in cluster.nodes])
 
         await cluster.until("each node has an entry", planned)
-        (entry,) = await cluster.wanted(cluster.nodes[0])
-        key = ArtifactRef("hf://org/model").key
-        assert (entry["key"], entry["namespace"], entry["model"], entry["bytes"]) == (key, cluster.tenant, "m", 1002)
-        turns = [each for node in cluster.nodes for each in await cluster.wanted(node) if each["turn"]]
+        ((key, entry),) = (await cluster.wanted(cluster.nodes[0])).items()
+        artifact = (await cluster.api.get(ARTIFACTS, name_of(key, entry["mark"])))["spec"]
+        assert key == ArtifactRef("hf://org/model").key
+        assert (artifact["namespace"], artifact["model"], artifact["bytes"]) == (cluster.tenant, "m", 1002)
+        turns = [each for node in cluster.nodes for each in (await cluster.wanted(node)).values() if "turn" in each]
         assert len(turns) == 2
 
-        first = [node for node in cluster.nodes if (await cluster.wanted(node))[0]["turn"]]
+        first = [node for node in cluster.nodes if "turn" in (await cluster.wanted(node))[key]]
         await cluster.report(first[0], "Ready")
         await cluster.until_condition("m", "Progressing", ("True", "Queued"))
         assert await cluster.condition("m", "Ready") != ("True", "Ready")
@@ -59,7 +61,7 @@ async def test_a_model_is_resolved_placed_and_ready_and_goes_with_its_model_cach
         (last,) = set(cluster.nodes) - set(first)
 
         async def has_turn() -> bool:
-            return bool((await cluster.wanted(last))[0]["turn"])
+            return "turn" in (await cluster.wanted(last))[key]
 
         await cluster.until("the last node has its turn", has_turn)
         await cluster.report(last, "Failed", "CannotWrite", "cannot write")
@@ -121,8 +123,10 @@ async def test_a_model_that_follows_its_branch_is_replaced_by_what_the_branch_ha
         with controller(cluster, tmp_path / "log", "--hub-endpoint", origin.endpoint):
 
             async def has(commit: str) -> bool:
-                entries = [each for node in cluster.nodes for each in await cluster.wanted(node)]
-                return [each.get("revision") for each in entries] == [commit] * len(cluster.nodes)
+                wanted = [await cluster.wanted(node) for node in cluster.nodes]
+                names = [name_of(key, each["mark"]) for entries in wanted for key, each in entries.items()]
+                revisions = [(await cluster.api.get(ARTIFACTS, name))["spec"]["revision"] for name in names]
+                return revisions == [commit] * len(cluster.nodes)
 
             await cluster.until("each node shall have the first", lambda: has(repository.commit))
             newer = origin.update_repo(repository, {**FILES, "config.json": b"{ }"})

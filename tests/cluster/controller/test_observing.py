@@ -9,7 +9,7 @@ from cluster.controller.observing import stays
 from cluster.controller.planning import takes_away
 from cluster.controller.reading import read_cache, read_owned, read_pod
 from cluster.controller.world import Observation, Pod
-from cluster.resources import Wanted
+from cluster.resources import Entry
 from tests.cluster.controller.building import cache, model, planned, reporting, world
 
 LEASE = ("weightlift", "weightlift-agent.n1")
@@ -51,27 +51,30 @@ class TestRemovals:
 
 class TestReading:
     def test_a_node_cache_keeps_what_decides(self) -> None:
-        wanted = {"key": "0" * 16, "namespace": "a", "model": "m", "bytes": 1, "unknown": 5}
-        seen = {"key": "0" * 16, "phase": "Failed", "reason": "Unauthorized", "message": "401"}
+        wanted = {"mark": "1" * 16, "turn": True, "unknown": 5}
+        seen = {"phase": "Failed", "reason": "Unauthorized", "message": "401"}
         document = {
             "metadata": {"name": "n1", "uid": "u", "resourceVersion": "3", "labels": {}},
-            "spec": {"pool": "p", "artifacts": [wanted]},
+            "spec": {"pool": "p", "artifacts": {"0" * 16: wanted}},
             "status": {
-                "artifacts": [seen],
+                "artifacts": {"0" * 16: seen},
                 "used": 9,
                 "conditions": [{"type": "Ready", "status": "False", "reason": "RootMissing"}],
             },
         }
         found = read_cache(document)
-        assert found.spec.artifacts == (Wanted("0" * 16, "a", "m", 1),)
+        assert found.spec.artifacts == {"0" * 16: Entry("1" * 16, turn=True)}
         assert found.observed == {"0" * 16: Observation("Failed", "Unauthorized", "401")}
         assert (found.ours, found.used, found.problem) == (False, 9, ("RootMissing", ""))
 
     def test_a_node_cache_that_cannot_be_read_is_an_error_and_no_empty_one(self) -> None:
-        document = {"metadata": {"uid": "u", "resourceVersion": "3"}, "spec": {"pool": "p", "artifacts": [{"key": 7}]}}
+        document = {
+            "metadata": {"uid": "u", "resourceVersion": "3"},
+            "spec": {"pool": "p", "artifacts": {"0" * 16: {"mark": 7}}},
+        }
         with pytest.raises(ValueError, match="required field"):
-            read_cache({**document, "spec": {"pool": "p", "artifacts": [{"key": "0" * 16}]}})
-        with pytest.raises(ValueError, match="key"):
+            read_cache({**document, "spec": {"pool": "p", "artifacts": {"0" * 16: {}}}})
+        with pytest.raises(ValueError, match="mark"):
             read_cache(document)
 
     def test_a_pod_that_has_ended_uses_nothing(self) -> None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from cluster.controller.actions import Make, Remove, rendered
+from cluster.controller.planning import Plan
+from cluster.controller.specs import status_interval
 from cluster.controller.volumes import CLAIM, VOLUME, claim, volume, volume_name
-from cluster.controller.world import Observation, Owned, Pod, Pool, Resolution, Unknown, World
-from cluster.resources import Copies, LabelSelector, ModelCacheStatus, NodeCacheSpec, Wanted
+from cluster.controller.world import Described, Observation, Owned, Pod, Pool, Resolution, Unknown, World
+from cluster.resources import Copies, Entry, LabelSelector, ModelCacheStatus, NodeCacheSpec, encoded
+from cluster.resources.artifact import content_of, mark_of
 from cluster.resources.model import Found, PoolPlacement
 from cluster.resources.pool import Memory
 from tests.cluster.controller.building import (
     cache,
+    described,
     entries,
     found,
     key_of,
@@ -46,8 +50,9 @@ def doing(given: World) -> list[tuple[str, str]]:
 
 class TestEntries:
     def test_every_node_of_the_pool_gets_an_entry_that_names_the_model_cache_and_the_pinned_answer(self) -> None:
-        (entry,) = planned(world([model()], nodes=1)).specs["n1"].artifacts
-        assert entry == Wanted(KEY, "a", "m", 100, "r1", "d", "WhenPossible", held=False, turn=True)
+        plan = planned(world([model()], nodes=1, artifacts={}))
+        assert plan.specs["n1"].artifacts == {KEY: Entry(mark_of(described()), turn=True)}
+        assert [each.document["spec"] for each in made(plan, "CacheArtifact")] == [encoded(described())]
 
     def test_a_model_whose_source_has_not_answered_has_no_entry(self) -> None:
         assert entries(planned(world([model()], nodes=1, resolutions={}))) == {"n1": []}
@@ -76,12 +81,12 @@ class TestEntries:
     )
     def test_of_model_caches_that_share_a_copy_the_warmest_wish_wins(self, asked: tuple[Any, Any], warm: str | None) -> None:
         models = [model(warm=asked[0]), model("x", "b", warm=asked[1])]
-        (entry,) = planned(world(models, nodes=1)).specs["n1"].artifacts
+        (entry,) = planned(world(models, nodes=1)).specs["n1"].artifacts.values()
         assert entry.warm == warm
 
     def test_waves_bound_the_turns_of_each_model(self) -> None:
         specs = planned(world([model()], [pool(max_fetching=2)], nodes=9)).specs
-        assert sum(each.turn for spec in specs.values() for each in spec.artifacts) == 2
+        assert sum(bool(each.turn) for spec in specs.values() for each in spec.artifacts.values()) == 2
 
     def test_the_node_cache_of_a_node_that_is_gone_is_removed(self) -> None:
         given = world([], nodes=1, caches={"n1": cache(), "old": cache()})
@@ -98,18 +103,58 @@ class TestEntries:
         assert {each.reason for each in plan.pools["p"].conditions} == {"NotOurs", "NoOverlap"}
 
 
+class TestDescriptions:
+    OTHER: ClassVar = {"x.y": Described("uid-x", True, described(key="0" * 16))}
+
+    def test_what_is_described_already_is_made_no_second_time(self) -> None:
+        assert made(planned(world([model()], nodes=1)), "CacheArtifact") == []
+
+    def test_what_no_node_cache_names_is_removed(self) -> None:
+        assert removed(world([], nodes=1, artifacts=self.OTHER)) == ["x.y"]
+
+    def test_what_a_node_cache_still_names_stays(self) -> None:
+        assert removed(world([], nodes=1, caches={"n1": reporting("Ready")})) == []
+
+    def test_what_somebody_else_made_stays(self) -> None:
+        theirs = {"x.y": Described("uid-x", False, described(key="0" * 16))}
+        assert removed(world([], nodes=1, artifacts=theirs)) == []
+
+    def test_nothing_is_removed_while_a_node_cache_cannot_be_read(self) -> None:
+        assert removed(world([], nodes=1, artifacts=self.OTHER, unknown=Unknown(caches=frozenset({"n1"})))) == []
+
+    def test_an_entry_that_nobody_can_tell_whose_it_is_stays_while_a_model_cache_is_unknown(self) -> None:
+        caches = {"n1": reporting("Ready")}
+        unread = world([model("other")], nodes=1, resolutions={}, caches=caches, artifacts={})
+        assert entries(planned(unread)) == {"n1": [KEY]}
+        assert entries(planned(world([], nodes=1, caches=caches, artifacts={}))) == {"n1": []}
+
+
+@pytest.mark.parametrize(("nodes", "seconds"), [(0, None), (100, None), (101, 20), (1000, 100), (1001, 200), (50_000, 1000)])
+def test_nodes_of_a_large_cluster_are_told_to_report_less_often(nodes: int, seconds: int | None) -> None:
+    assert status_interval(nodes) == seconds
+
+
+def made(of: Plan, kind: str) -> list[Make]:
+    return [each for each in of.actions if isinstance(each, Make) and each.kind == kind]
+
+
+def removed(given: World) -> list[str]:
+    """The names of the CacheArtifacts that are removed."""
+    return [each.name for each in planned(given).actions if isinstance(each, Remove) and each.kind == "CacheArtifact"]
+
+
 class TestHeld:
     def test_what_a_pod_mounts_is_held_on_its_node_only(self) -> None:
         given = world([model()], nodes=2, pods={("a", "pod"): Pod(("m",), "n1")}, **VOLUMES)
-        assert {node: spec.artifacts[0].held for node, spec in planned(given).specs.items()} == {"n1": True, "n2": False}
+        assert {node: spec.artifacts[KEY].held for node, spec in planned(given).specs.items()} == {"n1": True, "n2": None}
 
     def test_a_pod_that_is_not_scheduled_yet_holds_it_everywhere(self) -> None:
         given = world([model()], nodes=2, pods={("a", "pod"): Pod(("m",))}, **VOLUMES)
-        assert all(spec.artifacts[0].held for spec in planned(given).specs.values())
+        assert all(spec.artifacts[KEY].held for spec in planned(given).specs.values())
 
     def test_a_claim_of_another_namespace_holds_nothing(self) -> None:
         given = world([model()], nodes=1, pods={("b", "pod"): Pod(("m",), "n1")}, **VOLUMES)
-        assert not planned(given).specs["n1"].artifacts[0].held
+        assert not planned(given).specs["n1"].artifacts[KEY].held
 
     def test_what_a_pod_still_mounts_stays_on_its_node_after_its_model_cache_was_deleted(self) -> None:
         given = world(
@@ -121,14 +166,14 @@ class TestHeld:
         )
         plan = planned(given)
         assert entries(plan) == {"n1": [KEY], "n2": []}
-        assert plan.specs["n1"].artifacts[0].held
+        assert plan.specs["n1"].artifacts[KEY].held
 
 
 class TestSharing:
     def test_two_namespaces_share_one_entry_and_the_strongest_retain_wins(self) -> None:
         older, newer = model(created="2024"), model(namespace="b", retain="Always")
-        (entry,) = planned(world([newer, older], nodes=1)).specs["n1"].artifacts
-        assert (entry.namespace, entry.retain) == ("a", "Always")
+        plan = planned(world([newer, older], nodes=1))
+        assert plan.specs["n1"].artifacts == {KEY: Entry(mark_of(described(namespace="a")), "Always", turn=True)}
 
     def test_the_nodes_are_those_of_both(self) -> None:
         one = model(place=PoolPlacement("p", "Count", 1))
@@ -138,7 +183,7 @@ class TestSharing:
     def test_another_revision_of_one_key_is_a_conflict_that_the_older_model_cache_wins(self) -> None:
         older, newer = model(created="2024"), model(namespace="b")
         plan = planned(world([newer, older], nodes=1, resolutions={M: found(older), ("b", "m"): found(newer, revision="r2")}))
-        assert [each.revision for each in plan.specs["n1"].artifacts] == ["r1"]
+        assert plan.specs["n1"].artifacts == {KEY: Entry(mark_of(described()), turn=True)}
         assert told(plan, ("b", "m"))["RevisionConflict"] == ("True", "RevisionConflict")
         assert told(plan, ("b", "m"))["Ready"] == ("False", "RevisionConflict")
         assert "ModelCache a/m is older" in sentence(plan, "RevisionConflict", ("b", "m"))
@@ -382,7 +427,7 @@ class TestTold:
         assert plan.models[M].progress == "1/5"
 
     def test_a_copy_of_another_revision_is_not_ready(self) -> None:
-        seen = cache(observed={KEY: Observation("Ready", revision="r0")})
+        seen = cache(observed={KEY: Observation("Ready", content=content_of("r0", "d"))})
         assert planned(world([model()], nodes=1, caches={"n1": seen})).models[M].progress == "0/1"
 
     def test_failed_nodes_are_named_at_most_ten_times_and_the_commonest_reason_is_told(self) -> None:

@@ -23,7 +23,7 @@ MiB = 1024 * 1024
 def document(node: str, spec: object, phase: str) -> bytes:
     """A NodeCache as the API server sends it, with an agent's status."""
     wanted = encoded(spec)
-    artifacts = [{"key": each["key"], "phase": phase, "revision": each["revision"]} for each in wanted.get("artifacts", [])]
+    artifacts = {key: {"phase": phase} for key in wanted.get("artifacts", {})}
     metadata = {"name": node, "uid": f"uid-{node}", "resourceVersion": "1", "labels": {MANAGED_BY: CONTROLLER}}
     return json.dumps({"metadata": metadata, "spec": wanted, "status": {"artifacts": artifacts}}).encode()
 

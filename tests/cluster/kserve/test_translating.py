@@ -14,8 +14,8 @@ from cluster.kserve.credentials import of_account, of_entry
 from cluster.kserve.kinds import LOCAL_MODEL_NODE
 from cluster.kserve.presence import agents_among
 from cluster.kserve.reading import read_options
-from cluster.kserve.translating import Pin, lies_elsewhere, model_document, node_document, spec_of
-from cluster.resources import MODEL_CACHE, NODE_CACHE, NodeCacheSpec
+from cluster.kserve.translating import Meant, Pin, lies_elsewhere, model_document, node_document, spec_of
+from cluster.resources import MODEL_CACHE, NODE_CACHE
 from cluster.resources.model import Auth, SecretName
 from fetcher.errors import ConfigurationError
 from fetcher.sources.access import HttpAccess
@@ -30,7 +30,7 @@ def wanted(*entries: dict[str, Any]) -> tuple[Artifact, ...]:
     return artifacts(LOCAL_MODEL_NODE.read({"metadata": {"name": "n"}, "spec": {"localModels": list(entries)}}).spec)
 
 
-def spec(*entries: dict[str, Any], groups: tuple[Any, ...] = (), pins: dict[str, Pin] | None = None) -> NodeCacheSpec:
+def spec(*entries: dict[str, Any], groups: tuple[Any, ...] = (), pins: dict[str, Pin] | None = None) -> Meant:
     found = wanted(*entries)
     known = {each.key: PIN for each in found} if pins is None else pins
     return spec_of(found, known, Answers(), groups, root=ROOT, allowed=("hf://",), job_namespace="jobs")
@@ -38,22 +38,22 @@ def spec(*entries: dict[str, Any], groups: tuple[Any, ...] = (), pins: dict[str,
 
 class TestNodeCache:
     def test_has_one_entry_for_each_artifact_that_is_known(self) -> None:
-        (only,) = spec(entry("a"), entry("b", namespace="team")).artifacts
+        (only,) = spec(entry("a"), entry("b", namespace="team")).artifacts.values()
 
         assert (only.revision, only.listing_digest, only.bytes, only.namespace) == ("commit", "a" * 64, 10, "jobs")
-        assert spec(entry(), pins={}).artifacts == ()
+        assert spec(entry(), pins={}).artifacts == {}
 
     def test_asks_in_the_namespace_of_the_cache(self) -> None:
-        assert spec(entry(namespace="team")).artifacts[0].namespace == "team"
+        assert [each.namespace for each in spec(entry(namespace="team")).artifacts.values()] == ["team"]
 
     def test_has_the_smallest_limit_of_the_groups_that_have_its_directory(self) -> None:
         elsewhere = group("other", path="/mnt/elsewhere")
 
-        assert spec(entry(), groups=(group("gpu"), elsewhere)).limit == str(2**40)
-        assert spec(entry(), groups=(elsewhere,)).limit is None
+        assert spec(entry(), groups=(group("gpu"), elsewhere)).spec.limit == str(2**40)
+        assert spec(entry(), groups=(elsewhere,)).spec.limit is None
 
     def test_survives_the_way_through_the_agents_client(self) -> None:
-        made = spec(entry())
+        made = spec(entry()).spec
 
         assert NODE_CACHE.read(node_document("n", "uid", 1, made)).spec == made
 

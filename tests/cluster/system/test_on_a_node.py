@@ -156,8 +156,8 @@ def test_three_commands_and_a_restricted_pod_reads_the_model(node: Node, tmp_pat
 
         # A pod that mounts the model holds it.
         def is_held() -> bool:
-            (wanted,) = node.read("nodecache", "n1")["spec"]["artifacts"]
-            return bool(wanted.get("held")) and wanted["key"] == ArtifactRef("hf://demo/model").key
+            entries = node.read("nodecache", "n1")["spec"]["artifacts"]
+            return {key: each.get("held") for key, each in entries.items()} == {ArtifactRef("hf://demo/model").key: True}
 
         wait_until(is_held, "the model is held", timeout=30)
 
