@@ -25,6 +25,7 @@ from fetcher.errors import (
 )
 from fetcher.transport.body import ResponseBody, receiving
 from fetcher.transport.complaints import BODY_LIMIT, complaint
+from fetcher.transport.connector import Connector
 from fetcher.transport.encodings import decoded
 from fetcher.transport.failures import classified
 from fetcher.transport.http_library import aiohttp
@@ -265,7 +266,7 @@ class HttpTransport:
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
-            connector = aiohttp.TCPConnector(limit=self._connections + 4, ttl_dns_cache=60)
+            connector = Connector(limit=self._connections + 4, ttl_dns_cache=60)
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 # Heads and bodies have their own deadlines: aiohttp's timer would keep running while a sink receives.

@@ -5,13 +5,25 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from fetcher.errors import Stalled, TooManyOpenFiles
 from fetcher.transport.client import Credentials, HttpTransport
+from tests.lab.waiting import eventually
+from tests.transport.peer import Run, Sender
+
+ESTABLISHED = b"\x01"
+"""The state of a connection that neither side has ended, in Linux's `tcp_info`."""
+
+
+def state(plug: socket.socket) -> bytes:
+    """The state of a connection: the first byte of its `tcp_info`."""
+    return plug.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
 
 
 @pytest.fixture
@@ -50,6 +62,30 @@ async def test_a_server_that_never_answers_is_a_stall(transport: HttpTransport) 
     async with server:
         with pytest.raises(Stalled, match="--timeout-stall"):
             await transport.open(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+
+
+def test_a_request_that_is_given_up_ends_its_connection_though_the_server_says_no_farewell(run: Run) -> None:
+    asked, gone = asyncio.Event(), asyncio.Event()
+
+    async def silent(sender: Sender) -> None:
+        connection: Any = sender.writer.transport
+        # It reads no more, so it never answers the end of TLS either. Only its socket tells that the client is gone.
+        connection.pause_reading()
+        asked.set()
+        await gone.wait()
+        connection.abort()
+
+    async def work() -> None:
+        async with run.peer(silent) as peer, peer.transport() as transport:
+            request = asyncio.create_task(transport.open(peer.url))
+            await asked.wait()
+            request.cancel()
+            await asyncio.wait([request])
+            plug = peer.connections[0].get_extra_info("socket")
+            await eventually(lambda: state(plug) != ESTABLISHED, "the connection ends")
+            gone.set()
+
+    run(work)
 
 
 def test_credentials_list_every_secret_and_do_not_show_it() -> None:

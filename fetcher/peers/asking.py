@@ -1,0 +1,138 @@
+"""Asks one peer for its map of chunks, again and again, and never for longer or more than a map takes.
+
+A peer may lie, in every way. Its answer is bounded in bytes and seconds, and must be a map of the listing that is wanted. Each
+answer replaces or changes what it said before. A peer that fails is left alone, each time for twice as long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import NoReturn
+
+from fetcher.artifact import CHUNK_SIZE
+from fetcher.errors import BadResponse, FetchError, NotFound, Transient
+from fetcher.planning.have import HEAD, LARGEST, HaveMap, room
+from fetcher.planning.ownership import Layout
+from fetcher.planning.ranges import chunk_count
+from fetcher.quantities import doubled
+from fetcher.transport.client import Credentials, HttpTransport
+
+WAIT = 5
+"""Seconds that a peer may wait for a change. Half of the silence after which it owns nothing (`swarm.SILENCE`)."""
+ANSWER = WAIT + 10.0
+"""Seconds for a whole answer: a map takes a few packets."""
+EVERY = 0.5
+"""Seconds between two requests to a peer, at least: a map of 1,024 chunks that changes all the time is told 1 % late."""
+FIRST, LONGEST = 1.0, 60.0
+"""Seconds to leave a peer alone after its first failure, and at most."""
+NOTHING_YET = 5.0
+"""The same at most for a peer that only has nothing of the artifact: it may be about to begin."""
+_LARGEST_SECRET = 64 * 1024
+
+
+class Wanted:
+    """An artifact that is fetched: its key, the digest of its listing, and the bytes of each file that may come from peers."""
+
+    def __init__(self, key: str, listing: str, sizes: Mapping[str, int]) -> None:
+        self.key = key
+        self.listing = listing
+        self.sizes = sizes
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The numbers of its chunks, as `planning.swarm` has them."""
+        return Layout(self.listing, tuple(chunk_count(size) for size in self.sizes.values()))
+
+    @cached_property
+    def largest(self) -> int:
+        """Bytes of the largest map of it."""
+        return min(LARGEST, HEAD + sum(room(path, chunk_count(size)) for path, size in self.sizes.items()))
+
+    def read(self, data: bytes) -> HaveMap:
+        """Read a map. Raises BadResponse if it is none, or of something else."""
+        try:
+            have = HaveMap.from_bytes(data, self.sizes)
+        except ValueError as error:
+            raise BadResponse(f"a peer sends no map of chunks: {error}") from error
+        if have.listing != self.listing or have.chunk_size != CHUNK_SIZE:
+            raise BadResponse("a peer sends the map of another listing than it was asked for")
+        return have
+
+
+class Asking:
+    """Asks peers over `transport`. `secret`: a file with what they want to see, on its first line; it is read each time.
+
+    `heard(peer, chunks)` is called with each answer: the chunks that the peer has, as one number. `failed(peer, error)`: with
+    each failure.
+    """
+
+    def __init__(
+        self,
+        wanted: Wanted,
+        transport: HttpTransport,
+        *,
+        secret: Path | None,
+        heard: Callable[[str, int], None],
+        failed: Callable[[str, FetchError], None],
+    ) -> None:
+        self._wanted = wanted
+        self._transport = transport
+        self._secret = secret
+        self._heard = heard
+        self._failed = failed
+
+    async def follow(self, peer: str) -> NoReturn:
+        """Ask the peer at a base URL until this is cancelled."""
+        clock, known, failures = asyncio.get_running_loop().time, None, 0
+        while True:
+            began = clock()
+            try:
+                told = await self._told(peer, known)
+            except FetchError as error:
+                known, failures = None, failures + 1
+                self._failed(peer, error)
+                await asyncio.sleep(_pause(error, failures))
+                continue
+            known, failures = known.followed_by(told) if known is not None else told, 0
+            self._heard(peer, known.as_number(self._wanted.sizes))
+            await asyncio.sleep(began + EVERY - clock())
+
+    async def _told(self, peer: str, known: HaveMap | None) -> HaveMap:
+        """Ask once. `known`: what the peer told last. Raises FetchError."""
+        since = f"&since={known.at}&wait={WAIT}" if known is not None else ""
+        url, what = f"{peer}/v1/{self._wanted.key}/have?listing={self._wanted.listing}{since}", "a map of chunks"
+        try:
+            async with (
+                asyncio.timeout(ANSWER),
+                self._transport.request(url, credentials=self._credentials(peer), redirects=0) as answer,
+            ):
+                if answer.status != 200:
+                    raise await answer.refusal(what=what)
+                return self._wanted.read(await answer.read(self._wanted.largest, what=what))
+        except TimeoutError:
+            raise BadResponse(f"a peer takes more than {ANSWER:.0f} s for {what}") from None
+
+    def _credentials(self, peer: str) -> Credentials | None:
+        if self._secret is None:
+            return None
+        try:
+            descriptor = os.open(self._secret, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                lines = os.read(descriptor, _LARGEST_SECRET).split(b"\n")
+            finally:
+                os.close(descriptor)
+        except OSError:
+            return None  # it is being exchanged: the peer will refuse, and is asked again
+        secret = next((line.strip() for line in lines if line.strip()), b"")
+        return Credentials(peer, {"Authorization": f"Bearer {secret.decode('latin-1')}"}, f"{self._secret}")
+
+
+def _pause(error: FetchError, failures: int) -> float:
+    """Seconds to leave a peer alone after so many failures in a row, the last of them `error`."""
+    asked = error.retry_after if isinstance(error, Transient) and error.retry_after is not None else 0.0
+    usual = min(NOTHING_YET, doubled(FIRST, failures, LONGEST)) if isinstance(error, NotFound) else 0.0
+    return min(LONGEST, max(asked, usual or doubled(FIRST, failures, LONGEST)))
