@@ -29,6 +29,7 @@ from fetcher.settings import (
     Signer,
     default_cache_dir,
     hub_cache_dir,
+    parse_mirror,
 )
 from fetcher.sources.access import Access
 
@@ -66,6 +67,8 @@ class Options(TypedDict, total=False):
     page_cache: PageCache
     timeout_stall: float
     retry_for: float
+    mirrors: Iterable[str]
+    mirror_secret_file: Path | None
     part: Part | None
     max_size: Amount | None
     min_free: Amount | None
@@ -137,15 +140,19 @@ def _read(uri: str, options: Options) -> tuple[ArtifactRef, Settings]:
     cache_dir, dest, revision = (settings.pop(name, None) for name in ("cache_dir", "dest", "revision"))
     include, exclude = (settings.pop(name, ()) for name in ("include", "exclude"))
     expect: Mapping[str, str] = settings.pop("expect", None) or {}
+    mirrors = settings.pop("mirrors", ())
     _refuse_empty(cache_dir=cache_dir, dest=dest, revision=revision)
     if isinstance(include, str) or isinstance(exclude, str):
         raise UsageError("include and exclude take a list of patterns, not a string; write ['*.safetensors']")
+    if isinstance(mirrors, str):
+        raise UsageError("mirrors takes a list of addresses, not a string; write ['http://node:8650']")
     root = Path(cache_dir or dest or _default_root(settings))
     try:
         result = Settings(
             cache_dir=root.absolute(),
             dest=Path(dest).absolute() if dest is not None else None,
             expect={path: Digest.parse(text) for path, text in expect.items()},
+            mirrors=tuple(parse_mirror(each) for each in mirrors),
             **settings,
         )
     except TypeError as error:

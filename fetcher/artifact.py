@@ -21,6 +21,11 @@ CHUNK_SIZE = 16 * 1024 * 1024
 """Bytes. The grid of journal, manifest and `verify`: XXH3-128 of each 16 MiB is 48 bytes of text per chunk, 2.4 MB of
 manifest for 800 GB. After a flipped bit one chunk is fetched again, after a kill at most one chunk per connection."""
 
+ORIGIN = "origin"
+"""The supplier of bytes that come from where the URI points to. Any other supplier is a mirror, by its address."""
+UNKNOWN = ""
+"""The supplier of bytes that came before suppliers were recorded, or of a chunk of two: nobody is blamed for them."""
+
 DigestAlgorithm = Literal["sha256", "git-sha1"]
 ChecksumAlgorithm = Literal["crc64nvme", "crc32c", "crc32", "md5"]
 _CHECKSUM_DIGITS = {"crc64nvme": 16, "crc32c": 8, "crc32": 8, "md5": 32}

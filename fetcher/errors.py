@@ -23,6 +23,7 @@ what to do next; it never contains a credential.
     │   │   ├── Unreachable      69
     │   │   ├── Stalled          69
     │   │   ├── BadResponse      69  a response violates the protocol
+    │   │   ├── MirrorFailed     69  a mirror brings nothing now; the range comes from elsewhere
     │   │   └── RateLimited      75
     │   ├── RangesUnsupported    69  the server sent the whole file instead of a range
     │   ├── ContentChanged       65  the source serves other content than it lists
@@ -179,6 +180,21 @@ class BadResponse(Transient):
     """The server failed (5xx), or its response violates the protocol."""
 
     reason = "BadResponse"
+
+
+class MirrorFailed(Transient):
+    """A mirror does not bring what it was asked for. Another mirror or the origin brings it, at once.
+
+    `notable`: it is news to the user. A mirror that fails on many connections is reported once.
+    """
+
+    reason = "MirrorFailed"
+    exit_code = 69
+
+    def __init__(self, message: str, *, mirror: str = "", path: str | None = None, notable: bool = False) -> None:
+        super().__init__(message, path=path)
+        self.mirror = mirror
+        self.notable = notable
 
 
 class RateLimited(Transient):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import Literal
 
+from fetcher.artifact import ORIGIN
 from fetcher.values import dataclass
 
 
@@ -92,10 +93,11 @@ class Shared(Event):
 
 @dataclass(frozen=True, slots=True)
 class BytesReceived(Event):
-    """`bytes` more of `path` were received and written."""
+    """`bytes` more of `path` were received from `supplier`, the origin or a mirror, and written."""
 
     path: str
     bytes: int
+    supplier: str = ORIGIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,32 @@ class Mismatched(Event):
     actual: str
     attempt: int
     limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorAvoided(Event):
+    """`mirror` failed, or is slow: its ranges come from elsewhere for a while. `message` is the error's text."""
+
+    mirror: str
+    message: str
+    path: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Disputed(Event):
+    """The digest of `path` is wrong. The origin is asked for `bytes` bytes that came from `supplier`, "" if unknown."""
+
+    path: str
+    supplier: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorBanned(Event):
+    """`mirror` sent other bytes of `path` than the origin publishes. This fetch asks it for nothing more."""
+
+    mirror: str
+    path: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +257,8 @@ class Finished(Event):
     stale: bool
     verified_by: Mapping[str, int] = field(default_factory=dict)
     """The number of files by what each was compared with: `sha256`, ..., `crc64nvme`, ..., `size`."""
+    bytes_from: Mapping[str, int] = field(default_factory=dict)
+    """The fetched bytes by supplier: `origin`, or the address of a mirror."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import field
 from pathlib import Path
 from typing import Literal
+from urllib.parse import SplitResult, urlsplit
 
 from fetcher.artifact import Digest
 from fetcher.errors import ConfigurationError, UsageError
@@ -26,6 +28,8 @@ PageCache = Literal["auto", "keep", "drop"]
 Dedupe = Literal["clone", "link", "off"]
 
 MOST_CONNECTIONS = 1024
+PLACEHOLDERS = ("{url}", "{host}", "{path}")
+"""What the address of a mirror may have in place of a part of a file's address: all of it (escaped), its host, its path."""
 LEAST_MEMORY = 16 * MiB
 """Bytes. The smallest buffers of a connection take 832 KiB and each hash thread 2 MiB (`planning.memory`)."""
 
@@ -101,6 +105,10 @@ class Settings:
     page_cache: PageCache = "auto"
     timeout_stall: float = 30.0
     retry_for: float = 300.0
+    mirrors: tuple[str, ...] = ()
+    """Addresses of mirrors, as `parse_mirror` returns them: of a `fetcher serve`, or with the placeholders of a cache."""
+    mirror_secret_file: Path | None = None
+    """The file whose first line is the secret of every mirror that is a `fetcher serve`."""
     part: Part | None = None
     """The part of this process in a cooperative fetch; None: it fetches the whole artifact."""
     max_size: Amount | None = None
@@ -145,6 +153,35 @@ def parse_part(text: str) -> Part:
     if not match or int(match[1]) >= int(match[2]):
         raise ConfigurationError(f"{text!r} is not a part; write I/N with I from 0 and below N, such as 0/4")
     return Part(int(match[1]), int(match[2]))
+
+
+def parse_mirror(text: str) -> str:
+    """Return the address of a mirror without a final slash. Raises ConfigurationError, which shows no credential."""
+    where = text.strip().rstrip("/")
+    parts = _web_address(where)
+    if "@" in parts.netloc:
+        raise ConfigurationError("a mirror's address must hold no credential; give a secret with --mirror-secret-file")
+    if "{" in parts.netloc or set(re.findall(r"[{][^}]*[}]?", where)) - set(PLACEHOLDERS):
+        raise ConfigurationError(f"{where} has an unknown placeholder; {', '.join(PLACEHOLDERS)} work, after the host")
+    if is_served(where) and (parts.path or parts.query or parts.fragment):
+        raise ConfigurationError(
+            f"{where} has a path: the address of a fetcher serve has none, that of a cache has placeholders such as "
+            f"{where}/{{path}}"
+        )
+    return where
+
+
+def _web_address(text: str) -> SplitResult:
+    with suppress(ValueError):
+        parts = urlsplit(text)
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            return parts
+    raise ConfigurationError("a mirror is a web address; write http://node:8650, or https://cache/{path}")
+
+
+def is_served(mirror: str) -> bool:
+    """Whether the mirror at this address is a `fetcher serve`: that of a cache has placeholders."""
+    return "{" not in mirror
 
 
 def _expanded(path: str) -> Path:

@@ -105,6 +105,8 @@ def print_plan(shown: Preview, *, as_json: bool) -> None:
     free = f", {size(shown.free_bytes)} free" if shown.free_bytes is not None else ""
     state = "already complete" if shown.cached else f"{size(shown.bytes_to_fetch)} to fetch"
     print_result(f"total     {size(shown.bytes_total)}, {state}{free}")
+    if mirrors := sorted({mirror for file in shown.files for mirror in file.mirrors}):
+        print_result(f"mirrors   {size(shown.bytes_mirrored)} may come from {', '.join(mirrors)}; the rest from the origin")
     if archives := sum(file.state == "unpack" for file in shown.files):
         print_result(f"archives  {archives} to unpack after the fetch; the sizes of their files are not known yet")
 

@@ -53,7 +53,15 @@ def _bytes(account: Account) -> list[Metric]:
     reused = finished.bytes_reused if finished else tally.held
     return [
         Metric("fetcher_expected_bytes", "gauge", "Size of the whole artifact in bytes; absent until known.", expected),
-        Metric("fetcher_received_bytes_total", "counter", "Bytes received from the source.", account.received),
+        Metric(
+            "fetcher_received_bytes_total", "counter", "Bytes received, from the origin and from mirrors.", account.received
+        ),
+        Metric(
+            "fetcher_supplied_bytes_total",
+            "counter",
+            "The received bytes by who sent them: the origin, or a mirror by its address.",
+            [Sample(count, {"supplier": supplier}) for supplier, count in account.supplied.items()],
+        ),
         Metric("fetcher_reused_bytes", "gauge", "Bytes that were present before the fetch.", reused),
         Metric("fetcher_hashed_bytes_total", "counter", "Bytes hashed to verify digests.", tally.checked.count),
         Metric("fetcher_verified_bytes", "gauge", "Bytes of files whose digest matched.", account.verified_bytes),
@@ -77,6 +85,12 @@ def _source(account: Account) -> list[Metric]:
     return [
         Metric("fetcher_connections", "gauge", "Connections in use.", connections),
         Metric("fetcher_retries_total", "counter", "Failed attempts that were retried.", retries),
+        Metric(
+            "fetcher_banned_mirrors",
+            "gauge",
+            "1 for each mirror that sent other bytes than the origin publishes.",
+            [Sample(1, {"mirror": mirror}) for mirror in sorted(account.banned)] or None,
+        ),
     ]
 
 

@@ -30,6 +30,7 @@ from fetcher.settings import (
     default_cache_dir,
     hub_cache_dir,
     parse_expect,
+    parse_mirror,
     parse_mount,
     parse_part,
 )
@@ -157,6 +158,15 @@ FETCH = (
     Option("hard_link", "hard-link files of a local source instead of copying them; a later edit changes both", switch=True),
     DEDUPE,
     *TRANSFER,
+    Option(
+        "mirrors",
+        "where the same bytes are nearer: a `fetcher serve`, or a cache as https://cache/{path}; may be repeated",
+        parse_mirror,
+        metavar="URL",
+        repeated=True,
+        each="mirror",
+    ),
+    Option("mirror_secret_file", "show the secret in this file to mirrors that are a `fetcher serve`", Path, "FILE"),
 )
 LIMITS = (
     Option("max_size", "maximum size of the cache, in bytes or percent of its filesystem", parse_amount, "SIZE|PERCENT"),

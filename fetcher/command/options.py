@@ -15,7 +15,8 @@ from fetcher.values import dataclass
 class Option:
     """The setting `name` has the flag `--name-with-dashes` and the variable `PROGRAM_NAME`.
 
-    The variable of a `repeated` option holds several values, separated by commas or line breaks.
+    The variable of a `repeated` option holds several values, separated by commas or line breaks. `each`: what one of them is
+    called, in the flag.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Option:
     repeated: bool = False
     switch: bool = False
     program: str = "fetcher"
+    each: str | None = None
 
     def of(self, program: str) -> Option:
         """Return the same option for another program."""
@@ -33,7 +35,7 @@ class Option:
 
     @property
     def flag(self) -> str:
-        return "--" + self.name.replace("_", "-")
+        return "--" + (self.each or self.name).replace("_", "-")
 
     @property
     def variable(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +38,18 @@ class RenamingSource(Derived):
     async def describe(self, files: Sequence[RemoteFile], ask: Asking = once) -> Sequence[RemoteFile]:
         described = await self._source.describe([self._as_published(file) for file in files], ask)
         return [replace(each, path=file.path) for each, file in zip(described, files, strict=True)]
+
+    def address(self, file: RemoteFile) -> str | None:
+        return self._source.address(self._as_published(file))
+
+    def mirrors(self, file: RemoteFile) -> Sequence[str]:
+        return self._source.mirrors(self._as_published(file))
+
+    def disputed(self, file: RemoteFile, supplier: str) -> None:
+        self._source.disputed(self._as_published(file), supplier)
+
+    def judged(self, file: RemoteFile, liars: Collection[str]) -> None:
+        self._source.judged(self._as_published(file), liars)
 
     def _as_published(self, file: RemoteFile) -> RemoteFile:
         return replace(file, path=self._published[file.path])

@@ -7,7 +7,7 @@ it hashes them as a whole, and fetches again what does not match.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
@@ -42,11 +42,11 @@ class Assembly:
     listing: Listing
     emit: Subscriber
 
-    async def manifest(self, lease: Lease) -> tuple[Manifest, int]:
+    async def manifest(self, lease: Lease) -> tuple[Manifest, Mapping[str, int]]:
         """Collect all units, join and seal the whole in the data of `lease`, and remove the units and their plan.
 
         From here on this is an ordinary fetch before its rename. Returns the sealed manifest, and the bytes that were fetched
-        again. Raises FetchError.
+        again, by supplier. Raises FetchError.
         """
         root, key = self.whole.settings.cache_dir, self.whole.ref.key
         with storing("collect the parts"):
@@ -64,11 +64,11 @@ class Assembly:
             await run_uncancelled(self._clean_up, collected, lease)
         return manifest, fetched
 
-    async def _joined(self, collected: Collected, lease: Lease) -> tuple[list[ManifestFile], int]:
+    async def _joined(self, collected: Collected, lease: Lease) -> tuple[list[ManifestFile], Mapping[str, int]]:
         """The entries of the files that were fetched in segments, joined, compared with their digests and synced."""
         files = [file for file in self.listing.files if file.path in collected.segments]
         if not files:
-            return [], 0
+            return [], {}
         stopping = threading.Event()
         with storing("join the parts"), closing(self.whole.journal(lease)) as journal:
             await run_uncancelled(self._make_room, files, lease, stopping, stop=stopping.set)
@@ -85,7 +85,7 @@ class Assembly:
                 on_event=self.emit,
             )
             entries = await transfer.run()
-        return list(entries.values()), transfer.bytes_fetched
+        return list(entries.values()), transfer.bytes_from
 
     def _make_room(self, files: Sequence[RemoteFile], lease: Lease, stopping: threading.Event) -> None:
         """Make room for the joined files. Where the filesystem can share blocks, they take none of their own."""

@@ -36,7 +36,7 @@ def find_cached(request: Request, on_event: Subscriber = silent) -> Artifact | N
         request.ref,
         hit.manifest,
         path=request.placement.location(hit.manifest),
-        fetched=0,
+        fetched={},
         seconds=time.monotonic() - began,
         cached=True,
         use_recorded=hit.recorded,

@@ -16,7 +16,7 @@ from fetcher.engine.incoming import Cursor, Incoming
 from fetcher.engine.pace import SlowConnectionDetector
 from fetcher.engine.pull import Pull
 from fetcher.engine.schedule import Assignment, Progress, Schedule
-from fetcher.events import ConnectionsActive, Subscriber
+from fetcher.events import BytesDiscarded, ConnectionsActive, Subscriber
 from fetcher.planning.ranges import LONGEST_RANGE
 from fetcher.quantities import ceil_div
 
@@ -111,7 +111,8 @@ class Handout:
     def return_rest(self, assignment: Assignment, incoming: Incoming, cursor: Cursor) -> None:
         """Make the missing rest of a range pending for another connection."""
         if assignment.stop is not None and cursor.position < assignment.stop:
-            incoming.park(cursor)
+            if dropped := incoming.park(cursor):
+                self._emit(BytesDiscarded(incoming.path, dropped))
             rest = ByteRange(cursor.position, assignment.stop)
             self._schedule.add(incoming.path, [rest], size=incoming.size or 0)
 
@@ -165,7 +166,7 @@ class Handout:
     def finished(self, pull: Pull) -> None:
         """Record the rate of a complete pull, to compare others with."""
         if pull.received:
-            self._judge.finished(pull.path, pull.received / max(pull.body_seconds, 1e-3))
+            self._judge.finished(pull.path, pull.received / max(pull.body_seconds, 1e-3), pull.supplier)
 
     def replaced(self, pull: Pull) -> None:
         """Record that the pull was abandoned because it was slow; the next pull of its file gets more time."""
@@ -191,8 +192,9 @@ class Handout:
         rates = {pull: pull.since_compared.rate for pull in self.pulls if pull.since_compared.seconds >= window / 8}
         due = [pull for pull in rates if pull.since_compared.seconds >= window * judge.grace(pull.path)]
         for pull in due:
-            siblings = [rate for other, rate in rates.items() if other is not pull]
-            if judge.slow(rates[pull], [*siblings, *judge.alike(pull.path)]):
+            # A mirror is nearer than the origin: that the other is slower is no fault.
+            siblings = [rate for other, rate in rates.items() if other is not pull and other.supplier == pull.supplier]
+            if judge.slow(rates[pull], [*siblings, *judge.alike(pull.path, pull.supplier)]):
                 pull.abandon("far slower than the others was replaced")
             pull.compared()
 

@@ -42,7 +42,7 @@ async def check(ref: ArtifactRef, settings: Settings, *, source: Source, on_even
     if known is not None and not ref.include and not ref.exclude:
         _refuse_missing(known, {file.path for file in files})
     manifest = Manifest.for_request(ref, revision=listing.revision, files=entries, created="", version="")
-    return described(ref, manifest, path=root, fetched=0, seconds=time.monotonic() - began, cached=True)
+    return described(ref, manifest, path=root, fetched={}, seconds=time.monotonic() - began, cached=True)
 
 
 def _root(source: Source, files: tuple[RemoteFile, ...]) -> Path:

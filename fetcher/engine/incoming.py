@@ -8,11 +8,12 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from fetcher.artifact import CHUNK_SIZE, ByteRange, Checksum, Digest
+from fetcher.artifact import CHUNK_SIZE, ORIGIN, UNKNOWN, ByteRange, Checksum, Digest
 from fetcher.engine.retry import Violations
 from fetcher.engine.states import Change, State, after
 from fetcher.errors import DigestUnavailable
@@ -51,11 +52,26 @@ class Cursor:
     """The frontier of the file while this connection holds it: the thread that writes also hashes (`Incoming.claim`)."""
     hashed_from: int = 0
     """The position of that frontier when it was claimed."""
+    supplier: str = ORIGIN
+    """Who brings the bytes of the begun chunk."""
 
     @property
     def chunk_start(self) -> int:
         """The first byte of the begun chunk; all from here to `position` are written."""
         return self.position // CHUNK_SIZE * CHUNK_SIZE
+
+    def supplied_by(self, supplier: str) -> None:
+        """Record who brings the next bytes. Of a chunk with bytes of two suppliers nobody knows who is to blame."""
+        begun = self.position > self.chunk_start
+        self.supplier = UNKNOWN if begun and supplier != self.supplier else supplier
+
+
+@dataclass(frozen=True, slots=True)
+class Dispute:
+    """A dropped chunk of a file with a wrong digest: who brought it, and its XXH3-128."""
+
+    supplier: str
+    xxh3: str
 
 
 class Incoming:
@@ -83,6 +99,7 @@ class Incoming:
         self.brought = self._furthest = staged.held
         self._hashed_furthest = 0
         self.sync_failures = 0
+        self.disputes: dict[int, Dispute] = {}
         self._partial = {
             index: Cursor(index * CHUNK_SIZE + length, hasher) for index, (length, hasher) in self.staged.parts.items()
         }
@@ -157,11 +174,23 @@ class Incoming:
             return partial
         return Cursor(start, self.staged.crcs.new_hasher(start))
 
-    def park(self, cursor: Cursor) -> None:
-        """Keep the cursor of a connection that ended inside a chunk, for the next connection."""
-        if cursor.position % CHUNK_SIZE and cursor.position != self.size:
+    def park(self, cursor: Cursor) -> int:
+        """Keep the cursor of a connection that ended inside a chunk, for the next connection. Returns the dropped bytes.
+
+        Only what the origin began is kept: so the chunks of a mirror are its own from the first byte to the last, and it can
+        blame nobody else for bytes that differ.
+        """
+        begun = cursor.position - cursor.chunk_start
+        if not begun or cursor.position == self.size:
+            return 0
+        if cursor.supplier == ORIGIN:
             self._partial[cursor.position // CHUNK_SIZE] = cursor
             self._note(cursor)
+            return 0
+        cursor.position, cursor.noted = cursor.chunk_start, 0
+        cursor.hasher = self.staged.crcs.new_hasher(cursor.position)
+        self.brought -= begun
+        return begun
 
     def cursor_of_the_whole(self) -> Cursor:
         """Return a cursor at the beginning, for a source that sends no parts. What is held will be written again, so it is
@@ -206,7 +235,7 @@ class Incoming:
             if cursor.position % CHUNK_SIZE == 0 or cursor.position == self.size:
                 self._finish_chunk(cursor)
                 finished += 1
-            elif cursor.position - cursor.noted >= PART_SIZE:
+            elif cursor.supplier == ORIGIN and cursor.position - cursor.noted >= PART_SIZE:
                 self._note(cursor)
             data = data[len(piece) :]
         return finished
@@ -244,7 +273,8 @@ class Incoming:
 
     def _finish_chunk(self, cursor: Cursor) -> None:
         index = (cursor.position - 1) // CHUNK_SIZE
-        self.staged.finish_chunk(index, JournalledChunk(cursor.hasher.hexdigest()), cursor.hasher)
+        chunk = JournalledChunk(cursor.hasher.hexdigest(), supplier=cursor.supplier)
+        self.staged.finish_chunk(index, chunk, cursor.hasher)
         cursor.hasher = self.staged.crcs.new_hasher(cursor.position)
         if cursor.frontier is not None:
             self.note_state(cursor.frontier)
@@ -308,6 +338,30 @@ class Incoming:
                 for index in range(chunk_count(size))
                 if chunk_digest(descriptor, chunk_range(index, size)) != self.staged.chunks.get(index)
             ]
+
+    def dispute(self, banned: Container[str]) -> str | None:
+        """Return who is suspected first of a wrong digest of this complete file; None if the origin brought all of it.
+
+        A `banned` supplier comes first, then the one with the fewest chunks.
+        """
+        brought = Counter(supplier for supplier in self.staged.suppliers.values() if supplier != ORIGIN)
+        if not brought:
+            return None
+        return min(brought, key=lambda supplier: (supplier not in banned, brought[supplier], supplier))
+
+    def forget_supplied(self, supplier: str) -> int:
+        """Drop every chunk of `supplier`, and remember what it was for `liars`. Returns the number of dropped bytes."""
+        chunks = [index for index, each in self.staged.suppliers.items() if each == supplier]
+        self.disputes |= {index: Dispute(supplier, self.staged.chunks[index]) for index in chunks}
+        return self.forget(chunks)
+
+    def liars(self) -> set[str]:
+        """Return the suppliers of dropped chunks that differ from those of this file, whose digest is right."""
+        return {
+            dropped.supplier
+            for index, dropped in self.disputes.items()
+            if dropped.supplier != UNKNOWN and self.staged.chunks.get(index) != dropped.xxh3
+        }
 
     def forget(self, chunks: Sequence[int]) -> int:
         """Drop `chunks` and restart hashing. Returns the number of dropped bytes."""

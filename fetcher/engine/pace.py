@@ -9,6 +9,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 
+from fetcher.artifact import ORIGIN
 from fetcher.quantities import median
 
 LEAST = 64 * 1024
@@ -92,23 +93,23 @@ class SlowConnectionDetector:
         self.patience = patience
         self._least = least
         self._finished: deque[float] = deque(maxlen=16)
-        self._of_file: dict[str, deque[float]] = {}
+        self._of_file: dict[str, dict[str, deque[float]]] = {}
         self._replaced: Counter[str] = Counter()
 
-    def finished(self, path: str, rate: float) -> None:
-        """Record that a range of a file finished at `rate` bytes a second of body time."""
+    def finished(self, path: str, rate: float, supplier: str = ORIGIN) -> None:
+        """Record that a range of a file, brought by `supplier`, finished at `rate` bytes a second of body time."""
         self._finished.append(rate)
-        self._of_file.setdefault(path, deque(maxlen=16)).append(rate)
+        self._of_file.setdefault(path, {}).setdefault(supplier, deque(maxlen=16)).append(rate)
 
     def sealed(self, path: str) -> None:
         """Forget the connections of a complete file."""
         self._of_file.pop(path, None)
         self._replaced.pop(path, None)
 
-    def alike(self, path: str) -> Sequence[float]:
-        """Return the rates of recently finished ranges of the file. They count as siblings: otherwise a broken path could
-        carry the last range for hours, after all other ranges are done."""
-        return tuple(self._of_file.get(path, ()))
+    def alike(self, path: str, supplier: str = ORIGIN) -> Sequence[float]:
+        """Return the rates of recently finished ranges of the file by the same supplier. They count as siblings: otherwise a
+        broken path could carry the last range for hours, after all other ranges are done."""
+        return tuple(self._of_file.get(path, {}).get(supplier, ()))
 
     def replaced(self, path: str) -> None:
         """Record that a connection of the file was replaced: the next one gets twice the time."""

@@ -14,6 +14,7 @@ as long as it takes for every other fetch of that file. A part ends after the co
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -56,7 +57,7 @@ class Parts:
     whole: Pipeline
     part: Part
     _contenders: dict[int, Contender] = field(default_factory=dict)
-    _fetched: int = 0
+    _fetched: Counter[str] = field(default_factory=Counter)
 
     async def run(self) -> Artifact:
         """Return the artifact after its commit. Raises FetchError; what was fetched stays resumable, for any part."""
@@ -68,7 +69,7 @@ class Parts:
         while True:
             if (manifest := self.whole.published(existing)) is not None:
                 await run_uncancelled(discard, self.whole.settings.cache_dir, self.whole.ref.key, plan)
-                return self.whole.result(manifest, fetched=self._fetched, cached=self._fetched == 0)
+                return self.whole.result(manifest, fetched=self._fetched, cached=not self._fetched.total())
             found = await run_uncancelled(self._next, plan, undo=_give_back)
             match found:
                 case (int(number), Lease() as lease):
@@ -149,7 +150,7 @@ class Parts:
         try:
             with one_error():
                 gathered = await pipeline.gathered(lease, Patience(settings.retry_for), Changes())
-            self._fetched += gathered.fetched
+            self._fetched.update(gathered.fetched)
             with storing("seal the unit"):
                 await run_uncancelled(seal_fenced, lease, gathered.manifest)
         except BaseException:
@@ -189,13 +190,13 @@ class Parts:
             on_event=whole.emit,
         )
         if isinstance(lease, Manifest):
-            return whole.result(lease, fetched=self._fetched, cached=self._fetched == 0)
+            return whole.result(lease, fetched=self._fetched, cached=not self._fetched.total())
         try:
             with one_error():
                 async with kept_alive(lease, progress=lambda: (0, None)):
                     assembly = Assembly(whole, plan, listing, self._without_repetition)
                     manifest, fetched = await assembly.manifest(lease)
-            self._fetched += fetched
+            self._fetched.update(fetched)
             await run_uncancelled(whole.commit, lease, manifest, listing)
         except BaseException:
             await run_uncancelled(give_up, lease)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -64,11 +64,11 @@ ASK_FOR = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """The complete staging, ready to be sealed; `fetched` bytes of it came from the source."""
+    """The complete staging, ready to be sealed; `fetched`: the received bytes by supplier."""
 
     manifest: Manifest
     listing: Listing
-    fetched: int
+    fetched: Mapping[str, int]
 
 
 @dataclass(slots=True)
@@ -209,7 +209,7 @@ class Pipeline:
             authenticated=listing.authenticated or prepared.authenticated,
             unconfirmed=listing.unconfirmed,
         )
-        return Gathered(manifest, replace(listing, files=with_pins(listing.files, files)), transfer.bytes_fetched)
+        return Gathered(manifest, replace(listing, files=with_pins(listing.files, files)), transfer.bytes_from)
 
     async def _list(self, ask: Asking, lease: Lease) -> Listing:
         """List the files. Those of archives are fetched and unpacked for it, under `lease`."""
@@ -283,12 +283,14 @@ class Pipeline:
             root = self.settings.dest or self.settings.cache_dir
             sweep_old(root)
 
-    def result(self, manifest: Manifest, *, fetched: int = 0, cached: bool = False, stale: bool = False) -> Artifact:
+    def result(
+        self, manifest: Manifest, *, fetched: Mapping[str, int] | None = None, cached: bool = False, stale: bool = False
+    ) -> Artifact:
         return described(
             self.ref,
             manifest,
             path=self.placement.location(manifest),
-            fetched=fetched,
+            fetched=fetched or {},
             seconds=time.monotonic() - self.began,
             cached=cached,
             stale=stale,

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import field
 from pathlib import Path
 
-from fetcher.artifact import CHUNK_SIZE, ByteRange, RemoteFile
+from fetcher.artifact import CHUNK_SIZE, ORIGIN, ByteRange, RemoteFile
 from fetcher.engine.adopting import Adoption, Intake, differs
 from fetcher.engine.choosing import proves_no_less
 from fetcher.errors import OutOfSpace
@@ -345,7 +345,7 @@ def _record_all_chunks(staged: StagedFile) -> None:
             return
         for index in range(chunk_count(size)):
             if digest := chunk_digest(descriptor, chunk_range(index, size)):
-                staged.finish_chunk(index, JournalledChunk(digest))
+                staged.finish_chunk(index, JournalledChunk(digest, supplier=ORIGIN))
 
 
 def _space_of(fresh: Iterable[RemoteFile], staged: Iterable[StagedFile]) -> int:

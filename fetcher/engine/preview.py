@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import field, replace
 from pathlib import Path
 
 from fetcher.artifact import ArtifactRef, Listing, RemoteFile, redact, total_size
@@ -36,12 +37,14 @@ class PlannedFile:
     digests: tuple[str, ...]
     state: str
     checksums: tuple[str, ...] = ()
+    mirrors: tuple[str, ...] = ()
+    """Who may bring it instead of the origin."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """The plan of a fetch. Sizes in bytes, those of archives without their members; `cached`: a complete copy satisfies the
-    request."""
+    """The plan of a fetch. Sizes in bytes, those of archives without their members; `bytes_mirrored` of those to fetch may come
+    from mirrors; `cached`: a complete copy satisfies the request."""
 
     cache_key: str
     uri: str
@@ -50,6 +53,7 @@ class Preview:
     files: tuple[PlannedFile, ...]
     bytes_total: int
     bytes_to_fetch: int
+    bytes_mirrored: int
     free_bytes: int | None
     cached: bool
 
@@ -57,11 +61,12 @@ class Preview:
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a source lists, and the files that a fetch of it would choose, with all that is published of them. `archives` are
-    the paths of those that it would unpack."""
+    the paths of those that it would unpack, `mirrors` who may bring a file instead of the origin, by its path."""
 
     listing: Listing
     chosen: tuple[RemoteFile, ...]
     archives: tuple[str, ...] = ()
+    mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 async def answered(source: Source, ref: ArtifactRef, settings: Settings, on_event: Subscriber = silent) -> Answer:
@@ -76,7 +81,8 @@ async def answered(source: Source, ref: ArtifactRef, settings: Settings, on_even
             files = await _with_archives(listing, packing, ref, settings, source=source, ask=ask)
             return Answer(listing, files, packing.archives)
         pinning = await with_listed_pins(settings, ref, listing, source=source, ask=ask)
-        return Answer(listing, await chosen(listing, ref, pinning, source=source, ask=ask))
+        files = await chosen(listing, ref, pinning, source=source, ask=ask)
+        return Answer(listing, files, mirrors={file.path: tuple(source.mirrors(file)) for file in files})
     finally:
         await source.aclose()
 
@@ -101,7 +107,9 @@ async def preview(ref: ArtifactRef, settings: Settings, on_event: Subscriber = s
     planned = tuple(
         _planned(file, "held" if unpacked else "unpack")
         if file.path in archives
-        else _planned(wanted.get(file.path, file), _state(wanted.get(file.path), present, donors))
+        else _planned(
+            wanted.get(file.path, file), _state(wanted.get(file.path), present, donors), answer.mirrors.get(file.path, ())
+        )
         for file in listed.values()
     )
     manifest = Manifest.for_request(ref, revision=listing.revision, files=(), created="", version="")
@@ -113,6 +121,7 @@ async def preview(ref: ArtifactRef, settings: Settings, on_event: Subscriber = s
         files=planned,
         bytes_total=total_size(wanted.values()),
         bytes_to_fetch=sum(file.size or 0 for file in planned if file.state in ("fetch", "unpack")),
+        bytes_mirrored=sum(file.size or 0 for file in planned if file.mirrors),
         free_bytes=free_bytes(existing_parent(placement.anchor)),
         cached=complete is not None,
     )
@@ -131,9 +140,9 @@ async def _with_archives(
     return pinned(await source.describe(files, ask), replace(settings, expect={}))
 
 
-def _planned(file: RemoteFile, state: str) -> PlannedFile:
+def _planned(file: RemoteFile, state: str, mirrors: tuple[str, ...] = ()) -> PlannedFile:
     digests, checksums = (tuple(str(each) for each in published) for published in (file.digests, file.checksums))
-    return PlannedFile(file.path, file.size, digests, state, checksums)
+    return PlannedFile(file.path, file.size, digests, state, checksums, mirrors if state == "fetch" else ())
 
 
 def _state(chosen: RemoteFile | None, present: Manifest | None, donors: Donors | None) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import field
 
+from fetcher.artifact import ORIGIN
 from fetcher.engine.schedule import Assignment
 from fetcher.values import dataclass
 
@@ -29,7 +30,8 @@ class Mark:
 class Pull:
     """A running assignment: the bytes received so far, and the scope that can abandon it.
 
-    `body_since` is the time of the first byte of the body, None before it: only a body can trickle.
+    `supplier` brings its bytes, once the source has answered. `body_since` is the time of the first byte of the body, None
+    before it: only a body can trickle.
     """
 
     assignment: Assignment
@@ -41,6 +43,7 @@ class Pull:
     asked_at: float = field(init=False)
     body_since: float | None = None
     why: str = ""
+    supplier: str = ORIGIN
     _compared: Mark = field(init=False)
     _measured: Mark = field(init=False)
 

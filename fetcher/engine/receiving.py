@@ -43,10 +43,11 @@ times their share (a store without digests beside a test suite took 17.0 s for 2
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The result of one write: its bytes, and the number of chunks of 16 MiB that they finish."""
+    """The result of one write: its bytes, the number of chunks of 16 MiB that they finish, and who brought them."""
 
     count: int
     chunks: int
+    supplier: str
 
 
 class Receiver:
@@ -97,7 +98,7 @@ class Receiver:
                     chunks += _stored(incoming, cursor, piece[:length])
                     if length < len(piece):
                         break
-                return Written(count, chunks)
+                return Written(count, chunks, pull.supplier)
             finally:
                 self._scratch.append(buffer)
 
@@ -136,17 +137,19 @@ class Receiver:
                 await self._rate.spend(count)
                 if writing is not None:
                     await ended(writing)
-                writing, buffer = self._write(incoming, cursor, buffer, count), None
+                writing, buffer = self._write(incoming, cursor, buffer, count, pull.supplier), None
         finally:
             if buffer is not None:
                 self._pool.give_back(buffer)
             if writing is not None:
                 await ended(writing)  # the thread still uses the buffer and the descriptor
 
-    def _write(self, incoming: Incoming, cursor: Cursor, buffer: memoryview, count: int) -> asyncio.Future[Written]:
+    def _write(
+        self, incoming: Incoming, cursor: Cursor, buffer: memoryview, count: int, supplier: str
+    ) -> asyncio.Future[Written]:
         def write() -> Written:
             self._lease.check()
-            return Written(count, _stored(incoming, cursor, buffer[:count]))
+            return Written(count, _stored(incoming, cursor, buffer[:count]), supplier)
 
         writing = self._on_thread(write, incoming, cursor)
         writing.add_done_callback(lambda _: self._pool.give_back(buffer))

@@ -13,7 +13,8 @@ from fetcher.values import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A complete artifact at `path`. `bytes` counts all files: `bytes_fetched` came from the source, `bytes_reused` did not.
+    """A complete artifact at `path`. `bytes` counts all files: `bytes_fetched` were received, `bytes_reused` were not;
+    `bytes_from` tells from whom: the `origin`, or a mirror by its address.
 
     `verified`: every file was compared with a published or pinned digest. `verified_by`: the number of files by what each was
     compared with: `sha256`, `git-sha1`, a checksum of the store such as `crc64nvme`, or only its `size`. `cached`: nothing was
@@ -35,6 +36,7 @@ class Artifact:
     stale: bool
     use_recorded: bool
     verified_by: Mapping[str, int]
+    bytes_from: Mapping[str, int]
 
 
 def described(
@@ -42,13 +44,14 @@ def described(
     manifest: Manifest,
     *,
     path: Path,
-    fetched: int,
+    fetched: Mapping[str, int],
     seconds: float,
     cached: bool = False,
     stale: bool = False,
     use_recorded: bool = False,
 ) -> Artifact:
-    """Return the artifact of `manifest` at `path`, requested as `ref`. `fetched` bytes came from the source."""
+    """Return the artifact of `manifest` at `path`, requested as `ref`. `fetched`: the received bytes by supplier."""
+    received = sum(fetched.values())
     return Artifact(
         path=path,
         cache_key=ref.key,
@@ -56,14 +59,15 @@ def described(
         revision=manifest.revision,
         files=len(manifest.files),
         bytes=manifest.size,
-        bytes_fetched=fetched,
-        bytes_reused=max(0, manifest.size - fetched),
+        bytes_fetched=received,
+        bytes_reused=max(0, manifest.size - received),
         seconds=round(seconds, 3),
         verified=manifest.verified,
         cached=cached,
         stale=stale,
         use_recorded=use_recorded,
         verified_by=manifest.verified_by,
+        bytes_from=dict(fetched),
     )
 
 
@@ -81,4 +85,5 @@ def finished(artifact: Artifact) -> Finished:
         verified=artifact.verified,
         stale=artifact.stale,
         verified_by=artifact.verified_by,
+        bytes_from=artifact.bytes_from,
     )

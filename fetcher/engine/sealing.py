@@ -13,10 +13,11 @@ from fetcher.engine.incoming import Incoming
 from fetcher.engine.states import Change, State
 from fetcher.engine.syncing import Spawn, Syncing, disk_error
 from fetcher.errors import DigestMismatch, LocalIOError
-from fetcher.events import BytesDiscarded, BytesHashed, FileVerified, Mismatched, Subscriber
+from fetcher.events import BytesDiscarded, BytesHashed, Disputed, FileVerified, MirrorBanned, Mismatched, Subscriber
 from fetcher.filesystem import storing
 from fetcher.integrity.frontier import Stretch
 from fetcher.manifest import ManifestFile
+from fetcher.sources.base import Source
 from fetcher.store.lease import Lease
 from fetcher.values import dataclass
 
@@ -43,6 +44,7 @@ class Sealing:
         self,
         files: Mapping[str, Incoming],
         *,
+        source: Source,
         handout: Handout,
         syncing: Syncing,
         lease: Lease,
@@ -55,6 +57,8 @@ class Sealing:
         on_event: Subscriber,
     ) -> None:
         self._files = files
+        self._source = source
+        self._banned: set[str] = set()
         self._handout = handout
         self._syncing = syncing
         self._lease = lease
@@ -191,6 +195,10 @@ class Sealing:
         self._handout.wake()
 
     async def _mismatched(self, incoming: Incoming, expected: Digest | Checksum, actual: str) -> None:
+        damaged = await self._loop.run_in_executor(self._readers, incoming.damaged_chunks)
+        if not damaged and (supplier := incoming.dispute(self._banned)) is not None:
+            self._dispute(incoming, supplier)
+            return
         incoming.refetches += 1
         if incoming.refetches > REFETCHES:
             incoming.staged.discard()
@@ -203,11 +211,25 @@ class Sealing:
                 actual=actual,
             )
         self._emit(Mismatched(incoming.path, str(expected), actual, incoming.refetches, REFETCHES))
-        damaged = await self._loop.run_in_executor(self._readers, incoming.damaged_chunks)
         if damaged:
             self._emit(BytesDiscarded(incoming.path, incoming.forget(damaged)))
         else:
             incoming.change(Change.RESTART)
+
+    def _dispute(self, incoming: Incoming, supplier: str) -> None:
+        """Fetch from the origin what one supplier brought. Who is to blame shows once the digest of the file is right."""
+        self._source.disputed(incoming.file, supplier)
+        dropped = incoming.forget_supplied(supplier)
+        self._emit(Disputed(incoming.path, supplier, dropped))
+        self._emit(BytesDiscarded(incoming.path, dropped))
+
+    def _judge(self, incoming: Incoming) -> None:
+        """Ban the suppliers that sent other bytes of the file than its digest is of. All others are cleared."""
+        liars = incoming.liars()
+        self._source.judged(incoming.file, liars)
+        for liar in sorted(liars - self._banned):
+            self._emit(MirrorBanned(liar, incoming.path))
+        self._banned |= liars
 
     async def _seal(self, incoming: Incoming) -> None:
         entry = await self._syncing.seal(incoming)
@@ -220,6 +242,8 @@ class Sealing:
         incoming.entry = entry
         incoming.change(Change.SEALED)
         if incoming.state is State.SEALED:
+            if incoming.disputes:
+                self._judge(incoming)
             self._handout.sealed(incoming)
             self._progressed()
             self._emit(FileVerified(incoming.path, entry.size, bool(entry.digests)))

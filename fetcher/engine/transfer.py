@@ -20,10 +20,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Coroutine, Iterable
 from dataclasses import replace
 
-from fetcher.artifact import ByteRange
+from fetcher.artifact import ORIGIN, ByteRange
 from fetcher.engine.buffers import BufferPool
 from fetcher.engine.handout import Handout
 from fetcher.engine.incoming import Cursor, Incoming
@@ -38,6 +39,7 @@ from fetcher.engine.syncing import Syncing, disk_error
 from fetcher.engine.whole import Whole, WholeFiles
 from fetcher.errors import (
     FetchError,
+    MirrorFailed,
     RangesUnsupported,
     RateLimited,
     SourceError,
@@ -47,10 +49,10 @@ from fetcher.errors import (
     Unreachable,
     out_of_descriptors,
 )
-from fetcher.events import BytesReceived, Retrying, Subscriber
+from fetcher.events import BytesReceived, MirrorAvoided, Retrying, Subscriber
 from fetcher.filesystem import storing
 from fetcher.manifest import ManifestFile
-from fetcher.sources.base import Source
+from fetcher.sources.base import Source, supplier_of
 from fetcher.store.journal import Journal
 from fetcher.store.lease import Lease
 from fetcher.values import dataclass
@@ -130,6 +132,7 @@ class Transfer:
         )
         self._sealing = Sealing(
             self._files,
+            source=source,
             handout=self._handout,
             syncing=self._syncing,
             lease=lease,
@@ -152,7 +155,13 @@ class Transfer:
         )
         self._gate = 0.0
         self._group: asyncio.TaskGroup
-        self.bytes_fetched = 0
+        self._trickled: set[str] = set()
+        self.bytes_from = Counter[str]()
+
+    @property
+    def bytes_fetched(self) -> int:
+        """The bytes received so far, also those that were discarded."""
+        return self.bytes_from.total()
 
     async def run(self) -> dict[str, ManifestFile]:
         """Fill, sync and close all files. Returns path → manifest entry. Raises FetchError."""
@@ -220,6 +229,8 @@ class Transfer:
                 with self._handout.pulling(pull):
                     async with self._source.open(incoming.file, wanted) as body:
                         self._handout.answered(pull)
+                        pull.supplier = supplier_of(body)
+                        cursor.supplied_by(pull.supplier)
                         whole = self._whole.suits(body, incoming, assignment)
                         await (self._whole if whole else self._receiver).receive(body, incoming, cursor, pull)
         except OSError as error:
@@ -229,11 +240,19 @@ class Transfer:
             if incoming.restarts_soon:
                 return  # abandoned only because the file restarts
             self._handout.replaced(pull)
-            raise Stalled(f"a connection {pull.why}", path=incoming.path) from None
+            raise self._abandoned(pull) from None
         self._handout.finished(pull)
         if incoming.size is None:
             with storing("write the staged file", incoming.path):
                 incoming.end_unsized(cursor)
+
+    def _abandoned(self, pull: Pull) -> Transient:
+        """What an abandoned pull means. A mirror is reported once, however many connections to it trickle."""
+        if pull.supplier == ORIGIN:
+            return Stalled(f"a connection {pull.why}", path=pull.path)
+        news = pull.supplier not in self._trickled
+        self._trickled.add(pull.supplier)
+        return MirrorFailed(f"a connection {pull.why}", mirror=pull.supplier, path=pull.path, notable=news)
 
     def _return(self, assignment: Assignment, incoming: Incoming, cursor: Cursor) -> None:
         """Return the missing rest of a range to the handout. Without ranges, restart the file."""
@@ -243,13 +262,13 @@ class Transfer:
             self._restart(incoming)
 
     def _written(self, incoming: Incoming, written: Written) -> None:
-        self.bytes_fetched += written.count
+        self.bytes_from[written.supplier] += written.count
         further = incoming.advanced(written.count)
         if further:
             incoming.violations.answered()
         if self._gain.add(further):
             self._patience.progressed()
-        self._emit(BytesReceived(incoming.path, written.count))
+        self._emit(BytesReceived(incoming.path, written.count, written.supplier))
         if written.chunks:
             self._sealing.follow(incoming)
             self._syncing.written(written.chunks)
@@ -258,7 +277,7 @@ class Transfer:
         self._sealing.hashed(incoming, count)
 
     def _stored_whole(self, whole: Whole) -> None:
-        self._written(whole.incoming, Written(len(whole.data), 0))
+        self._written(whole.incoming, Written(len(whole.data), 0, whole.cursor.supplier))
         self._sealing.stored(whole.incoming, whole.outcome)
 
     # What an error means
@@ -270,6 +289,10 @@ class Transfer:
                 # Several connections may find this out; the result is the same.
                 incoming.file = replace(incoming.file, ranges=False)
                 self._restart(incoming)
+                return 0.0
+            case MirrorFailed():  # it costs no patience: the mirror is left alone, and somebody else is asked now
+                if error.notable:
+                    self._emit(MirrorAvoided(error.mirror, error.message, incoming.path))
                 return 0.0
             case Transient():
                 incoming.violations.failed(error)

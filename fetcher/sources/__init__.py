@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from fetcher.artifact import ArtifactRef
 from fetcher.settings import Settings, hub_cache_dir
 from fetcher.sources.access import Access, HttpAccess, fitting
-from fetcher.sources.addresses import hub_address, is_blob_address, is_offline, scheme_of
+from fetcher.sources.addresses import HubAddress, hub_address, is_blob_address, is_offline, scheme_of
 from fetcher.sources.base import Source
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ def open_source(
     credentials: Access | None = None,
     pin: str | None = None,
 ) -> Source:
-    """The source that `ref.uri` names; `pin` replaces the requested revision of a repository. Sends no request.
+    """The source that `ref.uri` names, with the mirrors of `settings`; `pin` replaces the requested revision of a repository.
+    Sends no request. Files of this machine need no mirrors.
 
     With `credentials`, no other credential is looked for or used; without, the source looks for those of the process.
     With `HF_HUB_OFFLINE`, a Hub artifact comes from the Hub's cache. Raises UsageError, UnsupportedScheme, ConfigurationError,
@@ -56,7 +57,22 @@ def open_source(
 
         snapshot = find_snapshot(address, hub_cache_dir(environ))
         return LocalSource(snapshot.directory, listing=snapshot.listing)
-    transport = _transport(settings, environ)
+    from fetcher.sources.mirrors import mirrored
+
+    return mirrored(_remote(ref, settings, environ, address, credentials=credentials, pin=pin), ref, settings, environ)
+
+
+def _remote(
+    ref: ArtifactRef,
+    settings: Settings,
+    environ: Mapping[str, str],
+    address: HubAddress | None,
+    *,
+    credentials: Access | None,
+    pin: str | None,
+) -> Source:
+    """The source of `ref.uri`, which is on another machine: the repository `address`, if it is one of the Hub."""
+    scheme, transport = scheme_of(ref.uri), _transport(settings, environ)
     if scheme == "s3":
         from fetcher.sources.s3 import S3Access, open_s3
 

@@ -7,12 +7,12 @@ itself. It never retries: it raises every failure as a `fetcher.errors.SourceErr
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
-from fetcher.artifact import ByteRange, RemoteFile
+from fetcher.artifact import ORIGIN, ByteRange, RemoteFile
 from fetcher.artifact import Listing as Listing
 from fetcher.values import dataclass
 
@@ -106,6 +106,19 @@ class DirectBody(Body, Protocol):
         ...
 
 
+@runtime_checkable
+class Supplied(Protocol):
+    """A body of a source that has mirrors: `supplier` is the origin or the name of one of them, and means nothing else."""
+
+    @property
+    def supplier(self) -> str: ...
+
+
+def supplier_of(body: Body) -> str:
+    """Who brings `body`. A source without mirrors is the origin itself."""
+    return body.supplier if isinstance(body, Supplied) else ORIGIN
+
+
 class Source(Protocol):
     """One artifact at its source. Not thread-safe; all methods run on one event loop."""
 
@@ -145,8 +158,27 @@ class Source(Protocol):
         called concurrently for any files and ranges.
 
         Raises RangesUnsupported if the server sends the whole file instead of a part, ContentChanged if it serves other
-        content than listed, otherwise Transient or a final SourceError.
+        content than listed, MirrorFailed if somebody else is to be asked, otherwise Transient or a final SourceError.
         """
+        ...
+
+    def address(self, file: RemoteFile) -> str | None:
+        """The web address of `file`, for caches in front of the source; None without one that everybody may know."""
+        ...
+
+    def mirrors(self, file: RemoteFile) -> Sequence[str]:
+        """The suppliers other than the origin that may bring bytes of `file`, a file that was described."""
+        ...
+
+    def disputed(self, file: RemoteFile, supplier: str) -> None:
+        """Record that the digest of `file` is wrong, and that its bytes of `supplier` are suspected.
+
+        From now on the origin brings `file`, and `supplier` is asked for nothing, until it is `judged`.
+        """
+        ...
+
+    def judged(self, file: RemoteFile, liars: Collection[str]) -> None:
+        """Record that the digest of `file` is right now, and that only `liars` had sent other bytes: they are asked no more."""
         ...
 
     def local_path(self, file: RemoteFile) -> Path | None:
@@ -158,7 +190,23 @@ class Source(Protocol):
         ...
 
 
-class Remote:
+class Unmirrored:
+    """What sources have in common that bring all bytes themselves."""
+
+    def address(self, file: RemoteFile) -> str | None:
+        return None
+
+    def mirrors(self, file: RemoteFile) -> Sequence[str]:
+        return ()
+
+    def disputed(self, file: RemoteFile, supplier: str) -> None:
+        """Nobody else is asked anyway."""
+
+    def judged(self, file: RemoteFile, liars: Collection[str]) -> None:
+        """Nobody was suspected."""
+
+
+class Remote(Unmirrored):
     """What sources on other machines have in common: no file has a path here, and the listing tells all that is published.
 
     A source overrides what differs.
@@ -199,6 +247,18 @@ class Derived:
 
     def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AbstractAsyncContextManager[Body]:
         return self._source.open(file, byte_range)
+
+    def address(self, file: RemoteFile) -> str | None:
+        return self._source.address(file)
+
+    def mirrors(self, file: RemoteFile) -> Sequence[str]:
+        return self._source.mirrors(file)
+
+    def disputed(self, file: RemoteFile, supplier: str) -> None:
+        self._source.disputed(file, supplier)
+
+    def judged(self, file: RemoteFile, liars: Collection[str]) -> None:
+        self._source.judged(file, liars)
 
     async def aclose(self) -> None:
         await self._source.aclose()

@@ -103,6 +103,9 @@ class HubSource(Remote):
                 raise NotFound(f"{self._address.repository} has no file {wanted} at this revision", path=wanted)
         return Listing(revision, tuple(files), authenticated=self._credentials is not None)
 
+    def address(self, file: RemoteFile) -> str | None:
+        return self._resolve_address(file)
+
     @asynccontextmanager
     async def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AsyncIterator[Body]:
         answer, length = await self._answer(file, byte_range)

@@ -30,14 +30,14 @@ from fetcher.filesystem import mark
 from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.settings import Settings
 from fetcher.sources.addresses import meant_repository
-from fetcher.sources.base import Asking, Body, Capabilities, DirectBody, once
+from fetcher.sources.base import Asking, Body, Capabilities, DirectBody, Unmirrored, once
 from fetcher.uncancelled import run_uncancelled
 
 MOST_FILES = 1_000_000
 """Files of one directory tree at most: ten times the largest repositories of the Hub. `/`, given by mistake, has more."""
 
 
-class LocalSource:
+class LocalSource(Unmirrored):
     """A file, or all regular files below a directory. Symlinks to files are followed: Hub caches consist of them."""
 
     def __init__(self, path: Path, *, in_place: bool = False, listing: Listing | None = None) -> None:

@@ -92,6 +92,10 @@ class WebSource(Remote):
         authenticated = self._credentials is not None or is_signed(self._url)
         return Listing(revision, (self._file,), authenticated=authenticated)
 
+    def address(self, file: RemoteFile) -> str | None:
+        """The address as the user gave it; None if it has a query, where a secret can have any name."""
+        return None if urlsplit(self._url).query else self._url
+
     @asynccontextmanager
     async def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AsyncIterator[Body]:
         answer, length = self._from_probe(byte_range) or await self._request_range(file, byte_range)

@@ -30,9 +30,10 @@ from fetcher.store.pages import drop
 class StagedFile:
     """One file in a lease's data directory.
 
-    `chunks` maps the index of each finished chunk to its XXH3-128. `parts` maps the index of each chunk that an earlier
-    attempt began to the number of bytes written and their running XXH3. `state` is the number of bytes in the unfinished
-    SHA-256, and its saved state. `crcs` are the CRCs of the finished chunks that this process has received or read.
+    `chunks` maps the index of each finished chunk to its XXH3-128, `suppliers` to who brought it. `parts` maps the index of a
+    chunk that an earlier attempt began to the number of bytes written and their running XXH3. `state` is the number of bytes in
+    the unfinished SHA-256, and its saved state. `crcs` are the CRCs of the finished chunks that this process has received or
+    read.
 
     A `borrowed` inode (a hard link to a local source) belongs to somebody else: it is read, never changed.
 
@@ -44,6 +45,7 @@ class StagedFile:
         self.path = path
         self.size = file.size
         self.chunks: dict[int, str] = {}
+        self.suppliers: dict[int, str] = {}
         self.parts: dict[int, tuple[int, Hasher]] = {}
         self.state: tuple[int, bytes] = (0, b"")
         self.crcs = CrcCheck(file)
@@ -131,7 +133,7 @@ class StagedFile:
             self.crcs.add(index, hasher)
         with self._counting:
             self._held += 0 if index in self.chunks else self._length(index)
-            self.chunks[index] = chunk.xxh3
+            self.chunks[index], self.suppliers[index] = chunk.xxh3, chunk.supplier
             self._held -= self.parts.pop(index, (0, None))[0]
         if self.file.identity is not None:
             self._journal.chunk(self.file.path, index, chunk)
@@ -179,6 +181,7 @@ class StagedFile:
         self.crcs.drop(index)
         with self._counting:
             self._held -= self._length(index) if self.chunks.pop(index, None) is not None else 0
+            self.suppliers.pop(index, None)
         if self.file.identity is not None:
             self._journal.wrong(self.file.path, index)
 
@@ -198,7 +201,7 @@ class StagedFile:
         remove(base_of(self.path), self.path)
         self.crcs.clear()
         with self._counting:
-            self.chunks, self.parts, self._held = {}, {}, 0
+            self.chunks, self.suppliers, self.parts, self._held = {}, {}, {}, 0
 
     def seal(self, *, checksums: Iterable[Checksum] = (), drop_pages: bool = False) -> ManifestFile:
         """Truncate to size, sync and close; return the manifest's entry. The caller has compared digests and `checksums`.

@@ -5,7 +5,7 @@
     <xxh3-64 of the rest> ["journal", {format_version, version}]       first: the release that wrote the following lines
     <xxh3-64 of the rest> ["listing", digest]                          digest of the listing that the next records belong to
     <xxh3-64 of the rest> ["file", path, {identity}]                   identity of the content that the next chunks belong to
-    <xxh3-64 of the rest> ["chunk", path, index, {xxh3}]               chunk `index` is written; XXH3-128 as hex
+    <xxh3-64 of the rest> ["chunk", path, index, {xxh3, supplier}]     chunk `index` is written; XXH3-128 as hex, who brought it
     <xxh3-64 of the rest> ["part", path, index, {length, xxh3}]        the first `length` bytes of chunk `index` are written
     <xxh3-64 of the rest> ["state", path, {length, sha256}]            unfinished SHA-256 of the first `length` bytes; may be 0
     <xxh3-64 of the rest> ["verified", path]                           the file has the digest that the source publishes
@@ -15,7 +15,8 @@
 
 A line is written after the data it describes, so the journal never claims more than the kernel has received. Power loss may
 still lose data: the next owner reads every chunk and compares it. Torn or damaged lines are ignored, and so are records and
-fields of a later release. Unknown fields of a chunk are kept when the next owner writes its record again.
+fields of a later release. Unknown fields of a chunk are kept when the next owner writes its record again. A chunk without a
+supplier is of an earlier release. Parts have none: what a mirror began is not kept.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from typing import Any
 
 import xxhash
 
+from fetcher.artifact import ORIGIN, UNKNOWN
 from fetcher.filesystem import try_chmod, write_all
 from fetcher.records import check_format
 from fetcher.store.beneath import open_beneath, read_beneath
@@ -46,15 +48,16 @@ LARGEST = 1024 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class JournalledChunk:
-    """The XXH3-128 of a finished chunk. `unknown` holds fields of a later release."""
+    """The XXH3-128 of a finished chunk, and who brought it. `unknown` holds fields of a later release."""
 
     xxh3: str
     unknown: Mapping[str, Any] = field(default_factory=dict)
+    supplier: str = UNKNOWN
 
     @property
     def from_origin(self) -> bool:
-        """Whether nobody but the origin sent it. A release that fetches from others records who did."""
-        return "suppliers" not in self.unknown
+        """Whether nobody but the origin sent it. Of a chunk without a supplier nobody knows."""
+        return self.supplier == ORIGIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +122,8 @@ class Journal:
 
     def chunk(self, path: str, index: int, chunk: JournalledChunk) -> None:
         """Record that chunk `index` of `path` is written. Raises OSError."""
-        self._append(["chunk", path, index, {"xxh3": chunk.xxh3, **chunk.unknown}])
+        supplier = {} if chunk.supplier == UNKNOWN else {"supplier": chunk.supplier}
+        self._append(["chunk", path, index, {"xxh3": chunk.xxh3, **supplier, **chunk.unknown}])
 
     def part(self, path: str, index: int, part: JournalledPart) -> None:
         """Record that the first bytes of chunk `index` of `path` are written. Raises OSError."""
@@ -212,7 +216,8 @@ def _apply(files: dict[str, JournalledFile], record: list[Any]) -> None:
             if path not in files or files[path].identity != identity:
                 files[path] = JournalledFile(identity)
         case ["chunk", str(path), int(index), {"xxh3": str(xxh3), **facts}, *_] if path in files:
-            files[path].chunks[index] = JournalledChunk(xxh3, _named(facts))
+            supplier = facts.pop("supplier", UNKNOWN)
+            files[path].chunks[index] = JournalledChunk(xxh3, _named(facts), supplier if isinstance(supplier, str) else UNKNOWN)
             files[path].parts.pop(index, None)
         case ["part", str(path), int(index), {"length": int(length), "xxh3": str(xxh3), **facts}, *_] if path in files:
             files[path].parts[index] = JournalledPart(length, xxh3, _named(facts))

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from fetcher.artifact import ORIGIN
 from fetcher.errors import BadResponse, LocalIOError, RateLimited, Stalled, Unreachable
 from fetcher.events import (
     BytesDiscarded,
     BytesLoaded,
     BytesReceived,
     ConnectionsActive,
+    Disputed,
     Event,
     FileVerified,
     Finished,
+    MirrorBanned,
     Mismatched,
     Planned,
     Retrying,
@@ -52,6 +55,9 @@ class Account:
         self.tally = Tally(clock)
         self.retries: Mapping[str, int] = dict.fromkeys(_RETRIED, 0)
         self.received = self.loaded = self.discarded = 0
+        self.supplied: Mapping[str, int] = {ORIGIN: 0}
+        """The received bytes by supplier."""
+        self.banned: frozenset[str] = frozenset()
         self.mismatches = 0
         self.verified_files = 0
         self.verified_bytes = 0
@@ -67,19 +73,28 @@ class Account:
                 self.retries = {**self.retries, event.reason: self.retries.get(event.reason, 0) + 1}
             case BytesReceived():
                 self.received += event.bytes
+                self.supplied = {**self.supplied, event.supplier: self.supplied.get(event.supplier, 0) + event.bytes}
             case BytesLoaded():
                 self.loaded += event.bytes
             case BytesDiscarded():
                 self.discarded += event.bytes
-            case Mismatched():
-                self.mismatches += 1
             case Planned():  # again if the source has changed
                 self.verified_files = self.verified_bytes = 0
+            case Finished():
+                self.finished = event
+            case _:
+                self._compared(event)
+
+    def _compared(self, event: Event) -> None:
+        """Count what came of a comparison with a digest."""
+        match event:
+            case Mismatched() | Disputed():
+                self.mismatches += 1
+            case MirrorBanned():
+                self.banned |= {event.mirror}
             case FileVerified() if event.checked:
                 self.verified_files += 1
                 self.verified_bytes += event.size
-            case Finished():
-                self.finished = event
 
     def end(self, reason: str, *, retryable: bool) -> None:
         self.result = Result(reason, retryable, self._clock() - self._began)

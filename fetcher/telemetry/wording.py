@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from fetcher.artifact import ORIGIN
 from fetcher.events import (
     Committing,
     Copied,
+    Disputed,
     Event,
     Evicted,
     FileRepaired,
@@ -13,6 +15,8 @@ from fetcher.events import (
     Linked,
     Listening,
     LoadPlanned,
+    MirrorAvoided,
+    MirrorBanned,
     Mismatched,
     Noted,
     Pinned,
@@ -113,6 +117,18 @@ def notable(event: Event) -> str | None:
             return f"moving files into {event.path}"
         case Finished():
             return summary(event)
+    return _notable_of_mirrors(event)
+
+
+def _notable_of_mirrors(event: Event) -> str | None:
+    match event:
+        case MirrorAvoided():
+            return f"MirrorFailed: {event.mirror}: {event.message}; its ranges come from elsewhere for a while"
+        case Disputed():
+            whose = f"that came from {event.supplier}" if event.supplier else "that an earlier attempt brought"
+            return f"DigestMismatch: {event.path}: asking the origin for {size(event.bytes)} {whose}"
+        case MirrorBanned():
+            return f"warning: MirrorBanned: {event.mirror} sent other bytes of {event.path}; it is asked for nothing more"
     return _notable_outside_the_fetch(event)
 
 
@@ -162,8 +178,15 @@ def summary(event: Finished) -> str:
     checks = "every digest verified" if event.verified else f"not every file has a published digest: {_checks(event)}"
     return (
         f"done: {counted(event.files, 'file')}, {size(event.bytes)} in {duration(event.seconds)}: "
-        f"{size(event.bytes_fetched)} fetched{rate(event.bytes_fetched, event.seconds)}{reused}; {checks}"
+        f"{size(event.bytes_fetched)} fetched{_sources(event)}{rate(event.bytes_fetched, event.seconds)}{reused}; {checks}"
     )
+
+
+def _sources(event: Finished) -> str:
+    """Who sent the bytes, if not the origin alone: ` (1.0 GiB from origin, 3.0 GiB from http://node:8650)`."""
+    if event.bytes_from.keys() <= {ORIGIN}:
+        return ""
+    return f" ({', '.join(f'{size(count)} from {supplier}' for supplier, count in sorted(event.bytes_from.items()))})"
 
 
 def _checks(event: Finished) -> str:

@@ -284,14 +284,16 @@ class HttpTransport:
 
 
 async def _dismissed(response: aiohttp.ClientResponse) -> None:
-    """Read and drop a short body, so that the connection can be used again; then close the response."""
-    with suppress(TimeoutError, aiohttp.ClientError, OSError, ValueError):
-        if not response.content.is_eof():
-            seen = 0
-            async with asyncio.timeout(COMPLAINT_TIMEOUT):
-                while seen <= _READ and (piece := await response.content.readany()):
-                    seen += len(piece)
-    response.close()
+    """Read and drop a short body, so that the connection can be used again; then close the response, also if cancelled."""
+    try:
+        with suppress(TimeoutError, aiohttp.ClientError, OSError, ValueError):
+            if not response.content.is_eof():
+                seen = 0
+                async with asyncio.timeout(COMPLAINT_TIMEOUT):
+                    while seen <= _READ and (piece := await response.content.readany()):
+                        seen += len(piece)
+    finally:
+        response.close()
 
 
 def _normal_address(url: str) -> str:

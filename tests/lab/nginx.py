@@ -27,13 +27,17 @@ class Behaviour:
 
     `limit_rate`: bytes a second for each connection. `max_ranges`: 0 makes it ignore Range and send the whole file.
     `redirect_to`: an origin such as `http://127.0.0.1:8000`; responds with 302 and the same path and query.
-    `unavailable_for`: seconds; responds with 503 and Retry-After.
+    `unavailable_for`: seconds; responds with 503 and Retry-After. `lines`: other directives. `aside`: what stands beside the
+    location of all requests, and `above` what stands before the server.
     """
 
     limit_rate: int | None = None
     max_ranges: int | None = None
     redirect_to: str | None = None
     unavailable_for: int | None = None
+    lines: tuple[str, ...] = ()
+    aside: str = ""
+    above: str = ""
 
     def directives(self) -> list[str]:
         if self.unavailable_for is not None:
@@ -41,7 +45,7 @@ class Behaviour:
         if self.redirect_to is not None:
             return [f"return 302 {self.redirect_to}$request_uri;"]
         rate = [f"limit_rate {self.limit_rate};"] if self.limit_rate is not None else []
-        return rate + ([f"max_ranges {self.max_ranges};"] if self.max_ranges is not None else [])
+        return [*self.lines, *rate] + ([f"max_ranges {self.max_ranges};"] if self.max_ranges is not None else [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,7 @@ http {{
     fastcgi_temp_path {workspace}/temporary;
     uwsgi_temp_path {workspace}/temporary;
     scgi_temp_path {workspace}/temporary;
+    {above}
     server {{
         listen 127.0.0.1:{port};
         listen 127.0.0.1:{tls_port} ssl;
@@ -86,6 +91,7 @@ http {{
         location / {{
             {directives}
         }}
+        {aside}
     }}
 }}
 """
@@ -134,6 +140,8 @@ def _configuration(directory: Path, workspace: Path, ports: tuple[int, int], beh
         tls_port=ports[1],
         user="user root;" if os.geteuid() == 0 else "",
         directives="\n            ".join(behaviour.directives()),
+        aside=behaviour.aside,
+        above=behaviour.above.replace("WORKSPACE", str(workspace)),
     )
 
 

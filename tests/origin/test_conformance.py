@@ -11,11 +11,11 @@ import pytest
 
 from fetcher.artifact import ByteRange, Digest, Listing, RemoteFile
 from fetcher.errors import NotFound
-from fetcher.sources.base import Asking, Body, Capabilities, Source, once
+from fetcher.sources.base import Asking, Body, Capabilities, Source, Unmirrored, once
 from fetcher.testing.conformance import MakeSource, SourceConformance
 
 
-class MemorySource:
+class MemorySource(Unmirrored):
     """A source of files in a dictionary that others can change. `broken` names its defect."""
 
     def __init__(self, files: dict[str, bytes], broken: str | None = None) -> None:

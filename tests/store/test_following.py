@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import xxhash
 
-from fetcher.artifact import CHUNK_SIZE, Digest, RemoteFile
+from fetcher.artifact import CHUNK_SIZE, ORIGIN, UNKNOWN, Digest, RemoteFile
 from fetcher.filesystem import filled
 from fetcher.store import following as module
 from fetcher.store import lease as leases
@@ -23,6 +23,10 @@ DATA = random_bytes("following", 1000)
 FILE = RemoteFile("sub/a.bin", CHUNK_SIZE + 1000, (Digest("sha256", "12" * 32),))
 
 
+def written_by(supplier: str) -> JournalledChunk:
+    return JournalledChunk(xxhash.xxh3_128_hexdigest(DATA), supplier=supplier)
+
+
 class Owner:
     """The owner of a lease, with one staged file: its last chunk is written."""
 
@@ -35,9 +39,9 @@ class Owner:
         self.staged = StagedFile.create(FILE, lease.data / FILE.path, self.journal)
         self.write()
 
-    def write(self, **unknown: object) -> None:
+    def write(self, supplier: str = ORIGIN) -> None:
         self.staged.write(CHUNK_SIZE, memoryview(DATA))
-        self.staged.finish_chunk(1, JournalledChunk(xxhash.xxh3_128_hexdigest(DATA), unknown))
+        self.staged.finish_chunk(1, written_by(supplier))
 
     def close(self) -> None:
         self.staged.close()
@@ -118,7 +122,7 @@ def test_after_a_takeover_only_what_the_new_owner_records_counts(owner: Owner, f
     staged = StagedFile.reopen(FILE, successor.data / FILE.path, journal)
     assert staged is not None
     assert following.chunk(LISTING, FILE.path, 1) is None
-    staged.finish_chunk(1, JournalledChunk(xxhash.xxh3_128_hexdigest(DATA)))
+    staged.finish_chunk(1, written_by(ORIGIN))
     assert bytes_of(following.chunk(LISTING, FILE.path, 1)) == DATA
     staged.close()
     journal.close()
@@ -144,8 +148,11 @@ def test_what_was_recorded_counts_while_the_owner_publishes(owner: Owner, follow
     assert bytes_of(following.chunk(LISTING, FILE.path, 1)) == DATA
 
 
-def test_a_chunk_of_another_supplier_is_passed_on_when_its_file_is_verified(owner: Owner, following: Following) -> None:
-    owner.write(suppliers=["http://peer"])
+@pytest.mark.parametrize("supplier", ["http://mirror:8650", UNKNOWN], ids=["a mirror", "nobody knows whom"])
+def test_a_chunk_of_another_than_the_origin_is_passed_on_when_its_file_is_verified(
+    owner: Owner, following: Following, supplier: str
+) -> None:
+    owner.write(supplier)
     assert following.chunk(LISTING, FILE.path, 1) is None
     owner.staged.finish_chunk(0, JournalledChunk("00" * 16))
     owner.staged.seal()

@@ -193,20 +193,20 @@ class TestGrowth:
         self.appended(
             path,
             ["file", "f", {"identity": "i", "etag": "later"}, "more"],
-            ["chunk", "f", 0, {"xxh3": "00" * 16, "suppliers": ["peer"], "crc32c": "ab"}],
-            ["part", "f", 1, {"length": 5, "xxh3": "11" * 16, "suppliers": []}],
+            ["chunk", "f", 0, {"xxh3": "00" * 16, "etag": ["later"], "crc32c": "ab"}],
+            ["part", "f", 1, {"length": 5, "xxh3": "11" * 16, "etag": []}],
             ["rumour", "f", 2],
         )
         assert read_journals([path]).files == {
             "f": JournalledFile(
                 "i",
-                {0: JournalledChunk("00" * 16, {"suppliers": ["peer"], "crc32c": "ab"})},
-                {1: JournalledPart(5, "11" * 16, {"suppliers": []})},
+                {0: JournalledChunk("00" * 16, {"etag": ["later"], "crc32c": "ab"})},
+                {1: JournalledPart(5, "11" * 16, {"etag": []})},
             )
         }
 
     def test_unknown_fields_of_a_chunk_are_written_again(self, path: Path, journal: Journal) -> None:
-        chunk = JournalledChunk("00" * 16, {"suppliers": ["peer"]})
+        chunk = JournalledChunk("00" * 16, {"etag": ["later"]}, "http://mirror:8650")
         journal.begin("f", "i")
         journal.chunk("f", 0, chunk)
         assert read_journals([path]).files["f"].chunks == {0: chunk}

@@ -14,11 +14,13 @@ from fetcher.events import (
     BytesReceived,
     Committing,
     ConnectionsActive,
+    Disputed,
     Event,
     FileVerified,
     Finished,
     LeaseWaiting,
     LoadPlanned,
+    MirrorBanned,
     Mismatched,
     Planned,
     Resolving,
@@ -82,6 +84,14 @@ class TestBytes:
     def test_mismatches_and_discarded_bytes_are_counted(self, account: Account) -> None:
         feed(account, Planned(1, 60, 0, 4), Mismatched("a", "sha256:a", "sha256:b", 1, 2), BytesDiscarded("a", 16))
         assert (numbers(account)["fetcher_mismatches_total"], numbers(account)["fetcher_discarded_bytes_total"]) == (1, 16)
+
+    def test_bytes_are_counted_by_who_sent_them_and_banned_mirrors_are_named(self, account: Account) -> None:
+        mirror = "http://node:8650"
+        feed(account, BytesReceived("a", 10), BytesReceived("a", 20, mirror), BytesReceived("b", 5, mirror))
+        feed(account, Disputed("a", mirror, 20), MirrorBanned(mirror, "a"))
+        assert account.supplied == {"origin": 10, mirror: 25}
+        assert numbers(account)["fetcher_received_bytes_total"] == 35
+        assert (account.mismatches, account.banned) == (1, frozenset({mirror}))
 
     def test_all_numbers_of_a_hit_are_known_at_once(self, account: Account) -> None:
         feed(account, Finished("/cache/key", "abc", 2, 100, 0, 100, 0.1, cached=True, verified=True, stale=False))
@@ -173,4 +183,5 @@ class TestEveryMetric:
     def test_has_few_series(self, metric: Metric) -> None:
         """The number of series does not depend on the number of files."""
         assert len(metric.samples) <= 10
-        assert {label for sample in metric.samples for label in sample.labels} <= {"phase", "reason", "retryable", "version"}
+        labels = {"phase", "reason", "mirror", "retryable", "supplier", "version"}
+        assert {label for sample in metric.samples for label in sample.labels} <= labels

@@ -14,11 +14,14 @@ from fetcher.events import (
     Committing,
     ConnectionsActive,
     Copied,
+    Disputed,
     Event,
     FileVerified,
     LeaseWaiting,
     LoadEnded,
     LoadPlanned,
+    MirrorAvoided,
+    MirrorBanned,
     Mismatched,
     Noted,
     Pinned,
@@ -141,6 +144,19 @@ class TestNotable:
                 Mismatched("a", "sha256:1", "sha256:2", 1, 3),
                 "DigestMismatch: a: expected sha256:1, got sha256:2; fetching it again (attempt 1 of 3)",
             ),
+            (
+                MirrorAvoided("http://node:8650", "no answer", "a"),
+                "MirrorFailed: http://node:8650: no answer; its ranges come from elsewhere for a while",
+            ),
+            (
+                Disputed("a", "http://node:8650", 2048),
+                "DigestMismatch: a: asking the origin for 2.0 KiB that came from http://node:8650",
+            ),
+            (Disputed("a", "", 2048), "DigestMismatch: a: asking the origin for 2.0 KiB that an earlier attempt brought"),
+            (
+                MirrorBanned("http://node:8650", "a"),
+                "warning: MirrorBanned: http://node:8650 sent other bytes of a; it is asked for nothing more",
+            ),
             (Noted("modelcaches a/m", "Ready"), "modelcaches a/m: Ready"),
             (Warned("Unreachable", "kept"), "warning: Unreachable: kept"),
             (Committing("/cache/key"), "moving files into /cache/key"),
@@ -175,6 +191,11 @@ class TestSummary:
         assert summary(event).endswith(
             "; not every file has a published digest: verified 4 by sha256, 2 by crc64nvme, 1 only by size and transfer"
         )
+
+    def test_it_names_who_sent_the_bytes_if_not_the_origin_alone(self) -> None:
+        event = replace(FINISHED, bytes_fetched=3 * MiB, bytes_from={"origin": MiB, "http://node:8650": 2 * MiB})
+        assert " 3.0 MiB fetched (2.0 MiB from http://node:8650, 1.0 MiB from origin), " in summary(event)
+        assert "(" not in summary(replace(FINISHED, bytes_from={"origin": 60}))
 
     def test_a_hit_says_so(self) -> None:
         assert summary(replace(FINISHED, cached=True)) == "already complete: 2 files, 100 B"

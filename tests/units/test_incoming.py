@@ -13,7 +13,7 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fetcher.artifact import CHUNK_SIZE, ByteRange, Digest, RemoteFile
+from fetcher.artifact import CHUNK_SIZE, ORIGIN, ByteRange, Digest, RemoteFile
 from fetcher.engine.incoming import PART_SIZE, STRETCH, Cursor, Incoming
 from fetcher.engine.states import Change
 from fetcher.integrity.frontier import Stretch, advance_together
@@ -114,7 +114,7 @@ class TestWriting:
         receive(staging.incoming(), ByteRange(0, CHUNK_SIZE + PART_SIZE + 5), piece=PART_SIZE)
         journalled = staging.journalled()
         assert journalled is not None
-        assert (journalled.identity, journalled.chunks) == (WHOLE.identity, {0: JournalledChunk(xxh3(FIRST))})
+        assert (journalled.identity, journalled.chunks) == (WHOLE.identity, {0: JournalledChunk(xxh3(FIRST), supplier=ORIGIN)})
         assert journalled.parts == {1: JournalledPart(PART_SIZE, xxh3(ByteRange(CHUNK_SIZE, CHUNK_SIZE + PART_SIZE)))}
 
     def test_a_file_without_an_identity_is_not_journalled(self, staging: Staging) -> None:

@@ -41,7 +41,7 @@ EXIT_CODES = {
         "SignatureInvalid",
     },
     66: {"NotFound"},
-    69: {"Unreachable", "Stalled", "BadResponse", "Untrusted", "Offline", "Transient", "RangesUnsupported"},
+    69: {"Unreachable", "Stalled", "BadResponse", "MirrorFailed", "Untrusted", "Offline", "Transient", "RangesUnsupported"},
     73: {"OutOfSpace", "CannotWrite", "PinnedArtifact"},
     74: {"LocalIOError"},
     75: {"RateLimited", "LeaseLost", "LeaseTimeout", "LeaseError", "CacheBusy", "InUse", "InUseUnknown", "KeepsChanging"},
