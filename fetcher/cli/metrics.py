@@ -88,8 +88,8 @@ def _source(account: Account) -> list[Metric]:
         Metric(
             "fetcher_banned_mirrors",
             "gauge",
-            "1 for each mirror that sent other bytes than the origin publishes.",
-            [Sample(1, {"mirror": mirror}) for mirror in sorted(account.banned)] or None,
+            "Mirrors that sent other bytes than the origin publishes.",
+            len(account.banned),
         ),
     ]
 

@@ -31,6 +31,7 @@ FIELDS = [
     "stale",
     "use_recorded",
     "verified_by",
+    "bytes_from",
 ]
 
 
@@ -146,4 +147,4 @@ def test_every_option_has_a_variable_and_a_help_text() -> None:
     for _, options in COMMANDS.values():
         for option in options:
             assert option.help
-            assert option.variable == "FETCHER_" + option.flag[2:].upper().replace("-", "_")
+            assert option.variable == "FETCHER_" + option.name.upper()

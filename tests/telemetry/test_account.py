@@ -183,5 +183,5 @@ class TestEveryMetric:
     def test_has_few_series(self, metric: Metric) -> None:
         """The number of series does not depend on the number of files."""
         assert len(metric.samples) <= 10
-        labels = {"phase", "reason", "mirror", "retryable", "supplier", "version"}
+        labels = {"phase", "reason", "retryable", "supplier", "version"}
         assert {label for sample in metric.samples for label in sample.labels} <= labels
