@@ -28,11 +28,13 @@ class SourceNotAllowed(FetchError):
     exit_code = 77
 
 
-def refuse_source(uri: str, allowed: Iterable[str], *, allow_loopback: bool = False) -> None:
+def refuse_source(
+    uri: str, allowed: Iterable[str], *, owner: str = "the pool's allowedSources", allow_loopback: bool = False
+) -> None:
     """Raise SourceNotAllowed unless `uri` is below one of the prefixes `allowed`, and its host is no local one.
 
     Hosts by private, link-local and loopback addresses need a prefix that names them; loopback and names of this machine need
-    `allow_loopback` besides, which is for tests.
+    `allow_loopback` besides, which is for tests. `owner`: where the prefixes stand, for the message.
     """
     shown = redact(uri)
     scheme, _, rest = uri.partition("://")
@@ -47,7 +49,7 @@ def refuse_source(uri: str, allowed: Iterable[str], *, allow_loopback: bool = Fa
     found = next((each for each in prefixes if place.startswith(_compared_prefix(each))), None)
     if found is None:
         listed = ", ".join(prefixes) or "nothing"
-        raise SourceNotAllowed(f"{shown} is below none of the pool's allowedSources ({listed}); ask its owner to add it")
+        raise SourceNotAllowed(f"{shown} is below none of {owner} ({listed}); ask for it to be added")
     if scheme in _WITH_HOST:
         _refuse_local(rest, shown, allow_loopback=allow_loopback)
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from cluster.allowing import refuse_source
 from cluster.resources.model import Auth
+from cluster.stores import KEYS, store_of
 from fetcher.errors import ConfigurationError, UsageError
 from fetcher.sources.access import Access, HttpAccess
 from fetcher.sources.addresses import is_blob_address, scheme_of
@@ -33,19 +34,6 @@ _GOOGLE = "https://oauth2.googleapis.com/token"
 _ACCOUNT = ("client_email", "private_key", "private_key_id", "project_id")
 _USER = ("client_id", "client_secret", "refresh_token")
 
-KEYS: Mapping[str, tuple[str, ...]] = {
-    "hf": ("HF_TOKEN",),
-    "https": ("token", "username", "password"),
-    "s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL"),
-    "gs": ("GOOGLE_APPLICATION_CREDENTIALS_JSON", "GOOGLE_CLOUD_QUOTA_PROJECT"),
-    "az": (
-        "AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN",
-        "AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET",
-    ),
-    "oci": (".dockerconfigjson", "username", "password"),
-}  # fmt: skip
-"""The keys of a Secret that are read, by what the source is."""
-
 
 def access_of(uri: str, auth: Auth | None, data: Mapping[str, bytes], *, allowed: Iterable[str] = ()) -> Access:
     """Return what a source of `uri` may use: the credential in `data`, that of the Secret that `auth` names, or nothing.
@@ -53,7 +41,7 @@ def access_of(uri: str, auth: Auth | None, data: Mapping[str, bytes], *, allowed
     `allowed` are the pool's prefixes: only below one of them may a Secret name the address of an S3 or Azure store.
     Raises UsageError, UnsupportedScheme, ConfigurationError, SourceNotAllowed; none shows a value.
     """
-    store = _store(uri)
+    store = store_of(uri)
     if auth is None:
         return _ANONYMOUS[store]()
     if auth.secret_key_ref is not None:
@@ -67,15 +55,6 @@ def access_of(uri: str, auth: Auth | None, data: Mapping[str, bytes], *, allowed
     if not found:
         raise ConfigurationError(f"Secret {name} has none of the keys {', '.join(KEYS[store])}; add those that the store needs")
     return _READ[store](found, f"Secret {name}", uri, tuple(allowed))
-
-
-def _store(uri: str) -> str:
-    scheme = scheme_of(uri)
-    if scheme in ("file", "pvc"):
-        raise UsageError(f"{scheme}:// is no source of a cluster; name a store, a registry or a Hub")
-    if is_blob_address(uri):
-        return "az"
-    return "https" if scheme == "http" else scheme
 
 
 def _text(data: Mapping[str, bytes], key: str, name: str) -> str:

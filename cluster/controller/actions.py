@@ -42,7 +42,21 @@ class Remove:
         return self.kind, self.namespace, self.name
 
 
-Action = Make | Remove
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Merge `patch` into an object that somebody else made. A field that is None is removed."""
+
+    kind: str
+    namespace: str
+    name: str
+    patch: Mapping[str, Any]
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        return self.kind, self.namespace, self.name
+
+
+Action = Make | Remove | Change
 
 
 def rendered(document: Mapping[str, Any]) -> dict[str, Any]:

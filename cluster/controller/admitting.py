@@ -1,4 +1,4 @@
-"""Whether a ModelCache may use the pool that it names. Pure."""
+"""Whether a ModelCache may use the pool that it names, and whether its source may be asked. Pure."""
 
 from __future__ import annotations
 
@@ -11,24 +11,30 @@ from cluster.controller.world import Model, Name, Pool, World
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The pool of a ModelCache, or `reason` and `message` why it has none.
+    """The pool of a ModelCache, none if it is for a claim, or `reason` and `message` why nothing is fetched.
 
-    `unknown`: nothing can be said, so nothing changes.
+    `sources`: below which prefixes the controller asks; None if it does not. `unknown`: nothing can be said, so nothing
+    changes.
     """
 
     pool: Pool | None = None
     reason: str = ""
     message: str = ""
     unknown: bool = False
+    sources: tuple[str, ...] | None = None
 
 
 _UNKNOWN = Verdict(unknown=True)
+CLAIM_SOURCES = ("hf://",)
+"""What may be fetched into claims unless the installation says otherwise: as of a CachePool that names no sources."""
 
 
-def verdicts(world: World, *, allow_loopback: bool) -> Mapping[Name, Verdict]:
+def verdicts(world: World, *, allow_loopback: bool, claim_sources: tuple[str, ...] = CLAIM_SOURCES) -> Mapping[Name, Verdict]:
     """Judge every ModelCache, also those that cannot be read, but none that is being deleted."""
     found = {
         name: _verdict(name, model, world, allow_loopback=allow_loopback)
+        if model.spec.placement.pools
+        else _of_claim(model, claim_sources, allow_loopback=allow_loopback)
         for name, model in world.models.items()
         if not model.metadata.deletion_timestamp
     }
@@ -54,4 +60,14 @@ def _verdict(name: Name, model: Model, world: World, *, allow_loopback: bool) ->
         refuse_source(model.spec.source.uri, pool.spec.allowed_sources, allow_loopback=allow_loopback)
     except SourceNotAllowed as error:
         return Verdict(None, error.reason, error.message)
-    return Verdict(pool)
+    return Verdict(pool, sources=pool.spec.allowed_sources)
+
+
+def _of_claim(model: Model, sources: tuple[str, ...], *, allow_loopback: bool) -> Verdict:
+    """Judge a ModelCache whose model a Job fetches, in its own namespace. The controller cannot ask as a service account."""
+    try:
+        refuse_source(model.spec.source.uri, sources, owner="the controller's --claim-sources", allow_loopback=allow_loopback)
+    except SourceNotAllowed as error:
+        return Verdict(None, error.reason, error.message)
+    as_account = model.spec.auth is not None and model.spec.auth.service_account_name is not None
+    return Verdict(sources=None if as_account else sources)

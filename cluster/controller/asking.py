@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from cluster.controller.admitting import Verdict
-from cluster.controller.sharing import interval_of, pin_of, reference, sharing
+from cluster.controller.sharing import interval_of, pin_of, place_of, reference, sharing
 from cluster.controller.volumes import volume_name
 from cluster.controller.world import Name, Resolution, World
 from cluster.resources.model import Auth, Found
@@ -39,7 +39,7 @@ class Question:
     ref: ArtifactRef
     auth: Auth | None
     require: str
-    pool: str
+    pool: str | None
     allowed: tuple[str, ...]
     pin: str | None
     generation: int
@@ -66,7 +66,7 @@ class Asked:
 
 
 def questions(world: World, verdicts: Mapping[Name, Verdict]) -> Mapping[Name, Question]:
-    """Return what is asked for each ModelCache that may use its pool."""
+    """Return what is asked for each ModelCache that may have its model."""
     changed = {
         key
         for cache in world.caches.values()
@@ -75,18 +75,18 @@ def questions(world: World, verdicts: Mapping[Name, Verdict]) -> Mapping[Name, Q
     }
     result, groups = {}, sharing(world)
     for name, verdict in verdicts.items():
-        if verdict.pool is None:
+        if verdict.sources is None:
             continue
         model = world.models[name]
         ref, verification = reference(model), model.spec.verification
-        together = groups[verdict.pool.metadata.name, ref.key]
+        together = groups[place_of(name, model), ref.key]
         result[name] = Question(
             model.metadata.uid,
             ref,
             model.spec.auth,
             verification.require if verification is not None else "None",
-            verdict.pool.metadata.name,
-            verdict.pool.spec.allowed_sources,
+            verdict.pool.metadata.name if verdict.pool is not None else None,
+            verdict.sources,
             pin_of(name, world, together),
             model.metadata.generation,
             ref.key in changed,

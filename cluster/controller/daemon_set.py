@@ -54,11 +54,17 @@ _LOCKING = {
 
 @dataclass(frozen=True, slots=True)
 class Agents:
-    """What all pools' agents have in common: image, namespace, and arguments besides their root."""
+    """What all pools' agents have in common, and the Jobs of claims: image, namespace, and a mirror of the Hub.
+
+    `arguments`: of agents, besides their root and that mirror.
+    """
 
     image: str
     namespace: str
     arguments: tuple[str, ...] = ()
+    hub_endpoint: str | None = None
+    controller: str = "weightlift-controller"
+    """The service account of the controller."""
 
 
 def changes(world: World, agents: Agents) -> Iterable[Action]:
@@ -159,6 +165,7 @@ def _pod(pool: Pool, account: str, agents: Agents) -> dict[str, Any]:
                     str(AGENT_PORT),
                     "--service-account",
                     account,
+                    *(("--hub-endpoint", agents.hub_endpoint) if agents.hub_endpoint else ()),
                     *agents.arguments,
                 ],
                 "env": [

@@ -6,18 +6,23 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from cluster.client import Api, ApiError, endpoint_of
-from cluster.client.endpoints import CLAIMS, CRDS, DAEMON_SETS, LEASES, NAMESPACES, NODES, PODS, VOLUMES
+from cluster.client.endpoints import CLAIMS, CRDS, DAEMON_SETS, JOBS, LEASES, NAMESPACES, NODES, PODS, VOLUMES
 from cluster.client.watches import Watches, by_name, unreadable
 from cluster.controller.liveness import Liveness
 from cluster.controller.reading import (
     CONTROLLER,
+    HYDRATION,
     MANAGED_BY,
+    RETAINED,
     labels_of,
     read_artifact,
     read_cache,
+    read_fetch,
     read_owned,
     read_pod,
     read_renewal,
+    read_target,
+    read_told,
 )
 from cluster.controller.world import Name, Resolution, Unknown, World
 from cluster.names import AGENT_LABEL
@@ -26,6 +31,7 @@ from cluster.resources.crds import KINDS
 from cluster.resources.kinds import GROUP
 
 _OURS = f"{MANAGED_BY}={CONTROLLER}"
+_HYDRATION = f"{HYDRATION}=true"
 
 
 class Observer:
@@ -51,7 +57,11 @@ class Observer:
         self._namespaces = self.watches.of(NAMESPACES, labels_of)
         self._pods = self.watches.of(PODS, read_pod)
         self._volumes = self.watches.of(VOLUMES, read_owned, labels=_OURS)
-        self._claims = self.watches.of(CLAIMS, read_owned, labels=_OURS)
+        self._claims = self.watches.of(CLAIMS, read_owned, labels=f"{_OURS},{HYDRATION}!=true")
+        self._targets = self.watches.of(CLAIMS, read_target)
+        self._fetches = self.watches.of(JOBS, read_fetch, labels=_OURS)
+        self._told = self.watches.of(PODS, read_told, labels=_HYDRATION)
+        self._retained = self.watches.of(VOLUMES, labels_of, labels=f"{RETAINED}=true")
         self._daemon_sets = self.watches.of(DAEMON_SETS, read_owned, labels=_OURS, namespace=namespace)
         # Renewals come all the time and change nothing; the periodic look notices who has stopped.
         self._leases = self.watches.of(
@@ -92,6 +102,10 @@ class Observer:
             pods={name: pod for name, pod in self._pods.objects.items() if pod.claims},
             claims=dict(self._claims.objects),
             volumes=by_name(self._volumes),
+            targets=dict(self._targets.objects),
+            fetches=dict(self._fetches.objects),
+            told={name: told for name, told in self._told.objects.items() if told is not None},
+            retained=frozenset(by_name(self._retained)),
             daemon_sets=by_name(self._daemon_sets),
             resolutions=resolutions,
             refusals=refusals,

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from cluster.controller.admitting import CLAIM_SOURCES
 from cluster.controller.daemon_set import Agents
 from cluster.controller.resolving import Means
 from cluster.controller.running import Config
 from cluster.daemon import ALLOW_LOOPBACK, HUB_ENDPOINT, KSERVE_NAMESPACE, KUBECONFIG, REPORTING
+from cluster.resources.pool import PREFIX
 from cluster.ways import ways
 from fetcher.command.options import Option
 from fetcher.errors import UsageError
 from fetcher.quantities import parse_seconds
+
+
+def _prefix(text: str) -> str:
+    if not re.fullmatch(PREFIX, text):
+        raise UsageError(f"--claim-sources {text} is no beginning of URIs; write it up to a /, such as hf://org/")
+    return text
+
 
 OPTIONS = tuple(
     each.of("weightlift")
@@ -32,6 +42,13 @@ OPTIONS = tuple(
             switch=True,
         ),
         ALLOW_LOOPBACK,
+        Option(
+            "claim_sources",
+            "a beginning of URIs, up to a /, whose models may be fetched into claims (default hf://); may be repeated",
+            _prefix,
+            "PREFIX",
+            repeated=True,
+        ),
         Option(
             "agent_patience",
             "how long an agent may show no sign of life before its node leaves the counts (default 5m)",
@@ -59,12 +76,14 @@ def config_from(options: Mapping[str, Any], environ: Mapping[str, str], namespac
     here = options.get("namespace", namespace)
     hub = options.get("hub_endpoint")
     loopback = options.get("allow_loopback", False)
-    arguments = (*(("--hub-endpoint", hub) if hub else ()), *(("--allow-loopback",) if loopback else ()))
+    arguments = ("--allow-loopback",) if loopback else ()
+    account = options.get("service_account", "weightlift-controller")
     return Config(
         namespace=here,
-        agents=Agents(options["image"], here, arguments),
-        means=Means(ways(environ, hub), here, options.get("service_account", "weightlift-controller")),
+        agents=Agents(options["image"], here, arguments, hub, account),
+        means=Means(ways(environ, hub), here, account),
         patience=options.get("agent_patience", 300.0),
         status_interval=options.get("status_interval", 5.0),
         allow_loopback=loopback,
+        claim_sources=tuple(options.get("claim_sources", CLAIM_SOURCES)),
     )

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from cluster.controller import daemon_set, descriptions, volumes
+from cluster.controller import daemon_set, descriptions, labels, volumes
 from cluster.controller.actions import Action, Remove
-from cluster.controller.admitting import Verdict, verdicts
+from cluster.controller.admitting import CLAIM_SOURCES, Verdict, verdicts
+from cluster.controller.claim_telling import status_of_claim
 from cluster.controller.counting import Count, counted
 from cluster.controller.daemon_set import Agents
+from cluster.controller.hydrating import Hydrations, hydrations
+from cluster.controller.jobs import Means
 from cluster.controller.placing import Assignment, assigned
 from cluster.controller.pool_telling import status_of_pool
 from cluster.controller.sharing import Shared, shared
@@ -38,28 +41,42 @@ class Plan:
     yielded: frozenset[tuple[str, str]]
 
 
-def plan(world: World, agents: Agents, *, moment: str, allow_loopback: bool = False) -> Plan:
+def plan(
+    world: World,
+    agents: Agents,
+    *,
+    moment: str,
+    allow_loopback: bool = False,
+    claim_sources: tuple[str, ...] = CLAIM_SOURCES,
+) -> Plan:
     """Decide everything at once. `moment` is the time in the form of RFC 3339, for conditions that change."""
-    judged = verdicts(world, allow_loopback=allow_loopback)
+    judged = verdicts(world, allow_loopback=allow_loopback, claim_sources=claim_sources)
     readable = [pool for name, pool in world.pools.items() if name not in world.unknown.pools]
     assignment = assigned(readable, world.nodes)
     together = shared(world, judged)
     nodes = specs(world, judged, assignment, together)
     wanted = _wanted_volumes(together, world)
+    claims = hydrations(world, judged, _means(agents), moment=moment)
     actions = (
         *daemon_set.changes(world, agents),
         *descriptions.changes(world, together, nodes.wanted),
         *volumes.changes(world, wanted, _unknown(judged, world)),
+        *claims.actions,
+        *labels.changes(world, assignment),
     )
     return Plan(
         specs=nodes.wanted,
         removed=nodes.removed,
         actions=actions,
-        models=_models(world, judged, together, nodes, moment=moment),
+        models=_models(world, judged, together, nodes, claims, moment=moment),
         pools=_pools(world, readable, assignment, moment=moment),
         verdicts=judged,
         yielded=nodes.yielded,
     )
+
+
+def _means(agents: Agents) -> Means:
+    return Means(agents.image, agents.hub_endpoint, f"{agents.namespace}:{agents.controller}")
 
 
 def takes_away(decided: Plan, world: World) -> bool:
@@ -86,7 +103,7 @@ def _unknown(judged: Mapping[Name, Verdict], world: World) -> Collection[Name]:
 
 
 def _models(
-    world: World, judged: Mapping[Name, Verdict], together: Shared, nodes: Specs, *, moment: str
+    world: World, judged: Mapping[Name, Verdict], together: Shared, nodes: Specs, claims: Hydrations, *, moment: str
 ) -> Mapping[Name, ModelCacheStatus]:
     statuses = {}
     for name, verdict in judged.items():
@@ -94,6 +111,9 @@ def _models(
             continue
         model, placed = world.models[name], nodes.placed.get(name)
         answer = world.resolutions.get(name, _UNASKED)
+        if (hydration := claims.of.get(name)) is not None:
+            statuses[name] = status_of_claim(Case(model, verdict, answer), hydration, moment=moment)
+            continue
         claim = world.claims.get(name)
         case = Case(
             model,

@@ -5,13 +5,14 @@ So equal entries are one object, and fields that nothing decides by are dropped.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
-from cluster.controller.world import Cache, Described, Observation, Owned, Pod
+from cluster.controller.world import Cache, Described, Fetch, Name, Observation, Owned, Pod, Target, Told
 from cluster.resources import CACHE_ARTIFACT, Entry, NodeCacheSpec, decoded
 from cluster.resources.node import Observed
 
@@ -21,6 +22,13 @@ RENDERED = "weightlift.dev/rendered"
 KEY = "weightlift.dev/key"
 MODEL = "weightlift.dev/model"
 MODEL_NAMESPACE = "weightlift.dev/model-namespace"
+HYDRATION = "weightlift.dev/hydration"
+"""Of a Job: the digest of what it fetches. The value of the label by which its pods and claims are found is `true`."""
+ATTEMPT = "weightlift.dev/attempt"
+RETENTION = "weightlift.dev/retention"
+"""Of a claim that was made from a template."""
+RETAINED = "weightlift.dev/retained"
+"""A label of volumes that stay when their claims go."""
 
 _NO_CLAIMS = Pod()
 _ENDED = ("Succeeded", "Failed")
@@ -97,6 +105,84 @@ def read_owned(document: Mapping[str, Any]) -> Owned:
         key=annotations.get(KEY, ""),
         model=(annotations.get(MODEL_NAMESPACE, ""), annotations.get(MODEL, "")),
         deleting=bool(metadata.get("deletionTimestamp")),
+    )
+
+
+def read_target(document: Mapping[str, Any]) -> Target:
+    """Return a claim, whoever made it. Raises ValueError."""
+    metadata, annotations = document["metadata"], document["metadata"].get("annotations") or {}
+    ours = (metadata.get("labels") or {}).get(MANAGED_BY) == CONTROLLER and RETENTION in annotations
+    bound = (document.get("status") or {}).get("phase") == "Bound"
+    return Target(
+        uid=metadata["uid"],
+        made_for=(metadata["namespace"], annotations.get(MODEL, "")) if ours else None,
+        goes=ours and annotations[RETENTION] == "Delete",
+        volume=str((document.get("spec") or {}).get("volumeName") or "") if bound else "",
+        deleting=bool(metadata.get("deletionTimestamp")),
+    )
+
+
+def read_fetch(document: Mapping[str, Any]) -> Fetch:
+    """Return a Job that the controller made. Raises ValueError."""
+    metadata = document["metadata"]
+    annotations = metadata.get("annotations") or {}
+    conditions = (document.get("status") or {}).get("conditions") or ()
+    end: Mapping[str, Any] = next((each for each in conditions if each["type"] in _ENDS and each.get("status") == "True"), {})
+    return Fetch(
+        uid=metadata["uid"],
+        model=(metadata["namespace"], annotations.get(MODEL, "")),
+        hydration=annotations.get(HYDRATION, ""),
+        attempt=int(annotations.get(ATTEMPT, "1")),
+        state=_ENDS.get(end.get("type", ""), "Running"),
+        ended=str(end.get("lastTransitionTime") or ""),
+        message=f"{end.get('reason', '')}: {end.get('message', '')}".strip(": "),
+        deleting=bool(metadata.get("deletionTimestamp")),
+    )
+
+
+_ENDS: Mapping[str, Literal["Complete", "Failed"]] = {"Complete": "Complete", "Failed": "Failed"}
+
+
+def read_told(document: Mapping[str, Any]) -> Told | None:
+    """Return what a pod of a Job tells; None as long as that is nothing. Raises ValueError."""
+    metadata, status = document["metadata"], document.get("status") or {}
+    job = (metadata["namespace"], str((metadata.get("labels") or {}).get("job-name", "")))
+    since = str(metadata.get("creationTimestamp") or "")
+    state = next((each.get("state") or {} for each in status.get("containerStatuses") or ()), {})
+    if (ended := state.get("terminated")) is not None:
+        return _end(job, since, ended)
+    if (waiting := state.get("waiting")) is not None and waiting.get("reason") in _STUCK:
+        return Told(job, since, waiting["reason"], str(waiting.get("message") or ""), ended=False)
+    unscheduled = next((each for each in status.get("conditions") or () if each.get("reason") == "Unschedulable"), None)
+    if unscheduled is not None:
+        return Told(job, since, "Unschedulable", str(unscheduled.get("message") or ""), ended=False)
+    return None
+
+
+_STUCK = ("CreateContainerConfigError", "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "CreateContainerError")
+"""Why a container does not start until a person acts."""
+
+
+def _end(job: Name, since: str, ended: Mapping[str, Any]) -> Told:
+    """Return what `fetcher` wrote into the termination message, or what Kubernetes says of a container that wrote nothing."""
+    text = str(ended.get("message") or "")
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError):
+        said = None
+    if not isinstance(said, dict):
+        reason = str(ended.get("reason") or "Error")
+        return Told(job, since, reason, text.strip()[-1024:] or f"the container ended with code {ended.get('exitCode')}")
+    size = said.get("bytes")
+    return Told(
+        job,
+        since,
+        str(said.get("reason") or "Error"),
+        str(said.get("message") or "")[:1024],
+        retryable=bool(said.get("retryable", True)),
+        revision=str(said.get("revision") or ""),
+        key=str(said.get("path") or "").rpartition("/")[2],
+        bytes=size if isinstance(size, int) else 0,
     )
 
 

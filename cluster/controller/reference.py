@@ -6,8 +6,8 @@ from cluster.controller.figures import Figures, metrics_of
 from cluster.controller.options import OPTIONS
 from cluster.controller.running import TICK
 from cluster.controller.writing import BURST, RATE, REFUSED_FOR
-from cluster.credentials import KEYS
 from cluster.resources.model import MOST_FAILED
+from cluster.stores import KEYS
 from fetcher.command.parser import metrics_table, section
 
 _INTRODUCTION = f"""\

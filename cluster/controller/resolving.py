@@ -138,7 +138,8 @@ class Resolver:
         if wanted is None:
             return _PUBLIC
         here = self._means.namespace
-        accounts = ((here, self._means.account), (here, agents_of(question.pool)))
+        agents = ((here, agents_of(question.pool)),) if question.pool is not None else ()
+        accounts = ((here, self._means.account), *agents)
         return await secret_of(self._api, name[0], wanted, accounts)
 
     async def _resolve(self, question: Question, secret: SecretData) -> Asked:

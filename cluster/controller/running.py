@@ -6,6 +6,7 @@ import asyncio
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 from cluster.client import Api, ApiError
 from cluster.controller.admitting import verdicts
@@ -38,6 +39,7 @@ class Config:
     patience: float
     status_interval: float
     allow_loopback: bool
+    claim_sources: tuple[str, ...]
 
 
 class Controller:
@@ -77,11 +79,12 @@ class Controller:
 
     async def _pass(self, now: float) -> None:
         world = self._look(now)
-        judged = verdicts(world, allow_loopback=self._config.allow_loopback)
+        rules: Any = {"allow_loopback": self._config.allow_loopback, "claim_sources": self._config.claim_sources}
+        judged = verdicts(world, **rules)
         asked = questions(world, judged)
         self._resolver.recall(world, asked)
         world = replace(world, resolutions=self._resolver.resolutions)
-        decided = plan(world, self._config.agents, moment=moments.now(), allow_loopback=self._config.allow_loopback)
+        decided = plan(world, self._config.agents, moment=moments.now(), **rules)
         self.figures = Figures(
             self.figures.passes + 1, time.monotonic() - now, len(world.nodes), len(world.models), self._writer.bytes
         )

@@ -75,15 +75,23 @@ def _is_same(one: Found, other: Found) -> bool:
 
 
 Sharing = Sequence[tuple[Name, Model]]
-"""The ModelCaches that name one directory of one pool, whether they may use it or not."""
+"""The ModelCaches that name one directory of one pool or claim, whether they may use it or not."""
 
 
 def sharing(world: World) -> Mapping[tuple[str, str], Sharing]:
-    """Return those that name each pool and key."""
+    """Return those that name each place and key."""
     groups: dict[tuple[str, str], list[tuple[Name, Model]]] = {}
     for name, each in world.models.items():
-        groups.setdefault((each.spec.placement.pools[0].name, reference(each).key), []).append((name, each))
+        groups.setdefault((place_of(name, each), reference(each).key), []).append((name, each))
     return groups
+
+
+def place_of(name: Name, model: Model) -> str:
+    """Return the pool of a ModelCache, or its claim with the namespace."""
+    placement = model.spec.placement
+    if placement.pools:
+        return placement.pools[0].name
+    return f"{name[0]}/{placement.claim.name if placement.claim is not None else name[1]}"
 
 
 def pin_of(name: Name, world: World, together: Sharing) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from cluster.controller.admitting import Verdict
@@ -15,7 +15,8 @@ from cluster.resources.conditions import Status, merged
 from cluster.resources.model import MOST_FAILED, Found
 from fetcher.quantities import size
 
-_Told = tuple[str, Status, str, str]
+Told = tuple[str, Status, str, str]
+"""A condition: its type, status, reason and message."""
 _NOTHING = Count()
 
 
@@ -34,7 +35,7 @@ class Case:
 
     @property
     def found(self) -> Found | None:
-        return self.resolution.found if self.verdict.pool is not None else None
+        return self.resolution.found if not self.verdict.reason else None
 
 
 def status_of_model(case: Case, *, moment: str) -> ModelCacheStatus:
@@ -44,7 +45,7 @@ def status_of_model(case: Case, *, moment: str) -> ModelCacheStatus:
     known = found is not None and case.conflict is None
     return ModelCacheStatus(
         claim_name=case.model.metadata.name if known and case.refusal is None else None,
-        command=_command(case) if known else None,
+        command=command(case.model, case.verdict.pool.spec.root) if known and case.verdict.pool is not None else None,
         artifact=found,
         copies=Copies(count.desired, count.ready, len(count.failures), count.warm),
         progress=f"{count.ready}/{count.desired}",
@@ -56,8 +57,8 @@ def status_of_model(case: Case, *, moment: str) -> ModelCacheStatus:
 def conditions(case: Case) -> tuple[Condition, ...]:
     """Return the conditions of a ModelCache, without times."""
     degraded = _degraded(case)
-    told: tuple[_Told, ...] = (
-        _resolved(case),
+    told: tuple[Told, ...] = (
+        resolved(case),
         _progressing(case, degraded),
         _ready(case, degraded),
         ("Degraded", "True" if degraded else "False", *(degraded or ("AsExpected", "nothing is wrong"))),
@@ -66,6 +67,11 @@ def conditions(case: Case) -> tuple[Condition, ...]:
         _verified(case),
         *(() if case.model.spec.warm == "None" else (_warm(case),)),
     )
+    return as_conditions(case, told)
+
+
+def as_conditions(case: Case, told: Iterable[Told]) -> tuple[Condition, ...]:
+    """Return what is told of a ModelCache as conditions, without times."""
     generation = case.model.metadata.generation
     asked = case.resolution.generation if case.found is not None else generation
     return tuple(
@@ -74,7 +80,7 @@ def conditions(case: Case) -> tuple[Condition, ...]:
     )
 
 
-def _resolved(case: Case) -> _Told:
+def resolved(case: Case) -> Told:
     found, answer = case.found, case.resolution
     if found is not None:
         at = f" at revision {found.revision}" if found.revision else ""
@@ -105,7 +111,7 @@ def _told_by_nodes(count: Count, problems: Mapping[str, tuple[str, str]]) -> tup
     return reason, f"{len(nodes)} of {count.desired} nodes, such as {nodes[0]}: {message or reason}"
 
 
-def _progressing(case: Case, degraded: tuple[str, str] | None) -> _Told:
+def _progressing(case: Case, degraded: tuple[str, str] | None) -> Told:
     count = case.count
     if case.found is None or case.conflict is not None:
         return (
@@ -128,7 +134,7 @@ def _progressing(case: Case, degraded: tuple[str, str] | None) -> _Told:
     return "Progressing", "True", "NoNodes", _no_nodes(case)
 
 
-def _ready(case: Case, degraded: tuple[str, str] | None) -> _Told:
+def _ready(case: Case, degraded: tuple[str, str] | None) -> Told:
     count, least = case.count, case.model.spec.min_ready
     if case.found is not None and case.conflict is None and count.ready >= least and case.refusal is None:
         return "Ready", "True", "Ready", f"{count.ready} of {count.desired} copies are ready"
@@ -154,7 +160,7 @@ def _no_nodes(case: Case) -> str:
     return f"no agent of CachePool {pool} reports; kubectl get cachepool {pool} shows its nodes, and its DaemonSet the agents"
 
 
-def _capacity(count: Count) -> _Told:
+def _capacity(count: Count) -> Told:
     if full := sorted(node for node, (reason, _) in count.failures.items() if reason in NO_ROOM):
         message = count.failures[full[0]][1]
         return "CapacityExceeded", "True", "CapacityExceeded", f"{len(full)} nodes lack room, such as {full[0]}: {message}"
@@ -164,7 +170,7 @@ def _capacity(count: Count) -> _Told:
     return "CapacityExceeded", "False", "Fits", "no node lacks room"
 
 
-def _warm(case: Case) -> _Told:
+def _warm(case: Case) -> Told:
     """Told only of models that shall be warm."""
     count = case.count
     sentence = f"{count.warm} of {count.ready} ready copies are in memory"
@@ -175,7 +181,7 @@ def _warm(case: Case) -> _Told:
     return "Warm", "False", "Warming" if count.ready else "NoCopies", sentence
 
 
-def _conflict(case: Case) -> _Told:
+def _conflict(case: Case) -> Told:
     if case.conflict is None:
         return "RevisionConflict", "False", "NoConflict", "no other ModelCache wants another revision in this directory"
     return "RevisionConflict", "True", "RevisionConflict", _conflict_sentence(case.conflict)
@@ -188,7 +194,7 @@ def _conflict_sentence(other: Name) -> str:
     )
 
 
-def _verified(case: Case) -> _Told:
+def _verified(case: Case) -> Told:
     if case.found is None or case.count.ready == 0:
         return "Verified", "Unknown", "NoCopies", "no copy is ready"
     if not case.resolution.digests:
@@ -196,10 +202,10 @@ def _verified(case: Case) -> _Told:
     return "Verified", "True", "Digests", "every file was compared with a published digest"
 
 
-def _command(case: Case) -> str:
-    """Return what a pod runs on the pool's root to be answered from this copy."""
-    ref, pool = reference(case.model), case.verdict.pool
-    words = ["fetcher", "fetch", ref.uri, *(("--cache-dir", pool.spec.root) if pool is not None else ())]
+def command(model: Model, root: str) -> str:
+    """Return what a pod runs on the directory `root` to be answered from this copy."""
+    ref = reference(model)
+    words = ["fetcher", "fetch", ref.uri, "--cache-dir", root]
     if ref.revision is not None:
         words += ["--revision", ref.revision]
     for flag, patterns in (("--include", ref.include), ("--exclude", ref.exclude)):

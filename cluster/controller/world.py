@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from cluster.resources import (
     CacheArtifactSpec,
@@ -80,6 +81,49 @@ class Pod:
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """Any claim, into which a Job can fetch. `made_for`: the ModelCache that the controller made it for; `goes`: with that one.
+
+    `volume`: that it is bound to; empty before.
+    """
+
+    uid: str
+    made_for: Name | None = None
+    goes: bool = False
+    volume: str = ""
+    deleting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """A Job of ours. `hydration` is what it fetches, `attempt` counts from 1. `ended`: when, in the form of RFC 3339."""
+
+    uid: str
+    model: Name
+    hydration: str
+    attempt: int = 1
+    state: Literal["Running", "Complete", "Failed"] = "Running"
+    ended: str = ""
+    message: str = ""
+    deleting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the pod of a Job told at its end, or what it waits for. `since` orders the pods of a Job."""
+
+    job: Name
+    since: str
+    reason: str
+    message: str
+    ended: bool = True
+    retryable: bool = True
+    revision: str = ""
+    key: str = ""
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Resolution:
     """What the source of a ModelCache answered.
 
@@ -127,6 +171,12 @@ class World:
     claims: Mapping[Name, Owned] = field(default_factory=dict)
     volumes: Mapping[str, Owned] = field(default_factory=dict)
     daemon_sets: Mapping[str, Owned] = field(default_factory=dict)
+    targets: Mapping[Name, Target] = field(default_factory=dict)
+    fetches: Mapping[Name, Fetch] = field(default_factory=dict)
+    told: Mapping[Name, Told] = field(default_factory=dict)
+    """Of each pod of a Job."""
+    retained: frozenset[str] = frozenset()
+    """Volumes of claims that we made, which stay when their claims go."""
     resolutions: Mapping[Name, Resolution] = field(default_factory=dict)
     refusals: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
     """What the API server refused to make: kind, namespace and name, and its sentence."""

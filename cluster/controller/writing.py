@@ -10,23 +10,28 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from cluster.client import Api, ApiError, Conflict, Missing, Unavailable, endpoint_of
 from cluster.client.endpoints import (
     CLAIMS,
     DAEMON_SETS,
+    JOBS,
     SERVICE_ACCOUNTS,
     VOLUMES,
     Endpoint,
 )
+from cluster.client.endpoints import (
+    NODES as MACHINES,
+)
 from cluster.client.errors import NotLeading
 from cluster.client.telling import Type, tell
-from cluster.controller.actions import Action, Make, Remove
+from cluster.controller.actions import Action, Change, Make, Remove
 from cluster.controller.planning import Plan
-from cluster.controller.reading import CONTROLLER, MANAGED_BY, RENDERED
+from cluster.controller.reading import CONTROLLER, MANAGED_BY, RENDERED, RETENTION
 from cluster.controller.telling import changed
 from cluster.controller.world import Model, Name, World
 from cluster.names import POOL_LABEL, short
@@ -46,7 +51,7 @@ from cluster.resources.conditions import status_of
 
 POOLS, MODELS, NODES = endpoint_of(CACHE_POOL), endpoint_of(MODEL_CACHE), endpoint_of(NODE_CACHE)
 ENDPOINTS: Mapping[str, Endpoint] = {
-    each.kind: each for each in (endpoint_of(CACHE_ARTIFACT), VOLUMES, CLAIMS, DAEMON_SETS, SERVICE_ACCOUNTS)
+    each.kind: each for each in (endpoint_of(CACHE_ARTIFACT), VOLUMES, CLAIMS, DAEMON_SETS, SERVICE_ACCOUNTS, JOBS, MACHINES)
 }
 RATE = 1_000_000.0
 """Bytes of objects in a second that etcd keeps up with beside its other work."""
@@ -171,13 +176,16 @@ class Writer:
 
     async def _act(self, action: Action) -> None:
         kind, namespace, name = action.place
+        endpoint = NODES if kind == "NodeCache" else ENDPOINTS[kind]
+        document: Mapping[str, Any] = {}
+        write: Callable[[], Awaitable[Any]]
         if isinstance(action, Make):
-            made = await self._tried(action.place, lambda: self._make(action), action.document)
+            verb, document, write = "made", action.document, partial(self._make, action)
+        elif isinstance(action, Change):
+            verb, document, write = "changed", action.patch, partial(self._api.merge, endpoint, name, namespace, action.patch)
         else:
-            endpoint = NODES if kind == "NodeCache" else ENDPOINTS[kind]
-            made = await self._tried(action.place, lambda: self._api.delete(endpoint, name, namespace, uid=action.uid), {})
-        if made:
-            verb = "made" if isinstance(action, Make) else "removed"
+            verb, write = "removed", partial(self._api.delete, endpoint, name, namespace, uid=action.uid)
+        if await self._tried(action.place, write, document):
             self._on_note(f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}", verb)
 
     async def _make(self, action: Make) -> None:
@@ -188,7 +196,7 @@ class Writer:
             try:
                 await self._api.create(endpoint, document)
             except Conflict:
-                _refuse_strange(kind, await self._api.get(endpoint, name, namespace))
+                _refuse_strange(action, await self._api.get(endpoint, name, namespace))
             return
         # Applied from the start, so that a field that goes from the document goes from the object.
         try:
@@ -196,7 +204,7 @@ class Writer:
         except Missing:
             await self._api.apply(endpoint, document)
             return
-        _refuse_strange(kind, there)
+        _refuse_strange(action, there)
         if (there["metadata"].get("annotations") or {}).get(RENDERED) != action.rendered:
             metadata = {**document["metadata"], "uid": there["metadata"]["uid"]}
             await self._api.apply(endpoint, {**document, "metadata": metadata})
@@ -281,8 +289,11 @@ _CHANGEABLE = ("DaemonSet", "ServiceAccount")
 _WARNING = {("Resolved", "False"), ("Degraded", "True"), ("CapacityExceeded", "True"), ("RevisionConflict", "True")}
 
 
-def _refuse_strange(kind: str, there: Mapping[str, Any]) -> None:
-    """Raise Conflict for an object that somebody else made."""
+def _refuse_strange(action: Make, there: Mapping[str, Any]) -> None:
+    """Raise Conflict for an object that somebody else made, and for a claim that was kept for another kind of placement."""
     metadata = there["metadata"]
     if (metadata.get("labels") or {}).get(MANAGED_BY) != CONTROLLER:
-        raise Conflict(f"{kind} {metadata['name']} exists and is not weightlift's; rename or delete it")
+        raise Conflict(f"{action.kind} {metadata['name']} exists and is not weightlift's; rename or delete it")
+    kept = RETENTION in (metadata.get("annotations") or {})
+    if kept != (RETENTION in action.document["metadata"]["annotations"]):
+        raise Conflict(f"{action.kind} {metadata['name']} is of another ModelCache of this name; rename or delete it")

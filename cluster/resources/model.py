@@ -40,13 +40,19 @@ class SecretName:
 
 @dataclass(frozen=True, slots=True)
 class Auth:
-    """The credential of a source: one key, which is a token, or a Secret of several. Without it, the source is asked
-    anonymously."""
+    """The credential of a source: one key, which is a token, a Secret of several, or the identity of a service account, as
+    which the Job of a claim runs. Without it, the source is asked anonymously."""
 
     secret_key_ref: SecretKey | None = None
     secret_ref: SecretName | None = None
+    service_account_name: Name | None = None
 
-    RULES: ClassVar = (Rule("has(self.secretKeyRef) != has(self.secretRef)", "give one of secretKeyRef and secretRef"),)
+    RULES: ClassVar = (
+        Rule(
+            "[has(self.secretKeyRef), has(self.secretRef), has(self.serviceAccountName)].filter(each, each).size() == 1",
+            "give one of secretKeyRef, secretRef and serviceAccountName",
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +68,42 @@ class PoolPlacement:
     )
 
 
+Parts = Annotated[int, Schema("How many pods fetch the model together, each a part of it.", least=1, most=64)]
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimPlacement:
+    """One copy in a claim of the user's, which is never made, changed or deleted."""
+
+    name: Name
+    parts: Parts = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimTemplate:
+    """One copy in a claim that is made with the name of the ModelCache, and that several nodes can mount."""
+
+    storage_class_name: Name | None = None
+    retention: Annotated[
+        Literal["Retain", "Delete"], Schema("Whether the claim stays when the ModelCache is deleted. Its volume always does.")
+    ] = "Retain"
+    parts: Parts = 1
+
+
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where copies lie."""
+    """Where copies lie: on the nodes of a pool, or in one claim."""
 
-    pools: Annotated[tuple[PoolPlacement, ...], Schema(keys=("name",), least=1, most=1)]
+    pools: Annotated[tuple[PoolPlacement, ...], Schema(keys=("name",), least=1, most=1)] = ()
+    claim: ClaimPlacement | None = None
+    claim_template: ClaimTemplate | None = None
+
+    RULES: ClassVar = (
+        Rule(
+            "[has(self.pools), has(self.claim), has(self.claimTemplate)].filter(each, each).size() == 1",
+            "give one of pools, claim and claimTemplate",
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +121,14 @@ class ModelCacheSpec:
     placement: Placement
     auth: Auth | None = None
     verification: Verification | None = None
+    size: Annotated[
+        str | None,
+        Schema(
+            "What a claimTemplate requests, such as 140Gi. Without it, what the source lists and a tenth of it.",
+            pattern=r"^[1-9][0-9]{0,17}(\.[0-9]{1,6})?([kMGTPE]|[KMGTPE]i)?$",
+            most=32,
+        ),
+    ] = None
     min_ready: Annotated[int, Schema("How many copies make the model Ready.", least=1, most=100_000)] = 1
     retain: Annotated[
         Literal["Always", "WhenPossible", "WhileUsed"], Schema("When a copy may make room for another model.")
@@ -100,6 +145,30 @@ class ModelCacheSpec:
     refresh_interval: Annotated[
         str, Schema("How often OnChange asks the source.", pattern=r"^[1-9][0-9]{0,5}(s|m|h|d)$", most=7)
     ] = "1h"
+
+    RULES: ClassVar = (
+        Rule(
+            "!self.source.uri.startsWith('pvc://') || has(self.placement.pools)",
+            "a pvc:// source is a claim already; mount it",
+        ),
+        Rule(
+            "!has(self.auth) || !has(self.auth.serviceAccountName) || !has(self.placement.pools)",
+            "serviceAccountName is for a claim, whose Job runs as it; agents run as their pool's account",
+        ),
+        Rule(
+            "has(self.placement.pools) == has(oldSelf.placement.pools) "
+            "&& has(self.placement.claim) == has(oldSelf.placement.claim)",
+            "a model does not move between a pool, a claim and a claimTemplate; delete the object and create it anew",
+        ),
+        Rule(
+            "has(self.placement.pools) || self.minReady == 1",
+            "a claim is one copy, so minReady is 1",
+        ),
+        Rule(
+            "has(self.placement.pools) || self.warm == 'None'",
+            "a claim is no memory of a node; warm is for pools",
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +204,15 @@ MOST_FAILED = 10
 
 @dataclass(frozen=True, slots=True)
 class ModelCacheStatus:
-    """`claim_name`: what pods mount. `command`: what is answered from this copy without fetching."""
+    """`claim_name`: what pods mount. `command`: what is answered from this copy without fetching; of a claim, where it is
+    mounted at /models. `artifact`: what the source lists; of a claim, what lies in it once that is something."""
 
     claim_name: str | None = None
     command: str | None = None
     artifact: Found | None = None
     copies: Copies | None = None
     progress: Annotated[str | None, Schema("Ready copies of desired ones, such as 11/12.")] = None
+    hydrated: Annotated[str | None, Schema("What was fetched into the claim, as the digest in its Job's name.", most=63)] = None
     failed_nodes: Annotated[tuple[FailedNode, ...], Schema(keys=("node",), most=MOST_FAILED)] = ()
     conditions: Annotated[tuple[Condition, ...], Schema(keys=("type",), most=16)] = ()
 

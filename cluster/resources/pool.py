@@ -24,11 +24,12 @@ Root = Annotated[
 _AMOUNT = r"^([0-9]{1,18}(\.[0-9]{1,6})?[kMGT]?i?|(100|[1-9]?[0-9])(\.[0-9]{1,6})?%)$"
 """A size in bytes, or a percentage of the filesystem, as `fetcher init --max-size` takes them."""
 _QUANTITY = r"^[0-9]{1,15}(\.[0-9]{1,6})?([kMGT]|[KMGT]i)?$"
+PREFIX = r"^((hf|s3|gs)://([^/?#]+/([^?#]+/)*)?|(https?|oci|az)://[^/?#@]+/([^?#]+/)*)$"
 Prefix = Annotated[
     str,
     Schema(
         "The beginning of URIs, up to a /. Of a web server or registry it names the host, which no model may choose.",
-        pattern=r"^((hf|s3|gs)://([^/?#]+/([^?#]+/)*)?|(https?|oci|az)://[^/?#@]+/([^?#]+/)*)$",
+        pattern=PREFIX,
         most=512,
     ),
 ]
@@ -68,6 +69,9 @@ class CachePoolSpec:
     )
     allowed_sources: Annotated[tuple[Prefix, ...], Schema("What may be fetched.", most=64)] = ("hf://",)
     max_fetching: Annotated[int, Schema("How many nodes fetch one model at a time.", least=1, most=10_000)] = 8
+    node_labels: Annotated[
+        bool, Schema("Whether nodes are labelled ready.weightlift.dev/KEY=true. It needs the component node-labels.")
+    ] = False
     tolerations: Annotated[tuple[Annotated[Mapping[str, Any], Schema(any_value=True)], ...], Schema(most=64)] = ()
     resources: Annotated[
         Mapping[str, Any] | None, Schema("Of the agent's container, to which memory.budget is added.", any_value=True)

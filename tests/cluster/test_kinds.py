@@ -68,6 +68,8 @@ def api() -> Iterator[Cluster]:
         found.run("delete", kind.plural, "--all", "--all-namespaces", "--wait=false")
 
 
+CLAIMED = changed({**MODEL, "metadata": {"name": "test-c", "namespace": "default"}}, "placement", {"claim": {"name": "models"}})
+
 ACCEPTED = [
     pytest.param(POOL, id="a pool"),
     pytest.param(changed(POOL, "limit", "80%"), id="a limit in percent"),
@@ -84,10 +86,26 @@ ACCEPTED = [
     pytest.param(changed(MODEL, "source.uri", "hf://org/m@v1.0"), id="a revision in the URI"),
     pytest.param(changed(MODEL, "refreshPolicy", "OnChange"), id="a model that follows its branch"),
     pytest.param(ARTIFACT, id="an artifact"),
+    pytest.param(changed(MODEL, "placement", {"claim": {"name": "models", "parts": 4}}), id="a claim of the user's"),
+    pytest.param(changed(MODEL, "placement", {"claimTemplate": {}}), id="a claim of ours"),
+    pytest.param(changed(CLAIMED, "size", "140Gi"), id="a size"),
+    pytest.param(changed(CLAIMED, "auth", {"serviceAccountName": "reader"}), id="a service account"),
+    pytest.param(changed(POOL, "nodeLabels", True), id="a pool with labels on nodes"),
     pytest.param(NODE, id="a node"),
 ]
 
 REFUSED = [
+    pytest.param(changed(MODEL, "placement", {}), "give one of pools, claim and claimTemplate", id="no place"),
+    pytest.param(changed(CLAIMED, "placement.claimTemplate", {}), "give one of pools", id="two places"),
+    pytest.param(changed(CLAIMED, "source.uri", "pvc://other/m"), "a claim already", id="a claim as the source of a claim"),
+    pytest.param(changed(CLAIMED, "minReady", 2), "minReady is 1", id="two copies in a claim"),
+    pytest.param(changed(CLAIMED, "warm", "PageCache"), "warm is for pools", id="a claim in memory"),
+    pytest.param(changed(CLAIMED, "size", "lots"), "spec.size", id="a size that is none"),
+    pytest.param(changed(CLAIMED, "placement.claim.parts", 0), "parts", id="no part"),
+    pytest.param(changed(MODEL, "auth", {"serviceAccountName": "reader"}), "is for a claim", id="an account for agents"),
+    pytest.param(
+        changed(CLAIMED, "auth", {"serviceAccountName": "a", "secretRef": {"name": "b"}}), "give one of", id="two credentials"
+    ),
     pytest.param(changed(POOL, "root", "models"), "spec.root", id="a root that is no absolute path"),
     pytest.param(changed(POOL, "root", "/"), "spec.root", id="the root of the filesystem"),
     pytest.param(changed(POOL, "root", "/mnt/../etc"), "must not contain", id="a root with .."),
@@ -148,6 +166,14 @@ class TestServer:
         assert api.apply(document) == ""
 
         assert "cannot be changed" in api.apply(changed(document, path, value))
+
+    def test_refuses_to_move_a_model_between_a_pool_and_a_claim(self, api: Cluster) -> None:
+        assert api.apply(CLAIMED) == ""
+
+        refusal = api.apply(changed(CLAIMED, "placement", {"claimTemplate": {}}))
+
+        assert "does not move" in refusal
+        assert api.run("delete", "modelcaches.weightlift.dev", "test-c").returncode == 0
 
     def test_writes_defaults_so_that_users_see_them(self, api: Cluster) -> None:
         assert api.apply(MODEL) == ""

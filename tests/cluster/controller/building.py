@@ -22,7 +22,7 @@ from cluster.resources import (
     Resource,
 )
 from cluster.resources.artifact import content_of, mark_of, name_of
-from cluster.resources.model import Found, Origin, Placement, PoolPlacement
+from cluster.resources.model import ClaimPlacement, ClaimTemplate, Found, Origin, Placement, PoolPlacement
 from fetcher.artifact import ArtifactRef
 
 AGENTS = Agents("example.com/weightlift:0.1.0", "weightlift")
@@ -42,15 +42,25 @@ def model(
     *,
     uri: str = "hf://org/m",
     revision: str | None = None,
-    place: PoolPlacement | None = None,
+    place: PoolPlacement | ClaimPlacement | ClaimTemplate | None = None,
     created: str = "2025-01-01T00:00:00Z",
     deleting: str = "",
     status: ModelCacheStatus | None = None,
     **spec: Any,
 ) -> Model:
     metadata = Metadata(name, namespace, f"uid-{name}", "1", 1, created, deleting)
-    wanted = ModelCacheSpec(Origin(uri, revision), Placement((place or PoolPlacement("p"),)), **spec)
+    wanted = ModelCacheSpec(Origin(uri, revision), _placement(place or PoolPlacement("p")), **spec)
     return Resource(metadata, wanted, status or ModelCacheStatus())
+
+
+def _placement(place: PoolPlacement | ClaimPlacement | ClaimTemplate) -> Placement:
+    match place:
+        case PoolPlacement():
+            return Placement((place,))
+        case ClaimPlacement():
+            return Placement(claim=place)
+        case ClaimTemplate():
+            return Placement(claim_template=place)
 
 
 def found(of: Model, *, revision: str | None = "r1", digest: str = "d") -> Resolution:

@@ -10,12 +10,14 @@ import pytest
 from kubernetes_validate import utils as kubernetes
 
 from cluster.controller.daemon_set import Agents, documents_of
+from cluster.controller.jobs import Means, permission
 from cluster.resources import CACHE_POOL
 from tests.cluster.api import Cluster, cluster
 from tests.k8s.manifests.rendering import K8S, Resource, containers, named, pod_spec, render
 
 BASE = K8S / "system" / "base"
 UNBOUND = K8S / "system" / "overlays" / "unbound-agents"
+LABELS = K8S / "system" / "overlays" / "node-labels"
 KSERVE = [K8S / "integrations" / "kserve" / part for part in ("agent", "manager")]
 NAMESPACE = "weightlift-system"
 AGENT = "weightlift-agent-h100"
@@ -25,7 +27,7 @@ OLDEST = "1.31"
 
 class TestSchemas:
     @pytest.mark.parametrize("version", [OLDEST, kubernetes.latest_version()])
-    @pytest.mark.parametrize("directory", [BASE, UNBOUND, *KSERVE], ids=lambda path: path.name)
+    @pytest.mark.parametrize("directory", [BASE, UNBOUND, LABELS, *KSERVE], ids=lambda path: path.name)
     def test_every_resource_is_valid_and_has_no_unknown_field(self, directory: Any, version: str) -> None:
         for resource in render(directory):
             kubernetes.validate(resource, version, strict=True)
@@ -188,6 +190,7 @@ class TestRights:
             (CONTROLLER, "patch", "modelcaches.weightlift.dev/status", "default"),
             (CONTROLLER, "create", "persistentvolumeclaims", "default"),
             (CONTROLLER, "create", "daemonsets.apps", NAMESPACE),
+            (CONTROLLER, "watch", "jobs.batch", ""),
         ],
     )
     def test_allow_what_is_needed(self, api: Cluster, account: str, verb: str, resource: str, namespace: str) -> None:
@@ -213,6 +216,9 @@ class TestRights:
             ("patch", "nodes", ""),
             ("create", "pods", NAMESPACE),
             ("create", "daemonsets.apps", "default"),
+            ("create", "jobs.batch", "default"),
+            ("delete", "jobs.batch", "default"),
+            ("create", "jobs.batch", NAMESPACE),
             ("delete", "modelcaches.weightlift.dev", "default"),
             ("update", "modelcaches.weightlift.dev", "default"),
             ("create", "clusterrolebindings.rbac.authorization.k8s.io", ""),
@@ -223,3 +229,22 @@ class TestRights:
     )
     def test_let_the_controller_not_exceed_itself(self, api: Cluster, verb: str, resource: str, namespace: str) -> None:
         assert not may(api, CONTROLLER, verb, resource, namespace)
+
+    def test_let_the_controller_make_jobs_where_a_namespace_says_so_and_nowhere_else(self, api: Cluster) -> None:
+        words = permission("default", Means("image", account=f"{NAMESPACE}:{CONTROLLER}")).split()[1:]
+        assert api.run(*words).returncode == 0
+        try:
+            assert may(api, CONTROLLER, "create", "jobs.batch", "default")
+            assert may(api, CONTROLLER, "delete", "jobs.batch", "default")
+            assert not may(api, CONTROLLER, "create", "jobs.batch", "kube-system")
+            assert not may(api, CONTROLLER, "create", "pods", "default")
+        finally:
+            api.run("delete", "rolebinding", "weightlift-claims", "-n", "default")
+
+    def test_let_the_controller_label_nodes_only_with_the_component_for_it(self) -> None:
+        def about_nodes(resources: tuple[Resource, ...]) -> set[str]:
+            rules = [rule for each in resources if each["kind"] == "ClusterRole" for rule in each["rules"]]
+            return {verb for rule in rules if "nodes" in rule["resources"] for verb in rule["verbs"]}
+
+        assert about_nodes(render(BASE)) == {"get", "list", "watch"}
+        assert about_nodes(render(LABELS)) == {"get", "list", "watch", "patch"}
