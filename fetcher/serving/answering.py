@@ -35,6 +35,8 @@ Outcome = Literal["next", "close", "wait"]
 
 _DIGEST = re.compile("[0-9a-f]{64}")
 _LATER: Field = ("Retry-After", "1")
+_GIVEN_BACK = 0.1
+"""Seconds to wait for a slot: a reader that has all its bytes may ask for the next before the thread that sent them is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ class Answerer:
             raise _Refused(416, "no such range", (("Content-Range", f"bytes */{file.size}"),)) from None
         with ExitStack() as stack:
             for slots in (self.slots,) if offer.complete else (self.slots, self.staged_slots):
-                if not slots.acquire(blocking=False):
+                if not slots.acquire(timeout=_GIVEN_BACK):
                     raise _Refused(503, "too many uploads; try again", (_LATER,))
                 stack.callback(slots.release)
             self.counts.uploading(1)

@@ -85,8 +85,8 @@ class TestItsLife:
         process, where = begin("--metrics-port", "0", "--metrics-address", "127.0.0.1", "--metrics-file", tmp_path / "prom")
         with Peer(where) as peer:
             peer.get(cache.path("config.json"))
-        found = samples(asked(f"{listening_at(process)}/metrics").text)
-        assert found["fetcher_served_bytes_total"] == len(CONFIG)
+        address = f"{listening_at(process)}/metrics"
+        wait_until(lambda: samples(asked(address).text)["fetcher_served_bytes_total"] == len(CONFIG), "the bytes are counted")
         wait_until(lambda: "fetcher_served_bytes_total" in samples_in(tmp_path / "prom"), "the file is written")
 
 
