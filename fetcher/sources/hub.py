@@ -38,7 +38,7 @@ from fetcher.sources.locations import Location, expiry
 from fetcher.sources.tokens import on_daemon_thread
 from fetcher.transport.client import Answer, Credentials, HttpTransport, is_downgrade
 from fetcher.transport.headers import given_headers, variable_for
-from fetcher.transport.mirrors import Mirror
+from fetcher.transport.hub_endpoint import HubEndpoint
 from fetcher.transport.ranges import check_part, check_whole, parts_differ, range_header, validator
 from fetcher.transport.urls import origin_of
 
@@ -64,7 +64,7 @@ class HubSource(Remote):
         self._environ = environ
         self._endpoint = hub_endpoint(environ)
         self._origin = origin_of(self._endpoint)
-        self._mirror = Mirror(self._endpoint, DEFAULT_ENDPOINT)
+        self._hub = HubEndpoint(self._endpoint, DEFAULT_ENDPOINT)
         self._credentials: Credentials | None = None
         self._token_known = access is not None
         if access is not None and access.headers:
@@ -128,7 +128,7 @@ class HubSource(Remote):
                 yield file
             if next_page is None:
                 return
-            url = self._mirror.next_page(url or "", next_page)
+            url = self._hub.next_page(url or "", next_page)
         raise BadResponse(f"the Hub's listing of {self._address.repository} has more than {_PAGES} pages")
 
     async def _page(self, url: str) -> tuple[tuple[RemoteFile, ...], str | None]:
@@ -140,7 +140,7 @@ class HubSource(Remote):
 
     async def _metadata(self, url: str, *, what: str) -> tuple[Any, str | None]:
         """A JSON document, and the address of the next page."""
-        async with self._transport.request(url, credentials=await self._token(), onward=self._mirror.onward) as answer:
+        async with self._transport.request(url, credentials=await self._token(), onward=self._hub.onward) as answer:
             if answer.status != 200:
                 raise await answer.refusal(what=what)
             try:
@@ -218,7 +218,7 @@ class HubSource(Remote):
             if target is None:
                 return Location(url, None, direct=True), answer
             await answer.dismiss()
-            url = self._mirror.onward(url, target)
+            url = self._hub.onward(url, target)
             if origin_of(url) != self._origin:
                 if is_downgrade(self._endpoint, url) and not file.digests:
                     raise BadResponse(f"the Hub redirects {file.path} from https to http", path=file.path)

@@ -1,4 +1,5 @@
-"""Corrects addresses in a mirror's answers: some mirrors pass on addresses of their upstream, or omit their own base path."""
+"""Corrects addresses in the answers of an endpoint of the Hub (`HF_ENDPOINT`): some pass on addresses of their upstream or omit
+their own base path."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ _OF_THE_HUB = rf"/api/(models|datasets|resolve-cache)/.+|/(datasets/)?{_NAME}(/{
 
 
 @dataclass(frozen=True, slots=True)
-class Mirror:
-    """A mirror at `endpoint` of the Hub at `upstream`. Both addresses are in normal spelling, without a trailing slash."""
+class HubEndpoint:
+    """What stands at `endpoint` for the Hub at `upstream`. Both addresses are in normal spelling, without a trailing slash."""
 
     endpoint: str
     upstream: str

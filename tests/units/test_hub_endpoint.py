@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fetcher.errors import BadResponse
-from fetcher.transport.mirrors import Mirror
+from fetcher.transport.hub_endpoint import HubEndpoint
 
 UPSTREAM = "https://huggingface.co"
 PREFIXED = "https://art.example/artifactory/api/huggingfaceml/x"
@@ -39,12 +39,12 @@ TREE = "/api/models/org/m/tree/abc"
     ],
 )
 def test_addresses_of_the_hub_are_requested_at_the_mirror(endpoint: str, location: str, target: str) -> None:
-    assert Mirror(endpoint, UPSTREAM).onward(f"{endpoint}/org/m/resolve/main/f", location) == target
+    assert HubEndpoint(endpoint, UPSTREAM).onward(f"{endpoint}/org/m/resolve/main/f", location) == target
 
 
 def test_a_redirect_of_a_mirror_to_its_upstream_is_followed() -> None:
     address = "https://huggingface.co/org/m/resolve/main/f"
-    assert Mirror("http://mirror", UPSTREAM).onward("http://mirror/org/m/resolve/main/f", address) == address
+    assert HubEndpoint("http://mirror", UPSTREAM).onward("http://mirror/org/m/resolve/main/f", address) == address
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_redirect_of_a_mirror_to_its_upstream_is_followed() -> None:
     ],
 )
 def test_the_next_page_of_a_listing_is_at_the_mirror(link: str) -> None:
-    assert Mirror(PREFIXED, UPSTREAM).next_page(f"{PREFIXED}{TREE}?recursive=true", link) == f"{PREFIXED}{TREE}?cursor=2"
+    assert HubEndpoint(PREFIXED, UPSTREAM).next_page(f"{PREFIXED}{TREE}?recursive=true", link) == f"{PREFIXED}{TREE}?cursor=2"
 
 
 @pytest.mark.parametrize(
@@ -68,4 +68,4 @@ def test_the_next_page_of_a_listing_is_at_the_mirror(link: str) -> None:
 )
 def test_a_link_to_another_listing_is_refused(link: str) -> None:
     with pytest.raises(BadResponse, match="outside this listing"):
-        Mirror(PREFIXED, UPSTREAM).next_page(f"{PREFIXED}{TREE}", link)
+        HubEndpoint(PREFIXED, UPSTREAM).next_page(f"{PREFIXED}{TREE}", link)
