@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,7 @@ import pytest
 
 from fetcher.sources.access import HttpAccess
 from fetcher.testing.origin import Origin
-from tests.cluster.agent.cluster import Node, Play, playing
-from tests.cluster.api import cluster
+from tests.cluster.agent.cluster import Node, Play
 from tests.lab.waiting import wait_until
 
 MiB = 1024 * 1024
@@ -45,23 +43,6 @@ def bodies(origin: Origin) -> int:
 
 def ranges(origin: Origin) -> list[Any]:
     return [request for request in origin.requests if request.origin == "cdn"]
-
-
-@pytest.fixture
-def origin() -> Iterator[Origin]:
-    with Origin(tokens=["good"], lfs_threshold=MiB) as running:
-        yield running
-
-
-@pytest.fixture
-def play(origin: Origin, tmp_path: Path) -> Iterator[Play]:
-    with playing(cluster(), tmp_path, {"HF_ENDPOINT": origin.endpoint}, ["--hub-endpoint", origin.endpoint]) as part:
-        yield part
-
-
-@pytest.fixture
-def node(play: Play) -> Node:
-    return play.node("n")
 
 
 class TestCopies:

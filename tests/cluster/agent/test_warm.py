@@ -16,8 +16,7 @@ from cluster.resources.pool import Memory
 from fetcher.host.memory import fields
 from fetcher.testing.checkpoint import make_checkpoint
 from fetcher.testing.origin import Origin
-from tests.cluster.agent.cluster import Model, Node, Play, playing
-from tests.cluster.api import cluster
+from tests.cluster.agent.cluster import Model, Node, Play
 from tests.lab.cgroups import in_group, made_cgroup
 from tests.lab.fixtures import MakeFilesystem
 from tests.lab.waiting import wait_until
@@ -28,27 +27,10 @@ pytestmark = pytest.mark.page_cache
 
 
 @pytest.fixture
-def origin() -> Iterator[Origin]:
-    with Origin(lfs_threshold=MiB) as running:
-        yield running
-
-
-@pytest.fixture
-def disk() -> Iterator[Path]:
-    """A directory on a disk. /tmp is memory on many machines."""
+def directory() -> Iterator[Path]:
+    """On a disk. /tmp is memory on many machines."""
     with tempfile.TemporaryDirectory(prefix="weightlift-", dir="/var/tmp") as name:
         yield Path(name)
-
-
-@pytest.fixture
-def play(origin: Origin, disk: Path) -> Iterator[Play]:
-    with playing(cluster(), disk, {"HF_ENDPOINT": origin.endpoint}, ["--hub-endpoint", origin.endpoint]) as part:
-        yield part
-
-
-@pytest.fixture
-def node(play: Play) -> Node:
-    return play.node("n")
 
 
 async def published(origin: Origin, play: Play, name: str, size: int = 8 * MiB) -> Model:

@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-
-import pytest
 
 from cluster.client.endpoints import CLAIMS, EVENTS
 from cluster.resources.artifact import name_of
 from fetcher.artifact import ArtifactRef
 from fetcher.testing.origin import Origin
 from tests.cluster.api import cluster as kubernetes
-from tests.cluster.controller.playing import ARTIFACTS, CACHES, MODELS, POOLS, Stage, controller, document, stage
+from tests.cluster.controller.playing import ARTIFACTS, CACHES, FILES, GOOD, MODELS, POOLS, Stage, controller, document
 
-FILES = {"config.json": b"{}", "model.safetensors": b"w" * 1000}
-GOOD, WRONG = "hub-token-good", "hub-token-wrong"
-
-
-@pytest.fixture
-async def cluster() -> AsyncIterator[Stage]:
-    async with stage() as made:
-        yield made
-
-
-@pytest.fixture
-def origin() -> Iterator[Origin]:
-    with Origin(tokens=[GOOD]) as running:
-        running.add_repo("org/model", FILES)
-        running.add_repo("org/private", FILES, private=True, readers=[GOOD])
-        yield running
+WRONG = "hub-token-wrong"
 
 
 async def test_a_model_is_resolved_placed_and_ready_and_goes_with_its_model_cache(
