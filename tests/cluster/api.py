@@ -60,14 +60,14 @@ class Cluster:
 
         def served() -> bool:
             nonlocal looks
-            looks = looks + 1 if all(self.run("get", plural).returncode == 0 for plural in plurals) else 0
+            looks = looks + 1 if self.run("get", ",".join(plurals)).returncode == 0 else 0
             return looks >= _LOOKS
 
         wait_until(served, f"{', '.join(plurals)} are served", timeout=100)
 
 
 _LOOKS = 10
-"""In a row. Each takes some tenths of a second for each kind."""
+"""In a row. Each takes some tenths of a second."""
 
 
 def cluster() -> Cluster:

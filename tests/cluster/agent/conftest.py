@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,9 +22,10 @@ def origin() -> Iterator[Origin]:
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    """Where the roots of nodes lie."""
-    return tmp_path
+def directory() -> Iterator[Path]:
+    """Where the roots of nodes lie: on a disk. /tmp is memory on many machines."""
+    with tempfile.TemporaryDirectory(prefix="weightlift-", dir="/var/tmp") as name:
+        yield Path(name)
 
 
 @pytest.fixture

@@ -97,7 +97,7 @@ class TestCopies:
         play.want(node, model.wanted("default", listing_digest="0" * 64))
         origin.clear_requests()
         node.start()
-        node.becomes(model, "Waiting/ContentChanged")
+        node.becomes(model, "Waiting/OtherRevision")
         assert bodies(origin) == 0
         assert not node.path(model).exists()
 
@@ -190,9 +190,7 @@ class TestCredentials:
 
 
 class TestDamage:
-    async def test_a_directory_that_disappears_is_fetched_again(
-        self, origin: Origin, play: Play, node: Node, tmp_path: Path
-    ) -> None:
+    async def test_a_directory_that_disappears_is_fetched_again(self, origin: Origin, play: Play, node: Node) -> None:
         published = files()
         origin.add_repo("org/m", published)
         model = await play.model("m", "hf://org/m")
@@ -200,7 +198,7 @@ class TestDamage:
         node.start()
         node.becomes(model, "Ready")
         origin.clear_requests()
-        node.path(model).rename(tmp_path / "taken away")
+        node.path(model).rename(play.directory / "taken away")
         wait_until(lambda: bodies(origin) > 0, "it is fetched again")
         node.becomes(model, "Ready")
         wait_until(lambda: node.path(model).exists() and node.contents(model) == published, "all bytes are back")

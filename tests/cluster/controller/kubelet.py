@@ -8,9 +8,11 @@ import base64
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.client import Missing
 from cluster.client.endpoints import PODS, SECRETS
 from tests.cluster.controller.playing import Document, Stage
 
@@ -69,7 +71,10 @@ class Kubelet:
             "name": "fetch", "ready": False, "restartCount": 0, "image": "i", "imageID": "i", "state": {"terminated": state}
         }  # fmt: skip
         status = {"phase": "Succeeded" if code == 0 else "Failed", "containerStatuses": [of_container]}
-        await self.stage.api.merge(PODS, pod["metadata"]["name"], self.stage.tenant, {"status": status}, subresource="status")
+        with suppress(Missing):  # its Job was superseded meanwhile
+            await self.stage.api.merge(
+                PODS, pod["metadata"]["name"], self.stage.tenant, {"status": status}, subresource="status"
+            )
 
     async def _value(self, variable: Document) -> str:
         if "value" in variable:

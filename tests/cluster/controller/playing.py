@@ -89,8 +89,8 @@ class Stage:
         wanted = {"source": {"uri": uri}, "placement": {"pools": [{"name": self.name}]}, **spec}
         await self.api.create(MODELS, {**document(MODELS, name, self.tenant), "spec": wanted})
 
-    async def secret(self, name: str, token: str) -> None:
-        await self.api.apply(SECRETS, {**document(SECRETS, name, self.tenant), "stringData": {"token": token}})
+    async def secret(self, name: str, token: str, *, key: str = "token") -> None:
+        await self.api.apply(SECRETS, {**document(SECRETS, name, self.tenant), "stringData": {key: token}})
 
     async def live(self, *nodes: str) -> None:
         """Renew the Leases of the agents of `nodes`."""
