@@ -55,6 +55,7 @@ class Options(TypedDict, total=False):
     shared_dest: bool
     layout: Layout
     refresh: Refresh
+    resolved: str | None
     require_digests: bool
     require_checksums: bool
     accept_unverified: bool
@@ -141,7 +142,7 @@ def _read(uri: str, options: Options) -> tuple[ArtifactRef, Settings]:
     include, exclude = (settings.pop(name, ()) for name in ("include", "exclude"))
     expect: Mapping[str, str] = settings.pop("expect", None) or {}
     mirrors = settings.pop("mirrors", ())
-    _refuse_empty(cache_dir=cache_dir, dest=dest, revision=revision)
+    _refuse_empty(cache_dir=cache_dir, dest=dest, revision=revision, resolved=settings.get("resolved"))
     if isinstance(include, str) or isinstance(exclude, str):
         raise UsageError("include and exclude take a list of patterns, not a string; write ['*.safetensors']")
     if isinstance(mirrors, str):
@@ -189,7 +190,7 @@ def _refuse_nonsense(result: Settings) -> None:
 
 
 _OF_A_SOURCE = (
-    *("revision", "include", "exclude", "expect", "require_digests", "require_checksums"),
+    *("revision", "resolved", "include", "exclude", "expect", "require_digests", "require_checksums"),
     *("max_concurrency", "timeout_stall", "retry_for"),
 )
 _OF_A_CACHE = ("max_size", "min_free", "min_idle", "eviction_ranks", "hold", "pod_uid")

@@ -28,6 +28,7 @@ what to do next; it never contains a credential.
     │   ├── RangesUnsupported    69  the server sent the whole file instead of a range
     │   ├── ContentChanged       65  the source serves other content than it lists
     │   │   └── KeepsChanging    75  the source changed again after each new listing
+    │   ├── OtherRevision        75  the source has another revision than was resolved
     │   └── LfsPointer           65  the source has a Git LFS pointer instead of the file
     ├── DigestMismatch           65
     │   ├── DigestUnavailable    65
@@ -223,6 +224,14 @@ class KeepsChanging(ContentChanged):
     """The source changed again after each new listing: somebody writes there now."""
 
     reason = "KeepsChanging"
+    exit_code = 75
+    retryable = True
+
+
+class OtherRevision(SourceError):
+    """The source has other content than was resolved before. Whoever resolved it can do so again."""
+
+    reason = "OtherRevision"
     exit_code = 75
     retryable = True
 

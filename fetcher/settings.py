@@ -85,6 +85,8 @@ class Settings:
     """Whether `dest` can hold other artifacts too: each has its own manifest, and none deletes the files of another."""
     layout: Layout = "flat"
     refresh: Refresh = "if-not-present"
+    resolved: str | None = None
+    """The revision that the requested one stood for when it was resolved: that one is fetched, or nothing."""
     expect: Mapping[str, Digest] = field(default_factory=dict)
     expect_file: str | None = None
     """A list of `sha256sum`: a local file, or the name of a file of the source. Its digests count as `expect`."""

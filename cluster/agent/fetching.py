@@ -8,16 +8,16 @@ from pathlib import Path
 
 from cluster.agent.deciding import spared
 from cluster.agent.intent import Intent
-from cluster.agent.pinned import OtherContent, PinnedSource, pinned
 from cluster.agent.scrubbing import Damage
 from cluster.agent.states import HOLDER, Wanted
 from fetcher import cache
 from fetcher.engine import fetch_uncached
 from fetcher.engine.request import recover_and_request
-from fetcher.errors import DigestMismatch
+from fetcher.errors import DigestMismatch, OtherRevision
 from fetcher.events import Subscriber
 from fetcher.settings import Settings
 from fetcher.sources import open_source
+from fetcher.sources.pinned import PinnedSource, pinned
 from fetcher.uncancelled import run_uncancelled
 
 
@@ -42,7 +42,7 @@ async def fetch(
 ) -> bool:
     """Fetch `wanted`, and return whether it was there already. `lies`: its revision lies there, but not surely all of it.
 
-    Another revision that lies there stays readable until this one is complete. Raises FetchError, OtherContent.
+    Another revision that lies there stays readable until this one is complete. Raises FetchError, OtherRevision.
     """
     settings = _settings(intent, means, ranks)
     if not lies or wanted.revision is None:
@@ -55,7 +55,7 @@ async def fetch(
     if artifact.stale and source.problem is not None:
         raise source.problem
     if artifact.revision != wanted.revision:
-        raise OtherContent(f"what was fetched is at {artifact.revision} instead of {wanted.revision}; wait for the controller")
+        raise OtherRevision(f"what was fetched is at {artifact.revision} instead of {wanted.revision}; wait for the controller")
     return artifact.cached
 
 

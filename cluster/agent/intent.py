@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from cluster.agent.pinned import OtherContent
 from cluster.agent.states import Wanted
 from cluster.allowing import refuse_source
 from cluster.client import Api, Unavailable, endpoint_of
@@ -13,7 +12,7 @@ from cluster.credentials import access_of
 from cluster.resources import MODEL_CACHE, ModelCacheSpec
 from cluster.secrets import secret_name, secret_of
 from fetcher.artifact import ArtifactRef
-from fetcher.errors import ConfigurationError, FetchError
+from fetcher.errors import ConfigurationError, FetchError, OtherRevision
 from fetcher.sources.access import Access
 
 MODELS = endpoint_of(MODEL_CACHE)
@@ -70,12 +69,12 @@ async def versions_of(api: Api, wanted: Wanted, account: Account) -> tuple[str, 
 def intent_of(wanted: Wanted, known: Described, allowed: Iterable[str], *, allow_loopback: bool) -> Intent:
     """Return what `wanted` means. Pure.
 
-    Raises SourceNotAllowed, OtherContent if the ModelCache means another artifact by now, ConfigurationError, UsageError.
+    Raises SourceNotAllowed, OtherRevision if the ModelCache means another artifact by now, ConfigurationError, UsageError.
     """
     allowed, source = tuple(allowed), known.spec.source
     ref = ArtifactRef(source.uri, source.revision, source.include, source.exclude)
     if ref.key != wanted.key:
-        raise OtherContent(
+        raise OtherRevision(
             f"ModelCache {wanted.namespace}/{wanted.model} asks for another artifact by now, {ref.key}; wait for the controller"
         )
     refuse_source(ref.uri, allowed, allow_loopback=allow_loopback)

@@ -21,6 +21,7 @@ from cluster.names import agents_of
 from cluster.resources import NODE_CACHE, NodeCacheSpec
 from fetcher import cache
 from fetcher.errors import ConfigurationError
+from fetcher.quantities import Amount, size
 from fetcher.uncancelled import run_uncancelled
 
 
@@ -71,6 +72,13 @@ class Knowledge:
         """The memory that belongs to models."""
         spec = self.node.spec if self.node is not None else None
         return Room(spec.memory_budget, files=spec.medium == "Memory") if spec is not None else Room()
+
+    @property
+    def bound(self) -> str:
+        """What bounds the root besides the pool's limit; empty if nothing does."""
+        budget = self.room.budget
+        binds = self.room.files and self._limits is not None and self._limits.max_size == Amount(budget)
+        return f"the pool's memory.budget, {size(budget)}, bounds what lies in memory" if binds else ""
 
     def plan(self, running: Job | None, warmth: Mapping[str, Warmth]) -> Plan:
         """Return what to do now."""

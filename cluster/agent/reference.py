@@ -42,10 +42,10 @@ This page is generated from the code by `python -m docs.generator`. Do not edit 
 | `MemoryExceeded` | raise `memory.budget` of the pool, or make fewer models warm; the copy stays usable from its disk |
 | `NotLocked` | set `memory.allowLocking` in the pool; until then what is reclaimed is read again |
 | `NotResident` | raise the agent's memory: pages are reclaimed as fast as they are read |
-| `MediumMismatch` | mount a tmpfs at the pool's `root`, or set `medium: Disk` |
+| `MediumMismatch` | mount a tmpfs at the `root` if the pool's medium is Memory, else a disk, or change `medium` |
 | `RootMissing` | make the directory on the node |
 | `OverLimit` | raise the `limit` or remove models; nothing is evicted until a fetch needs room |
-| `ContentChanged` | nothing: the source moved on, and the controller resolves it again |
+| `OtherRevision` | nothing: the source moved on, and the controller resolves it again |
 | `SecretMissing`, `SecretForbidden` | create the Secret; the message has the lines that allow it to be read |
 | `SourceNotAllowed` | ask for the prefix in the pool's `allowedSources` |
 

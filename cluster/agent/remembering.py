@@ -20,6 +20,7 @@ FIRST_WAIT, LONGEST_WAIT = 30.0, 600.0
 """Seconds until a fetch that may succeed later is tried again: doubled each time."""
 FINAL = 3600.0
 """Seconds until a fetch that failed for good is tried all the same: somebody may have repaired what we cannot see."""
+_NO_ROOM = ("Capacity", "CapacityExceeded")
 _LONGEST = 1000
 """Characters of a message in a status."""
 
@@ -87,9 +88,19 @@ def damaged(memory: Memory, key: str, problem: str) -> Memory:
 
 
 def failed(
-    memory: Memory, wanted: Wanted, error: FetchError, versions: tuple[str, ...], *, now: float, jitter: float
+    memory: Memory,
+    wanted: Wanted,
+    error: FetchError,
+    versions: tuple[str, ...],
+    *,
+    now: float,
+    jitter: float,
+    bound: str = "",
 ) -> Memory:
-    """Return the memory after a fetch or repair of `wanted` failed. `jitter` from 0 to 1 spreads the nodes' next tries."""
+    """Return the memory after a fetch or repair of `wanted` failed. `jitter` from 0 to 1 spreads the nodes' next tries.
+
+    `bound`: what bounds the root besides the pool's limit, which a lack of room then names.
+    """
     before = memory.attempts.get(wanted.key)
     failures = before.failures + 1 if before is not None else 1
     reason, final = _outcome(error)
@@ -98,8 +109,10 @@ def failed(
     else:
         backoff = doubled(FIRST_WAIT, failures, LONGEST_WAIT)
         wait = max(float(getattr(error, "retry_after", None) or 0.0), backoff * (1 + jitter / 4))
-    message = error.sentence().removeprefix(f"{error.reason}: ")[:_LONGEST]
-    attempt = Attempt(wanted, reason, message, final, failures, now + wait, versions)
+    message = error.sentence().removeprefix(f"{error.reason}: ")
+    if bound and reason in _NO_ROOM:
+        message = f"{bound}: {message}"
+    attempt = Attempt(wanted, reason, message[:_LONGEST], final, failures, now + wait, versions)
     return replace(memory, attempts={**memory.attempts, wanted.key: attempt})
 
 
@@ -110,7 +123,7 @@ def retried(memory: Memory, key: str) -> Memory:
 
 def resized(memory: Memory) -> Memory:
     """Return the memory after the limits changed: what had no room may have it now."""
-    kept = {key: each for key, each in memory.attempts.items() if each.reason not in ("Capacity", "CapacityExceeded")}
+    kept = {key: each for key, each in memory.attempts.items() if each.reason not in _NO_ROOM}
     return replace(memory, attempts=kept)
 
 

@@ -54,15 +54,17 @@ def examine(root: Path, medium: Medium, *, allow_root_filesystem: bool) -> Groun
 def of_another_medium(root: Path, mount: Mount | None, medium: Medium) -> Problem | None:
     """Return why `root`, whose mount is `mount`, is not on `medium`. Pure.
 
-    Only tmpfs will do as memory: ramfs has no bound, and nothing can be written to hugetlbfs.
+    Only tmpfs will do as memory: ramfs has no bound, and nothing can be written to hugetlbfs. As a disk it would hold memory
+    that neither the scheduler nor the agent's own limit knows of: they know `memory.budget`.
     """
     kind = mount.kind if mount is not None else "an unknown filesystem"
-    if medium == "Disk" or kind == "tmpfs":
+    if (kind == "tmpfs") == (medium == "Memory") and (medium == "Memory" or kind != "ramfs"):
         return None
-    return Problem(
-        "MediumMismatch",
-        f"{root} is on {kind}, and the pool's medium is Memory; mount a tmpfs there on the node, or set medium: Disk",
-    )
+    if medium == "Memory":
+        remedy = "mount a tmpfs there on the node, or set medium: Disk"
+    else:
+        remedy = "mount a disk there on the node, or set medium: Memory, and memory.budget to what models may occupy"
+    return Problem("MediumMismatch", f"{root} is on {kind}, and the pool's medium is {medium}; {remedy}")
 
 
 def on_root_filesystem(root: Path, mount: Mount | None, of_the_node: Iterable[Mount]) -> bool:

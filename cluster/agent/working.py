@@ -95,7 +95,9 @@ class Worker:
         except FetchError as error:
             chance, now = random.random(), time.monotonic()  # noqa: S311 - spreads load, protects nothing
             versions = versions or (error.reason,)
-            self._known.memory = remembering.failed(self._known.memory, wanted, error, versions, now=now, jitter=chance)
+            self._known.memory = remembering.failed(
+                self._known.memory, wanted, error, versions, now=now, jitter=chance, bound=self._known.bound
+            )
             self._notices.note(wanted.key, error.sentence())
 
     async def _fetch(self, wanted: Wanted, intent: Intent, on_event: Subscriber) -> None:

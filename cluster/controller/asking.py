@@ -26,6 +26,8 @@ FINAL_WAIT = 3600.0
 """Seconds after a final refusal: a person has to act, and may act at the source alone."""
 LOOK_FAILED, LOOK_GOOD = 10.0, 300.0
 """Seconds between two looks at a Secret. Nobody may watch it, and one that is being corrected is waited for."""
+_OTHER = ("OtherRevision", "ContentChanged")
+"""Reasons for which the source is asked again: it has another revision, or other content than it lists."""
 CHANGED_WAIT = 60.0
 """Seconds until a source is asked again because a node met other content."""
 
@@ -71,7 +73,7 @@ def questions(world: World, verdicts: Mapping[Name, Verdict]) -> Mapping[Name, Q
         key
         for cache in world.caches.values()
         for key, seen in cache.observed.items()
-        if seen.reason == "ContentChanged" and seen.phase in ("Waiting", "Failed")
+        if seen.reason in _OTHER and seen.phase in ("Waiting", "Failed")
     }
     result, groups = {}, sharing(world)
     for name, verdict in verdicts.items():

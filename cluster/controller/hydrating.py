@@ -157,7 +157,9 @@ def _attempt(world: World, case: _Case, before: Hydration, number: int, means: M
     if (refusal := world.refusals.get(place)) is not None:
         sentence = f"{refusal}; where the namespace has not allowed Jobs: {permission(case.name[0], means)}"
         return replace(before, state="Stopped", reason="JobRefused", message=sentence), []
-    made = Make(JOB, job(case.model, case.claim, case.wanted, number, case.parts, means))
+    followed = case.found if case.model.spec.refresh_policy == "OnChange" else None
+    resolved = followed.revision if followed is not None else None
+    made = Make(JOB, job(case.model, case.claim, case.wanted, number, case.parts, means, resolved=resolved))
     return replace(before, state="Fetching"), [made]
 
 

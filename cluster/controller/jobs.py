@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.controller.actions import rendered
+from cluster.controller.fetch_pods import failure_policy, fetch_pod
 from cluster.controller.reading import ATTEMPT, HYDRATION, MODEL, RETENTION
 from cluster.controller.sharing import reference
 from cluster.controller.volumes import CLAIM
 from cluster.controller.world import Model
+from cluster.names import short
 from cluster.resources.model import Auth, ClaimTemplate
 from cluster.stores import KEYS, store_of
 
@@ -21,9 +23,6 @@ JOB = "Job"
 MOUNT = "/models"
 KEPT = 24 * 3600
 """Seconds that a Job which has ended can be looked at. It is longer than any wait for another attempt, whose number it has."""
-_USER = 65532
-_FINAL = [64, 65, 66, 70, 73, 77, 78]
-"""Exit codes for which the same pod would fail again (docs/exit-codes.md): another attempt comes later."""
 _SECRETS = "/etc/weightlift/source"
 _HEADERS = '{"Authorization": "Bearer $(SOURCE_TOKEN)"}'
 
@@ -53,10 +52,20 @@ def job_name(model: str, hydration: str, attempt: int) -> str:
     return f"{model[:30].rstrip('-.')}-fetch-{hydration}-{attempt}".replace(".", "-")
 
 
-def job(model: Model, claim: str, hydration: str, attempt: int, parts: int, means: Means) -> dict[str, Any]:
-    """Return the Job of one attempt, which Kubernetes removes with its ModelCache, or a day after its end."""
+def job(
+    model: Model, claim: str, hydration: str, attempt: int, parts: int, means: Means, *, resolved: str | None = None
+) -> dict[str, Any]:
+    """Return the Job of one attempt, which Kubernetes removes with its ModelCache, or a day after its end.
+
+    It fetches the revision `resolved`, and what the source has by then if that is None.
+    """
     metadata = model.metadata
-    labels = {"app.kubernetes.io/name": "weightlift", "app.kubernetes.io/component": "hydration", HYDRATION: "true"}
+    labels = {
+        "app.kubernetes.io/name": "weightlift",
+        "app.kubernetes.io/component": "hydration",
+        HYDRATION: "true",
+        MODEL: short(metadata.name),
+    }
     indexed = {"completionMode": "Indexed", "completions": parts, "parallelism": parts} if parts > 1 else {}
     document = {
         "apiVersion": "batch/v1",
@@ -71,15 +80,9 @@ def job(model: Model, claim: str, hydration: str, attempt: int, parts: int, mean
         "spec": {
             "backoffLimit": 3 * parts,
             "ttlSecondsAfterFinished": KEPT,
-            "podFailurePolicy": {
-                "rules": [
-                    # Drained, preempted or evicted: no failure. The next pod resumes from the journal.
-                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-                    {"action": "FailJob", "onExitCodes": {"containerName": "fetch", "operator": "In", "values": _FINAL}},
-                ]
-            },
+            "podFailurePolicy": failure_policy(),
             **indexed,
-            "template": {"metadata": {"labels": labels}, "spec": _pod(model, claim, parts, labels, means)},
+            "template": {"metadata": {"labels": labels}, "spec": _pod(model, claim, parts, labels, means, resolved)},
         },
     }
     return rendered(document)
@@ -118,53 +121,31 @@ def _owner(model: Model) -> Mapping[str, Any]:
     }
 
 
-def _pod(model: Model, claim: str, parts: int, labels: Mapping[str, str], means: Means) -> dict[str, Any]:
+def _pod(model: Model, claim: str, parts: int, labels: Mapping[str, str], means: Means, resolved: str | None) -> dict[str, Any]:
     auth = model.spec.auth
-    environment, secret_volumes, mounts = _credentials(model.spec.source.uri, auth)
+    environment, secrets, secret_mounts = _credentials(model.spec.source.uri, auth)
     hub = [{"name": "HF_ENDPOINT", "value": means.hub_endpoint}] if means.hub_endpoint else []
-    account = {"serviceAccountName": auth.service_account_name} if auth is not None and auth.service_account_name else {}
+    pod = fetch_pod(
+        means.image,
+        "fetcher",
+        _words(model, parts, resolved),
+        [*hub, *environment],
+        claim,
+        {"mountPath": MOUNT},
+        account=auth.service_account_name if auth is not None else None,
+        secrets=secrets,
+        secret_mounts=secret_mounts,
+    )
     apart = {
         "maxSkew": 1,  # two pods on one node share its link
         "topologyKey": "kubernetes.io/hostname",
         "whenUnsatisfiable": "ScheduleAnyway",
         "labelSelector": {"matchLabels": dict(labels)},
     }
-    return {
-        "restartPolicy": "Never",  # required by podFailurePolicy, and each pod keeps its termination message
-        **account,
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": _USER,
-            "runAsGroup": _USER,
-            "fsGroup": _USER,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        **({"topologySpreadConstraints": [apart]} if parts > 1 else {}),
-        "containers": [
-            {
-                "name": "fetch",
-                "image": means.image,
-                "command": ["fetcher"],
-                "args": _words(model, parts),
-                "env": [*hub, *environment],
-                "resources": {"requests": {"cpu": "1", "memory": "512Mi"}, "limits": {"memory": "512Mi"}},
-                "securityContext": {
-                    "allowPrivilegeEscalation": False,
-                    "readOnlyRootFilesystem": True,
-                    "capabilities": {"drop": ["ALL"]},
-                },
-                "terminationMessagePolicy": "FallbackToLogsOnError",
-                "volumeMounts": [{"name": "models", "mountPath": MOUNT}, *mounts],
-            }
-        ],
-        "volumes": [{"name": "models", "persistentVolumeClaim": {"claimName": claim}}, *secret_volumes],
-    }
+    return {**pod, **({"topologySpreadConstraints": [apart]} if parts > 1 else {})}
 
 
-def _words(model: Model, parts: int) -> list[str]:
+def _words(model: Model, parts: int, resolved: str | None) -> list[str]:
     """Return the words of the command. Kubernetes would replace $(NAME) in them by a variable, which may be a credential."""
     ref, spec = reference(model), model.spec
     require = spec.verification.require if spec.verification is not None else "None"
@@ -172,7 +153,10 @@ def _words(model: Model, parts: int) -> list[str]:
     words += [f"--revision={ref.revision}"] if ref.revision is not None else []
     words += [f"--include={each}" for each in ref.include] + [f"--exclude={each}" for each in ref.exclude]
     words += {"None": [], "Checksum": ["--require-checksums"], "Digest": ["--require-digests"]}[require]
-    words += ["--refresh=on-change"] if spec.refresh_policy == "OnChange" else []
+    if resolved is not None:
+        words += [f"--resolved={resolved}"]
+    elif spec.refresh_policy == "OnChange":
+        words += ["--refresh=on-change"]
     words += [f"--parts={parts}"] if parts > 1 else []
     return [each.replace("$", "$$") for each in words]
 

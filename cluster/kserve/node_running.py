@@ -34,7 +34,7 @@ LOCAL_NODES, GROUPS = endpoint_of(LOCAL_MODEL_NODE), endpoint_of(LOCAL_MODEL_NOD
 _REFRESH = 60.0
 """Seconds between two looks at KServe's configuration, at node groups, and for KServe's own agent."""
 _AT_ONCE = 4
-_OTHER_CONTENT = "ContentChanged"
+_OTHER_REVISION = "OtherRevision"
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +254,7 @@ class Node:
     async def _told(self, status: NodeCacheStatus) -> None:
         """Take a status of the agent, and report it. Raises ApiError."""
         self._observed = dict(status.artifacts)
-        changed = [key for key, each in status.artifacts.items() if each.reason == _OTHER_CONTENT]
+        changed = [key for key, each in status.artifacts.items() if each.reason == _OTHER_REVISION]
         if changed:
             self._known = knowing.outdated(self._known, changed)
             self._changed.set()

@@ -155,6 +155,11 @@ FETCH = (
         "use a cached artifact without asking the source (the default), or ask for a newer version",
         choices=("if-not-present", "on-change"),
     ),
+    Option(
+        "resolved",
+        "fetch this commit or digest, which the revision stood for when it was resolved, under the key of the revision",
+        metavar="REV",
+    ),
     Option("hard_link", "hard-link files of a local source instead of copying them; a later edit changes both", switch=True),
     DEDUPE,
     *TRANSFER,

@@ -90,8 +90,8 @@ class Parts:
         ask = Asker(patience, whole.emit)
         with storing("read the plan"):
             plan = read_plan(root, key)
-            if plan is not None and existing is not None and plan.revision == existing.revision:
-                remove_plan(root, key)  # of the version that is there
+            if plan is not None and self._is_over(plan, existing):
+                remove_plan(root, key)
                 plan = None
         whole.emit(Resolving(redact(whole.ref.uri)))
         revision = plan.revision if plan is not None else await whole.source.resolve(ask)
@@ -109,6 +109,13 @@ class Parts:
                 return await self._planned(existing)  # another part was faster, and saw another revision
         _refuse_other(plan, files)
         return plan, replace(listing, files=files)
+
+    def _is_over(self, plan: Plan, existing: Manifest | None) -> bool:
+        """Whether a plan is of the version that is there, or of another one than was resolved."""
+        if existing is not None and plan.revision == existing.revision:
+            return True
+        resolved = self.whole.settings.resolved
+        return resolved is not None and plan.revision != resolved
 
     def _held(self, files: Sequence[RemoteFile], existing: Manifest | None, listing: Listing) -> set[str]:
         """The paths of files that the present version or another artifact of the root holds."""

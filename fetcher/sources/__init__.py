@@ -36,13 +36,25 @@ def open_source(
     credentials: Access | None = None,
     pin: str | None = None,
 ) -> Source:
-    """The source that `ref.uri` names, with the mirrors of `settings`; `pin` replaces the requested revision of a repository.
-    Sends no request. Files of this machine need no mirrors.
+    """The source that `ref.uri` names, with the mirrors of `settings`, and nothing but `settings.resolved` if that is set.
+
+    `pin` replaces the requested revision of a repository. Sends no request. Files of this machine need no mirrors.
 
     With `credentials`, no other credential is looked for or used; without, the source looks for those of the process.
     With `HF_HUB_OFFLINE`, a Hub artifact comes from the Hub's cache. Raises UsageError, UnsupportedScheme, ConfigurationError,
     and Offline or NotFound if the Hub's cache lacks the artifact.
     """
+    if settings.resolved is not None:
+        from fetcher.sources.pinned import pinned
+
+        source = _open(ref, settings, environ, credentials=credentials, pin=pin or settings.resolved)
+        return pinned(source, ref, settings.resolved, "")
+    return _open(ref, settings, environ, credentials=credentials, pin=pin)
+
+
+def _open(
+    ref: ArtifactRef, settings: Settings, environ: Mapping[str, str], *, credentials: Access | None, pin: str | None
+) -> Source:
     scheme = scheme_of(ref.uri)
     if scheme in ("file", "pvc"):
         from fetcher.sources import local

@@ -58,11 +58,13 @@ def root_of(entry: Entry) -> Path | None:
 def matching_manifest(placement: Placement, ref: ArtifactRef, settings: Settings) -> Manifest | None:
     """The manifest of the published artifact if it satisfies the request; None otherwise.
 
-    It does not if a required digest, checksum or pin was not verified when the artifact was fetched, or if its source was
-    never asked.
+    It does not if it is at another revision than was resolved, if a required digest, checksum or pin was not verified when the
+    artifact was fetched, or if its source was never asked.
     """
     manifest = placement.present()
     if manifest is None or not manifest.answers(ref) or not intact(manifest, placement.location(manifest)):
+        return None
+    if settings.resolved is not None and manifest.revision != settings.resolved:
         return None
     if settings.require_digests and not manifest.verified:
         return None

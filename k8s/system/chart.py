@@ -18,8 +18,9 @@ HERE = Path(__file__).parent
 CHART = HERE / "chart"
 IMAGE, NAMESPACE = "example.com/weightlift:0.1.0", "weightlift-system"
 _UNBOUND = re.compile(r"^( *)- name: WEIGHTLIFT_ALLOW_UNBOUND_AGENTS\n +value: .*\n", re.MULTILINE)
-_IF_UNBOUND, _IF_BOUND, _END = (
-    f"{{{{- {each} }}}}\n" for each in ("if .Values.allowUnboundAgents", "if not .Values.allowUnboundAgents", "end")
+_IF_UNBOUND, _IF_BOUND, _IF_LABELS, _END = (
+    f"{{{{- {each} }}}}\n"
+    for each in ("if .Values.allowUnboundAgents", "if not .Values.allowUnboundAgents", "if .Values.nodeLabels", "end")
 )
 _VALUES = f"""\
 # The image of controller and agents: yours, from `make image`.
@@ -29,6 +30,8 @@ replicas: 2
 # For clusters without ValidatingAdmissionPolicy or without the node's name in tokens (before Kubernetes 1.30). Any agent can
 # then write the status of any node.
 allowUnboundAgents: false
+# Lets the controller label nodes, for pools with `nodeLabels: true`. It may then change any field of any Node.
+nodeLabels: false
 """
 _NOTES = """\
 Agents mount a directory of their nodes, so the namespace needs the pod security level `privileged`:
@@ -39,7 +42,8 @@ Next: a CachePool and a ModelCache, see docs/cluster.md.
 
 def chart() -> dict[Path, str]:
     """Return the path below the chart and the text of each of its files."""
-    plain, unbound = rendered(HERE / "base"), rendered(HERE / "overlays" / "unbound-agents")
+    plain = rendered(HERE / "base")
+    unbound, labelling = (rendered(HERE / "overlays" / each) for each in ("unbound-agents", "node-labels"))
     version = IMAGE.rpartition(":")[2]
     about = {
         "apiVersion": "v2",
@@ -56,7 +60,11 @@ def chart() -> dict[Path, str]:
         if kind == "CustomResourceDefinition":
             files[Path(f"crds/{name}.yaml")] = _text(resource)
         elif kind != "Namespace":  # Helm makes its own, with --create-namespace
-            files[Path(f"templates/{kind.lower()}-{name}.yaml")] = _template(resource, everywhere.get((kind, name)))
+            files[_file(resource)] = _template(resource, everywhere.get((kind, name)))
+    base = [_identity(each) for each in plain]
+    for resource in labelling:
+        if _identity(resource) not in base:
+            files[_file(resource)] = _IF_LABELS + _template(resource, resource) + _END
     return files
 
 
@@ -77,6 +85,11 @@ def _template(resource: dict[str, Any], unbound: dict[str, Any] | None) -> str:
         text = text.replace(f"  replicas: {resource['spec']['replicas']}\n", "  replicas: {{ .Values.replicas }}\n")
         text = _UNBOUND.sub(lambda match: _IF_UNBOUND + match[0] + _END, text)
     return text if unbound is not None else _IF_BOUND + text + _END
+
+
+def _file(resource: dict[str, Any]) -> Path:
+    kind, name = _identity(resource)
+    return Path(f"templates/{kind.lower()}-{name}.yaml")
 
 
 def _identity(resource: dict[str, Any]) -> tuple[str, str]:

@@ -36,6 +36,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "hard_link": ("on", True),
     "dedupe": ("link", "link"),
     "refresh": ("on-change", "on-change"),
+    "resolved": ("0123abc", "0123abc"),
     "max_concurrency": ("64", 64),
     "limit_rate": ("100MB/s", 100e6),
     "memory_limit": ("64Mi", 64 << 20),

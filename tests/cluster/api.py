@@ -42,12 +42,17 @@ class Cluster:
         return self.run("apply", "--validate=false", "-f", "-", *map(str, flags), document=document).stderr
 
     def serve_kinds(self) -> None:
-        """Install our kinds where they are missing, and wait until the server takes objects of them."""
-        missing_kinds = [kind for kind in KINDS if self.run("get", "crd", f"{kind.plural}.{GROUP}").returncode]
-        for kind in missing_kinds:
+        """Install our kinds, in the place of older ones, and wait until the server takes objects of them."""
+        outdated = [kind for kind in KINDS if self._applied(f"{kind.plural}.{GROUP}") != crd(kind)["spec"]]
+        for kind in outdated:
             assert self.apply(crd(kind)) == ""
-        if missing_kinds:
+        if outdated:
             self.settle(*(f"{kind.plural}.{GROUP}" for kind in KINDS))
+
+    def _applied(self, name: str) -> Any:
+        """Return the specification of a CRD as it was applied; what the server keeps of it may lack fields. None without it."""
+        applied = self.run("apply", "view-last-applied", "crd", name, "-o", "json")
+        return json.loads(applied.stdout)["spec"] if applied.returncode == 0 else None
 
     def settle(self, *plurals: str) -> None:
         """Wait until new kinds are served for good: half a second after its first answer the server refuses them again."""
@@ -55,14 +60,14 @@ class Cluster:
 
         def served() -> bool:
             nonlocal looks
-            looks = looks + 1 if all(self.run("get", plural).returncode == 0 for plural in plurals) else 0
+            looks = looks + 1 if self.run("get", ",".join(plurals)).returncode == 0 else 0
             return looks >= _LOOKS
 
         wait_until(served, f"{', '.join(plurals)} are served", timeout=100)
 
 
 _LOOKS = 10
-"""In a row. Each takes some tenths of a second for each kind."""
+"""In a row. Each takes some tenths of a second."""
 
 
 def cluster() -> Cluster:

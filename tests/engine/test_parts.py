@@ -14,13 +14,13 @@ import pytest
 
 from fetcher.artifact import CHUNK_SIZE, ArtifactRef, Digest
 from fetcher.engine import assembling
-from fetcher.errors import ConfigurationError, LeaseTimeout, LocalIOError, OutOfSpace, UsageError
+from fetcher.errors import ConfigurationError, LeaseTimeout, LocalIOError, NotFound, OutOfSpace, UsageError
 from fetcher.settings import Part
 from fetcher.store import beneath, collecting
 from fetcher.store.lease import acquire
 from fetcher.store.plan import read_plan
 from fetcher.testing.checkpoint import random_bytes
-from fetcher.testing.effects import FlipBit, IgnoreRange
+from fetcher.testing.effects import FlipBit, IgnoreRange, Status
 from fetcher.testing.faults import Fault
 from fetcher.testing.interruptions import Stall
 from fetcher.testing.origin import Origin
@@ -171,6 +171,18 @@ class TestInterrupted:
         artifact = await fetch(part=Part(0, 2), refresh="on-change")
         assert contents(artifact.path) == newer
         assert artifact.bytes_fetched == 2 * MiB
+
+    async def test_a_plan_of_another_revision_than_was_resolved_is_not_gone_on_with(
+        self, origin: Origin, fetch: Fetcher
+    ) -> None:
+        origin.faults.add(Fault(Status(404), origin="cdn"))
+        with pytest.raises(NotFound):
+            await fetch(part=Part(0, 2))
+        origin.faults.clear()
+        newer = {**FILES, "config.json": b'{"a": 1}'}
+        repository = origin.add_repo("org/model", newer)
+        artifact = await fetch(part=Part(0, 2), resolved=repository.commit)
+        assert (contents(artifact.path), artifact.revision) == (newer, repository.commit)
 
 
 @pytest.mark.usefixtures("model")

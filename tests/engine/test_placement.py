@@ -20,6 +20,7 @@ from fetcher.errors import (
     DigestUnavailable,
     LocalIOError,
     NotFound,
+    OtherRevision,
     OutOfSpace,
     Unauthorized,
     UsageError,
@@ -226,6 +227,45 @@ class TestRefresh:
         assert (await fetch(address, refresh="on-change")).cached
         origin.add_file("/model.bin", b"heavier")
         assert contents((await fetch(address, refresh="on-change")).path) == {"model.bin": b"heavier"}
+
+
+class TestResolved:
+    async def test_what_the_revision_stood_for_is_fetched_under_its_key_though_the_branch_has_moved(
+        self, origin: Origin, fetch: Fetcher
+    ) -> None:
+        repository = origin.add_repo("org/model", FILES)
+        commit = repository.commit
+        origin.update_repo(repository, CHANGED)
+        artifact = await fetch(resolved=commit)
+        assert (contents(artifact.path), artifact.revision) == (FILES, commit)
+        assert artifact.cache_key == ArtifactRef("hf://org/model").key
+        origin.stop()
+        assert (await fetch(resolved=commit)).cached
+
+    async def test_a_copy_of_another_revision_is_no_answer_and_stays_until_the_resolved_one_is_complete(
+        self, origin: Origin, fetch: Fetcher
+    ) -> None:
+        repository = origin.add_repo("org/model", FILES)
+        first = await fetch()
+        newer = origin.update_repo(repository, CHANGED)
+        origin.faults.add(Fault(Status(404)))
+        with pytest.raises(NotFound):
+            await fetch(resolved=newer)
+        assert contents(first.path) == FILES
+        origin.faults.clear()
+        artifact = await fetch(resolved=newer)
+        assert (contents(artifact.path), artifact.cached) == (CHANGED, False)
+
+    async def test_a_source_that_keeps_no_older_content_says_that_it_has_other_content(
+        self, origin: Origin, fetch: Fetcher
+    ) -> None:
+        address = origin.add_file("/model.bin", b"weights")
+        revision = (await fetch(address)).revision
+        origin.add_file("/model.bin", b"heavier")
+        assert (await fetch(address, resolved=revision)).cached
+        with pytest.raises(OtherRevision) as raised:
+            await fetch(address, resolved=revision, cache_dir=fetch.cache_dir / "another")
+        assert (raised.value.exit_code, raised.value.reason) == (75, "OtherRevision")
 
 
 class TestInPlace:

@@ -44,6 +44,7 @@ class Podman:
         return subprocess.run(
             [self.executable, *map(str, words)],
             env=self.environment(),
+            cwd=self.configuration.parent,  # where conmon leaves a file `oom` for a container that ran out of memory
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

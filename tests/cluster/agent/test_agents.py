@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,7 @@ import pytest
 
 from fetcher.sources.access import HttpAccess
 from fetcher.testing.origin import Origin
-from tests.cluster.agent.cluster import Node, Play, playing
-from tests.cluster.api import cluster
+from tests.cluster.agent.cluster import Node, Play
 from tests.lab.waiting import wait_until
 
 MiB = 1024 * 1024
@@ -45,23 +43,6 @@ def bodies(origin: Origin) -> int:
 
 def ranges(origin: Origin) -> list[Any]:
     return [request for request in origin.requests if request.origin == "cdn"]
-
-
-@pytest.fixture
-def origin() -> Iterator[Origin]:
-    with Origin(tokens=["good"], lfs_threshold=MiB) as running:
-        yield running
-
-
-@pytest.fixture
-def play(origin: Origin, tmp_path: Path) -> Iterator[Play]:
-    with playing(cluster(), tmp_path, {"HF_ENDPOINT": origin.endpoint}, ["--hub-endpoint", origin.endpoint]) as part:
-        yield part
-
-
-@pytest.fixture
-def node(play: Play) -> Node:
-    return play.node("n")
 
 
 class TestCopies:
@@ -116,7 +97,7 @@ class TestCopies:
         play.want(node, model.wanted("default", listing_digest="0" * 64))
         origin.clear_requests()
         node.start()
-        node.becomes(model, "Waiting/ContentChanged")
+        node.becomes(model, "Waiting/OtherRevision")
         assert bodies(origin) == 0
         assert not node.path(model).exists()
 
@@ -209,9 +190,7 @@ class TestCredentials:
 
 
 class TestDamage:
-    async def test_a_directory_that_disappears_is_fetched_again(
-        self, origin: Origin, play: Play, node: Node, tmp_path: Path
-    ) -> None:
+    async def test_a_directory_that_disappears_is_fetched_again(self, origin: Origin, play: Play, node: Node) -> None:
         published = files()
         origin.add_repo("org/m", published)
         model = await play.model("m", "hf://org/m")
@@ -219,7 +198,7 @@ class TestDamage:
         node.start()
         node.becomes(model, "Ready")
         origin.clear_requests()
-        node.path(model).rename(tmp_path / "taken away")
+        node.path(model).rename(play.directory / "taken away")
         wait_until(lambda: bodies(origin) > 0, "it is fetched again")
         node.becomes(model, "Ready")
         wait_until(lambda: node.path(model).exists() and node.contents(model) == published, "all bytes are back")

@@ -4,37 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
-import pytest
 
 from fetcher.artifact import ArtifactRef
 from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.testing.origin import Origin
-from tests.cluster.agent.cluster import Model, Node, Play, playing
+from tests.cluster.agent.cluster import Model, Node, Play
 from tests.cluster.agent.link import linked
-from tests.cluster.api import KUBECONFIG, cluster
+from tests.cluster.api import KUBECONFIG
 from tests.lab.chaos import Chaos
 from tests.lab.command import run_fetcher
 from tests.lab.waiting import wait_until
 
 MiB = 1024 * 1024
-
-
-@pytest.fixture
-def origin() -> Iterator[Origin]:
-    with Origin(lfs_threshold=MiB) as running:
-        yield running
-
-
-@pytest.fixture
-def play(origin: Origin, tmp_path: Path) -> Iterator[Play]:
-    with playing(cluster(), tmp_path, {"HF_ENDPOINT": origin.endpoint}, ["--hub-endpoint", origin.endpoint]) as part:
-        yield part
 
 
 def published(origin: Origin, name: str, *sizes: int) -> dict[str, bytes]:

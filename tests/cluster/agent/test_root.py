@@ -49,12 +49,15 @@ MEDIA = [
     pytest.param("tmpfs", "Memory", False, id="a tmpfs is memory"),
     pytest.param("ext4", "Memory", True, id="a disk is none"),
     pytest.param("ramfs", "Memory", True, id="nor is what has no bound"),
-    pytest.param("ext4", "Disk", False, id="a pool on disk says nothing of the filesystem"),
+    pytest.param("ext4", "Disk", False, id="a disk is a disk"),
+    pytest.param("nfs4", "Disk", False, id="and so is what a server has"),
+    pytest.param("tmpfs", "Disk", True, id="a tmpfs is no disk, and its bytes are in no budget"),
+    pytest.param("ramfs", "Disk", True, id="nor is a ramfs"),
 ]
 
 
 @pytest.mark.parametrize(("kind", "medium", "refused"), MEDIA)
-def test_a_medium_in_memory_is_a_tmpfs(kind: str, medium: Medium, refused: bool) -> None:
+def test_memory_is_a_tmpfs_and_a_disk_is_anything_else(kind: str, medium: Medium, refused: bool) -> None:
     problem = of_another_medium(ROOT, Mount(1, "0:40", "/", str(ROOT), kind, "x", ()), medium)
     assert (problem is not None) == refused
     assert problem is None or problem.reason == "MediumMismatch"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,7 @@ from cluster.resources.pool import Memory
 from fetcher.host.memory import fields
 from fetcher.testing.checkpoint import make_checkpoint
 from fetcher.testing.origin import Origin
-from tests.cluster.agent.cluster import Model, Node, Play, playing
-from tests.cluster.api import cluster
+from tests.cluster.agent.cluster import Model, Node, Play
 from tests.lab.cgroups import in_group, made_cgroup
 from tests.lab.fixtures import MakeFilesystem
 from tests.lab.waiting import wait_until
@@ -25,30 +22,6 @@ from tests.loader.conftest import cool, resident
 
 MiB = 1024 * 1024
 pytestmark = pytest.mark.page_cache
-
-
-@pytest.fixture
-def origin() -> Iterator[Origin]:
-    with Origin(lfs_threshold=MiB) as running:
-        yield running
-
-
-@pytest.fixture
-def disk() -> Iterator[Path]:
-    """A directory on a disk. /tmp is memory on many machines."""
-    with tempfile.TemporaryDirectory(prefix="weightlift-", dir="/var/tmp") as name:
-        yield Path(name)
-
-
-@pytest.fixture
-def play(origin: Origin, disk: Path) -> Iterator[Play]:
-    with playing(cluster(), disk, {"HF_ENDPOINT": origin.endpoint}, ["--hub-endpoint", origin.endpoint]) as part:
-        yield part
-
-
-@pytest.fixture
-def node(play: Play) -> Node:
-    return play.node("n")
 
 
 async def published(origin: Origin, play: Play, name: str, size: int = 8 * MiB) -> Model:
@@ -202,7 +175,8 @@ class TestMemory:
         play.want(node, small.wanted("default", warm="PageCache"), large.wanted("default"), **spec)
         node.start()
         assert node.becomes(small, "Ready").warm == "PageCache"
-        assert "needed 24.0 MiB" in str(node.becomes(large, "Failed/CapacityExceeded").message)
+        message = str(node.becomes(large, "Failed/CapacityExceeded").message)
+        assert "the pool's memory.budget, 20.0 MiB, bounds what lies in memory: needed 24.0 MiB" in message
         node.surveys()
         assert node.status.capacity == 20 * MiB
         node.stop()
@@ -221,3 +195,16 @@ class TestMemory:
         assert "mount a tmpfs there" in str(node.becomes(model, "Queued/MediumMismatch").message)
         assert node.condition("Ready") == ("False", "MediumMismatch")
         assert not origin.requests
+
+    async def test_a_root_in_memory_is_no_disk_and_nothing_is_fetched(
+        self, origin: Origin, play: Play, small_filesystem: MakeFilesystem
+    ) -> None:
+        node = play.node("n")
+        node.root = small_filesystem("tmpfs", size=64 * MiB).path
+        model = await published(origin, play, "m")
+        origin.clear_requests()
+        play.want(node, model.wanted("default"))
+        node.start()
+        assert "set medium: Memory" in str(node.becomes(model, "Queued/MediumMismatch").message)
+        assert not origin.requests
+        node.kill()

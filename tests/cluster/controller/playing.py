@@ -21,12 +21,15 @@ from cluster.controller.reading import CONTROLLER, MANAGED_BY
 from cluster.controller.volumes import volume_name
 from cluster.resources import CACHE_ARTIFACT, CACHE_POOL, MODEL_CACHE, NODE_CACHE
 from cluster.resources.artifact import content_of, name_of
-from cluster.resources.crds import KINDS, crd
 from tests.cluster.api import cluster
 
 POOLS, MODELS, CACHES = endpoint_of(CACHE_POOL), endpoint_of(MODEL_CACHE), endpoint_of(NODE_CACHE)
 ARTIFACTS = endpoint_of(CACHE_ARTIFACT)
 ROOT = "/mnt/models"
+FILES = {"config.json": b"{}", "model.safetensors": b"w" * 1000}
+"""Of the models of the test's Hub."""
+GOOD = "hub-token-good"
+"""What its private model asks for."""
 
 Document = dict[str, Any]
 
@@ -86,8 +89,8 @@ class Stage:
         wanted = {"source": {"uri": uri}, "placement": {"pools": [{"name": self.name}]}, **spec}
         await self.api.create(MODELS, {**document(MODELS, name, self.tenant), "spec": wanted})
 
-    async def secret(self, name: str, token: str) -> None:
-        await self.api.apply(SECRETS, {**document(SECRETS, name, self.tenant), "stringData": {"token": token}})
+    async def secret(self, name: str, token: str, *, key: str = "token") -> None:
+        await self.api.apply(SECRETS, {**document(SECRETS, name, self.tenant), "stringData": {key: token}})
 
     async def live(self, *nodes: str) -> None:
         """Renew the Leases of the agents of `nodes`."""
@@ -187,15 +190,11 @@ def document(endpoint: Endpoint, name: str, namespace: str = "", labels: dict[st
 @asynccontextmanager
 async def stage() -> AsyncIterator[Stage]:
     """Provide an empty stage on the throw-away cluster of the tests; everything on it is removed at the end."""
-    found = cluster()
-    for kind in KINDS:
-        assert found.apply(crd(kind)) == ""
-    path = Path(found.kubeconfig)
+    path = Path(cluster().kubeconfig)
     async with Api(of_kubeconfig(path), manager="test") as api:
         made = Stage(api, path)
         await made.make()
         try:
-            await made.until("the kinds are served", lambda: _served(api))
             yield made
         finally:
             await made.clear()
@@ -207,15 +206,6 @@ async def _answered(true: Callable[[], Awaitable[bool]]) -> bool:
         return await true()
     except Unavailable:
         return False
-
-
-async def _served(api: Api) -> bool:
-    try:
-        for endpoint in (POOLS, MODELS, CACHES, ARTIFACTS):
-            await api.list(endpoint)
-    except ApiError:
-        return False
-    return True
 
 
 @contextmanager

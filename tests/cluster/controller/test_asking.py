@@ -114,7 +114,7 @@ class TestAsking:
         assert (known.due, looked.due) == (300, 420)
 
     def test_other_content_on_a_node_asks_again_but_not_all_the_time(self) -> None:
-        seen = cache(observed={key_of(): Observation("Waiting", "ContentChanged")})
+        seen = cache(observed={key_of(): Observation("Waiting", "OtherRevision")})
         changed = question(world([model(auth=AUTH)], nodes=1, caches={"n1": seen}))
         assert changed.changed
         assert not must_ask(asked(), changed, "v1", CHANGED_WAIT - 1)

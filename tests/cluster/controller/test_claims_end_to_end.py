@@ -1,111 +1,15 @@
-"""Models in claims against a real API server, whose own controller runs the Jobs. The test plays the kubelet of their pods:
-it runs the very command of a pod as a process, with the variables that the pod would get, and reports its last word."""
+"""Models in claims against a real API server, whose own controller runs the Jobs. The test plays the kubelet of their pods."""
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import os
 import shutil
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
-from cluster.client.endpoints import CLAIMS, JOBS, PODS, SECRETS, Endpoint
+from cluster.client.endpoints import CLAIMS, JOBS, Endpoint
 from fetcher.artifact import ArtifactRef
 from fetcher.testing.origin import Origin
-from tests.cluster.controller.playing import MODELS, Document, Stage, controller, document, stage
-
-FILES = {"config.json": b"{}", "model.safetensors": b"w" * 1000}
-GOOD = "hub-token-good"
-MOUNT = "/models"
-
-
-@pytest.fixture
-async def cluster() -> AsyncIterator[Stage]:
-    async with stage() as made:
-        yield made
-
-
-@pytest.fixture
-def origin() -> Iterator[Origin]:
-    with Origin(tokens=[GOOD]) as running:
-        running.add_repo("org/model", FILES)
-        running.add_repo("org/private", FILES, private=True, readers=[GOOD])
-        yield running
-
-
-@dataclass(frozen=True, slots=True)
-class Kubelet:
-    """Runs the pods of Jobs. `volume` is the directory of the claim."""
-
-    stage: Stage
-    volume: Path
-
-    async def pods(self) -> list[Document]:
-        return (await self.stage.api.list(PODS, self.stage.tenant)).items
-
-    async def next_pod(self) -> Document:
-        """Wait for a pod that has not ended."""
-        found: list[Document] = []
-
-        async def there() -> bool:
-            found[:] = [each for each in await self.pods() if each.get("status", {}).get("phase") == "Pending"]
-            return bool(found)
-
-        await self.stage.until("a Job has a pod", there)
-        return found[0]
-
-    async def run(self, pod: Document) -> int:
-        """Run a pod's command to its end and report it, as a kubelet does."""
-        (container,) = pod["spec"]["containers"]
-        log = self.volume.parent / "termination-log"
-        log.unlink(missing_ok=True)
-        words = [each.replace(MOUNT, str(self.volume)) if each.endswith(f"={MOUNT}") else each for each in container["args"]]
-        environment = {each["name"]: await self._value(each) for each in container["env"]}
-        done = await asyncio.to_thread(
-            subprocess.run,
-            [sys.executable, "-m", "fetcher", *words, "--retry-for", "1s"],
-            env={
-                "PATH": os.environ["PATH"],
-                "HOME": str(self.volume.parent),
-                "FETCHER_TERMINATION_LOG": str(log),
-                **environment,
-            },
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
-        assert log.exists(), done.stderr
-        await self.report(pod, done.returncode, log.read_text())
-        return done.returncode
-
-    async def report(self, pod: Document, code: int, message: str) -> None:
-        moment = "2026-01-01T00:00:00Z"
-        state = {"exitCode": code, "message": message, "startedAt": moment, "finishedAt": moment}
-        of_container = {
-            "name": "fetch", "ready": False, "restartCount": 0, "image": "i", "imageID": "i", "state": {"terminated": state}
-        }  # fmt: skip
-        status = {"phase": "Succeeded" if code == 0 else "Failed", "containerStatuses": [of_container]}
-        await self.stage.api.merge(PODS, pod["metadata"]["name"], self.stage.tenant, {"status": status}, subresource="status")
-
-    async def _value(self, variable: Document) -> str:
-        if "value" in variable:
-            return str(variable["value"])
-        reference = variable["valueFrom"]["secretKeyRef"]
-        secret = await self.stage.api.get(SECRETS, reference["name"], self.stage.tenant)
-        return base64.b64decode(secret["data"][reference["key"]]).decode()
-
-
-@pytest.fixture
-def kubelet(cluster: Stage, tmp_path: Path) -> Kubelet:
-    volume = tmp_path / "volume"
-    volume.mkdir()
-    return Kubelet(cluster, volume)
+from tests.cluster.controller.kubelet import Kubelet
+from tests.cluster.controller.playing import FILES, GOOD, MODELS, Document, Stage, controller, document
 
 
 async def model(cluster: Stage, uri: str, placement: Document, **more: object) -> None:

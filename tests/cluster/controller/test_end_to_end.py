@@ -2,40 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import pytest
-
-from cluster.client.endpoints import CLAIMS, EVENTS
+from cluster.client.endpoints import CLAIMS, EVENTS, NODES
 from cluster.resources.artifact import name_of
 from fetcher.artifact import ArtifactRef
 from fetcher.testing.origin import Origin
 from tests.cluster.api import cluster as kubernetes
-from tests.cluster.controller.playing import ARTIFACTS, CACHES, MODELS, POOLS, Stage, controller, document, stage
+from tests.cluster.controller.playing import ARTIFACTS, CACHES, FILES, GOOD, MODELS, POOLS, Stage, controller, document
 
-FILES = {"config.json": b"{}", "model.safetensors": b"w" * 1000}
-GOOD, WRONG = "hub-token-good", "hub-token-wrong"
-
-
-@pytest.fixture
-async def cluster() -> AsyncIterator[Stage]:
-    async with stage() as made:
-        yield made
-
-
-@pytest.fixture
-def origin() -> Iterator[Origin]:
-    with Origin(tokens=[GOOD]) as running:
-        running.add_repo("org/model", FILES)
-        running.add_repo("org/private", FILES, private=True, readers=[GOOD])
-        yield running
+WRONG = "hub-token-wrong"
 
 
 async def test_a_model_is_resolved_placed_and_ready_and_goes_with_its_model_cache(
     cluster: Stage, origin: Origin, tmp_path: Path
 ) -> None:
-    await cluster.pool(maxFetching=2)
+    await cluster.pool(maxFetching=2, nodeLabels=True)
     await cluster.model("m", "hf://org/model", minReady=2)
     await cluster.live()
     with controller(cluster, tmp_path / "log", "--hub-endpoint", origin.endpoint):
@@ -89,13 +71,23 @@ async def test_a_model_is_resolved_placed_and_ready_and_goes_with_its_model_cach
         daemon_set = await cluster.daemon_set()
         assert daemon_set is not None
         await cluster.until_told("m", "Normal", "Ready")
+        label = f"ready.weightlift.dev/{key}=true"
+
+        async def labelled() -> list[str]:
+            return sorted(each["metadata"]["name"] for each in (await cluster.api.list(NODES, labels=label)).items)
+
+        async def all_labelled() -> bool:
+            return await labelled() == cluster.nodes
+
+        await cluster.until("nodes with a copy have its label", all_labelled)
 
         await cluster.clear_models()
 
         async def gone() -> bool:
-            return not any([await cluster.wanted(node) for node in cluster.nodes]) and await cluster.volume("m") is None
+            volume, wanted = await cluster.volume("m"), [await cluster.wanted(node) for node in cluster.nodes]
+            return volume is None and not any(wanted) and await labelled() == []
 
-        await cluster.until("entries and volume are gone", gone)
+        await cluster.until("entries, labels and volume are gone", gone)
         assert await cluster.claim("m") is None
 
 

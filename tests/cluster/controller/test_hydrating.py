@@ -390,7 +390,7 @@ class TestJob:
     def test_fetches_what_is_asked_for_in_the_words_of_the_command(self) -> None:
         words = self.container(revision="v1", verification=Verification("Digest"), refresh_policy="OnChange")["args"]
         assert words == [
-            "fetch", "hf://org/m", "--cache-dir=/models", "--revision=v1", "--require-digests", "--refresh=on-change"
+            "fetch", "hf://org/m", "--cache-dir=/models", "--revision=v1", "--require-digests", "--resolved=r1"
         ]  # fmt: skip
 
     def test_kubernetes_replaces_nothing_in_its_words(self) -> None:

@@ -3,28 +3,12 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-
-import pytest
 
 from cluster.client.endpoints import LEASES
 from cluster.client.leading import TIMING
 from fetcher.testing.origin import Origin
-from tests.cluster.controller.playing import CACHES, Stage, controller, stage
-
-
-@pytest.fixture
-async def cluster() -> AsyncIterator[Stage]:
-    async with stage() as made:
-        yield made
-
-
-@pytest.fixture
-def origin() -> Iterator[Origin]:
-    with Origin() as running:
-        running.add_repo("org/model", {"config.json": b"{}"})
-        yield running
+from tests.cluster.controller.playing import CACHES, Stage, controller
 
 
 async def leads(cluster: Stage, name: str) -> bool:

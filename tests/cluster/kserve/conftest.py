@@ -16,6 +16,7 @@ from cluster.client import Api, ApiError, Endpoint, endpoint_of, of_kubeconfig
 from cluster.client.endpoints import CONFIG_MAPS, NAMESPACES, NODES, VOLUMES
 from cluster.kserve.kinds import LOCAL_MODEL_CACHE, LOCAL_MODEL_NAMESPACE_CACHE, LOCAL_MODEL_NODE, LOCAL_MODEL_NODE_GROUP
 from cluster.kserve.observing import SERVICES
+from tests.cluster.agent.conftest import directory as directory
 from tests.cluster.api import Cluster, cluster
 from tests.cluster.kserve.direct import asked
 

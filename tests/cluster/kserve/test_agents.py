@@ -122,8 +122,8 @@ def origin() -> Iterator[Origin]:
 
 
 @pytest.fixture
-def node(plane: Cluster, place: Place, origin: Origin, tmp_path: Path) -> Iterator[Node]:
-    made = Node(plane, place, origin, tmp_path)
+def node(plane: Cluster, place: Place, origin: Origin, directory: Path) -> Iterator[Node]:
+    made = Node(plane, place, origin, directory)
     yield made
     made.stop()
 

@@ -44,8 +44,12 @@ class TestChart:
 
     @pytest.mark.parametrize(
         ("directory", "words"),
-        [("base", ()), ("overlays/unbound-agents", ("--set=allowUnboundAgents=true",))],
-        ids=["by default", "with unbound agents"],
+        [
+            ("base", ()),
+            ("overlays/unbound-agents", ("--set=allowUnboundAgents=true",)),
+            ("overlays/node-labels", ("--set=nodeLabels=true",)),
+        ],
+        ids=["by default", "with unbound agents", "with node labels"],
     )
     def test_is_what_the_kustomization_is(self, directory: str, words: tuple[str, ...]) -> None:
         assert by_name(helm("--namespace=weightlift-system", *words)) == by_name(render(SYSTEM / directory))

@@ -1,21 +1,13 @@
-"""A source that serves one revision and one listing, those that the controller resolved, or nothing."""
+"""A source that serves one revision, and one listing if that is known too, or nothing: what was resolved before."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from fetcher.artifact import ArtifactRef, Listing, RemoteFile, listing_digest
-from fetcher.errors import SourceError
+from fetcher.errors import OtherRevision, SourceError
 from fetcher.planning.selection import selects
 from fetcher.sources.base import Asking, Derived, Packed, Packing, Source, once
-
-
-class OtherContent(SourceError):
-    """The source has other content than the controller resolved, who resolves again: so this ends by itself."""
-
-    reason = "ContentChanged"
-    exit_code = 75
-    retryable = True
 
 
 class PinnedSource(Derived):
@@ -33,14 +25,14 @@ class PinnedSource(Derived):
         self.problem: SourceError | None = None
 
     async def resolve(self, ask: Asking = once) -> str | None:
-        """Return the wanted revision. Raises OtherContent if the source has another one, SourceError."""
+        """Return the wanted revision. Raises OtherRevision if the source has another one, SourceError."""
         self.problem = None
         try:
             found = await self._source.resolve(ask)
             if found != self._revision:
-                raise OtherContent(
+                raise OtherRevision(
                     f"the source is at {found or 'no revision'} instead of {self._revision or 'no revision'}; "
-                    "wait until the controller has resolved it again"
+                    "resolve it again; a controller does that by itself"
                 )
         except SourceError as error:
             self.problem = error
@@ -54,12 +46,12 @@ class PinnedSource(Derived):
         return listing
 
     async def describe(self, files: Sequence[RemoteFile], ask: Asking = once) -> Sequence[RemoteFile]:
-        """Describe the files. Raises OtherContent if neither the listing nor its description is what the controller saw."""
+        """Describe the files. Raises OtherRevision if neither the listing nor its description is what the controller saw."""
         described = await self._source.describe(files, ask)
         if not self._listed and not self._fits(described):
-            raise OtherContent(
-                f"the source lists other files or digests than at {self._revision or 'first'}; wait until the controller has "
-                "resolved it again"
+            raise OtherRevision(
+                f"the source lists other files or digests than at {self._revision or 'first'}; resolve it again; a controller "
+                "does that by itself"
             )
         return described
 

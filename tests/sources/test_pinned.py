@@ -1,4 +1,4 @@
-"""A pinned source serves what the controller resolved, or nothing."""
+"""A pinned source serves what was resolved before, or nothing."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.agent.pinned import OtherContent, pinned
 from fetcher.artifact import ArtifactRef, ByteRange, Digest, Listing, RemoteFile, listing_digest
+from fetcher.errors import OtherRevision
 from fetcher.sources.base import Asking, Body, Packed, Packing, Remote, once
+from fetcher.sources.pinned import pinned
 
 WEIGHTS = RemoteFile("model.safetensors", 10, (Digest("sha256", "a" * 64),))
 READ_ME = RemoteFile("README.md", 2)
@@ -60,7 +61,7 @@ class TestListing:
         await fetched(Store(), listing_digest([WEIGHTS]))
 
     async def test_another_one_is_refused(self) -> None:
-        with pytest.raises(OtherContent, match="lists other files"):
+        with pytest.raises(OtherRevision, match="lists other files"):
             await fetched(Store(weights=replace(WEIGHTS, size=11)), listing_digest([WEIGHTS]))
 
     async def test_nothing_is_compared_without_a_digest(self) -> None:
@@ -70,13 +71,13 @@ class TestListing:
 class TestRevision:
     async def test_another_revision_is_refused_and_remembered(self) -> None:
         source = pinned(Store("r2"), REF, "r1", "")
-        with pytest.raises(OtherContent, match="at r2 instead of r1"):
+        with pytest.raises(OtherRevision, match="at r2 instead of r1"):
             await source.resolve()
-        assert isinstance(source.problem, OtherContent)
+        assert isinstance(source.problem, OtherRevision)
 
     async def test_a_source_without_revisions_has_none(self) -> None:
         await fetched(Store(None), "", None)
-        with pytest.raises(OtherContent):
+        with pytest.raises(OtherRevision):
             await fetched(Store(None), "")
 
 
