@@ -143,6 +143,7 @@ class Knowledge:
             if (problem := limit(self._config.root, limits)) is not None:
                 return Survey(problem=problem)
             self._limits = limits
+            self._config.means.step("limits written")
         return self._surveyor.survey(limits)
 
 

@@ -153,29 +153,33 @@ class Agent:
         """Write and remove holds, so that no fetch of a pod evicts what the cluster wants to stay."""
         root, lying = self._config.root, dict(self._known.survey.lying)
         for key in decided.hold:
-            if await self._tried(key, partial(cache.hold, root, key, holder=HOLDER, seconds=None)):
+            if await self._tried(key, "held", partial(cache.hold, root, key, holder=HOLDER, seconds=None)):
                 lying[key] = replace(lying[key], ours=True)
         for key in decided.release:
-            if await self._tried(key, partial(cache.release, root, key, holder=HOLDER)):
+            if await self._tried(key, "released", partial(cache.release, root, key, holder=HOLDER)):
                 lying[key] = replace(lying[key], ours=False)
         self._known.survey = replace(self._known.survey, lying=lying)
 
     async def _remove(self, decided: Plan) -> None:
         root, now = self._config.root, time.monotonic()
         for key in decided.remove:
-            if await self._tried(key, partial(cache.remove, root, [key], force=False, dry_run=False)):
+            if await self._tried(key, "removed", partial(cache.remove, root, [key], force=False, dry_run=False)):
                 self._notices.note(key, "removed: no entry wants it any more")
                 self._known.survey_soon()
         if self._known.survey.problem is None and self._worker.job is None and now - self._collected_at >= _COLLECT_EVERY:
             self._collected_at = now
-            await self._tried("garbage", partial(cache.gc, root, unused_for=cache.RESUMABLE, pods=None, dry_run=False))
+            await self._tried(
+                "garbage", "collected", partial(cache.gc, root, unused_for=cache.RESUMABLE, pods=None, dry_run=False)
+            )
 
-    async def _tried(self, subject: str, act: Callable[[], object]) -> bool:
+    async def _tried(self, subject: str, done: str, act: Callable[[], object]) -> bool:
+        """Change the root by `act`, on a thread. Whether that was done."""
         try:
             await run_uncancelled(act)
         except FetchError as error:
             self._notices.problem(subject, Problem(error.reason, error.message))
             return False
+        self._config.means.step(f"{done} {subject}")
         return True
 
     async def _rechecking(self) -> None:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from cluster.client import Api, ApiError, Endpoint, Gone
 from cluster.kserve.manager import plan
 from cluster.kserve.observing import Observer, language_services
+from cluster.kserve.world import World
 from cluster.kserve.writing import Writer
 from cluster.together import first_of
 
@@ -50,6 +51,13 @@ class Manager:
         )
         self._begun.set()
         await first_of(*self._observer.watches.runs())
+
+    def world(self) -> World | None:
+        """Return everything as it is, None while it is not known."""
+        observer = self._observer
+        if observer is None or not observer.watches.is_synced or observer.problem is not None:
+            return None
+        return observer.world()
 
     async def lead(self) -> None:
         """Decide and write until cancelled. Raises NotLeading if another process leads, Gone if KServe was installed anew."""
