@@ -123,7 +123,7 @@ class Knowledge:
                 continue
             self.survey, self.surveys = survey, self.surveys + 1
             if survey.problem is None:
-                self.memory = remembering.surveyed(self.memory, survey.lying)
+                self.memory = remembering.surveyed(self.memory, survey.lying, began)
             self._notices.problem("root", survey.problem)
 
     def _remember(self, node: NodeCache) -> None:

@@ -26,6 +26,7 @@ from cluster.agent.states import HOLDER, Problem
 from cluster.agent.working import Rendered, Worker
 from cluster.client import Api, ApiError, Watched
 from cluster.resources import COPIES, NODE_CACHE
+from cluster.together import is_set_within
 from fetcher import cache
 from fetcher.errors import FetchError
 from fetcher.events import Subscriber
@@ -108,7 +109,8 @@ class Agent:
             await asyncio.wait(tasks)
         self._report(self._plan())
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._reporter.flush(), _LAST_WRITE)
+            async with asyncio.timeout(_LAST_WRITE):
+                await self._reporter.flush()
 
     async def _looping(self) -> None:
         await self._watched.synced.wait()
@@ -146,8 +148,7 @@ class Agent:
     async def _wait(self, decided: Plan) -> None:
         due = min(self._known.survey_due, decided.wake if decided.wake is not None else float("inf"))
         wait = max(0.05, due - time.monotonic()) if self._known.node is not None else None
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._known.changed.wait(), wait)
+        await is_set_within(self._known.changed, wait)
 
     async def _keep(self, decided: Plan) -> None:
         """Write and remove holds, so that no fetch of a pod evicts what the cluster wants to stay."""
@@ -202,13 +203,10 @@ class Agent:
             if key is None:
                 await asyncio.sleep(min(_SCRUB_LOOKS, self._config.scrub_interval))
                 continue
-            damage = await scrub(self._config.root, key, max_rate=self._config.scrub_rate, count=self._scrubbed)
+            damage = await scrub(self._config.root, key, max_rate=self._config.scrub_rate, count=self.counts.read_again)
             self._schedule.read(key, now=time.monotonic())
             if damage is not None:
                 self._worker.damages[key] = damage
                 self._known.memory = remembering.damaged(self._known.memory, key, damage.shown)
                 self._notices.note(key, f"damaged: {damage.shown}")
                 self._known.changed.set()
-
-    def _scrubbed(self, count: int) -> None:
-        self.counts.scrubbed += count

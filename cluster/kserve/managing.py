@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 from cluster.client import Api, ApiError, Endpoint, Gone
 from cluster.kserve.manager import plan
 from cluster.kserve.observing import Observer, language_services
 from cluster.kserve.world import World
 from cluster.kserve.writing import Writer
-from cluster.together import first_of
+from cluster.together import first_of, is_set_within
 
 TICK = 60.0
 """Seconds between two looks when nothing changes."""
@@ -91,8 +90,7 @@ class Manager:
         return True
 
     async def _pause(self, began: float, longest: float) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), longest)
+        await is_set_within(self._changed, longest)
         await asyncio.sleep(max(0.0, began + SOONEST - time.monotonic()))
 
     def _problem(self, error: ApiError) -> None:
