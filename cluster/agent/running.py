@@ -33,7 +33,8 @@ from fetcher.events import Subscriber
 from fetcher.uncancelled import run_uncancelled
 
 _COLLECT_EVERY = 3600.0
-"""Seconds. What killed processes left behind becomes garbage after a day."""
+"""Seconds. What killed processes left behind becomes garbage after a day, and at once a version that was replaced as its agent
+was killed: nobody fetches that key again, so the first collection is at the start."""
 _LAST_WRITE = 5.0
 """Seconds for the last status of a process that is ending: the kubelet kills it after thirty."""
 _SCRUB_LOOKS = 1.0
@@ -49,7 +50,7 @@ class Agent:
         self._notices = Notices(on_event)
         self._known = Knowledge(api, config, self._notices)
         self._schedule = Schedule(config.scrub_interval)
-        self._collected_at = time.monotonic()
+        self._collected_at = float("-inf")
         self.counts = Counts()
         self._worker = Worker(
             api,

@@ -6,13 +6,14 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 from cluster.client import Api, ApiAccess
 from cluster.client.leading import Leadership
+from cluster.client.patience import patiently
 from cluster.controller.binding import refuse_unbound_agents
 from cluster.controller.figures import metrics_of
 from cluster.controller.options import OPTIONS, config_from
@@ -21,7 +22,7 @@ from cluster.daemon import run_daemon, stopped_by_signals
 from cluster.together import first_of
 from fetcher.command.publication import with_labels
 from fetcher.command.running import Report, with_progress
-from fetcher.events import Listening, Noted, Subscriber
+from fetcher.events import Listening, Noted, Subscriber, Warned
 from fetcher.steps import Step, no_step
 from fetcher.telemetry.endpoint import Answer, Site, serving
 from fetcher.telemetry.exposition import Metric
@@ -61,8 +62,7 @@ async def _until_signalled(
         leadership = Leadership(lease_api, name=options.get("lease", MANAGER), namespace=config.namespace, identity=identity)
         api.guard = leadership.check
         controller = Controller(api, config, on_event)
-        if not options.get("allow_unbound_agents"):
-            await refuse_unbound_agents(api)
+        bound = None if options.get("allow_unbound_agents") else partial(refuse_unbound_agents, api)
         with ExitStack() as stack:
             if "metrics_port" in options:
                 site = _site(controller, leadership, options)
@@ -71,7 +71,7 @@ async def _until_signalled(
             await first_of(
                 stop.wait(),
                 controller.observe(),
-                _lead(controller, leadership, on_event),
+                _lead(controller, leadership, on_event, bound),
                 *_beside(api_of, options, identity, on_event),
             )
         await leadership.release()
@@ -87,7 +87,12 @@ def _beside(
         yield managing(api_of, options, on_event, identity=identity)
 
 
-async def _lead(controller: Controller, leadership: Leadership, on_event: Subscriber) -> None:
+async def _lead(
+    controller: Controller, leadership: Leadership, on_event: Subscriber, check: Callable[[], Awaitable[None]] | None
+) -> None:
+    """Lead until another one does. `check` raises if this cluster is not one to act on."""
+    if check is not None:
+        await patiently(check, on_problem=lambda error: on_event(Warned(error.reason, str(error))))
     await leadership.acquire()
     on_event(Noted("leadership", f"{leadership.identity} leads"))
     await first_of(leadership.keep(), controller.lead())

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 
 from cluster.client import Api, ApiError, Endpoint, Gone
+from cluster.client.patience import patiently
 from cluster.kserve.manager import plan
 from cluster.kserve.observing import Observer, language_services
 from cluster.kserve.world import World
@@ -43,7 +45,7 @@ class Manager:
 
     async def observe(self) -> None:
         """Watch the cluster until cancelled. Raises ApiError if it cannot be known which services there are."""
-        self._language = await language_services(self._api)
+        self._language = await patiently(partial(language_services, self._api), on_problem=self._problem)
         self._looked_at = time.monotonic()
         self._observer = Observer(
             self._api, self._namespace, self._language, on_change=self._changed.set, on_problem=self._problem
