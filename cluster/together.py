@@ -1,4 +1,4 @@
-"""Runs what belongs to one process together: the end of one is the end of all."""
+"""Waiting: for the first end of what belongs to one process together, and for an event with a bound."""
 
 from __future__ import annotations
 
@@ -18,3 +18,17 @@ async def first_of(*works: Coroutine[Any, Any, Any]) -> None:
         for each in tasks:
             each.cancel()
         await asyncio.wait(tasks)
+
+
+async def is_set_within(event: asyncio.Event, seconds: float | None) -> bool:
+    """Wait for `event`, so many seconds at most, and return whether it was set.
+
+    In Python 3.11 `asyncio.wait_for` loses a cancellation that comes in the moment in which what it waits for is done: a loop
+    that waits for changes with it goes on after its process was told to end. A timeout loses none.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

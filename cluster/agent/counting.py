@@ -32,6 +32,10 @@ class Counts:
             case Evicted():
                 self.evictions += 1
 
+    def read_again(self, count: int) -> None:
+        """Count bytes that a scrub has read. Any thread calls it."""
+        self.scrubbed += count
+
     def metrics(self) -> list[Metric]:
         """Return the metrics. None names a model, a source or a secret."""
         warmth = self.warmth.values()

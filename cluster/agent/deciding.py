@@ -70,8 +70,12 @@ def plan(
         job=min(candidates, key=_urgency, default=None),
         stop=running is not None and not _same(by_key.get(running.wanted.key), running.wanted),
         hold=keep - ours,
-        # What is gone from one look only may come back.
-        release=frozenset(key for key in ours - keep if key in by_key or key in memory.unwanted),
+        # What is gone from one look only may come back, and so may what no look has shown to this process.
+        release=frozenset(
+            key
+            for key in ours - keep
+            if key in by_key or key in memory.unwanted or (key in memory.strays and now - memory.strays[key] >= grace)
+        ),
         remove=_removals(wanted, survey, memory, running, now=now, grace=grace),
         ranks=ranks(wanted, memory),
         wake=min((each.until for each in memory.attempts.values() if each.until > now), default=None),

@@ -18,6 +18,7 @@ from fetcher.events import Subscriber
 from fetcher.settings import Settings
 from fetcher.sources import open_source
 from fetcher.sources.pinned import PinnedSource, pinned
+from fetcher.steps import Step, no_step
 from fetcher.uncancelled import run_uncancelled
 
 
@@ -25,7 +26,7 @@ from fetcher.uncancelled import run_uncancelled
 class Means:
     """What every fetch of this agent has. Sizes in bytes, times in seconds, rates in bytes per second.
 
-    `environ`: what sources see of the environment.
+    `environ`: what sources see of the environment. `step` is called after each step of what changes the root.
     """
 
     root: Path
@@ -35,6 +36,7 @@ class Means:
     retry_for: float
     max_concurrency: int
     limit_rate: float | None
+    step: Step = no_step
 
 
 async def fetch(
@@ -51,7 +53,7 @@ async def fetch(
         settings = replace(settings, pod_uid=HOLDER)  # from the moment on at which it is visible
     source = _source(wanted, intent, means, settings)
     request = await run_uncancelled(recover_and_request, intent.ref, settings)
-    artifact = await fetch_uncached(request, on_event, source=source)
+    artifact = await fetch_uncached(request, on_event, source=source, step=means.step)
     if artifact.stale and source.problem is not None:
         raise source.problem
     if artifact.revision != wanted.revision:
@@ -67,7 +69,9 @@ async def repair(
     settings = _settings(intent, means, ranks)
     source = _source(replace(wanted, listing_digest=""), intent, means, settings)  # each damaged file is compared by itself
     try:
-        report = await cache.repair(damage.entry, damage.report, settings, uri=intent.ref.uri, on_event=on_event, source=source)
+        report = await cache.repair(
+            damage.entry, damage.report, settings, uri=intent.ref.uri, on_event=on_event, source=source, step=means.step
+        )
     finally:
         await source.aclose()
     if report.bad:

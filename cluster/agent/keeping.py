@@ -10,13 +10,13 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.agent.notices import Notices
 from cluster.agent.states import Problem, Wanted, Warmth
 from cluster.agent.warming import EXCEEDED
+from cluster.together import is_set_within
 from fetcher.errors import FetchError
 from fetcher.events import Event, Warned
 from fetcher.uncancelled import Stopped, run_uncancelled
@@ -164,8 +164,7 @@ class Keeper:
             self._on_change()
 
     async def _wait(self, due: float | None) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), None if due is None else max(0.0, due - time.monotonic()))
+        await is_set_within(self._changed, None if due is None else max(0.0, due - time.monotonic()))
 
 
 def _same(one: Wanted, other: Wanted) -> bool:

@@ -131,7 +131,7 @@ class Knowledge:
                 continue
             self.survey, self.surveys = survey, self.surveys + 1
             if survey.problem is None:
-                self.memory = remembering.surveyed(self.memory, survey.lying)
+                self.memory = remembering.surveyed(self.memory, survey.lying, began)
             self._notices.problem("root", survey.problem)
 
     def _remember(self, node: NodeCache) -> None:
@@ -151,6 +151,7 @@ class Knowledge:
             if (problem := limit(self._config.root, limits)) is not None:
                 return Survey(problem=problem)
             self._limits = limits
+            self._config.means.step("limits written")
         return self._surveyor.survey(limits)
 
 

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any
 
 from cluster.agent.config import Config
@@ -21,6 +22,7 @@ from cluster.together import first_of
 from fetcher.command.publication import with_labels
 from fetcher.command.running import Report
 from fetcher.events import Listening, Subscriber
+from fetcher.steps import Step, no_step
 from fetcher.telemetry import Kind, subscribed
 from fetcher.telemetry.endpoint import Answer, Site, serving
 from fetcher.transport.tls import TlsEventLoop
@@ -31,13 +33,16 @@ Work = Callable[[], Coroutine[Any, Any, None]]
 _DESCRIPTION = "Make this node have the models that its NodeCache says, within the limits of its pool."
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the agent and return its exit code: 0 after a signal."""
-    return run_daemon(argv, MANAGER, _DESCRIPTION, OPTIONS, _run)
+def main(argv: Sequence[str] | None = None, *, step: Step = no_step) -> int:
+    """Run the agent and return its exit code: 0 after a signal.
+
+    `step` is called after each write to the API server, and after each change of the root.
+    """
+    return run_daemon(argv, MANAGER, _DESCRIPTION, OPTIONS, partial(_run, step))
 
 
-def _run(access: ApiAccess, options: Mapping[str, Any], report: Report) -> None:
-    config = config_from(options, os.environ, access.namespace)
+def _run(step: Step, access: ApiAccess, options: Mapping[str, Any], report: Report) -> None:
+    config = config_from(options, os.environ, access.namespace, step)
     kind: Kind = options.get("progress", "log")
 
     @contextmanager
@@ -54,7 +59,10 @@ async def _until_signalled(
     access: ApiAccess, config: Config, options: Mapping[str, Any], on_event: Subscriber, rendered: Rendered
 ) -> None:
     stop = stopped_by_signals()
-    async with Api(access, manager=MANAGER) as plain, _front(access, plain, config, options, on_event) as (api, beside):
+    async with (
+        Api(access, manager=MANAGER, step=config.means.step) as plain,
+        _front(access, plain, config, options, on_event) as (api, beside),
+    ):
         agent = Agent(api, config, on_event, rendered)
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, agent.scrub_now)
         with ExitStack() as stack:

@@ -15,6 +15,7 @@ from fetcher.command.options import Option
 from fetcher.errors import UsageError
 from fetcher.quantities import parse_duration, parse_number, parse_rate, parse_seconds, parse_size
 from fetcher.settings import MOST_CONNECTIONS
+from fetcher.steps import Step, no_step
 
 MiB = 1024 * 1024
 _TIME = "DURATION"
@@ -64,7 +65,7 @@ OPTIONS = tuple(
 )
 
 
-def config_from(options: Mapping[str, Any], environ: Mapping[str, str], namespace: str) -> Config:
+def config_from(options: Mapping[str, Any], environ: Mapping[str, str], namespace: str, step: Step = no_step) -> Config:
     """Return the configuration. `namespace`: that of the pod or the kubeconfig. Raises UsageError."""
     for name in ("node", "root"):
         if name not in options:
@@ -77,6 +78,7 @@ def config_from(options: Mapping[str, Any], environ: Mapping[str, str], namespac
         retry_for=options.get("retry_for", 30.0),
         max_concurrency=options.get("max_concurrency", 32),
         limit_rate=options.get("limit_rate"),
+        step=step,
     )
     return Config(
         node=options["node"],

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from cluster.agent.states import Attempt, Memory, Wanted
+from cluster.agent.states import Attempt, Lying, Memory, Wanted
 from cluster.mappings import only, without
 from cluster.resources import Observed
 from fetcher.errors import CacheBusy, FetchError, OutOfSpace
@@ -33,7 +33,7 @@ def looked(memory: Memory, uid: str, wanted: Iterable[str], now: float) -> Memor
     keys = frozenset(wanted)
     if uid != memory.uid:
         attempts = {key: each for key, each in memory.attempts.items() if key in keys}
-        return replace(memory, uid=uid, seen=keys, gone={}, unwanted={}, fetched=frozenset(), attempts=attempts)
+        return replace(memory, uid=uid, seen=keys, gone={}, unwanted={}, strays={}, fetched=frozenset(), attempts=attempts)
     missing = memory.seen - keys
     gone = {key: memory.gone.get(key, now) for key in missing}
     unwanted = {key: memory.unwanted.get(key, now) for key in missing if key in memory.unwanted or now - gone[key] >= APART}
@@ -49,15 +49,28 @@ def looked(memory: Memory, uid: str, wanted: Iterable[str], now: float) -> Memor
 
 
 def adopted(memory: Memory, observed: Mapping[str, Observed]) -> Memory:
-    """Return the memory with what an earlier process of this node reported as evicted: otherwise each restart fetches it."""
-    return replace(memory, evicted=memory.evicted | {key for key, each in observed.items() if each.phase == "Evicted"})
+    """Return the memory with what an earlier process of this node reported.
 
-
-def surveyed(memory: Memory, lying: Iterable[str]) -> Memory:
-    """Return the memory after a survey: what lies there again is not evicted, and what is gone is not damaged."""
-    keys = frozenset(lying)
+    What was evicted would be fetched by each restart otherwise, and what is damaged would count as Ready until the next scrub.
+    """
+    damaged = {key: each.message or "it was damaged" for key, each in observed.items() if each.phase == "Damaged"}
     return replace(
         memory,
+        evicted=memory.evicted | {key for key, each in observed.items() if each.phase == "Evicted"},
+        damaged={**damaged, **memory.damaged},
+    )
+
+
+def surveyed(memory: Memory, lying: Mapping[str, Lying], now: float) -> Memory:
+    """Return the memory after a survey: what lies there again is not evicted, and what is gone is not damaged.
+
+    What we hold without having seen an entry for it is of an earlier process: it saw the entry, and perhaps not its end.
+    """
+    keys = lying.keys()
+    strays = [key for key, each in lying.items() if each.ours and key not in memory.seen]
+    return replace(
+        memory,
+        strays={key: memory.strays.get(key, now) for key in strays},
         evicted=memory.evicted - keys,
         fetched=memory.fetched & keys,
         confirmed=only(memory.confirmed, keys),

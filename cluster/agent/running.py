@@ -26,13 +26,15 @@ from cluster.agent.states import HOLDER, Problem
 from cluster.agent.working import Rendered, Worker
 from cluster.client import Api, ApiError, Watched
 from cluster.resources import COPIES, NODE_CACHE
+from cluster.together import is_set_within
 from fetcher import cache
 from fetcher.errors import FetchError
 from fetcher.events import Subscriber
 from fetcher.uncancelled import run_uncancelled
 
 _COLLECT_EVERY = 3600.0
-"""Seconds. What killed processes left behind becomes garbage after a day."""
+"""Seconds. What killed processes left behind becomes garbage after a day, and at once a version that was replaced as its agent
+was killed: nobody fetches that key again, so the first collection is at the start."""
 _LAST_WRITE = 5.0
 """Seconds for the last status of a process that is ending: the kubelet kills it after thirty."""
 _SCRUB_LOOKS = 1.0
@@ -48,7 +50,7 @@ class Agent:
         self._notices = Notices(on_event)
         self._known = Knowledge(api, config, self._notices)
         self._schedule = Schedule(config.scrub_interval)
-        self._collected_at = time.monotonic()
+        self._collected_at = float("-inf")
         self.counts = Counts()
         self._worker = Worker(
             api,
@@ -108,7 +110,8 @@ class Agent:
             await asyncio.wait(tasks)
         self._report(self._plan())
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._reporter.flush(), _LAST_WRITE)
+            async with asyncio.timeout(_LAST_WRITE):
+                await self._reporter.flush()
 
     async def _looping(self) -> None:
         await self._watched.synced.wait()
@@ -146,36 +149,39 @@ class Agent:
     async def _wait(self, decided: Plan) -> None:
         due = min(self._known.survey_due, decided.wake if decided.wake is not None else float("inf"))
         wait = max(0.05, due - time.monotonic()) if self._known.node is not None else None
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._known.changed.wait(), wait)
+        await is_set_within(self._known.changed, wait)
 
     async def _keep(self, decided: Plan) -> None:
         """Write and remove holds, so that no fetch of a pod evicts what the cluster wants to stay."""
         root, lying = self._config.root, dict(self._known.survey.lying)
         for key in decided.hold:
-            if await self._tried(key, partial(cache.hold, root, key, holder=HOLDER, seconds=None)):
+            if await self._tried(key, "held", partial(cache.hold, root, key, holder=HOLDER, seconds=None)):
                 lying[key] = replace(lying[key], ours=True)
         for key in decided.release:
-            if await self._tried(key, partial(cache.release, root, key, holder=HOLDER)):
+            if await self._tried(key, "released", partial(cache.release, root, key, holder=HOLDER)):
                 lying[key] = replace(lying[key], ours=False)
         self._known.survey = replace(self._known.survey, lying=lying)
 
     async def _remove(self, decided: Plan) -> None:
         root, now = self._config.root, time.monotonic()
         for key in decided.remove:
-            if await self._tried(key, partial(cache.remove, root, [key], force=False, dry_run=False)):
+            if await self._tried(key, "removed", partial(cache.remove, root, [key], force=False, dry_run=False)):
                 self._notices.note(key, "removed: no entry wants it any more")
                 self._known.survey_soon()
         if self._known.survey.problem is None and self._worker.job is None and now - self._collected_at >= _COLLECT_EVERY:
             self._collected_at = now
-            await self._tried("garbage", partial(cache.gc, root, unused_for=cache.RESUMABLE, pods=None, dry_run=False))
+            await self._tried(
+                "garbage", "collected", partial(cache.gc, root, unused_for=cache.RESUMABLE, pods=None, dry_run=False)
+            )
 
-    async def _tried(self, subject: str, act: Callable[[], object]) -> bool:
+    async def _tried(self, subject: str, done: str, act: Callable[[], object]) -> bool:
+        """Change the root by `act`, on a thread. Whether that was done."""
         try:
             await run_uncancelled(act)
         except FetchError as error:
             self._notices.problem(subject, Problem(error.reason, error.message))
             return False
+        self._config.means.step(f"{done} {subject}")
         return True
 
     async def _rechecking(self) -> None:
@@ -198,13 +204,10 @@ class Agent:
             if key is None:
                 await asyncio.sleep(min(_SCRUB_LOOKS, self._config.scrub_interval))
                 continue
-            damage = await scrub(self._config.root, key, max_rate=self._config.scrub_rate, count=self._scrubbed)
+            damage = await scrub(self._config.root, key, max_rate=self._config.scrub_rate, count=self.counts.read_again)
             self._schedule.read(key, now=time.monotonic())
             if damage is not None:
                 self._worker.damages[key] = damage
                 self._known.memory = remembering.damaged(self._known.memory, key, damage.shown)
                 self._notices.note(key, f"damaged: {damage.shown}")
                 self._known.changed.set()
-
-    def _scrubbed(self, count: int) -> None:
-        self.counts.scrubbed += count

@@ -123,7 +123,8 @@ class Memory:
     """What this process remembers of its NodeCache `uid`; keys are cache keys.
 
     `seen`: entries that were there. `gone`: entries that were missing from it, and when that was first seen. `unwanted`: those
-    of a second such look, later. `fetched`: what we fetched for an entry. `evicted`: what made room for others.
+    of a second such look, later. `strays`: what we hold though this process has never seen its entry, and since when that is
+    known. `fetched`: what we fetched for an entry. `evicted`: what made room for others.
     `confirmed`: the revision and listing that a fetch compared. `damaged`: what a scrub found.
     """
 
@@ -131,6 +132,7 @@ class Memory:
     seen: frozenset[str] = frozenset()
     gone: Mapping[str, float] = field(default_factory=dict)
     unwanted: Mapping[str, float] = field(default_factory=dict)
+    strays: Mapping[str, float] = field(default_factory=dict)
     fetched: frozenset[str] = frozenset()
     evicted: frozenset[str] = frozenset()
     confirmed: Mapping[str, tuple[str | None, str]] = field(default_factory=dict)

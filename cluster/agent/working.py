@@ -17,7 +17,7 @@ from cluster.agent.fetching import fetch, repair
 from cluster.agent.intent import Intent, described, intent_of
 from cluster.agent.knowing import Knowledge
 from cluster.agent.notices import Notices
-from cluster.agent.scrubbing import Damage, Schedule
+from cluster.agent.scrubbing import Damage, Schedule, scrub
 from cluster.agent.states import Job, Wanted
 from cluster.client import Api
 from fetcher.artifact import redact
@@ -112,10 +112,17 @@ class Worker:
         self._notices.note(wanted.key, "complete already" if cached else "fetched and verified")
 
     async def _repair(self, wanted: Wanted, intent: Intent, on_event: Subscriber) -> None:
-        fetched = await repair(wanted, intent, self._config.means, self._ranks, on_event, self.damages[wanted.key])
+        damage = self.damages.pop(wanted.key, None) or await self._reread(wanted.key)
+        fetched = 0
+        if damage is not None:
+            fetched = await repair(wanted, intent, self._config.means, self._ranks, on_event, damage)
         self._known.memory = remembering.completed(self._known.memory, wanted, cached=True)
         self._counts.repaired += 1
         self._notices.note(wanted.key, f"repaired; {fetched} bytes were fetched")
+
+    async def _reread(self, key: str) -> Damage | None:
+        """Read what an earlier process, or an earlier repair, left damaged. Without a limit: nobody can use it meanwhile."""
+        return await scrub(self._config.root, key, max_rate=None, count=self._counts.read_again)
 
     def _heard(self, on_event: Subscriber, event: Event) -> None:
         self._counts(event)

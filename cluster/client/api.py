@@ -17,6 +17,7 @@ from cluster.client.asking import JSON, Connection, Document, Request, parsed
 from cluster.client.bounds import BOUNDS, Bounds
 from cluster.client.endpoints import Endpoint
 from cluster.client.errors import TooLarge, Unavailable, refusal
+from fetcher.steps import Step, no_step
 
 Guard = Callable[[], float | None]
 """Is called before each write. Raises if this process must not write any more, and returns the seconds in which a write must
@@ -36,14 +37,17 @@ def _always() -> None:
 
 
 class Api:
-    """An API server. `manager` is the name under which the server keeps what this program writes."""
+    """An API server. `manager` is the name under which the server keeps what this program writes. Each write is a step."""
 
-    def __init__(self, access: ApiAccess, *, manager: str, guard: Guard = _always, bounds: Bounds = BOUNDS) -> None:
+    def __init__(
+        self, access: ApiAccess, *, manager: str, guard: Guard = _always, bounds: Bounds = BOUNDS, step: Step = no_step
+    ) -> None:
         self._access = access
         self.manager = manager
         self._bounds = bounds
         self._connection = Connection(access, program=manager, bounds=bounds)
         self.guard = guard
+        self._step = step
 
     async def __aenter__(self) -> Self:
         self._connection.open()
@@ -150,6 +154,7 @@ class Api:
         what = f"delete {endpoint.named(name, namespace)}"
         within = self.guard()
         await self._connection.ask(Request("DELETE", endpoint.path(namespace, name), what, body=options), within=within)
+        self._step(what)
 
     async def _write(
         self,
@@ -163,7 +168,9 @@ class Api:
     ) -> Document:
         within = self.guard()
         query = {**(query or {}), "fieldManager": self.manager}
-        return await self._connection.ask(Request(method, path, what, query=query, body=document, kind=kind), within=within)
+        written = await self._connection.ask(Request(method, path, what, query=query, body=document, kind=kind), within=within)
+        self._step(what)
+        return written
 
 
 def _selected(labels: str, fields: str) -> dict[str, str]:

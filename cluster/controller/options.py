@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from cluster.controller.admitting import CLAIM_SOURCES
@@ -15,7 +17,7 @@ from cluster.resources.pool import PREFIX
 from cluster.ways import ways
 from fetcher.command.options import Option
 from fetcher.errors import UsageError
-from fetcher.quantities import parse_seconds
+from fetcher.quantities import parse_number, parse_seconds
 
 
 def _prefix(text: str) -> str:
@@ -64,6 +66,15 @@ OPTIONS = tuple(
             choices=("off", "manager"),
         ),
         KSERVE_NAMESPACE,
+        Option(
+            "webhook_certificates",
+            "with --kserve manager, answer the API server's questions about caches and services by the certificate tls.crt and "
+            "the key tls.key in this directory, read again when they change (default: no webhooks)",
+            Path,
+            "DIR",
+        ),
+        Option("webhook_port", "the port of the webhooks (default 9443)", partial(parse_number, 0, 65535), "PORT"),
+        Option("webhook_address", "the address of the webhooks (default: any)", metavar="ADDRESS"),
         *REPORTING,
     )
 )

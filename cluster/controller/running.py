@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +18,7 @@ from cluster.controller.resolving import Means, Resolver
 from cluster.controller.world import Name, Resolution, World
 from cluster.controller.writing import Writer
 from cluster.resources import moments
-from cluster.together import first_of
+from cluster.together import first_of, is_set_within
 from fetcher.events import Noted, Subscriber, Warned
 
 TICK = 10.0
@@ -113,8 +112,7 @@ class Controller:
         latest = min(began + TICK, max(soonest, self._resolver.next_due))
         if self._writer.behind:
             latest = soonest
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), max(0.0, latest - time.monotonic()))
+        await is_set_within(self._changed, max(0.0, latest - time.monotonic()))
         await asyncio.sleep(max(0.05, soonest - time.monotonic()))
 
     def _answered(self, name: Name, resolution: Resolution) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from functools import partial
 
 from cluster.client import Api, ApiError, Endpoint, Gone
+from cluster.client.patience import patiently
 from cluster.kserve.manager import plan
 from cluster.kserve.observing import Observer, language_services
+from cluster.kserve.world import World
 from cluster.kserve.writing import Writer
-from cluster.together import first_of
+from cluster.together import first_of, is_set_within
 
 TICK = 60.0
 """Seconds between two looks when nothing changes."""
@@ -43,13 +45,20 @@ class Manager:
 
     async def observe(self) -> None:
         """Watch the cluster until cancelled. Raises ApiError if it cannot be known which services there are."""
-        self._language = await language_services(self._api)
+        self._language = await patiently(partial(language_services, self._api), on_problem=self._problem)
         self._looked_at = time.monotonic()
         self._observer = Observer(
             self._api, self._namespace, self._language, on_change=self._changed.set, on_problem=self._problem
         )
         self._begun.set()
         await first_of(*self._observer.watches.runs())
+
+    def world(self) -> World | None:
+        """Return everything as it is, None while it is not known."""
+        observer = self._observer
+        if observer is None or not observer.watches.is_synced or observer.problem is not None:
+            return None
+        return observer.world()
 
     async def lead(self) -> None:
         """Decide and write until cancelled. Raises NotLeading if another process leads, Gone if KServe was installed anew."""
@@ -83,8 +92,7 @@ class Manager:
         return True
 
     async def _pause(self, began: float, longest: float) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), longest)
+        await is_set_within(self._changed, longest)
         await asyncio.sleep(max(0.0, began + SOONEST - time.monotonic()))
 
     def _problem(self, error: ApiError) -> None:

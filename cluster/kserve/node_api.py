@@ -10,7 +10,6 @@ import asyncio
 import base64
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import suppress
 from typing import Any
 
 from cluster.client import Api, ApiAccess, Conflict, Endpoint, Missing, endpoint_of
@@ -20,6 +19,7 @@ from cluster.kserve.agent import Artifact, Identity
 from cluster.kserve.translating import Meant, artifact_document, model_document, node_document
 from cluster.resources import CACHE_ARTIFACT, MODEL_CACHE, NODE_CACHE, NodeCacheStatus, decoded, patched
 from cluster.secrets import SecretData
+from cluster.together import is_set_within
 
 Document = dict[str, Any]
 NODES, MODELS, ARTIFACTS = endpoint_of(NODE_CACHE), endpoint_of(MODEL_CACHE), endpoint_of(CACHE_ARTIFACT)
@@ -103,8 +103,7 @@ class LocalModelApi(Api):
                 if (document := self._document()) is not None:  # a missing one says nothing
                     yield "MODIFIED", document
                 continue
-            with suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), min(left, _LONGEST))
+            await is_set_within(changed, min(left, _LONGEST))
 
     async def merge(
         self, endpoint: Endpoint, name: str, namespace: str, patch: Mapping[str, Any], *, subresource: str = ""

@@ -27,6 +27,7 @@ from cluster.kserve.translating import lies_elsewhere, spec_of
 from cluster.kserve.world import Group, LocalNode, Options
 from cluster.resources import NodeCacheStatus, Observed
 from cluster.secrets import SecretData
+from cluster.together import is_set_within
 from fetcher.errors import FetchError
 from fetcher.uncancelled import run_uncancelled
 
@@ -120,8 +121,7 @@ class Node:
             await self._tidy()
             with suppress(ApiError):  # it is told, and the next pass tries again
                 await self._report()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), self._config.survey_interval)
+            await is_set_within(self._changed, self._config.survey_interval)
 
     @property
     def _local_node(self) -> LocalNode | None:

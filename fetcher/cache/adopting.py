@@ -21,9 +21,9 @@ from fetcher.planning.selection import select
 from fetcher.settings import Settings
 from fetcher.sources.addresses import hub_address, is_commit, named_revision
 from fetcher.sources.base import Listing, Source
+from fetcher.steps import Step, no_step
 from fetcher.store.beneath import open_beneath
 from fetcher.store.donor import Donor
-from fetcher.store.placement import Step
 from fetcher.values import dataclass
 
 
@@ -78,7 +78,7 @@ async def adopt(
     complete: bool = False,
     link: bool = False,
     move: bool = False,
-    step: Step = lambda _: None,
+    step: Step = no_step,
 ) -> Adopted:
     """Make `what` an artifact of the cache, and return it. Every file is compared with the source's listing.
 

@@ -13,14 +13,10 @@ from fetcher.events import Subscriber, silent
 from fetcher.manifest import ManifestFile
 from fetcher.settings import Settings
 from fetcher.sources.base import Source
+from fetcher.steps import Step, no_step
 from fetcher.store.catalog import Entry, entries
-from fetcher.store.placement import Step
 from fetcher.store.selector import placement_of, root_of
 from fetcher.uncancelled import run_uncancelled
-
-
-def _no_step(_: str) -> None:
-    """Ignore the steps of the repair."""
 
 
 async def repair(
@@ -33,7 +29,7 @@ async def repair(
     expect: Mapping[str, Digest] = NO_PINS,
     on_event: Subscriber = silent,
     source: Source | None = None,
-    step: Step = _no_step,
+    step: Step = no_step,
 ) -> VerifyReport:
     """Fetch what `report` found damaged in `entry`, at the revision of its manifest, and verify those files again.
 

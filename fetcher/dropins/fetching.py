@@ -25,7 +25,7 @@ from fetcher.values import dataclass
 
 if TYPE_CHECKING:
     from fetcher.sources.base import Source
-    from fetcher.store.placement import Step
+    from fetcher.steps import Step
 
 _REQUIRED = ("require_digests", "require_checksums")
 OPTIONS: tuple[Option, ...] = (*FETCH, *METRICS, *ENDING, *(each for each in PLACE if each.name in _REQUIRED))

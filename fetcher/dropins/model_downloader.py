@@ -26,7 +26,7 @@ from fetcher.sources.access import Access
 
 if TYPE_CHECKING:
     from fetcher.sources.base import Source
-    from fetcher.store.placement import Step
+    from fetcher.steps import Step
 
 PHRASES: tuple[tuple[type[FetchError], tuple[str, ...]], ...] = (
     (NotFound, ("returned error: 404",)),

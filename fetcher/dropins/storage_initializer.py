@@ -32,7 +32,7 @@ from fetcher.sources.addresses import hub_address
 
 if TYPE_CHECKING:
     from fetcher.sources.base import Source
-    from fetcher.store.placement import Step
+    from fetcher.steps import Step
 
 WRONG_ARGUMENTS = 1
 """Exit code of KServe's initializer when its arguments are not pairs."""

@@ -18,7 +18,7 @@ from fetcher.events import Event, Subscriber, silent
 from fetcher.settings import Settings
 from fetcher.sources.access import Access
 from fetcher.sources.base import Source
-from fetcher.store.placement import Step
+from fetcher.steps import Step, no_step
 
 if TYPE_CHECKING:
     from fetcher.engine.adopting import Adoption
@@ -45,17 +45,13 @@ def find_cached(request: Request, on_event: Subscriber = silent) -> Artifact | N
     return artifact
 
 
-def _no_step(_: str) -> None:
-    """Ignore the steps of the commit."""
-
-
 async def fetch_uncached(
     request: Request,
     on_event: Subscriber = silent,
     *,
     source: Source | None = None,
     adoption: Adoption | None = None,
-    step: Step = _no_step,
+    step: Step = no_step,
 ) -> Artifact:
     """Fetch an artifact that is not cached. Raises FetchError. After a cancellation the next fetch resumes.
 
@@ -95,7 +91,7 @@ async def fetch(
     *,
     source: Source | None = None,
     credentials: Access | None = None,
-    step: Step = _no_step,
+    step: Step = no_step,
 ) -> Artifact:
     """Return the artifact of `ref`, cached or fetched to where `settings` say. Raises FetchError; see `fetch_uncached`."""
     request = recover_and_request(ref, settings, credentials)

@@ -37,10 +37,10 @@ from fetcher.manifest import Manifest
 from fetcher.planning.units import Unit, in_turn, units_of
 from fetcher.settings import Part
 from fetcher.sources.base import Source
+from fetcher.steps import Step
 from fetcher.store.collecting import discard, finished_unit
 from fetcher.store.contender import Contender
 from fetcher.store.lease import Lease, Observation, default_stale_time, monotonic
-from fetcher.store.placement import Step
 from fetcher.store.plan import Plan, new_name, publish_plan, read_plan, remove_plan, unit_name
 from fetcher.uncancelled import run_uncancelled
 

@@ -44,6 +44,7 @@ from fetcher.manifest import Manifest
 from fetcher.planning.paths import look_alikes
 from fetcher.settings import Settings
 from fetcher.sources.base import Asking, Source
+from fetcher.steps import Step
 from fetcher.store.beneath import make_directories
 from fetcher.store.donor import Donor
 from fetcher.store.journal import Journal
@@ -51,7 +52,7 @@ from fetcher.store.keyed import sweep_old
 from fetcher.store.layout import base_of_destination
 from fetcher.store.lease import Lease
 from fetcher.store.names import refuse_taken_for_one
-from fetcher.store.placement import Placement, Step, seal
+from fetcher.store.placement import Placement, seal
 from fetcher.store.room import Room
 from fetcher.store.sharing import Sharing
 from fetcher.uncancelled import run_uncancelled

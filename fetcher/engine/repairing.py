@@ -35,10 +35,11 @@ from fetcher.filesystem import file_mode, storing
 from fetcher.manifest import Manifest, ManifestFile
 from fetcher.settings import Settings
 from fetcher.sources.base import Source
+from fetcher.steps import Step
 from fetcher.store.damaged import Damaged, interrupted
 from fetcher.store.journal import Journal, Journalled
 from fetcher.store.lease import Lease
-from fetcher.store.placement import Placement, Step
+from fetcher.store.placement import Placement
 from fetcher.store.room import Room
 from fetcher.uncancelled import run_uncancelled
 from fetcher.version import VERSION

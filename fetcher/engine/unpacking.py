@@ -29,12 +29,12 @@ from fetcher.manifest import RELATIVE_PATH, Manifest
 from fetcher.settings import Settings
 from fetcher.sources.base import Asking, Body, Derived, Packed, Packing, Source, once
 from fetcher.sources.local import LocalBody
+from fetcher.steps import Step
 from fetcher.store.allowance import Allowance
 from fetcher.store.archives import archives_of, discard, fetched_in, forget_empty, remove_archives, unpacked_in
 from fetcher.store.beneath import make_directories, open_beneath
 from fetcher.store.in_place import InPlace
 from fetcher.store.layout import base_of
-from fetcher.store.placement import Step
 from fetcher.store.room import Room
 from fetcher.uncancelled import run_uncancelled
 

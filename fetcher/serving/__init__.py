@@ -6,10 +6,10 @@ What there is, and whether it may be sent now, says `fetcher.cache.offering`.
 
 from __future__ import annotations
 
+from fetcher.certificates import CertificateFiles as CertificateFiles
 from fetcher.serving.authorization import Authorization as Authorization
 from fetcher.serving.authorization import SharedSecret as SharedSecret
 from fetcher.serving.authorization import Verdict as Verdict
-from fetcher.serving.certificates import CertificateFiles as CertificateFiles
 from fetcher.serving.counts import Counts as Counts
 from fetcher.serving.limits import ServingLimits as ServingLimits
 from fetcher.serving.limits import Times as Times

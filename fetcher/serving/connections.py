@@ -19,8 +19,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
+from fetcher.certificates import Certificates
 from fetcher.serving.answering import Answerer, Outcome
-from fetcher.serving.certificates import Certificates
 from fetcher.serving.limits import Times
 from fetcher.serving.requests import END, LARGEST_HEAD, BadRequest, Request, parse
 from fetcher.serving.sending import prepare

@@ -13,10 +13,10 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from fetcher.cache.offering import Offers
+from fetcher.certificates import CertificateFiles, Certificates
 from fetcher.errors import ConfigurationError
 from fetcher.serving.answering import Answerer
 from fetcher.serving.authorization import Authorization, Verdict, anonymous
-from fetcher.serving.certificates import CertificateFiles, Certificates
 from fetcher.serving.connections import Connections
 from fetcher.serving.counts import Counts
 from fetcher.serving.limits import OTHER_ANSWERS, ServingLimits, Times

@@ -26,9 +26,10 @@ from fetcher.artifact import Listing, RemoteFile
 from fetcher.errors import LocalIOError
 from fetcher.filesystem import file_mode
 from fetcher.manifest import Manifest, ManifestFile
+from fetcher.steps import Step
 from fetcher.store.beneath import Fence, make_directories, open_beneath, remove_tree, sync
 from fetcher.store.lease import Lease
-from fetcher.store.placement import KeyInRoot, Step, swap_staged, write_manifest
+from fetcher.store.placement import KeyInRoot, swap_staged, write_manifest
 from fetcher.store.superseded import record_of
 
 _TREE_FORMAT = 1

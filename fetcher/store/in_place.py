@@ -26,10 +26,11 @@ from pathlib import Path, PurePosixPath
 from fetcher.artifact import Listing, RemoteFile
 from fetcher.filesystem import file_mode
 from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
+from fetcher.steps import Step
 from fetcher.store.beneath import Fence, make_directories, open_beneath, remove_directory, sync
 from fetcher.store.layout import Root, base_of_destination
 from fetcher.store.lease import Lease
-from fetcher.store.placement import Step, swap_staged
+from fetcher.store.placement import swap_staged
 from fetcher.store.spelling import in_the_way, refuse_somebody_elses, same_entries, spelled_otherwise
 from fetcher.store.summary import SUMMARY_PATH, summary_path
 

@@ -14,13 +14,14 @@ from fetcher.artifact import Listing, RemoteFile
 from fetcher.errors import NewerFormat
 from fetcher.filesystem import clone, exchange, file_mode, first_names, sync_directory
 from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
+from fetcher.steps import Step
 from fetcher.store.beneath import make_directories, open_beneath, remove_directory, remove_tree, rename
 from fetcher.store.in_place import InPlace
 from fetcher.store.in_use import use_of
 from fetcher.store.ingest import link_staged
 from fetcher.store.layout import Root, fence_of
 from fetcher.store.lease import Lease
-from fetcher.store.placement import KeyInRoot, Step, swap_staged
+from fetcher.store.placement import KeyInRoot, swap_staged
 
 GRACE = 3600.0
 """Seconds a replaced directory is kept. Readers on other NFS clients may have its files open, and get ESTALE when it is

@@ -7,20 +7,18 @@ A kill between any two of its steps leaves nothing unverified visible, and every
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
 
 from fetcher.artifact import Listing, RemoteFile
 from fetcher.filesystem import sync_directory
 from fetcher.manifest import RELATIVE_PATH, Manifest, ManifestFile
+from fetcher.steps import Step
 from fetcher.store.beneath import Fence, make_directories, sync
 from fetcher.store.layout import PRIVATE, Root, base_of, fence_of
 from fetcher.store.lease import Lease
 from fetcher.store.summary import Summary, summary_path
-
-Step = Callable[[str], None]
-"""Called after each step of a commit with the step's name. Tests kill the process there."""
 
 
 class Placement(Protocol):

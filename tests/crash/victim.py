@@ -17,8 +17,8 @@ from fetcher.engine import fetch
 from fetcher.errors import FetchError
 from fetcher.events import Event, Subscriber, silent
 from fetcher.settings import Settings
+from fetcher.steps import Step
 from fetcher.store import keyed
-from fetcher.store.placement import Step
 
 
 def main(fields: dict[str, Any]) -> int:

@@ -203,6 +203,17 @@ class TestHolds:
         assert not decided([], root(lying("m", ours=True)), once).release
         assert decided([], root(lying("m", ours=True)), replace(once, unwanted={M.key: 9.0})).release == {M.key}
 
+    def test_a_hold_of_an_earlier_process_whose_entry_is_gone_ends_after_the_grace(self) -> None:
+        there = root(lying("m", ours=True))
+        memory = remembering.looked(Memory(), "one", [], 0.0)
+        for now in (10.0, 20.0):
+            memory = remembering.surveyed(memory, there.lying, now)
+        assert not decided([], there, memory, now=9.0 + DAY).release
+        assert decided([], there, memory, now=10.0 + DAY).release == {M.key}
+        again = remembering.surveyed(remembering.looked(memory, "one", [M.key], 30.0), there.lying, 30.0)
+        assert not decided([wanted("m", held=True)], there, again, now=10.0 + DAY).release
+        assert not remembering.looked(memory, "two", [], 30.0).strays
+
 
 class TestOrphans:
     """Only what this process fetched for an entry that it saw go, twice, is an orphan."""
@@ -277,13 +288,19 @@ class TestEviction:
         memory = remembering.adopted(Memory(), {M.key: Observed("Evicted", "Capacity")})
         assert reported(decided([M], root(lying("x"), capacity=GiB), memory)) == {M.key: "Evicted/Capacity"}
 
+    def test_what_an_earlier_process_found_damaged_is_known_from_the_status_and_not_ready(self) -> None:
+        memory = remembering.adopted(Memory(), {M.key: Observed("Damaged", "DigestMismatch", "a.bin differs")})
+        made = decided([M], root(lying("m")), memory)
+        assert made.observed[M.key] == Observed("Damaged", "DigestMismatch", "a.bin differs")
+        assert made.job == Job(M, "repair")
+
     def test_two_of_three_models_fit_and_nothing_is_fetched_again_in_ten_minutes(self) -> None:
         """A cache that evicts the least recently used, simulated: each model is fetched once."""
         entries = [wanted("a"), wanted("b"), wanted("c")]
         there, memory, log = dict[str, Lying](), Memory(), list[str]()
         for second in range(600):
             survey = root(*there.values(), capacity=2 * GiB + 3 * MARGIN)
-            memory = remembering.surveyed(memory, survey.lying)
+            memory = remembering.surveyed(memory, survey.lying, float(second))
             made = decided(entries, survey, memory, now=float(second))
             if made.job is None:
                 continue

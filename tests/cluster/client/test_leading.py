@@ -165,7 +165,8 @@ class TestACandidate:
         front.fail(Refuse(409), method="POST", times=1)
         first, _ = candidates.one(Timing(duration=15, deadline=10.0, retry=1000))
 
-        await asyncio.wait_for(first.acquire(), 60)
+        async with asyncio.timeout(60):
+            await first.acquire()
 
         assert first.leads()
 
@@ -294,7 +295,8 @@ class TestALeader:
         await candidates.change(holderIdentity="a person with kubectl")
 
         with pytest.raises(NotLeading):
-            await asyncio.wait_for(first.keep(), 20)
+            async with asyncio.timeout(20):
+                await first.keep()
 
     async def test_renews_over_changes_of_others(self, candidates: Candidates, front: Front) -> None:
         first, _ = candidates.one()
@@ -429,7 +431,8 @@ class TestAProcess:
             stopped.send_signal(signal.SIGSTOP)
             writes = front.count(path="/configmaps/")
             second = Leadership(api, name=unique, namespace=namespace, identity="second", timing=Timing(5, 3.0, 0.1))
-            await asyncio.wait_for(second.acquire(), 30)
+            async with asyncio.timeout(30):
+                await second.acquire()
             assert stopped.stdin is not None
             stopped.stdin.write("write\n")
             stopped.stdin.flush()
@@ -452,6 +455,7 @@ class TestAProcess:
 
             first.kill()
 
-            await asyncio.wait_for(waiting, 60)
+            async with asyncio.timeout(60):
+                await waiting
 
         assert second.leads()

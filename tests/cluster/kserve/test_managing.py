@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -269,9 +270,8 @@ class TestLeadership:
         spec = {"holderIdentity": "kserves", "leaseDurationSeconds": 3, "renewTime": moment, "leaseTransitions": 1}
         lease = await make(api, LEASES, "kserve-local-model-manager-leader-lock", place.kserve, spec=spec)
         access, options = of_kubeconfig(Path(plane.kubeconfig)), {"kserve_namespace": place.kserve}
-        task = asyncio.ensure_future(
-            managing_beside(access, options, lambda _: None, identity="ours", manager="weightlift-test")
-        )
+        api_of = partial(Api, access, manager="weightlift-test")
+        task = asyncio.ensure_future(managing_beside(api_of, options, lambda _: None, identity="ours"))
         try:
             for _ in range(4):  # its manager renews
                 lease["spec"]["leaseTransitions"] += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cel
@@ -11,6 +11,7 @@ from kubernetes_validate import utils as kubernetes
 
 from cluster.controller.daemon_set import Agents, documents_of
 from cluster.controller.jobs import Means, permission
+from cluster.kserve.webhooks import PATH
 from cluster.resources import CACHE_POOL
 from tests.cluster.api import Cluster, cluster
 from tests.k8s.manifests.rendering import K8S, Resource, containers, named, pod_spec, render
@@ -18,7 +19,8 @@ from tests.k8s.manifests.rendering import K8S, Resource, containers, named, pod_
 BASE = K8S / "system" / "base"
 UNBOUND = K8S / "system" / "overlays" / "unbound-agents"
 LABELS = K8S / "system" / "overlays" / "node-labels"
-KSERVE = [K8S / "integrations" / "kserve" / part for part in ("agent", "manager")]
+KSERVE = [K8S / "integrations" / "kserve" / part for part in ("agent", "manager", "webhooks")]
+CERT_MANAGER = K8S / "integrations" / "kserve" / "webhooks-cert-manager"
 NAMESPACE = "weightlift-system"
 AGENT = "weightlift-agent-h100"
 CONTROLLER = "weightlift-controller"
@@ -52,6 +54,49 @@ class TestKServe:
         (base,) = containers(pod_spec(named(render(BASE), "Deployment", CONTROLLER)))
 
         assert [each for each in ours["env"] if each not in base["env"]] == [{"name": "WEIGHTLIFT_KSERVE", "value": "manager"}]
+
+    def test_the_webhooks_have_a_certificate_a_port_and_a_service(self) -> None:
+        resources = render(KSERVE[2])
+        spec = pod_spec(named(resources, "Deployment", CONTROLLER))
+        (container,) = containers(spec)
+        (mount,) = container["volumeMounts"]
+
+        assert {"name": "WEIGHTLIFT_WEBHOOK_CERTIFICATES", "value": mount["mountPath"]} in container["env"]
+        assert spec["volumes"][0]["secret"] == {"secretName": "weightlift-webhooks", "defaultMode": 0o440}
+        assert {"name": "webhooks", "containerPort": 9443} in container["ports"]
+        assert {"protocol": "TCP", "port": 9443} in named(resources, "NetworkPolicy", "weightlift")["spec"]["ingress"][0][
+            "ports"
+        ]
+        service = named(resources, "Service", "weightlift-webhooks")
+        for each in _webhooks(resources):
+            reached = each["clientConfig"]["service"]
+            assert (reached["name"], reached["path"]) == (service["metadata"]["name"], PATH)
+        assert service["spec"]["ports"][0]["targetPort"] == "webhooks"
+        assert (
+            service["spec"]["selector"].items()
+            <= named(resources, "Deployment", CONTROLLER)["spec"]["template"]["metadata"]["labels"].items()
+        )
+
+    def test_a_webhook_that_does_not_answer_stops_nothing(self) -> None:
+        for each in _webhooks(render(KSERVE[2])):
+            assert (each["failurePolicy"], each["sideEffects"], each["timeoutSeconds"]) == ("Ignore", "None", 5)
+
+    def test_cert_manager_writes_the_certificate_and_its_authority(self) -> None:
+        resources = render(CERT_MANAGER)
+        certificate = named(resources, "Certificate", "weightlift-webhooks")
+        place = certificate["metadata"]["namespace"]
+
+        assert certificate["spec"]["dnsNames"] == [f"weightlift-webhooks.{place}.svc"]
+        (volume,) = pod_spec(named(resources, "Deployment", CONTROLLER))["volumes"]
+        assert volume["secret"]["secretName"] == certificate["spec"]["secretName"]
+        for each in resources:
+            if each["kind"].endswith("WebhookConfiguration"):
+                annotations = each["metadata"]["annotations"]
+                assert annotations == {"cert-manager.io/inject-ca-from": f"{place}/weightlift-webhooks"}
+
+
+def _webhooks(resources: Sequence[Resource]) -> list[Any]:
+    return [each for found in resources if found["kind"].endswith("WebhookConfiguration") for each in found["webhooks"]]
 
 
 class TestController:
