@@ -109,6 +109,11 @@ class Settings:
     """Addresses of mirrors, as `parse_mirror` returns them: of a `fetcher serve`, or with the placeholders of a cache."""
     mirror_secret_file: Path | None = None
     """The file whose first line is the secret of every mirror that is a `fetcher serve`."""
+    mirror_ca: Path | None = None
+    """Mirrors that are asked by TLS must have certificates of these authorities; None: of those that the origin may have."""
+    mirror_cert: Path | None = None
+    mirror_key: Path | None = None
+    """The chain of certificates that is shown to mirrors, and its key. All three are PEM files."""
     part: Part | None = None
     """The part of this process in a cooperative fetch; None: it fetches the whole artifact."""
     max_size: Amount | None = None

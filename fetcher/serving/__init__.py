@@ -7,6 +7,7 @@ What there is, and whether it may be sent now, says `fetcher.cache.offering`.
 from __future__ import annotations
 
 from fetcher.serving.authorization import Authorization as Authorization
+from fetcher.serving.authorization import Caller as Caller
 from fetcher.serving.authorization import SharedSecret as SharedSecret
 from fetcher.serving.authorization import Verdict as Verdict
 from fetcher.serving.certificates import CertificateFiles as CertificateFiles

@@ -15,7 +15,7 @@ from pathlib import Path
 from fetcher.cache.offering import Offers
 from fetcher.errors import ConfigurationError
 from fetcher.serving.answering import Answerer
-from fetcher.serving.authorization import Authorization, Verdict, anonymous
+from fetcher.serving.authorization import Authorization, Caller, Verdict, anonymous
 from fetcher.serving.certificates import CertificateFiles, Certificates
 from fetcher.serving.connections import Connections
 from fetcher.serving.counts import Counts
@@ -112,7 +112,7 @@ class Server:
         self._connections.cut()
 
 
-def _certified(token: str | None, key: str) -> Verdict:  # noqa: ARG001 - an Authorization
+def _certified(caller: Caller, key: str) -> Verdict:  # noqa: ARG001 - an Authorization
     """Whoever could shake hands has shown a certificate."""
     return "granted"
 

@@ -31,7 +31,7 @@ from fetcher.transport.failures import classified
 from fetcher.transport.http_library import aiohttp
 from fetcher.transport.proxies import Proxy, proxy_for
 from fetcher.transport.statuses import Refusal, error_for, is_temporary
-from fetcher.transport.trust import tls_context
+from fetcher.transport.trust import NOBODY, Identity, context_of
 from fetcher.transport.urls import address_from, host_of, normal, origin_of
 from fetcher.values import dataclass
 from fetcher.version import VERSION
@@ -139,8 +139,15 @@ class HttpTransport:
     """One pool of connections. Sizes in bytes, times in seconds."""
 
     def __init__(
-        self, *, connections: int, timeout_stall: float, read_buffer: int, environ: Mapping[str, str] = os.environ
+        self,
+        *,
+        connections: int,
+        timeout_stall: float,
+        read_buffer: int,
+        environ: Mapping[str, str] = os.environ,
+        identity: Identity = NOBODY,
     ) -> None:
+        self._identity = identity
         self._connections = connections
         self._stall = timeout_stall
         self._read_buffer = read_buffer
@@ -261,7 +268,7 @@ class HttpTransport:
         if not url.startswith("https://"):
             return True
         if self._context is None:
-            self._context = tls_context(self._environ)
+            self._context = context_of(self._identity, self._environ)
         return self._context
 
     def _opened(self) -> aiohttp.ClientSession:

@@ -20,6 +20,7 @@ from fetcher.settings import Settings, is_served
 from fetcher.sources.base import Asking, Body, Derived, DirectBody, Packed, Packing, Source, once
 from fetcher.sources.mirrors.mirror import Mirror, read_secret
 from fetcher.transport.client import HttpTransport
+from fetcher.transport.trust import Identity
 
 STALL = 5.0
 """Seconds without an answer or a byte after which a mirror has failed. The origin gets `--timeout-stall`: nobody else has its
@@ -201,6 +202,7 @@ def mirrored(source: Source, ref: ArtifactRef, settings: Settings, environ: Mapp
         timeout_stall=min(STALL, settings.timeout_stall),
         read_buffer=READ_BUFFER,
         environ=environ,
+        identity=Identity(settings.mirror_ca, settings.mirror_cert, settings.mirror_key),
     )
     if isinstance(source, Packed):
         return MirroredPackedSource(source, source, mirrors, transport)
