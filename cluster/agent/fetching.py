@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from cluster.agent.deciding import spared
 from cluster.agent.intent import Intent
@@ -37,14 +38,25 @@ class Means:
     limit_rate: float | None
 
 
+Joined = Callable[[Settings], Settings]
+"""Adds the peers to the settings of a fetch."""
+
+
 async def fetch(
-    wanted: Wanted, intent: Intent, means: Means, ranks: Mapping[str, int], on_event: Subscriber, *, lies: bool
+    wanted: Wanted,
+    intent: Intent,
+    means: Means,
+    ranks: Mapping[str, int],
+    on_event: Subscriber,
+    *,
+    lies: bool,
+    joined: Joined = lambda settings: settings,
 ) -> bool:
     """Fetch `wanted`, and return whether it was there already. `lies`: its revision lies there, but not surely all of it.
 
     Another revision that lies there stays readable until this one is complete. Raises FetchError, OtherContent.
     """
-    settings = _settings(intent, means, ranks)
+    settings = joined(_settings(intent, means, ranks))
     if not lies or wanted.revision is None:
         settings = replace(settings, refresh="on-change")
     if spared(wanted):
@@ -91,6 +103,14 @@ def _settings(intent: Intent, means: Means, ranks: Mapping[str, int]) -> Setting
     )
 
 
+def reaching(environ: Mapping[str, str], peers: Iterable[str]) -> Mapping[str, str]:
+    """Return the environment in which no proxy stands before `peers`, which are nodes of this cluster. Pure."""
+    hosts = [host for each in peers if (host := urlsplit(each).hostname) is not None]
+    there = [environ[name] for name in ("NO_PROXY", "no_proxy") if environ.get(name)]
+    return {**environ, **dict.fromkeys(("NO_PROXY", "no_proxy"), ",".join([*there[:1], *hosts]))} if hosts else environ
+
+
 def _source(wanted: Wanted, intent: Intent, means: Means, settings: Settings) -> PinnedSource:
-    source = open_source(intent.ref, settings, means.environ, credentials=intent.access, pin=wanted.revision)
+    environ = reaching(means.environ, settings.mirrors)
+    source = open_source(intent.ref, settings, environ, credentials=intent.access, pin=wanted.revision)
     return pinned(source, intent.ref, wanted.revision, wanted.listing_digest)

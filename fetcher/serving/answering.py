@@ -13,10 +13,10 @@ import re
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from fetcher.artifact import ByteRange
 from fetcher.cache.offer import Offer, OfferedFile
@@ -200,7 +200,7 @@ class _Upload:
 def _caller(peer: socket.socket, request: Request) -> Caller:
     """Who asks. A certificate's names are those for machines; one that was not verified has none."""
     shown = peer.getpeercert() if isinstance(peer, ssl.SSLSocket) else None
-    names = (shown or {}).get("subjectAltName", ())
+    names: Iterable[Any] = (shown or {}).get("subjectAltName", ())
     return Caller(request.bearer, tuple(str(name) for kind, name in names if kind == "DNS"))
 
 

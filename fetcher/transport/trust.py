@@ -52,10 +52,7 @@ NOBODY = Identity()
 
 def context_of(identity: Identity, environ: Mapping[str, str]) -> ssl.SSLContext:
     """The context of an identity. Its authorities are trusted alone. Raises ConfigurationError."""
-    if identity.authorities is None:
-        context = tls_context(environ)
-    else:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = tls_context(environ) if identity.authorities is None else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         if identity.authorities is not None:
             context.load_verify_locations(cafile=identity.authorities)
