@@ -14,6 +14,8 @@ from itertools import chain, islice
 from cluster.controller.placing import score
 from cluster.resources.node import MOST_PEERS
 
+ENOUGH = 4
+"""Peers with which a node goes on without being told of others: each change is a write of its NodeCache."""
 _Ring = list[tuple[bytes, str]]
 _EMPTY: _Ring = []
 
@@ -32,8 +34,8 @@ def neighbours(
 ) -> Mapping[str, tuple[str, ...]]:
     """Return the addresses that each node of `fetching` is told for the artifact `key`; who has none is left out.
 
-    `fetching` has the addresses that it was told before: those that are still good stay, since it may have begun with them,
-    and each change is a write of its NodeCache.
+    `fetching` has the addresses that it was told before. Those that are still good stay, and as long as they are enough, none is
+    added.
     """
     rings: dict[tuple[str, bool], _Ring] = {}
     for node in sorted(candidates, key=lambda each: score(key, each)):
@@ -61,8 +63,9 @@ def _told(
     )
     found = (candidates[each].address for each in following if each != node)
     kept = [each for each in before if each in good]
-    more = (each for each in dict.fromkeys(chain(kept, found)))
-    return tuple(islice(more, MOST_PEERS))
+    if len(kept) >= ENOUGH:
+        return tuple(kept)
+    return tuple(islice(dict.fromkeys(chain(kept, found)), MOST_PEERS))
 
 
 def _after(ring: _Ring, place: bytes) -> Iterator[str]:

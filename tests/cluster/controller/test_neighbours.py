@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from cluster.controller.neighbours import Candidate, neighbours
+from cluster.controller.neighbours import ENOUGH, Candidate, neighbours
 from cluster.resources.node import MOST_PEERS
 
 KEY = "0123456789abcdef"
@@ -74,9 +74,14 @@ def test_whom_a_node_was_told_of_stays_as_long_as_it_is_there() -> None:
         node: set(each) for node, each in before.items()
     }
     gone = {node: each for node, each in many.items() if node != "n3"}
-    now = told(gone, **before)
-    assert address(3) not in now["n0"]
-    assert len(now["n0"] - set(before["n0"])) == 1
+    assert told(gone, **before)["n0"] == set(before["n0"]) - {address(3)}
+
+
+def test_too_few_are_filled_up() -> None:
+    before = tuple(address(number) for number in range(1, ENOUGH))
+    now = told(candidates(200), n0=before)["n0"]
+    assert set(before) < now
+    assert len(now) == MOST_PEERS
 
 
 def test_an_address_that_a_node_has_no_more_is_not_told() -> None:
