@@ -21,6 +21,7 @@ class GuidedSchedule:
         self._covered, self._others = Schedule(), Schedule()
         self._in_one_piece: set[str] = set()
         self._whose: dict[Assignment, Schedule] = {}
+        self._was_idle = True
 
     def _covers(self, path: str) -> bool:
         return path not in self._in_one_piece and self._guide.covers(path)
@@ -75,6 +76,16 @@ class GuidedSchedule:
             self._tell(turn.path)
             return None
         return self._noted(found, self._covered)
+
+    def recall(self, active: Iterable[Progress]) -> None:
+        """Once the guide has something to decide, take back what was assigned without it: others may bring that."""
+        before, self._was_idle = self._was_idle, self._guide.idle()
+        if not before or self._was_idle:
+            return
+        free = [each for each in active if self._whose.get(each.assignment) is self._covered and each.assignment.turn is None]
+        self._covered.recall(free)
+        for each in free:
+            self._tell(each.assignment.path)
 
     def steal(self, active: Iterable[Progress]) -> Assignment | None:
         """`Schedule.steal`. While the guide decides, its turns are nobody else's: they are short."""

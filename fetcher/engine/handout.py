@@ -102,6 +102,8 @@ class Handout:
         )
         lagging = sum(each.lag for each in self.begun.values()) > self._hash_lag
         begin = len(self.begun) < self._open_files
+        if isinstance(self._schedule, GuidedSchedule):
+            self._schedule.recall(self._progress())
         found = self._schedule.assign(connections=self._concurrency.connections, longest=longest, lagging=lagging, begin=begin)
         return found or self._schedule.steal(self._progress())
 

@@ -144,6 +144,14 @@ class Schedule:
                 return self._activated(assignment.path, rest)
         return None
 
+    def recall(self, active: Iterable[Progress]) -> None:
+        """Cut the assignments of `active` short behind the chunk that each of them has begun. The rest is pending again."""
+        for each in active:
+            boundary, stop = _next_boundary(each.position + 1), each.assignment.stop
+            if stop is not None and boundary < stop:
+                each.assignment.stop = boundary
+                self.add(each.assignment.path, [ByteRange(boundary, stop)], size=0)
+
     def finish(self, assignment: Assignment) -> None:
         """Record that the range is no longer active. Its missing rest must be added again."""
         self._active[assignment.path] -= 1

@@ -29,7 +29,7 @@ EVERY = 0.5
 """Seconds between two requests to a peer, at least: a map of 1,024 chunks that changes all the time is told 1 % late."""
 FIRST, LONGEST = 1.0, 60.0
 """Seconds to leave a peer alone after its first failure, and at most."""
-NOTHING_YET = 5.0
+NOTHING_YET = 2.0
 """The same at most for a peer that only has nothing of the artifact: it may be about to begin."""
 
 

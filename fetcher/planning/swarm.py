@@ -360,6 +360,8 @@ class Swarm:
             wanted &= self._for_origin | (self._share & ~self._sure if self.me is not None else ~self._sure)
         else:
             wanted &= self.peers[ask.supplier].has & ~self._for_origin
+        # Whoever joins takes over what is not under way. So that is little, and at the end every connection has something.
+        most = min(most, wanted.bit_count() // (4 * self.connections))
         number = bisect_right(self._starts, ask.chunk)
         stop = self._starts[number] if number < len(self._starts) else self.layout.chunks
         run = wanted >> ask.chunk

@@ -30,6 +30,8 @@ RECOGNISED = 3.0
 passes nothing on. The server looks at the journal each 0.1 s, and is asked again after a second."""
 _LOOK = 0.25
 """Seconds between two questions of an idle connection: time alone changes who owns what."""
+SAY = 2.0
+"""Seconds between two lines about how many peers there are, at least."""
 _LONGEST_WAIT = 64.0
 
 
@@ -83,7 +85,9 @@ class Guiding:
         self.swarm = Swarm(me, self._wanted.layout, 1, Random(), self._clock(), settle=RECOGNISED if fetch.node else SETTLE)  # noqa: S311
         self._answered: dict[str, FetchError | None] = {}
         self._said: set[str] = set()
-        self._found: int | None = None
+        self._mine: set[str] = set()
+        self._found: PeersFound | None = None
+        self._say_at = float("-inf")
         self._changed: Callable[[], None] = _nothing
         self._neighbours = Neighbours(
             peers.given,
@@ -162,6 +166,7 @@ class Guiding:
     def _heard(self, peer: str, chunks: int, node: str) -> None:
         self._answered[peer] = None
         if node and node == self._fetch.node:
+            self._mine.add(peer)
             self.swarm.gone(peer)
             if self.swarm.me is None:
                 self.swarm.joined(node)
@@ -192,10 +197,10 @@ class Guiding:
             swarm.settle = now - swarm.began
         if now < swarm.began + swarm.settle:
             return
-        found = len(swarm.peers)
-        if self._found is None or (not self._found and found):
-            self._found = found
-            self._emit(PeersFound(found, len(self._neighbours.peers), swarm.me is not None))
+        found = PeersFound(len(swarm.peers), len(self._neighbours.peers - self._mine), swarm.me is not None)
+        if found != self._found and now >= self._say_at:
+            self._found, self._say_at = found, now + SAY
+            self._emit(found)
 
     # Turns
 
