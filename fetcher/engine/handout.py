@@ -57,6 +57,7 @@ class Handout:
         self._judge = judge
         self._unsealed = len(files)
         self._out = 0
+        self._dry = False
         self._wake = asyncio.Event()
         self.begun: dict[str, Incoming] = {}
         self.pulls: set[Pull] = set()
@@ -77,16 +78,18 @@ class Handout:
 
     def wake(self) -> None:
         """Make waiting connections look for a range again."""
+        self._dry = False
         self._wake.set()
 
     async def claim(self) -> Assignment | None:
         """Wait for the next assignment and return it; None when all files are sealed."""
         while self._unsealed:
-            if self._out < self._concurrency.connections and (assignment := self._next()):
+            if self._out < self._concurrency.connections and not self._dry and (assignment := self._next()):
                 self._out += 1
                 self.begun[assignment.path] = incoming = self._files[assignment.path]
                 incoming.staged.keep_open()
                 return assignment
+            self._dry = True  # for every connection, until something changes
             self._wake.clear()
             await self._wake.wait()
         self.wake()
@@ -118,6 +121,7 @@ class Handout:
         """Record that the connection of `assignment` is free again."""
         self._schedule.finish(assignment)
         self._out -= 1
+        self._dry = False
 
     def return_rest(self, assignment: Assignment, incoming: Incoming, cursor: Cursor) -> None:
         """Make the missing rest of a range pending for another connection."""

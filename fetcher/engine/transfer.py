@@ -192,7 +192,8 @@ class Transfer:
     async def _connection(self) -> None:
         failures = 0
         while assignment := await self._handout.claim():
-            if (wait := self._gate - time.monotonic()) > 0:
+            turn = assignment.turn
+            if (turn is None or turn.supplier == ORIGIN) and (wait := self._gate - time.monotonic()) > 0:
                 await asyncio.sleep(wait)
             incoming = self._files[assignment.path]
             cursor = incoming.cursor_of_the_whole() if assignment.stop is None else incoming.cursor(assignment.start)

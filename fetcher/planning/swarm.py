@@ -43,8 +43,8 @@ _LOOK = 0.5
 _FAILURES = 2
 """Failures in a row after which a peer is left alone and owns nothing, for `SILENCE`, and twice as long each time after."""
 _LONGEST = 64 * SILENCE
-_ORIGIN_PAUSE = SILENCE
-"""Seconds that the origin is left alone at most: it may be needed."""
+_ORIGIN_PAUSE = 1.0
+"""Seconds that the origin is left alone after a failure, so that peers are asked meanwhile. The engine decides on retries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,6 @@ class Swarm:
     _starved: bool = False
     _late: int | None = None
     _origin_at: float = float("-inf")
-    _origin_failures: int = 0
 
     def __post_init__(self) -> None:
         self._moved = self.began
@@ -168,9 +167,7 @@ class Swarm:
         self._end(ask)
         self.mine |= ask.chunks
         self._moved = now
-        if ask.supplier is None:
-            self._origin_failures = 0
-        elif (peer := self.peers.get(ask.supplier)) is not None:
+        if ask.supplier is not None and (peer := self.peers.get(ask.supplier)) is not None:
             peer.failures = 0
 
     def ended(self, ask: Ask) -> None:
@@ -180,7 +177,9 @@ class Swarm:
     def busy(self, ask: Ask, until: float) -> None:
         """The supplier wants to be asked later."""
         self._end(ask)
-        if ask.supplier is not None and (peer := self.peers.get(ask.supplier)) is not None:
+        if ask.supplier is None:
+            self._origin_at = until
+        elif (peer := self.peers.get(ask.supplier)) is not None:
             peer.avoided_until = until
 
     def failed(self, ask: Ask, now: float) -> bool:
@@ -189,8 +188,7 @@ class Swarm:
         self._end(ask)
         if ask.supplier is None:
             if now >= self._origin_at:
-                self._origin_failures += 1
-                self._origin_at = now + min(_ORIGIN_PAUSE, _pause(self._origin_failures))
+                self._origin_at = now + _ORIGIN_PAUSE
                 return True
             return False
         peer = self.peers.get(ask.supplier)

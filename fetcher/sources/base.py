@@ -128,13 +128,16 @@ class Opening(Protocol):
 
 class Turn(Opening, Protocol):
     """A range that is to be pulled now: the bytes of `part` of the file `path`. Only what is missing of it is asked for, by its
-    own `open`: it knows who is asked."""
+    own `open`: at `supplier`, which is the origin or means nothing else."""
 
     @property
     def path(self) -> str: ...
 
     @property
     def part(self) -> ByteRange: ...
+
+    @property
+    def supplier(self) -> str: ...
 
     def over(self) -> None:
         """Record that nothing of it is under way any more. Idempotent."""

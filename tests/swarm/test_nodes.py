@@ -10,7 +10,5 @@ def test_three_nodes_that_start_together_ask_the_origin_once(nodes: Nodes) -> No
     nodes.hub.throttle(total=4e6)
     nodes.begin_together(*together)
     ended = [node.end() for node in together]
-    for each in ended:
-        print(each.log, each.bytes_from)
     origin = sum(each.bytes_from.get("origin", 0) for each in ended)
     assert origin <= 1.05 * TOTAL, [each.bytes_from for each in ended]

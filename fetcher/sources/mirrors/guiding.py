@@ -12,8 +12,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from random import Random
 from urllib.parse import quote
 
-from fetcher.artifact import CHUNK_SIZE, ByteRange, RemoteFile
-from fetcher.errors import FetchError, MirrorFailed, NotFound, SourceError, Transient
+from fetcher.artifact import CHUNK_SIZE, ORIGIN, ByteRange, RemoteFile
+from fetcher.errors import ConfigurationError, FetchError, MirrorFailed, NotFound, SourceError, Transient
 from fetcher.events import MirrorAvoided, PeersFound, Subscriber
 from fetcher.peers import Addresses, Neighbours, Secret, Told, Wanted
 from fetcher.planning.ranges import chunk_count
@@ -233,16 +233,13 @@ class Guiding:
         except asyncio.CancelledError:
             self.swarm.failed(ask, self._clock())  # the engine gave up a connection that trickled
             raise
-        except (FetchError, OSError) as error:
-            if ask.supplier is None:
-                if isinstance(error, Transient | OSError):
-                    self.swarm.failed(ask, self._clock())
-                raise
+        except (SourceError, ConfigurationError, OSError) as error:
+            news = False
             if isinstance(error, Transient) and error.retry_after is not None:
                 self.swarm.busy(ask, self._clock() + min(error.retry_after, _LONGEST_WAIT))
-                raise MirrorFailed(why(error), mirror=ask.supplier, path=path) from error
-            news = self.swarm.failed(ask, self._clock())
-            if not isinstance(error, SourceError | OSError):
+            else:
+                news = self.swarm.failed(ask, self._clock())
+            if ask.supplier is None:
                 raise
             raise MirrorFailed(why(error), mirror=ask.supplier, path=path, notable=news) from error
         else:
@@ -268,6 +265,7 @@ class PeerTurn:
         self._ask = ask
         self.path = path
         self.part = part
+        self.supplier = ORIGIN if ask.supplier is None else ask.supplier
 
     def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AbstractAsyncContextManager[Body]:
         return self._guiding.opened(self._ask, file, byte_range)
