@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from cluster.agent.deciding import spared
 from cluster.agent.intent import Intent
@@ -103,14 +102,6 @@ def _settings(intent: Intent, means: Means, ranks: Mapping[str, int]) -> Setting
     )
 
 
-def reaching(environ: Mapping[str, str], peers: Iterable[str]) -> Mapping[str, str]:
-    """Return the environment in which no proxy stands before `peers`, which are nodes of this cluster. Pure."""
-    hosts = [host for each in peers if (host := urlsplit(each).hostname) is not None]
-    there = [environ[name] for name in ("NO_PROXY", "no_proxy") if environ.get(name)]
-    return {**environ, **dict.fromkeys(("NO_PROXY", "no_proxy"), ",".join([*there[:1], *hosts]))} if hosts else environ
-
-
 def _source(wanted: Wanted, intent: Intent, means: Means, settings: Settings) -> PinnedSource:
-    environ = reaching(means.environ, settings.mirrors)
-    source = open_source(intent.ref, settings, environ, credentials=intent.access, pin=wanted.revision)
+    source = open_source(intent.ref, settings, means.environ, credentials=intent.access, pin=wanted.revision)
     return pinned(source, intent.ref, wanted.revision, wanted.listing_digest)

@@ -62,12 +62,18 @@ class Peering:
             self._looked.set()
 
     def joined(self, settings: Settings, key: str) -> Settings:
-        """Return the settings of a fetch that asks the peers for the artifact `key` too."""
-        files, served = self._files, self._served
-        if files is None or served is None or self._spec.peers is None:
+        """Return the settings of a fetch that asks the peers for the artifact `key` too, those that there are at each moment."""
+        files, server = self._files, self._server
+        if files is None or self._served is None:
             return settings
-        addresses = self._spec.peers.addresses.get(key, ())
-        return replace(settings, mirrors=addresses, mirror_ca=files.client_ca, mirror_cert=files.chain, mirror_key=files.key)
+        return replace(
+            settings,
+            peers=lambda: self._spec.peers.addresses.get(key, ()) if self._spec.peers is not None else (),
+            node=(server.node or None) if server is not None else None,
+            mirror_ca=files.client_ca,
+            mirror_cert=files.chain,
+            mirror_key=files.key,
+        )
 
     def metrics(self) -> list[Metric]:
         """Return what the server counts; nothing before it serves."""

@@ -34,7 +34,7 @@ def neighbours(
 ) -> Mapping[str, tuple[str, ...]]:
     """Return the addresses that each node of `fetching` is told for the artifact `key`; who has none is left out.
 
-    `fetching` has the addresses that it was told before. Those that are still good stay, and as long as they are enough, none is
+    `fetching` has the addresses that it was told before. Those that are still good stay; as long as they are enough, none is
     added.
     """
     rings: dict[tuple[str, bool], _Ring] = {}

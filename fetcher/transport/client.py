@@ -31,7 +31,7 @@ from fetcher.transport.failures import classified
 from fetcher.transport.http_library import aiohttp
 from fetcher.transport.proxies import Proxy, proxy_for
 from fetcher.transport.statuses import Refusal, error_for, is_temporary
-from fetcher.transport.trust import NOBODY, Identity, context_of
+from fetcher.transport.trust import tls_context
 from fetcher.transport.urls import address_from, host_of, normal, origin_of
 from fetcher.values import dataclass
 from fetcher.version import VERSION
@@ -145,15 +145,16 @@ class HttpTransport:
         timeout_stall: float,
         read_buffer: int,
         environ: Mapping[str, str] = os.environ,
-        identity: Identity = NOBODY,
+        context: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
-        self._identity = identity
+        """`context` returns the TLS context for a request, if it is not the one of `environ`."""
         self._connections = connections
         self._stall = timeout_stall
         self._read_buffer = read_buffer
         self._environ = environ
         self._session: aiohttp.ClientSession | None = None
         self._context: ssl.SSLContext | None = None
+        self._given_context = context
         self._reached: dict[tuple[str, str, bool], str] = {}
 
     @asynccontextmanager
@@ -267,8 +268,10 @@ class HttpTransport:
         """The TLS context, created at first use: reading a CA bundle takes 0.04 s. True, aiohttp's default, for plain HTTP."""
         if not url.startswith("https://"):
             return True
+        if self._given_context is not None:
+            return self._given_context()
         if self._context is None:
-            self._context = context_of(self._identity, self._environ)
+            self._context = tls_context(self._environ)
         return self._context
 
     def _opened(self) -> aiohttp.ClientSession:

@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import pytest
 
-from cluster.agent.fetching import reaching
 from cluster.agent.rights import DENIED, GRANTED, Rights
 from cluster.client import Api, Missing, Unavailable
 from fetcher.serving import Caller, Verdict
@@ -104,19 +103,3 @@ async def test_while_the_api_server_does_not_answer_nobody_is_judged() -> None:
 async def test_a_node_cache_that_cannot_be_read_gives_no_right() -> None:
     server = Server({"n1": {K1: 7}})  # type: ignore[dict-item]  # of a later version
     assert await Judge(server)("n1") == "denied"
-
-
-@pytest.mark.parametrize(
-    ("environ", "peers", "direct"),
-    [
-        ({"HTTPS_PROXY": "http://proxy:3128"}, ["https://10.0.0.7:8650", "https://[fd00::1]:8650"], "10.0.0.7,fd00::1"),
-        ({"NO_PROXY": "internal"}, ["https://10.0.0.7:8650"], "internal,10.0.0.7"),
-        ({"no_proxy": "internal"}, ["https://10.0.0.7:8650"], "internal,10.0.0.7"),
-        ({"NO_PROXY": "internal"}, [], "internal"),
-        ({}, [], None),
-    ],
-)
-def test_no_proxy_stands_before_peers(environ: dict[str, str], peers: list[str], direct: str | None) -> None:
-    found = reaching(environ, peers)
-    assert found.get("NO_PROXY") == direct
-    assert found.get("HTTPS_PROXY") == environ.get("HTTPS_PROXY")
