@@ -62,7 +62,7 @@ class Peering:
             self._looked.set()
 
     def joined(self, settings: Settings, key: str) -> Settings:
-        """Return the settings of a fetch that asks the peers for the artifact `key` too, those that there are at each moment."""
+        """Return the settings of a fetch that asks the peers for the artifact `key` too: those of each moment."""
         files, server = self._files, self._server
         if files is None or self._served is None:
             return settings
