@@ -6,6 +6,10 @@ import hashlib
 
 AGENT_PORT = 9090
 """Where probes and Prometheus find an agent."""
+PEER_PORT = 8650
+"""Where agents serve each other."""
+PEER_SECRET = "weightlift-peer-authority"  # noqa: S105 - its name
+"""The Secret with who vouches for nodes, which the controller alone reads."""
 AGENT_LABEL = "weightlift.dev/agent"
 """On the Leases of agents, with the value `true`."""
 POOL_LABEL = "weightlift.dev/pool"

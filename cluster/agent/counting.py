@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import get_args
 
 from cluster.agent.states import Room, Survey, Warmth
 from cluster.resources import Observed, Phase
+from fetcher.artifact import ORIGIN
 from fetcher.events import BytesReceived, Event, Evicted
 from fetcher.telemetry.exposition import Metric, Sample
 from fetcher.version import VERSION
@@ -17,6 +18,9 @@ class Counts:
     """A subscriber of the engine's events."""
 
     def __init__(self) -> None:
+        self.serving: Callable[[], list[Metric]] = list
+        """The metrics of the server for peers."""
+        self.from_peers = 0
         self.fetched = self.evictions = self.scrubbed = self.repaired = self.status_writes = self.surveys = 0
         self.written_at: float | None = None
         self.survey = Survey()
@@ -29,6 +33,7 @@ class Counts:
         match event:
             case BytesReceived():
                 self.fetched += event.bytes
+                self.from_peers += event.bytes if event.supplier != ORIGIN else 0
             case Evicted():
                 self.evictions += 1
 
@@ -48,13 +53,15 @@ class Counts:
             _gauge("warm_bytes", "What is in memory of models that are kept there.", sum(each.resident for each in warmth)),
             _gauge("locked_bytes", "What of that is locked.", sum(each.locked for each in warmth)),
             _counter("rewarmed_bytes_total", "Bytes that were reclaimed from memory and read again.", self.reread),
-            _counter("fetched_bytes_total", "Bytes received from sources.", self.fetched),
+            _counter("fetched_bytes_total", "Bytes received, from sources and from peers.", self.fetched),
+            _counter("peer_bytes_total", "Bytes of these that came from peers.", self.from_peers),
             _counter("evictions_total", "Artifacts that made room for others.", self.evictions),
             _counter("scrubbed_bytes_total", "Bytes read and compared by scrubs.", self.scrubbed),
             _counter("repaired_total", "Artifacts that were damaged and are whole again.", self.repaired),
             _counter("surveys_total", "Looks at everything in the root.", self.surveys),
             _counter("status_writes_total", "Statuses written to the API server.", self.status_writes),
             _gauge("status_written_timestamp_seconds", "Unix time of the last status written.", self.written_at),
+            *self.serving(),
         ]
 
 

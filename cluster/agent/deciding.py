@@ -160,8 +160,10 @@ class _Situation:
         running = self.running if self.running is not None and self.running.wanted.key == key else None
         if satisfies(lying, wanted, self.memory):
             if key not in self.memory.damaged:
+                origin, peers = self.memory.brought.get(key, (None, None))
+                warm = warm_now(wanted, self.warm, self.warmth.get(key))
                 content = content_of(wanted.revision, wanted.listing_digest)
-                return replace(warm_now(wanted, self.warm, self.warmth.get(key)), content=content)
+                return replace(warm, content=content, from_origin=origin, from_peers=peers)
             reason, message = (attempt.reason, attempt.message) if attempt else ("DigestMismatch", self.memory.damaged[key])
             return Observed("Damaged", reason, message)
         if running is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -39,14 +39,25 @@ class Means:
     step: Step = no_step
 
 
+Joined = Callable[[Settings], Settings]
+"""Adds the peers to the settings of a fetch."""
+
+
 async def fetch(
-    wanted: Wanted, intent: Intent, means: Means, ranks: Mapping[str, int], on_event: Subscriber, *, lies: bool
+    wanted: Wanted,
+    intent: Intent,
+    means: Means,
+    ranks: Mapping[str, int],
+    on_event: Subscriber,
+    *,
+    lies: bool,
+    joined: Joined = lambda settings: settings,
 ) -> bool:
     """Fetch `wanted`, and return whether it was there already. `lies`: its revision lies there, but not surely all of it.
 
     Another revision that lies there stays readable until this one is complete. Raises FetchError, OtherRevision.
     """
-    settings = _settings(intent, means, ranks)
+    settings = joined(_settings(intent, means, ranks))
     if not lies or wanted.revision is None:
         settings = replace(settings, refresh="on-change")
     if spared(wanted):

@@ -10,6 +10,7 @@ from typing import Any
 from cluster.agent.config import Config
 from cluster.agent.fetching import Means
 from cluster.daemon import ALLOW_LOOPBACK, HUB_ENDPOINT, KSERVE_NAMESPACE, KUBECONFIG, REPORTING
+from cluster.names import PEER_PORT
 from cluster.ways import ways
 from fetcher.command.options import Option
 from fetcher.errors import UsageError
@@ -46,6 +47,9 @@ OPTIONS = tuple(
         Option("survey_interval", "how often the root is looked at (default 30s)", parse_seconds, _TIME),
         Option("status_interval", "the shortest time between two statuses (default 10s)", parse_seconds, _TIME),
         Option("recheck_interval", "how often the Secret of a failed fetch is looked at (default 60s)", parse_seconds, _TIME),
+        Option("peer_address", "the IP address at which peers reach this node, if its pool has peers on", metavar="IP"),
+        Option("peer_port", "the port for that (default 8650)", partial(parse_number, 1, 65535), "PORT"),
+        Option("peer_rate", "the limit of the rate at which peers are served (default: none)", parse_rate, "RATE"),
         Option(
             "kserve",
             "off: the node has what its NodeCache says (default); agent: what KServe's LocalModelNode says, in the place of "
@@ -93,4 +97,7 @@ def config_from(options: Mapping[str, Any], environ: Mapping[str, str], namespac
         scrub_rate=options.get("scrub_rate", 100.0 * MiB),
         warm_interval=options.get("warm_interval", 10.0),
         orphan_grace=options.get("orphan_grace", 86400.0),
+        peer_address=options.get("peer_address"),
+        peer_port=options.get("peer_port", PEER_PORT),
+        peer_rate=options.get("peer_rate"),
     )

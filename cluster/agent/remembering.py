@@ -51,13 +51,20 @@ def looked(memory: Memory, uid: str, wanted: Iterable[str], now: float) -> Memor
 def adopted(memory: Memory, observed: Mapping[str, Observed]) -> Memory:
     """Return the memory with what an earlier process of this node reported.
 
-    What was evicted would be fetched by each restart otherwise, and what is damaged would count as Ready until the next scrub.
+    What was evicted would be fetched by each restart otherwise, what is damaged would count as Ready until the next scrub, and
+    nobody else knows who sent what lies there.
     """
     damaged = {key: each.message or "it was damaged" for key, each in observed.items() if each.phase == "Damaged"}
+    brought = {
+        key: (each.from_origin, each.from_peers)
+        for key, each in observed.items()
+        if each.from_origin is not None and each.from_peers is not None
+    }
     return replace(
         memory,
         evicted=memory.evicted | {key for key, each in observed.items() if each.phase == "Evicted"},
         damaged={**damaged, **memory.damaged},
+        brought={**brought, **memory.brought},
     )
 
 
@@ -75,13 +82,18 @@ def surveyed(memory: Memory, lying: Mapping[str, Lying], now: float) -> Memory:
         fetched=memory.fetched & keys,
         confirmed=only(memory.confirmed, keys),
         damaged=only(memory.damaged, keys),
+        brought=only(memory.brought, keys),
     )
 
 
-def completed(memory: Memory, wanted: Wanted, *, cached: bool) -> Memory:
-    """Return the memory after `wanted` was fetched and compared with its listing, or was found complete (`cached`)."""
+def completed(memory: Memory, wanted: Wanted, *, cached: bool, brought: tuple[int, int] | None = None) -> Memory:
+    """Return the memory after `wanted` was fetched and compared with its listing, or was found complete (`cached`).
+
+    `brought`: the bytes that its source and peers have sent, if peers were asked.
+    """
     return replace(
         memory,
+        brought={**memory.brought, wanted.key: brought} if brought is not None and not cached else memory.brought,
         fetched=memory.fetched if cached else memory.fetched | {wanted.key},
         evicted=memory.evicted - {wanted.key},
         confirmed={**memory.confirmed, wanted.key: (wanted.revision, wanted.listing_digest)},

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from cluster.agent.states import Survey
+from cluster.agent.states import Announced, Survey
 from cluster.client import Api, endpoint_of
 from cluster.client.errors import ApiError, Conflict
 from cluster.resources import (
@@ -35,7 +35,9 @@ _NOTABLE = 100
 """A change of capacity or use below a hundredth of the capacity is written with the next other change only."""
 
 
-def status_of(observed: Mapping[str, Observed], survey: Survey, generation: int) -> NodeCacheStatus:
+def status_of(
+    observed: Mapping[str, Observed], survey: Survey, generation: int, peer: Announced | None = None
+) -> NodeCacheStatus:
     """Return the status, without the times of its conditions. Pure."""
     problem = survey.problem
     ready = (
@@ -43,7 +45,8 @@ def status_of(observed: Mapping[str, Observed], survey: Survey, generation: int)
         if problem is None
         else Condition("Ready", "False", problem.reason, problem.message[:_LONGEST], generation)
     )
-    return NodeCacheStatus(survey.capacity, survey.used, observed, (ready, *_over(survey, generation)))
+    address, key = (peer.address, peer.key) if peer is not None else (None, None)
+    return NodeCacheStatus(survey.capacity, survey.used, observed, (ready, *_over(survey, generation)), address, key)
 
 
 def _over(survey: Survey, generation: int) -> tuple[Condition, ...]:
@@ -59,6 +62,8 @@ def _over(survey: Survey, generation: int) -> tuple[Condition, ...]:
 def differs(before: NodeCacheStatus | None, now: NodeCacheStatus, *, busy: bool) -> bool:
     """Whether `now` is worth a write. While a fetch runs, the bytes in use change all the time, and that is not. Pure."""
     if before is None or before.artifacts != now.artifacts or _timeless(before.conditions) != _timeless(now.conditions):
+        return True
+    if (before.peer_address, before.peer_key) != (now.peer_address, now.peer_key):
         return True
     least = max(1, now.capacity // _NOTABLE)
     return not busy and (abs(before.used - now.used) >= least or abs(before.capacity - now.capacity) >= least)

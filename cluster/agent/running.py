@@ -20,6 +20,7 @@ from cluster.agent.keeping import Keeper
 from cluster.agent.knowing import Knowledge
 from cluster.agent.liveness import stay_alive
 from cluster.agent.notices import Notices
+from cluster.agent.peering import Peering
 from cluster.agent.reporting import NODES, NodeCache, Reporter, status_of
 from cluster.agent.scrubbing import Schedule, scrub
 from cluster.agent.states import HOLDER, Problem
@@ -52,6 +53,8 @@ class Agent:
         self._schedule = Schedule(config.scrub_interval)
         self._collected_at = float("-inf")
         self.counts = Counts()
+        self._peering = Peering(api, config, notices=self._notices, on_change=self._known.changed.set)
+        self.counts.serving = self._peering.metrics
         self._worker = Worker(
             api,
             config,
@@ -60,6 +63,7 @@ class Agent:
             notices=self._notices,
             schedule=self._schedule,
             rendered=rendered,
+            peering=self._peering,
         )
         self._keeper = Keeper(
             config.root, interval=config.warm_interval, notices=self._notices, on_change=self._known.changed.set
@@ -94,6 +98,7 @@ class Agent:
             self._known.catalogue.run(),
             self._worker.run(),
             self._keeper.run(),
+            self._peering.run(),
             self._reporter.run(),
             self._scrubbing(),
             self._rechecking(),
@@ -133,6 +138,7 @@ class Agent:
         self._known.look(node)
         if node is not None:
             self._reporter.see(node)
+            self._peering.look(node.spec)
 
     def _plan(self) -> Plan:
         return self._known.plan(self._worker.job, self._keeper.warmth)
@@ -143,7 +149,7 @@ class Agent:
         counts.room, counts.warmth, counts.reread = known.room, self._keeper.warmth, self._keeper.reread
         counts.written_at, counts.status_writes = self._reporter.written_at, self._reporter.writes
         if known.node is not None and known.surveys and known.catalogue.is_read:
-            status = status_of(decided.observed, known.survey, known.node.metadata.generation)
+            status = status_of(decided.observed, known.survey, known.node.metadata.generation, self._peering.announced)
             self._reporter.offer(status, busy=self._worker.job is not None)
 
     async def _wait(self, decided: Plan) -> None:

@@ -124,8 +124,9 @@ class Memory:
 
     `seen`: entries that were there. `gone`: entries that were missing from it, and when that was first seen. `unwanted`: those
     of a second such look, later. `strays`: what we hold though this process has never seen its entry, and since when that is
-    known. `fetched`: what we fetched for an entry. `evicted`: what made room for others.
-    `confirmed`: the revision and listing that a fetch compared. `damaged`: what a scrub found.
+    known. `fetched`: what we fetched for an entry. `evicted`: what made room for others. `confirmed`: the revision and listing
+    that a fetch compared. `damaged`: what a scrub found. `brought`: bytes that the source and peers sent for a copy that was
+    fetched with peers.
     """
 
     uid: str = ""
@@ -137,12 +138,21 @@ class Memory:
     evicted: frozenset[str] = frozenset()
     confirmed: Mapping[str, tuple[str | None, str]] = field(default_factory=dict)
     damaged: Mapping[str, str] = field(default_factory=dict)
+    brought: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     attempts: Mapping[str, Attempt] = field(default_factory=dict)
 
     @property
     def orphans(self) -> frozenset[str]:
         """What was fetched for an entry that is gone: the only artifacts that the agent removes by itself."""
         return self.fetched & self.unwanted.keys()
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """What the status says: where the node serves its peers, and the public key that it wants a certificate for."""
+
+    address: str
+    key: str
 
 
 @dataclass(frozen=True, slots=True)

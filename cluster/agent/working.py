@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
@@ -17,12 +18,13 @@ from cluster.agent.fetching import fetch, repair
 from cluster.agent.intent import Intent, described, intent_of
 from cluster.agent.knowing import Knowledge
 from cluster.agent.notices import Notices
+from cluster.agent.peering import Peering
 from cluster.agent.scrubbing import Damage, Schedule, scrub
 from cluster.agent.states import Job, Wanted
 from cluster.client import Api
-from fetcher.artifact import redact
+from fetcher.artifact import ORIGIN, redact
 from fetcher.errors import FetchError
-from fetcher.events import Event, Evicted, Subscriber
+from fetcher.events import BytesReceived, Event, Evicted, Subscriber
 
 Rendered = Callable[[], AbstractContextManager[Subscriber]]
 """Makes a subscriber for the events of one fetch."""
@@ -41,6 +43,7 @@ class Worker:
         notices: Notices,
         schedule: Schedule,
         rendered: Rendered,
+        peering: Peering,
     ) -> None:
         self._api = api
         self._config = config
@@ -49,6 +52,8 @@ class Worker:
         self._notices = notices
         self._schedule = schedule
         self._rendered = rendered
+        self._peering = peering
+        self._brought: dict[str, Counter[str]] = {}
         self._ranks: Mapping[str, int] = {}
         self._assigned = asyncio.Event()
         self._doing: asyncio.Task[None] | None = None
@@ -91,7 +96,7 @@ class Worker:
             intent = intent_of(wanted, objects, self._known.allowed_sources, allow_loopback=self._config.allow_loopback)
             with self._rendered() as on_event:
                 work = self._repair if job.kind == "repair" else self._fetch
-                await work(wanted, intent, partial(self._heard, on_event))
+                await work(wanted, intent, partial(self._heard, wanted, on_event))
         except FetchError as error:
             chance, now = random.random(), time.monotonic()  # noqa: S311 - spreads load, protects nothing
             versions = versions or (error.reason,)
@@ -106,8 +111,18 @@ class Worker:
         self._notices.note(
             wanted.key, f"fetching {wanted.bytes} bytes of {redact(intent.ref.uri)} for {wanted.namespace}/{wanted.model}"
         )
-        cached = await fetch(wanted, intent, self._config.means, self._ranks, on_event, lies=lies)
-        self._known.memory = remembering.completed(self._known.memory, wanted, cached=cached)
+        cached = await fetch(
+            wanted,
+            intent,
+            self._config.means,
+            self._ranks,
+            on_event,
+            lies=lies,
+            joined=partial(self._peering.joined, key=wanted.key),
+        )
+        came = self._brought.pop(wanted.key, Counter())
+        brought = (came[ORIGIN], came.total() - came[ORIGIN]) if self._peering.announced is not None else None
+        self._known.memory = remembering.completed(self._known.memory, wanted, cached=cached, brought=brought)
         self._schedule.read(wanted.key, now=time.monotonic())
         self._notices.note(wanted.key, "complete already" if cached else "fetched and verified")
 
@@ -124,8 +139,10 @@ class Worker:
         """Read what an earlier process, or an earlier repair, left damaged. Without a limit: nobody can use it meanwhile."""
         return await scrub(self._config.root, key, max_rate=None, count=self._counts.read_again)
 
-    def _heard(self, on_event: Subscriber, event: Event) -> None:
+    def _heard(self, wanted: Wanted, on_event: Subscriber, event: Event) -> None:
         self._counts(event)
+        if isinstance(event, BytesReceived):  # also those of a try that fails: the next one goes on
+            self._brought.setdefault(wanted.key, Counter())[event.supplier] += event.bytes
         if isinstance(event, Evicted):
             self._known.memory = remembering.evicted(self._known.memory, event.key)
             self._known.survey_soon()

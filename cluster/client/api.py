@@ -69,10 +69,13 @@ class Api:
         same.guard = _always
         return same
 
-    async def get(self, endpoint: Endpoint, name: str, namespace: str = "") -> Document:
-        """Return an object. Raises Missing and other ApiErrors."""
-        what = f"get {endpoint.named(name, namespace)}"
-        return await self._connection.ask(Request("GET", endpoint.path(namespace, name), what))
+    async def get(self, endpoint: Endpoint, name: str, namespace: str = "", *, cached: bool = False) -> Document:
+        """Return an object. Raises Missing and other ApiErrors.
+
+        `cached`: as the server has it in memory, which may be seconds behind and costs its database nothing.
+        """
+        what, query = f"get {endpoint.named(name, namespace)}", {"resourceVersion": "0"} if cached else {}
+        return await self._connection.ask(Request("GET", endpoint.path(namespace, name), what, query=query))
 
     async def list(self, endpoint: Endpoint, namespace: str = "", *, labels: str = "", fields: str = "") -> Page:
         """Return all objects of a collection. Raises Gone if it changed too much meanwhile, ApiError."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from cluster.controller.specs import Placed
@@ -30,6 +30,9 @@ class Count:
     warm: int = 0
     warming: int = 0
     cold: Mapping[str, tuple[str, str]] | None = None
+    from_origin: int | None = None
+    from_peers: int | None = None
+    """Bytes that were fetched for the ready copies; None if no node tells them."""
 
     @property
     def failures(self) -> Mapping[str, tuple[str, str]]:
@@ -69,7 +72,14 @@ def counted(world: World, placed: Placed, member: Name) -> Count:
         warmths["warm"],
         warmths["warming"],
         {node: each for node, each in warm.items() if not isinstance(each, str)},
+        _sum(seen.from_origin for _, seen in copies),
+        _sum(seen.from_peers for _, seen in copies),
     )
+
+
+def _sum(counts: Iterable[int | None]) -> int | None:
+    told = [each for each in counts if each is not None]
+    return sum(told) if told else None
 
 
 def _told(seen: Observation | None, cache: Cache | None) -> str | tuple[str, str]:

@@ -13,7 +13,7 @@ from typing import Any
 from cluster.amounts import bytes_of
 from cluster.controller.actions import Action, Make, Remove, rendered
 from cluster.controller.world import Pool, World
-from cluster.names import AGENT_PORT, POOL_LABEL, agents_of, short
+from cluster.names import AGENT_PORT, PEER_PORT, POOL_LABEL, agents_of, short
 from cluster.resources import CachePoolSpec, encoded
 from fetcher.quantities import ceil_div
 
@@ -121,7 +121,7 @@ def documents_of(pool: Pool, agents: Agents) -> list[dict[str, Any]]:
 
 def _pod(pool: Pool, account: str, agents: Agents) -> dict[str, Any]:
     spec = pool.spec
-    mount = [{"name": "root", "mountPath": spec.root}]
+    mount, meets = [{"name": "root", "mountPath": spec.root}], spec.peers.mode == "On"
     return {
         "serviceAccountName": account,
         "enableServiceLinks": False,
@@ -165,14 +165,19 @@ def _pod(pool: Pool, account: str, agents: Agents) -> dict[str, Any]:
                     str(AGENT_PORT),
                     "--service-account",
                     account,
+                    *(("--peer-port", str(PEER_PORT)) if meets else ()),
                     *(("--hub-endpoint", agents.hub_endpoint) if agents.hub_endpoint else ()),
                     *agents.arguments,
                 ],
                 "env": [
                     _of_the_pod("WEIGHTLIFT_NODE", "spec.nodeName"),
                     _of_the_pod("WEIGHTLIFT_NAMESPACE", "metadata.namespace"),
+                    *((_of_the_pod("WEIGHTLIFT_PEER_ADDRESS", "status.podIP"),) if meets else ()),
                 ],
-                "ports": [{"name": "metrics", "containerPort": AGENT_PORT}],
+                "ports": [
+                    {"name": "metrics", "containerPort": AGENT_PORT},
+                    *(({"name": "peers", "containerPort": PEER_PORT},) if meets else ()),
+                ],
                 "livenessProbe": {
                     "httpGet": {"path": "/healthz", "port": "metrics"},
                     "periodSeconds": 20,
@@ -182,10 +187,14 @@ def _pod(pool: Pool, account: str, agents: Agents) -> dict[str, Any]:
                 "resources": resources_of(spec),
                 "securityContext": {**_RESTRICTED, **(_LOCKING if spec.memory.allow_locking else {})},
                 "terminationMessagePolicy": "FallbackToLogsOnError",
-                "volumeMounts": mount,
+                "volumeMounts": [*mount, *(({"name": "keys", "mountPath": "/tmp"},) if meets else ())],  # noqa: S108
             }
         ],
-        "volumes": [{"name": "root", "hostPath": {"path": spec.root, "type": "Directory"}}],
+        "volumes": [
+            {"name": "root", "hostPath": {"path": spec.root, "type": "Directory"}},
+            # The node's private key: in memory, and gone with the pod.
+            *(({"name": "keys", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},) if meets else ()),
+        ],
     }
 
 

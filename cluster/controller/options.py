@@ -13,6 +13,7 @@ from cluster.controller.daemon_set import Agents
 from cluster.controller.resolving import Means
 from cluster.controller.running import Config
 from cluster.daemon import ALLOW_LOOPBACK, HUB_ENDPOINT, KSERVE_NAMESPACE, KUBECONFIG, REPORTING
+from cluster.names import PEER_SECRET
 from cluster.resources.pool import PREFIX
 from cluster.ways import ways
 from fetcher.command.options import Option
@@ -37,6 +38,11 @@ OPTIONS = tuple(
         KUBECONFIG,
         Option("identity", "the name of this process in the Lease (default: the host's, and a number)", metavar="NAME"),
         Option("lease", "the Lease by which one of several controllers leads (default weightlift-controller)", metavar="NAME"),
+        Option(
+            "peer_secret",
+            "the Secret with the authority of nodes that are peers (default weightlift-peer-authority)",
+            metavar="NAME",
+        ),
         HUB_ENDPOINT,
         Option(
             "allow_unbound_agents",
@@ -97,4 +103,7 @@ def config_from(options: Mapping[str, Any], environ: Mapping[str, str], namespac
         status_interval=options.get("status_interval", 5.0),
         allow_loopback=loopback,
         claim_sources=tuple(options.get("claim_sources", CLAIM_SOURCES)),
+        account=account,
+        peer_secret=options.get("peer_secret", PEER_SECRET),
+        unbound=options.get("allow_unbound_agents", False),
     )

@@ -26,6 +26,8 @@ def status_of_pool(
     if overlaps:
         sentence = f"an older CachePool has {_listed(overlaps)}; change one of the two nodeSelectors"
     told.append(("Overlap", "True" if overlaps else "False", "Overlap" if overlaps else "NoOverlap", sentence))
+    if pool.spec.peers.mode == "On":
+        told.append(_peers(world, alive))
     conditions = (Condition(*each, pool.metadata.generation) for each in told)
     return CachePoolStatus(
         len(nodes),
@@ -33,6 +35,15 @@ def status_of_pool(
         used,
         merged(pool.status.conditions, conditions, moment=moment),
     )
+
+
+def _peers(world: World, alive: Collection[str]) -> tuple[str, Status, str, str]:
+    """Told only of pools where peers are on."""
+    if not world.peering.authority:
+        return "Peers", "False", *(world.peering.problem or ("NoAuthority", "nobody vouches for nodes yet"))
+    known = sum(node in world.peering.certificates for node in alive)
+    sentence = f"{known} of {len(alive)} nodes have a certificate"
+    return ("Peers", "True", "Certified", sentence) if known >= len(alive) else ("Peers", "False", "NotCertified", sentence)
 
 
 def _ready(

@@ -60,6 +60,8 @@ def read_cache(document: Mapping[str, Any]) -> Cache:
         },
         used=int(status.get("used") or 0),
         problem=(str(ready.get("reason")), str(ready.get("message", ""))) if ready.get("status") == "False" else None,
+        peer_address=str(status.get("peerAddress") or ""),
+        peer_key=str(status.get("peerKey") or ""),
     )
 
 
@@ -71,7 +73,15 @@ def _entry(*fields: tuple[str, Any]) -> Entry:
 @lru_cache(maxsize=64 * 1024)
 def _observation(*fields: tuple[str, Any]) -> Observation:
     observed = decoded(Observed, dict(fields))
-    return _one(observed.phase, observed.reason or "", observed.message or "", observed.content or "", observed.warm)
+    return _one(
+        observed.phase,
+        observed.reason or "",
+        observed.message or "",
+        observed.content or "",
+        observed.warm,
+        observed.from_origin,
+        observed.from_peers,
+    )
 
 
 @lru_cache(maxsize=16 * 1024)

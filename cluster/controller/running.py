@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster.client import Api, ApiError
 from cluster.controller.admitting import verdicts
@@ -15,12 +15,20 @@ from cluster.controller.figures import Figures
 from cluster.controller.observing import Observer
 from cluster.controller.planning import plan, takes_away
 from cluster.controller.resolving import Means, Resolver
-from cluster.controller.world import Name, Resolution, World
+from cluster.controller.world import Name, Peering, Resolution, World
 from cluster.controller.writing import Writer
 from cluster.resources import moments
 from cluster.together import first_of, is_set_within
+from fetcher.errors import FetchError
 from fetcher.events import Noted, Subscriber, Warned
 
+if TYPE_CHECKING:
+    from cluster.controller.issuing import Issuer
+
+UNBOUND = (
+    "UnboundAgents",
+    "without the admission policy any agent could take the name of any node; install the policy, or set peers.mode to Off",
+)
 TICK = 10.0
 """Seconds between two looks when nothing changes: leases that are not renewed make no change."""
 
@@ -39,6 +47,10 @@ class Config:
     status_interval: float
     allow_loopback: bool
     claim_sources: tuple[str, ...]
+    account: str
+    peer_secret: str
+    unbound: bool = False
+    """Whether any agent may write the status of any node."""
 
 
 class Controller:
@@ -51,6 +63,8 @@ class Controller:
         self._observer = Observer(api, config.namespace, config.patience, on_change=self._changed.set, on_problem=self._problem)
         self._writer = Writer(api, status_interval=config.status_interval, on_note=self._note, on_problem=self._problem)
         self._resolver = Resolver(api, config.means, on_answer=self._answered)
+        self._issuer: Issuer | None = None
+        self._api = api
         self._yielded: frozenset[tuple[str, str]] = frozenset()
         self._last_problem = ""
         self.figures = Figures()
@@ -82,7 +96,7 @@ class Controller:
         judged = verdicts(world, **rules)
         asked = questions(world, judged)
         self._resolver.recall(world, asked)
-        world = replace(world, resolutions=self._resolver.resolutions)
+        world = replace(world, resolutions=self._resolver.resolutions, peering=await self._peers(world))
         decided = plan(world, self._config.agents, moment=moments.now(), **rules)
         self.figures = Figures(
             self.figures.passes + 1, time.monotonic() - now, len(world.nodes), len(world.models), self._writer.bytes
@@ -92,6 +106,19 @@ class Controller:
         if takes_away(decided, world) and not await self._may_take_away():
             return
         await self._writer.write(decided, world)
+
+    async def _peers(self, world: World) -> Peering:
+        """Return what nodes know each other by. Agents that may write for any node could take any name."""
+        if not any(pool.spec.peers.mode == "On" for pool in world.pools.values()):
+            return Peering()
+        if self._config.unbound:
+            return Peering(problem=UNBOUND)
+        if self._issuer is None:
+            from cluster.controller.issuing import Issuer  # late: cryptography takes 13 MiB
+
+            config = self._config
+            self._issuer = Issuer(self._api, config.namespace, config.account, config.peer_secret, on_problem=self._problem)
+        return await self._issuer.look(world)
 
     async def _may_take_away(self) -> bool:
         """Whether what vanished was deleted by somebody, and not with its kind. Without an answer nothing is removed."""
@@ -123,7 +150,7 @@ class Controller:
     def _note(self, subject: str, message: str) -> None:
         self._on_event(Noted(subject, message))
 
-    def _problem(self, error: ApiError) -> None:
+    def _problem(self, error: FetchError) -> None:
         if (sentence := error.sentence()) != self._last_problem:  # an API server that is away says the same again and again
             self._on_event(Warned(error.reason, str(error)))
         self._last_problem = sentence

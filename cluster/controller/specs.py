@@ -7,14 +7,17 @@ from dataclasses import dataclass, replace
 
 from cluster.amounts import bytes_of
 from cluster.controller.admitting import Verdict
+from cluster.controller.neighbours import Candidate, neighbours
 from cluster.controller.placing import Assignment, chosen
 from cluster.controller.sharing import Artifact, Shared
 from cluster.controller.waves import Wave, wave
 from cluster.controller.world import Name, Observation, Pool, World
-from cluster.resources import COPIES, Entry, NodeCacheSpec
+from cluster.resources import COPIES, Entry, NodeCacheSpec, Peers
 from cluster.resources.artifact import content_of, mark_of, name_of
 
 _NOWHERE: Mapping[str, Entry] = {}
+_NO_LABELS: Mapping[str, str] = {}
+_ZONE = "topology.kubernetes.io/zone"
 _INTERVALS = (10, 20, 50, 100, 200, 500, 1000)
 """Steps, so that a node more or less does not change what every NodeCache says."""
 _STATUSES = 10
@@ -44,6 +47,7 @@ def specs(world: World, verdicts: Mapping[Name, Verdict], assignment: Assignment
     """Decide what every node of every pool shall have."""
     users, present = _users(world), _present(world)
     entries: dict[str, dict[str, Entry]] = {node: {} for nodes in assignment.nodes.values() for node in nodes}
+    met: dict[str, dict[str, tuple[str, ...]]] = {node: {} for node in entries}
     placed: dict[Name, Placed] = {}
     yielded: set[tuple[str, str]] = set()
     for artifact in shared.artifacts:
@@ -53,13 +57,15 @@ def specs(world: World, verdicts: Mapping[Name, Verdict], assignment: Assignment
         placed.update(dict.fromkeys(artifact.members, found))
         held = users.get(artifact.key, frozenset())
         yielded |= _enter(world, pool, found, held, there, entries)
+        if pool.spec.peers.mode == "On":
+            _introduce(world, found, entries, met)
     kept = _models_to_keep(world, verdicts)
     if kept or users:
         for node, wanted in entries.items():
             wanted.update(_kept(world, node, wanted, kept, users))
     interval = status_interval(len(entries))
     result = {
-        node: _spec(world.pools[name], entries[node], interval)
+        node: _spec(world.pools[name], entries[node], interval, _peers(world, world.pools[name], node, met[node]))
         for name, nodes in assignment.nodes.items()
         for node in nodes
         if _may_write(world, node)
@@ -139,6 +145,35 @@ def _enter(
     return {(artifact.key, node) for node in turns.yielding | earlier}
 
 
+def _introduce(
+    world: World,
+    placed: Placed,
+    entries: Mapping[str, Mapping[str, Entry]],
+    met: Mapping[str, dict[str, tuple[str, ...]]],
+) -> None:
+    """Tell each node that fetches the artifact of others that do or have it."""
+    key, candidates, fetching = placed.artifact.key, dict[str, Candidate](), dict[str, tuple[str, ...]]()
+    for node in sorted({node for each in placed.nodes.values() for node in each} & world.alive):
+        ready = (seen := placed.observed.get(node)) is not None and seen.phase in COPIES
+        cache, may_fetch = world.caches.get(node), entries[node][key].turn and not ready
+        if may_fetch:
+            before = cache.spec.peers if cache is not None else None
+            fetching[node] = before.addresses.get(key, ()) if before is not None else ()
+        if (ready or may_fetch) and cache is not None and node in world.peering.certificates:
+            candidates[node] = Candidate(cache.peer_address, world.nodes.get(node, _NO_LABELS).get(_ZONE, ""), ready)
+    for node, addresses in neighbours(key, fetching, candidates).items():
+        met[node][key] = addresses
+
+
+def _peers(world: World, pool: Pool, node: str, addresses: Mapping[str, tuple[str, ...]]) -> Peers | None:
+    """Return how a node meets its peers. While nobody can vouch for nodes, what it has stays."""
+    if pool.spec.peers.mode == "Off":
+        return None
+    if not world.peering.authority:
+        return cache.spec.peers if (cache := world.caches.get(node)) is not None else None
+    return Peers(world.peering.authority, world.peering.certificates.get(node), addresses)
+
+
 def _users(world: World) -> Mapping[str, frozenset[str]]:
     """The nodes of the pods that mount each artifact; an empty name for a pod that has no node yet."""
     users: dict[str, set[str]] = {}
@@ -184,7 +219,7 @@ def _may_be_of(world: World, artifact: str, kept: Collection[Name]) -> bool:
     return (described.spec.namespace, described.spec.model) in kept
 
 
-def _spec(pool: Pool, wanted: Mapping[str, Entry], status_interval: int | None) -> NodeCacheSpec:
+def _spec(pool: Pool, wanted: Mapping[str, Entry], status_interval: int | None, peers: Peers | None) -> NodeCacheSpec:
     spec = pool.spec
     return NodeCacheSpec(
         pool.metadata.name,
@@ -196,6 +231,7 @@ def _spec(pool: Pool, wanted: Mapping[str, Entry], status_interval: int | None) 
         spec.allowed_sources,
         status_interval,
         wanted,
+        peers,
     )
 
 

@@ -47,7 +47,7 @@ def status_of_model(case: Case, *, moment: str) -> ModelCacheStatus:
         claim_name=case.model.metadata.name if known and case.refusal is None else None,
         command=command(case.model, case.verdict.pool.spec.root) if known and case.verdict.pool is not None else None,
         artifact=found,
-        copies=Copies(count.desired, count.ready, len(count.failures), count.warm),
+        copies=Copies(count.desired, count.ready, len(count.failures), count.warm, count.from_origin, count.from_peers),
         progress=f"{count.ready}/{count.desired}",
         failed_nodes=tuple(FailedNode(node, count.failures[node][0]) for node in sorted(count.failures)[:MOST_FAILED]),
         conditions=merged(before, conditions(case), moment=moment),

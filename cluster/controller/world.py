@@ -34,11 +34,16 @@ class Observation:
     message: str = ""
     content: str = ""
     warm: Warm | None = None
+    from_origin: int | None = None
+    from_peers: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """A NodeCache. `problem` is the reason and the message of an agent that is not Ready. `ours`: this controller made it."""
+    """A NodeCache. `problem` is the reason and the message of an agent that is not Ready. `ours`: this controller made it.
+
+    `peer_address` and `peer_key` are those of its status; empty without.
+    """
 
     uid: str
     resource_version: str
@@ -46,6 +51,20 @@ class Cache:
     spec: NodeCacheSpec
     observed: Mapping[str, Observation] = field(default_factory=dict)
     used: int = 0
+    problem: tuple[str, str] | None = None
+    peer_address: str = ""
+    peer_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Peering:
+    """What nodes need to know each other: who vouches for them, and the certificate of each node that has asked for one.
+
+    Without an `authority`, nothing is known, and `problem` is the reason and the message why.
+    """
+
+    authority: str = ""
+    certificates: Mapping[str, str] = field(default_factory=dict)
     problem: tuple[str, str] | None = None
 
 
@@ -182,4 +201,5 @@ class World:
     """What the API server refused to make: kind, namespace and name, and its sentence."""
     yielded: frozenset[tuple[str, str]] = frozenset()
     """Key and node of fetches that failed and gave their turn to another node."""
+    peering: Peering = field(default_factory=Peering)
     unknown: Unknown = field(default_factory=Unknown)

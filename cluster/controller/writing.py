@@ -145,7 +145,7 @@ class Writer:
 
     async def _specify(self, node: str, plan: Plan, world: World) -> None:
         spec, there = plan.specs[node], world.caches.get(node)
-        if there is not None and there.spec == spec:
+        if there is not None and (there.spec == spec or _only_forgets(there.spec, spec)):
             return
         if there is not None and self._may_wait(node, there.spec, spec):
             return
@@ -168,7 +168,7 @@ class Writer:
             self._wrote[node] = self._clock()
 
     def _may_wait(self, node: str, there: NodeCacheSpec, spec: NodeCacheSpec) -> bool:
-        """Whether only turns differ, and the node's NodeCache was written a short time ago. What is wanted never waits."""
+        """Whether only turns and peers differ, and the NodeCache was written a short time ago. What is wanted never waits."""
         patience = spec.status_interval
         if patience is None or self._clock() - self._wrote.get(node, -math.inf) >= patience:
             return False
@@ -277,9 +277,24 @@ class Writer:
         self.refusals[place] = Refusal(str(error), self._clock())
 
 
+def _only_forgets(before: NodeCacheSpec, now: NodeCacheSpec) -> bool:
+    """Whether nothing but peers of former fetches goes: that is written with the next change."""
+    if before.peers is None or now.peers is None or replace(before, peers=now.peers) != now:
+        return False
+    told = before.peers.addresses
+    return _same_but_addresses(before, now) and all(told.get(key) == each for key, each in now.peers.addresses.items())
+
+
+def _same_but_addresses(before: NodeCacheSpec, now: NodeCacheSpec) -> bool:
+    if before.peers is None or now.peers is None:
+        return before.peers is now.peers
+    return replace(before.peers, addresses={}) == replace(now.peers, addresses={})
+
+
 def _is_wanted_the_same(before: NodeCacheSpec, now: NodeCacheSpec) -> bool:
-    """Whether nothing but turns differs."""
-    if replace(before, artifacts={}) != replace(now, artifacts={}) or before.artifacts.keys() != now.artifacts.keys():
+    """Whether nothing but turns and the peers of fetches differs."""
+    plain = [replace(each, artifacts={}, peers=None) for each in (before, now)]
+    if plain[0] != plain[1] or before.artifacts.keys() != now.artifacts.keys() or not _same_but_addresses(before, now):
         return False
     pairs = ((before.artifacts[key], each) for key, each in now.artifacts.items())
     return all((one.mark, one.retain, one.held) == (other.mark, other.retain, other.held) for one, other in pairs)

@@ -26,6 +26,7 @@ from cluster.resources.node import Medium as Medium
 from cluster.resources.node import NodeCacheSpec as NodeCacheSpec
 from cluster.resources.node import NodeCacheStatus as NodeCacheStatus
 from cluster.resources.node import Observed as Observed
+from cluster.resources.node import Peers as Peers
 from cluster.resources.node import Phase as Phase
 from cluster.resources.node import Warm as Warm
 from cluster.resources.pool import CACHE_POOL as CACHE_POOL

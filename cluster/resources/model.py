@@ -184,12 +184,17 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Copies:
-    """`ready` copies can be used, `warm` of them are in memory as the model wants it."""
+    """`ready` copies can be used, `warm` of them are in memory as the model wants it.
+
+    `bytes_from_origin`, `bytes_from_peers`: what was fetched for the ready copies, where peers are on.
+    """
 
     desired: int = 0
     ready: int = 0
     failed: int = 0
     warm: int = 0
+    bytes_from_origin: int | None = None
+    bytes_from_peers: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,28 @@ class Entry:
     warm: Warm | None = None
 
 
+_Address = Annotated[str, Schema(pattern=r"^https://([0-9]{1,3}(\.[0-9]{1,3}){3}|\[[0-9a-f:]{2,39}\]):[0-9]{1,5}$", most=64)]
+_Pem = Annotated[str, Schema(most=8192)]
+MOST_PEERS = 16
+"""Peers that a node is told for one artifact. They ask each other all the time, so each more costs every one of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """How the node meets others that fetch the same, in a pool where peers are on.
+
+    `authority`: the certificate of who vouches for all nodes. `certificate`: that of the node, for the key and the address in
+    its status; absent until it is issued. `addresses`: who has, or fetches too, an artifact that the node fetches.
+    """
+
+    authority: _Pem
+    certificate: _Pem | None = None
+    addresses: Annotated[
+        Mapping[str, Annotated[tuple[_Address, ...], Schema(most=MOST_PEERS)]],
+        Schema("By cache key.", most=2000, whole=True, rules=(_KEYS,)),
+    ] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class NodeCacheSpec:
     """What the node shall have. A NodeCache that is missing says nothing: the node then keeps what it has."""
@@ -53,6 +75,7 @@ class NodeCacheSpec:
     artifacts: Annotated[Mapping[str, Entry], Schema("By cache key.", most=2000, whole=True, rules=(_KEYS,))] = field(
         default_factory=dict
     )
+    peers: Peers | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +83,7 @@ class Observed:
     """One artifact as the node has it. `reason` is the reason word of an error, or why it waits.
 
     `content`, of a complete copy: the revision and the listing that it was compared with, as `content_of` marks them. `warm`:
-    how it is kept in memory.
+    how it is kept in memory. `from_origin`, `from_peers`: bytes that were fetched for a copy, where peers are on.
     """
 
     phase: Phase
@@ -68,16 +91,23 @@ class Observed:
     message: Annotated[str | None, Schema(most=1024)] = None
     content: Annotated[str | None, Schema(most=16)] = None
     warm: Warm | None = None
+    from_origin: Annotated[int | None, Schema(least=0)] = None
+    from_peers: Annotated[int | None, Schema(least=0)] = None
 
 
 @dataclass(frozen=True, slots=True)
 class NodeCacheStatus:
-    """`capacity` and `used` are in bytes: what models may occupy, and what they occupy."""
+    """`capacity` and `used` are in bytes: what models may occupy, and what they occupy.
+
+    `peer_address`: where the node serves its peers, once it has a certificate for the public key `peer_key`.
+    """
 
     capacity: int = 0
     used: int = 0
     artifacts: Annotated[Mapping[str, Observed], Schema("By cache key.", most=4000, whole=True)] = field(default_factory=dict)
     conditions: Annotated[tuple[Condition, ...], Schema(keys=("type",), most=16)] = ()
+    peer_address: _Address | None = None
+    peer_key: Annotated[str | None, Schema("In DER and base64.", pattern="^[A-Za-z0-9+/]+=*$", most=512)] = None
 
 
 NODE_CACHE = Kind(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from cluster.resources.conditions import Condition
 from cluster.resources.kinds import Column, Kind
@@ -48,6 +48,14 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
+class Peering:
+    """Whether nodes of the pool take bytes from each other, by TLS with certificates of both, so that the source sends a model
+    about once."""
+
+    mode: Literal["Off", "On"] = "Off"
+
+
+@dataclass(frozen=True, slots=True)
 class CachePoolSpec:
     """Where models lie. A node that two pools select belongs to the older one."""
 
@@ -69,6 +77,7 @@ class CachePoolSpec:
     )
     allowed_sources: Annotated[tuple[Prefix, ...], Schema("What may be fetched.", most=64)] = ("hf://",)
     max_fetching: Annotated[int, Schema("How many nodes fetch one model at a time.", least=1, most=10_000)] = 8
+    peers: Peering = field(default_factory=Peering)
     node_labels: Annotated[
         bool, Schema("Whether nodes are labelled ready.weightlift.dev/KEY=true. It needs the component node-labels.")
     ] = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from fetcher.certificates import CertificateFiles as CertificateFiles
 from fetcher.serving.authorization import Authorization as Authorization
+from fetcher.serving.authorization import Caller as Caller
 from fetcher.serving.authorization import SharedSecret as SharedSecret
 from fetcher.serving.authorization import Verdict as Verdict
 from fetcher.serving.counts import Counts as Counts

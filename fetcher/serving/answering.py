@@ -13,17 +13,17 @@ import re
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from fetcher.artifact import ByteRange
 from fetcher.cache.offer import Offer, OfferedFile
 from fetcher.cache.offering import Offers
 from fetcher.planning.have import Mark
 from fetcher.serving.answers import Field, head, of_file, short
-from fetcher.serving.authorization import Authorization
+from fetcher.serving.authorization import Authorization, Caller
 from fetcher.serving.counts import Counts
 from fetcher.serving.maps import Maps
 from fetcher.serving.requests import BadRequest, NotSatisfiable, Request, part
@@ -59,7 +59,7 @@ class Answerer:
         """Answer `request`. `due`: it has waited long enough. Raises OSError if the peer has hung up or reads nothing."""
         try:
             key, rest = self._route(request)
-            offer = self._offered(request, key, _listing(request))
+            offer = self._offered(_caller(peer, request), key, _listing(request))
             if rest == ("have",):
                 return self._tell(peer, request, offer, due=due)
             return self._send(peer, request, offer, "/".join(rest[1:]))
@@ -97,13 +97,17 @@ class Answerer:
                 return key, (listing, *path)
         raise _Refused(404, "not found; ask for /v1/KEY/have or /v1/KEY/LISTING/FILE")
 
-    def _offered(self, request: Request, key: str, listing: str | None) -> Offer:
+    def _offered(self, caller: Caller, key: str, listing: str | None) -> Offer:
         """The artifact, if the caller may have it. Raises _Refused; nobody learns what there is that is not for them."""
-        verdict = self.authorization(request.bearer, key)
+        verdict = self.authorization(caller, key)
         if verdict == "unavailable":
             raise _Refused(503, "cannot ask now who you are; try again", (_LATER,))
         if verdict == "denied":
-            raise _Refused(401, "show a token", (("WWW-Authenticate", "Bearer"),))
+            raise _Refused(
+                401,
+                "this is not for you; show a token, or a certificate, that has the right",
+                (("WWW-Authenticate", "Bearer"),),
+            )
         offer = self.offers.find(key, listing)
         if offer is None or (offer.authenticated and not (verdict == "granted" and self.private)):
             raise _Refused(404, "no such artifact here")
@@ -191,6 +195,13 @@ class _Upload:
     @property
     def has_body(self) -> bool:
         return self.request.method != "HEAD" and len(self.part) > 0
+
+
+def _caller(peer: socket.socket, request: Request) -> Caller:
+    """Who asks. A certificate's names are those for machines; one that was not verified has none."""
+    shown = peer.getpeercert() if isinstance(peer, ssl.SSLSocket) else None
+    names: Iterable[Any] = (shown or {}).get("subjectAltName", ())
+    return Caller(request.bearer, tuple(str(name) for kind, name in names if kind == "DNS"))
 
 
 def _listing(request: Request) -> str | None:

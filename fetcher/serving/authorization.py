@@ -7,23 +7,35 @@ import hmac
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import field
 from pathlib import Path
 from typing import Literal
 
 from fetcher.errors import ConfigurationError
 from fetcher.filesystem import mark
+from fetcher.values import dataclass
 
 Verdict = Literal["granted", "anonymous", "denied", "unavailable"]
 """`anonymous`: nobody was asked, so only what is public. `unavailable`: whoever decides does not answer now."""
-Authorization = Callable[[str | None, str], Verdict]
-"""Decides for a bearer token, None without one, and the key of an artifact. It may block for seconds, on any thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: the bearer token that was shown, and the names in the certificate that the handshake has verified."""
+
+    token: str | None = field(default=None, repr=False)
+    names: tuple[str, ...] = ()
+
+
+Authorization = Callable[[Caller, str], Verdict]
+"""Decides for a caller and the key of an artifact. It may block for seconds, on any thread."""
 
 LEAST_SECRET = 16
 """Characters. 16 random letters and digits are 95 bits, which nobody guesses over a network."""
 _LARGEST = 64 * 1024
 
 
-def anonymous(token: str | None, key: str) -> Verdict:  # noqa: ARG001 - an Authorization
+def anonymous(caller: Caller, key: str) -> Verdict:  # noqa: ARG001 - an Authorization
     """Everybody may have what is public."""
     return "anonymous"
 
@@ -47,14 +59,14 @@ class SharedSecret:
             problem = (error.strerror or str(error)).lower()
             raise ConfigurationError(f"cannot read {file}: {problem}; it must hold a secret, one a line") from error
 
-    def __call__(self, token: str | None, key: str) -> Verdict:
+    def __call__(self, caller: Caller, key: str) -> Verdict:
         with self._lock:
             try:
                 self._renew()
             except (OSError, ConfigurationError):
                 self._mark, self._secrets = None, []
             secrets = self._secrets
-        shown = _digest((token or "").encode())
+        shown = _digest((caller.token or "").encode())
         # Every secret is compared in constant time: the time tells neither how much of it is right nor which one.
         matches = [hmac.compare_digest(shown, secret) for secret in secrets]
         return "granted" if any(matches) else "denied"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fetcher.errors import ConfigurationError
-from fetcher.serving.authorization import Verdict
+from fetcher.serving.authorization import Caller, Verdict
 from fetcher.values import dataclass
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -73,7 +73,8 @@ class TokenReview:
         self._lock = threading.Lock()
         self._known: dict[bytes, tuple[Verdict, float]] = {}
 
-    def __call__(self, token: str | None, key: str) -> Verdict:
+    def __call__(self, caller: Caller, key: str) -> Verdict:
+        token = caller.token
         if token is None or len(token) > _LONGEST_TOKEN:
             return "denied"
         mark, now = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest(), time.monotonic()

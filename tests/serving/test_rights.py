@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fetcher.errors import ConfigurationError
-from fetcher.serving import SharedSecret, Verdict
+from fetcher.serving import Caller, SharedSecret, Verdict
 from tests.serving.conftest import CONFIG, Cache, Start
 
 SECRET = "correct-horse-battery"
@@ -70,12 +70,16 @@ class TestASharedSecret:
     def test_it_is_read_again_when_it_changes(self, secret_file: Path) -> None:
         shared = SharedSecret(secret_file)
         replace(secret_file, f"{OTHER}\n")
-        assert [shared(SECRET, "key"), shared(OTHER, "key")] == ["denied", "granted"]
+        assert [shared(Caller(SECRET), "key"), shared(Caller(OTHER), "key")] == ["denied", "granted"]
 
     def test_two_are_valid_while_they_are_exchanged(self, secret_file: Path) -> None:
         replace(secret_file, f"{OTHER}\n\n{SECRET}\n")
         shared = SharedSecret(secret_file)
-        assert [shared(SECRET, "key"), shared(OTHER, "key"), shared("", "key")] == ["granted", "granted", "denied"]
+        assert [shared(Caller(SECRET), "key"), shared(Caller(OTHER), "key"), shared(Caller(""), "key")] == [
+            "granted",
+            "granted",
+            "denied",
+        ]
 
     @pytest.mark.parametrize("text", ["", "short\n", f"{SECRET}\nshort\n"])
     def test_one_that_can_be_guessed_is_refused_at_the_start_and_grants_nothing_later(self, tmp_path: Path, text: str) -> None:
@@ -85,24 +89,24 @@ class TestASharedSecret:
         replace(path, text)
         with pytest.raises(ConfigurationError, match="at least 16 characters"):
             SharedSecret(path)
-        assert [shared(each, "key") for each in (SECRET, "", "short")] == ["denied"] * 3
+        assert [shared(Caller(each), "key") for each in (SECRET, "", "short")] == ["denied"] * 3
 
     def test_a_missing_file_is_refused_at_the_start_and_grants_nothing_later(self, secret_file: Path) -> None:
         shared = SharedSecret(secret_file)
         secret_file.unlink()
         with pytest.raises(ConfigurationError, match="cannot read"):
             SharedSecret(secret_file)
-        assert shared(SECRET, "key") == "denied"
+        assert shared(Caller(SECRET), "key") == "denied"
         secret_file.write_text(f"{SECRET}\n")
-        assert shared(SECRET, "key") == "granted"
+        assert shared(Caller(SECRET), "key") == "granted"
 
 
 class TestOtherAuthorizations:
     def test_the_right_to_one_artifact_is_no_right_to_another(self, cache: Cache, start: Start) -> None:
         """A cluster's agent decides by the artifacts that the caller's node is to have."""
 
-        def authorization(token: str | None, key: str) -> Verdict:
-            return "granted" if (token, key) == ("node-1", cache.key) else "denied"
+        def authorization(caller: Caller, key: str) -> Verdict:
+            return "granted" if (caller.token, key) == ("node-1", cache.key) else "denied"
 
         with start(authorization=authorization).peer() as peer:
             statuses = {
@@ -111,7 +115,7 @@ class TestOtherAuthorizations:
             assert statuses == {cache.key: 200, cache.private: 401}
 
     def test_who_cannot_be_judged_now_is_to_come_again(self, cache: Cache, start: Start) -> None:
-        with start(authorization=lambda token, key: "unavailable").peer() as peer:
+        with start(authorization=lambda caller, key: "unavailable").peer() as peer:
             answer = peer.get(cache.path("config.json"))
             assert (answer.status, answer.fields["Retry-After"]) == (503, "1")
 

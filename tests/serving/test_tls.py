@@ -12,7 +12,7 @@ import pytest
 import trustme
 
 from fetcher.errors import ConfigurationError
-from fetcher.serving import CertificateFiles, SharedSecret, Times
+from fetcher.serving import Caller, CertificateFiles, SharedSecret, Times, Verdict
 from tests.serving.conftest import CONFIG, WEIGHTS, Cache, Start
 from tests.serving.test_rights import SECRET
 
@@ -22,9 +22,11 @@ def files(authority: trustme.CA, tmp_path: Path) -> CertificateFiles:
     return issued(authority, tmp_path)
 
 
-def issued(authority: trustme.CA, directory: Path, name: str = "server") -> CertificateFiles:
+def issued(
+    authority: trustme.CA, directory: Path, name: str = "server", names: tuple[str, ...] = ("127.0.0.1",)
+) -> CertificateFiles:
     """Write a new certificate, as cert-manager does: a new file in the place of the former one."""
-    certificate = authority.issue_cert("127.0.0.1")
+    certificate = authority.issue_cert(*names)
     pem = b"".join(blob.bytes() for blob in certificate.cert_chain_pems)
     made = CertificateFiles(directory / f"{name}.pem", directory / f"{name}-key.pem")
     for path, content in ((made.chain, pem), (made.key, certificate.private_key_pem.bytes())):
@@ -90,6 +92,38 @@ class TestCertificatesOfClients:
                 running.peer(trusting=authority_file, certificate=certificate) as peer,
             ):
                 peer.get(f"/v1/{cache.key}/have")
+
+    def test_a_right_can_be_that_of_a_name_in_the_certificate(
+        self, cache: Cache, start: Start, files: CertificateFiles, authority: trustme.CA, authority_file: Path, tmp_path: Path
+    ) -> None:
+        """A cluster's agent knows the node of its caller so."""
+
+        def authorization(caller: Caller, key: str) -> Verdict:
+            return "granted" if (caller.names, key) == (("node-1",), cache.private) else "denied"
+
+        running = start(certificates=CertificateFiles(files.chain, files.key, authority_file), authorization=authorization)
+        statuses = {}
+        for name in ("node-1", "node-2"):
+            own = issued(authority, tmp_path, name, names=(name,))
+            with running.peer(trusting=authority_file, certificate=(own.chain, own.key)) as peer:
+                statuses[name] = [peer.get(f"/v1/{key}/have").status for key in (cache.private, cache.key)]
+        assert statuses == {"node-1": [200, 401], "node-2": [401, 401]}
+
+    def test_a_name_in_a_certificate_that_nobody_verifies_says_nothing(
+        self, cache: Cache, start: Start, files: CertificateFiles, authority: trustme.CA, authority_file: Path, tmp_path: Path
+    ) -> None:
+        callers = []
+
+        def authorization(caller: Caller, _: str) -> Verdict:
+            callers.append(caller)
+            return "denied"
+
+        own = issued(authority, tmp_path, "node-1", names=("node-1",))
+        with start(certificates=files, authorization=authorization).peer(
+            trusting=authority_file, certificate=(own.chain, own.key)
+        ) as peer:
+            assert peer.get(f"/v1/{cache.key}/have").status == 401
+        assert callers == [Caller()]
 
 
 class TestRenewal:

@@ -15,7 +15,7 @@ import pytest
 import trustme
 
 from fetcher.errors import ConfigurationError
-from fetcher.serving import ApiServer, TokenReview
+from fetcher.serving import ApiServer, Caller, TokenReview
 
 AUDIENCE = "weightlift-peer"
 AGENT = "system:serviceaccount:weightlift:agent"
@@ -74,41 +74,41 @@ def reviewing(authority: trustme.CA, tmp_path: Path) -> Iterator[Reviewing]:
 
 @pytest.mark.parametrize("token", ANSWERS)
 def test_only_a_token_of_a_named_user_for_this_audience_grants_anything(reviewing: Reviewing, token: str) -> None:
-    verdict = TokenReview(reviewing.server, AUDIENCE, [AGENT])(token, "key")
+    verdict = TokenReview(reviewing.server, AUDIENCE, [AGENT])(Caller(token), "key")
     assert verdict == {"agent's": "granted", "nonsense": "unavailable"}.get(token, "denied")
 
 
 def test_a_verdict_is_remembered(reviewing: Reviewing) -> None:
     review = TokenReview(reviewing.server, AUDIENCE, [AGENT])
-    assert [review(token, "key") for token in ("agent's", "invalid") * 3] == ["granted", "denied"] * 3
+    assert [review(Caller(token), "key") for token in ("agent's", "invalid") * 3] == ["granted", "denied"] * 3
     assert reviewing.asked == ["agent's", "invalid"]
 
 
 @pytest.mark.parametrize("token", [None, "x" * 20_000])
 def test_what_can_be_no_token_is_denied_without_asking(reviewing: Reviewing, token: str | None) -> None:
-    assert TokenReview(reviewing.server, AUDIENCE, [AGENT])(token, "key") == "denied"
+    assert TokenReview(reviewing.server, AUDIENCE, [AGENT])(Caller(token), "key") == "denied"
     assert reviewing.asked == []
 
 
 def test_while_the_api_server_fails_nobody_is_judged_and_nothing_is_remembered(reviewing: Reviewing) -> None:
     review = TokenReview(reviewing.server, AUDIENCE, [AGENT])
     reviewing.status = 500
-    assert review("agent's", "key") == "unavailable"
+    assert review(Caller("agent's"), "key") == "unavailable"
     reviewing.status = 201
-    assert review("agent's", "key") == "granted"
+    assert review(Caller("agent's"), "key") == "granted"
 
 
 def test_our_own_token_is_read_anew(reviewing: Reviewing) -> None:
     review = TokenReview(reviewing.server, AUDIENCE, [AGENT])
     reviewing.own = "rotated"
-    assert review("agent's", "key") == "unavailable"
+    assert review(Caller("agent's"), "key") == "unavailable"
     (reviewing.server.account / "token").write_text("rotated")
-    assert review("agent's", "key") == "granted"
+    assert review(Caller("agent's"), "key") == "granted"
 
 
 def test_an_api_server_of_another_authority_is_told_no_token(reviewing: Reviewing) -> None:
     trustme.CA().cert_pem.write_to_path(reviewing.server.account / "ca.crt")
-    assert TokenReview(reviewing.server, AUDIENCE, [AGENT])("agent's", "key") == "unavailable"
+    assert TokenReview(reviewing.server, AUDIENCE, [AGENT])(Caller("agent's"), "key") == "unavailable"
     assert reviewing.asked == []
 
 

@@ -12,17 +12,19 @@ import json
 import random
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from cluster.agent.reporting import Reporter, status_of
-from cluster.agent.states import Survey
+from cluster.agent.states import Announced, Survey
 from cluster.client import Api, Conflict, Endpoint, Missing
 from cluster.controller.reading import read_artifact, read_cache, read_owned
+from cluster.controller.world import Peering as Known
 from cluster.controller.world import World
 from cluster.controller.writing import Writer
 from cluster.resources import CACHE_ARTIFACT, MODEL_CACHE, NODE_CACHE, Observed, Phase, patched
 from cluster.resources.artifact import content_of, name_of
+from cluster.resources.pool import Peering
 from tests.cluster.controller.building import found, model, planned, pool, world
 
 Document = dict[str, Any]
@@ -116,6 +118,7 @@ class Agent:
     due: bool = False
     entries: Mapping[str, tuple[str, bool]] = field(default_factory=dict)
     """Content and turn by key."""
+    peer: Announced | None = None
 
     def next(self) -> str | None:
         """The key of what it fetches now."""
@@ -128,7 +131,8 @@ class Agent:
 
     def _seen(self, key: str, content: str, *, turn: bool) -> Observed:
         if self.ready.get(key) == content:
-            return Observed("Ready", content=content)
+            came = (20_000_000_000, 120_000_000_000) if self.peer is not None else (None, None)
+            return Observed("Ready", content=content, from_origin=came[0], from_peers=came[1])
         phase: Phase = "Fetching" if key == self.fetching else "Queued"
         return Observed(phase, None if turn else "Turn")
 
@@ -146,9 +150,12 @@ class Outcome:
 
 
 class Rollout:
-    """A cluster of `nodes` nodes and `models` models, of which nothing is there yet. A fetch takes `fetch` seconds."""
+    """A cluster of `nodes` nodes and `models` models, of which nothing is there yet. A fetch takes `fetch` seconds.
 
-    def __init__(self, *, nodes: int, models: int, fetch: float, max_fetching: int, seed: int = 1) -> None:
+    `peers`: they are on, and each node has a certificate in the pass after the one that sees it ask.
+    """
+
+    def __init__(self, *, nodes: int, models: int, fetch: float, max_fetching: int, peers: bool = False, seed: int = 1) -> None:
         self.now = 0.0
         self.server = Server()
         self._random = random.Random(seed)
@@ -161,13 +168,17 @@ class Rollout:
             ("tenant", each.metadata.name): found(each, revision=revisions[each.metadata.name], digest="d" * 64)
             for each in wanted
         }
-        given = world(wanted, [pool(max_fetching=max_fetching)], nodes=nodes, resolutions=answers, artifacts={})
+        wanted_pool = pool(max_fetching=max_fetching, peers=Peering("On" if peers else "Off"))
+        given = world(wanted, [wanted_pool], nodes=nodes, resolutions=answers, artifacts={})
         self.world = given
         api = cast(Api, self.server)
         self.writer = Writer(
             api, status_interval=5.0, on_note=lambda *_: None, on_problem=self._problem, clock=lambda: self.now
         )
         self.agents = {node: Agent(node, Reporter(api, interval=10.0, on_problem=self._problem)) for node in given.nodes}
+        if peers:
+            for number, each in enumerate(self.agents.values()):
+                each.peer = Announced(f"https://10.0.{number // 250}.{number % 250 + 1}:8650", "k" * 124)
         self._pass = max(1.0, nodes / 100)
 
     def add(self, name: str) -> str:
@@ -217,6 +228,9 @@ class Rollout:
     async def decide(self) -> None:
         """One pass of the controller: take what has changed as its watches do, decide, write."""
         self._observe()
+        asking = {node: "c" * 610 for node, cache in self.world.caches.items() if cache.peer_key}
+        if asking:
+            self.world = replace(self.world, peering=Known("a" * 580, asking))
         decided = planned(self.world)
         await self.writer.write(decided, self.world)
 
@@ -293,7 +307,7 @@ class Rollout:
     async def _report(self, agent: Agent) -> None:
         agent.due = False
         survey = Survey(used=len(agent.ready) * 14_000_000_000, capacity=7_000_000_000_000)
-        agent.reporter.offer(status_of(agent.observed(), survey, 1), busy=agent.fetching is not None)
+        agent.reporter.offer(status_of(agent.observed(), survey, 1, agent.peer), busy=agent.fetching is not None)
         writes = agent.reporter.writes
         assert await agent.reporter.flush()
         if agent.reporter.writes > writes:

@@ -17,9 +17,10 @@ GiB = 1024**3
 
 
 @pytest.mark.timeout(3600)
-async def test_a_roll_out_writes_little_and_slowly(capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("peers", [False, True], ids=["from the source", "with peers"])
+async def test_a_roll_out_writes_little_and_slowly(capfd: pytest.CaptureFixture[str], peers: bool) -> None:
     nodes, models = map(int, SIZE.split("x"))
-    rollout = Rollout(nodes=nodes, models=models, fetch=10.0, max_fetching=max(8, nodes // 16))
+    rollout = Rollout(nodes=nodes, models=models, fetch=10.0, max_fetching=max(8, nodes // 16), peers=peers)
 
     outcome = await rollout.run()
 
@@ -32,7 +33,10 @@ async def test_a_roll_out_writes_little_and_slowly(capfd: pytest.CaptureFixture[
         rollout.now += max(1.0, nodes / 100)
     planned = rollout.now - began
     with capfd.disabled():
-        print(f"\n{SIZE} in {outcome.seconds:.0f} simulated s, fetches of 10 s; a model more is planned in {planned:.0f} s")
+        print(
+            f"\n{SIZE}{' with peers' if peers else ''} in {outcome.seconds:.0f} simulated s, fetches of 10 s; a model more is "
+            f"planned in {planned:.0f} s"
+        )
         for kind, each in sorted(counted.items()):
             print(f"  {kind}: {each.writes} writes, bodies {each.sent / 1e6:.1f} MB, objects {each.kept / 1e6:.1f} MB")
         print(

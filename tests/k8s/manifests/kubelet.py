@@ -116,9 +116,20 @@ def _directory(volume: Resource, *, pod: str, objects: Objects, disks: Disks) ->
             if (items := volume["secret"].get("items")) is not None:
                 files = {item["path"]: files[item["key"]] for item in items}
             return _written(disks.of_pod(pod, volume["name"]), files, mode), True
-        case {"projected": {"sources": [{"serviceAccountToken": token}], "defaultMode": mode}}:
-            return _written(disks.of_pod(pod, volume["name"]), {token["path"]: f"token for {token['audience']}"}, mode), True
+        case {"projected": {"sources": sources, "defaultMode": mode}}:
+            files = {name: text for source in sources for name, text in _projected(source, objects).items()}
+            return _written(disks.of_pod(pod, volume["name"]), files, mode), True
     raise AssertionError(f"unsupported volume: {volume}")
+
+
+def _projected(source: Resource, objects: Objects) -> dict[str, str]:
+    """Return the files of one source of a projected volume."""
+    match source:
+        case {"serviceAccountToken": token}:
+            return {token["path"]: f"token-for-{token.get('audience', 'the-api-server')}"}
+        case {"configMap": {"name": name, "items": items}}:
+            return {item["path"]: objects["ConfigMap", name]["data"][item["key"]] for item in items}
+    raise AssertionError(f"unsupported source: {source}")
 
 
 def uid_of(pod: str) -> str:
@@ -130,6 +141,9 @@ def _variable(variable: Resource, objects: Objects, pod: str) -> Iterator[dict[s
     """Yield the variable, with the value of its Secret or the pod's UID. Yield nothing for a missing optional Secret."""
     if variable.get("valueFrom") == {"fieldRef": {"fieldPath": "metadata.uid"}}:
         yield {"name": variable["name"], "value": uid_of(pod)}
+        return
+    if variable.get("valueFrom") == {"fieldRef": {"fieldPath": "metadata.namespace"}}:
+        yield {"name": variable["name"], "value": "default"}
         return
     reference = variable.get("valueFrom", {}).get("secretKeyRef")
     if reference is None:

@@ -132,7 +132,7 @@ def fetching_container(spec: Resource) -> str | None:
 
 BASELINE_VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 BASELINE_CAPABILITIES = {"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID"}
-LEVELS = {"no-fsgroup": "baseline", "memory-node": "privileged", "node-cache": "privileged"}
+LEVELS = {"no-fsgroup": "baseline", "memory-node": "privileged", "node-cache": "privileged", "peers": "privileged"}
 """Directories whose level is not `restricted`."""
 
 

@@ -92,7 +92,7 @@ class TestS3:
             resources = store("aws-irsa", AWS_ENDPOINT_URL_S3=s3_models.endpoint, AWS_ENDPOINT_URL_STS=sts.endpoint)
             assert_fetched(node, resources, published, SECRET)
         sent = parse_qs(sts.requests[0].body.decode())
-        assert sent["WebIdentityToken"] == ["token for sts.amazonaws.com"]
+        assert sent["WebIdentityToken"] == ["token-for-sts.amazonaws.com"]
         assert sent["RoleArn"] == ["arn:aws:iam::111122223333:role/models"]
 
     def test_the_projected_token_of_pod_identity_is_exchanged_at_the_agent(
@@ -102,7 +102,7 @@ class TestS3:
             there = Node(node.podman, node.disks, node.workspace, {**node.instead, AGENT: f"{agent.endpoint}/v1/credentials"})
             resources = store("aws-pod-identity", AWS_ENDPOINT_URL_S3=s3_models.endpoint)
             assert_fetched(there, resources, published, SECRET)
-        assert agent.requests[0].headers["authorization"] == "token for pods.eks.amazonaws.com"
+        assert agent.requests[0].headers["authorization"] == "token-for-pods.eks.amazonaws.com"
 
 
 def keys_of_sts(_: Request) -> Reply:
