@@ -19,11 +19,12 @@ from cluster.agent.reporting import Reporter, status_of
 from cluster.agent.states import Announced, Survey
 from cluster.client import Api, Conflict, Endpoint, Missing
 from cluster.controller.reading import read_artifact, read_cache, read_owned
+from cluster.controller.world import Model, World
 from cluster.controller.world import Peering as Known
-from cluster.controller.world import World
 from cluster.controller.writing import Writer
 from cluster.resources import CACHE_ARTIFACT, MODEL_CACHE, NODE_CACHE, Observed, Phase, patched
 from cluster.resources.artifact import content_of, name_of
+from cluster.resources.model import PoolPlacement
 from cluster.resources.pool import Peering
 from tests.cluster.controller.building import found, model, planned, pool, world
 
@@ -97,6 +98,10 @@ class Server:
 
     def _keep(self, place: NAMED, kind: str, body: Mapping[str, Any], now: Document) -> Document:
         now["metadata"] = {**now["metadata"], "resourceVersion": str(next(self._versions))}
+        return self.count(place, kind, body, now)
+
+    def count(self, place: NAMED, kind: str, body: Mapping[str, Any], now: Document) -> Document:
+        """Take what an object is now, after a write of `body`."""
         count = self.counted.setdefault(kind, Counted())
         count.writes += 1
         count.sent += len(json.dumps(body))
@@ -150,25 +155,41 @@ class Outcome:
 
 
 class Rollout:
-    """A cluster of `nodes` nodes and `models` models, of which nothing is there yet. A fetch takes `fetch` seconds.
+    """A cluster of `nodes` (a number, or names) and `models` models, of which nothing is there yet.
 
-    `peers`: they are on, and each node has a certificate in the pass after the one that sees it ask.
+    A fetch takes `fetch` seconds. `server`: who keeps the objects. `tenant`: the namespace of the models. `mark`: the name of
+    the pool, and a part of URIs. `peers`: they are on, and each node has a certificate in the pass after the one that sees it
+    ask.
     """
 
-    def __init__(self, *, nodes: int, models: int, fetch: float, max_fetching: int, peers: bool = False, seed: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        nodes: int | list[str],
+        models: int,
+        fetch: float,
+        max_fetching: int,
+        peers: bool = False,
+        seed: int = 1,
+        server: Server | None = None,
+        tenant: str = "tenant",
+        mark: str = "p",
+    ) -> None:
         self.now = 0.0
-        self.server = Server()
+        self.tenant = tenant
+        self.mark = mark
+        self.server = server or Server()
         self._random = random.Random(seed)
         self._fetch = fetch
         self._events: list[tuple[float, int, str, str]] = []
         self._order = itertools.count()
-        wanted = [model(f"model-{number:03}", "tenant", uri=f"hf://organisation/model-{number:03}") for number in range(models)]
+        wanted = [self._model(f"model-{number:03}") for number in range(models)]
         revisions = {each.metadata.name: f"{number:040x}" for number, each in enumerate(wanted)}
         answers = {
-            ("tenant", each.metadata.name): found(each, revision=revisions[each.metadata.name], digest="d" * 64)
+            (tenant, each.metadata.name): found(each, revision=revisions[each.metadata.name], digest="d" * 64)
             for each in wanted
         }
-        wanted_pool = pool(max_fetching=max_fetching, peers=Peering("On" if peers else "Off"))
+        wanted_pool = pool(mark, max_fetching=max_fetching, peers=Peering("On" if peers else "Off"))
         given = world(wanted, [wanted_pool], nodes=nodes, resolutions=answers, artifacts={})
         self.world = given
         api = cast(Api, self.server)
@@ -179,17 +200,20 @@ class Rollout:
         if peers:
             for number, each in enumerate(self.agents.values()):
                 each.peer = Announced(f"https://10.0.{number // 250}.{number % 250 + 1}:8650", "k" * 124)
-        self._pass = max(1.0, nodes / 100)
+        self._pass = max(1.0, len(given.nodes) / 100)
+
+    def _model(self, name: str) -> Model:
+        return model(name, self.tenant, uri=f"hf://organisation-{self.mark}/{name}", place=PoolPlacement(self.mark))
 
     def add(self, name: str) -> str:
         """Add one more model whose source has answered, and return its key."""
-        more = model(name, "tenant", uri=f"hf://organisation/{name}")
+        more = self._model(name)
         answer = found(more, revision="f" * 40, digest="d" * 64)
         self.world = World(
             **{
                 **{each: getattr(self.world, each) for each in World.__slots__},
-                "models": {**self.world.models, ("tenant", name): more},
-                "resolutions": {**self.world.resolutions, ("tenant", name): answer},
+                "models": {**self.world.models, (self.tenant, name): more},
+                "resolutions": {**self.world.resolutions, (self.tenant, name): answer},
             }
         )
         assert answer.found is not None
