@@ -31,7 +31,17 @@ MEMORY_OF_NODE = "/dev/shm/weightlift"  # noqa: S108 - in the manifests
 HUB_SECRET: Resource = {"kind": "Secret", "metadata": {"name": "hub"}, "stringData": {"token": TOKEN}}
 
 PLAIN = ("init-container", "memory-node", "memory-pod", "page-cache")
-WITH_MORE = ("corporate", "gated", "hydrate", "no-fsgroup", "node-cache", "peers", "shared-cache", "shared-volume", "user-claim")
+WITH_MORE = (
+    "corporate",
+    "gated",
+    "hydrate",
+    "no-fsgroup",
+    "node-cache",
+    "peers",
+    "shared-cache",
+    "shared-volume",
+    "user-claim",
+)
 """Overlays with their own test."""
 
 
