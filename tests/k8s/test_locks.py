@@ -63,4 +63,4 @@ def test_a_lock_line_without_version_and_sha256_is_refused(tmp_path: Path, line:
 
 def test_the_image_has_what_certificates_of_peers_are_made_with() -> None:
     """Agents in a pod need nothing else of the extra `cluster`."""
-    assert "cryptography" in set(pinned(LOCK))
+    assert "cryptography" in pinned(LOCK)
