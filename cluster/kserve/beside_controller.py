@@ -10,9 +10,11 @@ from typing import Any
 
 from cluster.client import Api
 from cluster.client.leading import Leadership
+from cluster.controller.admitting import CLAIM_SOURCES
 from cluster.kserve.managing import Manager
 from cluster.kserve.names import LEADER_LEASE, SYSTEM_NAMESPACE
 from cluster.kserve.webhooks import Webhooks
+from cluster.kserve.world import Importing
 from cluster.together import first_of
 from fetcher.certificates import CertificateFiles
 from fetcher.events import Noted, Subscriber, Warned
@@ -27,12 +29,19 @@ async def managing(api_of: Callable[[], Api], options: Mapping[str, Any], on_eve
     Raises NotLeading if another one takes over, ConfigurationError for certificates that cannot be used.
     """
     namespace = options.get("kserve_namespace", SYSTEM_NAMESPACE)
+    importing = Importing(
+        options["image"],
+        options.get("claim_sources", CLAIM_SOURCES),
+        options.get("hub_endpoint"),
+        allow_loopback=bool(options.get("allow_loopback")),
+    )
     async with api_of() as lease_api, api_of() as api:
         leadership = Leadership(lease_api, name=LEADER_LEASE, namespace=namespace, identity=identity)
         api.guard = leadership.check
         work = Manager(
             api,
             namespace,
+            importing,
             on_note=lambda subject, text: on_event(Noted(subject, text)),
             on_problem=lambda reason, text: on_event(Warned(reason, text)),
         )

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from cluster.resources import Kind
+from cluster.resources import Condition, Kind
 
 GROUP = "serving.kserve.io"
 
@@ -30,7 +30,7 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class LocalModelCacheSpec:
-    """Which model lies on the nodes of which groups. `pvc_ref`: of a shared claim, which is another mode, not served here."""
+    """Which model lies on the nodes of which groups. `pvc_ref`: the claim in which it lies instead, of a namespace's cache."""
 
     source_model_uri: str
     model_size: Quantity = None
@@ -63,6 +63,7 @@ class LocalModelCacheStatus:
     copies: CopyCounts | None = None
     inference_services: tuple[User, ...] = ()
     llm_inference_services: tuple[User, ...] = ()
+    conditions: tuple[Condition, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from cluster.client import Api, ApiError, Endpoint, Gone
 from cluster.client.patience import patiently
 from cluster.kserve.manager import plan
 from cluster.kserve.observing import Observer, language_services
-from cluster.kserve.world import World
+from cluster.kserve.world import Importing, World
 from cluster.kserve.writing import Writer
 from cluster.together import first_of, is_set_within
 
@@ -30,10 +30,17 @@ class Manager:
     """
 
     def __init__(
-        self, api: Api, namespace: str, *, on_note: Callable[[str, str], None], on_problem: Callable[[str, str], None]
+        self,
+        api: Api,
+        namespace: str,
+        importing: Importing | None = None,
+        *,
+        on_note: Callable[[str, str], None],
+        on_problem: Callable[[str, str], None],
     ) -> None:
         self._api = api
         self._namespace = namespace
+        self._importing = importing
         self._on_problem = on_problem
         self._changed = asyncio.Event()
         self._begun = asyncio.Event()
@@ -48,7 +55,7 @@ class Manager:
         self._language = await patiently(partial(language_services, self._api), on_problem=self._problem)
         self._looked_at = time.monotonic()
         self._observer = Observer(
-            self._api, self._namespace, self._language, on_change=self._changed.set, on_problem=self._problem
+            self._api, self._namespace, self._language, self._importing, on_change=self._changed.set, on_problem=self._problem
         )
         self._begun.set()
         await first_of(*self._observer.watches.runs())

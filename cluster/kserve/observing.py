@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from cluster.client import Api, ApiError, Missing, endpoint_of
-from cluster.client.endpoints import CLAIMS, CONFIG_MAPS, CRDS, NODES, VOLUMES, Endpoint
+from cluster.client.endpoints import CLAIMS, CONFIG_MAPS, CRDS, JOBS, NODES, VOLUMES, Endpoint
 from cluster.client.watches import Watches, by_name, unreadable
 from cluster.kserve.kinds import (
     LOCAL_MODEL_CACHE,
@@ -15,10 +15,12 @@ from cluster.kserve.kinds import (
     LOCAL_MODEL_NODE_GROUP,
 )
 from cluster.kserve.names import CONFIG_MAP
-from cluster.kserve.reading import read_claim, read_node, read_options, read_service, read_volume
-from cluster.kserve.world import Options, Unreadable, World
+from cluster.kserve.reading import read_claim, read_import, read_node, read_options, read_service, read_volume
+from cluster.kserve.world import Importing, Options, Unreadable, World
+from cluster.resources.moments import now
 
 SERVICES = Endpoint("serving.kserve.io/v1beta1", "InferenceService", "inferenceservices", namespaced=True)
+IMPORTS = "app.kubernetes.io/name=weightlift,app.kubernetes.io/component=import"
 _LANGUAGE = "llminferenceservices"
 
 
@@ -43,6 +45,7 @@ class Observer:
         api: Api,
         namespace: str,
         language: Endpoint | None,
+        importing: Importing | None = None,
         *,
         on_change: Callable[[], None],
         on_problem: Callable[[ApiError], None],
@@ -60,6 +63,8 @@ class Observer:
         ]
         self._volumes = self.watches.of(VOLUMES, read_volume)
         self._claims = self.watches.of(CLAIMS, read_claim)
+        self._importing = importing
+        self._imports = self.watches.of(JOBS, read_import, labels=IMPORTS) if importing is not None else None
 
     @property
     def problem(self) -> str | None:
@@ -91,4 +96,7 @@ class Observer:
                 unreadable(self._nodes) | unreadable(self._local_nodes),
                 frozenset(namespace for each in self._services for namespace, _ in each.unreadable),
             ),
+            imports=dict(self._imports.objects) if self._imports is not None else {},
+            importing=self._importing,
+            moment=now(),
         )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from cluster.amounts import bytes_of
 from cluster.kserve.names import ADAPTERS_ANNOTATION
 from cluster.kserve.volumes import MANAGED_BY
-from cluster.kserve.world import Id, Node, Options, Service, Stored
+from cluster.kserve.world import Id, Import, Node, Options, Service, Stored
 
 Document = Mapping[str, Any]
 
@@ -46,8 +48,30 @@ def read_volume(document: Document) -> Stored:
 
 def read_claim(document: Document) -> Stored:
     """Return a PersistentVolumeClaim. Its partner is the volume that it names."""
-    volume = (document.get("spec") or {}).get("volumeName")
-    return _stored(document, ("", str(volume)) if volume else None, released=False)
+    spec, status = document.get("spec") or {}, document.get("status") or {}
+    volume = spec.get("volumeName")
+    requested = ((spec.get("resources") or {}).get("requests") or {}).get("storage")
+    has = (status.get("capacity") or {}).get("storage") if status.get("phase") == "Bound" else None
+    rooms = [bytes_of(each) for each in (requested, has) if each is not None]
+    return replace(
+        _stored(document, ("", str(volume)) if volume else None, released=False),
+        modes=tuple(map(str, spec.get("accessModes") or ())),
+        block=spec.get("volumeMode") == "Block",
+        room=min(rooms, default=None),
+    )
+
+
+def read_import(document: Document) -> Import:
+    """Return a Job. The items of a list do not say more."""
+    metadata, status = document["metadata"], document.get("status") or {}
+    ends = {each.get("type"): each for each in status.get("conditions") or () if each.get("status") == "True"}
+    end = next((each for each in ("Complete", "Failed") if each in ends), None)
+    state = end or ("Running" if status.get("active") else "Pending")
+    owner = next((each["uid"] for each in metadata.get("ownerReferences") or () if each.get("controller")), "")
+    annotations = {name: str(each) for name, each in (metadata.get("annotations") or {}).items()}
+    ended = str((ends.get("Failed") or {}).get("lastTransitionTime") or "")
+    leaving = bool(metadata.get("deletionTimestamp"))
+    return Import(metadata["namespace"], metadata["name"], metadata["uid"], owner, annotations, state, ended, leaving)  # type: ignore[arg-type]  # one of the four
 
 
 def read_options(config_map: Document) -> Options:

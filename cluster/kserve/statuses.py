@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from cluster.kserve.importing import State, copies_and_conditions
 from cluster.kserve.kinds import CopyCounts, LocalModel, LocalModelCacheStatus, ModelStatus, NodeStatus, User
 from cluster.kserve.local_nodes import group_on, kept_without_group
 from cluster.kserve.users import users_of
@@ -24,19 +25,26 @@ _OF_MODEL: Mapping[ModelStatus, NodeStatus] = {
 }
 
 
+def status_in_claim(cache: Cache, state: State, world: World) -> LocalModelCacheStatus:
+    """Return what the status of a `cache` in a shared claim shall be. No node has anything of it."""
+    copies, conditions = copies_and_conditions(cache, state, world.moment)
+    return LocalModelCacheStatus({}, copies, *_users(cache, world), conditions)
+
+
 def status_of(cache: Cache, world: World) -> LocalModelCacheStatus:
     """Return what the status of `cache` shall be."""
     found = {name: _on_node(cache, world, node) for name, node in sorted(world.nodes.items())}
     nodes = {name: status for name, status in found.items() if status is not None}
     counted = Counter(nodes.values())
+    copies = CopyCounts(available=counted["NodeDownloaded"], total=len(nodes), failed=counted["NodeDownloadError"])
+    return LocalModelCacheStatus(nodes, copies, *_users(cache, world), cache.status.conditions)
+
+
+def _users(cache: Cache, world: World) -> tuple[tuple[User, ...], tuple[User, ...]]:
+    """The services that use a cache, those of language models apart."""
     users = users_of(cache, world.services)
-    by_kind = {kind: tuple(User(each.namespace, each.name) for each in users if each.kind == kind) for kind in _KINDS}
-    return LocalModelCacheStatus(
-        nodes,
-        CopyCounts(available=counted["NodeDownloaded"], total=len(nodes), failed=counted["NodeDownloadError"]),
-        by_kind["InferenceService"],
-        by_kind["LLMInferenceService"],
-    )
+    first, second = (tuple(User(each.namespace, each.name) for each in users if each.kind == kind) for kind in _KINDS)
+    return first, second
 
 
 _KINDS = ("InferenceService", "LLMInferenceService")

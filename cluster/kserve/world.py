@@ -66,10 +66,39 @@ class Stored:
     ours: bool = False
     leaving: bool = False
     released: bool = False
+    modes: tuple[str, ...] = ()
+    """The access modes of a claim."""
+    block: bool = False
+    room: int | None = None
+    """Bytes that a claim has, or asks for as long as it is not bound."""
 
     @property
     def id(self) -> Id:
         return self.namespace, self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """A Job of the name of an import. `ended` is in the form of RFC 3339, and empty before."""
+
+    namespace: str
+    name: str
+    uid: str
+    owner: str = ""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    state: Literal["Pending", "Running", "Complete", "Failed"] = "Pending"
+    ended: str = ""
+    leaving: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Importing:
+    """With what models are imported into shared claims: the image, and the prefixes of `sources` that are allowed."""
+
+    image: str
+    sources: tuple[str, ...]
+    hub_endpoint: str | None = None
+    allow_loopback: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +135,25 @@ class World:
     volumes: Mapping[str, Stored] = field(default_factory=dict)
     claims: Mapping[Id, Stored] = field(default_factory=dict)
     unreadable: Unreadable = field(default_factory=Unreadable)
+    imports: Mapping[Id, Import] = field(default_factory=dict)
+    importing: Importing | None = None
+    """None: caches in shared claims are left to others."""
+    moment: str = ""
+    """The present time in the form of RFC 3339."""
 
     @property
     def managed(self) -> list[Cache]:
         """The caches to act on, in one order for all: those that can be read, and whose model a node group holds."""
         there = (each for key, each in self.caches.items() if key not in self.unreadable.caches)
         return sorted((each for each in there if each.spec.pvc_ref is None), key=lambda each: id_of(each.metadata))
+
+    @property
+    def shared(self) -> list[Cache]:
+        """The caches in shared claims to act on, in one order for all."""
+        if self.importing is None:
+            return []
+        there = [each for key, each in self.caches.items() if key not in self.unreadable.caches and each.metadata.namespace]
+        return sorted((each for each in there if each.spec.pvc_ref is not None), key=lambda each: id_of(each.metadata))
 
     @property
     def known_groups(self) -> dict[str, Group]:

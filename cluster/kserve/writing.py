@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from cluster.client import Api, ApiError, Conflict, Missing, endpoint_of
-from cluster.client.endpoints import CLAIMS, VOLUMES
+from cluster.client.endpoints import CLAIMS, JOBS, VOLUMES
 from cluster.client.errors import NotLeading
+from cluster.kserve.importing import Imports
 from cluster.kserve.kinds import LOCAL_MODEL_NODE
 from cluster.kserve.local_nodes import NodeWrite
 from cluster.kserve.manager import Plan
@@ -44,6 +45,7 @@ class Writer:
                 f"localmodelnodes {name}", "removed: its node is gone", self._api.delete(LOCAL_NODES, name, uid=uid)
             )
         await self._volumes(plan.volumes)
+        await self._imports(plan.imports)
         for cache, patch in plan.statuses:
             await self._merge(cache, patch, None, subresource="status")
         for cache in plan.release:
@@ -88,6 +90,14 @@ class Writer:
             await self._tried(what, "removed", self._api.delete(CLAIMS, each.name, each.namespace, uid=each.uid))
         for each in writes.remove_volumes:
             await self._tried(f"persistentvolumes {each.name}", "removed", self._api.delete(VOLUMES, each.name, uid=each.uid))
+
+    async def _imports(self, imports: Imports) -> None:
+        for document in imports.create:
+            place = document["metadata"]
+            await self._tried(f"jobs {place['namespace']}/{place['name']}", "made", self._api.create(JOBS, document))
+        for each in imports.remove:
+            removal = self._api.delete(JOBS, each.name, each.namespace, uid=each.uid)
+            await self._tried(f"jobs {each.namespace}/{each.name}", "removed", removal)
 
     async def _tried(self, what: str, done: str | None, write: Awaitable[Any]) -> None:
         try:

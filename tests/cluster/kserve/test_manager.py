@@ -420,11 +420,6 @@ class TestWhatIsNotKnownStays:
 
         assert found == plan(world())
 
-    def test_a_cache_of_a_shared_claim_is_left_to_kserve(self) -> None:
-        shared = cache(namespace="team", groups=(), finalizers=[], spec={"pvcRef": "models"})
-
-        assert plan(world(shared, group(), node())) == plan(world())
-
     def test_entries_without_any_cache_go(self) -> None:
         assert plan(world(node(), local_node("n1", entry()))).nodes == (NodeWrite("n1", (), local_node("n1", entry())),)
 

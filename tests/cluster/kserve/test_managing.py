@@ -12,14 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from cluster.client import Api, Missing, endpoint_of, of_kubeconfig
-from cluster.client.endpoints import CLAIMS, LEASES, NODES, VOLUMES, Endpoint
+from cluster.client.endpoints import CLAIMS, JOBS, LEASES, NODES, PODS, VOLUMES, Endpoint
 from cluster.kserve.beside_controller import managing as managing_beside
 from cluster.kserve.kinds import LOCAL_MODEL_CACHE, LOCAL_MODEL_NAMESPACE_CACHE, LOCAL_MODEL_NODE, LOCAL_MODEL_NODE_GROUP
 from cluster.kserve.managing import Manager
+from cluster.kserve.names import key_of
 from cluster.kserve.observing import SERVICES
+from cluster.kserve.world import Importing
+from fetcher.testing.origin import Origin
 from tests.cluster.api import Cluster
 from tests.cluster.kserve.conftest import Place
 from tests.cluster.kserve.worlds import URI
+from tests.lab.command import STORAGE_INITIALIZER, run_command
 
 CACHES, NAMESPACED = endpoint_of(LOCAL_MODEL_CACHE), endpoint_of(LOCAL_MODEL_NAMESPACE_CACHE)
 GROUPS, LOCAL_NODES = endpoint_of(LOCAL_MODEL_NODE_GROUP), endpoint_of(LOCAL_MODEL_NODE)
@@ -27,12 +31,13 @@ Document = dict[str, Any]
 
 
 @asynccontextmanager
-async def managing(api: Api, place: Place) -> AsyncIterator[list[str]]:
+async def managing(api: Api, place: Place, importing: Importing | None = None) -> AsyncIterator[list[str]]:
     """A manager at work. Yields what it noted and complained about."""
     said: list[str] = []
     manager = Manager(
         api,
         place.kserve,
+        importing,
         on_note=lambda subject, text: said.append(f"{subject}: {text}"),
         on_problem=lambda reason, text: said.append(f"{reason}: {text}"),
     )
@@ -121,6 +126,53 @@ async def report(api: Api, node: str, **statuses: str) -> None:
     """Report as the agent of a node does."""
     status = {"modelStatus": {name.replace("__", "/"): each for name, each in statuses.items()}}
     await api.merge(LOCAL_NODES, node, "", {"status": status}, subresource="status")
+
+
+class TestCacheInASharedClaim:
+    async def test_one_job_imports_it_verified_below_its_key_and_goes_with_the_cache_while_the_claim_stays(
+        self, api: Api, place: Place, tmp_path: Path
+    ) -> None:
+        model, uri = f"{place.mark}-m", "hf://org/model"
+        claimed = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "2Gi"}}, "storageClassName": ""}
+        spec = {"sourceModelUri": uri, "modelSize": "1Gi", "pvcRef": "models"}
+
+        async def is_ready(reason: str) -> Document | None:
+            status = (await api.get(NAMESPACED, model, place.team)).get("status") or {}
+            told = [each["reason"] for each in status.get("conditions") or ()]
+            return status if told == [reason] else None
+
+        async def pod() -> Document | None:
+            found = (await api.list(PODS, place.team)).items
+            return found[0] if found else None
+
+        with Origin() as origin:
+            origin.add_repo("org/model", {"config.json": b"{}", "model.safetensors": b"w" * 1000})
+            async with managing(api, place, Importing("image", ("hf://",), origin.endpoint)):
+                await make(api, NAMESPACED, model, place.team, spec=spec)
+                await becomes("the claim is missed", lambda: is_ready("PVCNotFound"))
+                await make(api, CLAIMS, "models", place.team, spec=claimed)
+                job = await becomes("the Job", lambda: api.get(JOBS, f"{model}-import", place.team))
+                started = await becomes("its pod", pod)
+                (container,) = started["spec"]["containers"]
+                volume = tmp_path / container["volumeMounts"][0]["subPath"]
+                words = [
+                    str(volume) if each == container["volumeMounts"][0]["mountPath"] else each for each in container["args"]
+                ]
+                given = {each["name"]: each["value"] for each in container["env"]}
+                done = await asyncio.to_thread(run_command, STORAGE_INITIALIZER, *words, env=given)
+                assert done.returncode == 0, done.stderr
+                assert (volume / "model.safetensors").read_bytes() == b"w" * 1000
+                assert volume.name == key_of(uri)
+                ended = {"status": {"phase": "Succeeded"}}
+                await api.merge(PODS, started["metadata"]["name"], place.team, ended, subresource="status")
+                status = await becomes("it is Ready", lambda: is_ready("ImportSucceeded"))
+                assert status["copies"] == {"available": 1, "total": 1, "failed": 0}
+
+                cache = await api.get(NAMESPACED, model, place.team)
+                await api.delete(NAMESPACED, model, place.team, uid=cache["metadata"]["uid"])
+                await is_gone(api, JOBS, job["metadata"]["name"], place.team)
+                await is_gone(api, NAMESPACED, model, place.team)
+                assert "deletionTimestamp" not in (await api.get(CLAIMS, "models", place.team))["metadata"]
 
 
 class TestClusterCache:

@@ -13,7 +13,20 @@ from cluster.kserve.kinds import (
     ModelStatus,
 )
 from cluster.kserve.names import MODEL_LABEL, NAMESPACE_LABEL
-from cluster.kserve.world import Cache, Group, LocalNode, Node, Options, Service, Stored, Unreadable, World, id_of
+from cluster.kserve.world import (
+    Cache,
+    Group,
+    Import,
+    Importing,
+    LocalNode,
+    Node,
+    Options,
+    Service,
+    Stored,
+    Unreadable,
+    World,
+    id_of,
+)
 
 URI = "hf://org/m"
 JOBS = "kserve-localmodel-jobs"
@@ -97,6 +110,9 @@ def world(*things: Any, services: Iterable[Service] = (), stored: Iterable[Store
         volumes={each.name: each for each in stored if not each.namespace},
         claims={each.id: each for each in stored if each.namespace},
         unreadable=more.get("unreadable", Unreadable()),
+        imports={(each.namespace, each.name): each for each in things if isinstance(each, Import)},
+        importing=more.get("importing", Importing("image", ("hf://",))),
+        moment="2026-01-03T00:00:00Z",
     )
 
 
