@@ -129,7 +129,7 @@ class Nodes:
         for node in nodes:
             node.begin()
         wait_until(
-            lambda: all(f"{len(nodes) - 1} of {len(nodes) - 1} peer" in node.log for node in nodes), "they know of each other"
+            lambda: all(f"found {len(nodes) - 1} of {len(nodes) - 1} peers" in node.log for node in nodes), "they know of each other"
         )
         self.hub.faults.clear()
 
