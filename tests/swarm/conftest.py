@@ -92,6 +92,7 @@ class Nodes:
 
     def __init__(self, hub: Origin, place: Path, stack: ExitStack) -> None:
         self.hub = hub
+        self.environ: dict[str, str] = {}
         self.nodes: list[Node] = []
         self._place = place
         self._stack = stack
@@ -102,7 +103,7 @@ class Nodes:
         return node
 
     def start(self, *words: str | Path, log: Path) -> subprocess.Popen[str]:
-        environ = {**os.environ, "HF_ENDPOINT": self.hub.endpoint, SIZE: str(CHUNK)}
+        environ = {**os.environ, "HF_ENDPOINT": self.hub.endpoint, SIZE: str(CHUNK), **self.environ}
         command = [*SMALL_CHUNKS, *map(str, words)]
         with log.open("w") as stream:
             process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=stream, text=True)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from fetcher.artifact import ORIGIN
+from tests.lab.small_chunks import PATIENCE
 from tests.lab.waiting import wait_until
 from tests.swarm.conftest import TOTAL, Fetched, Nodes
 
@@ -19,6 +20,7 @@ def share(*fetches: Fetched) -> float:
 
 
 def test_three_nodes_that_start_together_ask_the_origin_once(nodes: Nodes) -> None:
+    nodes.environ[PATIENCE] = "1000"
     together = [nodes.node() for _ in range(3)]
     nodes.hub.throttle(total=RATE)
     nodes.begin_together(*together)
@@ -34,5 +36,5 @@ def test_two_nodes_go_on_when_the_third_is_killed(nodes: Nodes) -> None:
     wait_until(lambda: nodes.sent > 0.3, "the Hub has begun to send", timeout=60)
     dying.die()
     ended = [node.end() for node in living]
-    assert share(*ended) <= 1.05
+    assert share(*ended) <= 1.4, "all but what they had from the third one, and what was under way"
     assert not any("MirrorBanned" in each.log for each in ended)

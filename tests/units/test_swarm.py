@@ -147,7 +147,7 @@ class TestAsking:
         for start in range(16, LAYOUT.chunks, 16):
             node.left(start, 16, 0)
         assert brought(node, 0.0) == [Ask(3, None)]
-        node.left(16, 16, 0b11)
+        node.left(16, 16, 0b11 << 16)
         assert [ask.chunk for ask in brought(node, 0.0)] == [16, 17], "they were wrong, and are missing again"
 
     def test_a_comparison_asks_the_origin_for_one_chunk_instead(self) -> None:
