@@ -149,7 +149,7 @@ class TestLate:
         artifact = await third.fetch()
         assert artifact.bytes_from.keys() >= {first.where, second.where}
         assert from_origin(artifact) < 0.1
-        assert third.of(PeersFound)[0] == PeersFound(2, 2, passed_on=False)
+        assert max(event.peers for event in third.of(PeersFound)) == 2
 
     async def test_a_node_without_a_server_asks_its_peers_first_and_then_the_origin(self, nodes: Nodes) -> None:
         complete = await nodes.complete()
