@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, get_args
@@ -69,6 +69,11 @@ class Options(TypedDict, total=False):
     retry_for: float
     mirrors: Iterable[str]
     mirror_secret_file: Path | None
+    mirror_ca: Path | None
+    mirror_cert: Path | None
+    mirror_key: Path | None
+    peers: Callable[[], Iterable[str]] | None
+    node: str | None
     part: Part | None
     max_size: Amount | None
     min_free: Amount | None

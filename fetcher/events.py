@@ -146,6 +146,15 @@ class Mismatched(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PeersFound(Event):
+    """`peers` of `asked` mirrors have this artifact, or fetch it. `passed_on`: a server of this node passes on what it has."""
+
+    peers: int
+    asked: int
+    passed_on: bool
+
+
+@dataclass(frozen=True, slots=True)
 class MirrorAvoided(Event):
     """`mirror` failed, or is slow: its ranges come from elsewhere for a while. `message` is the error's text."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import field
 from pathlib import Path
@@ -28,6 +28,7 @@ PageCache = Literal["auto", "keep", "drop"]
 Dedupe = Literal["clone", "link", "off"]
 
 MOST_CONNECTIONS = 1024
+_NAMES = ("dns", "dns+https")
 PLACEHOLDERS = ("{url}", "{host}", "{path}")
 """What the address of a mirror may have in place of a part of a file's address: all of it (escaped), its host, its path."""
 LEAST_MEMORY = 16 * MiB
@@ -106,9 +107,20 @@ class Settings:
     timeout_stall: float = 30.0
     retry_for: float = 300.0
     mirrors: tuple[str, ...] = ()
-    """Addresses of mirrors, as `parse_mirror` returns them: of a `fetcher serve`, or with the placeholders of a cache."""
+    """Addresses of mirrors, as `parse_mirror` returns them: of peers, or with the placeholders of a cache. A peer is a
+    `fetcher serve`: one address, or a name whose addresses are peers (`dns://`)."""
     mirror_secret_file: Path | None = None
-    """The file whose first line is the secret of every mirror that is a `fetcher serve`."""
+    """The file whose first line is the secret of every peer. It is read for each request."""
+    mirror_ca: Path | None = None
+    """The authorities that vouch for peers; None: those of the system."""
+    mirror_cert: Path | None = None
+    mirror_key: Path | None = None
+    """The certificate that peers are shown, and its key. All three are PEM files, read again when they change."""
+    peers: Callable[[], Iterable[str]] | None = None
+    """Returns the base URLs of more peers that there are now. It is called every two seconds, on the event loop."""
+    node: str | None = None
+    """The identity of this node, if a server that this process knows to run passes on what is fetched here (`Server.node`).
+    None: the fetch looks whether a peer has the identity of its cache root."""
     part: Part | None = None
     """The part of this process in a cooperative fetch; None: it fetches the whole artifact."""
     max_size: Amount | None = None
@@ -158,6 +170,8 @@ def parse_part(text: str) -> Part:
 def parse_mirror(text: str) -> str:
     """Return the address of a mirror without a final slash. Raises ConfigurationError, which shows no credential."""
     where = text.strip().rstrip("/")
+    if where.partition("://")[0].lower() in _NAMES:
+        return _name(where)
     parts = _web_address(where)
     if "@" in parts.netloc:
         raise ConfigurationError("a mirror's address must hold no credential; give a secret with --mirror-secret-file")
@@ -171,16 +185,25 @@ def parse_mirror(text: str) -> str:
     return where
 
 
+def _name(text: str) -> str:
+    """The address `dns://NAME:PORT`. Raises ConfigurationError."""
+    with suppress(ValueError):
+        parts = urlsplit(text)
+        if parts.hostname and parts.port and "@" not in parts.netloc and not (parts.path or parts.query or parts.fragment):
+            return text
+    raise ConfigurationError("a name of peers is malformed; write dns://cache.models:8650, or dns+https://cache.models:8650")
+
+
 def _web_address(text: str) -> SplitResult:
     with suppress(ValueError):
         parts = urlsplit(text)
         if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
             return parts
-    raise ConfigurationError("a mirror is a web address; write http://node:8650, or https://cache/{path}")
+    raise ConfigurationError("a mirror is a web address; write http://node:8650, dns://name:8650, or https://cache/{path}")
 
 
 def is_served(mirror: str) -> bool:
-    """Whether the mirror at this address is a `fetcher serve`: that of a cache has placeholders."""
+    """Whether the mirror at this address is a peer, a `fetcher serve`: that of a cache has placeholders."""
     return "{" not in mirror
 
 

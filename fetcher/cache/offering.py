@@ -21,6 +21,7 @@ from fetcher.cache.under_way import UnderWay
 from fetcher.errors import NewerFormat
 from fetcher.manifest import LARGEST, RELATIVE_PATH, Manifest, ManifestFile
 from fetcher.store.beneath import open_beneath, read_beneath
+from fetcher.store.identity import made_identity
 
 _KEY = re.compile("[0-9a-f]{16}")
 _MOST_FILES = 100_000
@@ -119,6 +120,14 @@ class Offers:
             while len(self._known) > 1 and sum(len(each.files) for each in self._known.values()) > _MOST_FILES:
                 del self._known[next(iter(self._known))]
         return offer
+
+
+def identity(root: Path) -> str:
+    """Return the identity of a root, which peers recognise it by; "" if it has none and cannot be given one."""
+    try:
+        return made_identity(root)
+    except OSError:
+        return ""
 
 
 def _tag(file: ManifestFile) -> str:

@@ -160,13 +160,17 @@ FETCH = (
     *TRANSFER,
     Option(
         "mirrors",
-        "where the same bytes are nearer: a `fetcher serve`, or a cache as https://cache/{path}; may be repeated",
+        "where the same bytes are nearer: a `fetcher serve`, dns://NAME:PORT for several, or a cache as https://cache/{path}; "
+        "may be repeated",
         parse_mirror,
         metavar="URL",
         repeated=True,
         each="mirror",
     ),
     Option("mirror_secret_file", "show the secret in this file to mirrors that are a `fetcher serve`", Path, "FILE"),
+    Option("mirror_ca", "the authorities that vouch for such mirrors, as PEM (default: those of the system)", Path, "FILE"),
+    Option("mirror_cert", "show such mirrors this certificate; needs --mirror-key", Path, "FILE"),
+    Option("mirror_key", "the key of --mirror-cert", Path, "FILE"),
 )
 LIMITS = (
     Option("max_size", "maximum size of the cache, in bytes or percent of its filesystem", parse_amount, "SIZE|PERCENT"),

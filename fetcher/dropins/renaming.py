@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from fetcher.artifact import ByteRange, Listing, RemoteFile
-from fetcher.sources.base import Asking, Body, Derived, Source, once
+from fetcher.events import Subscriber
+from fetcher.sources.base import Asking, Body, Derived, Guide, Source, once
 
 Naming = Callable[[tuple[RemoteFile, ...]], Mapping[str, str]]
 """Maps the new path of each selected file to its published path, given all published files. Raises SourceError."""
@@ -48,8 +49,12 @@ class RenamingSource(Derived):
     def disputed(self, file: RemoteFile, supplier: str) -> None:
         self._source.disputed(self._as_published(file), supplier)
 
-    def judged(self, file: RemoteFile, liars: Collection[str]) -> None:
-        self._source.judged(self._as_published(file), liars)
+    def begin(self, files: Sequence[RemoteFile], *, node: str | None, on_event: Subscriber) -> Guide | None:
+        """Nobody else has the files under these names."""
+        return None
+
+    def judged(self, file: RemoteFile, suppliers: Collection[str], liars: Collection[str]) -> None:
+        self._source.judged(self._as_published(file), suppliers, liars)
 
     def _as_published(self, file: RemoteFile) -> RemoteFile:
         return replace(file, path=self._published[file.path])

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from fetcher.artifact import CHUNK_SIZE, ByteRange
 from fetcher.engine.concurrency import Concurrency
+from fetcher.engine.guided import GuidedSchedule
 from fetcher.engine.incoming import Cursor, Incoming
 from fetcher.engine.pace import SlowConnectionDetector
 from fetcher.engine.pull import Pull
@@ -19,6 +20,7 @@ from fetcher.engine.schedule import Assignment, Progress, Schedule
 from fetcher.events import BytesDiscarded, ConnectionsActive, Subscriber
 from fetcher.planning.ranges import LONGEST_RANGE
 from fetcher.quantities import ceil_div
+from fetcher.sources.base import Guide
 
 AHEAD = 512 * 1024 * 1024
 """Bytes ready to be hashed, above which no range is begun: receiving takes processor time from hashing, which finishes last.
@@ -28,7 +30,10 @@ more, so a short pause of the link does not stop hashing."""
 
 class Handout:
     """The ranges of `files` for at most `connections`, with at most `open_files` begun and not sealed. `hash_lag`: bytes that
-    wait at most to be hashed. `changed` is called when a file is sealed, and when a pull begins or ends."""
+    wait at most to be hashed. `guide` decides which range comes next, if the source does.
+
+    `changed` is called when a file is sealed, and when a pull begins or ends.
+    """
 
     def __init__(
         self,
@@ -38,6 +43,7 @@ class Handout:
         open_files: int,
         hash_lag: int,
         judge: SlowConnectionDetector,
+        guide: Guide | None,
         on_event: Subscriber,
         changed: Callable[[], None],
     ) -> None:
@@ -46,14 +52,17 @@ class Handout:
         self._hash_lag = hash_lag
         self._emit = on_event
         self._changed = changed
-        self._schedule = Schedule()
+        self._schedule = Schedule() if guide is None else GuidedSchedule(guide)
         self._concurrency = Concurrency(connections, clock=time.monotonic)
         self._judge = judge
         self._unsealed = len(files)
         self._out = 0
+        self._dry = False
         self._wake = asyncio.Event()
         self.begun: dict[str, Incoming] = {}
         self.pulls: set[Pull] = set()
+        if guide is not None:
+            guide.watched(self.wake)
 
     # What to pull
 
@@ -69,16 +78,18 @@ class Handout:
 
     def wake(self) -> None:
         """Make waiting connections look for a range again."""
+        self._dry = False
         self._wake.set()
 
     async def claim(self) -> Assignment | None:
         """Wait for the next assignment and return it; None when all files are sealed."""
         while self._unsealed:
-            if self._out < self._concurrency.connections and (assignment := self._next()):
+            if self._out < self._concurrency.connections and not self._dry and (assignment := self._next()):
                 self._out += 1
                 self.begun[assignment.path] = incoming = self._files[assignment.path]
                 incoming.staged.keep_open()
                 return assignment
+            self._dry = True  # for every connection, until something changes
             self._wake.clear()
             await self._wake.wait()
         self.wake()
@@ -94,7 +105,10 @@ class Handout:
         )
         lagging = sum(each.lag for each in self.begun.values()) > self._hash_lag
         begin = len(self.begun) < self._open_files
-        return self._schedule.assign(longest=longest, lagging=lagging, begin=begin) or self._schedule.steal(self._progress())
+        if isinstance(self._schedule, GuidedSchedule):
+            self._schedule.recall(self._progress())
+        found = self._schedule.assign(connections=self._concurrency.connections, longest=longest, lagging=lagging, begin=begin)
+        return found or self._schedule.steal(self._progress())
 
     def _progress(self) -> Iterator[Progress]:
         """Yield the progress of all pulls that another connection may steal from."""
@@ -107,6 +121,7 @@ class Handout:
         """Record that the connection of `assignment` is free again."""
         self._schedule.finish(assignment)
         self._out -= 1
+        self._dry = False
 
     def return_rest(self, assignment: Assignment, incoming: Incoming, cursor: Cursor) -> None:
         """Make the missing rest of a range pending for another connection."""

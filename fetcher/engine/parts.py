@@ -108,6 +108,7 @@ class Parts:
             if plan.revision != listing.revision:
                 return await self._planned(existing)  # another part was faster, and saw another revision
         _refuse_other(plan, files)
+        whole.source.begin(files, node=whole.node(), on_event=whole.emit)
         return plan, replace(listing, files=files)
 
     def _held(self, files: Sequence[RemoteFile], existing: Manifest | None, listing: Listing) -> set[str]:

@@ -46,6 +46,7 @@ from fetcher.settings import Settings
 from fetcher.sources.base import Asking, Source
 from fetcher.store.beneath import make_directories
 from fetcher.store.donor import Donor
+from fetcher.store.identity import identity_of
 from fetcher.store.journal import Journal
 from fetcher.store.keyed import sweep_old
 from fetcher.store.layout import base_of_destination
@@ -182,6 +183,7 @@ class Pipeline:
             await run_uncancelled(refuse_pointers, files, self.source.local_path)
             with closing(self.journal(lease)) as journal:
                 _announce(journal, listing, files)
+                guide = self.source.begin(files, node=self.node(), on_event=self.emit)
                 stopping = threading.Event()
                 room = self.room(lease, growing=any(file.size is None for file in files), stopped=stopping.is_set)
                 preparation = self._preparation(lease, journal, replace(listing, files=files), room)
@@ -195,6 +197,7 @@ class Pipeline:
                     journal=journal,
                     settings=self.settings,
                     patience=patience,
+                    guide=guide,
                     on_event=self.emit,
                 )
                 async with kept_roomy(room, stop=stopping.set):
@@ -223,6 +226,10 @@ class Pipeline:
         self.emit(Resolved(redact(self.ref.uri), listing.revision, len(files), total_size(files)))
         warn_of_selection(listing, files, self.ref, self.emit)
         return files
+
+    def node(self) -> str | None:
+        """The identity under which others know what this fetch has; None if no server tells it."""
+        return self.settings.node or (identity_of(self.settings.cache_dir) if self.settings.dest is None else None)
 
     def journal(self, lease: Lease) -> Journal:
         with storing("open the journal"):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fetcher.artifact import Listing, RemoteFile
-from fetcher.sources.base import Asking, Derived, Source, once
+from fetcher.events import Subscriber
+from fetcher.sources.base import Asking, Derived, Guide, Source, once
 
 
 class Portion(Derived):
@@ -23,6 +24,10 @@ class Portion(Derived):
 
     async def describe(self, files: Sequence[RemoteFile], ask: Asking = once) -> Sequence[RemoteFile]:
         return files
+
+    def begin(self, files: Sequence[RemoteFile], *, node: str | None, on_event: Subscriber) -> Guide | None:
+        """The source knows of the whole fetch, and its chunks are not those of a segment."""
+        return None
 
     async def aclose(self) -> None:
         """Nothing to close: the source belongs to the whole fetch."""

@@ -11,10 +11,11 @@ from __future__ import annotations
 import heapq
 import itertools
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from fetcher.artifact import CHUNK_SIZE, ByteRange
 from fetcher.quantities import ceil_div
+from fetcher.sources.base import Turn
 from fetcher.values import dataclass
 
 OPEN = 16
@@ -27,12 +28,13 @@ WORTH = 2.0
 class Assignment:
     """Pull file `path` from `start` to `stop`. `stop` moves down when another connection steals the rest.
 
-    A `stop` of None means the whole file, from a source that cannot send parts.
+    A `stop` of None means the whole file, from a source that cannot send parts. `turn`: who is asked, if the source decides.
     """
 
     path: str
     start: int
     stop: int | None
+    turn: Turn | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,14 @@ class Schedule:
         elif not known:
             heapq.heappush(self._unopened, (-size, path))
 
-    def assign(self, *, longest: int = sys.maxsize, lagging: bool = False, begin: bool = True) -> Assignment | None:
+    def assign(
+        self,
+        *,
+        connections: int = 1,
+        longest: int = sys.maxsize,
+        lagging: bool = False,
+        begin: bool = True,
+    ) -> Assignment | None:
         """Activate and return the next range, of whole chunks and up to `longest` bytes; None if there is none now. Without
         `begin` it belongs to a file that was begun before."""
         self._open_more()
@@ -93,6 +102,34 @@ class Schedule:
         self._begun.add(path)
         return self._activated(path, byte_range)
 
+    def take(self, turn: Turn) -> Assignment | None:
+        """Activate and return the first pending range within a turn; None if there is none."""
+        pending = self._pending.get(turn.path, [])
+        for number in range(len(pending) - 1, -1, -1):  # the first range is the last one there
+            each = pending[number]
+            if each is None or each.start >= turn.part.stop or turn.part.start >= each.stop:
+                continue
+            start, stop = max(each.start, turn.part.start), min(each.stop, turn.part.stop)
+            rest = [ByteRange(stop, each.stop), ByteRange(each.start, start)]
+            pending[number : number + 1] = [part for part in rest if len(part)]
+            self.missing -= stop - start
+            if not pending:
+                self._open.discard(turn.path)
+            self._turns[turn.path] = next(self._turn)
+            self._begun.add(turn.path)
+            self._active[turn.path] += 1
+            return Assignment(turn.path, start, stop, turn)
+        return None
+
+    def pending(self, path: str) -> list[ByteRange]:
+        """Return the pending ranges of a file, of which parts can be sent."""
+        return [each for each in self._pending.get(path, ()) if each is not None]
+
+    @property
+    def begun(self) -> Collection[str]:
+        """The files of which a range was assigned."""
+        return self._begun
+
     def steal(self, active: Iterable[Progress]) -> Assignment | None:
         """Return the later half of the range that would last longest, from a chunk boundary on. Cuts its assignment short."""
         for slowest in sorted(active, key=lambda each: each.seconds_left, reverse=True):
@@ -106,6 +143,14 @@ class Schedule:
                 assignment.stop = boundary
                 return self._activated(assignment.path, rest)
         return None
+
+    def recall(self, active: Iterable[Progress]) -> None:
+        """Cut the assignments of `active` short behind the chunk that each of them has begun. The rest is pending again."""
+        for each in active:
+            boundary, stop = _next_boundary(each.position + 1), each.assignment.stop
+            if stop is not None and boundary < stop:
+                each.assignment.stop = boundary
+                self.add(each.assignment.path, [ByteRange(boundary, stop)], size=0)
 
     def finish(self, assignment: Assignment) -> None:
         """Record that the range is no longer active. Its missing rest must be added again."""

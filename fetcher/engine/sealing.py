@@ -226,7 +226,7 @@ class Sealing:
     def _judge(self, incoming: Incoming) -> None:
         """Ban the suppliers that sent other bytes of the file than its digest is of. All others are cleared."""
         liars = incoming.liars()
-        self._source.judged(incoming.file, liars)
+        self._source.judged(incoming.file, set(incoming.staged.suppliers.values()), liars)
         for liar in sorted(liars - self._banned):
             self._emit(MirrorBanned(liar, incoming.path))
         self._banned |= liars
@@ -242,7 +242,7 @@ class Sealing:
         incoming.entry = entry
         incoming.change(Change.SEALED)
         if incoming.state is State.SEALED:
-            if incoming.disputes:
+            if entry.digests:
                 self._judge(incoming)
             self._handout.sealed(incoming)
             self._progressed()

@@ -20,7 +20,7 @@ from fetcher.integrity.lanes import MOST, in_line
 from fetcher.planning.descriptors import plan_descriptors
 from fetcher.planning.memory import plan_memory, thread_buffer
 from fetcher.settings import Settings
-from fetcher.sources.base import Source
+from fetcher.sources.base import Guide, Source
 from fetcher.store.ingest import StagedFile
 from fetcher.store.journal import Journal
 from fetcher.store.lease import Lease
@@ -39,6 +39,7 @@ def transfer_of(
     journal: Journal,
     settings: Settings,
     patience: Patience,
+    guide: Guide | None = None,
     on_event: Subscriber,
 ) -> Transfer:
     """Return the transfer that completes `staged`, and announce its plan: of `files`, `held` bytes are present already."""
@@ -76,6 +77,7 @@ def transfer_of(
         limits=limits,
         rate=RateLimit(settings.limit_rate),
         patience=patience,
+        guide=guide,
         on_event=on_event,
     )
 

@@ -52,7 +52,7 @@ from fetcher.errors import (
 from fetcher.events import BytesReceived, MirrorAvoided, Retrying, Subscriber
 from fetcher.filesystem import storing
 from fetcher.manifest import ManifestFile
-from fetcher.sources.base import Source, supplier_of
+from fetcher.sources.base import Guide, Source, supplier_of
 from fetcher.store.journal import Journal
 from fetcher.store.lease import Lease
 from fetcher.values import dataclass
@@ -91,6 +91,7 @@ class Transfer:
         limits: Limits,
         rate: RateLimit,
         patience: Patience,
+        guide: Guide | None,
         on_event: Subscriber,
     ) -> None:
         self._files = {each.path: each for each in files}
@@ -107,6 +108,7 @@ class Transfer:
             open_files=limits.files,
             hash_lag=limits.hash_lag,
             judge=SlowConnectionDetector(max(1.0, limits.timeout_stall / 3), patience=limits.timeout_stall, least=least),
+            guide=guide,
             on_event=on_event,
             changed=self._changed,
         )
@@ -190,7 +192,8 @@ class Transfer:
     async def _connection(self) -> None:
         failures = 0
         while assignment := await self._handout.claim():
-            if (wait := self._gate - time.monotonic()) > 0:
+            turn = assignment.turn
+            if (turn is None or turn.supplier == ORIGIN) and (wait := self._gate - time.monotonic()) > 0:
                 await asyncio.sleep(wait)
             incoming = self._files[assignment.path]
             cursor = incoming.cursor_of_the_whole() if assignment.stop is None else incoming.cursor(assignment.start)
@@ -227,7 +230,7 @@ class Transfer:
         try:
             async with scope:
                 with self._handout.pulling(pull):
-                    async with self._source.open(incoming.file, wanted) as body:
+                    async with (assignment.turn or self._source).open(incoming.file, wanted) as body:
                         self._handout.answered(pull)
                         pull.supplier = supplier_of(body)
                         cursor.supplied_by(pull.supplier)

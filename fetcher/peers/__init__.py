@@ -9,5 +9,11 @@ from __future__ import annotations
 
 from fetcher.peers.addresses import Addresses as Addresses
 from fetcher.peers.addresses import addresses_of as addresses_of
+from fetcher.peers.asking import ANSWER as ANSWER
 from fetcher.peers.asking import Wanted as Wanted
+from fetcher.peers.connecting import PeerTls as PeerTls
+from fetcher.peers.connecting import connected as connected
+from fetcher.peers.membership import MOST as MOST
 from fetcher.peers.neighbours import Neighbours as Neighbours
+from fetcher.peers.neighbours import Told as Told
+from fetcher.peers.secret import Secret as Secret

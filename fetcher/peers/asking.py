@@ -7,31 +7,30 @@ answer replaces or changes what it said before. A peer that fails is left alone,
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import NoReturn
 
 from fetcher.artifact import CHUNK_SIZE
 from fetcher.errors import BadResponse, FetchError, NotFound, Transient
+from fetcher.peers.secret import Secret
 from fetcher.planning.have import HEAD, LARGEST, HaveMap, room
 from fetcher.planning.ownership import Layout
 from fetcher.planning.ranges import chunk_count
+from fetcher.planning.swarm import SILENCE
 from fetcher.quantities import doubled
-from fetcher.transport.client import Credentials, HttpTransport
+from fetcher.transport.client import HttpTransport
 
-WAIT = 5
-"""Seconds that a peer may wait for a change. Half of the silence after which it owns nothing (`swarm.SILENCE`)."""
+WAIT = int(SILENCE / 2)
+"""Seconds that a peer may wait for a change: half of the silence after which it owns nothing."""
 ANSWER = WAIT + 10.0
 """Seconds for a whole answer: a map takes a few packets."""
 EVERY = 0.5
 """Seconds between two requests to a peer, at least: a map of 1,024 chunks that changes all the time is told 1 % late."""
 FIRST, LONGEST = 1.0, 60.0
 """Seconds to leave a peer alone after its first failure, and at most."""
-NOTHING_YET = 5.0
+NOTHING_YET = 2.0
 """The same at most for a peer that only has nothing of the artifact: it may be about to begin."""
-_LARGEST_SECRET = 64 * 1024
 
 
 class Wanted:
@@ -64,10 +63,10 @@ class Wanted:
 
 
 class Asking:
-    """Asks peers over `transport`. `secret`: a file with what they want to see, on its first line; it is read each time.
+    """Asks peers over `transport`. `secret` is shown to each of them.
 
-    `heard(peer, chunks)` is called with each answer: the chunks that the peer has, as one number. `failed(peer, error)`: with
-    each failure.
+    `heard(peer, chunks, node)` is called with each answer: the chunks that the peer has, as one number, and the identity of its
+    node, if it tells one. `failed(peer, error)`: with each failure.
     """
 
     def __init__(
@@ -75,8 +74,8 @@ class Asking:
         wanted: Wanted,
         transport: HttpTransport,
         *,
-        secret: Path | None,
-        heard: Callable[[str, int], None],
+        secret: Secret | None,
+        heard: Callable[[str, int, str], None],
         failed: Callable[[str, FetchError], None],
     ) -> None:
         self._wanted = wanted
@@ -98,37 +97,24 @@ class Asking:
                 await asyncio.sleep(_pause(error, failures))
                 continue
             known, failures = known.followed_by(told) if known is not None else told, 0
-            self._heard(peer, known.as_number(self._wanted.sizes))
+            self._heard(peer, known.as_number(self._wanted.sizes), known.node)
             await asyncio.sleep(began + EVERY - clock())
 
     async def _told(self, peer: str, known: HaveMap | None) -> HaveMap:
         """Ask once. `known`: what the peer told last. Raises FetchError."""
         since = f"&since={known.at}&wait={WAIT}" if known is not None else ""
         url, what = f"{peer}/v1/{self._wanted.key}/have?listing={self._wanted.listing}{since}", "a map of chunks"
+        credentials = self._secret.shown_to(peer) if self._secret is not None else None
         try:
             async with (
                 asyncio.timeout(ANSWER),
-                self._transport.request(url, credentials=self._credentials(peer), redirects=0) as answer,
+                self._transport.request(url, credentials=credentials, redirects=0) as answer,
             ):
                 if answer.status != 200:
                     raise await answer.refusal(what=what)
                 return self._wanted.read(await answer.read(self._wanted.largest, what=what))
         except TimeoutError:
             raise BadResponse(f"a peer takes more than {ANSWER:.0f} s for {what}") from None
-
-    def _credentials(self, peer: str) -> Credentials | None:
-        if self._secret is None:
-            return None
-        try:
-            descriptor = os.open(self._secret, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                lines = os.read(descriptor, _LARGEST_SECRET).split(b"\n")
-            finally:
-                os.close(descriptor)
-        except OSError:
-            return None  # it is being exchanged: the peer will refuse, and is asked again
-        secret = next((line.strip() for line in lines if line.strip()), b"")
-        return Credentials(peer, {"Authorization": f"Bearer {secret.decode('latin-1')}"}, f"{self._secret}")
 
 
 def _pause(error: FetchError, failures: int) -> float:

@@ -23,10 +23,11 @@ MOST = 1024
 
 @dataclass(slots=True)
 class Membership:
-    """The peers of the node `me`, which is none of them."""
+    """The peers of the node `me`, any text that other nodes do not have. `told`: those that are told from time to time."""
 
     given: Addresses
     me: str
+    told: frozenset[str] = frozenset()
     _named: dict[Name, dict[str, float]] = field(default_factory=dict)
     _answered: dict[Name, float] = field(default_factory=dict)
 
@@ -42,7 +43,7 @@ class Membership:
 
     def peers(self) -> frozenset[str]:
         """Return who is a peer now. Of more than `MOST`, each node has others."""
-        found = {*self.given.fixed, *(peer for named in self._named.values() for peer in named)} - {self.me}
+        found = {*self.given.fixed, *self.told, *(peer for named in self._named.values() for peer in named)} - {self.me}
         return frozenset(found if len(found) <= MOST else sorted(found, key=self._distance)[:MOST])
 
     def _distance(self, peer: str) -> int:

@@ -3,54 +3,66 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from pathlib import Path
 from typing import NoReturn
 
 from fetcher.errors import FetchError
-from fetcher.peers.addresses import Addresses, Name
-from fetcher.peers.asking import ANSWER, Asking, Wanted
-from fetcher.peers.membership import MOST, Membership, change
+from fetcher.peers.addresses import Addresses, Name, addresses_of
+from fetcher.peers.asking import Asking, Wanted
+from fetcher.peers.membership import Membership, change
+from fetcher.peers.secret import Secret
 from fetcher.transport.client import HttpTransport
 
 EVERY = 10.0
 """Seconds between two looks at a name. A node that joins is found by others after this and the 5 to 30 s that DNS takes."""
 SOON = 1.0
 """Seconds between two looks while a name has no address: a Service has none before its first pod is ready."""
+TOLD_EVERY = 2.0
+"""Seconds between two looks at who is told to be a peer."""
 _RESOLVE = 10.0
 """Seconds for a look."""
-_READ_BUFFER = 64 * 1024
 
-Heard = Callable[[str, int], None]
+Heard = Callable[[str, int, str], None]
 Failed = Callable[[str, FetchError], None]
+Gone = Callable[[str], None]
+Told = Callable[[], Iterable[str]]
 
 
 class Neighbours:
-    """The peers at `given`, without this node, whose own base URL is `me`.
+    """The peers at `given`, and those that `told` returns now and then. `me`: any text that other nodes do not have.
 
-    `heard` and `failed` are those of `Asking`. Peers are asked directly, never through a proxy.
+    `heard` and `failed` are those of `Asking`; `gone` is called with a peer that is none any more. `transport` is closed at the
+    end.
     """
 
     def __init__(
         self,
         given: Addresses,
         wanted: Wanted,
+        transport: HttpTransport,
         *,
         me: str,
-        secret: Path | None,
+        told: Told | None = None,
+        secret: Secret | None,
         heard: Heard,
         failed: Failed,
-        environ: Mapping[str, str] = os.environ,
+        gone: Gone,
     ) -> None:
         self._given = given
+        self._told = told
         self._membership = Membership(given, me)
-        direct = {name: value for name, value in environ.items() if not name.lower().endswith("_proxy")}
-        self._transport = HttpTransport(connections=MOST, timeout_stall=ANSWER, read_buffer=_READ_BUFFER, environ=direct)
-        self._asking = Asking(wanted, self._transport, secret=secret, heard=heard, failed=failed)
+        self._transport = transport
+        self._asking = Asking(wanted, transport, secret=secret, heard=heard, failed=failed)
+        self._gone = gone
         self._asked: dict[str, asyncio.Task[NoReturn]] = {}
+        self._looked: set[Name] = set()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every name was looked up: `peers` are all that there are now."""
+        return len(self._looked) == len(self._given.names)
 
     @property
     def peers(self) -> frozenset[str]:
@@ -61,9 +73,12 @@ class Neighbours:
         """Ask until this is cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
+                self._listen()
                 self._change(group)
                 for name in self._given.names:
                     group.create_task(self._watch(name, group))
+                if self._told is not None:
+                    group.create_task(self._hear(group))
         finally:
             await self._transport.aclose()
 
@@ -71,16 +86,28 @@ class Neighbours:
         joined, left = change(self._asked, self._membership.peers())
         for peer in left:
             self._asked.pop(peer).cancel()
+            self._gone(peer)
         for peer in joined:
             self._asked[peer] = group.create_task(self._asking.follow(peer))
 
-    async def _watch(self, name: Name, group: asyncio.TaskGroup) -> None:
+    async def _watch(self, name: Name, group: asyncio.TaskGroup) -> NoReturn:
         loop = asyncio.get_running_loop()
         while True:
             addresses = await resolved(name)
             self._membership.answered(name, addresses, loop.time())
+            self._looked.add(name)
             self._change(group)
             await asyncio.sleep(EVERY if addresses else SOON)
+
+    async def _hear(self, group: asyncio.TaskGroup) -> NoReturn:
+        while True:
+            await asyncio.sleep(TOLD_EVERY)
+            self._listen()
+            self._change(group)
+
+    def _listen(self) -> None:
+        if self._told is not None:
+            self._membership.told = frozenset(addresses_of(self._told()).fixed)
 
 
 async def resolved(name: Name) -> list[str]:

@@ -2,13 +2,15 @@
 
 ::
 
-    {"format": 1, "listing": "<64 hex>", "at": "<epoch>.<counter>", "chunk_size": 16777216, "complete": true}
+    {"format": 1, "listing": "<64 hex>", "at": "<epoch>.<counter>", "chunk_size": 16777216, "complete": true,
+     "node": "<32 hex>"}
     {"format": 1, ..., "complete": false, "files": {"model-00001.safetensors": "<bitmap in base64>"}}
 
 `complete`: every chunk of every file. Otherwise `files` has the bitmap of each file that changed after `since`: bit `i % 8` of
 byte `i // 8` is chunk `i`, and bits beyond the file are 0. A bitmap replaces the former one, so a chunk can be withdrawn. A
 `since` of another epoch gets every file: one begins with each run of the server, and when a fetch is published. The counter of
 an epoch only grows. An answer that would be too large tells the oldest changes, and the next request gets the rest at once.
+`node` is the identity of the peer's cache root, the same at all of its addresses.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import binascii
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Any
 
 from fetcher.quantities import ceil_div
@@ -57,6 +59,7 @@ class HaveMap:
     chunk_size: int
     complete: bool
     files: Mapping[str, bytes] = field(default_factory=dict)
+    node: str = ""
 
     def has(self, path: str, chunk: int) -> bool:
         bits = self.files.get(path, b"")
@@ -75,7 +78,7 @@ class HaveMap:
         """Return this map with the changes of `later`, the answer to `since=` this one's mark."""
         if later.at.epoch != self.at.epoch or later.listing != self.listing or later.complete:
             return later
-        return HaveMap(later.listing, later.at, later.chunk_size, complete=False, files={**self.files, **later.files})
+        return replace(later, files={**self.files, **later.files})
 
     def to_bytes(self) -> bytes:
         document: dict[str, Any] = {
@@ -87,6 +90,8 @@ class HaveMap:
         }
         if not self.complete:
             document["files"] = {path: base64.b64encode(bits).decode() for path, bits in self.files.items()}
+        if self.node:
+            document["node"] = self.node
         return json.dumps(document, separators=(",", ":")).encode()
 
     @classmethod
@@ -112,7 +117,10 @@ class HaveMap:
             raise ValueError("the map of chunks has no size of a chunk")
         files = {} if document["complete"] else document["files"]
         bitmaps = {path: _bitmap(text, ceil_div(sizes[path], chunk_size)) for path, text in files.items()}
-        return cls(listing, at, chunk_size, document["complete"], bitmaps)
+        node = document.get("node", "")
+        if not isinstance(node, str) or not re.fullmatch("([0-9a-f]{32})?", node):
+            raise ValueError("the map of chunks has a malformed identity")
+        return cls(listing, at, chunk_size, document["complete"], bitmaps, node)
 
 
 def room(path: str, chunks: int) -> int:

@@ -7,11 +7,16 @@ A node does not ask the origin for what peers say they have. But if it gets noth
 them say, or one who had a part in a verified file: a single peer that lies keeps nobody from the origin.
 
 An owner is a peer that told its map within the last `SILENCE`, and whose share progresses. The share of another is divided
-among the rest. Whatever goes wrong, a node that gets nothing for `STARVED` asks the origin.
+among the rest. Whatever goes wrong, a node that gets nothing for `STARVED` asks the origin. A node that passes nothing on owns
+nothing: it asks its peers first, and then the origin.
+
+A peer has two names: the one that it is asked by, its address, and the identity of its node, by which shares are divided. All
+nodes know the same identities, whatever addresses they use.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Collection
 from dataclasses import field
 from random import Random
@@ -21,8 +26,7 @@ from fetcher.quantities import doubled
 from fetcher.values import dataclass
 
 SILENCE = 10.0
-"""Seconds without an answer after which a peer owns nothing. A map is told every half second, and after 25 s at the latest only
-if nothing changes: then there is nothing that it owes either."""
+"""Seconds without an answer after which a peer owns nothing: twice as long as one waits for a change (`peers.asking.WAIT`)."""
 PATIENCE = 5.0
 """Seconds without a chunk of its share after which an owner may be taken over, and at least `BLOCK_TIMES` of its blocks."""
 BLOCK_TIMES = 3.0
@@ -39,20 +43,31 @@ _LOOK = 0.5
 _FAILURES = 2
 """Failures in a row after which a peer is left alone and owns nothing, for `SILENCE`, and twice as long each time after."""
 _LONGEST = 64 * SILENCE
+_ORIGIN_PAUSE = 1.0
+"""Seconds that the origin is left alone after a failure, so that peers are asked meanwhile. The engine decides on retries."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Ask `supplier` for a chunk; None is the origin."""
+    """Ask `supplier` for `count` chunks of one file from `chunk` on; None is the origin."""
 
     chunk: int
     supplier: str | None
+    count: int = 1
+
+    @property
+    def chunks(self) -> int:
+        return ((1 << self.count) - 1) << self.chunk
 
 
 @dataclass(slots=True)
 class Peer:
-    """What is known of a peer. `has`: what it passes on; times in seconds. `brought`: chunks of its share since `since`."""
+    """What is known of a peer. `has`: what it passes on; times in seconds. `brought`: chunks of its share since `since`.
 
+    `node`: its identity. `asked`: what it is asked for now. `suspected`: in how many files it may have sent other bytes.
+    """
+
+    node: str
     has: int
     heard: float
     since: float
@@ -60,6 +75,8 @@ class Peer:
     brought: int = 0
     avoided_until: float = 0.0
     failures: int = 0
+    asked: int = 0
+    suspected: int = 0
     late: bool = False
     proven: bool = False
     banned: bool = False
@@ -72,9 +89,10 @@ class Peer:
 
 @dataclass(slots=True)
 class Swarm:
-    """The view of the node `me`. `connections`: what it has under way at most. `mine`: chunks that are here."""
+    """The view of the node `me`; None if it passes nothing on. `connections`: what it has under way at most. `mine`: chunks
+    that are here."""
 
-    me: str
+    me: str | None
     layout: Layout
     connections: int
     random: Random
@@ -82,24 +100,25 @@ class Swarm:
     settle: float = SETTLE
     mine: int = 0
     peers: dict[str, Peer] = field(default_factory=dict)
-    _asked: dict[int, str | None] = field(default_factory=dict)
+    _asked: dict[int, Ask] = field(default_factory=dict)
     _under_way: int = 0
+    _at_origin: int = 0
+    _for_origin: int = 0
     _held: int = 0
     _sure: int = 0
     _usable: list[tuple[str, Peer]] = field(default_factory=list)
     _share: int = 0
     _members: frozenset[str] = frozenset()
     _looked: float = float("-inf")
-    _windows: list[int] = field(default_factory=list)
+    _starts: list[int] = field(default_factory=list)
     _moved: float = 0.0
     _starved: bool = False
     _late: int | None = None
     _origin_at: float = float("-inf")
-    _origin_failures: int = 0
 
     def __post_init__(self) -> None:
         self._moved = self.began
-        self._windows = [self._window(start, stop) for start, stop in self.layout.spans()]
+        self._starts = [start for start, stop in self.layout.spans() if stop > start]
 
     @property
     def missing(self) -> int:
@@ -107,18 +126,18 @@ class Swarm:
 
     # What is learnt
 
-    def heard(self, name: str, has: int, now: float) -> None:
-        """A peer has told its map."""
-        peer = self.peers.get(name)
-        if peer is None:
-            self.peers[name] = Peer(has, now, now, now)
+    def heard(self, name: str, has: int, now: float, node: str = "") -> None:
+        """A peer has told its map, and perhaps the identity of its node."""
+        peer, node = self.peers.get(name), node or name
+        if peer is None or peer.node != node:
+            self.peers[name] = Peer(node, has, now, now, now)
             self._held |= has
             self._looked = float("-inf")
             return
         peer.heard = now
         if has == peer.has:
             return
-        if gained := has & ~peer.has & self._owed_by(name):
+        if gained := has & ~peer.has & self._owed_by(peer):
             peer.progress, peer.brought = now, peer.brought + gained.bit_count()
         if has & ~peer.has:
             peer.late = False
@@ -128,136 +147,185 @@ class Swarm:
         if not peer.banned:
             self._held |= has
 
+    def gone(self, name: str) -> None:
+        """A peer is no longer one."""
+        self.peers.pop(name, None)
+        self._looked = float("-inf")
+
+    def joined(self, me: str) -> None:
+        """What this node has from the origin is passed on from now on, by a server with the identity `me`."""
+        self.me = me
+        self._looked = float("-inf")
+
+    def left(self, chunk: int, count: int, chunks: int) -> None:
+        """Of the `count` chunks of a file from `chunk` on, `chunks` are to be asked for; others are here or come already."""
+        file = ((1 << count) - 1) << chunk
+        self.mine = (self.mine & ~file) | (file & ~chunks & ~self._under_way)
+
     def done(self, ask: Ask, now: float) -> None:
-        """A chunk has come."""
+        """Chunks have come."""
         self._end(ask)
-        self.mine |= 1 << ask.chunk
+        self.mine |= ask.chunks
         self._moved = now
-        if ask.supplier is None:
-            self._origin_failures = 0
-        else:
-            self.peers[ask.supplier].failures = 0
-        for number, (start, stop) in enumerate(self.layout.spans()):
-            if start <= ask.chunk < stop:
-                self._windows[number] = self._window(start, stop)
+        if ask.supplier is not None and (peer := self.peers.get(ask.supplier)) is not None:
+            peer.failures = 0
+
+    def ended(self, ask: Ask) -> None:
+        """Chunks are not asked for any longer, and nobody is to blame."""
+        self._end(ask)
 
     def busy(self, ask: Ask, until: float) -> None:
         """The supplier wants to be asked later."""
         self._end(ask)
-        if ask.supplier is not None:
-            self.peers[ask.supplier].avoided_until = until
+        if ask.supplier is None:
+            self._origin_at = until
+        elif (peer := self.peers.get(ask.supplier)) is not None:
+            peer.avoided_until = until
 
-    def failed(self, ask: Ask, now: float) -> None:
-        """A chunk has not come: the supplier is silent, much slower than others, or gone."""
+    def failed(self, ask: Ask, now: float) -> bool:
+        """Chunks have not come: the supplier is silent, much slower than others, or gone. Returns whether that is news: several
+        requests that fail together are one failure."""
         self._end(ask)
         if ask.supplier is None:
-            self._origin_failures += 1
-            self._origin_at = now + _pause(self._origin_failures)
-            return
-        peer = self.peers[ask.supplier]
+            if now >= self._origin_at:
+                self._origin_at = now + _ORIGIN_PAUSE
+                return True
+            return False
+        peer = self.peers.get(ask.supplier)
+        if peer is None or now < peer.avoided_until:
+            return False
         peer.failures += 1
         peer.avoided_until = now + _pause(peer.failures)
         if peer.failures >= _FAILURES:
             peer.late, peer.proven = True, False
         self._looked = float("-inf")
+        return True
 
     def verified(self, suppliers: Collection[str]) -> None:
         """A file with chunks of these peers has the digest that the origin publishes."""
         for name in suppliers:
-            self.peers[name].proven = True
+            if (peer := self.peers.get(name)) is not None:
+                peer.proven = True
 
-    def drop(self, chunks: int, liar: str | None) -> None:
-        """Chunks were wrong, and must come again. `liar`: who is proven to have sent other bytes."""
+    def disputed(self, chunks: int, name: str) -> None:
+        """The file `chunks` is wrong. It comes from the origin from now on, and its supplier `name` is asked for nothing."""
+        self._for_origin |= chunks
+        if (peer := self.peers.get(name)) is not None:
+            peer.suspected += 1
+        self._looked = float("-inf")
+
+    def cleared(self, name: str) -> None:
+        """A file is right for which `name` was disputed."""
+        if (peer := self.peers.get(name)) is not None and peer.suspected:
+            peer.suspected -= 1
+        self._looked = float("-inf")
+
+    def banned(self, name: str) -> None:
+        """A peer is proven to have sent other bytes."""
+        if (peer := self.peers.get(name)) is not None:
+            peer.banned = True
+        self._looked = float("-inf")
+
+    def drop(self, chunks: int) -> None:
+        """Chunks were wrong, and must come again."""
         self.mine &= ~chunks
-        self._windows = [self._window(start, stop) for start, stop in self.layout.spans()]
-        if liar is not None and liar in self.peers:
-            self.peers[liar].banned = True
         self._looked = float("-inf")
 
     # What is decided
 
-    def next(self, now: float) -> Ask | None:
-        """Return what to ask for now, None for nothing. The answer counts as under way until it is done, busy or failed."""
+    def alone(self, now: float) -> bool:
+        """Whether there is no peer that counts."""
+        return now >= self.began + self.settle and not any(self._counts(peer, now) for peer in self.peers.values())
+
+    def next(self, now: float, *, among: int = -1, most: int = 1) -> Ask | None:
+        """Return what to ask for now, None for nothing: up to `most` chunks `among` those that are missing.
+
+        The answer counts as under way until it is done, busy, failed or ended.
+        """
         if now - self._looked >= _LOOK:
             self._look(now)
-        chosen = (
-            self._of_the_share(now, 0 if self._starved else self._held)
-            or self._of_a_peer(now)
-            or self._of_the_share(now, self._sure)
-            or self._of_a_late_owner(now)
-        )
-        if chosen is not None:
-            self._asked[chosen.chunk] = chosen.supplier
-            self._under_way |= 1 << chosen.chunk
+        wanted = self.missing & ~self._under_way & among
+        chosen = self._chosen(wanted & self._for_origin, wanted & ~self._for_origin, now) if wanted else None
+        if chosen is None:
+            return None
+        chosen = self._extended(chosen, wanted, most)
+        self._asked[chosen.chunk] = chosen
+        self._under_way |= chosen.chunks
+        if chosen.supplier is None:
+            self._at_origin += 1
+        else:
+            self.peers[chosen.supplier].asked += 1
         return chosen
 
+    def _chosen(self, disputed: int, wanted: int, now: float) -> Ask | None:
+        if self.me is None:
+            return self._of_a_peer(wanted, now) or self._of_the_origin(disputed | (wanted & ~self._sure), now)
+        return (
+            self._of_the_origin(disputed | (wanted & self._share & ~(0 if self._starved else self._held)), now)
+            or self._of_a_peer(wanted, now)
+            or self._of_the_origin(wanted & self._share & ~self._sure, now)
+            or self._of_a_late_owner(wanted, now)
+        )
+
     def owners(self, now: float) -> frozenset[str]:
-        """Return who has a share of the origin: this node, and each peer that answers and brings what it owes."""
-        alive = [name for name, peer in self.peers.items() if self._counts(peer, now)]
-        times = sorted(time for name in alive if (time := self.peers[name].block_time) is not None)
+        """Return the nodes that have a share of the origin: this one, and each peer that answers and brings what it owes."""
+        alive = [peer for peer in self.peers.values() if self._counts(peer, now)]
+        times = sorted(time for peer in alive if (time := peer.block_time) is not None)
         usual = times[len(times) // 2] if times else None
-        late = {name for name in alive if self.peers[name].late or self._stalled(name, usual, now)}
-        return frozenset([self.me, *alive]) - late
+        owners = {peer.node for peer in alive if not (peer.late or self._stalled(peer, usual, now))}
+        return frozenset(owners if self.me is None else {*owners, self.me})
 
     def _counts(self, peer: Peer, now: float) -> bool:
         left_alone = peer.failures >= _FAILURES and now < peer.avoided_until
         return not peer.banned and not left_alone and now - peer.heard <= SILENCE
 
-    def _stalled(self, name: str, usual: float | None, now: float) -> bool:
+    def _stalled(self, peer: Peer, usual: float | None, now: float) -> bool:
         """Whether an owner owes something, and brings nothing. Nobody is late before anybody has brought a block."""
-        peer = self.peers[name]
         block_time = peer.block_time or usual
-        if block_time is None or not self._owed_by(name) & ~peer.has & ~self._sure & self.missing:
+        if block_time is None or not self._owed_by(peer) & ~peer.has & ~self._sure & self.missing:
             return False
         return now - peer.progress > max(PATIENCE, BLOCK_TIMES * block_time)
 
-    def _owed_by(self, name: str) -> int:
-        return shares(self.layout, self._members).get(name, 0) if name in self._members else 0
+    def _owed_by(self, peer: Peer) -> int:
+        return shares(self.layout, self._members).get(peer.node, 0) if peer.node in self._members else 0
 
     def _look(self, now: float) -> None:
         """Look at who owns what, and at what peers have."""
         self._looked = now
         self._held = self._sure = 0
-        self._usable = [(name, peer) for name, peer in self.peers.items() if self._counts(peer, now)]
+        self._usable = [(name, peer) for name, peer in self.peers.items() if self._counts(peer, now) and not peer.suspected]
         for _, peer in self._usable:
             self._sure |= peer.has if peer.proven else peer.has & self._held
             self._held |= peer.has
         before, self._members = self._members, self.owners(now)
-        for name, peer in self._usable:
-            peer.late = name not in self._members
-        for name in self._members - before - {self.me}:
-            self.peers[name].progress = now  # it has owed this share from now on
-        self._share = shares(self.layout, self._members)[self.me]
+        for _, peer in self._usable:
+            peer.late = peer.node not in self._members
+            if peer.node in self._members and peer.node not in before:
+                peer.progress = now  # it has owed this share from now on
+        self._share = shares(self.layout, self._members)[self.me] if self.me is not None else 0
         self._starved = now - self._moved > STARVED
         if self._starved:
             self._share = self.missing
 
-    def _of_the_share(self, now: float, elsewhere: int) -> Ask | None:
-        """A chunk of the share that is not `elsewhere`, from the origin, in the order of the files: the first ones are verified
-        and passed on early."""
-        if now < max(self.began + self.settle, self._origin_at):
+    def _of_the_origin(self, wanted: int, now: float) -> Ask | None:
+        """A chunk of the origin, in the order of the files: the first ones are verified and passed on early."""
+        if not wanted or now < max(self.began + self.settle, self._origin_at):
             return None
-        width = max(1, -(-2 * self.connections // len(self._members)))
-        if sum(supplier is None for supplier in self._asked.values()) >= width:
-            return None
-        wanted = self._share & self.missing & ~self._under_way & ~elsewhere
-        return Ask(_lowest(wanted), None) if wanted else None
+        width = max(1, -(-2 * self.connections // max(1, len(self._members))))
+        return Ask(_lowest(wanted), None) if self._at_origin < width else None
 
-    def _of_a_peer(self, now: float) -> Ask | None:
+    def _of_a_peer(self, wanted: int, now: float) -> Ask | None:
         """A chunk that a peer has, of one of them at random: so their uploads are used evenly."""
-        wanted = self.missing & ~self._under_way & self._held
+        wanted &= self._held
         if not wanted or not self._usable:
             return None
-        near = 0
-        for window in [each for each in self._windows if each][:_FILES]:
-            near |= window
         number = len(self._usable)
-        first = self.random.randrange(number)
-        for chunks in (wanted & near, wanted):
+        first, width = self.random.randrange(number), max(2, -(-2 * self.connections // number))
+        for chunks in (wanted & self._near(), wanted):
             for place in range(first, first + number) if chunks else ():
                 name, peer = self._usable[place % number]
                 has = peer.has & chunks
-                if has and peer.avoided_until <= now and not peer.banned:
+                if has and peer.avoided_until <= now and peer.asked < width and not peer.banned:
                     return Ask(self._one_of(has), name)
         return None
 
@@ -267,33 +335,58 @@ class Swarm:
         after = chunks >> behind
         return behind + _lowest(after) if after else _lowest(chunks)
 
-    def _of_a_late_owner(self, now: float) -> Ask | None:
+    def _of_a_late_owner(self, wanted: int, now: float) -> Ask | None:
         """At the end: one block that its owner has not brought for longer than it usually takes, by the next in line."""
-        left = self.missing & ~self._sure & ~self._under_way
+        left = wanted & ~self._sure
         if not left or self._share & left or left.bit_count() > len(self._members) * BLOCK_CHUNKS:
             return None
-        for name in sorted(self._members - {self.me}):
-            owed, peer = self._owed_by(name) & left, self.peers[name]
+        for _, peer in sorted(self._usable, key=lambda each: each[1].node):
+            owed = self._owed_by(peer) & left
             if not owed or peer.block_time is None or now - peer.progress <= max(PATIENCE / 2, 1.5 * peer.block_time):
                 continue
             chunk = _lowest(owed)
             block = chunk // BLOCK_CHUNKS
-            others = sorted(self._members - {name})
+            others = sorted(self._members - {peer.node})
             if self._late in (None, block) and rank(self.layout, chunk, others)[0] == self.me:
                 self._late = block
                 return Ask(chunk, None)
         return None
 
-    def _end(self, ask: Ask) -> None:
-        self._asked.pop(ask.chunk, None)
-        self._under_way &= ~(1 << ask.chunk)
+    def _extended(self, ask: Ask, wanted: int, most: int) -> Ask:
+        """The same with the chunks behind it that the same supplier is to be asked for: requests are not free."""
+        if ask.supplier is None:
+            wanted &= self._for_origin | (self._share & ~self._sure if self.me is not None else ~self._sure)
+        else:
+            wanted &= self.peers[ask.supplier].has & ~self._for_origin
+        # Whoever joins takes over what is not under way. So that is little, and at the end every connection has something.
+        most = min(most, wanted.bit_count() // (4 * self.connections))
+        number = bisect_right(self._starts, ask.chunk)
+        stop = self._starts[number] if number < len(self._starts) else self.layout.chunks
+        run = wanted >> ask.chunk
+        length = _lowest(~run)
+        return Ask(ask.chunk, ask.supplier, max(1, min(length, most, stop - ask.chunk)))
 
-    def _window(self, start: int, stop: int) -> int:
-        """The first chunks of a file that are missing."""
-        left = self.missing >> start & ((1 << (stop - start)) - 1)
-        if not left:
-            return 0
-        return (left & (((1 << WINDOW) - 1) << _lowest(left))) << start
+    def _end(self, ask: Ask) -> None:
+        if self._asked.pop(ask.chunk, None) is None:
+            return
+        self._under_way &= ~ask.chunks
+        if ask.supplier is None:
+            self._at_origin -= 1
+        elif (peer := self.peers.get(ask.supplier)) is not None:
+            peer.asked = max(0, peer.asked - 1)
+
+    def _near(self) -> int:
+        """The first chunks of the first files that are not complete."""
+        near, left = 0, self.missing
+        for _ in range(_FILES):
+            if not left:
+                break
+            first = _lowest(left)
+            number = bisect_right(self._starts, first)
+            stop = self._starts[number] if number < len(self._starts) else self.layout.chunks
+            near |= left & (((1 << min(WINDOW, stop - first)) - 1) << first)
+            left = left >> stop << stop
+        return near
 
 
 def _pause(failures: int) -> float:

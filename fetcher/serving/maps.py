@@ -18,9 +18,10 @@ _MOST = 4096
 
 
 class Maps:
-    """The map of each offered artifact, for any thread."""
+    """The map of each offered artifact, for any thread. `node`: the identity of the root, "" if it has none."""
 
-    def __init__(self) -> None:
+    def __init__(self, node: str = "") -> None:
+        self._node = node
         self._lock = threading.Lock()
         self._known: dict[tuple[str, str], _Epoch] = {}
 
@@ -36,7 +37,7 @@ class Maps:
                 del self._known[next(iter(self._known))]
             epoch.take(offer.held or {})
             at, files = epoch.since(since)
-        return HaveMap(offer.listing, at, offer.chunk_size, complete=offer.complete, files=files)
+        return HaveMap(offer.listing, at, offer.chunk_size, complete=offer.complete, files=files, node=self._node)
 
 
 class _Epoch:

@@ -12,7 +12,7 @@ from dataclasses import field
 from ipaddress import ip_address
 from pathlib import Path
 
-from fetcher.cache.offering import Offers
+from fetcher.cache.offering import Offers, identity
 from fetcher.errors import ConfigurationError
 from fetcher.serving.answering import Answerer
 from fetcher.serving.authorization import Authorization, Verdict, anonymous
@@ -63,12 +63,13 @@ class Serving:
 
 
 class Server:
-    """Serves from its construction on, at the base URL `where`."""
+    """Serves from its construction on, at the base URL `where`. `node`: the identity of its root, "" if it can have none."""
 
     def __init__(self, serving: Serving, *, warn: Callable[[str], None]) -> None:
         """Raises ConfigurationError. `warn` is called by threads, one at a time."""
         serving.check()
         self.counts = Counts()
+        self.node = identity(serving.root)
         self._stopped = threading.Event()
         certificates = Certificates(serving.certificates, warn) if serving.certificates is not None else None
         limits, authorization = serving.limits, serving.authorization
@@ -76,7 +77,7 @@ class Server:
             authorization = _certified if serving.mutual else anonymous
         answerer = Answerer(
             offers=Offers(serving.root, under_way=limits.staged_uploads > 0),
-            maps=Maps(),
+            maps=Maps(self.node),
             authorization=authorization,
             sender=Sender(Rate(limits.rate, time.monotonic), self.counts, self._stopped),
             counts=self.counts,

@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from fetcher.artifact import ORIGIN, ByteRange, RemoteFile
 from fetcher.artifact import Listing as Listing
+from fetcher.events import Subscriber
 from fetcher.values import dataclass
 
 T = TypeVar("T")
@@ -119,6 +120,57 @@ def supplier_of(body: Body) -> str:
     return body.supplier if isinstance(body, Supplied) else ORIGIN
 
 
+class Opening(Protocol):
+    """Opens ranges of files, as `Source.open` does."""
+
+    def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AbstractAsyncContextManager[Body]: ...
+
+
+class Turn(Opening, Protocol):
+    """A range that is to be pulled now: the bytes of `part` of the file `path`. Only what is missing of it is asked for, by its
+    own `open`: at `supplier`, which is the origin or means nothing else."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def part(self) -> ByteRange: ...
+
+    @property
+    def supplier(self) -> str: ...
+
+    def over(self) -> None:
+        """Record that nothing of it is under way any more. Idempotent."""
+        ...
+
+
+class Guide(Protocol):
+    """Who decides which range is pulled next: a source that knows who has which chunks. All methods run on one event loop."""
+
+    def covers(self, path: str) -> bool:
+        """Whether it decides about the file. Others come from the source, in the engine's own order."""
+        ...
+
+    def idle(self) -> bool:
+        """Whether there is nothing to decide now: all files are for the engine's own order."""
+        ...
+
+    def left(self, path: str, pending: Sequence[ByteRange]) -> None:
+        """Record which ranges of a file are missing, and not under way. Called after each change but those by `next`."""
+        ...
+
+    def next(self, *, connections: int, longest: int, among: Collection[str] | None) -> Turn | None:
+        """Return what to pull now, of at most `longest` bytes or one chunk; None for nothing. `among`: only these files.
+
+        `connections`: how many ranges are under way at most.
+        """
+        ...
+
+    def watched(self, changed: Callable[[], None]) -> None:
+        """Call `changed` when `next` may answer otherwise than before."""
+        ...
+
+
 class Source(Protocol):
     """One artifact at its source. Not thread-safe; all methods run on one event loop."""
 
@@ -170,6 +222,14 @@ class Source(Protocol):
         """The suppliers other than the origin that may bring bytes of `file`, a file that was described."""
         ...
 
+    def begin(self, files: Sequence[RemoteFile], *, node: str | None, on_event: Subscriber) -> Guide | None:
+        """Record that `files` are fetched from now on, with the user's pins among their digests. Again after a new listing.
+
+        `node`: the identity of the cache root, which its server tells to others; None if there is none. Returns who decides
+        which range comes next, until the source is closed; None if the engine does.
+        """
+        ...
+
     def disputed(self, file: RemoteFile, supplier: str) -> None:
         """Record that the digest of `file` is wrong, and that its bytes of `supplier` are suspected.
 
@@ -177,8 +237,9 @@ class Source(Protocol):
         """
         ...
 
-    def judged(self, file: RemoteFile, liars: Collection[str]) -> None:
-        """Record that the digest of `file` is right now, and that only `liars` had sent other bytes: they are asked no more."""
+    def judged(self, file: RemoteFile, suppliers: Collection[str], liars: Collection[str]) -> None:
+        """Record that the digest of `file` is right: `suppliers` brought its bytes, and only `liars` had sent other ones. They
+        are asked no more."""
         ...
 
     def local_path(self, file: RemoteFile) -> Path | None:
@@ -199,10 +260,13 @@ class Unmirrored:
     def mirrors(self, file: RemoteFile) -> Sequence[str]:
         return ()
 
+    def begin(self, files: Sequence[RemoteFile], *, node: str | None, on_event: Subscriber) -> Guide | None:
+        return None
+
     def disputed(self, file: RemoteFile, supplier: str) -> None:
         """Nobody else is asked anyway."""
 
-    def judged(self, file: RemoteFile, liars: Collection[str]) -> None:
+    def judged(self, file: RemoteFile, suppliers: Collection[str], liars: Collection[str]) -> None:
         """Nobody was suspected."""
 
 
@@ -254,11 +318,14 @@ class Derived:
     def mirrors(self, file: RemoteFile) -> Sequence[str]:
         return self._source.mirrors(file)
 
+    def begin(self, files: Sequence[RemoteFile], *, node: str | None, on_event: Subscriber) -> Guide | None:
+        return self._source.begin(files, node=node, on_event=on_event)
+
     def disputed(self, file: RemoteFile, supplier: str) -> None:
         self._source.disputed(file, supplier)
 
-    def judged(self, file: RemoteFile, liars: Collection[str]) -> None:
-        self._source.judged(file, liars)
+    def judged(self, file: RemoteFile, suppliers: Collection[str], liars: Collection[str]) -> None:
+        self._source.judged(file, suppliers, liars)
 
     async def aclose(self) -> None:
         await self._source.aclose()

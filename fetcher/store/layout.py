@@ -9,6 +9,7 @@
                                                 a swap that has begun, and where the replaced directory goes
     <root>/.fetcher/usage/<cache-key>           last use; beside it the pins and holds (`claims`)
     <root>/.fetcher/root.json                   the limits of the root (`limits`)
+    <root>/.fetcher/node                        the identity of the root, if a server has passed it on (`identity`)
     <root>/.fetcher/ballast/                    space that a full filesystem gives up, so that eviction can begin (`ballast`)
     <root>/.fetcher/manifests/<cache-key>.json  manifests of the hf-cache layout, and of artifacts that share one directory,
                                                 each with its <cache-key>.summary.json

@@ -19,6 +19,7 @@ from fetcher.events import (
     MirrorBanned,
     Mismatched,
     Noted,
+    PeersFound,
     Pinned,
     Planned,
     Rechecked,
@@ -122,6 +123,9 @@ def notable(event: Event) -> str | None:
 
 def _notable_of_mirrors(event: Event) -> str | None:
     match event:
+        case PeersFound():
+            whose = "what this node has is passed on" if event.passed_on else "no server here passes on what this node has"
+            return f"{event.peers} of {counted(event.asked, 'peer')} have this artifact or fetch it; {whose}"
         case MirrorAvoided():
             return f"MirrorFailed: {event.mirror}: {event.message}; its ranges come from elsewhere for a while"
         case Disputed():

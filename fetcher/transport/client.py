@@ -139,14 +139,22 @@ class HttpTransport:
     """One pool of connections. Sizes in bytes, times in seconds."""
 
     def __init__(
-        self, *, connections: int, timeout_stall: float, read_buffer: int, environ: Mapping[str, str] = os.environ
+        self,
+        *,
+        connections: int,
+        timeout_stall: float,
+        read_buffer: int,
+        environ: Mapping[str, str] = os.environ,
+        context: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
+        """`context` returns the TLS context for a request, if it is not the one of `environ`."""
         self._connections = connections
         self._stall = timeout_stall
         self._read_buffer = read_buffer
         self._environ = environ
         self._session: aiohttp.ClientSession | None = None
         self._context: ssl.SSLContext | None = None
+        self._given_context = context
         self._reached: dict[tuple[str, str, bool], str] = {}
 
     @asynccontextmanager
@@ -260,6 +268,8 @@ class HttpTransport:
         """The TLS context, created at first use: reading a CA bundle takes 0.04 s. True, aiohttp's default, for plain HTTP."""
         if not url.startswith("https://"):
             return True
+        if self._given_context is not None:
+            return self._given_context()
         if self._context is None:
             self._context = tls_context(self._environ)
         return self._context

@@ -233,7 +233,8 @@ class Simulation:
             if supplier is not None and self._nodes[supplier].member.lies:
                 self.wrong += 1
                 self._banned.add(supplier)
-                node.swarm.drop(1 << chunk, supplier)
+                node.swarm.drop(1 << chunk)
+                node.swarm.banned(supplier)
         if node.swarm.mine & whole == whole:
             node.passes_on |= whole
             node.swarm.verified({name for chunk in range(start, stop) if (name := node.suppliers[chunk]) is not None})

@@ -18,7 +18,7 @@ import trustme
 from fetcher.artifact import CHUNK_SIZE
 from fetcher.errors import BadResponse, FetchError, NotFound, Unauthorized, Unreachable
 from fetcher.manifest import RELATIVE_PATH
-from fetcher.peers import Addresses, Neighbours, Wanted, addresses_of, asking
+from fetcher.peers import MOST, Addresses, Neighbours, PeerTls, Secret, Told, Wanted, addresses_of, asking, connected
 from fetcher.peers import neighbours as module
 from fetcher.planning.have import HaveMap, Mark, bitmap
 from fetcher.planning.swarm import Swarm
@@ -38,12 +38,18 @@ class Learnt:
 
     def __init__(self) -> None:
         self.chunks: dict[str, int] = {}
+        self.nodes: dict[str, str] = {}
+        self.left: list[str] = []
         self.errors: list[FetchError] = []
         self.answers = 0
 
-    def heard(self, peer: str, chunks: int) -> None:
+    def heard(self, peer: str, chunks: int, node: str) -> None:
         self.answers += 1
         self.chunks[peer] = chunks
+        self.nodes[peer] = node
+
+    def gone(self, peer: str) -> None:
+        self.left.append(peer)
 
     def failed(self, peer: str, error: FetchError) -> None:
         self.errors.append(error)
@@ -51,12 +57,26 @@ class Learnt:
 
 @asynccontextmanager
 async def learning(
-    given: Addresses, wanted: Wanted, *, secret: Path | None = None, environ: dict[str, str] | None = None
+    given: Addresses,
+    wanted: Wanted,
+    *,
+    secret: Path | None = None,
+    environ: dict[str, str] | None = None,
+    tls: PeerTls | None = None,
+    told: Told | None = None,
 ) -> AsyncIterator[tuple[Learnt, Neighbours]]:
     """Ask the peers at `given` during the block."""
     learnt = Learnt()
     neighbours = Neighbours(
-        given, wanted, me="http://me", secret=secret, heard=learnt.heard, failed=learnt.failed, environ=environ or {}
+        given,
+        wanted,
+        connected(connections=MOST, stall=asking.ANSWER, environ=environ or {}, tls=tls),
+        me="me",
+        told=told,
+        secret=Secret(secret) if secret is not None else None,
+        heard=learnt.heard,
+        failed=learnt.failed,
+        gone=learnt.gone,
     )
     running = asyncio.create_task(neighbours.run())
     try:
@@ -298,7 +318,7 @@ class TestALiar:
         (Unreachable("x"), 4, 8.0),
         (Unreachable("x"), 100, 60.0),
         (NotFound("x"), 1, 1.0),
-        (NotFound("x"), 100, 5.0),
+        (NotFound("x"), 100, 2.0),
         (Unreachable("x", retry_after=30.0), 1, 30.0),
         (Unreachable("x", retry_after=1e9), 1, 60.0),
     ],

@@ -1,4 +1,4 @@
-"""A source with mirrors: the listing and all digests are those of the origin, bytes come from whoever brings them.
+"""A source with caches in front of it: the listing and all digests are its own, bytes come from whoever brings them.
 
 Only files with a digest come from mirrors: it is compared before the file is published. A mirror that fails raises
 MirrorFailed, and the engine asks for the rest of the range again. `planning.suppliers` decides who is asked.
@@ -10,15 +10,15 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 
-from fetcher.artifact import CHUNK_SIZE, ORIGIN, ArtifactRef, ByteRange, RemoteFile, listing_digest
-from fetcher.errors import ConfigurationError, FetchError, MirrorFailed, SourceError, Transient
-from fetcher.planning.memory import READ_BUFFER
+from fetcher.artifact import CHUNK_SIZE, ORIGIN, ByteRange, RemoteFile
+from fetcher.errors import ConfigurationError, MirrorFailed, SourceError, Transient
 from fetcher.planning.suppliers import Suppliers
 from fetcher.quantities import ceil_div
-from fetcher.settings import Settings, is_served
-from fetcher.sources.base import Asking, Body, Derived, DirectBody, Packed, Packing, Source, once
-from fetcher.sources.mirrors.mirror import Mirror, read_secret
+from fetcher.sources.base import Body, Derived, Source
+from fetcher.sources.mirrors.mirror import Mirror, opened
+from fetcher.sources.mirrors.supplied import SuppliedBody, why
 from fetcher.transport.client import HttpTransport
 
 STALL = 5.0
@@ -42,12 +42,6 @@ class MirroredSource(Derived):
         self._transport = transport
         self._clock = clock
         self._suppliers = Suppliers(tuple(self._mirrors))
-        self._listing: str | None = None
-
-    async def describe(self, files: Sequence[RemoteFile], ask: Asking = once) -> Sequence[RemoteFile]:
-        described = await self._source.describe(files, ask)
-        self._listing = listing_digest(described)
-        return described
 
     def mirrors(self, file: RemoteFile) -> Sequence[str]:
         """Those that may have the file. A file without a digest, or that comes in one piece only, is for the origin alone."""
@@ -56,7 +50,7 @@ class MirroredSource(Derived):
     def disputed(self, file: RemoteFile, supplier: str) -> None:
         self._suppliers.disputed(file.path, supplier)
 
-    def judged(self, file: RemoteFile, liars: Collection[str]) -> None:
+    def judged(self, file: RemoteFile, suppliers: Collection[str], liars: Collection[str]) -> None:
         self._suppliers.judged(file.path, liars)
 
     async def aclose(self) -> None:
@@ -89,10 +83,10 @@ class MirroredSource(Derived):
             with self._blamed(name, file.path):
                 if name == ORIGIN:
                     async with self._source.open(file, byte_range) as body:
-                        yield SuppliedBody(body, name, self._suppliers, self._clock)
+                        yield SuppliedBody(body, name, partial(self._report, name))
                 else:
-                    async with self._mirrors[name].open(self._transport, addresses[name], file, wanted) as body:
-                        yield SuppliedBody(body, name, self._suppliers, self._clock)
+                    async with opened(self._transport, addresses[name], file, wanted) as body:
+                        yield SuppliedBody(body, name, partial(self._report, name))
             self._suppliers.complete(name)
         finally:
             self._suppliers.ended(name, self._clock())
@@ -115,93 +109,18 @@ class MirroredSource(Derived):
                 raise
             wait = error.retry_after if isinstance(error, Transient) else None
             news = self._suppliers.failed(name, self._clock(), wait)
-            raise MirrorFailed(_why(error), mirror=name, path=path, notable=news) from error
+            raise MirrorFailed(why(error), mirror=name, path=path, notable=news) from error
+
+    def _report(self, name: str, count: int) -> None:
+        """Tell the suppliers what has come. Raises MirrorFailed if the body shall end."""
+        now = self._clock()
+        self._suppliers.came(name, count, now)
+        if self._suppliers.ends(name, now):
+            news = self._suppliers.news(name)
+            raise MirrorFailed(news or "another supplier takes over", mirror=name, notable=bool(news))
 
     def _addresses(self, file: RemoteFile) -> Mapping[str, str]:
         """Where each mirror has the file, by its name."""
         published = self._source.address(file)
-        addresses = {
-            name: mirror.address(file, listing=self._listing, published=published) for name, mirror in self._mirrors.items()
-        }
+        addresses = {name: mirror.address(published) for name, mirror in self._mirrors.items()}
         return {name: address for name, address in addresses.items() if address is not None}
-
-
-class MirroredPackedSource(MirroredSource):
-    """The same for a source whose listed files can be archives. Those are nobody's but the origin's: a node keeps what it has
-    unpacked, and a cache has no address of a registry."""
-
-    def __init__(self, source: Source, packed: Packed, mirrors: Sequence[Mirror], transport: HttpTransport) -> None:
-        super().__init__(source, mirrors, transport)
-        self._packed = packed
-
-    async def packing(self, revision: str | None, ask: Asking = once) -> Packing | None:
-        packing = await self._packed.packing(revision, ask)
-        if packing is not None:
-            self._mirrors = {}
-        return packing
-
-
-class SuppliedBody:
-    """A body of a known supplier, which is told what comes and may have to end before its time."""
-
-    def __init__(self, body: Body, supplier: str, suppliers: Suppliers, clock: Callable[[], float]) -> None:
-        self._body = body
-        self.supplier = supplier
-        self._suppliers = suppliers
-        self._clock = clock
-        self._count = 0
-
-    @property
-    def direct(self) -> DirectBody | None:
-        return self if self._body.direct is not None else None
-
-    async def readable(self, room: int) -> bool:
-        self._report()
-        direct = self._body.direct
-        return direct is not None and await direct.readable(room)
-
-    def read(self, buffer: memoryview) -> int:
-        direct = self._body.direct
-        count = direct.read(buffer) if direct is not None else 0
-        self._count += count
-        return count
-
-    async def readinto(self, buffer: memoryview) -> int:
-        self._report()
-        count = await self._body.readinto(buffer)
-        self._count += count
-        return count
-
-    def _report(self) -> None:
-        """Tell the suppliers what has come. Raises MirrorFailed if the body shall end."""
-        now, count, self._count = self._clock(), self._count, 0
-        self._suppliers.came(self.supplier, count, now)
-        if self._suppliers.ends(self.supplier, now):
-            news = self._suppliers.news(self.supplier)
-            raise MirrorFailed(news or "another supplier takes over", mirror=self.supplier, notable=bool(news))
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, FetchError):
-        return error.message
-    return f"the connection broke: {(getattr(error, 'strerror', None) or type(error).__name__).lower()}"
-
-
-def mirrored(source: Source, ref: ArtifactRef, settings: Settings, environ: Mapping[str, str]) -> Source:
-    """Return `source` with the mirrors of `settings`; itself without any. Raises ConfigurationError."""
-    if not settings.mirrors:
-        return source
-    secret = settings.mirror_secret_file
-    mirrors = [
-        Mirror(url, ref.key, read_secret(secret, url) if secret is not None and is_served(url) else None)
-        for url in dict.fromkeys(settings.mirrors)
-    ]
-    transport = HttpTransport(
-        connections=settings.max_concurrency,
-        timeout_stall=min(STALL, settings.timeout_stall),
-        read_buffer=READ_BUFFER,
-        environ=environ,
-    )
-    if isinstance(source, Packed):
-        return MirroredPackedSource(source, source, mirrors, transport)
-    return MirroredSource(source, mirrors, transport)

@@ -1,0 +1,108 @@
+"""The schedule of a transfer whose source decides which range comes next: it knows who has which chunks (`sources.base.Guide`).
+
+Files that the guide does not cover, and all files while it is idle, are scheduled as without it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+
+from fetcher.artifact import ByteRange
+from fetcher.engine.schedule import Assignment, Progress, Schedule
+from fetcher.sources.base import Guide
+
+
+class GuidedSchedule:
+    """The same as a `Schedule`, in the order of `guide`."""
+
+    def __init__(self, guide: Guide) -> None:
+        self._guide = guide
+        self._covered, self._others = Schedule(), Schedule()
+        self._in_one_piece: set[str] = set()
+        self._whose: dict[Assignment, Schedule] = {}
+        self._was_idle = True
+
+    def _covers(self, path: str) -> bool:
+        return path not in self._in_one_piece and self._guide.covers(path)
+
+    @property
+    def missing(self) -> int:
+        return self._covered.missing + self._others.missing
+
+    @property
+    def open_files(self) -> int:
+        return self._covered.open_files + self._others.open_files
+
+    def active(self, path: str) -> int:
+        return self._covered.active(path) + self._others.active(path)
+
+    def add(self, path: str, ranges: Iterable[ByteRange | None], *, size: int) -> None:
+        """`Schedule.add`. A file that the origin turns out to send only in one piece is its own."""
+        ranges = list(ranges)
+        if None in ranges:
+            self._in_one_piece.add(path)
+        (self._covered if self._covers(path) else self._others).add(path, ranges, size=size)
+        self._tell(path)
+
+    def clear(self, path: str) -> None:
+        for schedule in (self._covered, self._others):
+            schedule.clear(path)
+        self._tell(path)
+
+    def finish(self, assignment: Assignment) -> None:
+        self._whose.pop(assignment).finish(assignment)
+        if assignment.turn is not None:
+            assignment.turn.over()
+            self._tell(assignment.path)
+
+    def assign(
+        self, *, connections: int, longest: int = sys.maxsize, lagging: bool = False, begin: bool = True
+    ) -> Assignment | None:
+        """`Schedule.assign`. A turn of the guide may lag: only what its suppliers have can come now."""
+        for schedule in (self._others, self._covered) if self._guide.idle() else (self._others,):
+            found = schedule.assign(connections=connections, longest=longest, lagging=lagging, begin=begin)
+            if found is not None:
+                self._tell(found.path)
+                return self._noted(found, schedule)
+        if self._guide.idle():
+            return None
+        turn = self._guide.next(connections=connections, longest=longest, among=None if begin else self._covered.begun)
+        if turn is None:
+            return None
+        found = self._covered.take(turn)
+        if found is None:
+            turn.over()
+            self._tell(turn.path)
+            return None
+        return self._noted(found, self._covered)
+
+    def recall(self, active: Iterable[Progress]) -> None:
+        """Once the guide has something to decide, take back what was assigned without it: others may bring that."""
+        before, self._was_idle = self._was_idle, self._guide.idle()
+        if not before or self._was_idle:
+            return
+        free = [each for each in active if self._whose.get(each.assignment) is self._covered and each.assignment.turn is None]
+        self._covered.recall(free)
+        for each in free:
+            self._tell(each.assignment.path)
+
+    def steal(self, active: Iterable[Progress]) -> Assignment | None:
+        """`Schedule.steal`. While the guide decides, its turns are nobody else's: they are short."""
+        all_active = list(active)
+        for schedule in (self._others, self._covered) if self._guide.idle() else (self._others,):
+            candidates = [each for each in all_active if self._whose.get(each.assignment) is schedule]
+            if (stolen := schedule.steal(candidates)) is not None:
+                return self._noted(stolen, schedule)
+        return None
+
+    def _noted(self, assignment: Assignment, schedule: Schedule) -> Assignment:
+        self._whose[assignment] = schedule
+        return assignment
+
+    def _tell(self, path: str) -> None:
+        if self._guide.covers(path):
+            self._guide.left(path, self._covered.pending(path))
+
+    def __repr__(self) -> str:
+        return f"<GuidedSchedule {self._covered!r}, {self._others!r}>"
