@@ -36,6 +36,8 @@ MEASURED = 1.0
 FASTER = 2.0
 """How much faster than a mirror a connection to the origin must be for the mirror to be slow. Single connections that share one
 link differ by less; a mirror of half the rate and more still spares the origin."""
+MUCH_FASTER = 8.0
+"""The same if several mirrors bring bytes: each has others to send to, and together they spare the origin."""
 SLOW_PAUSE, LONGEST_SLOW = 60.0, 960.0
 """Seconds that a slow mirror is left alone. To find out that it still is takes some six seconds, so a tenth of the time."""
 
@@ -77,9 +79,13 @@ class Choice:
 
 @dataclass(slots=True)
 class Suppliers:
-    """The suppliers of one fetch: the origin and the mirrors `names`, without any the origin alone."""
+    """The suppliers of one fetch: the origin and the mirrors `names`, without any the origin alone.
+
+    `sampled`: whether the origin may be asked for a chunk only to learn its rate.
+    """
 
     names: tuple[str, ...]
+    sampled: bool = True
     _of: dict[str, Supplier] = field(init=False)
     _suspects: dict[str, set[str]] = field(default_factory=dict)
     _sample_at: float | None = None
@@ -113,18 +119,29 @@ class Suppliers:
             return Choice(ORIGIN, one_chunk=False)
         if begun and not origin.failures:
             return Choice(ORIGIN, one_chunk=True)
-        if origin.failures == 0 and self._sampling is None and self._sample_at is not None and now >= self._sample_at:
-            self._sampling = now
-            origin.received, origin.seconds, origin.since = 0, 0.0, now
+        if self.sampled and self.sample(now):
             return Choice(ORIGIN, one_chunk=True)
         return Choice(min(usable, key=lambda name: self._of[name].active), one_chunk=begun)
+
+    def sample(self, now: float) -> bool:
+        """Begin to measure the origin, which is asked for something now, if that is due. Returns whether it is."""
+        origin = self._of[ORIGIN]
+        if origin.failures or self._sampling is not None or self._sample_at is None or now < self._sample_at:
+            return False
+        self._sampling = now
+        origin.received, origin.seconds, origin.since = 0, 0.0, now
+        return True
+
+    def avoided_until(self, name: str) -> float:
+        """Until when a mirror is left alone; a time in the past if it is not."""
+        return self._of[name].avoided_until
 
     def ends(self, name: str, now: float) -> bool:
         """Whether a body of `name` shall end before its time: its supplier is left, or nobody else takes the sample."""
         if name == ORIGIN:
             return False
         overdue = self._sample_at is not None and self._sampling is None and now >= self._sample_at + SAMPLE_AFTER
-        if overdue and not self._of[ORIGIN].failures:
+        if overdue and self.sampled and not self._of[ORIGIN].failures:
             self._sample_at = now  # this connection takes it
             return True
         return self._of[name].left
@@ -136,6 +153,11 @@ class Suppliers:
         return said
 
     # What is learnt
+
+    def add(self, name: str) -> None:
+        """Record that there is one more mirror."""
+        if name not in self._of:
+            self.names, self._of[name] = (*self.names, name), Supplier()
 
     def opened(self, name: str, now: float) -> None:
         """Record that `name` is asked for a range."""
@@ -201,9 +223,11 @@ class Suppliers:
         for each in self._of.values():
             each.passed(now)
         origin = self._of[ORIGIN]
-        for name in self.names:
+        measured = [name for name in self.names if self._of[name].seconds >= MEASURED]
+        faster = FASTER if len(measured) == 1 else MUCH_FASTER
+        for name in measured:
             mirror = self._of[name]
-            if mirror.seconds >= MEASURED and origin.rate > FASTER * mirror.rate:
+            if origin.rate > faster * mirror.rate:
                 mirror.slow += 1
                 mirror.left = True
                 mirror.news = f"a connection to the origin is {origin.rate / max(mirror.rate, 1.0):.0f} times as fast"

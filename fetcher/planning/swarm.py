@@ -64,7 +64,8 @@ class Ask:
 class Peer:
     """What is known of a peer. `has`: what it passes on; times in seconds. `brought`: chunks of its share since `since`.
 
-    `node`: its identity. `asked`: what it is asked for now. `suspected`: in how many files it may have sent other bytes.
+    `node`: its identity. `avoided_until`: it is not asked. `left_until`: it does not count either. `asked`: what it is asked
+    for now. `suspected`: in how many files it may have sent other bytes.
     """
 
     node: str
@@ -74,6 +75,7 @@ class Peer:
     progress: float
     brought: int = 0
     avoided_until: float = 0.0
+    left_until: float = 0.0
     failures: int = 0
     asked: int = 0
     suspected: int = 0
@@ -162,6 +164,11 @@ class Swarm:
         file = ((1 << count) - 1) << chunk
         self.mine = (self.mine & ~file) | (file & ~chunks & ~self._under_way)
 
+    def instead(self, ask: Ask) -> Ask:
+        """Ask the origin for the first chunk of `ask`, and nobody for the rest."""
+        self._end(ask)
+        return self._begun(Ask(ask.chunk, None))
+
     def done(self, ask: Ask, now: float) -> None:
         """Chunks have come."""
         self._end(ask)
@@ -197,9 +204,16 @@ class Swarm:
         peer.failures += 1
         peer.avoided_until = now + _pause(peer.failures)
         if peer.failures >= _FAILURES:
-            peer.late, peer.proven = True, False
+            self.leave(ask.supplier, peer.avoided_until)
         self._looked = float("-inf")
         return True
+
+    def leave(self, name: str, until: float) -> None:
+        """Leave a peer alone: it fails again and again, or is much slower than the origin."""
+        if (peer := self.peers.get(name)) is not None:
+            peer.late, peer.proven = True, False
+            peer.avoided_until = peer.left_until = until
+        self._looked = float("-inf")
 
     def verified(self, suppliers: Collection[str]) -> None:
         """A file with chunks of these peers has the digest that the origin publishes."""
@@ -248,14 +262,7 @@ class Swarm:
         chosen = self._chosen(wanted & self._for_origin, wanted & ~self._for_origin, now) if wanted else None
         if chosen is None:
             return None
-        chosen = self._extended(chosen, wanted, most)
-        self._asked[chosen.chunk] = chosen
-        self._under_way |= chosen.chunks
-        if chosen.supplier is None:
-            self._at_origin += 1
-        else:
-            self.peers[chosen.supplier].asked += 1
-        return chosen
+        return self._begun(self._extended(chosen, wanted, most))
 
     def _chosen(self, disputed: int, wanted: int, now: float) -> Ask | None:
         if self.me is None:
@@ -276,8 +283,7 @@ class Swarm:
         return frozenset(owners if self.me is None else {*owners, self.me})
 
     def _counts(self, peer: Peer, now: float) -> bool:
-        left_alone = peer.failures >= _FAILURES and now < peer.avoided_until
-        return not peer.banned and not left_alone and now - peer.heard <= SILENCE
+        return not peer.banned and now >= peer.left_until and now - peer.heard <= SILENCE
 
     def _stalled(self, peer: Peer, usual: float | None, now: float) -> bool:
         """Whether an owner owes something, and brings nothing. Nobody is late before anybody has brought a block."""
@@ -374,6 +380,15 @@ class Swarm:
             self._at_origin -= 1
         elif (peer := self.peers.get(ask.supplier)) is not None:
             peer.asked = max(0, peer.asked - 1)
+
+    def _begun(self, ask: Ask) -> Ask:
+        self._asked[ask.chunk] = ask
+        self._under_way |= ask.chunks
+        if ask.supplier is None:
+            self._at_origin += 1
+        else:
+            self.peers[ask.supplier].asked += 1
+        return ask
 
     def _near(self) -> int:
         """The first chunks of the first files that are not complete."""

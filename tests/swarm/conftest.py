@@ -71,6 +71,12 @@ class Node:
         """What the fetch has said by now."""
         return self._log.read_text()
 
+    @property
+    def held(self) -> float:
+        """How much of the model has come by now."""
+        data = sum(path.stat().st_blocks for path in self.root.rglob("*.safetensors")) * 512
+        return data / TOTAL
+
     def die(self) -> None:
         """Kill the server and the fetch."""
         for process in (self.server, self.fetching):
@@ -109,6 +115,13 @@ class Nodes:
             process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=stream, text=True)
         self._stack.callback(end, process)
         return process
+
+    def fetched(self) -> Node:
+        """A node that has everything, and serves it."""
+        node = self.node()
+        node.begin()
+        node.end()
+        return node
 
     def begin_together(self, *nodes: Node) -> None:
         """Start to fetch on these nodes, none of which gets a byte of the weights before all know of each other."""

@@ -9,6 +9,7 @@ import asyncio
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from functools import partial
 from random import Random
 from urllib.parse import quote
 
@@ -17,9 +18,10 @@ from fetcher.errors import ConfigurationError, FetchError, MirrorFailed, NotFoun
 from fetcher.events import MirrorAvoided, PeersFound, Subscriber
 from fetcher.peers import Addresses, Neighbours, Secret, Told, Wanted
 from fetcher.planning.ranges import chunk_count
+from fetcher.planning.suppliers import Suppliers
 from fetcher.planning.swarm import SETTLE, Ask, Swarm
 from fetcher.quantities import ceil_div
-from fetcher.sources.base import Body, Opening
+from fetcher.sources.base import Body, Opening, supplier_of
 from fetcher.sources.mirrors.mirror import opened
 from fetcher.sources.mirrors.supplied import SuppliedBody, why
 from fetcher.transport.client import HttpTransport
@@ -33,6 +35,8 @@ _LOOK = 0.25
 SAY = 2.0
 """Seconds between two lines about how many peers there are, at least."""
 _LONGEST_WAIT = 64.0
+SPARING = 100
+"""Chunks for each peer, from which on the origin may be asked for one only to learn its rate: a hundredth, if all do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,7 @@ class Guiding:
         self._clock = asyncio.get_running_loop().time
         me = fetch.node if fetch.passed_on else None
         self.swarm = Swarm(me, self._wanted.layout, 1, Random(), self._clock(), settle=RECOGNISED if fetch.node else SETTLE)  # noqa: S311
+        self._rates = Suppliers(())
         self._answered: dict[str, FetchError | None] = {}
         self._said: set[str] = set()
         self._mine: set[str] = set()
@@ -130,8 +135,11 @@ class Guiding:
     def next(self, *, connections: int, longest: int, among: Collection[str] | None) -> PeerTurn | None:
         self.swarm.connections = connections
         chunks = -1 if among is None else sum(self._chunks(path) for path in among if path in self._number)
-        ask = self.swarm.next(self._clock(), among=chunks, most=max(1, longest // CHUNK_SIZE))
-        return self._turn(ask) if ask is not None else None
+        now = self._clock()
+        ask = self.swarm.next(now, among=chunks, most=max(1, longest // CHUNK_SIZE))
+        if ask is None:
+            return None
+        return self._turn(self._compared(ask, now))
 
     def watched(self, changed: Callable[[], None]) -> None:
         self._changed = changed
@@ -146,6 +154,16 @@ class Guiding:
         if ask is not None:
             self.swarm.ended(ask)
         return None
+
+    def _compared(self, ask: Ask, now: float) -> Ask:
+        """The same, or a chunk of it from the origin: nobody else knows how fast that is."""
+        usable = sum(peer.left_until <= now for peer in self.swarm.peers.values())
+        self._rates.sampled = usable <= 1 or self._wanted.layout.chunks >= SPARING * usable
+        if ask.supplier is None:
+            self._rates.sample(now)
+        elif self._rates.sampled and self._rates.sample(now):
+            return self.swarm.instead(ask)
+        return ask
 
     # Trust
 
@@ -217,19 +235,35 @@ class Guiding:
         with self._noted(ask, file.path):
             if ask.supplier is None:
                 async with self._origin.open(file, byte_range) as body:
-                    yield body
+                    yield SuppliedBody(body, supplier_of(body), partial(self._report, ORIGIN))
             else:
                 peer, wanted = ask.supplier, byte_range or ByteRange(0, file.size or 0)
                 address = f"{peer}/v1/{self._fetch.key}/{self._fetch.listing}/{quote(file.path)}"
                 credentials = self._peers.secret.shown_to(peer) if self._peers.secret is not None else None
                 async with opened(self._peers.transport, address, file, wanted, credentials) as body:
-                    yield SuppliedBody(body, peer, _nothing)
+                    yield SuppliedBody(body, peer, partial(self._report, peer))
+
+    def _report(self, name: str, count: int) -> None:
+        """Record what has come. Raises MirrorFailed if the body shall end, because its peer is slow."""
+        now = self._clock()
+        self._rates.came(name, count, now)
+        if self._rates.ends(name, now):
+            if (until := self._rates.avoided_until(name)) > now:
+                self.swarm.leave(name, until)
+            news = self._rates.news(name)
+            raise MirrorFailed(news or "another supplier takes over", mirror=name, notable=bool(news))
 
     @contextmanager
     def _noted(self, ask: Ask, path: str) -> Iterator[None]:
         """Tell the swarm how the block ended. Raises MirrorFailed for an error of a peer, whatever it is."""
+        name = ORIGIN if ask.supplier is None else ask.supplier
+        self._rates.add(name)
+        self._rates.opened(name, self._clock())
         try:
             yield
+        except MirrorFailed:
+            self.swarm.ended(ask)
+            raise
         except asyncio.CancelledError:
             self.swarm.failed(ask, self._clock())  # the engine gave up a connection that trickled
             raise
@@ -244,6 +278,8 @@ class Guiding:
             raise MirrorFailed(why(error), mirror=ask.supplier, path=path, notable=news) from error
         else:
             self.swarm.done(ask, self._clock())
+        finally:
+            self._rates.ended(name, self._clock())
 
     def over(self, ask: Ask) -> None:
         self.swarm.ended(ask)
