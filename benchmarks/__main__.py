@@ -66,7 +66,8 @@ def _add_peers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=int, default=100, help="Mbit/s of each link, the origin's too")
     parser.add_argument("--size", type=int, default=256, help="MiB of the model")
     parser.add_argument("--crowd", type=int, default=64, help="peers of one node in the last case; 0 for none")
-    parser.add_argument("--only", default="", help="only cases with this word")
+    parser.add_argument("--only", nargs="+", default=[""], help="only cases with one of these words")
+    parser.add_argument("--tries", type=int, default=3, help="runs of a case at most, until one is not void")
     parser.add_argument("--memory", type=Path, default=Path("/dev/shm"), help="tmpfs with a model's size for each node")  # noqa: S108
     parser.add_argument("--report", type=Path, help="Markdown file; default: benchmarks/reports with the date; - for none")
 
@@ -132,6 +133,7 @@ def _peers(arguments: argparse.Namespace) -> str:
         size=arguments.size,
         crowd=arguments.crowd,
         only=arguments.only,
+        tries=arguments.tries,
         memory=arguments.memory,
         target=_target(arguments.report, "-peers"),
     )

@@ -18,7 +18,6 @@ from benchmarks.plots import saved
 from benchmarks.publishing import Shape, publish
 from benchmarks.surroundings import Setting
 
-_TRIES = 3
 _PATIENCE = 4.0
 """A case may take so many times what its nodes would take one after the other at the origin's link, and then has failed."""
 _FILES = 8
@@ -28,14 +27,15 @@ _FILES = 8
 class Options:
     """`rate`: Mbit/s of each link, the origin's too. `size`: MiB of the model. `crowd`: peers of one node, 0 for no such case.
 
-    `only`: a word that the names of cases must have.
+    `only`: words of which the name of a case must have one. `tries`: runs of a case at most, until one is not void.
     """
 
     numbers: Sequence[int]
     rate: int
     size: int
     crowd: int
-    only: str
+    only: Sequence[str]
+    tries: int
     memory: Path
     target: Path | None
 
@@ -45,16 +45,16 @@ def compare(options: Options) -> str:
     if why := unavailable():
         raise RuntimeError(why)
     limits = [*together(options.numbers), *troubled(max(options.numbers)), *crowded(options.crowd)[: options.crowd]]
-    limits = [limit for limit in limits if options.only in limit.case.name]
+    limits = [limit for limit in limits if any(word in limit.case.name for word in options.only)]
     link, played = options.rate * 1_000_000 // 8, list[Played]()
     with workspace(options.memory) as place:
         repository = publish(place / "model", Shape(_FILES, options.size * MiB // _FILES))
         most = max(limit.case.machines for limit in limits)
         with cluster(place, repository, nodes=most, origin=link, link=link) as made:
-            alone = _played(made, Limit(ALONE), alone=repository.shape.total / link)
+            alone = _played(made, Limit(ALONE), alone=repository.shape.total / link, tries=options.tries)
             keep(made, made.nodes[0])
             seconds = alone.outcome.last if alone.outcome is not None else 0.0
-            played = [alone, *(_played(made, limit, alone=seconds) for limit in limits)]
+            played = [alone, *(_played(made, limit, alone=seconds, tries=options.tries) for limit in limits)]
     setting = Setting.here(
         versions={}, rounds="1", scale=1.0, conditions=f"links of {options.rate} Mbit/s at both ends and in both directions"
     )
@@ -66,10 +66,10 @@ def compare(options: Options) -> str:
     return str(options.target)
 
 
-def _played(made: Cluster, limit: Limit, *, alone: float) -> Played:
-    """Play a case until its run counts, three times at most."""
+def _played(made: Cluster, limit: Limit, *, alone: float, tries: int) -> Played:
+    """Play a case until its run counts."""
     outcome: Outcome | None = None
-    for number in range(_TRIES):
+    for number in range(tries):
         try:
             outcome = run(made, limit.case, alone=alone, patience=_PATIENCE * limit.case.nodes * alone + 60)
         except Failed as error:
@@ -77,5 +77,5 @@ def _played(made: Cluster, limit: Limit, *, alone: float) -> Played:
         print(f"{limit.case.name}: {outcome.last:.1f} s, {outcome.load}", file=sys.stderr, flush=True)
         if not outcome.load.void:
             return Played(limit, outcome, "")
-        print(f"void, try {number + 1} of {_TRIES}", file=sys.stderr, flush=True)
+        print(f"void, try {number + 1} of {tries}", file=sys.stderr, flush=True)
     return Played(limit, outcome, "void")

@@ -60,7 +60,6 @@ def document(setting: Setting, played: Sequence[Played], *, rate: int, total: in
         f"a model of {total / MiB:.0f} MiB in chunks of {CHUNK / MiB:.0f} MiB; every file is compared at the end",
         "the nodes' processes go before everything else on the machine",
         "a run is void if they keep the processors busier than 60 %, or a thread of a fetch waits for one for a tenth of it",
-        "there are three tries of each",
     ]
     rows = [_row(each, _alone(played), rate=rate, total=total) for each in played]
     listed = "\n".join(f"- {line}" for line in conditions)
