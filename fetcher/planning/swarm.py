@@ -168,7 +168,7 @@ class Swarm:
         self._looked = float("-inf")
 
     def left(self, chunk: int, count: int, chunks: int) -> None:
-        """Of the `count` chunks of a file from `chunk` on, `chunks` are to be asked for; others are here or come already."""
+        """Of a file, the `count` chunks from `chunk` on, `chunks` are to be asked for; others are here or come already."""
         file = ((1 << count) - 1) << chunk
         self.mine = (self.mine & ~file) | (file & ~chunks & ~self._under_way)
 

@@ -125,7 +125,7 @@ def _notable_of_mirrors(event: Event) -> str | None:
     match event:
         case PeersFound():
             whose = "what this node has is passed on" if event.passed_on else "no server here passes on what this node has"
-            return f"{event.peers} of {counted(event.asked, 'peer')} have this artifact or fetch it; {whose}"
+            return f"found {event.peers} of {event.asked} peers with this artifact; {whose}"
         case MirrorAvoided():
             return f"MirrorFailed: {event.mirror}: {event.message}; its ranges come from elsewhere for a while"
         case Disputed():

@@ -49,7 +49,7 @@ class Node:
     def begin(self, *options: str | Path) -> None:
         """Start to fetch, with all nodes as peers."""
         mirrors = [word for node in self.swarm.nodes if node.where for word in ("--mirror", node.where)]
-        words = ("--cache-dir", self.root, "--json", "--progress", "log", *mirrors, *self.swarm.more, *options)
+        words = ("--cache-dir", self.root, "--json", "--progress", "log", *mirrors, *options)
         self.fetching = self.swarm.start("fetch", URI, *words, log=self._log)
 
     def end(self) -> Fetched:
@@ -70,12 +70,6 @@ class Node:
     def log(self) -> str:
         """What the fetch has said by now."""
         return self._log.read_text()
-
-    @property
-    def held(self) -> float:
-        """How much of the model has come by now."""
-        data = sum(path.stat().st_blocks for path in self.root.rglob("*.safetensors")) * 512
-        return data / TOTAL
 
     def die(self) -> None:
         """Kill the server and the fetch."""
@@ -98,8 +92,8 @@ class Nodes:
 
     def __init__(self, hub: Origin, place: Path, stack: ExitStack) -> None:
         self.hub = hub
+        self.environ: dict[str, str] = {}
         self.nodes: list[Node] = []
-        self.more: list[str] = []
         self._place = place
         self._stack = stack
 
@@ -109,19 +103,12 @@ class Nodes:
         return node
 
     def start(self, *words: str | Path, log: Path) -> subprocess.Popen[str]:
-        environ = {**os.environ, "HF_ENDPOINT": self.hub.endpoint, SIZE: str(CHUNK)}
+        environ = {**os.environ, "HF_ENDPOINT": self.hub.endpoint, SIZE: str(CHUNK), **self.environ}
         command = [*SMALL_CHUNKS, *map(str, words)]
         with log.open("w") as stream:
             process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=stream, text=True)
         self._stack.callback(end, process)
         return process
-
-    def fetched(self) -> Node:
-        """A node that has everything, and serves it."""
-        node = self.node()
-        node.begin()
-        node.end()
-        return node
 
     def begin_together(self, *nodes: Node) -> None:
         """Start to fetch on these nodes, none of which gets a byte of the weights before all know of each other."""
@@ -129,7 +116,9 @@ class Nodes:
         for node in nodes:
             node.begin()
         wait_until(
-            lambda: all(f"{len(nodes) - 1} of {len(nodes) - 1} peer" in node.log for node in nodes), "they know of each other"
+            lambda: all(f"found {len(nodes) - 1} of {len(nodes) - 1} peers" in node.log for node in nodes),
+            "they know of each other",
+            timeout=60,
         )
         self.hub.faults.clear()
 

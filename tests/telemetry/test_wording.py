@@ -24,6 +24,7 @@ from fetcher.events import (
     MirrorBanned,
     Mismatched,
     Noted,
+    PeersFound,
     Pinned,
     Planned,
     Rechecked,
@@ -143,6 +144,14 @@ class TestNotable:
             (
                 Mismatched("a", "sha256:1", "sha256:2", 1, 3),
                 "DigestMismatch: a: expected sha256:1, got sha256:2; fetching it again (attempt 1 of 3)",
+            ),
+            (
+                PeersFound(7, 8, passed_on=True),
+                "found 7 of 8 peers with this artifact; what this node has is passed on",
+            ),
+            (
+                PeersFound(0, 1, passed_on=False),
+                "found 0 of 1 peers with this artifact; no server here passes on what this node has",
             ),
             (
                 MirrorAvoided("http://node:8650", "no answer", "a"),

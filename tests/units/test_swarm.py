@@ -135,6 +135,48 @@ class TestAsking:
         assert node.next(0.0) is None
         assert node.next(SETTLE) == Ask(0, None)
 
+    def test_neighbouring_chunks_of_one_supplier_are_one_request(self) -> None:
+        node = swarm(connections=2)
+        ask = node.next(0.0, most=5)
+        assert ask == Ask(0, None, 5)
+        assert node.next(0.0, most=5) == Ask(5, None, 5)
+
+    def test_a_request_ends_with_its_file_and_leaves_something_for_every_connection(self) -> None:
+        node = swarm(connections=1)
+        assert node.next(0.0, most=1000) == Ask(0, None, 16)
+        assert swarm(connections=16).next(0.0, most=1000) == Ask(0, None, 2)
+
+    def test_only_what_is_left_is_asked_for(self) -> None:
+        node = swarm()
+        node.left(0, 16, 0b1000)
+        for start in range(16, LAYOUT.chunks, 16):
+            node.left(start, 16, 0)
+        assert brought(node, 0.0) == [Ask(3, None)]
+        node.left(16, 16, 0b11 << 16)
+        assert [ask.chunk for ask in brought(node, 0.0)] == [16, 17], "they were wrong, and are missing again"
+
+    def test_a_comparison_asks_the_origin_for_one_chunk_instead(self) -> None:
+        node = swarm()
+        node.heard("n1", ALL, 0.0)
+        ask = node.next(0.0, most=4)
+        assert ask is not None
+        assert node.instead(ask) == Ask(ask.chunk, None)
+
+    def test_a_node_that_passes_nothing_on_asks_its_peers_and_then_the_origin_for_anything(self) -> None:
+        node = Swarm(None, LAYOUT, 4, Random(1), 0.0, 0.0)
+        for name in ("n1", "n2"):
+            node.heard(name, 0b1111, 0.0)
+        found = brought(node, 0.0)
+        assert {ask.chunk for ask in found if ask.supplier is not None} == {0, 1, 2, 3}
+        assert node.missing == 0
+
+    def test_a_node_has_a_share_once_its_server_answers(self) -> None:
+        node = Swarm(None, LAYOUT, 4, Random(1), 0.0, 0.0)
+        node.heard("http://a", 0, 0.0, "n1")
+        assert node.owners(0.0) == {"n1"}
+        node.joined("n0")
+        assert node.owners(0.0) == {"n0", "n1"}
+
 
 class TestMaps:
     @pytest.mark.parametrize(("peers", "seconds"), [(0, 0.5), (1, 0.5), (32, 0.5), (64, 0.5), (128, 1.0), (1024, 8.0)])
@@ -150,6 +192,23 @@ class TestMaps:
 
 
 class TestOwners:
+    def test_shares_are_those_of_nodes_whatever_their_addresses_are(self) -> None:
+        one, other = swarm(), swarm()
+        one.heard("http://10.0.0.1:1", 0, 0.0, "n1")
+        other.heard("http://[fd00::1]:1", 0, 0.0, "n1")
+        assert brought(one, 0.0) == brought(other, 0.0)
+
+    def test_a_peer_that_is_gone_owns_nothing_and_what_it_was_asked_for_is_asked_again(self) -> None:
+        node = swarm()
+        node.heard("n1", ALL, 0.0)
+        ask = node.next(0.0)
+        assert ask is not None
+        node.gone("n1")
+        assert node.alone(0.0)
+        node.failed(ask, 0.0)
+        node.done(ask, 0.0)
+        assert ask.chunk not in [each.chunk for each in brought(node, 0.0)]
+
     def with_peer(self, has: int = 0, *more: str) -> Swarm:
         node = swarm()
         for name in ("n1", *more):
@@ -246,6 +305,24 @@ class TestBelief:
         node.heard("n1", ALL, 0.0)
         node.verified(["n1"])
         assert {ask.supplier for ask in asked(node, 1.0)} == {"n1"}
+
+
+class TestDisputes:
+    def test_a_disputed_file_comes_from_the_origin_and_its_suspect_is_asked_for_nothing(self) -> None:
+        node = swarm()
+        for name in ("n1", "n2"):
+            node.heard(name, ALL, 0.0)
+        node.disputed(0xFFFF, "n1")
+        found = brought(node, 0.0)
+        assert {ask.chunk for ask in found if ask.supplier is None} == set(range(16))
+        assert {ask.supplier for ask in found} == {None, "n2"}
+
+    def test_who_is_cleared_is_asked_again(self) -> None:
+        node = swarm()
+        node.heard("n1", ALL, 0.0)
+        node.disputed(0xFFFF, "n1")
+        node.cleared("n1")
+        assert "n1" in {ask.supplier for ask in brought(node, 0.0)}
 
 
 class TestFallingBack:

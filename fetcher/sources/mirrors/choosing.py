@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from fetcher.artifact import ArtifactRef
 from fetcher.peers import ANSWER, MOST, PeerTls, Secret, addresses_of, connected
@@ -64,7 +65,7 @@ def _peers(named: list[str], settings: Settings, environ: Mapping[str, str]) -> 
         addresses_of(named),
         settings.peers,
         secret,
-        connected(connections=MOST, stall=ANSWER, environ=environ, tls=used),
+        partial(connected, connections=MOST, stall=ANSWER, environ=environ, tls=used),
         connected(connections=settings.max_concurrency, stall=min(STALL, settings.timeout_stall), environ=environ, tls=used),
     )
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from fetcher.artifact import CHUNK_SIZE, ORIGIN, ByteRange, RemoteFile
 from fetcher.errors import ConfigurationError, FetchError, MirrorFailed, NotFound, SourceError, Transient
-from fetcher.events import MirrorAvoided, PeersFound, Subscriber
+from fetcher.events import MirrorAvoided, PeersFound, Subscriber, Warned
 from fetcher.peers import Addresses, Neighbours, Secret, Told, Wanted
 from fetcher.planning.ranges import chunk_count
 from fetcher.planning.suppliers import Suppliers
@@ -58,12 +58,12 @@ class Fetch:
 
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """Where peers are and how they are asked: by `asking` for maps, by `transport` for chunks."""
+    """Where peers are and how they are asked: for maps by what `asking` returns, by `transport` for chunks."""
 
     given: Addresses
     told: Told | None
     secret: Secret | None
-    asking: HttpTransport
+    asking: Callable[[], HttpTransport]
     transport: HttpTransport
 
 
@@ -97,7 +97,7 @@ class Guiding:
         self._neighbours = Neighbours(
             peers.given,
             self._wanted,
-            peers.asking,
+            peers.asking(),
             me=fetch.node or f"{id(self)}",
             told=peers.told,
             secret=peers.secret,
@@ -107,13 +107,19 @@ class Guiding:
         )
 
     async def run(self) -> None:
-        """Ask peers what they have, until this is cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._neighbours.run())
-            while True:
-                await asyncio.sleep(_LOOK)
-                self._settle()
-                self._changed()
+        """Ask peers what they have, until this is cancelled. Without them the origin brings everything."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._neighbours.run())
+                while True:
+                    await asyncio.sleep(_LOOK)
+                    self._settle()
+                    self._changed()
+        except* FetchError as errors:
+            error = errors.exceptions[0]
+            while isinstance(error, ExceptionGroup):
+                error = error.exceptions[0]
+            self._emit(Warned(ConfigurationError.reason, f"no more peers are asked: {why(error)}"))
 
     # The Guide
 

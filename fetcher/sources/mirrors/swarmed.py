@@ -19,7 +19,7 @@ from fetcher.sources.mirrors.guiding import Fetch, Guiding, Peers
 class SwarmedSource(Derived):
     """The files of `source`, with bytes of `peers` too, under the cache `key`. `names`: the addresses of peers as given.
 
-    `passed_on`: whether a server is known to pass on what this fetch has. Closes the transports of `peers` at the end.
+    `passed_on`: whether a server is known to pass on what this fetch has. Closes the transport of `peers` at the end.
     """
 
     def __init__(self, source: Source, peers: Peers, *, key: str, names: Sequence[str], passed_on: bool) -> None:
@@ -85,7 +85,6 @@ class SwarmedSource(Derived):
             if running is not None:
                 with suppress(asyncio.CancelledError):
                     await running
-            await self._peers.asking.aclose()
             await self._peers.transport.aclose()
         finally:
             await self._source.aclose()
