@@ -17,7 +17,18 @@ html_show_copyright = False
 
 CHAPTERS = {
     "Start": ["getting-started", "stores", "layouts"],
-    "Use": ["kubernetes", "cluster", "cluster-kserve", "loading", "caching", "serving", "mirrors", "peers", "operations", "dropins"],
+    "Use": [
+        "kubernetes",
+        "cluster",
+        "cluster-kserve",
+        "loading",
+        "caching",
+        "serving",
+        "mirrors",
+        "peers",
+        "operations",
+        "dropins",
+    ],
     "When it fails": ["errors"],
     "Reference": ["cli", "loader", "agent", "controller", "environment", "exit-codes", "events", "metrics", "manifest"],
 }
