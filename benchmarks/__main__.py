@@ -1,4 +1,4 @@
-"""`python -m benchmarks fetch`, `load` and `store`, from the root of a checkout."""
+"""`python -m benchmarks fetch`, `load`, `store` and `peers`, from the root of a checkout."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from benchmarks.fetching import scenarios as fetches
 from benchmarks.installation import HOME
 from benchmarks.loading import comparison as loading
 from benchmarks.loading import scenarios as loads
+from benchmarks.peers import comparison as peers
 from benchmarks.store import comparison as storing
 from benchmarks.store import scenarios as stores
 
@@ -36,8 +37,9 @@ def main() -> None:
     _add_fetch(commands.add_parser("fetch", help="compare whole fetches: the fetcher, its peers and a bare loop"))
     _add_load(commands.add_parser("load", help="compare loading into memory: the loader, its peers and fio"))
     _add_store(commands.add_parser("store", help="compare fetches from an object store in the same way"))
+    _add_peers(commands.add_parser("peers", help="one model for several nodes, from the origin and from each other"))
     arguments = parser.parse_args()
-    print({"fetch": _fetch, "load": _load, "store": _store}[arguments.command](arguments))
+    print({"fetch": _fetch, "load": _load, "store": _store, "peers": _peers}[arguments.command](arguments))
 
 
 def _add_fetch(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +57,19 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
 def _add_store(parser: argparse.ArgumentParser) -> None:
     _add_common(parser, stores.SCENARIOS)
     parser.add_argument("--fetcher", default=_installed_command("fetcher"), help="the command under test")
+
+
+def _add_peers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--nodes", type=int, nargs="+", default=[2, 4, 8], help="numbers of nodes; one alone is measured anyway"
+    )
+    parser.add_argument("--rate", type=int, default=100, help="Mbit/s of each link, the origin's too")
+    parser.add_argument("--size", type=int, default=256, help="MiB of the model")
+    parser.add_argument("--crowd", type=int, default=64, help="peers of one node in the last case; 0 for none")
+    parser.add_argument("--only", nargs="+", default=[""], help="only cases with one of these words")
+    parser.add_argument("--tries", type=int, default=3, help="runs of a case at most, until one is not void")
+    parser.add_argument("--memory", type=Path, default=Path("/dev/shm"), help="tmpfs with a model's size for each node")  # noqa: S108
+    parser.add_argument("--report", type=Path, help="Markdown file; default: benchmarks/reports with the date; - for none")
 
 
 def _add_common(parser: argparse.ArgumentParser, scenarios: Sequence[Scenario]) -> None:
@@ -109,6 +124,20 @@ def _store(arguments: argparse.Namespace) -> str:
         target=_target(arguments.report, "-store"),
     )
     return storing.compare(options)
+
+
+def _peers(arguments: argparse.Namespace) -> str:
+    options = peers.Options(
+        numbers=sorted(arguments.nodes),
+        rate=arguments.rate,
+        size=arguments.size,
+        crowd=arguments.crowd,
+        only=arguments.only,
+        tries=arguments.tries,
+        memory=arguments.memory,
+        target=_target(arguments.report, "-peers"),
+    )
+    return peers.compare(options)
 
 
 def _target(arguments: Path | None, suffix: str) -> Path | None:

@@ -1,6 +1,7 @@
-"""Several nodes on one machine: a network namespace each, with a link of its own to the server's namespace.
+"""Several nodes on one machine: a network namespace each, with a link of its own.
 
-A link is a veth pair. `tbf` limits what the server sends into it, as the network card of a node would.
+A link is a veth pair. `tbf` limits what is sent into an end of it, as the network card of a node would. `nodes` are linked to
+the namespace of this process; `machines` to a switch between them, each limited in both directions at both ends.
 """
 
 from __future__ import annotations
@@ -9,20 +10,35 @@ import ctypes
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 CLONE_NEWNET = 0x40000000
 SERVER = "10.78.0.1"
-"""The server's address, which every node reaches."""
+"""The address of this process, which all of `nodes` reach."""
+MOST = 250
+"""Machines on a switch at most: they are numbered in the last byte of their addresses."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node. `words` begin a command that runs on it."""
+    """A node. `words` begin a command that runs on it; `address` is its own."""
 
     words: tuple[str, ...]
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Machine(Node):
+    """A node at the port `port` of a switch, which is in the namespace `switch`."""
+
+    switch: str
+    port: str
+
+    def plug(self, *, in_: bool) -> None:
+        """Plug the link in again, or out. Nobody is told: packets vanish."""
+        _run(f"ip -n {self.switch} link set {self.port} {'up' if in_ else 'down'}")
 
 
 def unavailable() -> str | None:
@@ -50,19 +66,57 @@ def nodes(count: int, *, rate: int) -> Iterator[list[Node]]:
         yield [_node(stack, number, rate) for number in range(count)]
 
 
+@contextmanager
+def machines(rates: Sequence[int]) -> Iterator[list[Machine]]:
+    """Make machines that reach each other through a switch, until the block ends. `rates`: bytes a second of each link."""
+    if len(rates) > MOST:
+        raise ValueError(f"{len(rates)} machines do not fit on a switch of {MOST}")
+    with ExitStack() as stack:
+        switch = _namespace(stack, "switch")
+        _run(f"ip -n {switch} link add switch type bridge")
+        _run(f"ip -n {switch} link set switch up")
+        yield [_machine(stack, switch, number, rate) for number, rate in enumerate(rates)]
+
+
 def _node(stack: ExitStack, number: int, rate: int) -> Node:
-    name, ours, theirs = f"weightlift-{os.getpid()}-{number}", f"10.78.{number + 1}.1", f"10.78.{number + 1}.2"
-    _run(f"ip netns add {name}")
-    stack.callback(_run, f"ip netns delete {name}")
+    name, ours, theirs = _namespace(stack, f"{number}"), f"10.78.{number + 1}.1", f"10.78.{number + 1}.2"
     _run(f"ip link add link{number} type veth peer name link netns {name}")
     _run(f"ip address add {ours}/30 dev link{number}")
     _run(f"ip link set link{number} up")
-    # A burst of 10 ms, and at least what the kernel sends between two ticks of its clock.
-    _run(f"tc qdisc add dev link{number} root tbf rate {rate * 8}bit burst {max(rate // 100, 256 * 1024)} latency 50ms")
-    for command in ("link set lo up", f"address add {theirs}/30 dev link", "link set dev link up"):
-        _run(f"ip -n {name} {command}")
+    _limit(f"link{number}", rate)
+    _run(f"ip -n {name} address add {theirs}/30 dev link")
+    _run(f"ip -n {name} link set dev link up")
     _run(f"ip -n {name} route add default via {ours}")
-    return Node(("ip", "netns", "exec", name))
+    return Node(_inside(name), theirs)
+
+
+def _machine(stack: ExitStack, switch: str, number: int, rate: int) -> Machine:
+    name, port, address = _namespace(stack, f"{number}"), f"port{number}", f"10.79.0.{number + 1}"
+    _run(f"ip -n {switch} link add {port} type veth peer name link netns {name}")
+    _run(f"ip -n {switch} link set {port} master switch up")
+    _run(f"ip -n {name} address add {address}/24 dev link")
+    _run(f"ip -n {name} link set dev link up")
+    _limit(port, rate, within=switch)
+    _limit("link", rate, within=name)
+    return Machine(_inside(name), address, switch, port)
+
+
+def _namespace(stack: ExitStack, name: str) -> str:
+    name = f"weightlift-{os.getpid()}-{name}"
+    _run(f"ip netns add {name}")
+    stack.callback(_run, f"ip netns delete {name}")
+    _run(f"ip -n {name} link set lo up")
+    return name
+
+
+def _limit(link: str, rate: int, *, within: str | None = None) -> None:
+    """Limit what is sent into `link`. The burst is 10 ms, and at least what the kernel sends between two ticks of its clock."""
+    where = f"-n {within} " if within else ""
+    _run(f"tc {where}qdisc add dev {link} root tbf rate {rate * 8}bit burst {max(rate // 100, 256 * 1024)} latency 50ms")
+
+
+def _inside(name: str) -> tuple[str, ...]:
+    return ("ip", "netns", "exec", name)
 
 
 def _run(command: str) -> None:

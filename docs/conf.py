@@ -26,6 +26,7 @@ CHAPTERS = {
         "caching",
         "serving",
         "mirrors",
+        "peers",
         "operations",
         "dropins",
     ],

@@ -17,7 +17,7 @@ from fetcher.peers.secret import Secret
 from fetcher.planning.have import HEAD, LARGEST, HaveMap, room
 from fetcher.planning.ownership import Layout
 from fetcher.planning.ranges import chunk_count
-from fetcher.planning.swarm import SILENCE
+from fetcher.planning.swarm import SILENCE, every
 from fetcher.quantities import doubled
 from fetcher.transport.client import HttpTransport
 
@@ -25,8 +25,6 @@ WAIT = int(SILENCE / 2)
 """Seconds that a peer may wait for a change: half of the silence after which it owns nothing."""
 ANSWER = WAIT + 10.0
 """Seconds for a whole answer: a map takes a few packets."""
-EVERY = 0.5
-"""Seconds between two requests to a peer, at least: a map of 1,024 chunks that changes all the time is told 1 % late."""
 FIRST, LONGEST = 1.0, 60.0
 """Seconds to leave a peer alone after its first failure, and at most."""
 NOTHING_YET = 2.0
@@ -83,9 +81,17 @@ class Asking:
         self._secret = secret
         self._heard = heard
         self._failed = failed
+        self._followed = 0
 
     async def follow(self, peer: str) -> NoReturn:
-        """Ask the peer at a base URL until this is cancelled."""
+        """Ask the peer at a base URL until this is cancelled. The more peers are followed, the more seldom each is asked."""
+        self._followed += 1
+        try:
+            await self._ask_again_and_again(peer)
+        finally:
+            self._followed -= 1
+
+    async def _ask_again_and_again(self, peer: str) -> NoReturn:
         clock, known, failures = asyncio.get_running_loop().time, None, 0
         while True:
             began = clock()
@@ -98,7 +104,7 @@ class Asking:
                 continue
             known, failures = known.followed_by(told) if known is not None else told, 0
             self._heard(peer, known.as_number(self._wanted.sizes), known.node)
-            await asyncio.sleep(began + EVERY - clock())
+            await asyncio.sleep(began + every(self._followed) - clock())
 
     async def _told(self, peer: str, known: HaveMap | None) -> HaveMap:
         """Ask once. `known`: what the peer told last. Raises FetchError."""

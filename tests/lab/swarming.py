@@ -15,7 +15,7 @@ from random import Random
 
 from fetcher.artifact import CHUNK_SIZE
 from fetcher.planning.ownership import Layout
-from fetcher.planning.swarm import SETTLE, Ask, Swarm
+from fetcher.planning.swarm import SETTLE, Ask, Swarm, every
 
 SLOTS = 4
 GBIT = 125e6
@@ -67,10 +67,11 @@ class Node:
 
 
 class Simulation:
-    """One artifact that `members` fetch. `rate`: the origin's bytes a second, 0 if it is gone. `refresh`: seconds a map."""
+    """One artifact that `members` fetch. `rate`: the origin's bytes a second, 0 if it is gone. `refresh`: seconds a map,
+    by default as seldom as nodes ask so many peers."""
 
     def __init__(
-        self, layout: Layout, members: Collection[Member], *, rate: float, refresh: float = 0.5, seed: int = 1
+        self, layout: Layout, members: Collection[Member], *, rate: float, refresh: float | None = None, seed: int = 1
     ) -> None:
         self._layout = layout
         self._random = Random(seed)
@@ -79,7 +80,7 @@ class Simulation:
         self._now = 0.0
         self._nodes: dict[str, Node] = {}
         self._members = members
-        self._refresh = refresh
+        self._refresh = refresh or every(len(members))
         self._origin = Origin(rate, self)
         self._banned: set[str] = set()
         self.wrong = 0

@@ -91,7 +91,7 @@ async def learning(
 @pytest.fixture(autouse=True)
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Peers are asked again at once."""
-    monkeypatch.setattr(asking, "EVERY", 0.01)
+    monkeypatch.setattr(asking, "every", lambda _: 0.01)
     monkeypatch.setattr(asking, "FIRST", 0.01)
     monkeypatch.setattr(module, "SOON", 0.01)
     monkeypatch.setattr(module, "EVERY", 0.01)
@@ -292,7 +292,7 @@ class TestALiar:
     async def test_a_peer_that_always_has_news_is_asked_no_more_often_than_another(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(asking, "EVERY", 3600.0)
+        monkeypatch.setattr(asking, "every", lambda _: 3600.0)
         liar = Liar(have())
         async with lied_to(liar) as learnt:
             await eventually(lambda: learnt.answers == 1, "an answer")

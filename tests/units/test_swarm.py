@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from fetcher.planning.ownership import BLOCK_CHUNKS, Layout, shares
-from fetcher.planning.swarm import PATIENCE, SETTLE, SILENCE, STARVED, WINDOW, Ask, Swarm
+from fetcher.planning.swarm import PATIENCE, SETTLE, SILENCE, STARVED, WINDOW, Ask, Swarm, every
 from tests.lab.swarming import GBIT, Member, Outcome, Simulation, bound
 
 LAYOUT = Layout("ab" * 32, (16,) * 8)
@@ -46,6 +46,11 @@ class TestShares:
         before, after = shares(LAYOUT, members(8)), shares(LAYOUT, members(7))
         kept = sum((before[name] & after[name]).bit_count() for name in after)
         assert kept > LAYOUT.chunks * 0.55  # 7/8 at best; a hash of the number of members would keep a seventh
+
+    def test_of_a_thousand_nodes_none_asks_for_more_than_one_block_beyond_another(self) -> None:
+        layout = Layout("ab" * 32, (128,) * 16)
+        counts = {bits.bit_count() for bits in shares(layout, members(1000)).values()}
+        assert counts == {2, 3}
 
     def test_other_listings_have_other_owners(self) -> None:
         assert shares(LAYOUT, members(8)) != shares(Layout("cd" * 32, LAYOUT.files), members(8))
@@ -98,7 +103,7 @@ class TestAsking:
             for name in members(count) - {"n0"}:
                 node.heard(name, 0, 0.0)
             widths.append(len(asked(node, 0.0)))
-        assert widths == [8, 4, 2, 1]
+        assert widths == [4, 2, 1, 1]
 
     def test_what_peers_have_comes_from_them(self) -> None:
         node = swarm()
@@ -171,6 +176,19 @@ class TestAsking:
         assert node.owners(0.0) == {"n1"}
         node.joined("n0")
         assert node.owners(0.0) == {"n0", "n1"}
+
+
+class TestMaps:
+    @pytest.mark.parametrize(("peers", "seconds"), [(0, 0.5), (1, 0.5), (32, 0.5), (64, 0.5), (128, 1.0), (1024, 8.0)])
+    def test_of_many_peers_each_is_asked_more_seldom(self, peers: int, seconds: float) -> None:
+        assert every(peers) == seconds
+
+    def test_and_is_silent_later(self) -> None:
+        node = swarm()
+        for name in members(1000) - {"n0"}:
+            node.heard(name, 0, 0.0)
+        assert len(node.owners(2 * every(1000))) == 1000
+        assert len(node.owners(3 * every(1000))) == 1
 
 
 class TestOwners:
