@@ -66,7 +66,8 @@ SMALL = Shape(2000, 128 * 1024)
 
 SCENARIOS = (
     Scenario("start", "start and end: one file of 1 KiB", Shape(1, 1024), (*EVERYBODY, IMPORT)),
-    Scenario("small", "many small files", SMALL, (*EVERYBODY, ASKING_LOOP, ASKING_HF_TRANSFER)),
+    Scenario("small", "many small files", SMALL,
+             (FETCHER, UNDIGESTED, HF_TRANSFER, ASKING_HF_TRANSFER, SNAPSHOT, CURL, BARE_LOOP, ASKING_LOOP, *CHECKS)),
     Scenario("tiny-2000", "2,000 files of 1 KiB", Shape(2000, 1024), (FETCHER, ASKING_LOOP)),
     Scenario("tiny-20000", "20,000 files of 1 KiB", Shape(20_000, 1024), (FETCHER, ASKING_LOOP)),
     Scenario("hit-20000", "20,000 files of 1 KiB, already complete", Shape(20_000, 1024), (FETCHER,), kind="hit"),
