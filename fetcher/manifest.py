@@ -124,7 +124,8 @@ class Manifest:
         document = {"format_version": FORMAT_VERSION, **{name: getattr(self, name) for name in _FIELDS}, **self.unknown}
         del document["files"]
         files = ",\n".join(f"  {_to_json(_file_to_json(file))}" for file in self.files)
-        lines = [*(f" {_to_json(name)}: {_to_json(value)}" for name, value in document.items()), f' "files": [\n{files}\n ]']
+        lines = [f" {_to_json(name)}: {_to_json(value)}" for name, value in document.items()]
+        lines.append(f' "files": [\n{files}\n ]' if files else ' "files": []')
         return ("{\n" + ",\n".join(lines) + "\n}").encode("utf-8", "surrogateescape")
 
     @classmethod
