@@ -32,7 +32,8 @@ class Cost:
     `anonymous`: maximum anonymous memory. `resident`: sum of the kernel's high-water marks (VmHWM), which include pages of
     mapped files. `faults`, `major_faults`: all page faults, and those that waited for a disk. Only for some scenarios:
     `received`: bytes that the server sent. `first`: seconds to the first tensor. `beyond`: maximum resident memory in addition
-    to the tensors. `residency`: fraction of the files in the page cache afterwards.
+    to the tensors. `residency`: fraction of the files in the page cache afterwards. `server`: processor seconds of the server.
+    `copied`: bytes of the copy.
     """
 
     wall: float
@@ -45,6 +46,8 @@ class Cost:
     first: float | None = None
     beyond: int | None = None
     residency: float | None = None
+    server: float | None = None
+    copied: int | None = None
 
     def then(self, following: Cost) -> Cost:
         """Return the cost of this run followed by another."""
@@ -169,6 +172,15 @@ class Watch:
             if self._enough is not None:
                 self._written[pid] = int(_fields(f"/proc/{pid}/io").get("wchar", self._written.get(pid, 0)))
         self.anonymous = max(self.anonymous, anonymous)
+
+
+def processor_seconds(pid: int) -> float:
+    """Return the seconds that all threads of `pid` and of its living descendants have run. The kernel counts nanoseconds."""
+    ran = 0
+    for one in _family(pid):
+        for task in Path(f"/proc/{one}/task").iterdir():
+            ran += int((task / "schedstat").read_text().split()[0])
+    return ran / 1e9
 
 
 def _family(pid: int) -> list[int]:

@@ -7,10 +7,11 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.measuring import processor_seconds
 from tests.lab.nginx import stop
 
 _CONFIGURATION = """\
@@ -41,8 +42,10 @@ http {{
 
 
 @contextmanager
-def running(workspace: Path, servers: str, *, within: Sequence[str] = ()) -> Iterator[None]:
+def running(workspace: Path, servers: str, *, within: Sequence[str] = ()) -> Iterator[Callable[[], float]]:
     """Run nginx until the block ends. `servers` is its configuration below `http`; a log may have the format `sent`.
+
+    The block gets a function that returns the processor seconds of nginx so far.
 
     `within`: a prefix of the command, such as one that enters a network namespace. Raises RuntimeError if nginx does not start.
     """
@@ -56,7 +59,7 @@ def running(workspace: Path, servers: str, *, within: Sequence[str] = ()) -> Ite
     process = _started(workspace, within)
     try:
         _wait_until_up(process, workspace)
-        yield
+        yield lambda: processor_seconds(process.pid)
     finally:
         stop(process)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Literal
 
-from benchmarks.measuring import Cost, Spread
+from benchmarks.measuring import GB, Cost, Spread
 from benchmarks.rounds import Measured
+from benchmarks.surroundings import SHA_EXTENSIONS
 
 Results = Mapping[str, Mapping[str, Measured]]
 """Measurements by the names of scenario and contender."""
@@ -21,7 +23,7 @@ class Unmeasured(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A ratio of `above` to `below` that must be at least `floor` or at most `ceiling`."""
+    """A ratio of `above` to `below` that must be at least `floor` or at most `ceiling`, or is only reported."""
 
     name: str
     against: str
@@ -29,8 +31,8 @@ class Row:
     below: Side
     floor: float | None = None
     ceiling: float | None = None
-    sha256: bool = False
-    """True if the ratio depends on SHA-256 in software. On a processor with SHA-NI it has no verdict."""
+    hashing: Literal["software", "extensions"] | None = None
+    """How SHA-256 must be computed for the ratio to have a verdict. None: the ratio does not depend on it."""
 
     def ratio(self, results: Results) -> Spread:
         """Return the ratio of medians, and the minimum and maximum ratio of single rounds. Raises Unmeasured."""
@@ -39,12 +41,18 @@ class Row:
         return Spread(Spread.of(above).median / Spread.of(below).median, min(rounds), max(rounds))
 
     def wanted(self) -> str:
+        if self.floor is None and self.ceiling is None:
+            return "-"
         return f"at least {self.floor:g}" if self.floor is not None else f"at most {self.ceiling:g}"
 
     def verdict(self, value: float, *, flags: Collection[str]) -> str:
         """Return the verdict on a value; `flags` are those of the measuring processor."""
-        if self.sha256 and "sha_ni" in flags:
+        if self.hashing == "software" and SHA_EXTENSIONS & set(flags):
             return "SHA-NI"
+        if self.hashing == "extensions" and not SHA_EXTENSIONS & set(flags):
+            return "no SHA-NI"
+        if self.wanted() == "-":
+            return "-"
         holds = (self.floor is None or value >= self.floor) and (self.ceiling is None or value <= self.ceiling)
         return "pass" if holds else "**fail**"
 
@@ -55,6 +63,24 @@ def wall(cost: Cost) -> float:
 
 def cpu(cost: Cost) -> float:
     return cost.cpu
+
+
+def server(cost: Cost) -> float:
+    """Return the server's processor time. Raises Unmeasured."""
+    if cost.server is None:
+        raise Unmeasured("the server's processor time was not measured")
+    return cost.server
+
+
+def gigabytes(cost: Cost) -> float:
+    """Return the GB that were copied. Raises Unmeasured."""
+    if cost.copied is None:
+        raise Unmeasured("nothing was copied")
+    return cost.copied / GB
+
+
+def cpu_of_a_gigabyte(cost: Cost) -> float:
+    return cost.cpu / gigabytes(cost)
 
 
 def anonymous(cost: Cost) -> float:
@@ -95,6 +121,15 @@ def fastest(results: Results, scenario: str, peers: Sequence[str]) -> str:
 
 def followed(side: Side, following: Side) -> Side:
     return lambda results: [one + other for one, other in zip(side(results), following(results), strict=False)]
+
+
+def beyond(side: Side, less: Side) -> Side:
+    """Return what `side` has more than `less`."""
+    return lambda results: [one - other for one, other in zip(side(results), less(results), strict=False)]
+
+
+def times(side: Side, other: Side) -> Side:
+    return lambda results: [one * factor for one, factor in zip(side(results), other(results), strict=False)]
 
 
 def longer(side: Side, other: Side) -> Side:

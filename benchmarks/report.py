@@ -60,7 +60,7 @@ def most(figure: Callable[[Cost], float]) -> Column:
 
 def costs_of(total: int | None) -> dict[str, Column]:
     """Return the columns of a download: times, memory and, if it moved `total` bytes, rates."""
-    times = {"wall, s": spread(wall), "CPU, s": spread(cpu)}
+    times: dict[str, Column] = {"wall, s": spread(wall), "CPU, s": spread(cpu)}
     memory = {"anonymous, MiB": most(anonymous), "VmHWM, MiB": most(lambda cost: cost.resident)}
     if total is None:
         return times | memory

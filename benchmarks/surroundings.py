@@ -92,11 +92,17 @@ def mask() -> dict[str, str]:
     return {OPENSSL_MASK: os.environ[OPENSSL_MASK]} if os.environ.get(OPENSSL_MASK) else {}
 
 
-def openssl_rate() -> str:
-    """Return what one core hashes by `openssl speed`, in large blocks; empty without openssl."""
+def openssl_speed() -> float | None:
+    """Return the bytes a second that one core hashes by `openssl speed`, in large blocks; None without openssl."""
     words = ("speed", "-seconds", "1", "-bytes", "1048576", "-evp", "sha256")
     match = re.search(r"^SHA2?-?256 +(\d+\.\d+)k", _output("openssl", *words), re.MULTILINE | re.IGNORECASE)
-    return f"one core's `openssl speed -evp sha256`: {float(match[1]) * 1000 / GB:.2f} GB/s" if match else ""
+    return float(match[1]) * 1000 if match else None
+
+
+def openssl_rate() -> str:
+    """Return `openssl_speed` in words; empty without openssl."""
+    speed = openssl_speed()
+    return f"one core's `openssl speed -evp sha256`: {speed / GB:.2f} GB/s" if speed else ""
 
 
 def processor_flags() -> frozenset[str]:

@@ -1,7 +1,7 @@
 """A minimal download in Python: ranges by blocking sockets on threads, with `recv_into` and `pwrite`.
 
 It has no listing, checks, digests, retries or syncs. It is the limit for clients, not one of them.
-Addresses come from a file of lines `URL<TAB>NAME<TAB>SIZE`.
+Addresses come from a file of lines `URL<TAB>NAME<TAB>SIZE`. If one redirects, as the Hub does, it asks there instead.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import queue
 import socket
 import ssl
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -49,15 +49,18 @@ def main() -> None:
 
 
 def work(parts: queue.SimpleQueue[Part], buffer: bytearray) -> None:
-    """Download parts, all from one origin, over one connection until none remains."""
-    connection: socket.socket | None = None
+    """Download parts over one connection to each origin until none remains."""
+    connections: dict[str, socket.socket] = {}
     while True:
         try:
             part = parts.get_nowait()
         except queue.Empty:
             return
-        connection = connection or connect(part.url)
-        receive(connection, part, memoryview(buffer))
+        while part.url:
+            origin = urlsplit(part.url).netloc
+            if origin not in connections:
+                connections[origin] = connect(part.url)
+            part = replace(part, url=receive(connections[origin], part, memoryview(buffer)))
 
 
 def connect(url: str) -> socket.socket:
@@ -69,7 +72,8 @@ def connect(url: str) -> socket.socket:
     return ssl.create_default_context().wrap_socket(plain, server_hostname=host)
 
 
-def receive(connection: socket.socket, part: Part, buffer: memoryview) -> None:
+def receive(connection: socket.socket, part: Part, buffer: memoryview) -> str:
+    """Write the part, and return an empty string; or return the address that the server redirects to."""
     parsed = urlsplit(part.url)
     target = f"{parsed.path}?{parsed.query}" if parsed.query else parsed.path
     request = f"GET {target} HTTP/1.1\r\nHost: {parsed.netloc}\r\nRange: bytes={part.start}-{part.stop - 1}\r\n\r\n"
@@ -81,6 +85,9 @@ def receive(connection: socket.socket, part: Part, buffer: memoryview) -> None:
             raise ConnectionError("the server closed the connection")
         head += piece
     head, _, begun = head.partition(b"\r\n\r\n")
+    if b" 302 " in head.splitlines()[0]:
+        skip(connection, int(header(head, b"Content-Length")) - len(begun))
+        return header(head, b"Location")
     if b" 206 " not in head.splitlines()[0]:
         raise ConnectionError(head.splitlines()[0].decode())
     position = part.start + os.pwrite(part.descriptor, begun, part.start)
@@ -88,6 +95,18 @@ def receive(connection: socket.socket, part: Part, buffer: memoryview) -> None:
         count = fill(connection, buffer[: part.stop - position])
         os.pwrite(part.descriptor, buffer[:count], position)
         position += count
+    return ""
+
+
+def header(head: bytes, name: bytes) -> str:
+    """Return the value of a header that the server always sends. Raises StopIteration."""
+    return next(line for line in head.splitlines() if line.startswith(name + b": ")).partition(b": ")[2].decode()
+
+
+def skip(connection: socket.socket, count: int) -> None:
+    """Drop the next `count` bytes."""
+    while count > 0 and (piece := connection.recv(min(count, LONGEST_HEAD))):
+        count -= len(piece)
 
 
 def fill(connection: socket.socket, buffer: memoryview) -> int:

@@ -51,19 +51,21 @@ class Task:
         """Bytes of a request if all clients use equal ranges."""
         return range_length(self.repository.shape.total, self.connections)
 
-    @property
-    def addresses(self) -> str:
-        return str(self.lists / "addresses")
+    def addresses(self, *, asked: bool) -> str:
+        """Return the list of the CDN's addresses, or of those that the Hub is `asked` for (`write_lists`)."""
+        return str(self.lists / ("asked" if asked else "addresses"))
 
 
 Command = Callable[[Task], Sequence[str]]
 
 
 def write_lists(server: Server, directory: Path) -> Path:
-    """Write the addresses behind the Hub's redirects, for clients that do not know the Hub: they skip listing and redirect."""
+    """Write lists for clients that do not know the Hub. With `addresses`, those behind its redirects, a client skips listing
+    and redirect; with `asked`, the Hub's own, it skips the listing only."""
     directory.mkdir(parents=True, exist_ok=True)
     files = [(server.address(file.name), file.name, file.size) for file in server.repository.files]
     write_addresses(directory / "addresses", files)
+    write_addresses(directory / "asked", [(server.hub_address(name), name, size) for _, name, size in files])
     (directory / "aria2").write_text("".join(f"{url}\n  out={name}\n" for url, name, _ in files))
     (directory / "curl").write_text("".join(f'url = "{url}"\noutput = "{name}"\n' for url, name, _ in files))
     return directory
@@ -99,7 +101,7 @@ def verify(*flags: str) -> Command:
     return lambda task: [task.programs.fetcher, "verify", str(task.destination), *flags]
 
 
-def hf_transfer(*, chunk: int | None = None, share: int = 1, processes: int = 1) -> Command:
+def hf_transfer(*, chunk: int | None = None, share: int = 1, processes: int = 1, asked: bool = False) -> Command:
     """hf_transfer with `processes`, each with 1/`share` of the connections.
 
     `chunk`: bytes of a request; None: as the fetcher and the loop.
@@ -111,7 +113,8 @@ def hf_transfer(*, chunk: int | None = None, share: int = 1, processes: int = 1)
             f"--chunk-size={chunk or task.range_length}",
             f"--processes={processes}",
         ]
-        return [task.programs.peers, str(CLIENTS / "hf_transfer_files.py"), task.addresses, str(task.destination), *numbers]
+        lists = task.addresses(asked=asked)
+        return [task.programs.peers, str(CLIENTS / "hf_transfer_files.py"), lists, str(task.destination), *numbers]
 
     return command
 
@@ -158,14 +161,25 @@ def curl(most: int) -> Command:
 
 
 def curl_ranges(task: Task) -> Sequence[str]:
-    words = [task.addresses, str(task.destination), f"--connections={task.connections}"]
+    words = [task.addresses(asked=False), str(task.destination), f"--connections={task.connections}"]
     return [sys.executable, str(CLIENTS / "curl_ranges.py"), *words]
 
 
-def bare_loop(task: Task) -> Sequence[str]:
-    return downloading.bare_loop(
-        task.addresses, task.destination, connections=task.connections, total=task.repository.shape.total
-    )
+def bare_loop(*, asked: bool = False) -> Command:
+    def command(task: Task) -> Sequence[str]:
+        return downloading.bare_loop(
+            task.addresses(asked=asked),
+            task.destination,
+            connections=task.connections,
+            total=task.repository.shape.total,
+        )
+
+    return command
+
+
+def importing(task: Task) -> Sequence[str]:
+    """Import the HTTP library, which every client in Python must do, in the Python of the fetcher."""
+    return [str(Path(task.programs.fetcher).with_name("python")), "-c", "import aiohttp"]
 
 
 def in_parallel(tool: str) -> Command:

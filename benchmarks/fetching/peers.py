@@ -17,6 +17,7 @@ from benchmarks.fetching.commands import (
     fetch,
     hashlib,
     hf_transfer,
+    importing,
     in_parallel,
     kserve,
     snapshot,
@@ -46,6 +47,8 @@ VERIFY, VERIFY_FULL = "fetcher verify", "fetcher verify --full"
 HF_TRANSFER, SNAPSHOT, ARIA2C, CURL, KSERVE = "hf_transfer", "snapshot_download", "aria2c", "curl", "kserve-storage"
 CURL_RANGES = "curl processes, a range each"
 SAME_RANGES, BARE_LOOP = "hf_transfer, same ranges", "bare loop"
+ASKING_HF_TRANSFER, ASKING_LOOP = "hf_transfer, asking the Hub", "bare loop, asking the Hub"
+IMPORT = "python -c 'import aiohttp'"
 SHA256SUM, OPENSSL, HASHLIB = "sha256sum", "openssl dgst", "hashlib"
 
 LIMITS = (BARE_LOOP, CURL_RANGES)
@@ -73,7 +76,16 @@ CONTENDERS = {
         Contender(CURL_RANGES, (curl_ranges,), needs=("curl", "curl")),
         Contender(KSERVE, (kserve,)),
         Contender(SAME_RANGES, (hf_transfer(),)),
-        Contender(BARE_LOOP, (bare_loop,)),
+        Contender(BARE_LOOP, (bare_loop(),)),
+        Contender(ASKING_LOOP, (bare_loop(asked=True),)),
+        Contender(
+            ASKING_HF_TRANSFER,
+            (
+                hf_transfer(chunk=10 * MiB, asked=True),
+                hf_transfer(chunk=10 * MiB, share=2, processes=2, asked=True),
+            ),
+        ),
+        Contender(IMPORT, (importing,), fetches=False),
         Contender(VERIFY, (verify(),), verified=True, fetches=False),
         Contender(VERIFY_FULL, (verify("--full"),), verified=True, fetches=False),
         Contender(SHA256SUM, (in_parallel("sha256sum"),), fetches=False),

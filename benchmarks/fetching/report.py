@@ -49,7 +49,14 @@ def _columns(scenario: Scenario) -> dict[str, Column]:
     total = scenario.shape.total
     again = {"received, of the whole": spread(lambda cost: (cost.received or 0) / total)}
     moves_all = scenario.kind not in ("hit", "resume") and total >= MiB
-    return costs_of(total if moves_all else None) | (again if scenario.kind == "resume" else {})
+    served: dict[str, Column] = {"server's CPU, s": _of_the_server} if scenario.kind == "fetch" else {}
+    return costs_of(total if moves_all else None) | served | (again if scenario.kind == "resume" else {})
+
+
+def _of_the_server(costs: Sequence[Cost]) -> str:
+    """Return the server's processor time; empty for what needs no server."""
+    times = [cost.server for cost in costs if cost.server is not None]
+    return str(Spread.of(times)) if times else ""
 
 
 def _cells(

@@ -78,7 +78,9 @@ def _entry(stage: Stage, name: str, attempt: Attempt) -> Entry:
 
 
 def _fetched(stage: Stage, command: Sequence[str]) -> Cost:
-    return stage.place.fetched(command)
+    before = stage.server.processor_time()
+    cost = stage.place.fetched(command)
+    return replace(cost, server=stage.server.processor_time() - before, copied=stage.scenario.shape.total)
 
 
 def _durable(stage: Stage, command: Sequence[str]) -> Cost | None:

@@ -7,12 +7,15 @@ from typing import Literal
 
 from benchmarks.fetching.peers import (
     ARIA2C,
+    ASKING_HF_TRANSFER,
+    ASKING_LOOP,
     BARE_LOOP,
     CHECKS,
     CURL,
     FETCHER,
     HASHLIB,
     HF_TRANSFER,
+    IMPORT,
     KSERVE,
     LEAN,
     LIMITS,
@@ -62,8 +65,13 @@ SINGLE = Shape(1, 4 * GiB)
 SMALL = Shape(2000, 128 * 1024)
 
 SCENARIOS = (
-    Scenario("start", "start and end: one file of 1 KiB", Shape(1, 1024)),
-    Scenario("small", "many small files", SMALL),
+    Scenario("start", "start and end: one file of 1 KiB", Shape(1, 1024), (*EVERYBODY, IMPORT)),
+    Scenario("small", "many small files", SMALL,
+             (FETCHER, UNDIGESTED, HF_TRANSFER, ASKING_HF_TRANSFER, SNAPSHOT, CURL, BARE_LOOP, ASKING_LOOP, *CHECKS)),
+    Scenario("tiny-2000", "2,000 files of 1 KiB", Shape(2000, 1024), (FETCHER, ASKING_LOOP)),
+    Scenario("tiny-20000", "20,000 files of 1 KiB", Shape(20_000, 1024), (FETCHER, ASKING_LOOP)),
+    Scenario("hit-20000", "20,000 files of 1 KiB, already complete", Shape(20_000, 1024), (FETCHER,), kind="hit"),
+    Scenario("hit-10", "10 files of 1 KiB, already complete", Shape(10, 1024), (FETCHER,), kind="hit"),
     Scenario("four", "4 shards", FOUR),
     Scenario("lean", "4 shards, 4 connections, equal ranges, nothing verified", FOUR,
              (LEAN, SAME_RANGES, BARE_LOOP), connections=4),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import trustme
@@ -24,6 +24,12 @@ class Server:
     repository: Repository
     authority: Path | None
     workspace: Path
+    processor_time: Callable[[], float]
+    """Returns the seconds that the server has run so far."""
+
+    def hub_address(self, name: str) -> str:
+        """Return the Hub's address of a file, which redirects to `address`."""
+        return f"{self.hub}/{self.repository.name}/resolve/{COMMIT}/{name}"
 
     def address(self, name: str) -> str:
         """Return the CDN address of a file, the target of the Hub's redirect."""
@@ -89,7 +95,12 @@ def serving(
     hub, bytes_ = free_ports(2)
     scheme = "https" if tls else "http"
     server = Server(
-        f"{scheme}://{host}:{hub}", f"{scheme}://{host}:{bytes_}", repository, authority if tls else None, workspace
+        f"{scheme}://{host}:{hub}",
+        f"{scheme}://{host}:{bytes_}",
+        repository,
+        authority if tls else None,
+        workspace,
+        processor_time=lambda: 0.0,
     )
     (workspace / "revision.json").write_text(revision_document(repository))
     (workspace / "tree.json").write_text(tree_document(repository, digests=True))
@@ -107,8 +118,8 @@ def serving(
         tls=" ssl" if tls else "",
         limit=f"limit_rate {limit_rate};" if limit_rate else "",
     )
-    with running(workspace, servers, within=within):
-        yield server
+    with running(workspace, servers, within=within) as processor_time:
+        yield replace(server, processor_time=processor_time)
 
 
 def _certified(workspace: Path, host: str) -> Path:

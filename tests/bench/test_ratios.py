@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from benchmarks.fetching import rows as fetching
 from benchmarks.loading import rows as loading
 from benchmarks.measuring import Cost
-from benchmarks.ratios import Row, Unmeasured, fastest, fastest_of, followed, longer, of
+from benchmarks.ratios import (
+    Row,
+    Unmeasured,
+    beyond,
+    cpu_of_a_gigabyte,
+    fastest,
+    fastest_of,
+    followed,
+    gigabytes,
+    longer,
+    of,
+    server,
+    times,
+)
 from benchmarks.report import ratio_table
 from benchmarks.rounds import Measured
 
@@ -45,6 +60,25 @@ def test_the_longer_of_two_is_chosen_round_by_round() -> None:
     assert longer(of("four", "slow"), of("four", "check"))(RESULTS) == [9.0, 3.0, 3.0]
 
 
+def test_what_one_run_costs_beyond_another_is_their_difference_in_each_round() -> None:
+    assert beyond(of("four", "slow"), of("four", "quick"))(RESULTS) == [7.0, 1.0, 1.0]
+
+
+def test_a_rate_and_a_size_of_one_round_are_multiplied() -> None:
+    assert times(of("four", "slow"), of("four", "check"))(RESULTS) == [9.0, 4.5, 6.0]
+
+
+@pytest.mark.parametrize("figure", [server, gigabytes, cpu_of_a_gigabyte])
+def test_a_run_without_a_server_has_none_of_its_figures(figure: Callable[[Cost], float]) -> None:
+    with pytest.raises(Unmeasured):
+        Row("", "", of("four", "slow", figure), of("four", "quick"), floor=0.0).ratio(RESULTS)
+
+
+def test_a_row_without_a_bound_is_only_reported() -> None:
+    row = Row("", "", of("four", "slow"), of("four", "quick"))
+    assert (row.wanted(), row.verdict(5.0, flags=())) == ("-", "-")
+
+
 @pytest.mark.parametrize(
     ("contender", "reason"),
     [("absent", "not run"), ("broken", "broken: exit 1"), ("discarded", "discarded: every round was discarded")],
@@ -80,3 +114,9 @@ def test_a_trial_has_no_verdict() -> None:
 def test_a_software_sha256_ratio_has_no_verdict_with_sha_extensions() -> None:
     results = {"verify": {"sha256sum": walls(9.0), "fetcher verify": walls(1.0)}}
     assert "| 9.00 (9.00-9.00) | SHA-NI |" in ratio_table(fetching.ROWS, results, trial=False, flags={"sha_ni"})
+
+
+def test_a_ratio_for_sha_extensions_has_no_verdict_without_them() -> None:
+    row = Row("", "", of("", ""), of("", ""), ceiling=1.1, hashing="extensions")
+    assert row.verdict(1.0, flags={"avx2"}) == "no SHA-NI"
+    assert row.verdict(1.0, flags={"avx2", "sha_ni"}) == row.verdict(1.0, flags={"sha2"}) == "pass"

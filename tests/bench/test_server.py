@@ -58,6 +58,31 @@ def test_the_bare_loop_downloads_every_byte(repository: Repository, tmp_path: Pa
     assert repository.arrived(copy) is None
 
 
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_a_bare_loop_that_asks_the_hub_makes_one_more_request_a_file_and_gets_the_same(
+    repository: Repository, tmp_path: Path, tls: bool
+) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    with serving(repository, tmp_path / "nginx", tls=tls) as server:
+        lists = write_lists(server, tmp_path / "lists")
+        assert all(line.startswith(server.hub) for line in (lists / "asked").read_text().splitlines())
+        numbers = ["--connections=2", "--range=100000000", "--buffer=65536"]
+        words: list[str | Path] = [sys.executable, CLIENTS / "bare_loop.py", lists / "asked", copy, *numbers]
+        subprocess.run(words, env=environment(server, tmp_path), check=True)
+        assert server.sent() == repository.shape.total
+    assert repository.arrived(copy) is None
+
+
+def test_the_processor_time_of_the_server_grows_with_what_it_sends(repository: Repository, tmp_path: Path) -> None:
+    with serving(repository, tmp_path / "nginx") as server:
+        lists = write_lists(server, tmp_path / "lists")
+        before = server.processor_time()
+        words: list[str | Path] = ["curl", "--silent", "--fail", "--config", lists / "curl", "--output-dir", tmp_path]
+        subprocess.run(words, env=environment(server, tmp_path), check=True)
+        assert 0 < before < server.processor_time()
+
+
 def test_a_copy_with_one_wrong_byte_is_detected(repository: Repository, tmp_path: Path) -> None:
     copy = shutil.copytree(repository.directory, tmp_path / "copy")
     name = repository.files[1].name
