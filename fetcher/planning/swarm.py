@@ -17,6 +17,7 @@ nodes know the same identities, whatever addresses they use.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import field
 from random import Random
@@ -72,7 +73,7 @@ class Peer:
     """What is known of a peer. `has`: what it passes on; times in seconds. `brought`: chunks of its share since `since`.
 
     `node`: its identity. `avoided_until`: it is not asked. `left_until`: it does not count either. `asked`: what it is asked
-    for now. `suspected`: in how many files it may have sent other bytes.
+    for now.
     """
 
     node: str
@@ -85,10 +86,8 @@ class Peer:
     left_until: float = 0.0
     failures: int = 0
     asked: int = 0
-    suspected: int = 0
     late: bool = False
     proven: bool = False
-    banned: bool = False
 
     @property
     def block_time(self) -> float | None:
@@ -99,7 +98,10 @@ class Peer:
 @dataclass(slots=True)
 class Swarm:
     """The view of the node `me`; None if it passes nothing on. `connections`: what it has under way at most. `mine`: chunks
-    that are here."""
+    that are here.
+
+    Suspicion and bans belong to an address: a peer that goes and comes, or tells another identity, does not escape them.
+    """
 
     me: str | None
     layout: Layout
@@ -109,6 +111,8 @@ class Swarm:
     settle: float = SETTLE
     mine: int = 0
     peers: dict[str, Peer] = field(default_factory=dict)
+    _suspected: Counter[str] = field(default_factory=Counter)
+    _banned: set[str] = field(default_factory=set)
     _asked: dict[int, Ask] = field(default_factory=dict)
     _under_way: int = 0
     _at_origin: int = 0
@@ -141,7 +145,6 @@ class Swarm:
         peer, node = self.peers.get(name), node or name
         if peer is None or peer.node != node:
             self.peers[name] = Peer(node, has, now, now, now)
-            self._held |= has
             self._looked = float("-inf")
             return
         peer.heard = now
@@ -154,7 +157,7 @@ class Swarm:
         if peer.has & ~has:
             self._looked = float("-inf")
         peer.has = has
-        if not peer.banned:
+        if name not in self._banned:
             self._held |= has
 
     def gone(self, name: str) -> None:
@@ -232,20 +235,17 @@ class Swarm:
     def disputed(self, chunks: int, name: str) -> None:
         """The file `chunks` is wrong. It comes from the origin from now on, and its supplier `name` is asked for nothing."""
         self._for_origin |= chunks
-        if (peer := self.peers.get(name)) is not None:
-            peer.suspected += 1
+        self._suspected[name] += 1
         self._looked = float("-inf")
 
     def cleared(self, name: str) -> None:
         """A file is right for which `name` was disputed."""
-        if (peer := self.peers.get(name)) is not None and peer.suspected:
-            peer.suspected -= 1
+        self._suspected[name] = max(0, self._suspected[name] - 1)
         self._looked = float("-inf")
 
     def banned(self, name: str) -> None:
         """A peer is proven to have sent other bytes."""
-        if (peer := self.peers.get(name)) is not None:
-            peer.banned = True
+        self._banned.add(name)
         self._looked = float("-inf")
 
     def drop(self, chunks: int) -> None:
@@ -257,7 +257,7 @@ class Swarm:
 
     def alone(self, now: float) -> bool:
         """Whether there is no peer that counts."""
-        return now >= self.began + self.settle and not any(self._counts(peer, now) for peer in self.peers.values())
+        return now >= self.began + self.settle and not any(self._counts(name, peer, now) for name, peer in self.peers.items())
 
     def next(self, now: float, *, among: int = -1, most: int = 1) -> Ask | None:
         """Return what to ask for now, None for nothing: up to `most` chunks `among` those that are missing.
@@ -285,14 +285,14 @@ class Swarm:
 
     def owners(self, now: float) -> frozenset[str]:
         """Return the nodes that have a share of the origin: this one, and each peer that answers and brings what it owes."""
-        alive = [peer for peer in self.peers.values() if self._counts(peer, now)]
+        alive = [peer for name, peer in self.peers.items() if self._counts(name, peer, now)]
         times = sorted(time for peer in alive if (time := peer.block_time) is not None)
         usual = times[len(times) // 2] if times else None
         owners = {peer.node for peer in alive if not (peer.late or self._stalled(peer, usual, now))}
         return frozenset(owners if self.me is None else {*owners, self.me})
 
-    def _counts(self, peer: Peer, now: float) -> bool:
-        return not peer.banned and now >= peer.left_until and now - peer.heard <= max(SILENCE, self._unheard)
+    def _counts(self, name: str, peer: Peer, now: float) -> bool:
+        return name not in self._banned and now >= peer.left_until and now - peer.heard <= max(SILENCE, self._unheard)
 
     @property
     def _unheard(self) -> float:
@@ -313,7 +313,9 @@ class Swarm:
         """Look at who owns what, and at what peers have."""
         self._looked = now
         self._held = self._sure = 0
-        self._usable = [(name, peer) for name, peer in self.peers.items() if self._counts(peer, now) and not peer.suspected]
+        self._usable = [
+            (name, peer) for name, peer in self.peers.items() if self._counts(name, peer, now) and not self._suspected[name]
+        ]
         for _, peer in self._usable:
             self._sure |= peer.has if peer.proven else peer.has & self._held
             self._held |= peer.has
@@ -349,7 +351,7 @@ class Swarm:
             for place in range(first, first + number) if chunks else ():
                 name, peer = self._usable[place % number]
                 has = peer.has & chunks
-                if has and peer.avoided_until <= now and peer.asked < width and not peer.banned:
+                if has and peer.avoided_until <= now and peer.asked < width and name not in self._banned:
                     return Ask(self._one_of(has), name)
         return None
 

@@ -283,6 +283,17 @@ class TestOwners:
         node.banned("n1")
         assert {ask.supplier for ask in brought(node, 1.0)} == {None}
 
+    @pytest.mark.parametrize("identity", ["n1", "another"])
+    @pytest.mark.parametrize("gone", [False, True], ids=["still there", "gone for a moment"])
+    def test_it_does_not_escape_by_another_identity_or_by_going(self, identity: str, gone: bool) -> None:
+        node = self.with_peer(ALL)
+        node.banned("n1")
+        if gone:
+            node.gone("n1")
+        node.heard("n1", ALL, 1.0, identity)
+        assert node.alone(1.0)
+        assert {ask.supplier for ask in brought(node, 1.0)} == {None}
+
 
 class TestBelief:
     def test_one_peer_that_claims_everything_keeps_nobody_from_the_origin(self) -> None:
@@ -316,6 +327,14 @@ class TestDisputes:
         found = brought(node, 0.0)
         assert {ask.chunk for ask in found if ask.supplier is None} == set(range(16))
         assert {ask.supplier for ask in found} == {None, "n2"}
+
+    def test_a_suspect_that_goes_and_comes_is_asked_for_nothing_either(self) -> None:
+        node = swarm()
+        node.heard("n1", ALL, 0.0)
+        node.disputed(0xFFFF, "n1")
+        node.gone("n1")
+        node.heard("n1", ALL, 0.0, "another")
+        assert {ask.supplier for ask in brought(node, 0.0)} == {None}
 
     def test_who_is_cleared_is_asked_again(self) -> None:
         node = swarm()
