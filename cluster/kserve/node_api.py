@@ -61,7 +61,7 @@ class LocalModelApi(Api):
             changed, self._changed = self._changed, asyncio.Event()
             changed.set()
 
-    async def get(self, endpoint: Endpoint, name: str, namespace: str = "") -> Document:
+    async def get(self, endpoint: Endpoint, name: str, namespace: str = "", *, cached: bool = False) -> Document:
         if endpoint == NODES:
             if name == self._node and (document := self._document()) is not None:
                 return document
@@ -75,7 +75,7 @@ class LocalModelApi(Api):
             return artifact_document(name, self._meant.artifacts[name])
         if endpoint == SECRETS:
             return await self._get_secret(name, namespace)
-        return await super().get(endpoint, name, namespace)
+        return await super().get(endpoint, name, namespace, cached=cached)
 
     async def pages(
         self, endpoint: Endpoint, namespace: str = "", *, labels: str = "", fields: str = ""
