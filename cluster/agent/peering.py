@@ -106,8 +106,8 @@ class Peering:
             return True
         files = self._files
         if files is None:
-            files, self._key = await run_uncancelled(self._made, stack)
-            self._files = files
+            made, self._key = await run_uncancelled(self._made, stack)
+            files = self._files = made
         if self.announced is None:
             self.announced = Announced(address_of(self._config.peer_address, self._config.peer_port), self._key)
             self._on_change()
