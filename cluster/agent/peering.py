@@ -104,8 +104,10 @@ class Peering:
         if self._config.peer_address is None:
             self._notices.problem("peers", Problem("NoPeerAddress", "peers are on; give the agent its --peer-address"))
             return True
-        if self._files is None:
-            self._files, self._key = await run_uncancelled(self._made, stack)
+        files = self._files
+        if files is None:
+            made, self._key = await run_uncancelled(self._made, stack)
+            files = self._files = made
         if self.announced is None:
             self.announced = Announced(address_of(self._config.peer_address, self._config.peer_port), self._key)
             self._on_change()
@@ -113,9 +115,9 @@ class Peering:
             return True
         identity = replace(peers, addresses={})
         if identity != self._served:
-            await run_uncancelled(partial(_kept, self._files, peers))
+            await run_uncancelled(partial(_kept, files, peers))
             self._served = identity
-        return self._server is not None or await self._begin(self._files)
+        return self._server is not None or await self._begin(files)
 
     async def _begin(self, files: CertificateFiles) -> bool:
         config = self._config

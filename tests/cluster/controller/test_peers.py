@@ -306,9 +306,9 @@ class TestIssuing:
         self, clock: Clock, store: Store, problem: Exception | None, reason: str
     ) -> None:
         store.problem, store.reads = problem, 0
-        found = issuer(store, clock, problems := [])
-        for _ in range(3):
-            peering = await found.look(asking("n1"))
+        problems = list[Exception]()
+        found = issuer(store, clock, problems)
+        *_, peering = [await found.look(asking("n1")) for _ in range(3)]
         assert (peering.authority, store.reads, len(problems)) == ("", 1, 1)
         assert peering.problem is not None
         assert peering.problem[0] == reason
