@@ -21,8 +21,8 @@ from fetcher.engine import Artifact
 from fetcher.engine import fetch as engine_fetch
 from fetcher.errors import Unreachable
 from fetcher.events import Disputed, Event, MirrorAvoided, MirrorBanned, PeersFound
-from fetcher.serving import Server, Serving
 from fetcher.planning import swarm
+from fetcher.serving import Server, Serving
 from fetcher.settings import Settings
 from fetcher.sources.mirrors import choosing
 from fetcher.testing.checkpoint import random_bytes
