@@ -264,7 +264,8 @@ class Swarm:
 
         The answer counts as under way until it is done, busy, failed or ended.
         """
-        if now - self._looked >= max(_LOOK, every(len(self.peers)) / 4):
+        settled = self._looked < self.began + self.settle <= now
+        if settled or now - self._looked >= max(_LOOK, every(len(self.peers)) / 4):
             self._look(now)
         wanted = self.missing & ~self._under_way & among
         chosen = self._chosen(wanted & self._for_origin, wanted & ~self._for_origin, now) if wanted else None
@@ -319,6 +320,14 @@ class Swarm:
         for _, peer in self._usable:
             self._sure |= peer.has if peer.proven else peer.has & self._held
             self._held |= peer.has
+        if now >= self.began + self.settle:
+            self._divide(now)
+        self._starved = now - self._moved > STARVED
+        if self._starved:
+            self._share = self.missing
+
+    def _divide(self, now: float) -> None:
+        """Divide the origin among the owners. Not before the first maps are heard: each of 1,000 would divide it anew."""
         before, self._members = self._members, self.owners(now)
         if self._members != before:
             self._shares = shares(self.layout, self._members)
@@ -327,9 +336,6 @@ class Swarm:
             if peer.node in self._members and peer.node not in before:
                 peer.progress = now  # it has owed this share from now on
         self._share = self._shares[self.me] if self.me is not None else 0
-        self._starved = now - self._moved > STARVED
-        if self._starved:
-            self._share = self.missing
 
     def _of_the_origin(self, wanted: int, now: float) -> Ask | None:
         """A chunk of the origin, in the order of the files: the first ones are verified and passed on early."""
