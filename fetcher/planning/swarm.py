@@ -271,8 +271,7 @@ class Swarm:
         chosen = self._chosen(wanted & self._for_origin, wanted & ~self._for_origin, now) if wanted else None
         if chosen is None:
             return None
-        at_once = most if chosen.supplier is not None or len(self._members) < 2 else 1
-        return self._begun(self._extended(chosen, wanted, at_once))
+        return self._begun(self._extended(chosen, wanted, most))
 
     def _chosen(self, disputed: int, wanted: int, now: float) -> Ask | None:
         if self.me is None:
