@@ -27,8 +27,8 @@ ANSWER = WAIT + 10.0
 """Seconds for a whole answer: a map takes a few packets."""
 FIRST, LONGEST = 1.0, 60.0
 """Seconds to leave a peer alone after its first failure, and at most."""
-NOTHING_YET = 2.0
-"""The same at most for a peer that only has nothing of the artifact: it may be about to begin."""
+BEGINNING, NOTHING_YET = 0.5, 2.0
+"""The same for a peer that only has nothing of the artifact: it may be about to begin."""
 
 
 class Wanted:
@@ -126,5 +126,6 @@ class Asking:
 def _pause(error: FetchError, failures: int) -> float:
     """Seconds to leave a peer alone after so many failures in a row, the last of them `error`."""
     asked = error.retry_after if isinstance(error, Transient) and error.retry_after is not None else 0.0
-    usual = min(NOTHING_YET, doubled(FIRST, failures, LONGEST)) if isinstance(error, NotFound) else 0.0
-    return min(LONGEST, max(asked, usual or doubled(FIRST, failures, LONGEST)))
+    nothing_yet = isinstance(error, NotFound)
+    usual = doubled(BEGINNING, failures, NOTHING_YET) if nothing_yet else doubled(FIRST, failures, LONGEST)
+    return min(LONGEST, max(asked, usual))

@@ -92,10 +92,13 @@ def _start(command: Sequence[str], *, env: Mapping[str, str] | None, cwd: Path |
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """Kill the process if it runs or is stopped, and close its pipes."""
+    """Kill the process if it runs or is stopped, and close its pipes. Idempotent."""
     if process.poll() is None:
         process.kill()
-    process.communicate()
+    process.wait()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
 
 
 def listening_at(process: subprocess.Popen[str]) -> str:

@@ -317,7 +317,7 @@ class TestALiar:
         (Unreachable("x"), 1, 1.0),
         (Unreachable("x"), 4, 8.0),
         (Unreachable("x"), 100, 60.0),
-        (NotFound("x"), 1, 1.0),
+        (NotFound("x"), 1, 0.5),
         (NotFound("x"), 100, 2.0),
         (Unreachable("x", retry_after=30.0), 1, 30.0),
         (Unreachable("x", retry_after=1e9), 1, 60.0),

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from fetcher.planning.ownership import BLOCK_CHUNKS, Layout, shares
-from fetcher.planning.swarm import PATIENCE, SETTLE, SILENCE, STARVED, WINDOW, Ask, Swarm, every
+from fetcher.planning.swarm import AWAITED, PATIENCE, SETTLE, SILENCE, STARVED, WINDOW, Ask, Swarm, every
 from tests.lab.swarming import GBIT, Member, Outcome, Simulation, bound
 
 LAYOUT = Layout("ab" * 32, (16,) * 8)
@@ -104,6 +104,20 @@ class TestAsking:
                 node.heard(name, 0, 0.0)
             widths.append(len(asked(node, 0.0)))
         assert widths == [4, 2, 1, 1]
+
+    def test_peers_that_have_nothing_yet_count_at_the_origin_for_a_moment(self) -> None:
+        node = swarm(connections=8)
+        node.awaited = 7
+        assert not node.alone(0.0)
+        assert len(asked(node, 0.0)) == 1
+        assert node.alone(AWAITED)
+        assert len(asked(node, AWAITED)) == 7
+
+    def test_nodes_that_do_not_know_each_other_yet_begin_at_different_chunks(self) -> None:
+        nodes = [Swarm(f"n{number}", LAYOUT, 8, Random(number), 0.0, 0.0) for number in range(8)]
+        for node in nodes:
+            node.awaited = 7
+        assert len({ask.chunk for node in nodes for ask in asked(node, 0.0)}) >= 6
 
     def test_what_peers_have_comes_from_them(self) -> None:
         node = swarm()

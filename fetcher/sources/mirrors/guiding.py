@@ -215,6 +215,7 @@ class Guiding:
     def _settle(self) -> None:
         """Begin as soon as every peer has answered: then nothing is to be waited for. Say once who was found."""
         now, swarm = self._clock(), self.swarm
+        swarm.awaited = sum(map(_has_nothing, self._answered.values()))
         known = self._neighbours.complete and self._neighbours.peers <= self._answered.keys()
         maybe_mine = self._fetch.node is not None and swarm.me is None and any(map(_has_nothing, self._answered.values()))
         if known and not maybe_mine and now < swarm.began + swarm.settle:
