@@ -36,5 +36,5 @@ def test_two_nodes_go_on_when_the_third_is_killed(nodes: Nodes) -> None:
     wait_until(lambda: nodes.sent > 0.3, "the Hub has begun to send", timeout=60)
     dying.die()
     ended = [node.end() for node in living]
-    assert share(*ended) <= 1.4, "all but what they had from the third one, and what was under way"
+    assert share(*ended) <= 1.75, "two nodes without peers would take 2"
     assert not any("MirrorBanned" in each.log for each in ended)
