@@ -24,10 +24,6 @@ from tests.cluster.agent.cluster import QUICK
 from tests.cluster.controller.playing import ARTIFACTS, CACHES, MODELS, Document, Stage, document
 from tests.cluster.crash.victims import Victim, ending
 
-KILLS = os.environ.get("WEIGHTLIFT_TEST_KILLS")
-"""Read at import, because the environment of a test is cleaned."""
-WHY = "set WEIGHTLIFT_TEST_KILLS=1 to kill agents and controllers: minutes, on a cluster without any other controller of ours"
-
 MiB = 1024 * 1024
 T = TypeVar("T")
 Files = dict[str, bytes]

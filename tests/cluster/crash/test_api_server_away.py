@@ -12,14 +12,11 @@ import pytest
 
 from tests.cluster.agent.link import linked
 from tests.cluster.controller.playing import Stage, stage
-from tests.cluster.crash.lot import KILLS, WHY, Lot, key_of, lot
+from tests.cluster.crash.lot import Lot, key_of, lot
 
 _AWAY = float(os.environ.get("WEIGHTLIFT_AWAY_SECONDS", "0"))
 """Seconds, beside those in which the leader notices."""
 _SOON = 60.0
-
-
-pytestmark = pytest.mark.skipif(not KILLS, reason=WHY)
 
 
 @pytest.fixture

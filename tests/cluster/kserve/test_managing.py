@@ -321,7 +321,7 @@ class TestLeadership:
         moment = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         spec = {"holderIdentity": "kserves", "leaseDurationSeconds": 3, "renewTime": moment, "leaseTransitions": 1}
         lease = await make(api, LEASES, "kserve-local-model-manager-leader-lock", place.kserve, spec=spec)
-        access, options = of_kubeconfig(Path(plane.kubeconfig)), {"kserve_namespace": place.kserve}
+        access, options = of_kubeconfig(Path(plane.kubeconfig)), {"kserve_namespace": place.kserve, "image": "example.com/w:1"}
         api_of = partial(Api, access, manager="weightlift-test")
         task = asyncio.ensure_future(managing_beside(api_of, options, lambda _: None, identity="ours"))
         try:

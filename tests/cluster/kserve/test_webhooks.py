@@ -68,6 +68,7 @@ async def asked(plane: Cluster, api: Api, place: Place, directory: Path) -> Asyn
 
     options = {
         "kserve_namespace": place.kserve,
+        "image": "example.com/weightlift:0.1.0",
         "webhook_certificates": directory,
         "webhook_port": 0,
         "webhook_address": "127.0.0.1",
