@@ -44,7 +44,17 @@ EXIT_CODES = {
     69: {"Unreachable", "Stalled", "BadResponse", "MirrorFailed", "Untrusted", "Offline", "Transient", "RangesUnsupported"},
     73: {"OutOfSpace", "CannotWrite", "PinnedArtifact"},
     74: {"LocalIOError"},
-    75: {"RateLimited", "LeaseLost", "LeaseTimeout", "LeaseError", "CacheBusy", "InUse", "InUseUnknown", "KeepsChanging"},
+    75: {
+        "RateLimited",
+        "LeaseLost",
+        "OtherRevision",
+        "LeaseTimeout",
+        "LeaseError",
+        "CacheBusy",
+        "InUse",
+        "InUseUnknown",
+        "KeepsChanging",
+    },
     77: {"Unauthorized", "GatedRepo", "Refused"},
     78: {"ConfigurationError", "TooManyOpenFiles", "NewerFormat"},
 }
