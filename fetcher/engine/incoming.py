@@ -114,6 +114,11 @@ class Incoming:
         return self.staged.size
 
     @property
+    def is_followed(self) -> bool:
+        """Whether the follower hashes it, behind the threads that write."""
+        return self.frontier is not None and not self._in_line
+
+    @property
     def restarts_soon(self) -> bool:
         """Whether the file restarts once nobody uses it. Bytes received before that are discarded."""
         return self.state in (State.STOPPING, State.RESTARTING)

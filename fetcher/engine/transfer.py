@@ -119,7 +119,7 @@ class Transfer:
             buffer=limits.write_buffer,
             rate=rate,
             lease=lease,
-            yielding=any(incoming.frontier is not None for incoming in self._files.values()),
+            yielding=any(incoming.is_followed for incoming in self._files.values()),
             received=self._handout.received,
             written=self._written,
             hashed=self._hashed,

@@ -232,6 +232,13 @@ class TestInLine:
         assert written(incoming, second, 1000) == 2000  # with what it wrote before
         assert incoming.stretch() is None
 
+    def test_its_writers_yield_to_no_follower(self, staging: Staging) -> None:
+        small = RemoteFile(WHOLE.path, 1000, WHOLE.digests)
+        assert staging.incoming().is_followed
+        assert not staging.incoming(in_line=True).is_followed
+        assert not staging.incoming(small).is_followed, "it comes in one piece"
+        assert not staging.incoming(RemoteFile(WHOLE.path, WHOLE.size)).is_followed, "it has no digest"
+
     def test_one_holds_the_frontier(self, staging: Staging) -> None:
         incoming = staging.incoming(in_line=True)
         receive(incoming, FIRST)
