@@ -12,6 +12,7 @@ import pytest
 from cluster.agent.counting import Counts
 from cluster.controller.figures import Figures, metrics_of
 from fetcher.cli.metrics import all_metrics
+from fetcher.serving import Counts as Served
 from loader.cli.metrics import all_load_metrics, hold_metrics
 from loader.residency.holding import State
 from tests.lab.prometheus import promtool
@@ -20,7 +21,10 @@ from tests.observability.dashboard import DASHBOARD, DIRECTORY, expressions
 RULES = DIRECTORY / "weightlift.rules.yml"
 RULE_TESTS = DIRECTORY / "weightlift.rules.test.yml"
 _CLUSTER = (*Counts().metrics(), *metrics_of(Figures(), leads=True))
-METRICS = {metric.name: metric for metric in (*all_metrics(), *all_load_metrics(), *hold_metrics(State()), *_CLUSTER)}
+METRICS = {
+    metric.name: metric
+    for metric in (*all_metrics(), *Served().metrics(), *all_load_metrics(), *hold_metrics(State()), *_CLUSTER)
+}
 
 
 def named_in(text: str) -> set[str]:
