@@ -22,6 +22,7 @@ class GuidedSchedule:
         self._in_one_piece: set[str] = set()
         self._whose: dict[Assignment, Schedule] = {}
         self._was_idle = True
+        self._connections = 1
 
     def _covers(self, path: str) -> bool:
         return path not in self._in_one_piece and self._guide.covers(path)
@@ -56,18 +57,16 @@ class GuidedSchedule:
             assignment.turn.over()
             self._tell(assignment.path)
 
-    def assign(
-        self, *, connections: int, longest: int = sys.maxsize, lagging: bool = False, begin: bool = True
-    ) -> Assignment | None:
+    def assign(self, *, longest: int = sys.maxsize, lagging: bool = False, begin: bool = True) -> Assignment | None:
         """`Schedule.assign`. A turn of the guide may lag: only what its suppliers have can come now."""
         for schedule in (self._others, self._covered) if self._guide.idle() else (self._others,):
-            found = schedule.assign(connections=connections, longest=longest, lagging=lagging, begin=begin)
+            found = schedule.assign(longest=longest, lagging=lagging, begin=begin)
             if found is not None:
                 self._tell(found.path)
                 return self._noted(found, schedule)
         if self._guide.idle():
             return None
-        turn = self._guide.next(connections=connections, longest=longest, among=None if begin else self._covered.begun)
+        turn = self._guide.next(connections=self._connections, longest=longest, among=None if begin else self._covered.begun)
         if turn is None:
             return None
         found = self._covered.take(turn)
@@ -77,8 +76,10 @@ class GuidedSchedule:
             return None
         return self._noted(found, self._covered)
 
-    def recall(self, active: Iterable[Progress]) -> None:
-        """Once the guide has something to decide, take back what was assigned without it: others may bring that."""
+    def look(self, active: Iterable[Progress], *, connections: int) -> None:
+        """Take note of what is under way, and of how many ranges may be. Once the guide has something to decide, take back what
+        was assigned without it: others may bring that."""
+        self._connections = connections
         before, self._was_idle = self._was_idle, self._guide.idle()
         if not before or self._was_idle:
             return

@@ -106,9 +106,8 @@ class Handout:
         lagging = sum(each.lag for each in self.begun.values()) > self._hash_lag
         begin = len(self.begun) < self._open_files
         if isinstance(self._schedule, GuidedSchedule):
-            self._schedule.recall(self._progress())
-        found = self._schedule.assign(connections=self._concurrency.connections, longest=longest, lagging=lagging, begin=begin)
-        return found or self._schedule.steal(self._progress())
+            self._schedule.look(self._progress(), connections=self._concurrency.connections)
+        return self._schedule.assign(longest=longest, lagging=lagging, begin=begin) or self._schedule.steal(self._progress())
 
     def _progress(self) -> Iterator[Progress]:
         """Yield the progress of all pulls that another connection may steal from."""

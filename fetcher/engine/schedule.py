@@ -79,14 +79,7 @@ class Schedule:
         elif not known:
             heapq.heappush(self._unopened, (-size, path))
 
-    def assign(
-        self,
-        *,
-        connections: int = 1,
-        longest: int = sys.maxsize,
-        lagging: bool = False,
-        begin: bool = True,
-    ) -> Assignment | None:
+    def assign(self, *, longest: int = sys.maxsize, lagging: bool = False, begin: bool = True) -> Assignment | None:
         """Activate and return the next range, of whole chunks and up to `longest` bytes; None if there is none now. Without
         `begin` it belongs to a file that was begun before."""
         self._open_more()

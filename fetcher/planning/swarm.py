@@ -370,7 +370,7 @@ class Swarm:
             for place in range(first, first + number) if chunks else ():
                 name, peer = self._usable[place % number]
                 has = peer.has & chunks
-                if has and peer.avoided_until <= now and peer.asked < width and name not in self._banned:
+                if has and peer.avoided_until <= now and peer.asked < width:
                     return Ask(self._one_of(has), name)
         return None
 
