@@ -252,11 +252,6 @@ class Swarm:
         self._banned.add(name)
         self._looked = float("-inf")
 
-    def drop(self, chunks: int) -> None:
-        """Chunks were wrong, and must come again."""
-        self.mine &= ~chunks
-        self._looked = float("-inf")
-
     # What is decided
 
     def alone(self, now: float) -> bool:

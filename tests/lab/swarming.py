@@ -234,7 +234,7 @@ class Simulation:
             if supplier is not None and self._nodes[supplier].member.lies:
                 self.wrong += 1
                 self._banned.add(supplier)
-                node.swarm.drop(1 << chunk)
+                node.swarm.left(chunk, 1, 1 << chunk)
                 node.swarm.banned(supplier)
         if node.swarm.mine & whole == whole:
             node.passes_on |= whole
