@@ -42,6 +42,36 @@ def work(report):
     run_interruptibly(asyncio.sleep(30))
     return {}
 """,
+    "the making of an event loop": """
+import fetcher.transport.tls as tls
+class Loop(tls.TlsEventLoop):
+    def __init__(self):
+        super().__init__()
+        send_signal()
+tls.TlsEventLoop = Loop
+def work(report):
+    run_interruptibly(asyncio.sleep(30))
+    return {}
+""",
+    "the closing of an event loop": """
+import fetcher.transport.tls as tls
+class Loop(tls.TlsEventLoop):
+    def close(self):
+        super().close()
+        send_signal()
+tls.TlsEventLoop = Loop
+def work(report):
+    run_interruptibly(asyncio.sleep(0))
+    return {}
+""",
+    "the first step of the work": """
+async def stepping():
+    send_signal()
+    await asyncio.sleep(30)
+def work(report):
+    run_interruptibly(stepping())
+    return {}
+""",
     "an import that turns it into another error": """
 def work(report):
     try:
