@@ -13,6 +13,10 @@ from fetcher.engine.schedule import Assignment, Progress, Schedule
 from fetcher.sources.base import Guide
 
 
+AT_LEAST = 16
+"""Ranges, as many as a node of a swarm has under way (`planning.swarm.MANY`)."""
+
+
 class GuidedSchedule:
     """The same as a `Schedule`, in the order of `guide`."""
 
@@ -26,6 +30,12 @@ class GuidedSchedule:
 
     def _covers(self, path: str) -> bool:
         return path not in self._in_one_piece and self._guide.covers(path)
+
+    @property
+    def least(self) -> int:
+        """The ranges that may be under way at least, however many connections the link seems to need: a guide asks many
+        suppliers, and some of them are slow."""
+        return 0 if self._guide.idle() else AT_LEAST
 
     @property
     def missing(self) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -53,12 +54,13 @@ class Handout:
         self._emit = on_event
         self._changed = changed
         self._schedule = Schedule() if guide is None else GuidedSchedule(guide)
+        self._most = connections
         self._concurrency = Concurrency(connections, clock=time.monotonic)
         self._judge = judge
         self._unsealed = len(files)
         self._out = 0
         self._dry = False
-        self._wake = asyncio.Event()
+        self._waiting: deque[asyncio.Future[None]] = deque()
         self.begun: dict[str, Incoming] = {}
         self.pulls: set[Pull] = set()
         if guide is not None:
@@ -79,21 +81,37 @@ class Handout:
     def wake(self) -> None:
         """Make waiting connections look for a range again."""
         self._dry = False
-        self._wake.set()
+        self._wake_one()
+
+    def _wake_one(self) -> None:
+        """Wake one of the connections that wait. It wakes the next if there was something for it: there may be 64."""
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            if not waiting.done():
+                waiting.set_result(None)
+                return
 
     async def claim(self) -> Assignment | None:
         """Wait for the next assignment and return it; None when all files are sealed."""
         while self._unsealed:
-            if self._out < self._concurrency.connections and not self._dry and (assignment := self._next()):
+            if self._out < self._allowed and not self._dry and (assignment := self._next()):
                 self._out += 1
                 self.begun[assignment.path] = incoming = self._files[assignment.path]
                 incoming.staged.keep_open()
+                self._wake_one()
                 return assignment
             self._dry = True  # for every connection, until something changes
-            self._wake.clear()
-            await self._wake.wait()
+            waiting = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiting)
+            await waiting
         self.wake()
         return None
+
+    @property
+    def _allowed(self) -> int:
+        """The ranges that may be under way now."""
+        least = self._schedule.least if isinstance(self._schedule, GuidedSchedule) else 0
+        return max(self._concurrency.connections, min(self._most, least))
 
     def _next(self) -> Assignment | None:
         if sum(each.ready for each in self.begun.values()) > min(AHEAD, self._hash_lag):
@@ -106,7 +124,7 @@ class Handout:
         lagging = sum(each.lag for each in self.begun.values()) > self._hash_lag
         begin = len(self.begun) < self._open_files
         if isinstance(self._schedule, GuidedSchedule):
-            self._schedule.look(self._progress(), connections=self._concurrency.connections)
+            self._schedule.look(self._progress(), connections=self._allowed)
         return self._schedule.assign(longest=longest, lagging=lagging, begin=begin) or self._schedule.steal(self._progress())
 
     def _progress(self) -> Iterator[Progress]:
@@ -144,8 +162,9 @@ class Handout:
     # How many connections
 
     def answered(self, pull: Pull) -> None:
-        """Record that the source answered the pull."""
-        self._concurrency.answered(time.monotonic() - pull.asked_at)
+        """Record that the source answered the pull. Who guides asks many suppliers, each as quick as it is."""
+        if pull.assignment.turn is None:
+            self._concurrency.answered(time.monotonic() - pull.asked_at)
 
     def received(self, count: int) -> None:
         """Record `count` received bytes."""

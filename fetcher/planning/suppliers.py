@@ -49,8 +49,11 @@ class Supplier:
     active: int = 0
     received: int = 0
     seconds: float = 0.0
+    busy: float = 0.0
     since: float = 0.0
     failures: int = 0
+    lagged: bool = False
+    """Whether it was slow in the last comparison. Of several mirrors one is left only after two of them."""
     slow: int = 0
     avoided_until: float = float("-inf")
     left: bool = False
@@ -61,12 +64,23 @@ class Supplier:
     def passed(self, now: float) -> None:
         """Count the time up to `now` for the active bodies."""
         self.seconds += self.active * (now - self.since)
+        self.busy += bool(self.active) * (now - self.since)
         self.since = now
+
+    def count_anew(self, now: float) -> None:
+        """Count from `now` on."""
+        self.passed(now)
+        self.received, self.seconds, self.busy = 0, 0.0, 0.0
 
     @property
     def rate(self) -> float:
         """Bytes a second of one connection."""
         return self.received / self.seconds if self.seconds else 0.0
+
+    @property
+    def rate_together(self) -> float:
+        """Bytes a second of all its connections."""
+        return self.received / self.busy if self.busy else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +143,8 @@ class Suppliers:
         if origin.failures or self._sampling is not None or self._sample_at is None or now < self._sample_at:
             return False
         self._sampling = now
-        origin.received, origin.seconds, origin.since = 0, 0.0, now
+        for each in self._of.values():  # what came before shared the link with more or fewer others
+            each.count_anew(now)
         return True
 
     def avoided_until(self, name: str) -> float:
@@ -223,15 +238,18 @@ class Suppliers:
         for each in self._of.values():
             each.passed(now)
         origin = self._of[ORIGIN]
-        measured = [name for name in self.names if self._of[name].seconds >= MEASURED]
-        faster = FASTER if len(measured) == 1 else MUCH_FASTER
-        for name in measured:
-            mirror = self._of[name]
-            if origin.rate > faster * mirror.rate:
+        several = sum(self._of[name].seconds > 0 for name in self.names) > 1
+        for mirror in map(self._of.__getitem__, self.names):
+            if mirror.seconds < MEASURED:
+                continue
+            # Of many connections some always lag, and peers that have only begun have little to send.
+            rate, faster = (mirror.rate_together, MUCH_FASTER) if several else (mirror.rate, FASTER)
+            lagged, mirror.lagged = mirror.lagged, origin.rate > faster * rate
+            if mirror.lagged and (lagged or not several):
                 mirror.slow += 1
                 mirror.left = True
-                mirror.news = f"a connection to the origin is {origin.rate / max(mirror.rate, 1.0):.0f} times as fast"
+                mirror.news = f"a connection to the origin is {origin.rate / max(rate, 1.0):.0f} times as fast"
                 mirror.avoided_until = now + doubled(SLOW_PAUSE, mirror.slow, LONGEST_SLOW)
                 self._sample_at = mirror.avoided_until + SAMPLE_AFTER
         for each in self._of.values():
-            each.received, each.seconds = 0, 0.0
+            each.count_anew(now)

@@ -17,13 +17,14 @@ nodes know the same identities, whatever addresses they use.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection
 from dataclasses import field
+from functools import partial
 from random import Random
 
 from fetcher.planning.ownership import BLOCK_CHUNKS, Layout, rank, shares
-from fetcher.quantities import doubled
+from fetcher.quantities import doubled, median
 from fetcher.values import dataclass
 
 SILENCE = 10.0
@@ -47,6 +48,17 @@ SETTLE = 1.0
 AWAITED = 5.0
 """Seconds in which peers that have nothing yet may begin: nodes that are told of a model together do. Until then they count at
 the origin. Eight nodes, of which the first one opened all its requests there, took 1.49 of the time of one alone."""
+SPREAD = 32
+"""The part of all chunks that nodes ask the origin for at a time, together: what is under way has not been passed on."""
+FEW = 8
+"""Requests to the origin that are not too many, however few chunks there are."""
+MANY = 16
+"""Requests of a node to peers. They ask each other, so each has as many to answer, and 32 at most (`serving.limits`). With 8,
+all were always under way while links were not full: some connections are much slower than others."""
+LATE, LEAST_LATE = 5.0, 2.0
+"""How many times longer than others a chunk of a peer may take, and seconds that are never too long. Connections that share a
+link are not alike: of 1,800 chunks of 1 MiB between 8 nodes, which took 1.5 s, some took 24 s, and a node that had several of
+them at a time came to half of the others' rate."""
 _FILES = 4
 """Files that are asked for first: a verified file is passed on whole, which is what late and slow nodes wait for."""
 _LOOK = 0.5
@@ -118,6 +130,8 @@ class Swarm:
     _suspected: Counter[str] = field(default_factory=Counter)
     _banned: set[str] = field(default_factory=set)
     _asked: dict[int, Ask] = field(default_factory=dict)
+    _since: dict[int, float] = field(default_factory=dict)
+    _times: deque[float] = field(default_factory=partial(deque, maxlen=16))
     _under_way: int = 0
     _at_origin: int = 0
     _for_origin: int = 0
@@ -179,18 +193,27 @@ class Swarm:
         file = ((1 << count) - 1) << chunk
         self.mine = (self.mine & ~file) | (file & ~chunks & ~self._under_way)
 
-    def instead(self, ask: Ask) -> Ask:
+    def instead(self, ask: Ask, now: float) -> Ask:
         """Ask the origin for the first chunk of `ask`, and nobody for the rest."""
         self._end(ask)
-        return self._begun(Ask(ask.chunk, None))
+        return self._begun(Ask(ask.chunk, None), now)
 
     def done(self, ask: Ask, now: float) -> None:
         """Chunks have come."""
-        self._end(ask)
+        since = self._end(ask)
         self.mine |= ask.chunks
         self._moved = now
         if ask.supplier is not None and (peer := self.peers.get(ask.supplier)) is not None:
             peer.failures = 0
+            if since is not None:
+                self._times.append((now - since) / ask.count)
+
+    def overdue(self, ask: Ask, now: float) -> bool:
+        """Whether chunks of a peer take much longer than others did. They are asked for again then, over another connection."""
+        since = self._since.get(ask.chunk)
+        if ask.supplier is None or since is None or len(self._times) < self._times.maxlen // 2:
+            return False
+        return now - since > max(LEAST_LATE, LATE * median(self._times) * ask.count)
 
     def ended(self, ask: Ask) -> None:
         """Chunks are not asked for any longer, and nobody is to blame."""
@@ -277,7 +300,7 @@ class Swarm:
         chosen = self._chosen(wanted & self._for_origin, wanted & ~self._for_origin, now) if wanted else None
         if chosen is None:
             return None
-        return self._begun(self._extended(chosen, wanted, most))
+        return self._begun(self._extended(chosen, wanted, most), now)
 
     def _chosen(self, disputed: int, wanted: int, now: float) -> Ask | None:
         if self.me is None:
@@ -346,28 +369,49 @@ class Swarm:
         """A chunk of the origin, in the order of the files: the first ones are verified and passed on early."""
         if not wanted or now < max(self.began + self.settle, self._origin_at):
             return None
-        # As many of all nodes together as one node alone has. With twice as many, eight nodes had begun 16 chunks each and
-        # finished none for 13 s of 45, and passed on nothing.
-        members, awaited = len(self._members), self._awaits(now)
-        if self._at_origin >= max(1, -(-self.connections // max(1, members + awaited))):
+        if self._at_origin >= self._part(now):
             return None
         # Those who do not know each other yet would all begin with the first chunk.
-        return Ask(self._one_of(wanted) if awaited and members < 2 else _lowest(wanted), None)
+        return Ask(self._one_of(wanted) if self._awaits(now) else _lowest(wanted), None)
+
+    def _part(self, now: float) -> int:
+        """The requests to the origin that this node may have.
+
+        All of them bring chunks at the same time, so the more there are, the later the first one is whole and can be passed
+        on: four nodes, of which two had four times as many as the others, waited 5 s of 12 for a chunk. But a node that has
+        few among many to peers brings its share too late: eight nodes waited 20 s of 68 for the last chunks of one.
+        """
+        together, at_peers = self._together(now), len(self._asked) - self._at_origin
+        most = min(self.connections, MANY, max(FEW, self.layout.chunks // SPREAD))
+        return max(-(-most // together), at_peers // max(1, together - 1))
+
+    def _together(self, now: float) -> int:
+        return max(1, len(self._members) + self._awaits(now))
 
     def _of_a_peer(self, wanted: int, now: float) -> Ask | None:
         """A chunk that a peer has, of one of them at random: so their uploads are used evenly."""
         wanted &= self._held
         if not wanted or not self._usable:
             return None
-        number = len(self._usable)
-        first, width = self.random.randrange(number), max(2, -(-2 * self.connections // number))
+        if len(self._asked) - self._at_origin >= max(FEW, min(MANY, 2 * len(self._usable))):
+            return None
         for chunks in (wanted & self._near(), wanted):
-            for place in range(first, first + number) if chunks else ():
-                name, peer = self._usable[place % number]
-                has = peer.has & chunks
-                if has and peer.avoided_until <= now and peer.asked < width:
-                    return Ask(self._one_of(has), name)
+            if chunks and (found := self._least_asked(chunks, now)) is not None:
+                name, has = found
+                return Ask(self._one_of(has), name)
         return None
+
+    def _least_asked(self, chunks: int, now: float) -> tuple[str, int] | None:
+        """The peer with some of `chunks` of which least is under way, and which it has. One of several at random."""
+        number, found = len(self._usable), None
+        least, first = max(2, -(-2 * min(MANY, self.connections) // number)), self.random.randrange(number)
+        for place in range(first, first + number):
+            name, peer = self._usable[place % number]
+            if peer.asked < least and peer.avoided_until <= now and (has := peer.has & chunks):
+                found, least = (name, has), peer.asked
+                if not least:
+                    break
+        return found
 
     def _one_of(self, chunks: int) -> int:
         """One of the chunks, at random: the first behind a random place."""
@@ -406,17 +450,20 @@ class Swarm:
         length = _lowest(~run)
         return Ask(ask.chunk, ask.supplier, max(1, min(length, most, stop - ask.chunk)))
 
-    def _end(self, ask: Ask) -> None:
+    def _end(self, ask: Ask) -> float | None:
+        """Chunks are not under way any more. Returns since when they were; None if they were not."""
         if self._asked.pop(ask.chunk, None) is None:
-            return
+            return None
         self._under_way &= ~ask.chunks
         if ask.supplier is None:
             self._at_origin -= 1
         elif (peer := self.peers.get(ask.supplier)) is not None:
             peer.asked = max(0, peer.asked - 1)
+        return self._since.pop(ask.chunk)
 
-    def _begun(self, ask: Ask) -> Ask:
+    def _begun(self, ask: Ask, now: float) -> Ask:
         self._asked[ask.chunk] = ask
+        self._since[ask.chunk] = now
         self._under_way |= ask.chunks
         if ask.supplier is None:
             self._at_origin += 1

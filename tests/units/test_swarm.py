@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from random import Random
 
 import pytest
 
 from fetcher.planning.ownership import BLOCK_CHUNKS, Layout, shares
-from fetcher.planning.swarm import AWAITED, PATIENCE, SETTLE, SILENCE, STARVED, WINDOW, Ask, Swarm, every
+from fetcher.planning.swarm import (
+    AWAITED,
+    FEW,
+    LATE,
+    MANY,
+    PATIENCE,
+    SETTLE,
+    SILENCE,
+    SPREAD,
+    STARVED,
+    WINDOW,
+    Ask,
+    Swarm,
+    every,
+)
 from tests.lab.swarming import GBIT, Member, Outcome, Simulation, bound
 
 LAYOUT = Layout("ab" * 32, (16,) * 8)
@@ -87,7 +102,27 @@ class TestAsking:
         node.heard("n1", ALL, 0.0)
         node.heard("n2", ALL, 0.0)
         found = [ask.chunk for ask in asked(node, 0.0)]
-        assert len(found) == len(set(found)) > WINDOW
+        assert len(found) == len(set(found)) >= FEW
+
+    @pytest.mark.parametrize(("count", "at_origin"), [(100 * SPREAD, MANY // 4), (2 * SPREAD, FEW // 4)])
+    def test_a_small_model_has_few_requests_at_the_origin_however_many_connections_there_are(
+        self, count: int, at_origin: int
+    ) -> None:
+        layout = Layout("ab" * 32, (count,))
+        node = Swarm("n0", layout, 100, Random(1), 0.0, 0.0)
+        for name in ("n1", "n2", "n3"):
+            node.heard(name, 0, 0.0)
+        assert len(asked(node, 0.0)) == at_origin
+
+    def test_requests_to_peers_and_to_the_origin_keep_step(self) -> None:
+        node = swarm(connections=8)
+        others = members(8) - {"n0"}
+        for name in others:
+            node.heard(name, 0, 0.0)
+        assert len(asked(node, 0.0)) == 1
+        for name in others:
+            node.heard(name, ALL ^ shares(LAYOUT, members(8))["n0"], 1.0)
+        assert Counter(ask.supplier is None for ask in asked(node, 1.0)) == {True: 1, False: 14}
 
     def test_a_node_asks_the_origin_for_its_share_and_nothing_else(self) -> None:
         node = swarm()
@@ -127,22 +162,46 @@ class TestAsking:
 
     def test_the_beginnings_of_the_first_files_come_first(self) -> None:
         layout = Layout("ab" * 32, (100, 100, 100))
-        node = Swarm("n0", layout, 3 * WINDOW, Random(1), 0.0, 0.0)
-        for name in ("n1", "n2"):
-            node.heard(name, (1 << 300) - 1, 0.0)
-        first = {ask.chunk for ask in asked(node, 0.0, 3 * WINDOW)}
-        assert first == {start + offset for start in (0, 100, 200) for offset in range(WINDOW)}
+        first = {start + offset for start in (0, 100, 200) for offset in range(WINDOW)}
+        asks = set[int]()
+        for seed in range(400):
+            node = Swarm("n0", layout, MANY, Random(seed), 0.0, 0.0)
+            for name in ("n1", "n2"):
+                node.heard(name, (1 << 300) - 1, 0.0)
+            asks |= {ask.chunk for ask in asked(node, 0.0)}
+        assert asks == first
 
     def test_a_busy_peer_is_asked_later(self) -> None:
-        node = swarm(connections=64)
+        node = swarm(connections=FEW)
         for name in ("n1", "n2"):
             node.heard(name, ALL, 0.0)
         while (ask := node.next(0.0)) is not None and ask.supplier != "n1":
             node.done(ask, 0.0)
         assert ask is not None
         node.busy(ask, 1.0)
-        assert {each.supplier for each in asked(node, 0.5, 10)} == {"n2"}
-        assert "n1" in {each.supplier for each in asked(node, 1.0, 40)}
+        assert {each.supplier for each in asked(node, 0.5, FEW - 2)} == {"n2"}
+        assert "n1" in {each.supplier for each in asked(node, 1.0)}
+
+    def test_a_chunk_that_takes_much_longer_than_others_did_is_asked_for_again(self) -> None:
+        node = swarm()
+        for name in ("n1", "n2"):
+            node.heard(name, ALL, 0.0)
+        slow = node.next(0.0)
+        assert slow is not None
+        for second in range(16):
+            if (ask := node.next(second)) is not None:
+                assert ask.chunk != slow.chunk
+                node.done(ask, second + 1.0)
+        assert not node.overdue(slow, LATE)
+        assert node.overdue(slow, LATE + 0.1)
+        node.ended(slow)
+        assert slow.chunk in {ask.chunk for ask in brought(node, LATE + 0.1)}
+
+    def test_the_peer_that_is_asked_for_least_comes_first(self) -> None:
+        node = swarm(connections=FEW)
+        for name in ("n1", "n2", "n3", "n4"):
+            node.heard(name, ALL, 0.0)
+        assert {ask.supplier for ask in asked(node, 0.0, 4)} == {"n1", "n2", "n3", "n4"}
 
     def test_a_node_waits_for_the_maps_of_its_peers_before_it_asks_the_origin(self) -> None:
         node = swarm(settle=SETTLE)
@@ -174,7 +233,7 @@ class TestAsking:
         node.heard("n1", ALL, 0.0)
         ask = node.next(0.0, most=4)
         assert ask is not None
-        assert node.instead(ask) == Ask(ask.chunk, None)
+        assert node.instead(ask, 0.0) == Ask(ask.chunk, None)
 
     def test_a_node_that_passes_nothing_on_asks_its_peers_and_then_the_origin_for_anything(self) -> None:
         node = Swarm(None, LAYOUT, 4, Random(1), 0.0, 0.0)

@@ -168,7 +168,7 @@ class Guiding:
         if ask.supplier is None:
             self._rates.sample(now)
         elif self._rates.sampled and self._rates.sample(now):
-            return self.swarm.instead(ask)
+            return self.swarm.instead(ask, now)
         return ask
 
     # Trust
@@ -242,23 +242,25 @@ class Guiding:
         with self._noted(ask, file.path):
             if ask.supplier is None:
                 async with self._origin.open(file, byte_range) as body:
-                    yield SuppliedBody(body, supplier_of(body), partial(self._report, ORIGIN))
+                    yield SuppliedBody(body, supplier_of(body), partial(self._report, ask))
             else:
                 peer, wanted = ask.supplier, byte_range or ByteRange(0, file.size or 0)
                 address = f"{peer}/v1/{self._fetch.key}/{self._fetch.listing}/{quote(file.path)}"
                 credentials = self._peers.secret.shown_to(peer) if self._peers.secret is not None else None
                 async with opened(self._peers.transport, address, file, wanted, credentials) as body:
-                    yield SuppliedBody(body, peer, partial(self._report, peer))
+                    yield SuppliedBody(body, peer, partial(self._report, ask))
 
-    def _report(self, name: str, count: int) -> None:
-        """Record what has come. Raises MirrorFailed if the body shall end, because its peer is slow."""
-        now = self._clock()
+    def _report(self, ask: Ask, count: int) -> None:
+        """Record what has come. Raises MirrorFailed if the body shall end, because its peer or its connection is slow."""
+        name, now = ORIGIN if ask.supplier is None else ask.supplier, self._clock()
         self._rates.came(name, count, now)
         if self._rates.ends(name, now):
             if (until := self._rates.avoided_until(name)) > now:
                 self.swarm.leave(name, until)
             news = self._rates.news(name)
             raise MirrorFailed(news or "another supplier takes over", mirror=name, notable=bool(news))
+        if self.swarm.overdue(ask, now):
+            raise MirrorFailed("it takes longer than others", mirror=name)
 
     @contextmanager
     def _noted(self, ask: Ask, path: str) -> Iterator[None]:
