@@ -12,7 +12,6 @@ from fetcher.artifact import ByteRange
 from fetcher.engine.schedule import Assignment, Progress, Schedule
 from fetcher.sources.base import Guide
 
-
 AT_LEAST = 16
 """Ranges, as many as a node of a swarm has under way (`planning.swarm.MANY`)."""
 

@@ -59,6 +59,8 @@ LATE, LEAST_LATE = 5.0, 2.0
 """How many times longer than others a chunk of a peer may take, and seconds that are never too long. Connections that share a
 link are not alike: of 1,800 chunks of 1 MiB between 8 nodes, which took 1.5 s, some took 24 s, and a node that had several of
 them at a time came to half of the others' rate."""
+COMPARED = 8
+"""Chunks that must have come before another one can be late."""
 _FILES = 4
 """Files that are asked for first: a verified file is passed on whole, which is what late and slow nodes wait for."""
 _LOOK = 0.5
@@ -131,7 +133,7 @@ class Swarm:
     _banned: set[str] = field(default_factory=set)
     _asked: dict[int, Ask] = field(default_factory=dict)
     _since: dict[int, float] = field(default_factory=dict)
-    _times: deque[float] = field(default_factory=partial(deque, maxlen=16))
+    _times: deque[float] = field(default_factory=partial(deque, maxlen=2 * COMPARED))
     _under_way: int = 0
     _at_origin: int = 0
     _for_origin: int = 0
@@ -211,7 +213,7 @@ class Swarm:
     def overdue(self, ask: Ask, now: float) -> bool:
         """Whether chunks of a peer take much longer than others did. They are asked for again then, over another connection."""
         since = self._since.get(ask.chunk)
-        if ask.supplier is None or since is None or len(self._times) < self._times.maxlen // 2:
+        if ask.supplier is None or since is None or len(self._times) < COMPARED:
             return False
         return now - since > max(LEAST_LATE, LATE * median(self._times) * ask.count)
 
