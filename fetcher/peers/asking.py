@@ -16,8 +16,8 @@ from fetcher.errors import BadResponse, FetchError, NotFound, Transient
 from fetcher.peers.secret import Secret
 from fetcher.planning.have import HEAD, LARGEST, HaveMap, room
 from fetcher.planning.ownership import Layout
+from fetcher.planning.peer import SILENCE, every
 from fetcher.planning.ranges import chunk_count
-from fetcher.planning.swarm import SILENCE, every
 from fetcher.quantities import doubled
 from fetcher.transport.client import HttpTransport
 

@@ -16,9 +16,9 @@ SIZE, PATIENCE = "WEIGHTLIFT_TEST_CHUNK", "WEIGHTLIFT_TEST_PATIENCE"
 if __name__ == "__main__":
     artifact.CHUNK_SIZE = int(os.environ[SIZE])  # before any other module reads it
     from fetcher.cli import main
-    from fetcher.planning import swarm
+    from fetcher.planning import owners, peer, swarm
 
     if seconds := os.environ.get(PATIENCE):
-        swarm.PATIENCE = swarm.SILENCE = swarm.STARVED = float(seconds)
+        owners.PATIENCE = peer.SILENCE = swarm.STARVED = float(seconds)
 
     sys.exit(main())

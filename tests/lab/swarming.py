@@ -14,8 +14,10 @@ from itertools import count
 from random import Random
 
 from fetcher.artifact import CHUNK_SIZE
+from fetcher.planning.asks import Ask
 from fetcher.planning.ownership import Layout
-from fetcher.planning.swarm import SETTLE, Ask, Swarm, every
+from fetcher.planning.peer import every
+from fetcher.planning.swarm import SETTLE, Swarm
 
 SLOTS = 4
 GBIT = 125e6

@@ -8,22 +8,11 @@ from random import Random
 
 import pytest
 
+from fetcher.planning.asks import LATE, Ask
+from fetcher.planning.owners import PATIENCE
 from fetcher.planning.ownership import BLOCK_CHUNKS, Layout, shares
-from fetcher.planning.swarm import (
-    AWAITED,
-    FEW,
-    LATE,
-    MANY,
-    PATIENCE,
-    SETTLE,
-    SILENCE,
-    SPREAD,
-    STARVED,
-    WINDOW,
-    Ask,
-    Swarm,
-    every,
-)
+from fetcher.planning.peer import SILENCE, every
+from fetcher.planning.swarm import AWAITED, FEW, MANY, SETTLE, SPREAD, STARVED, WINDOW, Swarm
 from tests.lab.swarming import GBIT, Member, Outcome, Simulation, bound
 
 LAYOUT = Layout("ab" * 32, (16,) * 8)

@@ -17,9 +17,10 @@ from fetcher.artifact import CHUNK_SIZE, ORIGIN, ByteRange, RemoteFile
 from fetcher.errors import ConfigurationError, FetchError, MirrorFailed, NotFound, SourceError, Transient
 from fetcher.events import MirrorAvoided, PeersFound, Subscriber, Warned
 from fetcher.peers import Addresses, Neighbours, Secret, Told, Wanted
+from fetcher.planning.asks import Ask
 from fetcher.planning.ranges import chunk_count
 from fetcher.planning.suppliers import Suppliers
-from fetcher.planning.swarm import SETTLE, Ask, Swarm
+from fetcher.planning.swarm import SETTLE, Swarm
 from fetcher.quantities import ceil_div
 from fetcher.sources.base import Body, Opening, supplier_of
 from fetcher.sources.mirrors.mirror import opened

@@ -1,0 +1,76 @@
+"""Which nodes have a share of the origin, and who takes over from one that brings nothing. Pure; times are in seconds.
+
+An owner is a peer that told its map within the last `SILENCE`, and whose share progresses. The share of another is divided
+among the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import field
+
+from fetcher.planning.bits import lowest
+from fetcher.planning.ownership import BLOCK_CHUNKS, Layout, rank, shares
+from fetcher.planning.peer import Peer
+from fetcher.values import dataclass
+
+PATIENCE = 5.0
+"""Seconds without a chunk of its share after which an owner may be taken over, and at least `BLOCK_TIMES` of its blocks."""
+BLOCK_TIMES = 3.0
+
+
+@dataclass(slots=True)
+class Owners:
+    """The division of `layout`. `members`: the nodes that have a share."""
+
+    layout: Layout
+    members: frozenset[str] = frozenset()
+    _shares: dict[str, int] = field(default_factory=dict)
+    _late: int | None = None
+
+    def share(self, node: str) -> int:
+        """The chunks that a node asks the origin for."""
+        return self._shares.get(node, 0)
+
+    def divide(self, members: frozenset[str], peers: Collection[Peer], now: float) -> None:
+        """Divide the origin among `members`, to which some of `peers` belong."""
+        before, self.members = self.members, members
+        if members != before:
+            self._shares = shares(self.layout, members)
+        for peer in peers:
+            peer.late = peer.node not in members
+            if peer.node in members and peer.node not in before:
+                peer.progress = now  # it has owed this share from now on
+
+    def among(self, peers: Sequence[Peer], missing: int, now: float, *, unheard: float) -> frozenset[str]:
+        """Return those of `peers` that bring what they owe. `missing`: chunks that are not here, and not surely there.
+
+        `unheard`: seconds without a map that mean nothing.
+        """
+        times = sorted(time for peer in peers if (time := peer.block_time) is not None)
+        usual = times[len(times) // 2] if times else None
+        return frozenset(peer.node for peer in peers if not (peer.late or self._stalled(peer, usual, missing, now, unheard)))
+
+    def _stalled(self, peer: Peer, usual: float | None, missing: int, now: float, unheard: float) -> bool:
+        """Whether an owner owes something, and brings nothing. Nobody is late before anybody has brought a block."""
+        block_time = peer.block_time or usual
+        if block_time is None or not self.share(peer.node) & ~peer.has & missing:
+            return False
+        return now - peer.progress > max(PATIENCE, unheard, BLOCK_TIMES * block_time)
+
+    def taken_over(self, me: str | None, peers: Collection[Peer], left: int, now: float) -> int | None:
+        """At the end, when only `left` is missing: a chunk of a block that its owner has not brought for longer than it usually
+        takes, by the next in line."""
+        if not left or left.bit_count() > len(self.members) * BLOCK_CHUNKS:
+            return None
+        for peer in sorted(peers, key=lambda each: each.node):
+            owed = self.share(peer.node) & left
+            if not owed or peer.block_time is None or now - peer.progress <= max(PATIENCE / 2, 1.5 * peer.block_time):
+                continue
+            chunk = lowest(owed)
+            block = chunk // BLOCK_CHUNKS
+            others = sorted(self.members - {peer.node})
+            if self._late in (None, block) and rank(self.layout, chunk, others)[0] == me:
+                self._late = block
+                return chunk
+        return None

@@ -1,0 +1,88 @@
+"""What a node knows of one peer, and how often it asks it. Pure; times are passed in, in seconds."""
+
+from __future__ import annotations
+
+from fetcher.planning.ownership import BLOCK_CHUNKS
+from fetcher.quantities import doubled
+from fetcher.values import dataclass
+
+SILENCE = 10.0
+"""Seconds without an answer after which a peer owns nothing: twice as long as one waits for a change (`peers.asking.WAIT`)."""
+_EVERY = 0.5
+"""Seconds between two maps of a peer, at least: a map of 1,024 chunks that changes all the time is told 1 % late."""
+_MAPS_A_SECOND = 128
+"""Maps that a node asks for at most, of all peers together, and so about the maps that it tells: 1,000 peers asked twice a
+second would be 2,000 requests each way at every node. Each is asked every 16 seconds then."""
+_MAPS = 2.5
+"""Maps of a peer that may be missing before its silence means something."""
+FAILURES = 2
+"""Failures in a row after which a peer is left alone and owns nothing, for `SILENCE`, and twice as long each time after."""
+_LONGEST = 64 * SILENCE
+
+
+@dataclass(slots=True)
+class Peer:
+    """What is known of a peer. `has`: what it passes on; times in seconds. `brought`: chunks of its share since `since`.
+
+    `node`: its identity. `avoided_until`: it is not asked. `left_until`: it does not count either. `asked`: what it is asked
+    for now.
+    """
+
+    node: str
+    has: int
+    heard: float
+    since: float
+    progress: float
+    brought: int = 0
+    avoided_until: float = 0.0
+    left_until: float = 0.0
+    failures: int = 0
+    asked: int = 0
+    late: bool = False
+    proven: bool = False
+
+    @property
+    def block_time(self) -> float | None:
+        """The mean seconds for a block of its share; None while it has brought none."""
+        return (self.progress - self.since) * BLOCK_CHUNKS / self.brought if self.brought >= BLOCK_CHUNKS else None
+
+    def told(self, has: int, owed: int, now: float) -> bool:
+        """It has told its map, while it owed some chunks. Returns whether it has lost something."""
+        self.heard = now
+        if gained := has & ~self.has & owed:
+            self.progress, self.brought = now, self.brought + gained.bit_count()
+        if has & ~self.has:
+            self.late = False
+        lost = bool(self.has & ~has)
+        self.has = has
+        return lost
+
+    def silent(self, peers: int, now: float) -> bool:
+        """Whether it has not answered for too long, as one of so many peers."""
+        return now - self.heard > max(SILENCE, unheard(peers))
+
+    def failed(self, now: float) -> bool:
+        """It has not brought what it was asked for, and is not asked for a while. Returns whether it is to be left alone."""
+        self.failures += 1
+        self.avoided_until = now + _pause(self.failures)
+        return self.failures >= FAILURES
+
+    def left(self, until: float) -> None:
+        """It is left alone."""
+        self.late, self.proven = True, False
+        self.avoided_until = self.left_until = until
+
+
+def every(peers: int) -> float:
+    """Return the seconds between two maps of each of so many peers."""
+    return max(_EVERY, peers / _MAPS_A_SECOND)
+
+
+def unheard(peers: int) -> float:
+    """Return the seconds without a map of one of so many peers that mean nothing."""
+    return _MAPS * every(peers)
+
+
+def _pause(failures: int) -> float:
+    """Seconds to leave somebody alone after so many failures in a row."""
+    return 1.0 if failures < FAILURES else doubled(SILENCE, failures - FAILURES + 1, _LONGEST)
