@@ -10,10 +10,8 @@ from collections.abc import Iterable
 
 from fetcher.artifact import ByteRange
 from fetcher.engine.schedule import Assignment, Progress, Schedule
+from fetcher.planning.swarm import MANY
 from fetcher.sources.base import Guide
-
-AT_LEAST = 16
-"""Ranges, as many as a node of a swarm has under way (`planning.swarm.MANY`)."""
 
 
 class GuidedSchedule:
@@ -34,7 +32,7 @@ class GuidedSchedule:
     def least(self) -> int:
         """The ranges that may be under way at least, however many connections the link seems to need: a guide asks many
         suppliers, and some of them are slow."""
-        return 0 if self._guide.idle() else AT_LEAST
+        return 0 if self._guide.idle() else MANY
 
     @property
     def missing(self) -> int:
