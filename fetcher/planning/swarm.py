@@ -134,12 +134,18 @@ class Swarm:
         self._moved = now
         if ask.supplier is not None and (peer := self.peers.get(ask.supplier)) is not None:
             peer.failures = 0
-            if since is not None:
-                self._under_way.came(ask, now - since)
+        if since is not None:
+            self._under_way.came(ask, now - since)
 
     def overdue(self, ask: Ask, now: float) -> bool:
-        """Whether chunks of a peer take much longer than others did. They are asked for again then, over another connection."""
+        """Whether chunks take much longer than others of the origin, or of peers, did."""
         return self._under_way.overdue(ask, now)
+
+    def late(self, ask: Ask, now: float) -> None:
+        """Chunks that are overdue are given up. What is left of them is asked for again, over another connection."""
+        since = self._end(ask)
+        if since is not None:
+            self._under_way.came(ask, now - since)  # the rest alone would make the usual time look short
 
     def ended(self, ask: Ask) -> None:
         """Chunks are not asked for any longer, and nobody is to blame."""

@@ -183,8 +183,20 @@ class TestAsking:
                 node.done(ask, second + 1.0)
         assert not node.overdue(slow, LATE)
         assert node.overdue(slow, LATE + 0.1)
-        node.ended(slow)
+        node.late(slow, LATE + 0.1)
         assert slow.chunk in {ask.chunk for ask in brought(node, LATE + 0.1)}
+
+    def test_so_is_one_of_the_origin_that_lags_behind_others_of_the_origin(self) -> None:
+        node = swarm()
+        node.heard("n1", 0, 0.0)
+        slow, *_ = asked(node, 0.0, 1)
+        assert slow.supplier is None
+        for second in range(8):
+            ask = node.next(second)
+            assert ask is not None
+            node.done(ask, second + 1.0)
+        assert not node.overdue(slow, LATE)
+        assert node.overdue(slow, LATE + 0.1)
 
     def test_the_peer_that_is_asked_for_least_comes_first(self) -> None:
         node = swarm(connections=FEW)

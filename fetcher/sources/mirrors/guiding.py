@@ -261,6 +261,7 @@ class Guiding:
             news = self._rates.news(name)
             raise MirrorFailed(news or "another supplier takes over", mirror=name, notable=bool(news))
         if self.swarm.overdue(ask, now):
+            self.swarm.late(ask, now)
             raise MirrorFailed("it takes longer than others", mirror=name)
 
     @contextmanager
