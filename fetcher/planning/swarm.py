@@ -237,7 +237,7 @@ class Swarm:
         return (
             self._of_the_origin(disputed | (wanted & self._share & ~(0 if self._starved else self._held)), now)
             or self._of_a_peer(wanted, now)
-            or self._of_the_origin(wanted & self._share & ~self._sure, now)
+            or self._of_the_origin(0 if self._busy_with_peers else wanted & self._share & ~self._sure, now)
             or self._of_a_late_owner(wanted & ~self._sure, now)
         )
 
@@ -296,13 +296,18 @@ class Swarm:
         wanted &= self._held
         if not wanted or not self._usable:
             return None
-        if self._under_way.at_peers >= max(FEW, min(MANY, 2 * len(self._usable))):
+        if self._busy_with_peers:
             return None
         for chunks in (wanted & self._files.near(self.missing, files=_FILES, window=WINDOW), wanted):
             if chunks and (found := self._least_asked(chunks, now)) is not None:
                 name, has = found
                 return Ask(self._files.one_of(has, self.random), name)
         return None
+
+    @property
+    def _busy_with_peers(self) -> bool:
+        """Whether peers are asked for as much as is of use: then it is no fault of theirs that they give no more."""
+        return self._under_way.at_peers >= max(FEW, min(MANY, 2 * len(self._usable)))
 
     def _least_asked(self, chunks: int, now: float) -> tuple[str, int] | None:
         """The peer with some of `chunks` of which least is under way, and which it has. One of several at random."""

@@ -370,6 +370,11 @@ class TestOwners:
 
 
 class TestBelief:
+    def test_a_node_that_has_enough_under_way_does_not_doubt_a_peer(self) -> None:
+        node = swarm(connections=100)
+        node.heard("n1", ALL, 0.0)
+        assert {ask.supplier for ask in asked(node, 0.0)} == {"n1"}
+
     def test_one_peer_that_claims_everything_keeps_nobody_from_the_origin(self) -> None:
         node = swarm()
         node.heard("n1", ALL, 0.0)
