@@ -20,6 +20,7 @@ from cluster.client.endpoints import (
     CLAIMS,
     DAEMON_SETS,
     JOBS,
+    LEASES,
     SERVICE_ACCOUNTS,
     VOLUMES,
     Endpoint,
@@ -51,7 +52,8 @@ from cluster.resources.conditions import status_of
 
 POOLS, MODELS, NODES = endpoint_of(CACHE_POOL), endpoint_of(MODEL_CACHE), endpoint_of(NODE_CACHE)
 ENDPOINTS: Mapping[str, Endpoint] = {
-    each.kind: each for each in (endpoint_of(CACHE_ARTIFACT), VOLUMES, CLAIMS, DAEMON_SETS, SERVICE_ACCOUNTS, JOBS, MACHINES)
+    each.kind: each
+    for each in (endpoint_of(CACHE_ARTIFACT), VOLUMES, CLAIMS, DAEMON_SETS, SERVICE_ACCOUNTS, JOBS, LEASES, MACHINES)
 }
 RATE = 1_000_000.0
 """Bytes of objects in a second that etcd keeps up with beside its other work."""
