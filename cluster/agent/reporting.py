@@ -33,7 +33,7 @@ _LONGEST_WAIT = 60.0
 """Seconds between two tries while the API server does not answer."""
 _LONGEST = 1000
 """Characters of a message: the path of a file may be thousands."""
-_MORE_TO_COME = 4
+_MORE_TO_COME = 3
 """Intervals for which a node of a large cluster that fetches waits for more to tell: each status is a whole object to etcd."""
 _NOTABLE = 100
 """A change of capacity or use below a hundredth of the capacity is written with the next other change only."""

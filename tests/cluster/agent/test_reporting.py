@@ -76,7 +76,7 @@ def reporter(server: Keeps) -> Reporter:
     [
         pytest.param(None, True, 10, id="a small cluster"),
         pytest.param(100, False, 100, id="a large cluster"),
-        pytest.param(100, True, 400, id="a node of a large cluster that has more to tell soon"),
+        pytest.param(100, True, 300, id="a node of a large cluster that has more to tell soon"),
     ],
 )
 def test_seconds_between_two_statuses(asked: int | None, busy: bool, seconds: float) -> None:
