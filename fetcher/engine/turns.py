@@ -18,7 +18,7 @@ LONGEST_WAIT = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Waiter:
-    """A connection that waits. `is_next`: whether its bytes are next in their file. `since`: the event loop's time, in seconds."""
+    """A connection that waits since a time in seconds. `is_next`: whether its bytes are next in their file."""
 
     turn: asyncio.Future[None]
     is_next: Callable[[], bool]
