@@ -298,7 +298,7 @@ def _file_from_json(entry: Mapping[str, Any], chunk_size: int) -> ManifestFile:
 
 def _require(kinds: set[type], values: Iterable[object]) -> None:
     if wrong := {*map(type, values)} - kinds:
-        raise ValueError(f"a file has a {wrong.pop().__name__} instead of a {kinds.pop().__name__}")
+        raise ValueError(f"a file has a value of the wrong type {wrong.pop().__name__}")
 
 
 def _text(value: object) -> str:
