@@ -9,9 +9,11 @@ from pathlib import Path
 from fetcher.errors import ConfigurationError
 from fetcher.filesystem import mark
 from fetcher.transport.client import HttpTransport
+from fetcher.transport.failures import TlsAdvice
 from fetcher.values import dataclass
 
 _READ_BUFFER = 64 * 1024
+_ADVICE = TlsAdvice("name its CA by --mirror-ca", "show it one by --mirror-cert and --mirror-key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,4 +72,5 @@ def connected(*, connections: int, stall: float, environ: Mapping[str, str], tls
         read_buffer=_READ_BUFFER,
         environ=direct,
         context=PeerContext(tls) if tls is not None else None,
+        advice=_ADVICE,
     )

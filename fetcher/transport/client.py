@@ -27,7 +27,7 @@ from fetcher.transport.body import ResponseBody, receiving
 from fetcher.transport.complaints import BODY_LIMIT, complaint
 from fetcher.transport.connector import Connector
 from fetcher.transport.encodings import decoded
-from fetcher.transport.failures import classified
+from fetcher.transport.failures import TlsAdvice, classified
 from fetcher.transport.http_library import aiohttp
 from fetcher.transport.proxies import Proxy, proxy_for
 from fetcher.transport.statuses import Refusal, error_for, is_temporary
@@ -146,8 +146,9 @@ class HttpTransport:
         read_buffer: int,
         environ: Mapping[str, str] = os.environ,
         context: Callable[[], ssl.SSLContext] | None = None,
+        advice: TlsAdvice | None = None,
     ) -> None:
-        """`context` returns the TLS context for a request, if it is not the one of `environ`."""
+        """`context` returns the TLS context for a request, if it is not the one of `environ`; `advice` is for its errors."""
         self._connections = connections
         self._stall = timeout_stall
         self._read_buffer = read_buffer
@@ -155,6 +156,7 @@ class HttpTransport:
         self._session: aiohttp.ClientSession | None = None
         self._context: ssl.SSLContext | None = None
         self._given_context = context
+        self._advice = advice or TlsAdvice()
         self._reached: dict[tuple[str, str, bool], str] = {}
 
     @asynccontextmanager
@@ -262,7 +264,7 @@ class HttpTransport:
                 raise Stalled(
                     f"connection timed out: no answer from {host_of(url)} within {self._stall:.0f} s (--timeout-stall)"
                 ) from None
-            raise classified(error, url) from error
+            raise classified(error, url, self._advice) from error
 
     def _tls(self, url: str) -> ssl.SSLContext | bool:
         """The TLS context, created at first use: reading a CA bundle takes 0.04 s. True, aiohttp's default, for plain HTTP."""
