@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import field
 from typing import Literal, Protocol
@@ -195,6 +195,11 @@ def listing_digest(files: Iterable[Described]) -> str:
         json.dumps([each.path, each.size, sorted(map(str, each.digests or each.checksums)) or each.validator]) for each in files
     )
     return hashlib.sha256("".join(f"{line}\n" for line in sorted(lines)).encode()).hexdigest()
+
+
+def known_listing(files: Sequence[RemoteFile]) -> str | None:
+    """Return the digest of a listing; None without the size of a file: its manifest will have another one."""
+    return listing_digest(files) if all(file.size is not None for file in files) else None
 
 
 def redact(uri: str) -> str:

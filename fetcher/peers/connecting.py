@@ -63,8 +63,10 @@ def _no_password() -> str:
     raise ValueError("the key has a password")
 
 
-def connected(*, connections: int, stall: float, environ: Mapping[str, str], tls: PeerTls | None) -> HttpTransport:
-    """Return a transport for peers. `stall` in seconds."""
+def connected(
+    *, connections: int, stall: float, environ: Mapping[str, str], tls: PeerTls | None, names: Mapping[str, str] | None = None
+) -> HttpTransport:
+    """Return a transport for peers. `stall` in seconds. `names`: the name in the certificate of a peer, by its base URL."""
     direct = {name: value for name, value in environ.items() if not name.lower().endswith("_proxy")}
     return HttpTransport(
         connections=connections,
@@ -73,4 +75,5 @@ def connected(*, connections: int, stall: float, environ: Mapping[str, str], tls
         environ=direct,
         context=PeerContext(tls) if tls is not None else None,
         advice=_ADVICE,
+        server_names=names,
     )

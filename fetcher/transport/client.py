@@ -147,8 +147,12 @@ class HttpTransport:
         environ: Mapping[str, str] = os.environ,
         context: Callable[[], ssl.SSLContext] | None = None,
         advice: TlsAdvice | None = None,
+        server_names: Mapping[str, str] | None = None,
     ) -> None:
-        """`context` returns the TLS context for a request, if it is not the one of `environ`; `advice` is for its errors."""
+        """`context` returns the TLS context for a request, if it is not the one of `environ`; `advice` is for its errors.
+
+        `server_names`: the name in the certificate of an origin, if it is not its host.
+        """
         self._connections = connections
         self._stall = timeout_stall
         self._read_buffer = read_buffer
@@ -157,6 +161,7 @@ class HttpTransport:
         self._context: ssl.SSLContext | None = None
         self._given_context = context
         self._advice = advice or TlsAdvice()
+        self._server_names = server_names if server_names is not None else {}
         self._reached: dict[tuple[str, str, bool], str] = {}
 
     @asynccontextmanager
@@ -255,6 +260,7 @@ class HttpTransport:
                     data=content,
                     allow_redirects=False,
                     ssl=self._tls(url),
+                    server_hostname=self._server_names.get(origin_of(url)) if self._server_names else None,
                     proxy=proxy.url if proxy else None,
                     proxy_headers=_for_tunnel(proxy),
                 )

@@ -45,7 +45,7 @@ def controller_with(kubeconfig: Path) -> Read:
 def read(words: tuple[str, ...], options: Any) -> tuple[int, Any]:
     made = []
 
-    def work(access: ApiAccess, chosen: Mapping[str, Any], report: Report) -> None:
+    def work(access: ApiAccess, chosen: Mapping[str, Any], _: Report) -> None:
         made.append(options.config_from(chosen, os.environ, access.namespace))
 
     code = run_daemon(words, "weightlift", "", options.OPTIONS, work)

@@ -73,6 +73,7 @@ async def learning(
         connected(connections=MOST, stall=asking.ANSWER, environ=environ or {}, tls=tls),
         me="me",
         told=told,
+        names={},
         secret=Secret(secret) if secret is not None else None,
         heard=learnt.heard,
         failed=learnt.failed,

@@ -85,6 +85,13 @@ class TestTrusted:
         result, _ = node.fetch(tmp_path, "--mirror", mutual, "--mirror-ca", node.ca, *shown)
         assert result["bytes_from"] == {mutual: TOTAL}
 
+    def test_all_addresses_of_a_name_have_its_certificate(self, node: Node, tmp_path: Path) -> None:
+        """A node cannot know the address of a pod before there is one."""
+        mirror = node.served(issued(node.authority, tmp_path, names=("localhost",)))
+        named = f"dns+https://localhost:{mirror.rpartition(':')[2]}"
+        result, _ = node.fetch(tmp_path / "root", "--mirror", named, "--mirror-ca", node.ca)
+        assert result["bytes_from"] == {mirror: TOTAL}
+
     def test_variables_say_the_same(self, node: Node, mutual: str, tmp_path: Path) -> None:
         environ = {"CA": node.ca, "CERT": node.own.chain, "KEY": node.own.key}
         named = {f"FETCHER_MIRROR_{name}": path for name, path in environ.items()}
@@ -121,6 +128,11 @@ class TestNotTrusted:
         files = issued(node.authority, tmp_path, names=("10.0.0.7", "elsewhere.example"))
         line = self.check(node, tmp_path / "root", node.served(files), "--mirror-ca", node.ca)
         assert "IP address mismatch" in line
+
+    def test_a_name_whose_server_has_only_a_certificate_for_its_address(self, node: Node, mirror: str, tmp_path: Path) -> None:
+        named = f"dns+https://localhost:{mirror.rpartition(':')[2]}"
+        line = self.check(node, tmp_path, named, "--mirror-ca", node.ca)
+        assert "Hostname mismatch" in line
 
     def test_a_mirror_that_wants_a_certificate_and_is_shown_none(self, node: Node, mutual: str, tmp_path: Path) -> None:
         line = self.check(node, tmp_path, mutual, "--mirror-ca", node.ca)

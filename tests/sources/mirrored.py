@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from fetcher.artifact import ORIGIN, ArtifactRef, ByteRange, Listing, RemoteFile
+from fetcher.artifact import ORIGIN, ArtifactRef, ByteRange, Listing, RemoteFile, known_listing
 from fetcher.engine import fetch
 from fetcher.events import Event, PeersFound
 from fetcher.serving import Server, Serving, SharedSecret
@@ -58,7 +58,7 @@ class Begun(Derived):
             if isinstance(event, PeersFound) and event.peers:
                 found.set()
 
-        if self.begin(files, node=None, on_event=listen) is not None:
+        if self.begin(files, listing=known_listing(files), node=None, on_event=listen) is not None:
             await found.wait()
         return replace(listing, files=files)
 

@@ -90,6 +90,21 @@ class TestSamples:
         assert not suppliers.ends(NEAR, SAMPLE_AFTER + 2)
         assert chosen(suppliers, SAMPLE_AFTER + 2, among=(NEAR,)) == NEAR
 
+    @pytest.mark.parametrize(("times", "left"), [(7, []), (9, [NEAR, FAR])])
+    def test_several_mirrors_that_bring_bytes_may_be_slower_together(
+        self, suppliers: Suppliers, times: int, left: list[str]
+    ) -> None:
+        """Each of them has others to send to."""
+        for name in (NEAR, FAR):
+            suppliers.opened(name, 0.0)
+            suppliers.came(name, int(SAMPLE_AFTER * MiB), SAMPLE_AFTER)
+        assert chosen(suppliers, SAMPLE_AFTER) == ORIGIN
+        suppliers.opened(ORIGIN, SAMPLE_AFTER)
+        for name, rate in ((NEAR, MiB), (FAR, MiB), (ORIGIN, times * MiB)):
+            suppliers.came(name, rate, SAMPLE_AFTER + 1.0)
+        suppliers.ended(ORIGIN, SAMPLE_AFTER + 1.0)
+        assert [name for name in (NEAR, FAR) if suppliers.ends(name, SAMPLE_AFTER + 1.0)] == left
+
     def test_an_origin_that_fails_is_not_sampled(self, suppliers: Suppliers) -> None:
         suppliers.opened(NEAR, 0.0)
         suppliers.failed(ORIGIN, 1.0)
