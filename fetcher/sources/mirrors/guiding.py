@@ -46,7 +46,7 @@ class Guiding:
         me, settle = fetch.node if fetch.passed_on else None, RECOGNISED if fetch.node else SETTLE
         self.swarm = Swarm(me, wanted.layout, 1, Random(), self._clock(), settle=settle)  # noqa: S311
         self._turns = Turns(fetch, peers, self.swarm, origin)
-        self._hearing = Hearing(fetch, wanted, peers, self.swarm, on_event, lambda: self._changed())
+        self._hearing = Hearing(fetch, wanted, peers, self.swarm, on_event, self._news)
 
     async def run(self) -> None:
         """Ask peers what they have, until this is cancelled. Without them the origin brings everything."""
@@ -102,6 +102,9 @@ class Guiding:
             self.swarm.banned(name)
         if not liars:
             self.swarm.verified(suppliers)
+
+    def _news(self) -> None:
+        self._changed()
 
     def _turn(self, ask: Ask) -> PeerTurn:
         return PeerTurn(self._turns, ask, *self._chunks.part(ask.chunk, ask.count))
