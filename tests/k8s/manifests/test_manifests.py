@@ -119,7 +119,7 @@ class TestSchemas:
         assert certificate["dnsNames"] == [mirror.hostname] == [named(resources, "Service", "peers")["metadata"]["name"]]
         assert {"server auth", "client auth"} <= set(certificate["usages"])
         issuer = named(resources, "Issuer", certificate["issuerRef"]["name"])["spec"]["ca"]["secretName"]
-        assert named(resources, "Certificate", "weightlift-peer-authority")["spec"]["secretName"] == issuer
+        assert named(resources, "Certificate", "weightlift-peers-authority")["spec"]["secretName"] == issuer
 
     @pytest.mark.parametrize("overlay", [*OVERLAYS, *STORES], ids=name_of)
     def test_the_model_key_belongs_to_the_model_uri(self, overlay: Path) -> None:
