@@ -9,6 +9,7 @@ READY = $(VENV)/.ready-$(subst $(comma),-,$(EXTRAS))
 SOURCE ?=
 EXTRAS ?= dev
 PYTEST_ARGS ?=
+LANES ?= 3
 BENCH_ARGS ?= start lean four verify shards --scale=1/16 --rounds=3 --report=-
 LOAD_ARGS ?= --scale=1/16 --rounds=3 --report=-
 DIST ?= dist
@@ -52,8 +53,8 @@ types: $(READY) ## mypy, strict
 contracts: $(READY) ## check the import rules
 	$(BIN)/lint-imports
 
-pytest: $(READY) ## the tests alone; PYTEST_ARGS="-k resume -x" narrows them
-	$(BIN)/pytest $(PYTEST_ARGS)
+pytest: $(READY) ## the tests alone, in LANES side by side; PYTEST_ARGS="-k resume -x" narrows them
+	$(BIN)/pytest --numprocesses=$(LANES) $(PYTEST_ARGS)
 
 ENGINES ?= vllm sglang
 WITH := tests/loader/adapters/engines

@@ -46,6 +46,10 @@ class Place:
         words = [*self.within, *command]
         return run(words, log=self.scratch / "log", environ=self.environ, timeout=TIMEOUT, enough=enough)
 
+    def said(self) -> str:
+        """Return what the last command printed."""
+        return (self.scratch / "log").read_text(errors="replace")
+
     def fetched(self, command: Sequence[str]) -> Cost:
         """Run a command into an empty directory and compare the copy. Raises Failed."""
         with self.empty():

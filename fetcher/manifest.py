@@ -7,13 +7,17 @@ written). The loader uses `Manifest.read` and the XXH3 chunks. `docs/manifest.sc
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import field, fields
 from functools import lru_cache
+from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +189,13 @@ _TEXTS = ("fingerprint", "uri", "created", "version")
 _TEXTS_OR_NULL = ("requested_revision", "revision", "snapshot")
 
 
+_algorithm = attrgetter("algorithm")
+
+
+def _name(checksum: str) -> str:
+    return checksum.partition(":")[0]
+
+
 def _bounded(path: str | os.PathLike[str]) -> bytes:
     """Read a regular file of at most `LARGEST` bytes. Other users may share the directory and could put a pipe there."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -196,9 +207,22 @@ def _bounded(path: str | os.PathLike[str]) -> bytes:
 
 
 def _parsed(data: bytes, where: str) -> Manifest:
-    document = json.loads(data.decode("utf-8", "surrogateescape"))
-    check_format(document, newest=FORMAT_VERSION, what=where)
-    return Manifest(**_checked(document))
+    with _without_collection():
+        document = json.loads(data.decode("utf-8", "surrogateescape"))
+        check_format(document, newest=FORMAT_VERSION, what=where)
+        return Manifest(**_checked(document))
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Search for no garbage in the block: of 174 ms to read 20,000 files 50 are that search, which finds none."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 _parsed_again = lru_cache(1)(_parsed)
@@ -211,7 +235,7 @@ def _checked(document: Mapping[str, Any]) -> dict[str, Any]:
         **{name: _text(document[name]) for name in _TEXTS},
         **{name: _text_or_none(document.get(name)) for name in _TEXTS_OR_NULL},
         **{name: tuple(_text(pattern) for pattern in document[name]) for name in ("include", "exclude")},
-        "files": tuple([_file_from_json(entry, chunk_size) for entry in document["files"]]),
+        "files": _files_from_json(document["files"], chunk_size),
         "chunk_size": chunk_size,
         "authenticated": document.get("authenticated", False) is not False,
         "unconfirmed": document.get("unconfirmed", False) is not False,
@@ -241,27 +265,40 @@ def _file_to_json(file: ManifestFile) -> dict[str, Any]:
     return {**entry, **file.unknown}
 
 
+def _files_from_json(entries: Sequence[Mapping[str, Any]], chunk_size: int) -> tuple[ManifestFile, ...]:
+    """Return the files. Their values are checked all at once: a hit reads all of them, and three calls for each took longer."""
+    _require({str}, [entry["path"] for entry in entries])
+    _require({int}, [entry["size"] for entry in entries])
+    _require({str}, chain.from_iterable([entry["xxh3_128"] for entry in entries]))
+    _require({str, type(None)}, [entry.get("validator") for entry in entries])
+    return tuple([_file_from_json(entry, chunk_size) for entry in entries])
+
+
 def _file_from_json(entry: Mapping[str, Any], chunk_size: int) -> ManifestFile:
-    path, size = _text(entry["path"]), _number(entry["size"])
+    path, size, chunks = entry["path"], entry["size"], tuple(entry["xxh3_128"])
     # Files of an older version are deleted by the paths in its manifest, and other users may be able to write the manifest.
     if path.startswith("/") or (".." in path and ".." in path.split("/")):
         raise ValueError(f"the path {path!r} leaves its directory")
-    chunks = _texts(entry["xxh3_128"])
-    if len(chunks) != ceil_div(size, chunk_size):
+    if size < 0 or len(chunks) != ceil_div(size, chunk_size):
         raise ValueError(f"{len(chunks)} chunks for {size} bytes of {path!r}")
     digests = tuple([Digest(*text.split(":", 1)) for text in entry["digests"]])
     if entry.keys() <= _OF_MOST:  # a hit reads all of them
-        return ManifestFile(path, size, digests, chunks, _text_or_none(entry.get("validator")))
+        return ManifestFile(path, size, digests, chunks, entry.get("validator"))
     return ManifestFile(
         path=path,
         size=size,
         digests=digests,
         chunks=chunks,
-        validator=_text_or_none(entry.get("validator")),
+        validator=entry.get("validator"),
         shared=_text_or_none(entry.get("shared")),
         checksums=_texts(entry.get("checksums", ())),
         unknown=unknown_fields(entry, _FILE_FIELDS),
     )
+
+
+def _require(kinds: set[type], values: Iterable[object]) -> None:
+    if wrong := {*map(type, values)} - kinds:
+        raise ValueError(f"a file has a value of the wrong type {wrong.pop().__name__}")
 
 
 def _text(value: object) -> str:
@@ -271,7 +308,7 @@ def _text(value: object) -> str:
 
 
 def _texts(values: Iterable[object]) -> tuple[str, ...]:
-    return tuple([value if isinstance(value, str) else _text(value) for value in values])
+    return tuple([_text(value) for value in values])
 
 
 def _text_or_none(value: object) -> str | None:

@@ -28,7 +28,8 @@ PageCache = Literal["auto", "keep", "drop"]
 Dedupe = Literal["clone", "link", "off"]
 
 MOST_CONNECTIONS = 1024
-_NAMES = ("dns", "dns+https")
+NAMED = {"dns": "http", "dns+https": "https"}
+"""The schemes of a name whose addresses are peers, and how these are reached."""
 PLACEHOLDERS = ("{url}", "{host}", "{path}")
 """What the address of a mirror may have in place of a part of a file's address: all of it (escaped), its host, its path."""
 LEAST_MEMORY = 16 * MiB
@@ -172,8 +173,8 @@ def parse_part(text: str) -> Part:
 def parse_mirror(text: str) -> str:
     """Return the address of a mirror without a final slash. Raises ConfigurationError, which shows no credential."""
     where = text.strip().rstrip("/")
-    if where.partition("://")[0].lower() in _NAMES:
-        return _name(where)
+    if peers_named(where) is not None:
+        return where
     parts = _web_address(where)
     if "@" in parts.netloc:
         raise ConfigurationError("a mirror's address must hold no credential; give a secret with --mirror-secret-file")
@@ -187,12 +188,17 @@ def parse_mirror(text: str) -> str:
     return where
 
 
-def _name(text: str) -> str:
-    """The address `dns://NAME:PORT`. Raises ConfigurationError."""
+def peers_named(text: str) -> tuple[str, str, int] | None:
+    """Return scheme, host and port of peers at `dns://NAME:PORT`; None for an address of another kind.
+
+    Raises ConfigurationError, which does not repeat the text: it may hold a password.
+    """
+    if (scheme := text.partition("://")[0].lower()) not in NAMED:
+        return None
     with suppress(ValueError):
         parts = urlsplit(text)
         if parts.hostname and parts.port and "@" not in parts.netloc and not (parts.path or parts.query or parts.fragment):
-            return text
+            return NAMED[scheme], parts.hostname, parts.port
     raise ConfigurationError("a name of peers is malformed; write dns://cache.models:8650, or dns+https://cache.models:8650")
 
 

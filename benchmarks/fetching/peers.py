@@ -29,12 +29,16 @@ from benchmarks.publishing import MiB
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A contender. `ways` is never empty. `needs`: a program that must be on the PATH, and its Debian package."""
+    """A contender. `ways` is never empty. `needs`: a program that must be on the PATH, and its Debian package.
+
+    `hashes`: it prints the SHA-256 of every served file.
+    """
 
     name: str
     ways: tuple[Command, ...]
     verified: bool = False
     fetches: bool = True
+    hashes: bool = False
     needs: tuple[str, str] | None = None
 
     def missing(self) -> str | None:
@@ -88,8 +92,8 @@ CONTENDERS = {
         Contender(IMPORT, (importing,), fetches=False),
         Contender(VERIFY, (verify(),), verified=True, fetches=False),
         Contender(VERIFY_FULL, (verify("--full"),), verified=True, fetches=False),
-        Contender(SHA256SUM, (in_parallel("sha256sum"),), fetches=False),
-        Contender(OPENSSL, (in_parallel("openssl dgst -sha256"),), fetches=False, needs=("openssl", "openssl")),
-        Contender(HASHLIB, (hashlib,), fetches=False),
+        Contender(SHA256SUM, (in_parallel("sha256sum"),), fetches=False, hashes=True),
+        Contender(OPENSSL, (in_parallel("openssl dgst -sha256"),), fetches=False, hashes=True, needs=("openssl", "openssl")),
+        Contender(HASHLIB, (hashlib,), fetches=False, hashes=True),
     )
 }

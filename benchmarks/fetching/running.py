@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from benchmarks.fetching.commands import Programs, Task, write_lists
 from benchmarks.fetching.peers import CONTENDERS, FETCHER
 from benchmarks.fetching.scenarios import Scenario
 from benchmarks.fetching.server import Server
-from benchmarks.measuring import Cost
+from benchmarks.measuring import Cost, Failed
 from benchmarks.memory import have_ready
 from benchmarks.rounds import Entry, Measured, interleaved, prepared
 
@@ -69,10 +70,11 @@ def _in_turn(stage: Stage, rounds: int, attempt: Attempt) -> dict[str, Measured]
 
 def _entry(stage: Stage, name: str, attempt: Attempt) -> Entry:
     contender = CONTENDERS[name]
+    other = partial(_hashed, stage) if contender.hashes else stage.place.run
     return Entry(
         ways=tuple(tuple(way(stage.task())) for way in contender.ways),
-        trial=partial(_fetched, stage) if contender.fetches else stage.place.run,
-        attempt=partial(attempt, stage) if contender.fetches else stage.place.run,
+        trial=partial(_fetched, stage) if contender.fetches else other,
+        attempt=partial(attempt, stage) if contender.fetches else other,
         missing=contender.missing(),
     )
 
@@ -81,6 +83,16 @@ def _fetched(stage: Stage, command: Sequence[str]) -> Cost:
     before = stage.server.processor_time()
     cost = stage.place.fetched(command)
     return replace(cost, server=stage.server.processor_time() - before, copied=stage.scenario.shape.total)
+
+
+def _hashed(stage: Stage, command: Sequence[str]) -> Cost:
+    """Measure a command that prints the SHA-256 of every served file. Raises Failed if one is missing: `xargs` without names
+    succeeds, and hashes nothing."""
+    cost = stage.place.run(command)
+    printed = set(re.findall(r"\b[0-9a-f]{64}\b", stage.place.said()))
+    if missing := [file.name for file in stage.server.repository.files if file.sha256 not in printed]:
+        raise Failed(f"{len(missing)} files were not hashed, such as {missing[0]}")
+    return cost
 
 
 def _durable(stage: Stage, command: Sequence[str]) -> Cost | None:

@@ -76,7 +76,7 @@ async def _until_signalled(
 async def _front(
     access: ApiAccess, plain: Api, config: Config, options: Mapping[str, Any], on_event: Subscriber
 ) -> AsyncIterator[tuple[Api, Sequence[Work]]]:
-    """The API server as the agent sees it, and what runs beside the agent. Raises KServeAgentPresent, UsageError, ApiError."""
+    """The API server as the agent sees it, and what runs beside the agent. Raises UsageError."""
     if options.get("kserve", "off") == "off":
         yield plain, ()
         return

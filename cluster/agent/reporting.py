@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -23,6 +24,7 @@ from cluster.resources import (
     moments,
 )
 from cluster.resources.conditions import merged
+from cluster.together import is_set_within
 from fetcher.quantities import size
 
 NODES = endpoint_of(NODE_CACHE)
@@ -31,6 +33,8 @@ _LONGEST_WAIT = 60.0
 """Seconds between two tries while the API server does not answer."""
 _LONGEST = 1000
 """Characters of a message: the path of a file may be thousands."""
+_MORE_TO_COME = 3
+"""Intervals for which a node of a large cluster that fetches waits for more to tell: each status is a whole object to etcd."""
 _NOTABLE = 100
 """A change of capacity or use below a hundredth of the capacity is written with the next other change only."""
 
@@ -74,7 +78,7 @@ def _timeless(conditions: Iterable[Condition]) -> list[Condition]:
 
 
 class Reporter:
-    """Writes the statuses that it is offered, at most one in `interval` seconds, with jitter, and of each what has changed."""
+    """Writes the statuses that it is offered, at most one in `pause` seconds, with jitter, and of each what has changed."""
 
     def __init__(self, api: Api, *, interval: float, on_problem: Callable[[ApiError], None]) -> None:
         self._api = api
@@ -83,7 +87,10 @@ class Reporter:
         self._offered: NodeCacheStatus | None = None
         self._there: NodeCache | None = None
         self._awaited = ""
+        self._busy = False
         self._changed = asyncio.Event()
+        self._last = -math.inf
+        self._jitter = 1.0
         self.written_at: float | None = None
         """Seconds since 1970 of the last write that succeeded."""
         self.writes = 0
@@ -94,7 +101,8 @@ class Reporter:
             self._there, self._awaited = node, ""
 
     def offer(self, status: NodeCacheStatus, *, busy: bool) -> None:
-        """Write `status` soon, if it is worth it."""
+        """Write `status` soon, if it is worth it. `busy`: a fetch runs, so more is to come."""
+        self._busy = busy
         there = self._there.status if self._there is not None else None
         if self._offered is not None or differs(there, status, busy=busy):
             self._offered = status
@@ -106,15 +114,20 @@ class Reporter:
         while True:
             await self._changed.wait()
             await asyncio.sleep(wait)
-            written = await self.flush()
-            jitter = random.uniform(0.9, 1.3)  # noqa: S311 - spreads load, protects nothing
-            wait = self.pause * jitter if written else min(_LONGEST_WAIT, 2 * wait + 1.0)
+            await self._rest()
+            wait = 0.0 if await self.flush() else min(_LONGEST_WAIT, 2 * wait + 1.0)
+
+    async def _rest(self) -> None:
+        """Wait until the pause since the last write is over. What is offered meanwhile can make it shorter."""
+        while (left := self._last + self.pause * self._jitter - time.monotonic()) > 0:
+            self._changed.clear()
+            await is_set_within(self._changed, left)
 
     @property
     def pause(self) -> float:
-        """Seconds between two writes: in a large cluster the NodeCache says how many."""
+        """Seconds between two writes: in a large cluster the NodeCache says how many, and a node that fetches takes more."""
         asked = self._there.spec.status_interval if self._there is not None else None
-        return max(self._interval, float(asked or 0))
+        return max(self._interval, float(asked or 0) * (_MORE_TO_COME if self._busy else 1))
 
     async def flush(self) -> bool:
         """Write what was offered last, now. Return whether nothing is left to write."""
@@ -135,6 +148,8 @@ class Reporter:
             self._changed.set()
             return False
         self.written_at, self.writes = time.time(), self.writes + 1
+        self._last = time.monotonic()
+        self._jitter = random.uniform(0.9, 1.3)  # noqa: S311 - spreads load, protects nothing
         return True
 
     async def _write(self, there: NodeCache, status: NodeCacheStatus) -> None:

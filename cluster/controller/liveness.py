@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from cluster.controller.world import Lease, Name
 from cluster.names import node_of
 
 
@@ -14,12 +15,12 @@ class Liveness:
         self._patience = patience
         self._seen: dict[str, tuple[str, float]] = {}
 
-    def look(self, renewals: Mapping[tuple[str, str], str], now: float) -> frozenset[str]:
-        """Take the renewals of all Leases by namespace and name; return the nodes that live at `now`.
+    def look(self, leases: Mapping[Name, Lease], now: float) -> frozenset[str]:
+        """Take all Leases by namespace and name; return the nodes that live at `now`.
 
         A Lease counts as changed when it is seen first: after a restart nobody is dead before the patience has passed.
         """
-        nodes = {node: text for (_, name), text in renewals.items() if (node := node_of(name)) is not None}
+        nodes = {node: each.renewed for (_, name), each in leases.items() if (node := node_of(name)) is not None}
         before = self._seen
         self._seen = {
             node: seen if (seen := before.get(node)) is not None and seen[0] == text else (text, now)

@@ -18,9 +18,9 @@ from cluster.controller.reading import (
     read_artifact,
     read_cache,
     read_fetch,
+    read_lease,
     read_owned,
     read_pod,
-    read_renewal,
     read_target,
     read_told,
 )
@@ -65,7 +65,7 @@ class Observer:
         self._daemon_sets = self.watches.of(DAEMON_SETS, read_owned, labels=_OURS, namespace=namespace)
         # Renewals come all the time and change nothing; the periodic look notices who has stopped.
         self._leases = self.watches.of(
-            LEASES, read_renewal, on_change=self._renewed, namespace=namespace, labels=f"{AGENT_LABEL}=true"
+            LEASES, read_lease, on_change=self._renewed, namespace=namespace, labels=f"{AGENT_LABEL}=true"
         )
         self._on_change = on_change
         self._known_leases: set[Name] = set()
@@ -99,6 +99,7 @@ class Observer:
             caches=by_name(self._caches),
             artifacts=by_name(self._artifacts),
             alive=self._liveness.look(self._leases.objects, now),
+            leases=dict(self._leases.objects),
             pods={name: pod for name, pod in self._pods.objects.items() if pod.claims},
             claims=dict(self._claims.objects),
             volumes=by_name(self._volumes),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from cluster.controller import daemon_set, descriptions, labels, volumes
+from cluster.controller import daemon_set, descriptions, labels, leases, volumes
 from cluster.controller.actions import Action, Remove
 from cluster.controller.admitting import CLAIM_SOURCES, Verdict, verdicts
 from cluster.controller.claim_telling import status_of_claim
@@ -63,6 +63,7 @@ def plan(
         *volumes.changes(world, wanted, _unknown(judged, world)),
         *claims.actions,
         *labels.changes(world, assignment),
+        *leases.removals(world),
     )
     return Plan(
         specs=nodes.wanted,

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Literal
 
-from cluster.controller.world import Cache, Described, Fetch, Name, Observation, Owned, Pod, Target, Told
+from cluster.controller.world import Cache, Described, Fetch, Lease, Name, Observation, Owned, Pod, Target, Told
 from cluster.resources import CACHE_ARTIFACT, Entry, NodeCacheSpec, decoded
 from cluster.resources.node import Observed
 
@@ -196,6 +196,6 @@ def _end(job: Name, since: str, ended: Mapping[str, Any]) -> Told:
     )
 
 
-def read_renewal(document: Mapping[str, Any]) -> str:
-    """Return what changes when the agent of a node renews its Lease."""
-    return str((document.get("spec") or {}).get("renewTime") or "")
+def read_lease(document: Mapping[str, Any]) -> Lease:
+    """Return the Lease of an agent. Raises ValueError."""
+    return Lease(document["metadata"]["uid"], str((document.get("spec") or {}).get("renewTime") or ""))

@@ -172,6 +172,14 @@ class Unknown:
     """Namespaces with a pod that cannot be read."""
 
 
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The sign of life of a node's agent. `renewed` is another text after each renewal."""
+
+    uid: str
+    renewed: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
     """Everything at one moment. `alive` are nodes whose agent renews its Lease."""
@@ -186,6 +194,8 @@ class World:
     artifacts: Mapping[str, Described] = field(default_factory=dict)
     """By the names of the CacheArtifacts."""
     alive: frozenset[str] = frozenset()
+    leases: Mapping[Name, Lease] = field(default_factory=dict)
+    """Of all agents, also of nodes that are gone."""
     pods: Mapping[Name, Pod] = field(default_factory=dict)
     claims: Mapping[Name, Owned] = field(default_factory=dict)
     volumes: Mapping[str, Owned] = field(default_factory=dict)

@@ -10,9 +10,10 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from cluster.client import Api, ApiError, Conflict, Missing, Unavailable, endpoint_of
@@ -20,6 +21,7 @@ from cluster.client.endpoints import (
     CLAIMS,
     DAEMON_SETS,
     JOBS,
+    LEASES,
     SERVICE_ACCOUNTS,
     VOLUMES,
     Endpoint,
@@ -33,7 +35,8 @@ from cluster.controller.actions import Action, Change, Make, Remove
 from cluster.controller.planning import Plan
 from cluster.controller.reading import CONTROLLER, MANAGED_BY, RENDERED, RETENTION
 from cluster.controller.telling import changed
-from cluster.controller.world import Model, Name, World
+from cluster.controller.waves import is_settled
+from cluster.controller.world import Cache, Model, Name, World
 from cluster.names import POOL_LABEL, short
 from cluster.resources import (
     CACHE_ARTIFACT,
@@ -51,14 +54,18 @@ from cluster.resources.conditions import status_of
 
 POOLS, MODELS, NODES = endpoint_of(CACHE_POOL), endpoint_of(MODEL_CACHE), endpoint_of(NODE_CACHE)
 ENDPOINTS: Mapping[str, Endpoint] = {
-    each.kind: each for each in (endpoint_of(CACHE_ARTIFACT), VOLUMES, CLAIMS, DAEMON_SETS, SERVICE_ACCOUNTS, JOBS, MACHINES)
+    each.kind: each
+    for each in (endpoint_of(CACHE_ARTIFACT), VOLUMES, CLAIMS, DAEMON_SETS, SERVICE_ACCOUNTS, JOBS, LEASES, MACHINES)
 }
 RATE = 1_000_000.0
 """Bytes of objects in a second that etcd keeps up with beside its other work."""
 BURST = 32_000_000.0
 """Bytes that may be written at once after a rest: 200 entries in each of 1,000 new NodeCaches are 10 MB."""
 _AT_ONCE = 8
-"""NodeCaches that are written at once: one takes some ten milliseconds, and a cluster has a thousand."""
+"""Objects that are written at once: one takes some ten milliseconds, and a cluster has a thousand nodes."""
+_WITH_TURNS = 3
+"""Intervals for which a node of a large cluster that may fetch something waits for more turns: each write of its NodeCache is a
+whole object to etcd, and the node fetches one model after the other."""
 REFUSED_FOR = 30.0
 """Seconds until a write that was refused is tried again."""
 
@@ -133,13 +140,11 @@ class Writer:
         for pool, of_pool in plan.pools.items():
             if world.pools[pool].status != of_pool:
                 await self._tell(POOLS, ("", pool), of_pool)
-        for model, of_model in plan.models.items():
-            if world.models[model].status != of_model:
-                await self._tell_model(world.models[model], model, of_model)
+        models = [(world.models[name], name, status) for name, status in plan.models.items()]
+        await _beside(self._tell_model(*each) for each in models if each[0].status != each[2])
         # The one that waits longest first, so that none waits for ever.
         nodes = sorted(plan.specs, key=lambda each: self._wrote.get(each, 0.0))
-        for first in range(0, len(nodes), _AT_ONCE):
-            await asyncio.gather(*(self._specify(node, plan, world) for node in nodes[first : first + _AT_ONCE]))
+        await _beside(self._specify(node, plan, world) for node in nodes)
         for node in plan.removed:
             await self._act(Remove("NodeCache", "", node, world.caches[node].uid))
 
@@ -147,7 +152,7 @@ class Writer:
         spec, there = plan.specs[node], world.caches.get(node)
         if there is not None and (there.spec == spec or _only_forgets(there.spec, spec)):
             return
-        if there is not None and self._may_wait(node, there.spec, spec):
+        if there is not None and self._may_wait(node, there, spec):
             return
         labels = {MANAGED_BY: CONTROLLER, POOL_LABEL: short(spec.pool)}
         document: dict[str, Any]
@@ -167,12 +172,12 @@ class Writer:
         if await self._tried(("NodeCache", "", node), write, document):
             self._wrote[node] = self._clock()
 
-    def _may_wait(self, node: str, there: NodeCacheSpec, spec: NodeCacheSpec) -> bool:
+    def _may_wait(self, node: str, there: Cache, spec: NodeCacheSpec) -> bool:
         """Whether only turns and peers differ, and the NodeCache was written a short time ago. What is wanted never waits."""
-        patience = spec.status_interval
-        if patience is None or self._clock() - self._wrote.get(node, -math.inf) >= patience:
+        if spec.status_interval is None or not _is_wanted_the_same(there.spec, spec):
             return False
-        return _is_wanted_the_same(there, spec)
+        patience = spec.status_interval * (_WITH_TURNS if _has_turns(there) else 1)
+        return self._clock() - self._wrote.get(node, -math.inf) < patience
 
     async def _act(self, action: Action) -> None:
         kind, namespace, name = action.place
@@ -275,6 +280,21 @@ class Writer:
     def _refuse(self, place: tuple[str, str, str], error: ApiError) -> None:
         self._on_problem(error)
         self.refusals[place] = Refusal(str(error), self._clock())
+
+
+async def _beside(writes: Iterable[Coroutine[Any, Any, Any]]) -> None:
+    """Do all writes, in this order, `_AT_ONCE` beside each other."""
+    left = iter(writes)
+    while some := list(islice(left, _AT_ONCE)):
+        await asyncio.gather(*some)
+
+
+def _has_turns(cache: Cache) -> bool:
+    """Whether the node may fetch something that it does not have yet."""
+    return any(
+        each.turn and ((seen := cache.observed.get(key)) is None or not is_settled(seen))
+        for key, each in cache.spec.artifacts.items()
+    )
 
 
 def _only_forgets(before: NodeCacheSpec, now: NodeCacheSpec) -> bool:

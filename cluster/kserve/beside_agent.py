@@ -49,7 +49,7 @@ def config_of(
 async def local_models(
     access: ApiAccess, plain: Api, config: Config, on_event: Subscriber, *, manager: str
 ) -> AsyncIterator[Node]:
-    """The node, with the API server that its agent uses. Raises KServeAgentPresent, ApiError."""
+    """The node, with the API server that its agent uses."""
     node = Node(
         access,
         plain,
@@ -58,6 +58,5 @@ async def local_models(
         on_note=lambda subject, text: on_event(Noted(subject, text)),
         on_problem=lambda reason, text: on_event(Warned(reason, text)),
     )
-    await node.begin()
     async with node.api:
         yield node

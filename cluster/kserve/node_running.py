@@ -91,12 +91,8 @@ class Node:
         self._said: dict[str, str] = {}
         self._remembered = False
 
-    async def begin(self) -> None:
-        """Look whether this node may run. Raises KServeAgentPresent, ApiError."""
-        await refuse_beside_kserves_agent(self._plain, self._config.namespace)
-
     async def run(self) -> None:
-        """Run until cancelled. Raises KServeAgentPresent if KServe's agent appears."""
+        """Run until cancelled. Raises KServeAgentPresent if KServe's agent is there, or appears."""
         tasks = [asyncio.ensure_future(each) for each in (self._watched.run(), self._looping())]
         try:
             await asyncio.gather(*tasks)
@@ -135,7 +131,7 @@ class Node:
         """Read KServe's configuration and the node groups, and look for KServe's agent. What fails leaves what is known."""
         names = {name for each in self._wanted or () for name in each.groups}
         now = time.monotonic()
-        if now - self._refreshed_at < _REFRESH and names <= self._groups.keys():
+        if self._options is not None and now - self._refreshed_at < _REFRESH and names <= self._groups.keys():
             return
         self._refreshed_at = now
         try:
@@ -280,6 +276,8 @@ class Node:
             await self._plain.merge(LOCAL_NODES, self._config.node, "", patch, subresource="status")
 
     async def _tidy(self) -> None:
+        if self._options is None:  # whether KServe's own agent is there is not known yet
+            return
         busy = {key for key, each in self._observed.items() if each.phase == "Fetching"}
         for name in removals(self._looks, busy=busy, now=time.monotonic()):
             try:

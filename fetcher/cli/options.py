@@ -149,6 +149,21 @@ TRANSFER = (
         "DURATION",
     ),
 )
+MIRRORS = (
+    Option(
+        "mirrors",
+        "where the same bytes are nearer: a `fetcher serve`, dns://NAME:PORT for several, or a cache as https://cache/{path}; "
+        "may be repeated",
+        parse_mirror,
+        metavar="URL",
+        repeated=True,
+        each="mirror",
+    ),
+    Option("mirror_secret_file", "show the secret in this file to mirrors that are a `fetcher serve`", Path, "FILE"),
+    Option("mirror_ca", "the authorities that vouch for such mirrors, as PEM (default: those of the system)", Path, "FILE"),
+    Option("mirror_cert", "show such mirrors this certificate; needs --mirror-key", Path, "FILE"),
+    Option("mirror_key", "the key of --mirror-cert", Path, "FILE"),
+)
 FETCH = (
     Option(
         "refresh",
@@ -163,19 +178,7 @@ FETCH = (
     Option("hard_link", "hard-link files of a local source instead of copying them; a later edit changes both", switch=True),
     DEDUPE,
     *TRANSFER,
-    Option(
-        "mirrors",
-        "where the same bytes are nearer: a `fetcher serve`, dns://NAME:PORT for several, or a cache as https://cache/{path}; "
-        "may be repeated",
-        parse_mirror,
-        metavar="URL",
-        repeated=True,
-        each="mirror",
-    ),
-    Option("mirror_secret_file", "show the secret in this file to mirrors that are a `fetcher serve`", Path, "FILE"),
-    Option("mirror_ca", "the authorities that vouch for such mirrors, as PEM (default: those of the system)", Path, "FILE"),
-    Option("mirror_cert", "show such mirrors this certificate; needs --mirror-key", Path, "FILE"),
-    Option("mirror_key", "the key of --mirror-cert", Path, "FILE"),
+    *MIRRORS,
 )
 LIMITS = (
     Option("max_size", "maximum size of the cache, in bytes or percent of its filesystem", parse_amount, "SIZE|PERCENT"),

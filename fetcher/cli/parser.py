@@ -19,6 +19,7 @@ from fetcher.cli.options import (
     HOLD,
     LIMITS,
     MAX_RATE,
+    MIRRORS,
     PARTS,
     PLACE,
     POD_UID,
@@ -59,7 +60,7 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...]]] = {
     "adopt": ("make an artifact of files that another tool placed", (*ROOT, *SELECTION, *ADOPT, DEDUPE, *TRANSFER, PROGRESS)),
     "verify": (
         "check cached files against their manifest, and repair them",
-        (*ROOT, FULL, EXPECT_FILE, *SIGNERS, SAMPLE, MAX_RATE, REPAIR, *TRANSFER, *METRICS),
+        (*ROOT, FULL, EXPECT_FILE, *SIGNERS, SAMPLE, MAX_RATE, REPAIR, *TRANSFER, *MIRRORS, *METRICS),
     ),
     "serve": ("serve the cache's artifacts to other nodes, until a signal comes", (ROOT[0], *SERVE, *METRICS)),
     "cluster": ("show the models of a Kubernetes cluster, and on which nodes they are", CLUSTER),

@@ -49,12 +49,11 @@ def _run(work: Coroutine[Any, Any, Any], inbox: _Inbox) -> Any:
 
     async def guarded() -> Any:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        assert task is not None
 
         def stop() -> None:
             if len(inbox.received) > 1:
                 loop.stop()  # the second signal does not wait for the cleanup
-            elif not task.cancelling():
+            elif task is not None and not task.cancelling():
                 loop.call_later(_CLEANUP, loop.stop)
                 task.cancel()
 

@@ -86,7 +86,7 @@ def fetched(orders: Sequence[Order], options: Mapping[str, Any], report: Report)
 async def _fetch_all(missing: Sequence[tuple[engine.Request, Order, Subscriber]]) -> list[engine.Artifact]:
     import asyncio  # not at the top: cached artifacts do not need it
 
-    from fetcher.engine.failure import one_error
+    from fetcher.failure import one_error
 
     turns = asyncio.Semaphore(_CONCURRENT)
 

@@ -49,8 +49,12 @@ class RenamingSource(Derived):
     def disputed(self, file: RemoteFile, supplier: str) -> None:
         self._source.disputed(self._as_published(file), supplier)
 
-    def begin(self, files: Sequence[RemoteFile], *, node: str | None, on_event: Subscriber) -> Guide | None:
-        """Nobody else has the files under these names."""
+    def begin(
+        self, files: Sequence[RemoteFile], *, listing: str | None, node: str | None, on_event: Subscriber
+    ) -> Guide | None:
+        """Peers below know the published names. Those that fetch with the same tool have these ones, in a listing of their own,
+        so they would have to be asked above: a `SwarmedSource` of this source. Until then caches help, by `mirrors`, and peers
+        do not."""
         return None
 
     def judged(self, file: RemoteFile, suppliers: Collection[str], liars: Collection[str]) -> None:

@@ -6,7 +6,7 @@ Files that the guide does not cover, and all files while it is idle, are schedul
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from fetcher.artifact import ByteRange
 from fetcher.engine.schedule import Assignment, Progress, Schedule
@@ -64,24 +64,25 @@ class GuidedSchedule:
             assignment.turn.over()
             self._tell(assignment.path)
 
-    def assign(self, *, longest: int = sys.maxsize, lagging: bool = False, begin: bool = True) -> Assignment | None:
+    def assign(
+        self, *, longest: int = sys.maxsize, lagging: bool = False, among: Collection[str] | None = None
+    ) -> Assignment | None:
         """`Schedule.assign`. A turn of the guide may lag: only what its suppliers have can come now."""
         for schedule in (self._others, self._covered) if self._guide.idle() else (self._others,):
-            found = schedule.assign(longest=longest, lagging=lagging, begin=begin)
+            found = schedule.assign(longest=longest, lagging=lagging, among=among)
             if found is not None:
                 self._tell(found.path)
                 return self._noted(found, schedule)
-        if self._guide.idle():
-            return None
-        turn = self._guide.next(connections=self._connections, longest=longest, among=None if begin else self._covered.begun)
-        if turn is None:
-            return None
-        found = self._covered.take(turn)
-        if found is None:
+        return None if self._guide.idle() else self._guided(longest, among)
+
+    def _guided(self, longest: int, among: Collection[str] | None) -> Assignment | None:
+        """The next turn of which something is pending. Of files that are here already the guide is told only now."""
+        while (turn := self._guide.next(connections=self._connections, longest=longest, among=among)) is not None:
+            if (found := self._covered.take(turn)) is not None:
+                return self._noted(found, self._covered)
             turn.over()
             self._tell(turn.path)
-            return None
-        return self._noted(found, self._covered)
+        return None
 
     def look(self, active: Iterable[Progress], *, connections: int) -> None:
         """Take note of what is under way, and of how many ranges may be. Once the guide has something to decide, take back what

@@ -122,10 +122,10 @@ class Handout:
             self._schedule.missing, shortest=CHUNK_SIZE, longest=LONGEST_RANGE // connections_per_file
         )
         lagging = sum(each.lag for each in self.begun.values()) > self._hash_lag
-        begin = len(self.begun) < self._open_files
+        among = None if len(self.begun) < self._open_files else self.begun
         if isinstance(self._schedule, GuidedSchedule):
             self._schedule.look(self._progress(), connections=self._allowed)
-        return self._schedule.assign(longest=longest, lagging=lagging, begin=begin) or self._schedule.steal(self._progress())
+        return self._schedule.assign(longest=longest, lagging=lagging, among=among) or self._schedule.steal(self._progress())
 
     def _progress(self) -> Iterator[Progress]:
         """Yield the progress of all pulls that another connection may steal from."""

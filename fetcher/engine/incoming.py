@@ -204,12 +204,16 @@ class Incoming:
         self._partial.clear()
         return self.cursor(0)
 
-    def claim(self, cursor: Cursor) -> None:
-        """Give the frontier to `cursor`, until `release`, if its bytes are next in the file's order and nobody hashes: the
-        frontier is at the cursor, or behind it in the chunk that it has begun."""
+    def is_next(self, cursor: Cursor) -> bool:
+        """Whether the bytes of `cursor` are next in the file's order and nobody hashes: the frontier is at the cursor, or
+        behind it in the chunk that it has begun."""
         frontier = self.frontier if self._in_line else None
-        if frontier and cursor.chunk_start <= frontier.position <= cursor.position and frontier.take(cursor):
-            cursor.frontier, cursor.hashed_from = frontier, frontier.position
+        return frontier is not None and frontier.free and cursor.chunk_start <= frontier.position <= cursor.position
+
+    def claim(self, cursor: Cursor) -> None:
+        """Give the frontier to `cursor`, until `release`, if it is next."""
+        if self.frontier is not None and self.is_next(cursor) and self.frontier.take(cursor):
+            cursor.frontier, cursor.hashed_from = self.frontier, self.frontier.position
 
     def release(self, cursor: Cursor) -> int:
         """Make the frontier free if `cursor` holds it. No thread may write then. Returns the number of bytes hashed."""

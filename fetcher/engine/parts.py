@@ -18,11 +18,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from fetcher.artifact import Listing, RemoteFile, redact
+from fetcher.artifact import Listing, RemoteFile, known_listing, redact
 from fetcher.engine.assembling import Assembly, seal_fenced
 from fetcher.engine.changes import Changes
 from fetcher.engine.choosing import chosen, warn_of_selection
-from fetcher.engine.failure import one_error
 from fetcher.engine.lease_keeping import LeaseTimes, acquire_or_wait, give_up, kept_alive
 from fetcher.engine.pipeline import Pipeline, pipeline_of
 from fetcher.engine.portion import Portion
@@ -32,6 +31,7 @@ from fetcher.engine.retry import Asker, Patience
 from fetcher.engine.segment import SegmentSource
 from fetcher.errors import ContentChanged, LeaseTimeout
 from fetcher.events import Event, LeaseWaiting, Resolved, Resolving, Subscriber, Warned
+from fetcher.failure import one_error
 from fetcher.filesystem import storing
 from fetcher.manifest import Manifest
 from fetcher.planning.units import Unit, in_turn, units_of
@@ -108,7 +108,7 @@ class Parts:
             if plan.revision != listing.revision:
                 return await self._planned(existing)  # another part was faster, and saw another revision
         _refuse_other(plan, files)
-        whole.source.begin(files, node=whole.node(), on_event=whole.emit)
+        whole.source.begin(files, listing=known_listing(files), node=whole.node(), on_event=whole.emit)
         return plan, replace(listing, files=files)
 
     def _is_over(self, plan: Plan, existing: Manifest | None) -> bool:

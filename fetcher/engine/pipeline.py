@@ -20,12 +20,11 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from fetcher.artifact import ArtifactRef, Listing, RemoteFile, listing_digest, redact, total_size
+from fetcher.artifact import ArtifactRef, Listing, RemoteFile, known_listing, redact, total_size
 from fetcher.engine.adopting import Adoption
 from fetcher.engine.changes import Changes
 from fetcher.engine.choosing import chosen, in_one_piece, refuse_pointers, warn_of_selection, with_pins
 from fetcher.engine.expecting import with_listed_pins
-from fetcher.engine.failure import one_error
 from fetcher.engine.hits import find_hit, record_use
 from fetcher.engine.lease_keeping import LeaseTimes, acquire_or_wait, give_up, kept_alive
 from fetcher.engine.prepare import Preparation, prepare
@@ -38,6 +37,7 @@ from fetcher.engine.transfer import Transfer
 from fetcher.engine.unpacking import UnpackingSource
 from fetcher.errors import ContentChanged, SourceError
 from fetcher.events import Committing, Resolved, Resolving, Subscriber, Warned
+from fetcher.failure import one_error
 from fetcher.filesystem import file_mode, make_directory, storing
 from fetcher.host.processors import cpu_count
 from fetcher.manifest import Manifest
@@ -183,8 +183,9 @@ class Pipeline:
             # A local source is checked now, before the copy takes minutes.
             await run_uncancelled(refuse_pointers, files, self.source.local_path)
             with closing(self.journal(lease)) as journal:
-                _announce(journal, listing, files)
-                guide = self.source.begin(files, node=self.node(), on_event=self.emit)
+                known = known_listing(files)
+                _announce(journal, listing, known)
+                guide = self.source.begin(files, listing=known, node=self.node(), on_event=self.emit)
                 stopping = threading.Event()
                 room = self.room(lease, growing=any(file.size is None for file in files), stopped=stopping.is_set)
                 preparation = self._preparation(lease, journal, replace(listing, files=files), room)
@@ -306,12 +307,12 @@ class Pipeline:
         )
 
 
-def _announce(journal: Journal, listing: Listing, files: tuple[RemoteFile, ...]) -> None:
-    """Record what the chunks of `files` will belong to: a server beside this fetch passes them on, to who may have them."""
+def _announce(journal: Journal, listing: Listing, known: str | None) -> None:
+    """Record what the chunks will belong to: a server beside this fetch passes them on, to who may have them."""
     if listing.authenticated:
         journal.authenticated()
-    if all(file.size is not None for file in files):  # otherwise its manifest will have another digest
-        journal.listing(listing_digest(files))
+    if known is not None:
+        journal.listing(known)
 
 
 def pipeline_of(request: Request, *, source: Source, adoption: Adoption | None, on_event: Subscriber, step: Step) -> Pipeline:

@@ -25,7 +25,9 @@ class Portion(Derived):
     async def describe(self, files: Sequence[RemoteFile], ask: Asking = once) -> Sequence[RemoteFile]:
         return files
 
-    def begin(self, files: Sequence[RemoteFile], *, node: str | None, on_event: Subscriber) -> Guide | None:
+    def begin(
+        self, files: Sequence[RemoteFile], *, listing: str | None, node: str | None, on_event: Subscriber
+    ) -> Guide | None:
         """The source knows of the whole fetch, and its chunks are not those of a segment."""
         return None
 

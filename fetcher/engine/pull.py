@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import field
 
 from fetcher.artifact import ORIGIN
@@ -46,10 +46,26 @@ class Pull:
     supplier: str = ORIGIN
     _compared: Mark = field(init=False)
     _measured: Mark = field(init=False)
+    _held_up: float = 0.0
+    _held_up_since: float | None = None
 
     def __post_init__(self) -> None:
         self.asked_at = self.clock()
         self._compared = self._measured = Mark(0, self.asked_at)
+
+    @contextmanager
+    def held_up(self) -> Iterator[None]:
+        """Within the block the connection waits for this process. That is no time in which it could have brought more."""
+        self._held_up_since = began = self.clock()
+        try:
+            yield
+        finally:
+            self._held_up_since = None
+            self._held_up += self.clock() - began
+
+    def _now(self) -> float:
+        """Return the time, without all that the connection was held up."""
+        return (self._held_up_since or self.clock()) - self._held_up
 
     @property
     def path(self) -> str:
@@ -67,14 +83,14 @@ class Pull:
     def came(self, count: int) -> None:
         """Record `count` received bytes of the body."""
         if self.body_since is None:
-            self.body_since = self.clock()
+            self.body_since = self._now()
             self._compared = self._measured = Mark(0, self.body_since)
         self.received += count
 
     @property
     def body_seconds(self) -> float:
         """Seconds since the first byte of the body."""
-        return 0.0 if self.body_since is None else self.clock() - self.body_since
+        return 0.0 if self.body_since is None else self._now() - self.body_since
 
     @property
     def since_compared(self) -> Mark:
@@ -88,16 +104,16 @@ class Pull:
 
     def compared(self) -> None:
         """Record that the pull was compared with others now."""
-        self._compared = Mark(self.received, self.clock())
+        self._compared = Mark(self.received, self._now())
 
     def measured(self) -> None:
         """Record that the pull brought enough until now."""
-        self._measured = Mark(self.received, self.clock())
+        self._measured = Mark(self.received, self._now())
 
     def _since(self, mark: Mark) -> Mark:
         if self.body_since is None:
             return Mark(0, 0.0)
-        return Mark(self.received - mark.count, self.clock() - mark.seconds)
+        return Mark(self.received - mark.count, self._now() - mark.seconds)
 
     def abandon(self, why: str) -> None:
         """End the pull as if it had timed out; `why` completes "a connection ..."."""

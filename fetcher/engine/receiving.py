@@ -23,6 +23,7 @@ from fetcher.engine.buffers import BufferPool
 from fetcher.engine.incoming import Cursor, Incoming
 from fetcher.engine.pace import RateLimit
 from fetcher.engine.pull import Pull
+from fetcher.engine.turns import Turns
 from fetcher.filesystem import storing
 from fetcher.host.allocation import map_memory
 from fetcher.sources.base import Body, DirectBody
@@ -76,6 +77,7 @@ class Receiver:
         self._written = written
         self._hashed = hashed
         self._scratch: list[memoryview] = []
+        self._turns = Turns(threads)
         self.threads = ThreadPoolExecutor(threads, "write", initializer=_lower_priority if yielding else None)
 
     async def receive(self, body: Body, incoming: Incoming, cursor: Cursor, pull: Pull) -> None:
@@ -108,13 +110,16 @@ class Receiver:
         while (room := pull.left(self._rate.piece(TURN))) or pull.assignment.stop == end:
             if not await body.readable(room):
                 break
-            pull.promised = room = pull.left(room)
-            if room == 0:
-                break
+            with pull.held_up():
+                await self._turns.take(partial(incoming.is_next, cursor))
             try:
+                pull.promised = room = pull.left(room)
+                if room == 0:
+                    break
                 writing = self._on_thread(partial(write, room), incoming, cursor)
                 count = (await ended(writing)).count
             finally:
+                self._turns.give_back()
                 pull.promised = 0
             if count:
                 pull.came(count)

@@ -4,6 +4,7 @@
 
     lease        the one of every fetch of this artifact; room is made in a bounded cache before each file is staged
     list         the source, at the revision in the manifest, must still have each damaged file with the same identity
+    peers        mirrors are asked as for a fetch: they know the artifact by the listing in the manifest
     each file    good chunks into a new inode, the others from the source, every chunk compared, then one rename
 
 The published file is only read, and stays in place until its successor is complete. That needs its size once more for a
@@ -15,14 +16,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from fetcher.artifact import ArtifactRef, Digest, Listing, RemoteFile, redact
-from fetcher.engine.failure import one_error
+from fetcher.artifact import ArtifactRef, Digest, Listing, RemoteFile, listing_digest, redact
 from fetcher.engine.lease_keeping import LeaseTimes, acquire_or_wait, give_up, kept_alive
 from fetcher.engine.retry import Asker, Patience
 from fetcher.engine.roominess import room_of
@@ -31,12 +31,14 @@ from fetcher.engine.transfer import Transfer
 from fetcher.engine.unpacking import UnpackingSource
 from fetcher.errors import ContentChanged, DigestMismatch, NotFound
 from fetcher.events import FileRepaired, Resolving, Subscriber, Warned
+from fetcher.failure import one_error
 from fetcher.filesystem import file_mode, storing
 from fetcher.manifest import Manifest, ManifestFile
 from fetcher.settings import Settings
-from fetcher.sources.base import Source
+from fetcher.sources.base import Guide, Source
 from fetcher.steps import Step
 from fetcher.store.damaged import Damaged, interrupted
+from fetcher.store.identity import identity_of
 from fetcher.store.journal import Journal, Journalled
 from fetcher.store.lease import Lease
 from fetcher.store.placement import Placement
@@ -73,6 +75,7 @@ class Repair:
     step: Step
     result: Repaired = field(default_factory=Repaired)
     _transfer: Transfer | None = None
+    _guide: Guide | None = None
 
     async def run(self, paths: Collection[str]) -> Repaired:
         """Repair the files `paths`. A file that is intact by now is left alone. A file whose chunks cannot be had is left as it
@@ -110,6 +113,7 @@ class Repair:
             self.source.under(self._room(lease, lambda: False))
         listing = await self.source.list(manifest.revision, ask)
         files = await self.source.describe([listed_as(entry, listing) for entry in entries], ask)
+        self._guide = self._begun(manifest, files)
         with storing("resume the staged files"):
             leftovers = await run_uncancelled(interrupted, lease, entries)
         with storing("open the journal"):
@@ -127,6 +131,15 @@ class Repair:
                 with closing(damaged):
                     if not damaged.intact:
                         await self._replace(damaged, file, manifest, lease, journal, leftovers, patience)
+
+    def _begun(self, manifest: Manifest, damaged: Sequence[RemoteFile]) -> Guide | None:
+        """Ask mirrors for the `damaged` files: they know the whole artifact. The server of this root is left out."""
+        listed = {file.path: file for file in damaged}
+        files = [
+            listed.get(each.path) or RemoteFile(each.path, each.size, each.digests, each.validator) for each in manifest.files
+        ]
+        node = self.settings.node or (identity_of(self.root) if self.root is not None else None)
+        return self.source.begin(files, listing=listing_digest(manifest.files), node=node, on_event=self.emit)
 
     async def _replace(
         self,
@@ -156,6 +169,7 @@ class Repair:
             journal=journal,
             settings=self.settings,
             patience=patience,
+            guide=self._guide,
             on_event=self.emit,
         )
         try:

@@ -62,7 +62,6 @@ class Schedule:
         self._turn = itertools.count()
         self.missing = 0
         self._open: set[str] = set()
-        self._begun: set[str] = set()
         self._unopened: list[tuple[int, str]] = []
 
     def add(self, path: str, ranges: Iterable[ByteRange | None], *, size: int) -> None:
@@ -79,11 +78,14 @@ class Schedule:
         elif not known:
             heapq.heappush(self._unopened, (-size, path))
 
-    def assign(self, *, longest: int = sys.maxsize, lagging: bool = False, begin: bool = True) -> Assignment | None:
-        """Activate and return the next range, of whole chunks and up to `longest` bytes; None if there is none now. Without
-        `begin` it belongs to a file that was begun before."""
+    def assign(
+        self, *, longest: int = sys.maxsize, lagging: bool = False, among: Collection[str] | None = None
+    ) -> Assignment | None:
+        """Activate and return the next range, of whole chunks and up to `longest` bytes; None if there is none now. `among`:
+        only of these files."""
         self._open_more()
-        candidates = [path for path in self._open if (begin or path in self._begun) and (not lagging or not self._active[path])]
+        allowed = self._open if among is None else self._open.intersection(among)
+        candidates = [path for path in allowed if not lagging or not self._active[path]]
         if not candidates:
             return None
         path = min(candidates, key=lambda each: (self._active[each], self._turns[each]))
@@ -92,7 +94,6 @@ class Schedule:
         if not self._pending[path]:
             self._open.discard(path)
         self._turns[path] = next(self._turn)
-        self._begun.add(path)
         return self._activated(path, byte_range)
 
     def take(self, turn: Turn) -> Assignment | None:
@@ -109,7 +110,6 @@ class Schedule:
             if not pending:
                 self._open.discard(turn.path)
             self._turns[turn.path] = next(self._turn)
-            self._begun.add(turn.path)
             self._active[turn.path] += 1
             return Assignment(turn.path, start, stop, turn)
         return None
@@ -117,11 +117,6 @@ class Schedule:
     def pending(self, path: str) -> list[ByteRange]:
         """Return the pending ranges of a file, of which parts can be sent."""
         return [each for each in self._pending.get(path, ()) if each is not None]
-
-    @property
-    def begun(self) -> Collection[str]:
-        """The files of which a range was assigned."""
-        return self._begun
 
     def steal(self, active: Iterable[Progress]) -> Assignment | None:
         """Return the later half of the range that would last longest, from a chunk boundary on. Cuts its assignment short."""

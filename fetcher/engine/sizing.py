@@ -44,8 +44,8 @@ def transfer_of(
 ) -> Transfer:
     """Return the transfer that completes `staged`, and announce its plan: of `files`, `held` bytes are present already."""
     threads = cpu_count()
-    # Only one connection of a file brings its next bytes. Four files on 16 connections took longer so than with the follower.
-    hashing_in_line = len(staged) >= min(START, settings.max_concurrency) and in_line(len(staged))
+    # Only one thread hashes a file so. With fewer files than threads the follower uses more processors.
+    hashing_in_line = len(staged) >= min(START, 2 * threads, settings.max_concurrency) and in_line(len(staged))
     descriptors = plan_descriptors(free_descriptors(), connections=settings.max_concurrency, hash_threads=hash_threads(threads))
     writing = write_threads(threads)
     memory = plan_memory(

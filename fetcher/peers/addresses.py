@@ -4,20 +4,20 @@
 
     http://10.0.0.7:8650         one server, as `fetcher serve` prints it
     dns://cache.models:8650      every address of a name, such as a headless Service, over HTTP
-    dns+https://cache.models:8650    the same over TLS: each certificate must name its address
+    dns+https://cache.models:8650    the same over TLS: all certificates have that name
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from fetcher.errors import BadResponse, ConfigurationError
+from fetcher.settings import peers_named
 from fetcher.transport.urls import origin_of
 from fetcher.values import dataclass
-
-_NAMED = {"dns": "http", "dns+https": "https"}
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -51,19 +51,19 @@ class Addresses:
 def addresses_of(texts: Iterable[str]) -> Addresses:
     """Parse addresses of peers. Raises ConfigurationError."""
     fixed, names = [], []
-    for text in texts:
-        try:
-            parts = urlsplit(text.strip())
-            scheme, port = parts.scheme.lower(), parts.port
-            alone = not (parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc)
-            if scheme in _NAMED and parts.hostname and port and alone:
-                names.append(Name(_NAMED[scheme], parts.hostname, port))
-                continue
-            if scheme in ("http", "https") and alone:
-                fixed.append(origin_of(text.strip()))
-                continue
-        except (ValueError, BadResponse):
-            pass
-        # The text is not repeated: it may hold a password.
-        raise ConfigurationError("an address of a peer is malformed; write http://10.0.0.7:8650 or dns://cache.models:8650")
+    for each in texts:
+        text = each.strip().rstrip("/")
+        if (named := peers_named(text)) is not None:
+            names.append(Name(*named))
+        else:
+            fixed.append(_server(text))
     return Addresses(tuple(dict.fromkeys(fixed)), tuple(dict.fromkeys(names)))
+
+
+def _server(text: str) -> str:
+    with suppress(ValueError, BadResponse):
+        parts = urlsplit(text)
+        if parts.scheme in ("http", "https") and not (parts.path or parts.query or parts.fragment or "@" in parts.netloc):
+            return origin_of(text)
+    # The text is not repeated: it may hold a password.
+    raise ConfigurationError("an address of a peer is malformed; write http://10.0.0.7:8650 or dns://cache.models:8650")

@@ -9,9 +9,11 @@ from pathlib import Path
 from fetcher.errors import ConfigurationError
 from fetcher.filesystem import mark
 from fetcher.transport.client import HttpTransport
+from fetcher.transport.failures import TlsAdvice
 from fetcher.values import dataclass
 
 _READ_BUFFER = 64 * 1024
+_ADVICE = TlsAdvice("name its CA by --mirror-ca", "show it one by --mirror-cert and --mirror-key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,10 @@ def _no_password() -> str:
     raise ValueError("the key has a password")
 
 
-def connected(*, connections: int, stall: float, environ: Mapping[str, str], tls: PeerTls | None) -> HttpTransport:
-    """Return a transport for peers. `stall` in seconds."""
+def connected(
+    *, connections: int, stall: float, environ: Mapping[str, str], tls: PeerTls | None, names: Mapping[str, str] | None = None
+) -> HttpTransport:
+    """Return a transport for peers. `stall` in seconds. `names`: the name in the certificate of a peer, by its base URL."""
     direct = {name: value for name, value in environ.items() if not name.lower().endswith("_proxy")}
     return HttpTransport(
         connections=connections,
@@ -70,4 +74,6 @@ def connected(*, connections: int, stall: float, environ: Mapping[str, str], tls
         read_buffer=_READ_BUFFER,
         environ=direct,
         context=PeerContext(tls) if tls is not None else None,
+        advice=_ADVICE,
+        server_names=names,
     )

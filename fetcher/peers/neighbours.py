@@ -33,8 +33,8 @@ Told = Callable[[], Iterable[str]]
 class Neighbours:
     """The peers at `given`, and those that `told` returns now and then. `me`: any text that other nodes do not have.
 
-    `heard` and `failed` are those of `Asking`; `gone` is called with a peer that is none any more. `transport` is closed at the
-    end.
+    `names` is told under which name each of them was found. `heard` and `failed` are those of `Asking`; `gone` is called with a
+    peer that is none any more. `transport` is closed at the end.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class Neighbours:
         me: str,
         told: Told | None = None,
         secret: Secret | None,
+        names: dict[str, str],
         heard: Heard,
         failed: Failed,
         gone: Gone,
@@ -55,6 +56,7 @@ class Neighbours:
         self._membership = Membership(given, me)
         self._transport = transport
         self._asking = Asking(wanted, transport, secret=secret, heard=heard, failed=failed)
+        self._names = names
         self._gone = gone
         self._asked: dict[str, asyncio.Task[NoReturn]] = {}
         self._looked: set[Name] = set()
@@ -95,6 +97,7 @@ class Neighbours:
         while True:
             addresses = await resolved(name)
             self._membership.answered(name, addresses, loop.time())
+            self._names |= dict.fromkeys(filter(None, map(name.peer, addresses)), name.host)
             self._looked.add(name)
             self._change(group)
             await asyncio.sleep(EVERY if addresses else SOON)

@@ -9,7 +9,7 @@ from functools import partial
 from fetcher.quantities import median
 from fetcher.values import dataclass
 
-LATE, LEAST_LATE = 3.0, 2.0
+LATE, LEAST_LATE = 5.0, 2.0
 """How many times longer than others a chunk may take, and seconds that are never too long. Connections that share a link are
 not alike: of 1,800 chunks of 1 MiB between 8 nodes, half of which took 2.1 s, some took 24 s, and a node that had several of
 them at a time came to half of the others' rate. Of 258 from the origin, half of which took 1.8 s, three took 11 to 16 s."""

@@ -28,7 +28,9 @@ from fetcher.serving.sending import prepare
 _AT_ONCE = 64
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
-State = Literal["greeting", "reading", "busy", "waiting"]
+State = Literal["greeting", "reading", "busy", "waiting", "leaving"]
+_UNANSWERED = ("greeting", "reading", "leaving")
+"""The states of who is not answered: a connection that may end at any time."""
 
 
 @dataclass(slots=True, eq=False)
@@ -137,7 +139,7 @@ class Connections:
     def _make_room(self) -> bool:
         """End the oldest connection that only waits for its client. Return whether there is one."""
         for connection in self._all:
-            if connection.state in ("reading", "greeting"):
+            if connection.state in _UNANSWERED:
                 self._end(connection)
                 return True
         return False
@@ -168,10 +170,14 @@ class Connections:
                 self._shake_hands(connection)
             if connection.state == "reading":
                 self._read(connection)
+            if connection.state == "leaving" and not socket.socket.recv(connection.peer, LARGEST_HEAD):
+                self._end(connection)
         except (BlockingIOError, ssl.SSLWantReadError):
             self._expect(connection, selectors.EVENT_READ)
         except ssl.SSLWantWriteError:
             self._expect(connection, selectors.EVENT_WRITE)
+        except ssl.SSLError:
+            self._turn_away(connection)
         except (OSError, ValueError):  # ValueError: a server name that the handshake cannot decode
             self._end(connection)
 
@@ -180,6 +186,15 @@ class Connections:
         connection.peer.do_handshake()
         connection.state = "reading"
         connection.deadline = time.monotonic() + self._times.first
+
+    def _turn_away(self, connection: Connection) -> None:
+        """Let the client see TLS's alert: bytes that nobody reads would make the kernel reset the connection."""
+        connection.state = "leaving"
+        try:
+            socket.socket.shutdown(connection.peer, socket.SHUT_WR)
+            self._expect(connection, selectors.EVENT_READ)
+        except OSError:
+            self._end(connection)
 
     def _read(self, connection: Connection) -> None:
         """Read up to the end of a request and hand it over. Raises BlockingIOError and its like if it is not complete."""
@@ -284,7 +299,7 @@ class Connections:
         waiting = [each for each in self._all if each.state == "waiting"]
         for connection in list(self._all):
             over = draining or now >= connection.deadline
-            if over and connection.state in ("reading", "greeting"):
+            if over and connection.state in _UNANSWERED:
                 self._end(connection)
             elif over and connection.state == "waiting":
                 self._answer_now(connection)

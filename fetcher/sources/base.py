@@ -222,9 +222,12 @@ class Source(Protocol):
         """The suppliers other than the origin that may bring bytes of `file`, a file that was described."""
         ...
 
-    def begin(self, files: Sequence[RemoteFile], *, node: str | None, on_event: Subscriber) -> Guide | None:
+    def begin(
+        self, files: Sequence[RemoteFile], *, listing: str | None, node: str | None, on_event: Subscriber
+    ) -> Guide | None:
         """Record that `files` are fetched from now on, with the user's pins among their digests. Again after a new listing.
 
+        `listing`: their digest, by which others know them; None while it is not known (`artifact.known_listing`).
         `node`: the identity of the cache root, which its server tells to others; None if there is none. Returns who decides
         which range comes next, until the source is closed; None if the engine does.
         """
@@ -260,7 +263,9 @@ class Unmirrored:
     def mirrors(self, file: RemoteFile) -> Sequence[str]:
         return ()
 
-    def begin(self, files: Sequence[RemoteFile], *, node: str | None, on_event: Subscriber) -> Guide | None:
+    def begin(
+        self, files: Sequence[RemoteFile], *, listing: str | None, node: str | None, on_event: Subscriber
+    ) -> Guide | None:
         return None
 
     def disputed(self, file: RemoteFile, supplier: str) -> None:
@@ -318,8 +323,10 @@ class Derived:
     def mirrors(self, file: RemoteFile) -> Sequence[str]:
         return self._source.mirrors(file)
 
-    def begin(self, files: Sequence[RemoteFile], *, node: str | None, on_event: Subscriber) -> Guide | None:
-        return self._source.begin(files, node=node, on_event=on_event)
+    def begin(
+        self, files: Sequence[RemoteFile], *, listing: str | None, node: str | None, on_event: Subscriber
+    ) -> Guide | None:
+        return self._source.begin(files, listing=listing, node=node, on_event=on_event)
 
     def disputed(self, file: RemoteFile, supplier: str) -> None:
         self._source.disputed(file, supplier)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 
-from fetcher.artifact import RemoteFile
+from fetcher.artifact import ORIGIN, RemoteFile
 from fetcher.filesystem import clones
 from fetcher.integrity.frontier import chunk_digest
 from fetcher.manifest import Manifest, ManifestFile
@@ -111,5 +111,6 @@ def _good_chunks(descriptor: int, entry: ManifestFile, stopped: Callable[[], boo
             break
         with suppress(OSError):  # the device cannot read this chunk
             if chunk_digest(descriptor, chunk_range(index, entry.size)) == xxh3:
-                good[index] = JournalledChunk(xxh3)
+                # Its file was verified as a whole: what a mirror brings beside it is suspected first.
+                good[index] = JournalledChunk(xxh3, supplier=ORIGIN)
     return good

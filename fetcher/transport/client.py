@@ -27,7 +27,7 @@ from fetcher.transport.body import ResponseBody, receiving
 from fetcher.transport.complaints import BODY_LIMIT, complaint
 from fetcher.transport.connector import Connector
 from fetcher.transport.encodings import decoded
-from fetcher.transport.failures import classified
+from fetcher.transport.failures import TlsAdvice, classified
 from fetcher.transport.http_library import aiohttp
 from fetcher.transport.proxies import Proxy, proxy_for
 from fetcher.transport.statuses import Refusal, error_for, is_temporary
@@ -146,8 +146,13 @@ class HttpTransport:
         read_buffer: int,
         environ: Mapping[str, str] = os.environ,
         context: Callable[[], ssl.SSLContext] | None = None,
+        advice: TlsAdvice | None = None,
+        server_names: Mapping[str, str] | None = None,
     ) -> None:
-        """`context` returns the TLS context for a request, if it is not the one of `environ`."""
+        """`context` returns the TLS context for a request, if it is not the one of `environ`; `advice` is for its errors.
+
+        `server_names`: the name in the certificate of an origin, if it is not its host.
+        """
         self._connections = connections
         self._stall = timeout_stall
         self._read_buffer = read_buffer
@@ -155,6 +160,8 @@ class HttpTransport:
         self._session: aiohttp.ClientSession | None = None
         self._context: ssl.SSLContext | None = None
         self._given_context = context
+        self._advice = advice or TlsAdvice()
+        self._server_names = server_names if server_names is not None else {}
         self._reached: dict[tuple[str, str, bool], str] = {}
 
     @asynccontextmanager
@@ -253,6 +260,7 @@ class HttpTransport:
                     data=content,
                     allow_redirects=False,
                     ssl=self._tls(url),
+                    server_hostname=self._server_names.get(origin_of(url)) if self._server_names else None,
                     proxy=proxy.url if proxy else None,
                     proxy_headers=_for_tunnel(proxy),
                 )
@@ -262,7 +270,7 @@ class HttpTransport:
                 raise Stalled(
                     f"connection timed out: no answer from {host_of(url)} within {self._stall:.0f} s (--timeout-stall)"
                 ) from None
-            raise classified(error, url) from error
+            raise classified(error, url, self._advice) from error
 
     def _tls(self, url: str) -> ssl.SSLContext | bool:
         """The TLS context, created at first use: reading a CA bundle takes 0.04 s. True, aiohttp's default, for plain HTTP."""

@@ -21,16 +21,27 @@ from fetcher.errors import (
 from fetcher.transport.http_library import aiohttp
 from fetcher.transport.statuses import PROXY_ADVICE, is_temporary
 from fetcher.transport.urls import host_of
+from fetcher.values import dataclass
 
 
-def classified(error: Exception, url: str) -> FetchError:
+@dataclass(frozen=True, slots=True)
+class TlsAdvice:
+    """What to do if this client does not trust a server, and if a server does not trust this client."""
+
+    authority: str = "name its CA in SSL_CERT_FILE"
+    certificate: str = "sources are shown no certificate"
+
+
+def classified(error: Exception, url: str, advice: TlsAdvice) -> FetchError:
     """Translate `error`, raised by a request to `url`."""
     host = host_of(url)
     if (exhausted := _out_of_descriptors(error, host)) is not None:
         return exhausted
+    if (alert := _refused_certificate(error)) is not None:
+        return Untrusted(f"{host} wants a certificate that it can verify; {advice.certificate}: {alert}")
     match error:
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError() | ssl.SSLError():
-            return Untrusted(f"certificate verify failed for {host}; name its CA in SSL_CERT_FILE: {_plain(error)}")
+            return Untrusted(f"certificate verify failed for {host}; {advice.authority}: {_plain(error)}")
         case aiohttp.ClientConnectorDNSError():
             return Unreachable(f"could not resolve host {host}")
         case aiohttp.ClientHttpProxyError():
@@ -77,6 +88,15 @@ def _out_of_descriptors(error: Exception, host: str) -> FetchError | None:
         except OSError as own:
             return out_of_descriptors(own, doing=doing)
     return out_of_descriptors(error, doing=doing) if isinstance(error, OSError) else None
+
+
+def _refused_certificate(error: BaseException | None) -> str | None:
+    """The server's alert about the certificate of this client; None without one. It may come with the answer only (TLS 1.3)."""
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__ or getattr(error, "os_error", None)
+    reason = getattr(error, "reason", None) or ""
+    _, alert, what = reason.partition("_ALERT_")
+    return what.replace("_", " ").lower() if alert and ("CERTIFICATE" in what or what == "UNKNOWN_CA") else None
 
 
 def _refused_by_proxy(status: int, host: str) -> FetchError:

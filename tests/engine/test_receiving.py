@@ -43,6 +43,9 @@ class Target:
         cursor.position += len(data)
         return 0
 
+    def is_next(self, cursor: Cursor) -> bool:
+        return False
+
     def claim(self, cursor: Cursor) -> None:
         pass
 

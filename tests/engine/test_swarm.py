@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from fetcher.engine import Artifact
 from fetcher.engine import fetch as engine_fetch
 from fetcher.errors import Unreachable
 from fetcher.events import Disputed, Event, MirrorAvoided, MirrorBanned, PeersFound
-from fetcher.planning import swarm
+from fetcher.planning import owners, peer, swarm
 from fetcher.serving import Server, Serving
 from fetcher.settings import Settings
 from fetcher.sources.mirrors import choosing
@@ -57,7 +57,7 @@ class Node:
         options.setdefault("mirrors", tuple(node.where for node in self.nodes.all if node.where))
         settings = Settings(cache_dir=self.root, max_concurrency=4, timeout_stall=20.0, **{"retry_for": 60.0, **options})
         artifact = await engine_fetch(ArtifactRef(URI), settings, self.events.append)
-        assert contents(artifact.path) == FILES
+        assert contents(artifact.path) == self.nodes.files
         return artifact
 
     def of(self, kind: type[Event]) -> list[Any]:
@@ -70,10 +70,11 @@ class Node:
 
 
 class Nodes:
-    """The nodes of a test, and their Hub."""
+    """The nodes of a test, and their Hub, which has `files`."""
 
-    def __init__(self, hub: Origin, place: Path, stack: ExitStack) -> None:
+    def __init__(self, hub: Origin, place: Path, stack: ExitStack, files: Mapping[str, bytes] = FILES) -> None:
         self.hub = hub
+        self.files = files
         self.all: list[Node] = []
         self._place = place
         self._stack = stack
@@ -118,8 +119,12 @@ def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
 
 class TestTogether:
     async def test_nodes_that_start_together_ask_the_origin_once(self, nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name in ("PATIENCE", "SILENCE", "STARVED"):  # however busy this machine is, nobody is late
-            monkeypatch.setattr(swarm, name, 1000.0)
+        for module, name in (
+            (owners, "PATIENCE"),
+            (peer, "SILENCE"),
+            (swarm, "STARVED"),
+        ):  # however busy this machine is, nobody is late
+            monkeypatch.setattr(module, name, 1000.0)
         monkeypatch.setattr(choosing, "STALL", 20.0)
         tasks = await nodes.together(*(nodes.node() for _ in range(3)))
         artifacts = await asyncio.gather(*tasks)
@@ -128,8 +133,11 @@ class TestTogether:
         assert all(each.verified for each in artifacts)
 
     async def test_the_share_of_a_node_that_dies_is_taken_over(self, nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name in ("PATIENCE", "STARVED"):  # however busy this machine is, only who is silent is late
-            monkeypatch.setattr(swarm, name, 1000.0)
+        for module, name in (
+            (owners, "PATIENCE"),
+            (swarm, "STARVED"),
+        ):  # however busy this machine is, only who is silent is late
+            monkeypatch.setattr(module, name, 1000.0)
         dying, *living = [nodes.node() for _ in range(3)]
         nodes.hub.throttle(total=TOTAL / 4)
         tasks = await nodes.together(dying, *living)
@@ -231,3 +239,21 @@ class TestTrouble:
         nodes.hub.faults.add(Fault(Reset(), path="/resolve/"))
         with pytest.raises(Unreachable):
             await other.fetch(mirrors=("http://127.0.0.1:9",), retry_for=1.0)
+
+
+class TestManyFiles:
+    async def test_two_thousand_small_files_come_from_a_peer(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Those that are here already come from nowhere."""
+        files = {f"{number % 50}/{number}.json": b"%d" % number * 20 for number in range(2000)}
+        part = dict(list(files.items())[::4])
+        with Origin() as hub, ExitStack() as stack:
+            monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+            hub.add_repo("org/model", files)
+            hub.add_repo("org/part", part)
+            nodes = Nodes(hub, tmp_path, stack, files)
+            complete, node = await nodes.complete(), nodes.node(served=False)
+            await engine_fetch(ArtifactRef("hf://org/part"), Settings(cache_dir=node.root))
+            artifact = await node.fetch()
+            missing = sum(map(len, files.values())) - sum(map(len, part.values()))
+            assert artifact.bytes_from[complete.where] > 0.9 * missing, "a slow machine compares it with the origin"
+            assert sum(artifact.bytes_from.values()) == missing

@@ -24,9 +24,9 @@ from fetcher.planning.have import HaveMap, Mark, bitmap
 from fetcher.planning.swarm import Swarm
 from fetcher.serving import Server, Serving, SharedSecret
 from tests.lab.waiting import eventually
+from tests.serving.certificates import issued
 from tests.serving.conftest import Cache, cache, fetched, with_a_credential  # noqa: F401 - fixtures
 from tests.serving.test_rights import SECRET
-from tests.serving.test_tls import issued
 
 KEY, LISTING = "0123456789abcdef", "ab" * 32
 SIZES = {"a": 9 * CHUNK_SIZE + 1, "b": 7, "empty": 0}
@@ -73,6 +73,7 @@ async def learning(
         connected(connections=MOST, stall=asking.ANSWER, environ=environ or {}, tls=tls),
         me="me",
         told=told,
+        names={},
         secret=Secret(secret) if secret is not None else None,
         heard=learnt.heard,
         failed=learnt.failed,

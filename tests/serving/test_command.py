@@ -19,10 +19,10 @@ from tests.lab.asking import asked
 from tests.lab.command import end, listening_at, run_fetcher, started_fetcher
 from tests.lab.metrics import samples, samples_in
 from tests.lab.waiting import wait_until
+from tests.serving.certificates import issued
 from tests.serving.conftest import CONFIG, WEIGHTS, Cache
 from tests.serving.peer import Peer
 from tests.serving.test_rights import SECRET
-from tests.serving.test_tls import issued
 
 Process = subprocess.Popen[str]
 Begin = Callable[..., tuple[Process, str]]

@@ -22,6 +22,7 @@ from fetcher.testing.faults import Faults
 from tests.lab.command import run_fetcher
 from tests.lab.front import Front, in_front_of
 from tests.lab.stores import AzureServer
+from tests.sources.mirrored import Mirrored
 
 SETTINGS = Settings(cache_dir=Path("/nowhere"), timeout_stall=2.0)
 FILES = {
@@ -74,6 +75,10 @@ class TestAzure(SourceConformance):
     @pytest.fixture
     def missing_source(self, azure: AzureServer, container: str, access: AzureAccess) -> Source:
         return source_of(azure, f"az://{container}/nothing", access)
+
+
+class TestAzureWithMirrors(Mirrored, TestAzure):
+    """An MD5 is no digest: all bytes are the origin's."""
 
 
 class TestCredentials:

@@ -1,24 +1,27 @@
-"""Every source fulfils the contract of `sources.base`: one suite runs for each of them."""
+"""Every source fulfils the contract of `sources.base`, alone and with mirrors in front: one suite runs for each of them."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import aclosing
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
-from fetcher.artifact import ArtifactRef
+from fetcher.artifact import ArtifactRef, ByteRange
 from fetcher.settings import Settings
 from fetcher.sources import open_source
 from fetcher.sources.base import Source
 from fetcher.testing.checkpoint import random_bytes
-from fetcher.testing.conformance import MakeSource, SourceConformance
+from fetcher.testing.conformance import MakeSource, SourceConformance, listing_of, read
 from fetcher.testing.faults import Faults
 from fetcher.testing.origin import Origin
 from fetcher.testing.repository import Repository
+from tests.sources.mirrored import Mirrored
 
 
 @pytest.fixture
@@ -62,6 +65,16 @@ class TestHub(SourceConformance):
         return source_of("hf://org/nothing", endpoint=origin.endpoint)
 
 
+class TestHubWithPeer(Mirrored, TestHub):
+    fronts: ClassVar = ["a peer"]
+    brings: ClassVar = "a peer"
+
+
+class TestHubWithCache(Mirrored, TestHub):
+    fronts: ClassVar = ["a cache"]
+    brings: ClassVar = "a cache"
+
+
 class TestWeb(SourceConformance):
     files: ClassVar[Mapping[str, bytes]] = {"model.bin": random_bytes("web", 300_000)}
     secret = "s3cr3t"
@@ -81,6 +94,48 @@ class TestWeb(SourceConformance):
     @pytest.fixture
     def missing_source(self, origin: Origin) -> Source:
         return source_of(f"{origin.cdn_endpoint}/nothing.bin".replace("http://", "http://user:s3cr3t@"))
+
+
+class TestWebWithMirrors(Mirrored, TestWeb):
+    """Without a digest all bytes are the origin's."""
+
+
+class TestPinnedWeb(SourceConformance):
+    files: ClassVar[Mapping[str, bytes]] = {"model.bin": random_bytes("web", 300_000)}
+
+    @pytest.fixture
+    def faults(self, origin: Origin) -> Faults:
+        return origin.faults
+
+    @pytest.fixture
+    def make_source(self, origin: Origin) -> MakeSource:
+        def make(files: Mapping[str, bytes]) -> Source:
+            ((name, content),) = files.items()
+            return source_of(f"{origin.add_file(f'/{name}', content)}#sha256={hashlib.sha256(content).hexdigest()}")
+
+        return make
+
+    @pytest.fixture
+    def missing_source(self, origin: Origin) -> Source:
+        return source_of(f"{origin.cdn_endpoint}/nothing.bin#sha256={hashlib.sha256().hexdigest()}")
+
+    async def test_changed_content_is_never_returned_for_a_listed_file(self, make: MakeSource) -> None:
+        """Servers may differ in their validators: the digest of the whole file tells."""
+        async with aclosing(make(self.files)) as source:
+            file = self.file_in(await listing_of(source))
+            async with aclosing(make(self.changed())):
+                await read(source, file, ByteRange(1000, 2000))
+        assert [digest.hex for digest in file.digests] == [hashlib.sha256(self.largest).hexdigest()]
+
+
+class TestPinnedWebWithPeer(Mirrored, TestPinnedWeb):
+    fronts: ClassVar = ["a peer"]
+    brings: ClassVar = "a peer"
+
+
+class TestPinnedWebWithCache(Mirrored, TestPinnedWeb):
+    fronts: ClassVar = ["a cache"]
+    brings: ClassVar = "a cache"
 
 
 class TestLocal(SourceConformance):

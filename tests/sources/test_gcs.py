@@ -18,6 +18,7 @@ from fetcher.testing.faults import Faults
 from tests.lab.command import run_fetcher
 from tests.lab.front import Front, in_front_of
 from tests.lab.stores import GcsServer
+from tests.sources.mirrored import Mirrored
 
 SETTINGS = Settings(cache_dir=Path("/nowhere"), timeout_stall=2.0)
 FILES = {
@@ -61,6 +62,10 @@ class TestGcs(SourceConformance):
     @pytest.fixture
     def missing_source(self, front: Front, bucket: str) -> Source:
         return source_of(front, f"gs://{bucket}/nothing")
+
+
+class TestGcsWithMirrors(Mirrored, TestGcs):
+    """A CRC is no digest: all bytes are the origin's."""
 
 
 class TestFetching:

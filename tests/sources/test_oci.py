@@ -31,6 +31,7 @@ from tests.lab.fixtures import StartFetcher
 from tests.lab.front import Front, in_front_of
 from tests.lab.registry import INDEX, Descriptor, Registry, registry
 from tests.lab.waiting import wait_until
+from tests.sources.mirrored import Mirrored
 
 ANONYMOUS = OciAccess()
 MiB = 1024 * 1024
@@ -102,6 +103,10 @@ class TestConformance(SourceConformance):
     @pytest.fixture
     def missing_source(self, front: Front) -> Source:
         return source_of(f"oci://127.0.0.1:{front.own_port}/org/nothing:v1")
+
+
+class TestConformanceWithMirrors(Mirrored, TestConformance):
+    brings = "a peer"
 
 
 @pytest.mark.parametrize("push", [push_oras, push_modelpack])

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from unittest.mock import patch
 
 import hypothesis.strategies as st
@@ -46,6 +46,7 @@ from fetcher.testing.faults import Fault, Faults
 from tests.lab.command import run_fetcher
 from tests.lab.front import Front, Reply, in_front_of
 from tests.lab.seaweed import KEY_ID, SECRET, S3Server
+from tests.sources.mirrored import Mirrored
 from tests.sources.s3_objects import ERROR, KEYS, UNEVEN, MiB, described, environment, put, source_of, uploaded
 
 
@@ -57,6 +58,7 @@ def front(s3_server: S3Server) -> Iterator[Front]:
 
 class TestConformance(SourceConformance):
     secret = SECRET
+    options: ClassVar[dict[str, str]] = {}
 
     @pytest.fixture
     def faults(self, front: Front) -> Faults:
@@ -67,7 +69,7 @@ class TestConformance(SourceConformance):
         def make(files: Mapping[str, bytes]) -> Source:
             for each in s3_client.list_objects_v2(Bucket=bucket).get("Contents", []):
                 s3_client.delete_object(Bucket=bucket, Key=each["Key"])
-            put(s3_client, bucket, {f"model/{path}": content for path, content in files.items()})
+            put(s3_client, bucket, {f"model/{path}": content for path, content in files.items()}, **self.options)
             return source_of(f"s3://{bucket}/model", front.endpoint)
 
         return make
@@ -75,6 +77,11 @@ class TestConformance(SourceConformance):
     @pytest.fixture
     def missing_source(self, front: Front, bucket: str) -> Source:
         return source_of(f"s3://{bucket}/nothing", front.endpoint)
+
+
+class TestConformanceWithMirrors(Mirrored, TestConformance):
+    options: ClassVar = {"ChecksumAlgorithm": "SHA256"}
+    brings: ClassVar = "a peer"
 
 
 async def listed(source: Source) -> dict[str, int | None]:

@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from fetcher.engine.failure import leaves, most_telling, one_error
 from fetcher.errors import DigestMismatch, LeaseLost, OutOfSpace, Unreachable
+from fetcher.failure import leaves, most_telling, one_error
 
 BY_WEIGHT = [LeaseLost("taken over"), OutOfSpace("full"), Unreachable("down"), RuntimeError("a bug")]
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fetcher.engine.pace import LEAST, ProgressWindow, RateLimit, SlowConnectionDetector
-from fetcher.engine.pull import Pull
+from fetcher.engine.pull import Mark, Pull
 from fetcher.engine.schedule import Assignment
 
 BURST = 0.25
@@ -186,3 +186,14 @@ class TestPull:
         pull.came(7)
         assert (pull.since_compared.count, pull.since_compared.seconds) == (7, 1.0)
         assert (pull.since_measured.count, pull.since_measured.seconds) == (107, 2.0)
+
+    async def test_a_connection_that_waits_for_this_process_is_not_slow(self) -> None:
+        time = Time()
+        pull = Pull(Assignment("f", 0, 1000), asyncio.timeout(None), time)
+        pull.came(100)
+        time.now += 2
+        with pull.held_up():
+            time.now += 50
+            assert pull.since_compared == pull.since_measured == Mark(100, 2.0)
+        time.now += 1
+        assert (pull.body_seconds, pull.since_compared.seconds) == (3.0, 3.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fetcher.artifact import ORIGIN
-from fetcher.planning.suppliers import LONGEST_PAUSE, SAMPLE_AFTER, SLOW_PAUSE, Choice, Suppliers
+from fetcher.planning.suppliers import LONGEST_PAUSE, SAMPLE_AFTER, SAMPLE_AGAIN, SLOW_PAUSE, Choice, Suppliers
 
 NEAR, FAR = "http://near", "http://far"
 MiB = 1 << 20
@@ -89,6 +89,21 @@ class TestSamples:
         self.sampled(suppliers, mirror=2 * MiB, origin=3 * MiB)
         assert not suppliers.ends(NEAR, SAMPLE_AFTER + 2)
         assert chosen(suppliers, SAMPLE_AFTER + 2, among=(NEAR,)) == NEAR
+
+    @pytest.mark.parametrize(("times", "left"), [(7, []), (9, [NEAR, FAR])])
+    def test_several_mirrors_that_bring_bytes_may_be_slower_together(
+        self, suppliers: Suppliers, times: int, left: list[str]
+    ) -> None:
+        """Each of them has others to send to."""
+        for name in (NEAR, FAR):
+            suppliers.opened(name, 0.0)
+        for begin, gone in ((SAMPLE_AFTER, []), (SAMPLE_AFTER + 1.0 + SAMPLE_AGAIN, left)):  # once may be chance
+            assert chosen(suppliers, begin) == ORIGIN
+            suppliers.opened(ORIGIN, begin)
+            for name, rate in ((NEAR, MiB), (FAR, MiB), (ORIGIN, times * MiB)):
+                suppliers.came(name, rate, begin + 1.0)
+            suppliers.ended(ORIGIN, begin + 1.0)
+            assert [name for name in (NEAR, FAR) if suppliers.ends(name, begin + 1.0)] == gone
 
     def test_an_origin_that_fails_is_not_sampled(self, suppliers: Suppliers) -> None:
         suppliers.opened(NEAR, 0.0)

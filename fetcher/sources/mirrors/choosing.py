@@ -10,7 +10,7 @@ from fetcher.peers import ANSWER, MOST, PeerTls, Secret, addresses_of, connected
 from fetcher.planning.memory import READ_BUFFER
 from fetcher.settings import Settings, is_served
 from fetcher.sources.base import Asking, Derived, Packed, Packing, Source, once
-from fetcher.sources.mirrors.guiding import Peers
+from fetcher.sources.mirrors.fetch import Peers
 from fetcher.sources.mirrors.mirror import Mirror
 from fetcher.sources.mirrors.mirrored import STALL, MirroredSource
 from fetcher.sources.mirrors.swarmed import SwarmedSource
@@ -60,13 +60,15 @@ def _peers(named: list[str], settings: Settings, environ: Mapping[str, str]) -> 
     if secret is not None:
         secret.check()
     tls = PeerTls(settings.mirror_ca, settings.mirror_cert, settings.mirror_key)
-    used = tls if tls.files else None
+    names: dict[str, str] = {}
+    connecting = partial(connected, environ=environ, tls=tls if tls.files else None, names=names)
     return Peers(
         addresses_of(named),
         settings.peers,
         secret,
-        partial(connected, connections=MOST, stall=ANSWER, environ=environ, tls=used),
-        connected(connections=settings.max_concurrency, stall=min(STALL, settings.timeout_stall), environ=environ, tls=used),
+        partial(connecting, connections=MOST, stall=ANSWER),
+        connecting(connections=settings.max_concurrency, stall=min(STALL, settings.timeout_stall)),
+        names,
     )
 
 

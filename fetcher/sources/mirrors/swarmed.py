@@ -10,10 +10,11 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 
-from fetcher.artifact import CHUNK_SIZE, ByteRange, RemoteFile, listing_digest
+from fetcher.artifact import CHUNK_SIZE, ByteRange, RemoteFile
 from fetcher.events import Subscriber
 from fetcher.sources.base import Body, Derived, Guide, Source
-from fetcher.sources.mirrors.guiding import Fetch, Guiding, Peers
+from fetcher.sources.mirrors.fetch import Fetch, Peers
+from fetcher.sources.mirrors.guiding import Guiding
 
 
 class SwarmedSource(Derived):
@@ -36,14 +37,16 @@ class SwarmedSource(Derived):
         peers = self._names if file.digests and file.size and file.ranges else ()
         return (*peers, *self._source.mirrors(file))
 
-    def begin(self, files: Sequence[RemoteFile], *, node: str | None, on_event: Subscriber) -> Guide | None:
-        """Begin to ask peers what they have of `files`. Without the size of a file nobody knows its listing."""
-        self._source.begin(files, node=node, on_event=on_event)
+    def begin(
+        self, files: Sequence[RemoteFile], *, listing: str | None, node: str | None, on_event: Subscriber
+    ) -> Guide | None:
+        """Begin to ask peers what they have of `files`."""
+        self._source.begin(files, listing=listing, node=node, on_event=on_event)
         self._stop()
         self._guiding = None
-        if any(file.size is None for file in files):
+        if listing is None:
             return None
-        fetch = Fetch(self._key, files, listing_digest(files), node, self._passed_on and node is not None)
+        fetch = Fetch(self._key, files, listing, node, self._passed_on and node is not None)
         if not any(fetch.shared.values()):
             return None
         self._guiding = Guiding(fetch, self._peers, self._source, on_event)
@@ -60,7 +63,7 @@ class SwarmedSource(Derived):
         self._source.judged(file, suppliers, liars)
         suspects = self._suspects.pop(file.path, set())
         if self._guiding is not None:
-            self._guiding.judged(file.path, suppliers, suspects, liars)
+            self._guiding.judged(suppliers, suspects, liars)
 
     @asynccontextmanager
     async def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AsyncIterator[Body]:

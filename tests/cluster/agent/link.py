@@ -21,6 +21,8 @@ class Link:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open: set[socket.socket] = set()
         self._cut = False
+        self.refused = 0
+        """Connections that came while it was cut."""
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._accept, daemon=True, name="link")
         self._thread.start()
@@ -56,6 +58,7 @@ class Link:
                 return
             with self._lock:
                 if self._cut:
+                    self.refused += 1
                     near.close()
                     continue
                 far = socket.create_connection(self._target, timeout=10)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import ssl
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,8 +15,7 @@ from cluster.certificates import Authority, new_authority, new_key, now
 from fetcher.cache.offering import Offers
 from fetcher.sources.access import HttpAccess
 from fetcher.testing.origin import Origin
-from tests.cluster.agent.cluster import Entry, Node, Play, playing
-from tests.cluster.api import cluster
+from tests.cluster.agent.cluster import Entry, Node, Play
 from tests.lab.waiting import wait_until
 from tests.serving.peer import Peer
 
@@ -58,17 +56,10 @@ class Pool:
 
 
 @pytest.fixture
-def origin() -> Iterator[Origin]:
-    with Origin(tokens=["good"], lfs_threshold=MiB) as running:
-        running.add_repo("org/m", PUBLISHED)
-        running.add_repo("org/private", PUBLISHED, private=True, readers=["good"])
-        yield running
-
-
-@pytest.fixture
-def play(origin: Origin, tmp_path: Path) -> Iterator[Play]:
-    with playing(cluster(), tmp_path, {"HF_ENDPOINT": origin.endpoint}, ["--hub-endpoint", origin.endpoint]) as part:
-        yield part
+def origin(origin: Origin) -> Origin:
+    origin.add_repo("org/m", PUBLISHED)
+    origin.add_repo("org/private", PUBLISHED, private=True, readers=["good"])
+    return origin
 
 
 @pytest.fixture

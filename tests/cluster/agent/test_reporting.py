@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
 
@@ -68,8 +71,29 @@ def reporter(server: Keeps) -> Reporter:
     return made
 
 
+@pytest.mark.parametrize(
+    ("asked", "busy", "seconds"),
+    [
+        pytest.param(None, True, 10, id="a small cluster"),
+        pytest.param(100, False, 100, id="a large cluster"),
+        pytest.param(100, True, 300, id="a node of a large cluster that has more to tell soon"),
+    ],
+)
+def test_seconds_between_two_statuses(asked: int | None, busy: bool, seconds: float) -> None:
+    document = Keeps().document()
+    made = Reporter(cast(Api, Keeps()), interval=10.0, on_problem=lambda error: pytest.fail(str(error)))
+    made.see(NODE_CACHE.read({**document, "spec": {**document["spec"], **({"statusInterval": asked} if asked else {})}}))
+    made.offer(READY, busy=busy)
+    assert made.pause == seconds
+
+
 def phases(server: Keeps) -> dict[str, str]:
     return {key: each["phase"] for key, each in server.status["artifacts"].items()}
+
+
+async def until(true: Callable[[], bool]) -> None:
+    while not true():  # noqa: ASYNC110 - what it waits for is no event of ours
+        await asyncio.sleep(0.01)
 
 
 class TestWriting:
@@ -85,6 +109,21 @@ class TestWriting:
         assert await made.flush()
         assert server.patches[-1] == {"artifacts": {self.OTHER: {"phase": "Fetching"}}}
         assert phases(server) == {KEY: "Ready", self.OTHER: "Fetching"}
+
+    async def test_what_is_offered_after_a_status_waits_and_the_last_word_is_written(self) -> None:
+        server = Keeps()
+        made = Reporter(cast(Api, server), interval=0.2, on_problem=lambda error: pytest.fail(str(error)))
+        made.see(NODE_CACHE.read(server.document()))
+        running = asyncio.ensure_future(made.run())
+        made.offer(status_of({KEY: Observed("Queued")}, SURVEY, 1), busy=True)
+        await until(lambda: len(server.patches) == 1)
+        began = time.monotonic()
+        made.offer(status_of({KEY: Observed("Fetching")}, SURVEY, 1), busy=True)
+        made.offer(READY, busy=False)
+        await until(lambda: len(server.patches) == 2)
+        running.cancel()
+        assert time.monotonic() - began >= 0.1
+        assert phases(server) == {KEY: "Ready"}
 
     async def test_what_an_earlier_process_wrote_last_is_put_right_also_if_the_watch_was_behind(self) -> None:
         server = Keeps()

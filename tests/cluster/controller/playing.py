@@ -221,6 +221,9 @@ def controller(stage: Stage, log: Path, *options: str) -> Iterator[subprocess.Po
     try:
         yield process
     finally:
-        with suppress(ProcessLookupError):
+        process.terminate()  # which gives its Lease back, so that another one need not wait until that is over
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
             process.kill()
-        process.wait(timeout=20)
+            process.wait(timeout=20)

@@ -6,9 +6,11 @@ Simulated are the watches, the fetches, which take a given time, and the clock.
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import itertools
 import json
+import math
 import random
 import time
 from collections.abc import Mapping
@@ -119,8 +121,10 @@ class Agent:
     reporter: Reporter
     ready: dict[str, str] = field(default_factory=dict)
     fetching: str | None = None
-    written: float = float("-inf")
-    due: bool = False
+    written: float = -math.inf
+    jitter: float = 1.0
+    due: float = math.inf
+    """When its status is written; infinite if it has nothing to tell."""
     entries: Mapping[str, tuple[str, bool]] = field(default_factory=dict)
     """Content and turn by key."""
     peer: Announced | None = None
@@ -157,9 +161,9 @@ class Outcome:
 class Rollout:
     """A cluster of `nodes` (a number, or names) and `models` models, of which nothing is there yet.
 
-    A fetch takes `fetch` seconds. `server`: who keeps the objects. `tenant`: the namespace of the models. `mark`: the name of
-    the pool, and a part of URIs. `peers`: they are on, and each node has a certificate in the pass after the one that sees it
-    ask.
+    A fetch takes `fetch` seconds. `pace`: the passes are as far apart as in a cluster of so many nodes. `server`: who keeps the
+    objects. `tenant`: the namespace of the models. `mark`: the name of the pool, and a part of URIs. `peers`: they are on, and
+    each node has a certificate in the pass after the one that sees it ask.
     """
 
     def __init__(
@@ -169,6 +173,7 @@ class Rollout:
         models: int,
         fetch: float,
         max_fetching: int,
+        pace: int | None = None,
         peers: bool = False,
         seed: int = 1,
         server: Server | None = None,
@@ -182,6 +187,7 @@ class Rollout:
         self._random = random.Random(seed)
         self._fetch = fetch
         self._events: list[tuple[float, int, str, str]] = []
+        self._writing: list[asyncio.Task[None]] = []
         self._order = itertools.count()
         wanted = [self._model(f"model-{number:03}") for number in range(models)]
         revisions = {each.metadata.name: f"{number:040x}" for number, each in enumerate(wanted)}
@@ -200,7 +206,7 @@ class Rollout:
         if peers:
             for number, each in enumerate(self.agents.values()):
                 each.peer = Announced(f"https://10.0.{number // 250}.{number % 250 + 1}:8650", "k" * 124)
-        self._pass = max(1.0, len(given.nodes) / 100)
+        self._pass = max(1.0, (pace or len(given.nodes)) / 100)
 
     def _model(self, name: str) -> Model:
         return model(name, self.tenant, uri=f"hf://organisation-{self.mark}/{name}", place=PoolPlacement(self.mark))
@@ -228,6 +234,7 @@ class Rollout:
             self.now, _, kind, node = heapq.heappop(self._events)
             before = sum(each.kept for each in self.server.counted.values())
             if kind == "pass":
+                await self._settle()
                 began = time.process_time()
                 await self.decide()
                 took = time.process_time() - began
@@ -237,7 +244,8 @@ class Rollout:
             elif kind == "fetched":
                 self._fetched(self.agents[node])
             else:
-                await self._report(self.agents[node])
+                self._report(self.agents[node])
+                await asyncio.sleep(0)  # what it writes is what it knows now
             minute = int(self.now // 60)
             minutes[minute] = minutes.get(minute, 0) + sum(each.kept for each in self.server.counted.values()) - before
         worst = max(minutes.values()) / 60
@@ -323,19 +331,35 @@ class Rollout:
         self._report_soon(agent)
 
     def _report_soon(self, agent: Agent) -> None:
-        if not agent.due:
-            agent.due = True
-            pause = agent.reporter.pause * self._random.uniform(0.9, 1.3)
-            self._at(max(self.now, agent.written + pause), "report", agent.node)
-
-    async def _report(self, agent: Agent) -> None:
-        agent.due = False
         survey = Survey(used=len(agent.ready) * 14_000_000_000, capacity=7_000_000_000_000)
         agent.reporter.offer(status_of(agent.observed(), survey, 1, agent.peer), busy=agent.fetching is not None)
-        writes = agent.reporter.writes
+        self._report_at(agent, self._rested(agent))
+
+    def _rested(self, agent: Agent) -> float:
+        return max(self.now, agent.written + agent.reporter.pause * agent.jitter)
+
+    def _report_at(self, agent: Agent, moment: float) -> None:
+        if moment < agent.due:
+            agent.due = moment
+            self._at(moment, "report", agent.node)
+
+    def _report(self, agent: Agent) -> None:
+        if self.now != agent.due:
+            return  # it was told earlier
+        agent.due = math.inf
+        if (moment := self._rested(agent)) > self.now:  # it has begun to fetch since
+            self._report_at(agent, moment)
+            return
+        agent.written, agent.jitter = self.now, self._random.uniform(0.9, 1.3)
+        self._writing.append(asyncio.ensure_future(self._flush(agent)))
+
+    async def _flush(self, agent: Agent) -> None:
         assert await agent.reporter.flush()
-        if agent.reporter.writes > writes:
-            agent.written = self.now
+
+    async def _settle(self) -> None:
+        """Wait for what agents write, which they do beside each other."""
+        await asyncio.gather(*self._writing)
+        self._writing.clear()
 
     def _at(self, moment: float, kind: str, node: str) -> None:
         heapq.heappush(self._events, (moment, next(self._order), kind, node))

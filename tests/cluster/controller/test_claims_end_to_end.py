@@ -84,7 +84,6 @@ async def test_a_claim_of_ours_is_made_filled_and_kept_and_a_restarted_controlle
         await model(cluster, "hf://org/model", {"claimTemplate": {}})
         await kubelet.next_pod()
     with controller(cluster, log, "--hub-endpoint", origin.endpoint):
-        await cluster.until_condition("m", "Ready", ("False", "Fetching"))
         (pod,) = await kubelet.pods()
         assert await kubelet.run(pod) == 0
         await cluster.until_condition("m", "Ready", ("True", "Ready"))

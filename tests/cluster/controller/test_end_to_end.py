@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
-from cluster.client.endpoints import CLAIMS, EVENTS, NODES
+from cluster.client.endpoints import CLAIMS, EVENTS, LEASES, NODES
+from cluster.names import lease_of
 from cluster.resources.artifact import name_of
 from fetcher.artifact import ArtifactRef
 from fetcher.testing.origin import Origin
@@ -124,6 +126,27 @@ async def test_a_model_that_follows_its_branch_is_replaced_by_what_the_branch_ha
             newer = origin.update_repo(repository, {**FILES, "config.json": b"{ }"})
             await cluster.until("each node shall have the second", lambda: has(newer))
             assert (await cluster.status("m"))["artifact"]["key"] == ArtifactRef("hf://org/model").key
+
+
+async def test_the_lease_of_a_node_that_is_gone_is_removed_once_it_is_silent(
+    cluster: Stage, origin: Origin, tmp_path: Path
+) -> None:
+    there, gone = cluster.nodes[0], f"{cluster.name}-gone"
+    await cluster.live(there, gone)
+    await cluster.pool()
+    with controller(cluster, tmp_path / "log", "--hub-endpoint", origin.endpoint, "--agent-patience", "1s"):
+
+        async def has_looked() -> bool:
+            return await cluster.find(CACHES, there) is not None
+
+        async def is_removed() -> bool:
+            return await cluster.find(LEASES, lease_of(gone), cluster.name) is None
+
+        await cluster.until("the controller has looked", has_looked)
+        await asyncio.sleep(1.0)
+        await cluster.model("m", "hf://org/model")  # which makes it look again
+        await cluster.until("the Lease is removed", is_removed)
+        assert await cluster.find(LEASES, lease_of(there), cluster.name) is not None
 
 
 async def test_people_wait_for_a_model_and_see_its_copies(cluster: Stage, origin: Origin, tmp_path: Path) -> None:

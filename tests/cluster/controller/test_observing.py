@@ -8,29 +8,32 @@ from cluster.controller.liveness import Liveness
 from cluster.controller.observing import stays
 from cluster.controller.planning import takes_away
 from cluster.controller.reading import read_cache, read_owned, read_pod
-from cluster.controller.world import Observation, Pod
+from cluster.controller.world import Lease, Name, Observation, Pod
 from cluster.resources import Entry
 from tests.cluster.controller.building import cache, model, planned, reporting, world
 
-LEASE = ("weightlift", "weightlift-agent.n1")
+
+def renewed(text: str) -> dict[Name, Lease]:
+    """The Lease of the agent of n1."""
+    return {("weightlift", "weightlift-agent.n1"): Lease("uid", text)}
 
 
 class TestLiveness:
     def test_an_agent_lives_while_its_lease_changes(self) -> None:
         liveness = Liveness(300)
-        assert liveness.look({LEASE: "t1"}, 0) == {"n1"}
-        assert liveness.look({LEASE: "t2"}, 290) == {"n1"}
-        assert liveness.look({LEASE: "t2"}, 589) == {"n1"}
-        assert liveness.look({LEASE: "t2"}, 590) == frozenset()
-        assert liveness.look({LEASE: "t3"}, 600) == {"n1"}
+        assert liveness.look(renewed("t1"), 0) == {"n1"}
+        assert liveness.look(renewed("t2"), 290) == {"n1"}
+        assert liveness.look(renewed("t2"), 589) == {"n1"}
+        assert liveness.look(renewed("t2"), 590) == frozenset()
+        assert liveness.look(renewed("t3"), 600) == {"n1"}
 
     def test_the_time_in_a_lease_means_nothing(self) -> None:
-        assert Liveness(300).look({LEASE: "1970-01-01T00:00:00Z"}, 1e6) == {"n1"}
+        assert Liveness(300).look(renewed("1970-01-01T00:00:00Z"), 1e6) == {"n1"}
 
     def test_a_lease_that_is_gone_and_other_leases_mean_no_agent(self) -> None:
         liveness = Liveness(300)
-        liveness.look({LEASE: "t1"}, 0)
-        assert liveness.look({("weightlift", "weightlift-controller"): "t1"}, 1) == frozenset()
+        liveness.look(renewed("t1"), 0)
+        assert liveness.look({("weightlift", "weightlift-controller"): Lease("uid", "t1")}, 1) == frozenset()
 
 
 class TestRemovals:

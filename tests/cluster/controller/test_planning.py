@@ -12,7 +12,8 @@ from cluster.controller.actions import Make, Remove, rendered
 from cluster.controller.planning import Plan
 from cluster.controller.specs import status_interval
 from cluster.controller.volumes import CLAIM, VOLUME, claim, volume, volume_name
-from cluster.controller.world import Described, Observation, Owned, Pod, Pool, Resolution, Unknown, World
+from cluster.controller.world import Described, Lease, Observation, Owned, Pod, Pool, Resolution, Unknown, World
+from cluster.names import lease_of
 from cluster.resources import Copies, Entry, LabelSelector, ModelCacheStatus, NodeCacheSpec, encoded
 from cluster.resources.artifact import content_of, mark_of
 from cluster.resources.model import Found, PoolPlacement
@@ -91,6 +92,21 @@ class TestEntries:
     def test_the_node_cache_of_a_node_that_is_gone_is_removed(self) -> None:
         given = world([], nodes=1, caches={"n1": cache(), "old": cache()})
         assert planned(given).removed == ("old",)
+
+    @pytest.mark.parametrize(
+        ("given", "removed"),
+        [
+            pytest.param({"alive": []}, ["old"], id="nobody renews it"),
+            pytest.param({"alive": ["old"]}, [], id="its agent still lives"),
+            pytest.param({"alive": [], "unknown": Unknown(nodes=frozenset({"old"}))}, [], id="its Node cannot be read"),
+        ],
+    )
+    def test_the_lease_of_a_node_that_is_gone_is_removed(self, given: dict[str, Any], removed: list[str]) -> None:
+        leases = {("weightlift", lease_of(node)): Lease(f"uid-{node}", "t") for node in ("n1", "old")}
+        leases["weightlift", "weightlift-controller"] = Lease("uid-controller", "t")
+        actions = planned(world([], nodes=1, leases=leases, **given)).actions
+        wanted = [Remove("Lease", "weightlift", lease_of(node), f"uid-{node}") for node in removed]
+        assert [each for each in actions if isinstance(each, Remove)] == wanted
 
     def test_the_node_caches_of_a_pool_that_is_deleted_are_removed(self) -> None:
         given = world([model()], [], nodes=1, caches={"n1": cache()})

@@ -18,6 +18,7 @@ from cluster.client.endpoints import DAEMON_SETS, SECRETS
 from cluster.kserve.kinds import LOCAL_MODEL_NODE, LOCAL_MODEL_NODE_GROUP
 from cluster.kserve.names import key_of
 from fetcher.testing.origin import Origin
+from tests.cluster.agent.link import linked
 from tests.cluster.api import KUBECONFIG, Cluster
 from tests.cluster.kserve.conftest import Place
 from tests.cluster.kserve.direct import asked
@@ -41,13 +42,14 @@ class Node:
         self.name = f"{place.mark}-n"
         self.root = directory / "models"
         self.root.mkdir()
+        self.kubeconfig = Path(str(KUBECONFIG))
         self.process: subprocess.Popen[str] | None = None
 
     def start(self, *words: str) -> None:
         self.process = started_command(
             AGENT,
             *("--kserve", "agent", "--kserve-namespace", self.place.kserve, "--kserve-source", "hf://"),
-            *("--node", self.name, "--root", self.root, "--namespace", self.place.kserve, "--kubeconfig", str(KUBECONFIG)),
+            *("--node", self.name, "--root", self.root, "--namespace", self.place.kserve, "--kubeconfig", self.kubeconfig),
             *("--hub-endpoint", self.origin.endpoint, *QUICK, *words, "--metrics-port", "0", "--metrics-address", "127.0.0.1"),
         )
 
@@ -265,6 +267,20 @@ class TestPrivateModels:
         data = {"hub": base64.b64encode(json.dumps({"type": "hf", "token": token}).encode()).decode()}
         metadata = {"name": "storage-config", "namespace": namespace}
         node.apply(SECRETS, {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data})
+
+
+def test_an_api_server_that_is_away_at_the_start_is_waited_for(node: Node, origin: Origin, tmp_path: Path) -> None:
+    origin.add_repo("org/m", files())
+    node.want(model("a", "hf://org/m"))
+    with linked(node.kubeconfig, tmp_path) as (link, node.kubeconfig):
+        link.cut()
+        node.start()
+        wait_until(lambda: link.refused > 0, "the agent has asked", timeout=60)
+        assert node.process is not None
+        assert node.process.poll() is None
+
+        link.mend()
+        node.becomes(a="ModelDownloaded")
 
 
 class TestRefusals:

@@ -1,4 +1,4 @@
-"""The system as users meet it, once: image, controller, an agent's DaemonSet and a restricted pod on a real kubelet."""
+"""The system as users meet it, once: image, controller, a DaemonSet, a claim's Job and a restricted pod on a real kubelet."""
 
 from __future__ import annotations
 
@@ -30,6 +30,9 @@ IMAGE = "example.com/weightlift:0.1.0"
 NAMESPACE = "weightlift-system"
 HUB_PORT = 8080
 MiB = 1024 * 1024
+CLAIMS_ALLOWED = ("weightlift-claims", "--clusterrole=weightlift-claims", f"--serviceaccount={NAMESPACE}:weightlift-controller")
+DIGESTS = "cat /demo/*.safetensors | sha256sum; cat /claimed/*/*.safetensors | sha256sum"
+"""A volume of a pool is the model's directory; a claim is a cache root."""
 
 
 @contextmanager
@@ -71,21 +74,38 @@ def pool(root: Path) -> Resource:
             "allowRootFilesystem": True,
             "namespaceSelector": {},
             "allowedSources": ["hf://demo/"],
+            "memory": {"budget": "64Mi", "allowLocking": True},
             "resources": {"requests": {"cpu": "10m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
         },
     }
 
 
-MODEL: Resource = {
-    "apiVersion": "weightlift.dev/v1alpha1",
-    "kind": "ModelCache",
-    "metadata": {"name": "demo", "namespace": "team"},
-    "spec": {"source": {"uri": "hf://demo/model"}, "placement": {"pools": [{"name": "all"}]}},
-}
+def model(name: str, placement: Resource, **more: str) -> Resource:
+    return {
+        "apiVersion": "weightlift.dev/v1alpha1",
+        "kind": "ModelCache",
+        "metadata": {"name": name, "namespace": "team"},
+        "spec": {"source": {"uri": "hf://demo/model"}, "placement": placement, **more},
+    }
+
+
+def volume(directory: Path) -> Resource:
+    """What somebody's storage provides for the claim of a template."""
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": "shared"},
+        "spec": {
+            "storageClassName": "shared",
+            "capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadWriteMany"],
+            "hostPath": {"path": str(directory)},
+        },
+    }
 
 
 def reader(command: str) -> Resource:
-    """A pod of the team that mounts the model and runs `command`, with all that the security level `restricted` wants."""
+    """A pod of the team that mounts both models and runs `command`, with all that the security level `restricted` wants."""
     restricted = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True}
     return {
         "apiVersion": "v1",
@@ -101,10 +121,12 @@ def reader(command: str) -> Resource:
                     "image": "localhost/busybox:1",
                     "command": ["sh", "-c", command],
                     "securityContext": restricted,
-                    "volumeMounts": [{"name": "models", "mountPath": "/models", "readOnly": True}],
+                    "volumeMounts": [{"name": each, "mountPath": f"/{each}", "readOnly": True} for each in ("demo", "claimed")],
                 }
             ],
-            "volumes": [{"name": "models", "persistentVolumeClaim": {"claimName": "demo", "readOnly": True}}],
+            "volumes": [
+                {"name": each, "persistentVolumeClaim": {"claimName": each, "readOnly": True}} for each in ("demo", "claimed")
+            ],
         },
     }
 
@@ -129,30 +151,46 @@ def apply(node: Node, resource: Resource) -> None:
     )
 
 
+def locked(node: Node) -> int:
+    """Bytes that the agent's process has locked, as the kernel counts them."""
+    words = ("-n", NAMESPACE, "exec", "daemonset/weightlift-agent-all", "-c", "agent", "--", "grep", "VmLck", "/proc/1/status")
+    told = node.kubectl(*words).stdout.split()
+    return int(told[1]) * 1024 if told else 0
+
+
 def test_three_commands_and_a_restricted_pod_reads_the_model(node: Node, tmp_path: Path) -> None:
     published = make_checkpoint(tmp_path / "published", shards=2, shard_size=4 * MiB)
-    root = node.directory / "models"
+    root, shared = node.directory / "models", node.directory / "shared"
     root.mkdir()
+    shared.mkdir()
+    shared.chmod(0o777)  # Kubernetes gives a hostPath to no group
     with ExitStack() as stack:
         address = stack.enter_context(hub(node, published))
         for resource in installed(address):
             apply(node, resource)
         apply(node, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team"}})
+        allowed = node.kubectl("-n", "team", "create", "rolebinding", *CLAIMS_ALLOWED)
+        assert allowed.returncode == 0, allowed.stderr
         apply(node, pool(root))
-        apply(node, MODEL)
+        apply(node, volume(shared))
+        apply(node, model("demo", {"pools": [{"name": "all"}]}, warm="Locked"))
+        apply(node, model("claimed", {"claimTemplate": {"storageClassName": "shared"}}))
 
-        done = node.kubectl("-n", "team", "wait", "--for=condition=Ready", "modelcache/demo", "--timeout=110s")
-        assert done.returncode == 0, node.story()
+        for goal, name in (("Ready", "demo"), ("Warm", "demo"), ("Ready", "claimed")):
+            done = node.kubectl("-n", "team", "wait", f"--for=condition={goal}", f"modelcache/{name}", "--timeout=110s")
+            assert done.returncode == 0, (goal, name, node.story())
 
         shown = node.kubectl("-n", "team", "get", "modelcaches").stdout.splitlines()
         assert shown[0].split() == ["NAME", "READY", "BYTES", "REASON", "AGE"]
-        assert shown[1].split()[:2] == ["demo", "1/1"]
+        assert [each.split()[:2] for each in shown[1:]] == [["claimed", "1/1"], ["demo", "1/1"]]
 
-        apply(node, reader("cat /models/*.safetensors | sha256sum; touch /models/x || echo read-only; sleep 300"))
-        wait_until(lambda: "read-only" in node.kubectl("-n", "team", "logs", "reader").stdout, "the pod has read", timeout=60)
         whole = b"".join(path.read_bytes() for path in sorted(published.glob("*.safetensors")))
+        assert locked(node) >= len(whole)
+
+        apply(node, reader(f"{DIGESTS}; touch /demo/x || echo read-only; sleep 300"))
+        wait_until(lambda: "read-only" in node.kubectl("-n", "team", "logs", "reader").stdout, "the pod has read", timeout=60)
         digest = subprocess.run(["sha256sum"], input=whole, capture_output=True, check=True).stdout.decode()
-        assert digest in node.kubectl("-n", "team", "logs", "reader").stdout
+        assert node.kubectl("-n", "team", "logs", "reader").stdout.count(digest) == 2
 
         # A pod that mounts the model holds it.
         def is_held() -> bool:

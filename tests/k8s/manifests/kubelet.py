@@ -90,8 +90,9 @@ def _mounted(volume: Resource, spec: Resource, *, pod: str, objects: Objects, di
     """Return a volume on a directory of this machine, prepared as the kubelet does."""
     name = volume["name"]
     directory, grouped = _directory(volume, pod=pod, objects=objects, disks=disks)
-    if grouped:
-        _give_to_group(directory, spec["securityContext"]["fsGroup"])
+    group = spec.get("securityContext", {}).get("fsGroup")
+    if grouped and group is not None:
+        _give_to_group(directory, group)
     if volume.get("persistentVolumeClaim", {}).get("readOnly"):
         for mount in (mount for container in containers(spec) for mount in container["volumeMounts"]):
             mount["readOnly"] = mount["name"] == name or mount.get("readOnly", False)

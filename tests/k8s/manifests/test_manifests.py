@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -99,7 +100,26 @@ class TestSchemas:
             for component in yaml.safe_load((overlay / "kustomization.yaml").read_text()).get("components", [])
         }
 
-        assert used == {path.parent.name for path in K8S.glob("components/*/kustomization.yaml")}
+        assert used | CHOSEN_BY_USERS == {path.parent.name for path in K8S.glob("components/*/kustomization.yaml")}
+
+    def test_the_certificate_for_peers_is_the_one_that_their_overlay_mounts(self, tmp_path: Path) -> None:
+        """Another way to make its Secret than cert-manager is as good, so the overlay is without."""
+        (tmp_path / "weightlift").symlink_to(K8S.parent)
+        places = {"resources": ["weightlift/k8s/overlays/peers"], "components": ["weightlift/k8s/components/peer-certificates"]}
+        (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(places))
+
+        resources = render(tmp_path)
+
+        certificate = named(resources, "Certificate", "weightlift-peers")["spec"]
+        for workload in workloads(resources):
+            secrets = [volume["secret"] for volume in pod_spec(workload)["volumes"] if "secret" in volume]
+            assert [each["secretName"] for each in secrets] == [certificate["secretName"]]
+        (fetch,) = pod_spec(named(resources, "Deployment", "engine"))["initContainers"]
+        mirror = urlsplit(fetch["args"][fetch["args"].index("--mirror") + 1])
+        assert certificate["dnsNames"] == [mirror.hostname] == [named(resources, "Service", "peers")["metadata"]["name"]]
+        assert {"server auth", "client auth"} <= set(certificate["usages"])
+        issuer = named(resources, "Issuer", certificate["issuerRef"]["name"])["spec"]["ca"]["secretName"]
+        assert named(resources, "Certificate", "weightlift-peers-authority")["spec"]["secretName"] == issuer
 
     @pytest.mark.parametrize("overlay", [*OVERLAYS, *STORES], ids=name_of)
     def test_the_model_key_belongs_to_the_model_uri(self, overlay: Path) -> None:
@@ -130,6 +150,8 @@ def fetching_container(spec: Resource) -> str | None:
     return labels[0] if labels else None
 
 
+CHOSEN_BY_USERS = {"peer-certificates"}
+"""Components that need something of the cluster, and so are in no overlay."""
 BASELINE_VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 BASELINE_CAPABILITIES = {"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID"}
 LEVELS = {"no-fsgroup": "baseline", "memory-node": "privileged", "node-cache": "privileged", "peers": "privileged"}

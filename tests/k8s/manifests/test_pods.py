@@ -13,13 +13,17 @@ from pathlib import Path
 from urllib.error import URLError
 
 import pytest
+import trustme
 
+from fetcher.testing.faults import Fault
+from fetcher.testing.interruptions import Reset
 from fetcher.testing.origin import Origin
 from tests.k8s.manifests.conftest import SHARD, MakeNode, damage
-from tests.k8s.manifests.kubelet import PODS, uid_of
+from tests.k8s.manifests.kubelet import PODS, Disks, uid_of
 from tests.k8s.manifests.playing import Node, PlayedPod
 from tests.k8s.manifests.rendering import K8S, OVERLAYS, Resource, named, pod_spec, render, workloads
 from tests.lab.command import run_fetcher
+from tests.lab.containers import Podman
 from tests.lab.proxy import running_proxy
 from tests.lab.waiting import wait_until
 
@@ -31,11 +35,18 @@ MEMORY_OF_NODE = "/dev/shm/weightlift"  # noqa: S108 - in the manifests
 HUB_SECRET: Resource = {"kind": "Secret", "metadata": {"name": "hub"}, "stringData": {"token": TOKEN}}
 
 PLAIN = ("init-container", "memory-node", "memory-pod", "page-cache")
-WITH_MORE = ("corporate", "gated", "hydrate", "no-fsgroup", "node-cache", "shared-cache", "shared-volume", "user-claim")
+WITH_MORE = (
+    "corporate",
+    "gated",
+    "hydrate",
+    "no-fsgroup",
+    "node-cache",
+    "peers",
+    "shared-cache",
+    "shared-volume",
+    "user-claim",
+)
 """Overlays with their own test."""
-NOT_PLAYED = ("peers",)
-"""Its servers ask the API server whose a token is, which podman does not have. What it renders to is tested; so is each part:
-`tests/serving/test_tokens.py`, `tests/swarm`."""
 
 
 def overlay(name: str) -> tuple[Resource, ...]:
@@ -68,7 +79,7 @@ def is_ready() -> bool:
 
 class TestOverlays:
     def test_every_overlay_has_a_test(self) -> None:
-        assert sorted((*PLAIN, *WITH_MORE, *NOT_PLAYED)) == [path.name for path in OVERLAYS]
+        assert sorted((*PLAIN, *WITH_MORE)) == [path.name for path in OVERLAYS]
 
     @pytest.mark.parametrize("name", PLAIN)
     def test_the_engine_reads_the_published_model_read_only(self, node: Node, published: Mapping[str, str], name: str) -> None:
@@ -221,6 +232,66 @@ class TestNodeCache:
         node.disks.path_of_node("/var/lib/weightlift").chmod(0o755)
         with node.playing(named(resources, "Deployment", "engine"), resources) as pod:
             assert_no_engine_ran(pod)
+
+
+class TestPeers:
+    """Nodes whose pods take the model from each other. Here they have one network: one server at a time."""
+
+    @pytest.fixture
+    def peers(self) -> tuple[Resource, ...]:
+        return (*overlay("peers"), peer_secret(trustme.CA()))
+
+    @pytest.fixture
+    def nodes(self, podman: Podman, node: Node, tmp_path: Path, memory: Path) -> list[Node]:
+        """Two nodes, to which the name of the Service is this machine."""
+        instead = {**node.instead, "dns+https://peers:8650": "dns+https://localhost:8650"}
+        roots = [tmp_path / name for name in ("one", "two")]
+        return [Node(podman, Disks(root=root, memory=memory / root.name), tmp_path, instead) for root in roots]
+
+    def test_the_second_node_takes_the_model_from_the_first(
+        self, nodes: list[Node], origin: Origin, published: Mapping[str, str], peers: tuple[Resource, ...]
+    ) -> None:
+        daemons, engines = named(peers, "DaemonSet", "node-cache"), named(peers, "Deployment", "engine")
+        one, two = nodes
+        with two.playing(daemons, peers) as prepared:
+            assert prepared.started, prepared.output
+        with one.playing(daemons, peers) as daemon:
+            assert daemon.started, daemon.output
+            wait_until(lambda: "https://" in daemon.container("serve").logs(), "the server listens")
+            with one.playing(engines, peers) as engine:
+                assert engine.report()["files"] == published
+                assert "what this node has is passed on" in engine.container("fetch").logs()
+            origin.faults.add(Fault(Reset(), path="/resolve/"))
+            with two.playing(engines, peers) as engine:
+                assert engine.report()["files"] == published
+                assert "found 1 of 1 peers" in engine.container("fetch").logs()
+
+    def test_who_has_the_certificate_of_another_authority_takes_nothing(
+        self, nodes: list[Node], origin: Origin, published: Mapping[str, str], peers: tuple[Resource, ...]
+    ) -> None:
+        daemons, engines = named(peers, "DaemonSet", "node-cache"), named(peers, "Deployment", "engine")
+        strange = (*overlay("peers"), peer_secret(trustme.CA()))
+        one, two = nodes
+        with two.playing(daemons, peers) as prepared:
+            assert prepared.started, prepared.output
+        with one.playing(daemons, peers) as daemon, one.playing(engines, peers) as engine:
+            assert daemon.started, daemon.output
+            assert engine.report()["files"] == published
+            with two.playing(engines, strange) as other:
+                assert other.report()["files"] == published
+                assert "certificate verify failed" in other.container("fetch").logs()
+
+
+def peer_secret(authority: trustme.CA) -> Resource:
+    """The Secret with a certificate for all peers. Their Service is `localhost` here."""
+    issued = authority.issue_cert("peers", "localhost")
+    texts = {
+        "ca.crt": authority.cert_pem.bytes(),
+        "tls.crt": b"".join(blob.bytes() for blob in issued.cert_chain_pems),
+        "tls.key": issued.private_key_pem.bytes(),
+    }
+    data = {name: text.decode() for name, text in texts.items()}
+    return {"kind": "Secret", "metadata": {"name": "weightlift-peers"}, "stringData": data}
 
 
 class TestTidy:
