@@ -165,7 +165,7 @@ class MirrorAvoided(Event):
 
 @dataclass(frozen=True, slots=True)
 class Disputed(Event):
-    """The digest of `path` is wrong. The origin is asked for `bytes` bytes that came from `supplier`, "" if unknown."""
+    """The digest of `path` is wrong. `bytes` bytes that came from `supplier`, "" if unknown, are fetched again."""
 
     path: str
     supplier: str

@@ -46,8 +46,8 @@ class RenamingSource(Derived):
     def mirrors(self, file: RemoteFile) -> Sequence[str]:
         return self._source.mirrors(self._as_published(file))
 
-    def disputed(self, file: RemoteFile, supplier: str) -> None:
-        self._source.disputed(self._as_published(file), supplier)
+    def disputed(self, file: RemoteFile, suspects: Collection[str]) -> None:
+        self._source.disputed(self._as_published(file), suspects)
 
     def begin(
         self, files: Sequence[RemoteFile], *, listing: str | None, node: str | None, on_event: Subscriber

@@ -8,12 +8,12 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections import Counter
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from fetcher.artifact import CHUNK_SIZE, ORIGIN, UNKNOWN, ByteRange, Checksum, Digest
+from fetcher.engine.disputes import Disputes, Doubt, by_supplier
 from fetcher.engine.retry import Violations
 from fetcher.engine.states import Change, State, after
 from fetcher.errors import DigestUnavailable
@@ -66,14 +66,6 @@ class Cursor:
         self.supplier = UNKNOWN if begun and supplier != self.supplier else supplier
 
 
-@dataclass(frozen=True, slots=True)
-class Dispute:
-    """A dropped chunk of a file with a wrong digest: who brought it, and its XXH3-128."""
-
-    supplier: str
-    xxh3: str
-
-
 class Incoming:
     """A staged file that is being filled, one of `streams`. `refetches` counts the mismatches.
 
@@ -99,7 +91,7 @@ class Incoming:
         self.brought = self._furthest = staged.held
         self._hashed_furthest = 0
         self.sync_failures = 0
-        self.disputes: dict[int, Dispute] = {}
+        self._disputes = Disputes()
         self._partial = {
             index: Cursor(index * CHUNK_SIZE + length, hasher) for index, (length, hasher) in self.staged.parts.items()
         }
@@ -348,29 +340,23 @@ class Incoming:
                 if chunk_digest(descriptor, chunk_range(index, size)) != self.staged.chunks.get(index)
             ]
 
-    def dispute(self, banned: Container[str]) -> str | None:
-        """Return who is suspected first of a wrong digest of this complete file; None if the origin brought all of it.
+    def brought_by(self, mirrors: Container[str]) -> dict[str, list[int]]:
+        """Return the chunks that `mirrors` brought, by mirror."""
+        return {name: chunks for name, chunks in by_supplier(self.staged.suppliers).items() if name in mirrors}
 
-        A `banned` supplier comes first, then the one with the fewest chunks.
-        """
-        brought = Counter(supplier for supplier in self.staged.suppliers.values() if supplier != ORIGIN)
-        if not brought:
-            return None
-        return min(brought, key=lambda supplier: (supplier not in banned, brought[supplier], supplier))
+    def doubt(self) -> Doubt | None:
+        """Return what to fetch again from the origin if the digest of this complete file is wrong; None if all is from it."""
+        return self._disputes.doubt(self.staged.suppliers, self.staged.chunks)
 
-    def forget_supplied(self, supplier: str) -> int:
-        """Drop every chunk of `supplier`, and remember what it was for `liars`. Returns the number of dropped bytes."""
-        chunks = [index for index, each in self.staged.suppliers.items() if each == supplier]
-        self.disputes |= {index: Dispute(supplier, self.staged.chunks[index]) for index in chunks}
+    def forget_supplied(self, supplier: str, chunks: Sequence[int]) -> int:
+        """Drop `chunks` of `supplier`, and remember what they were for `liars`. Returns the number of dropped bytes."""
+        for index in chunks:
+            self._disputes.drop(index, supplier, self.staged.chunks[index])
         return self.forget(chunks)
 
     def liars(self) -> set[str]:
         """Return the suppliers of dropped chunks that differ from those of this file, whose digest is right."""
-        return {
-            dropped.supplier
-            for index, dropped in self.disputes.items()
-            if dropped.supplier != UNKNOWN and self.staged.chunks.get(index) != dropped.xxh3
-        }
+        return self._disputes.liars(self.staged.chunks)
 
     def forget(self, chunks: Sequence[int]) -> int:
         """Drop `chunks` and restart hashing. Returns the number of dropped bytes."""

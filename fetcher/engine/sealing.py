@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 
 from fetcher.artifact import ByteRange, Checksum, Digest
@@ -196,8 +196,7 @@ class Sealing:
 
     async def _mismatched(self, incoming: Incoming, expected: Digest | Checksum, actual: str) -> None:
         damaged = await self._loop.run_in_executor(self._readers, incoming.damaged_chunks)
-        if not damaged and (supplier := incoming.dispute(self._banned)) is not None:
-            self._dispute(incoming, supplier)
+        if not damaged and self._dispute(incoming):
             return
         incoming.refetches += 1
         if incoming.refetches > REFETCHES:
@@ -216,12 +215,24 @@ class Sealing:
         else:
             incoming.change(Change.RESTART)
 
-    def _dispute(self, incoming: Incoming, supplier: str) -> None:
-        """Fetch from the origin what one supplier brought. Who is to blame shows once the digest of the file is right."""
-        self._source.disputed(incoming.file, supplier)
-        dropped = incoming.forget_supplied(supplier)
-        self._emit(Disputed(incoming.path, supplier, dropped))
-        self._emit(BytesDiscarded(incoming.path, dropped))
+    def _dispute(self, incoming: Incoming) -> bool:
+        """Drop what mirrors may have brought wrong. Returns False if the origin brought all of the file.
+
+        What a banned one brought may come from anybody: the others are not in doubt. Otherwise the origin brings it. Who is to
+        blame shows once the digest of the file is right.
+        """
+        chunks: Mapping[str, Sequence[int]] = incoming.brought_by(self._banned)
+        if not chunks:
+            doubt = incoming.doubt()
+            if doubt is None:
+                return False
+            self._source.disputed(incoming.file, doubt.suspects)
+            chunks = doubt.chunks
+        for supplier, indices in chunks.items():
+            dropped = incoming.forget_supplied(supplier, indices)
+            self._emit(Disputed(incoming.path, supplier, dropped))
+            self._emit(BytesDiscarded(incoming.path, dropped))
+        return True
 
     def _judge(self, incoming: Incoming) -> None:
         """Ban the suppliers that sent other bytes of the file than its digest is of. All others are cleared."""

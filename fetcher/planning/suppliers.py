@@ -219,10 +219,10 @@ class Suppliers:
             supplier.avoided_until = now + min(max(retry_after, FIRST_PAUSE), LONGEST_PAUSE)
         return True
 
-    def disputed(self, path: str, name: str) -> None:
-        """Record that `path` is wrong, and that `name` may be to blame."""
-        self._suspects.setdefault(path, set()).add(name)
-        if name in self.names:
+    def disputed(self, path: str, suspects: Collection[str]) -> None:
+        """Record that `path` is wrong, and that `suspects` may be to blame."""
+        self._suspects.setdefault(path, set()).update(suspects)
+        for name in set(suspects).intersection(self.names):
             self._of[name].left = True
 
     def judged(self, path: str, liars: Collection[str]) -> None:

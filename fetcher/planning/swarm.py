@@ -188,10 +188,10 @@ class Swarm:
             if (peer := self.peers.get(name)) is not None:
                 peer.proven = True
 
-    def disputed(self, chunks: int, name: str) -> None:
-        """The file `chunks` is wrong. It comes from the origin from now on, and its supplier `name` is asked for nothing."""
+    def disputed(self, chunks: int, suspects: Collection[str]) -> None:
+        """The file `chunks` is wrong. It comes from the origin from now on, and `suspects` are asked for nothing."""
         self._for_origin |= chunks
-        self._suspected[name] += 1
+        self._suspected.update(suspects)
         self._looked = float("-inf")
 
     def cleared(self, name: str) -> None:

@@ -233,10 +233,10 @@ class Source(Protocol):
         """
         ...
 
-    def disputed(self, file: RemoteFile, supplier: str) -> None:
-        """Record that the digest of `file` is wrong, and that its bytes of `supplier` are suspected.
+    def disputed(self, file: RemoteFile, suspects: Collection[str]) -> None:
+        """Record that the digest of `file` is wrong, and that its bytes of `suspects` are suspected, if of anybody yet.
 
-        From now on the origin brings `file`, and `supplier` is asked for nothing, until it is `judged`.
+        From now on the origin brings `file`, and `suspects` are asked for nothing, until it is `judged`.
         """
         ...
 
@@ -268,7 +268,7 @@ class Unmirrored:
     ) -> Guide | None:
         return None
 
-    def disputed(self, file: RemoteFile, supplier: str) -> None:
+    def disputed(self, file: RemoteFile, suspects: Collection[str]) -> None:
         """Nobody else is asked anyway."""
 
     def judged(self, file: RemoteFile, suppliers: Collection[str], liars: Collection[str]) -> None:
@@ -328,8 +328,8 @@ class Derived:
     ) -> Guide | None:
         return self._source.begin(files, listing=listing, node=node, on_event=on_event)
 
-    def disputed(self, file: RemoteFile, supplier: str) -> None:
-        self._source.disputed(file, supplier)
+    def disputed(self, file: RemoteFile, suspects: Collection[str]) -> None:
+        self._source.disputed(file, suspects)
 
     def judged(self, file: RemoteFile, suppliers: Collection[str], liars: Collection[str]) -> None:
         self._source.judged(file, suppliers, liars)

@@ -130,7 +130,7 @@ def _notable_of_mirrors(event: Event) -> str | None:
             return f"MirrorFailed: {event.mirror}: {event.message}; its ranges come from elsewhere for a while"
         case Disputed():
             whose = f"that came from {event.supplier}" if event.supplier else "that an earlier attempt brought"
-            return f"DigestMismatch: {event.path}: asking the origin for {size(event.bytes)} {whose}"
+            return f"DigestMismatch: {event.path}: fetching again {size(event.bytes)} {whose}"
         case MirrorBanned():
             return f"warning: MirrorBanned: {event.mirror} sent other bytes of {event.path}; it is asked for nothing more"
     return _notable_outside_the_fetch(event)

@@ -159,9 +159,9 @@ class TestNotable:
             ),
             (
                 Disputed("a", "http://node:8650", 2048),
-                "DigestMismatch: a: asking the origin for 2.0 KiB that came from http://node:8650",
+                "DigestMismatch: a: fetching again 2.0 KiB that came from http://node:8650",
             ),
-            (Disputed("a", "", 2048), "DigestMismatch: a: asking the origin for 2.0 KiB that an earlier attempt brought"),
+            (Disputed("a", "", 2048), "DigestMismatch: a: fetching again 2.0 KiB that an earlier attempt brought"),
             (
                 MirrorBanned("http://node:8650", "a"),
                 "warning: MirrorBanned: http://node:8650 sent other bytes of a; it is asked for nothing more",

@@ -114,17 +114,17 @@ class TestSamples:
 class TestDisputes:
     def test_a_suspect_is_asked_for_nothing_and_the_origin_brings_the_file(self, suppliers: Suppliers) -> None:
         suppliers.opened(NEAR, 0.0)
-        suppliers.disputed("a", NEAR)
+        suppliers.disputed("a", {NEAR})
         assert suppliers.ends(NEAR, 0.0)
         assert (chosen(suppliers, 0.0, "a"), chosen(suppliers, 0.0, "b")) == (ORIGIN, FAR)
 
     def test_a_liar_is_banned_for_good(self, suppliers: Suppliers) -> None:
-        suppliers.disputed("a", NEAR)
+        suppliers.disputed("a", {NEAR})
         suppliers.judged("a", {NEAR})
         assert chosen(suppliers, 1e9, "b", among=(NEAR,)) == ORIGIN
 
     def test_others_are_cleared(self, suppliers: Suppliers) -> None:
-        suppliers.disputed("a", NEAR)
-        suppliers.disputed("a", FAR)
+        suppliers.disputed("a", {NEAR})
+        suppliers.disputed("a", {FAR})
         suppliers.judged("a", {FAR})
         assert chosen(suppliers, 0.0, "b") == NEAR

@@ -402,7 +402,7 @@ class TestDisputes:
         node = swarm()
         for name in ("n1", "n2"):
             node.heard(name, ALL, 0.0)
-        node.disputed(0xFFFF, "n1")
+        node.disputed(0xFFFF, {"n1"})
         found = brought(node, 0.0)
         assert {ask.chunk for ask in found if ask.supplier is None} == set(range(16))
         assert {ask.supplier for ask in found} == {None, "n2"}
@@ -410,7 +410,7 @@ class TestDisputes:
     def test_a_suspect_that_goes_and_comes_is_asked_for_nothing_either(self) -> None:
         node = swarm()
         node.heard("n1", ALL, 0.0)
-        node.disputed(0xFFFF, "n1")
+        node.disputed(0xFFFF, {"n1"})
         node.gone("n1")
         node.heard("n1", ALL, 0.0, "another")
         assert {ask.supplier for ask in brought(node, 0.0)} == {None}
@@ -418,7 +418,7 @@ class TestDisputes:
     def test_who_is_cleared_is_asked_again(self) -> None:
         node = swarm()
         node.heard("n1", ALL, 0.0)
-        node.disputed(0xFFFF, "n1")
+        node.disputed(0xFFFF, {"n1"})
         node.cleared("n1")
         assert "n1" in {ask.supplier for ask in brought(node, 0.0)}
 

@@ -92,9 +92,9 @@ class Guiding:
             self.swarm.ended(ask)
         return None
 
-    def disputed(self, path: str, supplier: str) -> None:
+    def disputed(self, path: str, suspects: Collection[str]) -> None:
         if path in self._chunks:
-            self.swarm.disputed(self._chunks.of(path), supplier)
+            self.swarm.disputed(self._chunks.of(path), suspects)
 
     def judged(self, suppliers: Collection[str], suspects: Collection[str], liars: Collection[str]) -> None:
         for name in suspects:

@@ -47,8 +47,8 @@ class MirroredSource(Derived):
         """Those that may have the file. A file without a digest, or that comes in one piece only, is for the origin alone."""
         return tuple(self._addresses(file)) if file.digests and file.size and file.ranges else ()
 
-    def disputed(self, file: RemoteFile, supplier: str) -> None:
-        self._suppliers.disputed(file.path, supplier)
+    def disputed(self, file: RemoteFile, suspects: Collection[str]) -> None:
+        self._suppliers.disputed(file.path, suspects)
 
     def judged(self, file: RemoteFile, suppliers: Collection[str], liars: Collection[str]) -> None:
         self._suppliers.judged(file.path, liars)

@@ -53,11 +53,12 @@ class SwarmedSource(Derived):
         self._running = asyncio.create_task(self._guiding.run())
         return self._guiding
 
-    def disputed(self, file: RemoteFile, supplier: str) -> None:
-        self._source.disputed(file, supplier)
-        self._suspects.setdefault(file.path, set()).add(supplier)
+    def disputed(self, file: RemoteFile, suspects: Collection[str]) -> None:
+        self._source.disputed(file, suspects)
+        known = self._suspects.setdefault(file.path, set())
         if self._guiding is not None:
-            self._guiding.disputed(file.path, supplier)
+            self._guiding.disputed(file.path, set(suspects) - known)
+        known.update(suspects)
 
     def judged(self, file: RemoteFile, suppliers: Collection[str], liars: Collection[str]) -> None:
         self._source.judged(file, suppliers, liars)
