@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -42,7 +43,15 @@ class Cluster:
         return self.run("apply", "--validate=false", "-f", "-", *map(str, flags), document=document).stderr
 
     def serve_kinds(self) -> None:
-        """Install our kinds, in the place of older ones, and wait until the server takes objects of them."""
+        """Install our kinds, in the place of older ones, and wait until the server takes objects of them.
+
+        One process at a time: two lanes of tests may come to a new cluster at once.
+        """
+        with open(self.kubeconfig, "rb") as shared:
+            fcntl.flock(shared, fcntl.LOCK_EX)
+            self._serve_kinds()
+
+    def _serve_kinds(self) -> None:
         outdated = [kind for kind in KINDS if self._applied(f"{kind.plural}.{GROUP}") != crd(kind)["spec"]]
         for kind in outdated:
             assert self.apply(crd(kind)) == ""
