@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -45,9 +46,8 @@ class Node:
         return f"http://{self.machine.address}:{PORT}"
 
     def knows_the_listing(self) -> bool:
-        """Whether a fetch has begun to stage files, which it does once it has the origin's listing."""
-        staging = self.root / ".fetcher" / "staging"
-        return staging.is_dir() and any(staging.iterdir())
+        """Whether a fetch has said what the origin lists. It stages before: a staging directory is its lease."""
+        return self.log.exists() and re.search(r": \d+ files?, ", self.log.read_text(errors="replace")) is not None
 
     def result(self) -> Mapping[str, Any]:
         """What the fetch printed; empty if it did not end well."""
