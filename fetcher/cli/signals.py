@@ -43,9 +43,13 @@ def run_interruptibly(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 def _run(work: Coroutine[Any, Any, Any], inbox: _Inbox) -> Any:
-    import asyncio  # with uvloop a third of a hit's time; a hit needs neither
+    try:
+        import asyncio  # with uvloop a third of a hit's time; a hit needs neither
 
-    from fetcher.transport.tls import TlsEventLoop
+        from fetcher.transport.tls import TlsEventLoop
+    except BaseException:
+        work.close()  # otherwise Python prints a warning after the last line
+        raise
 
     async def guarded() -> Any:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()

@@ -119,3 +119,12 @@ def test_other_unraisable_errors_are_still_reported(tmp_path: Path) -> None:
     )
     assert done.returncode == 0
     assert "ZeroDivisionError" in done.stderr
+
+
+def test_an_event_loop_that_cannot_be_imported_leaves_no_warning_behind(tmp_path: Path) -> None:
+    done = run_probe(
+        "def work(report): sys.modules['fetcher.transport.tls'] = None; run_interruptibly(asyncio.sleep(0))", tmp_path
+    )
+    assert done.returncode == 70
+    assert "Internal: ModuleNotFoundError" in done.stderr
+    assert "never awaited" not in done.stderr
