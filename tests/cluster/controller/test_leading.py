@@ -21,6 +21,23 @@ async def has_entries(cluster: Stage, count: int) -> bool:
     return sum([len(await cluster.wanted(node)) for node in cluster.nodes]) == count
 
 
+async def all_nodes(cluster: Stage) -> bool:
+    return all([await cluster.find(CACHES, node) is not None for node in cluster.nodes])
+
+
+async def test_the_second_controller_acts_after_the_first_was_killed(cluster: Stage, origin: Origin, tmp_path: Path) -> None:
+    await cluster.pool()
+    hub = ("--hub-endpoint", origin.endpoint)
+    with controller(cluster, tmp_path / "one", "--identity", "one", *hub) as first:
+        await cluster.until("one leads", lambda: leads(cluster, "one"), within=60)
+        with controller(cluster, tmp_path / "two", "--identity", "two", *hub):
+            await cluster.until("all nodes have a NodeCache", lambda: all_nodes(cluster))
+            first.kill()
+            await cluster.model("m", "hf://org/model")
+            await cluster.until("two acts", lambda: has_entries(cluster, 3), within=90)
+            assert await leads(cluster, "two")
+
+
 def test_another_controller_leads_within_20_seconds_of_a_death() -> None:
     """The last renewal may have come just before it, and the look of another one just before the lease ends."""
     assert TIMING.duration + TIMING.retry < 20
