@@ -5,7 +5,7 @@ price who sends other bytes, unless it does so now and then only. So there are t
 
     one chunk of each mirror     if there are several
     all chunks of a mirror       whose chunk was another one
-    all chunks of a mirror       in the order of their number, as long as the digest stays wrong
+    all chunks of a mirror       then of the next, as long as the digest stays wrong; the one with the fewest comes first
 
 Nobody is to blame before the digest is right: then what was dropped is compared with what has taken its place.
 """
