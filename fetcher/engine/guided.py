@@ -30,8 +30,7 @@ class GuidedSchedule:
 
     @property
     def least(self) -> int:
-        """The ranges that may be under way at least, however many connections the link seems to need: a guide asks many
-        suppliers, and some of them are slow."""
+        """`Schedule.least`: a guide asks many suppliers, and some of them are slow."""
         return 0 if self._guide.idle() else MANY
 
     @property

@@ -110,8 +110,7 @@ class Handout:
     @property
     def _allowed(self) -> int:
         """The ranges that may be under way now."""
-        least = self._schedule.least if isinstance(self._schedule, GuidedSchedule) else 0
-        return max(self._concurrency.connections, min(self._most, least))
+        return max(self._concurrency.connections, min(self._most, self._schedule.least))
 
     def _next(self) -> Assignment | None:
         if sum(each.ready for each in self.begun.values()) > min(AHEAD, self._hash_lag):
@@ -123,8 +122,7 @@ class Handout:
         )
         lagging = sum(each.lag for each in self.begun.values()) > self._hash_lag
         among = None if len(self.begun) < self._open_files else self.begun
-        if isinstance(self._schedule, GuidedSchedule):
-            self._schedule.look(self._progress(), connections=self._allowed)
+        self._schedule.look(self._progress(), connections=self._allowed)
         return self._schedule.assign(longest=longest, lagging=lagging, among=among) or self._schedule.steal(self._progress())
 
     def _progress(self) -> Iterator[Progress]:

@@ -55,6 +55,9 @@ class Progress:
 class Schedule:
     """Pending and active ranges of all files; `missing` bytes are pending. `__repr__` shows the numbers of ranges."""
 
+    least = 0
+    """The ranges that may be under way at least, however many connections the link seems to need."""
+
     def __init__(self) -> None:
         self._pending: dict[str, list[ByteRange | None]] = {}
         self._active: dict[str, int] = {}
@@ -117,6 +120,9 @@ class Schedule:
     def pending(self, path: str) -> list[ByteRange]:
         """Return the pending ranges of a file, of which parts can be sent."""
         return [each for each in self._pending.get(path, ()) if each is not None]
+
+    def look(self, active: Iterable[Progress], *, connections: int) -> None:
+        """Nobody else decides what comes next."""
 
     def steal(self, active: Iterable[Progress]) -> Assignment | None:
         """Return the later half of the range that would last longest, from a chunk boundary on. Cuts its assignment short."""

@@ -6,6 +6,8 @@ from collections import deque
 from dataclasses import field
 from functools import partial
 
+from fetcher.artifact import ORIGIN
+from fetcher.planning.bits import span
 from fetcher.quantities import median
 from fetcher.values import dataclass
 
@@ -27,7 +29,12 @@ class Ask:
 
     @property
     def chunks(self) -> int:
-        return ((1 << self.count) - 1) << self.chunk
+        return span(self.chunk, self.count)
+
+    @property
+    def name(self) -> str:
+        """Who brings it, as bodies and journals say it."""
+        return ORIGIN if self.supplier is None else self.supplier
 
 
 @dataclass(slots=True)

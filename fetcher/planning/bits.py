@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from random import Random
+from typing import TYPE_CHECKING
 
-from fetcher.planning.ownership import Layout
 from fetcher.values import dataclass
+
+if TYPE_CHECKING:
+    from fetcher.planning.ownership import Layout
+
+
+def span(first: int, count: int) -> int:
+    """The `count` chunks from `first` on."""
+    return ((1 << count) - 1) << first
 
 
 def lowest(chunks: int) -> int:
@@ -37,7 +45,7 @@ class Files:
                 break
             first = lowest(left)
             stop = self.stop(first)
-            near |= left & (((1 << min(window, stop - first)) - 1) << first)
+            near |= left & span(first, min(window, stop - first))
             left = left >> stop << stop
         return near
 

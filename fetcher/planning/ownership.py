@@ -15,6 +15,7 @@ from operator import itemgetter
 
 import xxhash
 
+from fetcher.planning.bits import span
 from fetcher.values import dataclass
 
 BLOCK_CHUNKS = 4
@@ -66,7 +67,7 @@ def shares(layout: Layout, members: frozenset[str]) -> dict[str, int]:
         if not ring:
             ring, room = everyone.copy(), room + 1
         seed, owner = max(_from(ring, place), key=lambda each: _hash(f"{layout.listing}/{block.start}", each[0]))
-        found[owner] |= _bits(block)
+        found[owner] |= span(block.start, len(block))
         count[owner] += 1
         if count[owner] == room:
             ring.remove((seed, owner))
@@ -87,7 +88,3 @@ def rank(layout: Layout, chunk: int, members: Sequence[str]) -> list[str]:
 
 def _hash(text: str, seed: int = 0) -> int:
     return xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogateescape"), seed)
-
-
-def _bits(block: range) -> int:
-    return ((1 << len(block)) - 1) << block.start

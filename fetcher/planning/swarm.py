@@ -22,7 +22,7 @@ from dataclasses import field
 from random import Random
 
 from fetcher.planning.asks import Ask, UnderWay
-from fetcher.planning.bits import Files, lowest
+from fetcher.planning.bits import Files, lowest, span
 from fetcher.planning.owners import Owners
 from fetcher.planning.ownership import Layout
 from fetcher.planning.peer import Peer, every, unheard
@@ -119,7 +119,7 @@ class Swarm:
 
     def left(self, chunk: int, count: int, chunks: int) -> None:
         """Of a file, the `count` chunks from `chunk` on, `chunks` are to be asked for; others are here or come already."""
-        file = ((1 << count) - 1) << chunk
+        file = span(chunk, count)
         self.mine = (self.mine & ~file) | (file & ~chunks & ~self._under_way.chunks)
 
     def instead(self, ask: Ask, now: float) -> Ask:
@@ -292,7 +292,7 @@ class Swarm:
         return max(-(-most // together), self._under_way.at_peers // max(1, together - 1))
 
     def _of_a_peer(self, wanted: int, now: float) -> Ask | None:
-        """A chunk that a peer has, of one of them at random: so their uploads are used evenly."""
+        """A chunk that a peer has, of the one that is asked for least: so their uploads are used evenly."""
         wanted &= self._held
         if not wanted or not self._usable:
             return None

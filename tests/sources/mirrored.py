@@ -3,8 +3,8 @@
 ::
 
     class TestHub(SourceConformance): ...
-    class TestHubWithPeer(Mirrored, TestHub):
-        fronts, brings = ["a peer"], "a peer"
+    class TestHubWithPeer(WithPeer, TestHub): ...
+    class TestHubWithCache(WithCache, TestHub): ...
 """
 
 from __future__ import annotations
@@ -137,3 +137,13 @@ class Mirrored(SourceConformance):
                 async with source.open(file, part) as body:
                     suppliers.append(supplier_of(body))
         assert [each if each == ORIGIN else kind_of(each) for each in suppliers] == [self.brings, ORIGIN]
+
+
+class WithPeer(Mirrored):
+    fronts: ClassVar[Collection[Kind]] = ["a peer"]
+    brings = "a peer"
+
+
+class WithCache(Mirrored):
+    fronts: ClassVar[Collection[Kind]] = ["a cache"]
+    brings = "a cache"

@@ -21,7 +21,7 @@ from fetcher.testing.conformance import MakeSource, SourceConformance, listing_o
 from fetcher.testing.faults import Faults
 from fetcher.testing.origin import Origin
 from fetcher.testing.repository import Repository
-from tests.sources.mirrored import Mirrored
+from tests.sources.mirrored import Mirrored, WithCache, WithPeer
 
 
 @pytest.fixture
@@ -65,14 +65,10 @@ class TestHub(SourceConformance):
         return source_of("hf://org/nothing", endpoint=origin.endpoint)
 
 
-class TestHubWithPeer(Mirrored, TestHub):
-    fronts: ClassVar = ["a peer"]
-    brings: ClassVar = "a peer"
+class TestHubWithPeer(WithPeer, TestHub): ...
 
 
-class TestHubWithCache(Mirrored, TestHub):
-    fronts: ClassVar = ["a cache"]
-    brings: ClassVar = "a cache"
+class TestHubWithCache(WithCache, TestHub): ...
 
 
 class TestWeb(SourceConformance):
@@ -128,14 +124,10 @@ class TestPinnedWeb(SourceConformance):
         assert [digest.hex for digest in file.digests] == [hashlib.sha256(self.largest).hexdigest()]
 
 
-class TestPinnedWebWithPeer(Mirrored, TestPinnedWeb):
-    fronts: ClassVar = ["a peer"]
-    brings: ClassVar = "a peer"
+class TestPinnedWebWithPeer(WithPeer, TestPinnedWeb): ...
 
 
-class TestPinnedWebWithCache(Mirrored, TestPinnedWeb):
-    fronts: ClassVar = ["a cache"]
-    brings: ClassVar = "a cache"
+class TestPinnedWebWithCache(WithCache, TestPinnedWeb): ...
 
 
 class TestLocal(SourceConformance):

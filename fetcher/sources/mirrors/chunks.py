@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 
 from fetcher.artifact import CHUNK_SIZE, ByteRange
+from fetcher.planning.bits import span
 from fetcher.planning.ranges import chunk_count
 from fetcher.quantities import ceil_div
 
@@ -36,15 +37,14 @@ class Chunks:
 
     def of(self, path: str) -> int:
         """All chunks of a file."""
-        start, count = self._spans[path]
-        return ((1 << count) - 1) << start
+        return span(*self._spans[path])
 
     def within(self, path: str, ranges: Sequence[ByteRange]) -> int:
         """The chunks of a file that any of `ranges` touches."""
         start, chunks = self._spans[path][0], 0
         for each in ranges:
             first, stop = each.start // CHUNK_SIZE, ceil_div(each.stop, CHUNK_SIZE)
-            chunks |= ((1 << (stop - first)) - 1) << (start + first)
+            chunks |= span(start + first, stop - first)
         return chunks
 
     def part(self, chunk: int, count: int) -> tuple[str, ByteRange]:

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from functools import partial
 from urllib.parse import quote
 
-from fetcher.artifact import ORIGIN, ByteRange, RemoteFile
+from fetcher.artifact import ByteRange, RemoteFile
 from fetcher.errors import ConfigurationError, MirrorFailed, SourceError, Transient
 from fetcher.planning.asks import Ask
 from fetcher.planning.suppliers import Suppliers
@@ -60,7 +60,7 @@ class Turns:
 
     def _report(self, ask: Ask, count: int) -> None:
         """Record what has come. Raises MirrorFailed if the body shall end, because its peer or its connection is slow."""
-        name, now = ORIGIN if ask.supplier is None else ask.supplier, self._clock()
+        name, now = ask.name, self._clock()
         self._rates.came(name, count, now)
         if self._rates.ends(name, now):
             if (until := self._rates.avoided_until(name)) > now:
@@ -74,7 +74,7 @@ class Turns:
     @contextmanager
     def _noted(self, ask: Ask, path: str) -> Iterator[None]:
         """Tell the swarm how the block ended. Raises MirrorFailed for an error of a peer, whatever it is."""
-        name = ORIGIN if ask.supplier is None else ask.supplier
+        name = ask.name
         self._rates.add(name)
         self._rates.opened(name, self._clock())
         try:
@@ -108,7 +108,7 @@ class PeerTurn:
         self._ask = ask
         self.path = path
         self.part = part
-        self.supplier = ORIGIN if ask.supplier is None else ask.supplier
+        self.supplier = ask.name
 
     def open(self, file: RemoteFile, byte_range: ByteRange | None) -> AbstractAsyncContextManager[Body]:
         return self._turns.opened(self._ask, file, byte_range)
