@@ -67,6 +67,11 @@ class Knowledge:
         self._surveyed_at = float("-inf")
         self.changed.set()
 
+    def learn(self, memory: Memory) -> None:
+        """Take the memory after something in the root has changed, which a survey that is under way may have missed."""
+        self.memory = memory
+        self.survey_soon()
+
     @property
     def room(self) -> Room:
         """The memory that belongs to models."""

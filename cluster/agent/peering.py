@@ -61,6 +61,11 @@ class Peering:
             self._marks = {key: each.mark for key, each in spec.artifacts.items()}
             self._looked.set()
 
+    @property
+    def on(self) -> bool:
+        """Whether the pool of this node has peers on, also while it cannot meet any."""
+        return self._spec.peers is not None
+
     def joined(self, settings: Settings, key: str) -> Settings:
         """Return the settings of a fetch that asks the peers for the artifact `key` too: those of each moment."""
         files, server = self._files, self._server

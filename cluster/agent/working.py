@@ -121,8 +121,8 @@ class Worker:
             joined=partial(self._peering.joined, key=wanted.key),
         )
         came = self._brought.pop(wanted.key, Counter())
-        brought = (came[ORIGIN], came.total() - came[ORIGIN]) if self._peering.announced is not None else None
-        self._known.memory = remembering.completed(self._known.memory, wanted, cached=cached, brought=brought)
+        brought = (came[ORIGIN], came.total() - came[ORIGIN]) if self._peering.on else None
+        self._known.learn(remembering.completed(self._known.memory, wanted, cached=cached, brought=brought))
         self._schedule.read(wanted.key, now=time.monotonic())
         self._notices.note(wanted.key, "complete already" if cached else "fetched and verified")
 
@@ -131,7 +131,7 @@ class Worker:
         fetched = 0
         if damage is not None:
             fetched = await repair(wanted, intent, self._config.means, self._ranks, on_event, damage)
-        self._known.memory = remembering.completed(self._known.memory, wanted, cached=True)
+        self._known.learn(remembering.completed(self._known.memory, wanted, cached=True))
         self._counts.repaired += 1
         self._notices.note(wanted.key, f"repaired; {fetched} bytes were fetched")
 
@@ -144,6 +144,5 @@ class Worker:
         if isinstance(event, BytesReceived):  # also those of a try that fails: the next one goes on
             self._brought.setdefault(wanted.key, Counter())[event.supplier] += event.bytes
         if isinstance(event, Evicted):
-            self._known.memory = remembering.evicted(self._known.memory, event.key)
-            self._known.survey_soon()
+            self._known.learn(remembering.evicted(self._known.memory, event.key))
         on_event(event)

@@ -16,6 +16,7 @@ from fetcher.cache.offering import Offers
 from fetcher.sources.access import HttpAccess
 from fetcher.testing.origin import Origin
 from tests.cluster.agent.cluster import Entry, Node, Play
+from tests.lab.servers import free_port
 from tests.lab.waiting import wait_until
 from tests.serving.peer import Peer
 
@@ -27,9 +28,9 @@ PUBLISHED = {"config.json": b"{}", "model.safetensors": os.urandom(SIZE)}
 class Pool:
     """The nodes of a pool in which peers are on, each with an address of this machine's own."""
 
-    def __init__(self, play: Play, *, port: int = 8650) -> None:
+    def __init__(self, play: Play) -> None:
         self.play = play
-        self.port = port
+        self.port = free_port()
         self.authority = Authority(*new_authority(now()))
         self._net = f"127.{random.randint(64, 250)}.{random.randint(0, 250)}"
         self._count = 0

@@ -22,6 +22,7 @@ from fetcher.testing.origin import Origin
 from tests.cluster.agent.cluster import Node, Play
 from tests.cluster.api import cluster as kubernetes
 from tests.cluster.controller.playing import CACHES, Stage, document, stage
+from tests.lab.servers import free_port
 
 MiB = 1024 * 1024
 FILES = {"config.json": b"{}", **{f"model-{number}.safetensors": os.urandom(33 * MiB + number) for number in range(2)}}
@@ -46,6 +47,7 @@ def origin() -> Iterator[Origin]:
 @pytest.fixture
 def nodes(cluster: Stage, origin: Origin, tmp_path: Path) -> Iterator[list[Node]]:
     """The agents of all nodes, each with an address of its own."""
+    port = str(free_port())  # the usual one may be taken: tests run side by side, also with the network of this machine
     net = f"127.{random.randint(64, 250)}.{random.randint(0, 250)}"
     words = ("--hub-endpoint", origin.endpoint, "--allow-loopback", "--namespace", cluster.name)
     play = Play(kubernetes(), tmp_path, {"HF_ENDPOINT": origin.endpoint}, words, namespace=cluster.name)
@@ -55,7 +57,7 @@ def nodes(cluster: Stage, origin: Origin, tmp_path: Path) -> Iterator[list[Node]
             node = Node(name, tmp_path / name, play)
             node.root.mkdir()
             stack.callback(node.kill)
-            node.start("--peer-address", f"{net}.{number}")
+            node.start("--peer-address", f"{net}.{number}", "--peer-port", port)
             made.append(node)
         yield made
 

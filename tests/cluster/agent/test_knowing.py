@@ -1,0 +1,66 @@
+"""What the agent learns while it looks at its root."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from cluster.agent import remembering
+from cluster.agent.config import Config
+from cluster.agent.knowing import Knowledge
+from cluster.agent.notices import Notices
+from cluster.agent.options import config_from
+from cluster.agent.peering import Peering
+from cluster.agent.states import Lying, Survey, Wanted
+from cluster.agent.surveying import Surveyor
+from cluster.client import Api
+from cluster.resources import NODE_CACHE, NodeCacheSpec, Peers
+
+KEY = "1" * 16
+WANTED = Wanted(KEY, "team", "m", 1, "rev1", "listing")
+LYING = Lying(KEY, "rev1", "listing", "Digest")
+NOBODY = cast(Api, None)
+"""No API server is asked here."""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return config_from({"node": "n", "root": tmp_path}, {}, "weightlift")
+
+
+async def test_a_copy_that_is_completed_during_a_survey_stays_confirmed_and_keeps_whence_it_came(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The survey has read the root before, so it does not know the copy."""
+    under_way, completed = threading.Event(), threading.Event()
+    found = iter(({}, {KEY: LYING}))
+
+    def survey(*_: object) -> Survey:
+        lying = next(found)
+        under_way.set()
+        assert completed.wait(10)
+        return Survey(lying)
+
+    monkeypatch.setattr(Surveyor, "survey", survey)
+    known = Knowledge(NOBODY, config, Notices(lambda event: None))
+    spec = {"pool": "p", "allowRootFilesystem": True, "minFree": "0"}
+    known.look(NODE_CACHE.read({"metadata": {"name": "n", "uid": "u"}, "spec": spec}))
+    surveying = asyncio.ensure_future(known.survey_if_due())
+    await asyncio.to_thread(under_way.wait, 10)
+    known.learn(remembering.completed(known.memory, WANTED, cached=False, brought=(1, 2)))
+    completed.set()
+    await surveying
+    assert known.survey.lying == {KEY: LYING}
+    assert (known.memory.brought, known.memory.confirmed) == ({KEY: (1, 2)}, {KEY: ("rev1", "listing")})
+
+
+async def test_a_node_has_peers_on_from_its_specification_on(config: Config) -> None:
+    """Also before it has made its key: a fetch may end earlier, and says whence its bytes came all the same."""
+    peering = Peering(NOBODY, config, notices=Notices(lambda event: None), on_change=lambda: None)
+    assert not peering.on
+    peering.look(NodeCacheSpec("p", peers=Peers("authority")))
+    assert (peering.on, peering.announced) == (True, None)
