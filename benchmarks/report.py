@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from benchmarks.measuring import GB, Cost, MiB, Spread
 from benchmarks.ratios import Results, Row, Unmeasured, anonymous, cpu, wall
 from benchmarks.rounds import Measured
-from benchmarks.surroundings import Setting, processor_flags
+from benchmarks.surroundings import Setting, flags_for_openssl, processor_flags
 
 Column = Callable[[Sequence[Cost]], str]
 """Formats the rounds of one contender as a cell."""
@@ -17,7 +18,8 @@ Column = Callable[[Sequence[Cost]], str]
 def document(title: str, setting: Setting, rows: Sequence[Row], results: Results, parts: Iterable[str]) -> str:
     """Return the report: conditions, ratios, then `parts`."""
     head = [f"# {title}, measured on {setting.date}", _setting(setting), "## Ratios"]
-    return "\n\n".join([*head, ratio_table(rows, results, trial=setting.scale != 1, flags=processor_flags()), *parts]) + "\n"
+    flags = flags_for_openssl(processor_flags(), os.environ)
+    return "\n\n".join([*head, ratio_table(rows, results, trial=setting.scale != 1, flags=flags), *parts]) + "\n"
 
 
 def ratio_table(rows: Sequence[Row], results: Results, *, trial: bool, flags: Collection[str]) -> str:

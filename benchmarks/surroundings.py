@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -22,6 +23,8 @@ FLAGS = {"sha_ni": "SHA-NI", "sha2": "SHA2", "avx2": "AVX2", "avx512f": "AVX-512
 SHA_EXTENSIONS = frozenset({"sha_ni", "sha2"})
 OPENSSL_MASK = "OPENSSL_ia32cap"
 """The variable by which OpenSSL is told to ignore extensions that the processor has."""
+_SHA_BIT = 1 << 29
+"""SHA-NI in the second word of that variable: EBX of CPUID's leaf 7, as OPENSSL_ia32cap(3) has it."""
 OURS = ("weightlift", "aiohttp", "uvloop", "xxhash", "numpy")
 
 
@@ -90,6 +93,15 @@ def hashing(present: Collection[str], environ: Mapping[str, str]) -> str:
 def mask() -> dict[str, str]:
     """Return OpenSSL's mask as a part of a contender's environment, if it is set here."""
     return {OPENSSL_MASK: os.environ[OPENSSL_MASK]} if os.environ.get(OPENSSL_MASK) else {}
+
+
+def flags_for_openssl(present: Collection[str], environ: Mapping[str, str]) -> frozenset[str]:
+    """Return the flags that OpenSSL uses: those that are there, without SHA extensions that its mask hides."""
+    word = environ.get(OPENSSL_MASK, "").partition(":")[2].partition(":")[0]
+    with suppress(ValueError):
+        hidden = bool(int(word.removeprefix("~"), 0) & _SHA_BIT) == word.startswith("~")
+        return frozenset(present) - SHA_EXTENSIONS if hidden else frozenset(present)
+    return frozenset(present)
 
 
 def openssl_speed() -> float | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from cluster.controller.budget import BURST, RATE
 from cluster.controller.figures import Figures, metrics_of
 from cluster.controller.options import OPTIONS
 from cluster.controller.running import TICK
-from cluster.controller.writing import BURST, RATE, REFUSED_FOR
+from cluster.controller.writing import REFUSED_FOR
 from cluster.resources.model import MOST_FAILED
 from cluster.stores import KEYS
 from fetcher.command.parser import metrics_table, section

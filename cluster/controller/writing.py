@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -32,11 +32,12 @@ from cluster.client.endpoints import (
 from cluster.client.errors import NotLeading
 from cluster.client.telling import Type, tell
 from cluster.controller.actions import Action, Change, Make, Remove
+from cluster.controller.budget import Budget
+from cluster.controller.patience import seconds_apart
 from cluster.controller.planning import Plan
 from cluster.controller.reading import CONTROLLER, MANAGED_BY, RENDERED, RETENTION
 from cluster.controller.telling import changed
-from cluster.controller.waves import is_settled
-from cluster.controller.world import Cache, Model, Name, World
+from cluster.controller.world import Model, Name, World
 from cluster.names import POOL_LABEL, short
 from cluster.resources import (
     CACHE_ARTIFACT,
@@ -46,7 +47,6 @@ from cluster.resources import (
     CachePoolStatus,
     Condition,
     ModelCacheStatus,
-    NodeCacheSpec,
     encoded,
     merge_patch,
 )
@@ -57,38 +57,10 @@ ENDPOINTS: Mapping[str, Endpoint] = {
     each.kind: each
     for each in (endpoint_of(CACHE_ARTIFACT), VOLUMES, CLAIMS, DAEMON_SETS, SERVICE_ACCOUNTS, JOBS, LEASES, MACHINES)
 }
-RATE = 1_000_000.0
-"""Bytes of objects in a second that etcd keeps up with beside its other work."""
-BURST = 32_000_000.0
-"""Bytes that may be written at once after a rest: 200 entries in each of 1,000 new NodeCaches are 10 MB."""
 _AT_ONCE = 8
 """Objects that are written at once: one takes some ten milliseconds, and a cluster has a thousand nodes."""
-_WITH_TURNS = 3
-"""Intervals for which a node of a large cluster that may fetch something waits for more turns: each write of its NodeCache is a
-whole object to etcd, and the node fetches one model after the other."""
 REFUSED_FOR = 30.0
 """Seconds until a write that was refused is tried again."""
-
-
-@dataclass(slots=True)
-class Budget:
-    """Bytes that may be written now. `clock` is monotonic."""
-
-    clock: Callable[[], float]
-    rate: float = RATE
-    burst: float = BURST
-    _left: float = BURST
-    _since: float | None = None
-
-    def allows(self) -> bool:
-        now = self.clock()
-        if self._since is not None:
-            self._left = min(self.burst, self._left + (now - self._since) * self.rate)
-        self._since = now
-        return self._left > 0
-
-    def spend(self, count: int) -> None:
-        self._left -= count
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +122,10 @@ class Writer:
 
     async def _specify(self, node: str, plan: Plan, world: World) -> None:
         spec, there = plan.specs[node], world.caches.get(node)
-        if there is not None and (there.spec == spec or _only_forgets(there.spec, spec)):
-            return
-        if there is not None and self._may_wait(node, there, spec):
-            return
+        if there is not None:
+            apart = seconds_apart(there, spec)
+            if apart is None or self._clock() - self._wrote.get(node, -math.inf) < apart:
+                return
         labels = {MANAGED_BY: CONTROLLER, POOL_LABEL: short(spec.pool)}
         document: dict[str, Any]
         if there is None:
@@ -171,13 +143,6 @@ class Writer:
 
         if await self._tried(("NodeCache", "", node), write, document):
             self._wrote[node] = self._clock()
-
-    def _may_wait(self, node: str, there: Cache, spec: NodeCacheSpec) -> bool:
-        """Whether only turns and peers differ, and the NodeCache was written a short time ago. What is wanted never waits."""
-        if spec.status_interval is None or not _is_wanted_the_same(there.spec, spec):
-            return False
-        patience = spec.status_interval * (_WITH_TURNS if _has_turns(there) else 1)
-        return self._clock() - self._wrote.get(node, -math.inf) < patience
 
     async def _act(self, action: Action) -> None:
         kind, namespace, name = action.place
@@ -287,37 +252,6 @@ async def _beside(writes: Iterable[Coroutine[Any, Any, Any]]) -> None:
     left = iter(writes)
     while some := list(islice(left, _AT_ONCE)):
         await asyncio.gather(*some)
-
-
-def _has_turns(cache: Cache) -> bool:
-    """Whether the node may fetch something that it does not have yet."""
-    return any(
-        each.turn and ((seen := cache.observed.get(key)) is None or not is_settled(seen))
-        for key, each in cache.spec.artifacts.items()
-    )
-
-
-def _only_forgets(before: NodeCacheSpec, now: NodeCacheSpec) -> bool:
-    """Whether nothing but peers of former fetches goes: that is written with the next change."""
-    if before.peers is None or now.peers is None or replace(before, peers=now.peers) != now:
-        return False
-    told = before.peers.addresses
-    return _same_but_addresses(before, now) and all(told.get(key) == each for key, each in now.peers.addresses.items())
-
-
-def _same_but_addresses(before: NodeCacheSpec, now: NodeCacheSpec) -> bool:
-    if before.peers is None or now.peers is None:
-        return before.peers is now.peers
-    return replace(before.peers, addresses={}) == replace(now.peers, addresses={})
-
-
-def _is_wanted_the_same(before: NodeCacheSpec, now: NodeCacheSpec) -> bool:
-    """Whether nothing but turns and the peers of fetches differs."""
-    plain = [replace(each, artifacts={}, peers=None) for each in (before, now)]
-    if plain[0] != plain[1] or before.artifacts.keys() != now.artifacts.keys() or not _same_but_addresses(before, now):
-        return False
-    pairs = ((before.artifacts[key], each) for key, each in now.artifacts.items())
-    return all((one.mark, one.retain, one.held) == (other.mark, other.retain, other.held) for one, other in pairs)
 
 
 _CHANGEABLE = ("DaemonSet", "ServiceAccount")

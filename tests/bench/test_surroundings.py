@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from benchmarks.surroundings import OPENSSL_MASK, flags_in_words, hashing, mask, openssl_rate
+from benchmarks.surroundings import OPENSSL_MASK, flags_for_openssl, flags_in_words, hashing, mask, openssl_rate
 from tests.lab.availability import program
 
 
@@ -22,6 +22,23 @@ def test_a_processor_without_sha_extensions_is_named_as_one() -> None:
 def test_a_run_whose_extensions_are_hidden_from_openssl_is_marked() -> None:
     said = hashing({"sha_ni"}, {OPENSSL_MASK: ":~0x20000000"})
     assert said.startswith("**SHA extensions hidden from OpenSSL by OPENSSL_ia32cap=:~0x20000000")
+
+
+@pytest.mark.parametrize(
+    ("mask", "seen"),
+    [
+        ("", {"avx2", "sha_ni"}),
+        (":~0x20000000", {"avx2"}),
+        (":~0x20000000:~0x1", {"avx2"}),
+        ("~0x20000000", {"avx2", "sha_ni"}),  # another bit of the first word
+        (":~0x100", {"avx2", "sha_ni"}),
+        (":0x100", {"avx2"}),  # only this bit is left
+        (":0x20000000", {"avx2", "sha_ni"}),
+        (":nonsense", {"avx2", "sha_ni"}),
+    ],
+)
+def test_verdicts_are_those_of_the_extensions_that_openssl_may_use(mask: str, seen: set[str]) -> None:
+    assert flags_for_openssl({"avx2", "sha_ni"}, {OPENSSL_MASK: mask}) == seen
 
 
 def test_contenders_see_the_mask_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,10 @@ from cluster.certificates import AUTHORITY_DAYS, NODE_DAYS, Authority, is_of, ne
 from cluster.client import Api, Conflict, Forbidden, Missing, Unavailable
 from cluster.controller.actions import Make
 from cluster.controller.issuing import CERTIFICATE, KEY, MADE, Issuer
+from cluster.controller.patience import seconds_apart
 from cluster.controller.planning import Plan
 from cluster.controller.running import UNBOUND
 from cluster.controller.world import Cache, Peering, World
-from cluster.controller.writing import _only_forgets, _same_but_addresses
 from cluster.names import PEER_SECRET
 from cluster.resources import NodeCacheSpec, Peers
 from cluster.resources.pool import Peering as Mode
@@ -92,25 +92,22 @@ class TestTold:
 
 
 class TestWrites:
-    BEFORE = NodeCacheSpec("p", peers=Peers("a", "c", {"k1": ("x", "y"), "k2": ("x",)}))
+    BEFORE = NodeCacheSpec("p", status_interval=60, peers=Peers("a", "c", {"k1": ("x", "y"), "k2": ("x",)}))
 
     @pytest.mark.parametrize(
-        ("now", "waits"),
+        ("now", "apart"),
         [
-            (Peers("a", "c", {"k1": ("x", "y")}), True),
-            (Peers("a", "c"), True),
-            (Peers("a", "c", {"k1": ("x",)}), False),
-            (Peers("a", "c", {"k1": ("x", "y"), "k3": ("x",)}), False),
-            (Peers("a", "d", {"k1": ("x", "y")}), False),
-            (None, False),
+            pytest.param(Peers("a", "c", {"k1": ("x", "y")}), None, id="peers of a former fetch go with the next change"),
+            pytest.param(Peers("a", "c"), None, id="also those of all fetches"),
+            pytest.param(Peers("a", "c", {"k1": ("x",)}), 60.0, id="other peers of a fetch wait"),
+            pytest.param(Peers("a", "c", {"k1": ("x", "y"), "k3": ("x",)}), 60.0, id="and so do those of a new one"),
+            pytest.param(Peers("a", "d", {"k1": ("x", "y")}), 0.0, id="a certificate is written at once"),
+            pytest.param(None, 0.0, id="and that peers are off"),
         ],
     )
-    def test_peers_of_former_fetches_go_with_the_next_change(self, now: Peers | None, waits: bool) -> None:
-        assert _only_forgets(self.BEFORE, replace(self.BEFORE, peers=now)) == waits
-
-    def test_a_certificate_is_written_at_once(self) -> None:
-        assert not _same_but_addresses(self.BEFORE, replace(self.BEFORE, peers=Peers("a", "d")))
-        assert _same_but_addresses(self.BEFORE, replace(self.BEFORE, peers=Peers("a", "c", {"k9": ("x",)})))
+    def test_how_long_a_change_of_peers_may_wait(self, now: Peers | None, apart: float | None) -> None:
+        there = Cache("u", "1", True, self.BEFORE)
+        assert seconds_apart(there, replace(self.BEFORE, peers=now)) == apart
 
 
 class TestCondition:

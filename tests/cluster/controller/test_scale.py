@@ -19,9 +19,9 @@ from cluster.client import Api, Endpoint, Watched
 from cluster.client.api import Page
 from cluster.client.bounds import BOUNDS
 from cluster.client.endpoints import CLAIMS
+from cluster.controller.budget import Budget
 from cluster.controller.reading import CONTROLLER, MANAGED_BY, read_cache, read_target
 from cluster.controller.world import World
-from cluster.controller.writing import Budget
 from cluster.kserve.reading import read_claim
 from cluster.resources import encoded
 from tests.cluster.controller.building import model, planned, pool, world
