@@ -80,7 +80,7 @@ class Scheduler:
     def __init__(self, actors: Sequence[Actor]) -> None:
         self._turn = threading.Condition()
         self._running: int | None = None
-        self._stopped = [True] * len(actors)
+        self._stopped = [False] * len(actors)
         self._ended = [False] * len(actors)
         self._crashed = [False] * len(actors)
         self._paused = [False] * len(actors)
@@ -124,9 +124,7 @@ class Scheduler:
         if index is None:
             return
         with self._turn:
-            self._stopped[index] = True
-            self._running = None
-            self._turn.notify_all()
+            self._stop(index)
             self._turn.wait_for(lambda: self._running == index)
             self._stopped[index] = False
         if self._crashed[index]:
@@ -172,9 +170,15 @@ class Scheduler:
         except Exception as error:  # noqa: BLE001  the test looks at it
             self.results[index] = error
         with self._turn:
-            self._ended[index] = self._stopped[index] = True
+            self._ended[index] = True
+            self._stop(index)
+
+    def _stop(self, index: int) -> None:
+        """An actor that has only just begun, late on a busy machine, takes the turn from no other one."""
+        self._stopped[index] = True
+        if self._running == index:
             self._running = None
-            self._turn.notify_all()
+        self._turn.notify_all()
 
     def _step(self, index: int) -> None:
         with self._turn:
