@@ -79,7 +79,7 @@ class _Followed:
         if chunk is None or (chunk.authenticated and not offer.authenticated) or not chunk.read(into):
             return False
         with self._lock:
-            return self._following.chunk(offer.listing, path, index) == chunk
+            return self._following.still(chunk, offer.listing, path, index)
 
     def _look(self) -> Offer | None:
         journalled = self._following.look()

@@ -97,8 +97,9 @@ class GuidedSchedule:
 
     def steal(self, active: Iterable[Progress]) -> Assignment | None:
         """`Schedule.steal`. While the guide decides, its turns are nobody else's: they are short."""
-        all_active = list(active)
-        for schedule in (self._others, self._covered) if self._guide.idle() else (self._others,):
+        schedules = (self._others, self._covered) if self._guide.idle() else (self._others,)
+        all_active = list(active) if any(each in schedules for each in self._whose.values()) else []
+        for schedule in schedules:
             candidates = [each for each in all_active if self._whose.get(each.assignment) is schedule]
             if (stolen := schedule.steal(candidates)) is not None:
                 return self._noted(stolen, schedule)

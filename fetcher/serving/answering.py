@@ -13,9 +13,9 @@ import re
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal
 
 from fetcher.artifact import ByteRange
@@ -81,10 +81,14 @@ class Answerer:
         wait = request.query.get("wait", "")
         return float(wait) if re.fullmatch("[0-9]{1,4}", wait) else None
 
-    def unchanged(self, request: Request) -> bool:
-        """Whether a request that waits still has nothing to learn."""
-        offer, seen = self.offers.find(request.segments[1], _listing(request)), _seen(request)
-        return offer is not None and seen == self.maps.of(offer, seen).at
+    def changed(self, waiting: Sequence[Request]) -> list[bool]:
+        """Whether each of the requests `waiting` has something to learn by now. Each artifact is looked at once for all."""
+        find = cache(self.offers.find)
+        offers = [find(each.segments[1], _listing(each)) for each in waiting]
+        return [
+            offer is None or (seen := _seen(each)) != self.maps.of(offer, seen).at
+            for offer, each in zip(offers, waiting, strict=True)
+        ]
 
     def _route(self, request: Request) -> tuple[str, tuple[str, ...]]:
         """The key, and what follows it: `have`, or the digest of a listing and the segments of a path. Raises _Refused."""

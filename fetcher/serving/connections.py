@@ -13,10 +13,11 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Literal
 
 from fetcher.certificates import Certificates
@@ -69,6 +70,8 @@ class Connections:
         self._returned: deque[tuple[Connection, Outcome]] = deque()
         self._due: deque[Connection] = deque()
         self._comparing = False
+        self._compare_at = float("-inf")
+        self._pause = times.tick
         self._woken, self._waker = socket.socketpair()
         self._draining = threading.Event()
         self._accepting = False
@@ -79,7 +82,7 @@ class Connections:
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._accept(True)
         while not (self._draining.is_set() and not self._all):
-            for key, _ in self._selector.select(self._times.tick):
+            for key, _ in self._selector.select(self._pause):
                 self._ready(key.fileobj)
             self._take_back()
             self._look_after()
@@ -296,7 +299,7 @@ class Connections:
         self._accept(not draining)
         if draining:
             self._listener.close()
-        waiting = [each for each in self._all if each.state == "waiting"]
+        waiting = {each: each.request for each in self._all if each.state == "waiting" and each.request is not None}
         for connection in list(self._all):
             over = draining or now >= connection.deadline
             if over and connection.state in _UNANSWERED:
@@ -304,17 +307,18 @@ class Connections:
             elif over and connection.state == "waiting":
                 self._answer_now(connection)
         self._counts.connections, self._counts.polls = len(self._all), len(waiting)
-        if waiting and not self._comparing:
-            self._comparing = True
+        if waiting and not self._comparing and now >= self._compare_at:
+            self._comparing, self._compare_at = True, now + self._times.look
             self._answers.submit(self._compare, waiting)
+        self._pause = self._times.look if waiting else self._times.tick
 
-    def _compare(self, waiting: Iterable[Connection]) -> None:
+    def _compare(self, waiting: Mapping[Connection, Request]) -> None:
         """On a thread: find those for whom something has changed."""
         try:
-            for connection in waiting:
-                request = connection.request
-                if request is not None and not self._answerer.unchanged(request):
-                    self._due.append(connection)
+            changed = self._answerer.changed([*waiting.values()])
+            self._due.extend(compress(waiting, changed))
+            if any(changed):
+                self._wake()
         finally:
             self._comparing = False
 

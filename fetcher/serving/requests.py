@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import field
+from functools import lru_cache
+from types import MappingProxyType
 from urllib.parse import unquote
 
 from fetcher.artifact import ByteRange
@@ -19,6 +21,8 @@ _LINE = re.compile(rb"([A-Z]{1,16}) ([\x21-\x7e]+) HTTP/1\.([01])")
 _RANGE = re.compile("bytes=([0-9]{1,18})?-([0-9]{1,18})?", re.IGNORECASE)
 _SEVERAL = re.compile(r"bytes=[0-9, -]+", re.IGNORECASE)
 _MOST_FIELDS = 64
+_KEPT = 128
+"""Targets that are kept unescaped: one that waits for a change is looked at again and again. 2 MiB, if all are of the longest."""
 
 
 class BadRequest(Exception):
@@ -46,18 +50,28 @@ class Request:
     @property
     def segments(self) -> tuple[str, ...]:
         """The unescaped segments of the path. They are looked up as they are, never as a path of a filesystem."""
-        return tuple(unquote(each, errors="surrogateescape") for each in self.target.partition("?")[0].split("/")[1:])
+        return _segments(self.target)
 
     @property
     def query(self) -> Mapping[str, str]:
-        pairs = (pair.partition("=") for pair in self.target.partition("?")[2].split("&"))
-        return {name: unquote(value) for name, _, value in pairs}
+        return _query(self.target)
 
     @property
     def bearer(self) -> str | None:
         """The token in the field Authorization; None without one."""
         scheme, _, token = self.fields.get("authorization", "").partition(" ")
         return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+
+
+@lru_cache(_KEPT)
+def _segments(target: str) -> tuple[str, ...]:
+    return tuple(unquote(each, errors="surrogateescape") for each in target.partition("?")[0].split("/")[1:])
+
+
+@lru_cache(_KEPT)
+def _query(target: str) -> Mapping[str, str]:
+    pairs = (pair.partition("=") for pair in target.partition("?")[2].split("&"))
+    return MappingProxyType({name: unquote(value) for name, _, value in pairs})
 
 
 def parse(head: bytes) -> Request:
