@@ -77,6 +77,7 @@ class Swarm:
     _sure: int = 0
     _usable: list[tuple[str, Peer]] = field(default_factory=list)
     _share: int = 0
+    _ahead: bool = False
     _owners: Owners = field(init=False)
     _files: Files = field(init=False)
     _looked: float = float("-inf")
@@ -265,6 +266,8 @@ class Swarm:
         self._starved = now - self._moved > STARVED
         if self._starved:
             self._share = self.missing
+        nowhere = self.missing & ~self._held
+        self._ahead = not self._starved and self._owners.ahead(self.me, [peer for _, peer in self._usable], nowhere, now)
 
     def _divide(self, now: float) -> None:
         """Divide the origin among the owners. Not before the first maps are heard: each of 1,000 would divide it anew."""
@@ -275,7 +278,7 @@ class Swarm:
         """A chunk of the origin, in the order of the files: the first ones are verified and passed on early."""
         if not wanted or now < max(self.began + self.settle, self._origin_at):
             return None
-        if self._under_way.at_origin >= self._part(now):
+        if self._under_way.at_origin >= self._part(now) or self._ahead:
             return None
         # Those who do not know each other yet would all begin with the first chunk.
         return Ask(self._files.one_of(wanted, self.random) if self._awaits(now) else lowest(wanted), None)

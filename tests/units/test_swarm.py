@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from fetcher.planning.asks import LATE, Ask
-from fetcher.planning.owners import PATIENCE
+from fetcher.planning.owners import AHEAD, PATIENCE
 from fetcher.planning.ownership import BLOCK_CHUNKS, Layout, shares
 from fetcher.planning.peer import SILENCE, every
 from fetcher.planning.swarm import AWAITED, FEW, MANY, SETTLE, SPREAD, STARVED, WINDOW, Swarm
@@ -250,6 +250,43 @@ class TestAsking:
         assert node.owners(0.0) == {"n1"}
         node.joined("n0")
         assert node.owners(0.0) == {"n0", "n1"}
+
+
+class TestKeepingAbreast:
+    """Every node has its share of the origin about as far as the others have theirs: who had a chunk from there sends it to all."""
+
+    def node(self) -> Swarm:
+        """One of three nodes, of whose share `AHEAD` chunks have come, and of others' none."""
+        node = swarm()
+        for name in ("n1", "n2"):
+            node.heard(name, 0, 0.0)
+        for ask in brought(node, 0.0, AHEAD):
+            assert ask.supplier is None
+        return node
+
+    def brings(self, node: Swarm, count: int, now: float) -> None:
+        for name in ("n1", "n2"):
+            node.heard(name, sum(1 << chunk for chunk in chunks(shares(LAYOUT, members(3))[name])[:count]), now)
+
+    def asks_the_origin(self, node: Swarm, now: float) -> bool:
+        return any(ask.supplier is None for ask in asked(node, now))
+
+    def test_a_node_that_is_ahead_leaves_the_origin_to_the_others_until_they_have_caught_up(self) -> None:
+        node = self.node()
+        assert not self.asks_the_origin(node, 1.0)
+        self.brings(node, 1, 1.5)
+        assert self.asks_the_origin(node, 2.0)
+
+    def test_it_waits_for_nobody_who_brings_nothing(self) -> None:
+        node = self.node()
+        self.brings(node, 0, PATIENCE)
+        assert not self.asks_the_origin(node, PATIENCE)
+        assert self.asks_the_origin(node, PATIENCE + 1)
+
+    def test_nor_for_those_who_have_all_of_theirs(self) -> None:
+        node = self.node()
+        self.brings(node, LAYOUT.chunks, 0.5)
+        assert self.asks_the_origin(node, 1.0)
 
 
 class TestMaps:
