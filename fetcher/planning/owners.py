@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import field
 
 from fetcher.planning.bits import lowest
-from fetcher.planning.ownership import BLOCK_CHUNKS, Layout, rank, shares
+from fetcher.planning.ownership import BLOCK_CHUNKS, Layout, rank, shares, takes
 from fetcher.planning.peer import Peer
 from fetcher.quantities import median
 from fetcher.values import dataclass
@@ -22,6 +22,10 @@ AHEAD = 2
 """Chunks of its share by which a node may be ahead of others before it leaves the origin to them: what it had from there it
 sends to all. Of eight nodes three had their shares after 31 s, the others after 48. Until then the links of the three carried
 what everybody waited for and those of the others little, 31 of 45 chunks a second, and afterwards it was the other way."""
+
+MUCH = 2
+"""Chunks that are left to an owner by those that have their shares: as many as it has under way. Of eight nodes one had nine
+chunks to bring when the others were done; it sent each of them to all, for six seconds, while their links had nothing to do."""
 
 
 @dataclass(slots=True)
@@ -70,6 +74,23 @@ class Owners:
         owed = [self.share(peer.node) for peer in peers if peer.node in self.members and now - peer.progress <= PATIENCE]
         brought = [(share & ~nowhere).bit_count() for share in owed if share & nowhere]
         return bool(brought) and (self.share(me) & ~nowhere).bit_count() >= median(brought) + AHEAD
+
+    def relieved(self, me: str | None, peers: Collection[Peer], nowhere: int, wanted: int) -> int | None:
+        """For a node that has its share: a chunk that is `wanted` of an owner that has much of its own left. `nowhere`: chunks
+        that nobody has. The owner begins with the first ones; each of the last has one node that brings it instead."""
+        if me is None or self.share(me) & nowhere:
+            return None
+        free = [me, *(peer.node for peer in peers if peer.node in self.members and not self.share(peer.node) & nowhere)]
+        for peer in peers:
+            left = self.share(peer.node) & nowhere if peer.block_time is not None else 0
+            for _ in range(MUCH):
+                left &= left - 1
+            while chunk := left & wanted:
+                last = chunk.bit_length() - 1
+                if takes(self.layout, last, free) == me:
+                    return last
+                left ^= 1 << last
+        return None
 
     def taken_over(self, me: str | None, peers: Collection[Peer], left: int, now: float) -> int | None:
         """At the end, when only `left` is missing: a chunk of a block that its owner has not brought for longer than it usually

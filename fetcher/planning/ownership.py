@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from operator import itemgetter
 
@@ -84,6 +84,12 @@ def rank(layout: Layout, chunk: int, members: Sequence[str]) -> list[str]:
     """Return the members in the order in which they would ask for a chunk that its owner does not bring."""
     name = f"{layout.listing}/late/{chunk // BLOCK_CHUNKS}"
     return sorted(members, key=lambda member: _hash(name, _hash(member)))
+
+
+def takes(layout: Layout, chunk: int, members: Iterable[str]) -> str:
+    """Return which of the members asks for a chunk that its owner is to be spared."""
+    name = f"{layout.listing}/spared/{chunk}"
+    return max(members, key=lambda member: _hash(name, _hash(member)))
 
 
 def _hash(text: str, seed: int = 0) -> int:

@@ -239,7 +239,7 @@ class Swarm:
             self._of_the_origin(disputed | (wanted & self._share & ~(0 if self._starved else self._held)), now)
             or self._of_a_peer(wanted, now)
             or self._of_the_origin(0 if self._busy_with_peers else wanted & self._share & ~self._sure, now)
-            or self._of_a_late_owner(wanted & ~self._sure, now)
+            or self._of_another_owner(wanted & ~self._sure, now)
         )
 
     def owners(self, now: float) -> frozenset[str]:
@@ -324,10 +324,14 @@ class Swarm:
                     break
         return found
 
-    def _of_a_late_owner(self, left: int, now: float) -> Ask | None:
+    def _of_another_owner(self, left: int, now: float) -> Ask | None:
+        """A chunk of an owner that is late, or has much more to bring than this node, which has its share."""
         if self._share & left:
             return None
-        chunk = self._owners.taken_over(self.me, [peer for _, peer in self._usable], left, now)
+        peers = [peer for _, peer in self._usable]
+        chunk = self._owners.taken_over(self.me, peers, left, now)
+        if chunk is None and not self._under_way.at_origin:
+            chunk = self._owners.relieved(self.me, peers, self.missing & ~self._held, left & ~self._held)
         return None if chunk is None else Ask(chunk, None)
 
     def _extended(self, ask: Ask, wanted: int, most: int) -> Ask:

@@ -22,7 +22,7 @@ _RANGE = re.compile("bytes=([0-9]{1,18})?-([0-9]{1,18})?", re.IGNORECASE)
 _SEVERAL = re.compile(r"bytes=[0-9, -]+", re.IGNORECASE)
 _MOST_FIELDS = 64
 _KEPT = 128
-"""Targets that are kept unescaped: one that waits for a change is looked at again and again. 2 MiB, if all are of the longest."""
+"""Targets that are kept unescaped: one that waits for a change is looked at again and again. 2 MiB at most."""
 
 
 class BadRequest(Exception):

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from fetcher.planning.asks import LATE, Ask
-from fetcher.planning.owners import AHEAD, PATIENCE
+from fetcher.planning.owners import AHEAD, MUCH, PATIENCE
 from fetcher.planning.ownership import BLOCK_CHUNKS, Layout, shares
 from fetcher.planning.peer import SILENCE, every
 from fetcher.planning.swarm import AWAITED, FEW, MANY, SETTLE, SPREAD, STARVED, WINDOW, Swarm
@@ -192,6 +192,8 @@ class TestAsking:
         slow, *_ = asked(node, 0.0, 1)
         assert slow.supplier is None
         for second in range(8):
+            keeps_step = chunks(shares(LAYOUT, members(2))["n1"])[:second]
+            node.heard("n1", sum(1 << chunk for chunk in keeps_step), second)
             ask = node.next(second)
             assert ask is not None
             node.done(ask, second + 1.0)
@@ -253,7 +255,7 @@ class TestAsking:
 
 
 class TestKeepingAbreast:
-    """Every node has its share of the origin about as far as the others have theirs: who had a chunk from there sends it to all."""
+    """Every node is about as far with its share as the others: who had a chunk from the origin sends it to all."""
 
     def node(self) -> Swarm:
         """One of three nodes, of whose share `AHEAD` chunks have come, and of others' none."""
@@ -287,6 +289,43 @@ class TestKeepingAbreast:
         node = self.node()
         self.brings(node, LAYOUT.chunks, 0.5)
         assert self.asks_the_origin(node, 1.0)
+
+
+class TestSparing:
+    """Nodes that have their shares bring the last chunks of who has much left: it would have to send each of them to all."""
+
+    def left_and_asked(self, count: int, *, mine: int = 0) -> tuple[list[int], list[set[int]]]:
+        """Of one of three nodes `count` chunks are left, and of the others `mine`. Returns those, and what others ask for."""
+        owed, found = shares(LAYOUT, members(3)), []
+        left = chunks(owed["n1"])[-count:]
+        missing = sum(1 << chunk for name in ("n0", "n2") for chunk in chunks(owed[name])[:mine])
+        missing |= sum(1 << chunk for chunk in left)
+        for me, other in (("n0", "n2"), ("n2", "n0")):
+            node = Swarm(me, LAYOUT, 4, Random(1), 0.0, 0.0, mine=ALL & ~missing)
+            for name in ("n1", other):
+                node.heard(name, 0, 0.0)
+            node.next(0.0)
+            node.heard("n1", owed["n1"] & ~missing, 1.0)
+            found.append({ask.chunk for ask in brought(node, 1.0) if ask.supplier is None})
+        return left, found
+
+    def test_each_of_the_last_chunks_has_one_node_that_brings_it_and_the_first_are_the_owners(self) -> None:
+        left, (first, second) = self.left_and_asked(5 * BLOCK_CHUNKS)
+        assert first | second == set(left[MUCH:])
+        assert not first & second
+        assert first
+        assert second
+
+    def test_an_owner_that_has_little_left_brings_it_itself(self) -> None:
+        _, found = self.left_and_asked(MUCH)
+        assert found == [set(), set()]
+
+    def test_one_at_a_time(self) -> None:
+        node = Swarm("n0", LAYOUT, 4, Random(1), 0.0, 0.0, mine=ALL & ~shares(LAYOUT, members(2))["n1"])
+        node.heard("n1", 0, 0.0)
+        node.next(0.0)
+        node.heard("n1", sum(1 << chunk for chunk in chunks(shares(LAYOUT, members(2))["n1"])[:BLOCK_CHUNKS]), 1.0)
+        assert Counter(ask.supplier for ask in asked(node, 1.0))[None] == 1
 
 
 class TestMaps:
@@ -476,7 +515,7 @@ class TestFallingBack:
     def test_at_the_end_the_next_in_line_duplicates_one_late_block_and_no_more(self) -> None:
         owed = shares(LAYOUT, members(3))
         late = chunks(owed["n1"])
-        left = sum(1 << chunk for chunk in late[-2 * BLOCK_CHUNKS :])
+        left = 1 << late[-1] | 1 << late[-1 - BLOCK_CHUNKS]  # of two blocks
         found: dict[str, set[int]] = {}
         for me in ("n0", "n2"):
             node = Swarm(me, LAYOUT, 4, Random(1), 0.0, 0.0, mine=ALL & ~left)
