@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,10 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fetcher.cache.offer import Offer
+from fetcher.cache.offering import Offers
 from fetcher.manifest import RELATIVE_PATH
 from fetcher.planning.have import HEAD, LARGEST, HaveMap, Mark, bitmap, room
-from fetcher.serving import Times
+from fetcher.serving import Counts, Times
+from fetcher.serving.answering import Answerer
+from fetcher.serving.authorization import anonymous
 from fetcher.serving.maps import Maps
+from fetcher.serving.pace import Rate
+from fetcher.serving.requests import Request
+from fetcher.serving.sending import Sender
 from tests.lab.waiting import wait_until
 from tests.serving.conftest import Cache, Start
 from tests.serving.peer import Answer, Peer
@@ -229,6 +236,25 @@ class TestWaiting:
         wait_until(lambda: running.server.counts.uploads == 0, "the upload is over, and the peers that wait are none")
         for each in peers:
             each.close()
+
+    def test_all_who_wait_for_an_artifact_are_compared_by_one_look_at_it(self, cache: Cache) -> None:
+        looks = list[str]()
+
+        class Looked(Offers):
+            def find(self, key: str, listing: str | None = None) -> Offer | None:
+                looks.append(key)
+                return super().find(key, listing)
+
+        offers, maps = Looked(cache.root), Maps()
+        slots = threading.BoundedSemaphore()
+        sender = Sender(Rate(None, time.monotonic), Counts(), threading.Event())
+        answerer = Answerer(offers, maps, anonymous, sender, Counts(), slots, slots, private=True)
+        offer = offers.find(cache.key)
+        assert offer is not None
+        known, unknown = (Request("GET", f"/v1/{cache.key}/have?since={at}") for at in (maps.of(offer).at, MARK))
+        looks.clear()
+        assert answerer.changed([known, unknown, known]) == [False, True, False]
+        assert looks == [cache.key]
 
     def test_a_drain_answers_who_waits(self, cache: Cache, start: Start) -> None:
         running = start(times=LONG)

@@ -102,6 +102,15 @@ def test_a_chunk_is_withdrawn_when(owner: Owner, following: Following, end: Call
     assert following.chunk(LISTING, FILE.path, 1) is None
 
 
+@pytest.mark.parametrize("end", [name for name in END if not name.startswith(("the lease", "the owner"))])
+def test_what_is_recorded_while_a_chunk_is_read_counts(owner: Owner, following: Following, end: str) -> None:
+    chunk = following.chunk(LISTING, FILE.path, 1)
+    assert chunk is not None
+    assert following.still(chunk, LISTING, FILE.path, 1)
+    END[end](owner)
+    assert not following.still(chunk, LISTING, FILE.path, 1)
+
+
 def test_a_chunk_that_is_written_again_is_back(owner: Owner, following: Following) -> None:
     owner.staged.drop_chunk(1)
     assert following.chunk(LISTING, FILE.path, 1) is None
