@@ -52,9 +52,8 @@ class RenamingSource(Derived):
     def begin(
         self, files: Sequence[RemoteFile], *, listing: str | None, node: str | None, on_event: Subscriber
     ) -> Guide | None:
-        """Peers below know the published names. Those that fetch with the same tool have these ones, in a listing of their own,
-        so they would have to be asked above: a `SwarmedSource` of this source. Until then caches help, by `mirrors`, and peers
-        do not."""
+        """Nobody has a listing with the new names: only fetches into a directory rename, and those are not served. Peers below
+        know the published names, and all files of a listing, of which this takes some. Caches help, by `mirrors`."""
         return None
 
     def judged(self, file: RemoteFile, suppliers: Collection[str], liars: Collection[str]) -> None:

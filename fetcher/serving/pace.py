@@ -7,10 +7,15 @@ from collections.abc import Callable
 
 STEP = 1024 * 1024
 """Bytes that an upload sends before it looks at the clock: at 10 Gbit/s a millisecond."""
+FIRST = 64 * 1024
+"""Bytes that a reader is sent at first, and again after it was slow. With TLS they count when all of them are sent, so they are
+a small part of what the slowest reader takes in `PATIENCE`."""
 PATIENCE = 30.0
 """Seconds that a reader may take without having read `LEAST` bytes a second on average."""
 LEAST = 16 * 1024
 """Bytes a second. The slowest link that is worth an upload's place; without it a reader could hold the place for ever."""
+_SOON = 1.0
+"""Seconds in which a reader that may be sent more at once has taken what it was sent."""
 _BURST = 0.25
 """Seconds of the rate that may be sent at once after a pause."""
 
@@ -41,9 +46,13 @@ class Rate:
 
 
 class Reader:
-    """The patience with one reader. Only the seconds in which the server waited for it count."""
+    """The patience with one reader. Only the seconds in which the server waited for it count.
+
+    `step`: the most bytes to send it at once.
+    """
 
     def __init__(self) -> None:
+        self.step = FIRST
         self._waited = 0.0
         self._read = 0
 
@@ -51,4 +60,5 @@ class Reader:
         """Count that sending `count` bytes took `seconds`. Return whether the reader is too slow."""
         self._read += count
         self._waited += seconds
+        self.step = min(STEP, 2 * self.step) if seconds < _SOON else FIRST
         return self._waited > PATIENCE and self._read < LEAST * self._waited

@@ -10,8 +10,8 @@ import pytest
 from fetcher.errors import ConfigurationError
 from fetcher.serving import ServingLimits, Times
 from fetcher.serving.limits import MOST_CONNECTIONS, PER_CONNECTION
-from fetcher.serving.pace import LEAST, PATIENCE, Rate, Reader
-from fetcher.serving.sending import BUFFER
+from fetcher.serving.pace import FIRST, LEAST, PATIENCE, STEP, Rate, Reader
+from fetcher.serving.sending import BUFFER, WAIT
 from fetcher.telemetry.exposition import exposition
 from tests.lab.metrics import samples
 from tests.lab.waiting import wait_until
@@ -90,6 +90,24 @@ class TestReaders:
         reader = Reader()
         assert any(reader.took(1, 1) for _ in range(40))
 
+    def test_a_fast_one_is_sent_more_at_once(self) -> None:
+        """Each turn waits for the interpreter's lock."""
+        reader = Reader()
+        steps = []
+        for _ in range(6):
+            steps.append(reader.step)
+            reader.took(reader.step, 0.01)
+        assert steps == [FIRST, 2 * FIRST, 4 * FIRST, 8 * FIRST, STEP, STEP]
+
+    def test_one_that_takes_more_than_the_least_keeps_its_place_though_only_whole_steps_count(self) -> None:
+        reader = Reader()
+        for _ in range(100):
+            step, seconds = reader.step, reader.step / (1.5 * LEAST)
+            while seconds > WAIT:
+                assert not reader.took(0, WAIT)
+                seconds -= WAIT
+            assert not reader.took(step, seconds)
+
 
 class TestRate:
     def test_after_a_pause_a_quarter_of_a_second_may_be_sent_at_once(self) -> None:
@@ -120,7 +138,7 @@ class TestConnections:
 
     def test_memory_bounds_uploads_and_connections_together(self) -> None:
         assert ServingLimits(uploads=32).connections == MOST_CONNECTIONS
-        small = ServingLimits(uploads=32, memory=16 * MiB)
+        small = ServingLimits(uploads=32, memory=64 * MiB)
         assert small.connections * PER_CONNECTION + small.uploads * BUFFER <= small.memory
 
     def test_more_uploads_than_memory_are_refused(self) -> None:

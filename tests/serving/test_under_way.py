@@ -13,6 +13,7 @@ import pytest
 
 from fetcher.artifact import CHUNK_SIZE, ArtifactRef
 from fetcher.serving import ServingLimits, SharedSecret, Times
+from fetcher.serving.sending import BUFFER
 from fetcher.testing.checkpoint import random_bytes
 from fetcher.testing.faults import Fault
 from fetcher.testing.interruptions import Stall
@@ -129,7 +130,7 @@ class TestWhatIsServed:
         assert received.partition(b"\r\n\r\n")[2] == FIRST[:CHUNK_SIZE]
 
     def test_a_chunk_in_memory_is_bounded_as_uploads_are(self, fetch: Fetch, start: Start) -> None:
-        limits = ServingLimits(uploads=4, memory=4 * 256 * 1024 + 64 * MiB + CHUNK_SIZE, rate=64 * 1024)
+        limits = ServingLimits(uploads=4, memory=4 * BUFFER + 64 * MiB + CHUNK_SIZE, rate=64 * 1024)
         assert limits.staged_uploads == 1
         running = start(root=fetch.root, times=QUICK, limits=limits)
         fetch.begin()
