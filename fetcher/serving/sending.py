@@ -10,6 +10,7 @@ Those of a staged file are read, compared and sent from one buffer, a chunk at a
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import socket
 import ssl
@@ -153,7 +154,8 @@ class Compared:
     def __init__(self, size: int, read: Callable[[int, memoryview], bool]) -> None:
         self._size = size
         self._read = read
-        self._buffer = memoryview(bytearray(min(size, CHUNK_SIZE)))
+        # Not from the heap, of which each thread has one: what glibc has freed of so many bytes it keeps for that thread.
+        self._buffer = memoryview(mmap.mmap(-1, max(1, min(size, CHUNK_SIZE))))
 
     def __call__(self, position: int) -> tuple[int, memoryview]:
         index = position // CHUNK_SIZE
