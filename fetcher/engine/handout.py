@@ -18,6 +18,7 @@ from fetcher.engine.incoming import Cursor, Incoming
 from fetcher.engine.pace import SlowConnectionDetector
 from fetcher.engine.pull import Pull
 from fetcher.engine.schedule import Assignment, Progress, Schedule
+from fetcher.engine.states import State
 from fetcher.events import BytesDiscarded, ConnectionsActive, Subscriber
 from fetcher.planning.ranges import LONGEST_RANGE
 from fetcher.quantities import ceil_div
@@ -113,17 +114,22 @@ class Handout:
         return max(self._concurrency.connections, min(self._most, self._schedule.least))
 
     def _next(self) -> Assignment | None:
-        if sum(each.ready for each in self.begun.values()) > min(AHEAD, self._hash_lag):
+        # What is being sealed is hashed, or still in memory: of small files a whole batch.
+        filling = [each for each in self.begun.values() if each.state is not State.SEALING]
+        lag = sum(each.lag for each in filling)
+        most = min(AHEAD, self._hash_lag)
+        if lag > most and sum(each.ready for each in filling) > most:  # no more is ready than lags
             return None  # progress of the hashing threads wakes the connections
         # Several connections on one file leave gaps as long as their ranges, and the hash frontier waits at a gap.
         connections_per_file = ceil_div(self._concurrency.connections, max(1, self._schedule.open_files))
         longest = self._concurrency.range_length(
             self._schedule.missing, shortest=CHUNK_SIZE, longest=LONGEST_RANGE // connections_per_file
         )
-        lagging = sum(each.lag for each in self.begun.values()) > self._hash_lag
         among = None if len(self.begun) < self._open_files else self.begun
         self._schedule.look(self._progress(), connections=self._allowed)
-        return self._schedule.assign(longest=longest, lagging=lagging, among=among) or self._schedule.steal(self._progress())
+        return self._schedule.assign(longest=longest, lagging=lag > self._hash_lag, among=among) or self._schedule.steal(
+            self._progress()
+        )
 
     def _progress(self) -> Iterator[Progress]:
         """Yield the progress of all pulls that another connection may steal from."""

@@ -61,7 +61,8 @@ class Hashing(Generic[J]):
         with self._changed:
             self._begun = files
             self._receiving = receiving
-            self._changed.notify_all()
+            if self._ready:  # otherwise threads would wake for nothing, with each small file
+                self._changed.notify_all()
 
     def close(self) -> None:
         """Make threads return after their current step. Nothing stays mapped."""

@@ -101,9 +101,10 @@ def prepare(files: Iterable[RemoteFile], preparation: Preparation) -> Prepared:
             raise Stopped
         fresh = _shared(fresh, leftovers.files, preparation, prepared)
         fresh = _adopted(fresh, files, preparation, prepared)
-        for file in fresh:
-            with storing("create the staged file", file.path), naming(file.path, lease.data):
-                prepared.staged.append(_create(file, preparation))
+        with storing("write the journal"), preparation.journal.together():
+            for file in fresh:
+                with storing("create the staged file", file.path), naming(file.path, lease.data):
+                    prepared.staged.append(_create(file, preparation))
         if preparation.stopped():
             raise Stopped
         with storing("resume the staged files"):

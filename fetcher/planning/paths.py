@@ -7,6 +7,7 @@ filesystem (`store.names`); `look_alikes` finds the names to ask about.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
@@ -15,6 +16,8 @@ from fetcher.artifact import RemoteFile
 from fetcher.errors import DigestMismatch, HostilePath
 
 RESERVED = ".fetcher"
+_CONTROL = r"[\x00-\x1f\x7f-\x9f]"
+"""All characters of Unicode's category Cc."""
 _MAX_COMPONENT = 255
 """Bytes: NAME_MAX of ext4, xfs, btrfs, tmpfs and NFS."""
 _MAX_PATH = 2048
@@ -83,7 +86,7 @@ def _problem(path: str) -> str | None:
         return "an absolute or empty path"
     if "\\" in path:
         return "a path with a backslash, which some programs read as a directory separator"
-    if any(unicodedata.category(character) == "Cc" for character in path):
+    if re.search(_CONTROL, path):
         return "a path with control characters"
     if any(not part.strip(". ") for part in parts):
         return "a path that leaves its directory"  # also `.. `: some filesystems ignore spaces at the end
@@ -97,6 +100,8 @@ def _problem(path: str) -> str | None:
 def _folded(name: str) -> str:
     """Equal for names that vfat, CIFS (both ignore dots and spaces at the end) or ext4 with casefold (ignores format
     characters) take for one."""
+    if name.isascii():
+        return name.lower().rstrip(". ")
     plain = unicodedata.normalize("NFC", unicodedata.normalize("NFKD", name).casefold())
     return "".join(each for each in plain if unicodedata.category(each) != "Cf").rstrip(". ")
 

@@ -107,17 +107,11 @@ class DirectBody(Body, Protocol):
         ...
 
 
-@runtime_checkable
-class Supplied(Protocol):
-    """A body of a source that has mirrors: `supplier` is the origin or the name of one of them, and means nothing else."""
-
-    @property
-    def supplier(self) -> str: ...
-
-
 def supplier_of(body: Body) -> str:
-    """Who brings `body`. A source without mirrors is the origin itself."""
-    return body.supplier if isinstance(body, Supplied) else ORIGIN
+    """Who brings `body`: its `supplier`, which is the origin or the name of a mirror, and means nothing else. Without one it
+    is the origin itself."""
+    supplier: str = getattr(body, "supplier", ORIGIN)  # asking for a Protocol takes 15 us, a tenth of a small file
+    return supplier
 
 
 class Opening(Protocol):

@@ -50,6 +50,8 @@ def refuse_signed(uri: str) -> None:
 
 def expiry(url: str) -> float | None:
     """The Unix time when a signed address expires, by `X-Amz-Date` + `X-Amz-Expires`, or CloudFront's `Expires`."""
+    if "?" not in url:
+        return None
     query = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
     lifetime, began = query.get("X-Amz-Expires", ""), query.get("X-Amz-Date", "")
     if re.fullmatch(r"[0-9]{1,9}", lifetime) and re.fullmatch(r"[0-9]{8}T[0-9]{6}Z", began):

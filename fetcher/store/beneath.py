@@ -5,8 +5,8 @@ a `base`, and fails with ELOOP or ENOTDIR at a link. Links in the path of the ba
 
 A takeover renames a lease's `data.<owner>`. Calls of the previous owner that name the old path then fail: this fences them. A
 directory descriptor would survive the rename. So every change of staged files names `data.<owner>/<name>` on one side of a
-single system call, relative to the lease's directory. A nested directory is created under a flat name and renamed into place.
-A file to be removed is renamed to a flat name first.
+single system call, relative to the lease's directory or to one above it. A nested directory is created under a flat name and
+renamed into place. A file to be removed is renamed to a flat name first.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _How(ctypes.Structure):
 def open_beneath(base: Path, path: Path, flags: int, mode: int = 0) -> int:
     """Open `path`; return its descriptor. No component below `base` may be a link. Never blocks on a FIFO. Raises OSError."""
     with _opened(base) as top:
-        return _open_at(top, path.relative_to(base), flags, mode)
+        return _open_at(top, _relative(base, path), flags, mode)
 
 
 def read_beneath(base: Path, path: Path, *, limit: int) -> bytes:
@@ -165,16 +165,19 @@ class Fence:
     def create(self, path: Path, mode: int) -> int:
         """Create a file below `data` and return its descriptor, open for reading and writing. Raises OSError."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+        try:
+            with _opened(self._base) as top:
+                return _openat2(top, _relative(self._base, path), flags, mode)
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
         with self._lease() as lease:
-            try:
-                return _openat2(lease, path.relative_to(self._data.parent), flags, mode)
-            except OSError as error:
-                if error.errno not in _UNSUPPORTED:
-                    raise
             return self._create_flat(lease, path, flags, mode)
 
     def make_directories(self, path: Path) -> None:
         """Create `path` and its missing parents below `data`. Raises OSError."""
+        if path == self._data:
+            return
         relative = path.relative_to(self._data)
         for depth in range(1, len(relative.parts) + 1):
             each = self._data.joinpath(*relative.parts[:depth])
@@ -314,16 +317,22 @@ def _opened(base: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _open_at(top: int, relative: PurePath, flags: int, mode: int) -> int:
+def _relative(base: Path, path: Path) -> str:
+    """The part of `path` below `base`. Raises ValueError if it is not below it."""
+    text, above = os.fspath(path), os.fspath(base) + "/"
+    return text[len(above) :] if text.startswith(above) else os.fspath(path.relative_to(base))
+
+
+def _open_at(top: int, relative: str, flags: int, mode: int) -> int:
     try:
         return _openat2(top, relative, flags, mode)
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
             raise
-    return _walk(top, relative, flags, mode)
+    return _walk(top, PurePath(relative), flags, mode)
 
 
-def _openat2(top: int, relative: PurePath, flags: int, mode: int) -> int:
+def _openat2(top: int, relative: str, flags: int, mode: int) -> int:
     if _OPENAT2 is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), str(relative))
     how = _How(_safe_flags(flags), mode if flags & os.O_CREAT else 0, _NO_SYMLINKS | _BENEATH)

@@ -42,12 +42,19 @@ _RECORD = ".previous.json"
 
 def publish_order(path: str) -> int:
     """The order in which files become visible: 0 weights, 1 other files, 2 indexes, 3 files that announce a complete model."""
-    name = PurePosixPath(path).name
+    name = path.rpartition("/")[2]
     if name in _ANNOUNCEMENTS:
         return 3
     if name.endswith(".index.json"):
         return 2
     return 0 if name.endswith(_WEIGHTS) else 1
+
+
+def _in_publish_order(manifest: Manifest) -> list[list[str]]:
+    groups: list[list[str]] = [[] for _ in range(4)]
+    for file in manifest.files:
+        groups[publish_order(file.path)].append(file.path)
+    return groups
 
 
 def _contradict(manifest: Manifest, other: Manifest) -> bool:
@@ -119,8 +126,8 @@ class InPlace:
         with lease.fenced():
             self.survey([file.path for file in manifest.files])
             known = self._withdraw(manifest, lease, fence, step)
-            for group in range(4):
-                self._move(lease, fence, [file.path for file in manifest.files if publish_order(file.path) == group], step)
+            for group in _in_publish_order(manifest):
+                self._move(lease, fence, group, step)
             listed = {file.path for each in (manifest, *self._others().values()) for file in each.files}
             self._delete(fence, known - listed)
             step("former files deleted")
@@ -184,13 +191,16 @@ class InPlace:
         return {path: manifest for path, manifest in manifests.items() if manifest is not None and manifest.snapshot is None}
 
     def _move(self, lease: Lease, fence: Fence, paths: Iterable[str], step: Step) -> None:
-        paths = list(paths)
+        paths, made = list(paths), set[Path]()
         for path in paths:
             lease.keep()
             staged = lease.data / path
             if staged.exists():
-                make_directories(self._base, (self._directory / path).parent)
-                fence.place(staged, self._base, self._directory / path)
+                target = self._directory / path
+                if (above := target.parent) not in made:
+                    make_directories(self._base, above)
+                    made.add(above)
+                fence.place(staged, self._base, target)
                 step(f"placed {path}")
         self._sync(paths)
 
@@ -204,8 +214,10 @@ class InPlace:
     def _sync(self, paths: Iterable[str]) -> None:
         """Sync every directory that holds one of `paths`, and its parents, deepest first."""
         directories = {self._directory}
-        for path in paths:
-            directories.update(self._directory / parent for parent in PurePosixPath(path).parents)
+        for holding in {path.rpartition("/")[0] for path in paths}:
+            directories.update(
+                (self._directory / holding, *(self._directory / each for each in PurePosixPath(holding).parents))
+            )
         for directory in sorted(directories, key=lambda each: len(each.parts), reverse=True):
             if directory.is_dir():
                 sync(self._base, directory)

@@ -258,10 +258,14 @@ class StagedFile:
 def _new_inode(path: Path) -> Iterator[int]:
     """Create an empty file, replacing any file at `path`. Its descriptor is valid within the block."""
     fence = fence_of(path)
-    fence.make_directories(path.parent)
-    remove(base_of(path), path)
-    mode = file_mode(path.parent)
-    descriptor = fence.create(path, mode)
+    directory = path.parent
+    fence.make_directories(directory)
+    mode = file_mode(directory)
+    try:
+        descriptor = fence.create(path, mode)
+    except FileExistsError:
+        remove(base_of(path), path)
+        descriptor = fence.create(path, mode)
     try:
         try_chmod(descriptor, mode)
         yield descriptor

@@ -22,6 +22,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 from fetcher.filesystem import file_mode, try_chmod
@@ -31,6 +32,10 @@ from fetcher.values import dataclass
 
 PRIVATE = ".fetcher"
 _STAGING, _ARCHIVE = (PRIVATE, "staging"), (PRIVATE, "archive")
+_HOLDING = ("staging", "archive")
+_RECENT = 256
+"""Directories remembered with their root and fence, which depend on nothing but their names: for each of thousands of small
+files, to take its path apart cost more than to create it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +102,7 @@ class Root:
 
 def fence_of(staged: Path) -> Fence:
     """The fence of the lease whose data directory holds `staged`. Outside a root's staging, the fence of its own directory."""
-    base, parts = base_of(staged), staged.parts
-    # Search from the end: the root may lie in the private directory of another root.
-    for index in reversed(range(len(parts) - 4)):
-        if parts[index : index + 2] == _STAGING:
-            return Fence(base, Path(*parts[: index + 4]))  # .fetcher/staging/<key>/data.<owner>
-    return Fence(base.parent, base)
+    return _fence_in(os.path.dirname(staged))
 
 
 def base_of(path: Path) -> Path:
@@ -123,7 +123,25 @@ def base_of_destination(directory: Path) -> Path:
 
 def _root_around(path: Path) -> Path | None:
     """The outermost root whose staging or archive holds `path`; None if there is none."""
-    parts = path.parts
+    if path.name in _HOLDING:
+        return _root_in(os.fspath(path))
+    return _root_in(os.path.dirname(path))
+
+
+@lru_cache(_RECENT)
+def _fence_in(directory: str) -> Fence:
+    base, parts = base_of(Path(directory, "file")), Path(directory).parts
+    # Search from the end: the root may lie in the private directory of another root.
+    for index in reversed(range(len(parts) - 3)):
+        if parts[index : index + 2] == _STAGING:
+            return Fence(base, Path(*parts[: index + 4]))  # .fetcher/staging/<key>/data.<owner>
+    return Fence(base.parent, base)
+
+
+@lru_cache(_RECENT)
+def _root_in(directory: str) -> Path | None:
+    """The outermost root whose staging or archive is or holds `directory`; None if there is none."""
+    parts = Path(directory).parts
     for index in range(len(parts) - 1):
         if parts[index : index + 2] in (_STAGING, _ARCHIVE):
             return Path(*parts[:index])

@@ -23,8 +23,10 @@ def spelled_otherwise(base: Path, directory: Path, paths: Iterable[str]) -> dict
     """
     names: dict[str, set[str]] = defaultdict(set)
     for path in paths:
-        for each in (PurePosixPath(path), *PurePosixPath(path).parents[:-1]):
-            names[str(each.parent)].add(each.name)
+        rest = path
+        while rest:
+            rest, _, name = rest.rpartition("/")
+            names[rest or "."].add(name)
     spellings: dict[str, str] = {}
     for parent, wanted in sorted(names.items(), key=lambda item: len(PurePosixPath(item[0]).parts)):
         for name, other in _of_one_directory(base, directory / parent, wanted).items():
@@ -34,6 +36,8 @@ def spelled_otherwise(base: Path, directory: Path, paths: Iterable[str]) -> dict
 
 def same_entries(directory: Path, former: Collection[str], listed: Iterable[str]) -> dict[str, str]:
     """Map `listed` paths to the `former` paths that are the same entry below `directory`."""
+    if not former:
+        return {}
     by_spelling = {folded(path): path for path in former}
     pairs = ((path, by_spelling[folded(path)]) for path in listed if folded(path) in by_spelling)
     return {path: other for path, other in pairs if _is_one(directory / path, directory / other)}
@@ -41,6 +45,8 @@ def same_entries(directory: Path, former: Collection[str], listed: Iterable[str]
 
 def in_the_way(former: Collection[str], listed: Collection[str]) -> set[str]:
     """The `former` paths that are files where `listed` needs a directory, or lie in a directory where `listed` has a file."""
+    if not former:
+        return set()
     files = {folded(path) for path in listed}
     directories = {folded(str(above)) for path in listed for above in PurePosixPath(path).parents}
     return {

@@ -62,12 +62,14 @@ class OrdinaryBody:
         self._seen = 0
         self._rest = memoryview(b"")
         self._error: FetchError | None = None
+        self._complete = False
         content = response.content
         if content.is_eof() and content.exception() is None:
             # aiohttp returned the connection already, and each read of the content resumes its transport. By then another body
             # may have paused it, so take everything now.
             self._rest = memoryview(drained(content))
             self._seen = len(self._rest)
+            self._complete = self._length in (None, self._seen)
             self._error = self._length_error() if self._rest else None
 
     async def readinto(self, buffer: memoryview) -> int:
@@ -92,7 +94,7 @@ class OrdinaryBody:
 
     async def _next(self) -> bool:
         """Get the next piece; False at the end, or if there is an error to raise."""
-        if self._error is None:
+        if self._error is None and not self._complete:
             scope = asyncio.timeout(self._stall)
             try:
                 async with scope:

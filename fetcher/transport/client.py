@@ -158,6 +158,7 @@ class HttpTransport:
         self._read_buffer = read_buffer
         self._environ = environ
         self._session: aiohttp.ClientSession | None = None
+        self._proxies: dict[str, Proxy | None] = {}
         self._context: ssl.SSLContext | None = None
         self._given_context = context
         self._advice = advice or TlsAdvice()
@@ -249,7 +250,7 @@ class HttpTransport:
             await session.close()
 
     async def _head(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None) -> aiohttp.ClientResponse:
-        proxy, scope = proxy_for(url, self._environ), asyncio.timeout(self._stall)
+        proxy, scope = self._proxy(url), asyncio.timeout(self._stall)
         try:
             async with scope:
                 # encoded=True: quoting a signed address again would break its signature.
@@ -271,6 +272,13 @@ class HttpTransport:
                     f"connection timed out: no answer from {host_of(url)} within {self._stall:.0f} s (--timeout-stall)"
                 ) from None
             raise classified(error, url, self._advice) from error
+
+    def _proxy(self, url: str) -> Proxy | None:
+        """The proxy for `url`, decided once for each origin. Raises ConfigurationError."""
+        origin = origin_of(url)
+        if origin not in self._proxies:
+            self._proxies[origin] = proxy_for(url, self._environ)
+        return self._proxies[origin]
 
     def _tls(self, url: str) -> ssl.SSLContext | bool:
         """The TLS context, created at first use: reading a CA bundle takes 0.04 s. True, aiohttp's default, for plain HTTP."""

@@ -54,10 +54,12 @@ class HubEndpoint:
         """Whether the host is the mirror's and the path is the Hub's. Plain HTTP counts too: a proxy may end TLS before the
         mirror."""
         base = urlsplit(self.endpoint)
-        same_origin = origin_of(urlunsplit(parts)) == origin_of(self.endpoint)
-        plain_http = parts.scheme == "http" and parts.hostname == base.hostname and parts.port in (None, 80, base.port)
         hub_path = re.fullmatch(_OF_THE_HUB, parts.path) or (base.path and _below(parts.path, base.path))
-        return (same_origin or plain_http) and bool(hub_path)
+        if not hub_path or parts.hostname != base.hostname:
+            return False
+        same_origin = origin_of(urlunsplit(parts)) == origin_of(self.endpoint)
+        plain_http = parts.scheme == "http" and parts.port in (None, 80, base.port)
+        return same_origin or plain_http
 
 
 def _below(path: str, prefix: str) -> bool:

@@ -15,6 +15,11 @@ from fetcher.errors import BadResponse
 
 _NO_ADDRESS = "the server redirects to something that is not a web address"
 _PORTS = {"http": 80, "https": 443}
+_NORMAL = re.compile(
+    r"https?://[a-z0-9.-]+(?::(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}))?"
+    r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*(?:\?(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})+)?"
+)
+"""Addresses that are their own normal spelling, nearly all. Taking one apart and together again takes twenty times as long."""
 _NOT_IN_A_PATH = re.compile(r"[^A-Za-z0-9._~!$&'()*+,;=:@/%-]+|%(?![0-9A-Fa-f]{2})")
 _NOT_IN_A_QUERY = re.compile(r"[^A-Za-z0-9._~!$&'()*+,;=:@/?%-]+|%(?![0-9A-Fa-f]{2})")
 
@@ -29,6 +34,8 @@ def normal(url: str) -> str:
 
     Userinfo and fragment are removed: neither is sent. Raises ValueError if `url` is not a web address.
     """
+    if _NORMAL.fullmatch(url):
+        return url
     parts = urlsplit(url)
     if parts.scheme not in _PORTS or not parts.hostname or parts.port == 0:
         raise ValueError("not a web address")
@@ -42,6 +49,9 @@ def normal(url: str) -> str:
 @lru_cache(_RECENT)
 def origin_of(url: str) -> str:
     """The origin `scheme://host:port` of `url`, always with a port. Raises BadResponse if `url` is not a web address."""
+    if _NORMAL.fullmatch(url):
+        scheme, _, place = url.split("/", 3)[:3]
+        return f"{scheme}//{place}" if ":" in place else f"{scheme}//{place}:{_PORTS[scheme[:-1]]}"
     parts = urlsplit(_address(url))
     return f"{parts.scheme}://{parts.netloc if parts.port else f'{parts.netloc}:{_PORTS[parts.scheme]}'}"
 
@@ -51,6 +61,8 @@ def address_from(url: str, reference: str) -> str:
 
     Raises BadResponse if it is malformed or contains credentials: a server has none to give us.
     """
+    if _NORMAL.fullmatch(reference):
+        return reference
     try:
         target = urljoin(url, reference)
         with_credentials = "@" in urlsplit(target).netloc
