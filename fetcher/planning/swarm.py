@@ -29,7 +29,7 @@ from fetcher.planning.peer import Peer, every, unheard
 from fetcher.values import dataclass
 
 STARVED = 30.0
-"""Seconds without any chunk after which a node asks the origin, whoever else should."""
+"""Seconds without any chunk after which a node asks the origin, whoever else should, until a peer brings something."""
 WINDOW = 16
 """Chunks behind the verified beginning of a file that are asked for first: 2 % slower, and hashing keeps up."""
 SETTLE = 1.0
@@ -133,8 +133,10 @@ class Swarm:
         since = self._end(ask)
         self.mine |= ask.chunks
         self._moved = now
-        if ask.supplier is not None and (peer := self.peers.get(ask.supplier)) is not None:
-            peer.failures = 0
+        if ask.supplier is not None:
+            self._starved = False
+            if (peer := self.peers.get(ask.supplier)) is not None:
+                peer.failures = 0
         if since is not None:
             self._under_way.came(ask, now - since)
 
@@ -263,7 +265,7 @@ class Swarm:
             self._held |= peer.has
         if now >= self.began + self.settle:
             self._divide(now)
-        self._starved = now - self._moved > STARVED
+        self._starved |= now - self._moved > STARVED
         if self._starved:
             self._share = self.missing
         nowhere = self.missing & ~self._held

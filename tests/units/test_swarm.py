@@ -512,6 +512,24 @@ class TestFallingBack:
         assert found is not None
         assert found.supplier is None
 
+    def test_it_goes_on_with_the_origin_until_a_peer_brings_something(self) -> None:
+        node = swarm()
+        node.next(0.0)
+        now = STARVED + 1
+        for _ in range(10):
+            for name in ("n1", "n2"):
+                node.heard(name, ALL, now)  # they have all, and give nothing
+            ask = node.next(now)
+            assert ask is not None
+            assert ask.supplier is None
+            node.done(ask, now)
+            now += 1.0
+        asks = asked(node, now)
+        given = next(ask for ask in asks if ask.supplier is not None)
+        for ask in asks:
+            node.done(ask, now) if ask is given else node.ended(ask)
+        assert {ask.supplier for ask in brought(node, now + 1.0)} == {"n1", "n2"}
+
     def test_at_the_end_the_next_in_line_duplicates_one_late_block_and_no_more(self) -> None:
         owed = shares(LAYOUT, members(3))
         late = chunks(owed["n1"])
