@@ -153,8 +153,7 @@ class TestNeverTooLittle:
             used = allocated(filesystem) - empty
             # A filesystem needs some blocks for inodes and trees, which belong to no file.
             assert account.allocated + OWN_BLOCKS[kind] + 4096 * inodes >= used
-            # btrfs tells which blocks are shared by its last commit, if the next one is under way: that is settled now.
-            assert occupation(root, on_newer=refused).allocated <= used + OWN_BLOCKS[kind]
+            assert account.allocated <= used + OWN_BLOCKS[kind]
 
     @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "tmpfs"])
     def test_so_does_the_account_by_which_artifacts_are_evicted(
@@ -171,7 +170,7 @@ class TestNeverTooLittle:
             seen = occupancy(root, now=time.time(), min_idle=0.0)
             used = allocated(filesystem) - empty
             assert seen.used + OWN_BLOCKS[kind] + 4096 * sum(1 for _ in root.rglob("*")) >= used
-            assert occupancy(root, now=time.time(), min_idle=0.0).used <= used + OWN_BLOCKS[kind]
+            assert seen.used <= used + OWN_BLOCKS[kind]
 
     @pytest.mark.parametrize("kind", ["xfs", "btrfs"])
     def test_removing_one_of_two_clones_frees_only_what_is_its_own(
@@ -219,8 +218,12 @@ def step(root: Path, chaos: Chaos, actions: Sequence[str] = ANY) -> None:
 
 
 def allocated(filesystem: SmallFilesystem) -> int:
-    """The bytes that the filesystem has given away. It is mounted anew, since xfs and btrfs free blocks a while later."""
+    """The bytes that the filesystem has given away. It is mounted anew, since xfs and btrfs free blocks a while later.
+
+    It is synced too: a mount namespace that another test has made meanwhile keeps it mounted, with what is not written yet.
+    """
     if filesystem.image:
+        subprocess.run(["sync", "--file-system", filesystem.path], check=True)
         filesystem.unmount()
         filesystem.mount()
     status = os.statvfs(filesystem.path)
