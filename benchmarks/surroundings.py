@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -97,11 +96,16 @@ def mask() -> dict[str, str]:
 
 def flags_for_openssl(present: Collection[str], environ: Mapping[str, str]) -> frozenset[str]:
     """Return the flags that OpenSSL uses: those that are there, without SHA extensions that its mask hides."""
-    word = environ.get(OPENSSL_MASK, "").partition(":")[2].partition(":")[0]
-    with suppress(ValueError):
-        hidden = bool(int(word.removeprefix("~"), 0) & _SHA_BIT) == word.startswith("~")
-        return frozenset(present) - SHA_EXTENSIONS if hidden else frozenset(present)
-    return frozenset(present)
+    return frozenset(present) - (SHA_EXTENSIONS if _hides_sha(environ.get(OPENSSL_MASK, "")) else frozenset())
+
+
+def _hides_sha(mask: str) -> bool:
+    """Whether the mask takes SHA-NI away: by `~` and its bit, or by a word without it. OpenSSL ignores what is no number."""
+    word = mask.partition(":")[2].partition(":")[0]
+    try:
+        return bool(int(word.removeprefix("~"), 0) & _SHA_BIT) == word.startswith("~")
+    except ValueError:
+        return False
 
 
 def openssl_speed() -> float | None:

@@ -268,12 +268,21 @@ class Swarm:
         self._starved |= now - self._moved > STARVED
         if self._starved:
             self._share = self.missing
-        nowhere = self.missing & ~self._held
-        self._ahead = not self._starved and self._owners.ahead(self.me, [peer for _, peer in self._usable], nowhere, now)
+        self._ahead = not self._starved and self._owners.ahead(self.me, self._good, self._nowhere, now)
+
+    @property
+    def _good(self) -> list[Peer]:
+        """The peers that count and are not suspected."""
+        return [peer for _, peer in self._usable]
+
+    @property
+    def _nowhere(self) -> int:
+        """The chunks that no such peer has, nor this node."""
+        return self.missing & ~self._held
 
     def _divide(self, now: float) -> None:
         """Divide the origin among the owners. Not before the first maps are heard: each of 1,000 would divide it anew."""
-        self._owners.divide(self.owners(now), [peer for _, peer in self._usable], now)
+        self._owners.divide(self.owners(now), self._good, now)
         self._share = self._owners.share(self.me) if self.me is not None else 0
 
     def _of_the_origin(self, wanted: int, now: float) -> Ask | None:
@@ -330,10 +339,9 @@ class Swarm:
         """A chunk of an owner that is late, or has much more to bring than this node, which has its share."""
         if self._share & left:
             return None
-        peers = [peer for _, peer in self._usable]
-        chunk = self._owners.taken_over(self.me, peers, left, now)
+        chunk = self._owners.taken_over(self.me, self._good, left, now)
         if chunk is None and not self._under_way.at_origin:
-            chunk = self._owners.relieved(self.me, peers, self.missing & ~self._held, left & ~self._held)
+            chunk = self._owners.relieved(self.me, self._good, self._nowhere, left & ~self._held)
         return None if chunk is None else Ask(chunk, None)
 
     def _extended(self, ask: Ask, wanted: int, most: int) -> Ask:

@@ -20,8 +20,8 @@ class Times:
 
     `first`: for the handshake, and for a request from its first byte to its last. `idle`: between two requests; a peer has the
     next one within seconds. `poll`: for a change; less than the 30 to 60 after which proxies end a silent connection. `tick`:
-    between two looks at these. `look`: between two looks at what waiting peers want to know. At each event instead, of which
-    each look was one itself, they took a third of what a server of a swarm of eight took of a processor.
+    between two looks at these. `look`: between two looks at what waiting peers want to know. A look at each event took a third
+    of a server's processor time in a swarm of eight.
     """
 
     first: float = 10.0

@@ -33,9 +33,10 @@ from fetcher.transport.tls import TlsTransport, Wire
 LOW_WATER = 512 * 1024
 """Bytes worth waking up for, and half the buffer of a reading thread. 256 KiB to 1 MiB measured alike."""
 LINGER = 1.0
-"""Seconds after which fewer bytes are read too, so that the progress of a slow link is shown and journalled. Each read takes
-a switch to a thread and back, 0.5 to 1 ms of a processor: at 0.25 s, 16 connections that shared 6 MB/s made ten of them for a
-MiB, which was half of what eight nodes took that fetched from each other."""
+"""Seconds after which fewer bytes are read too, so that the progress of a slow link is shown and journalled.
+
+Each read takes a switch to a thread and back: 0.5 to 1 ms of a processor. With 0.25 s, 16 connections that shared 6 MB/s made
+ten reads a MiB. They were half of the processor time of eight nodes that fetched from each other."""
 
 
 class SocketBody:

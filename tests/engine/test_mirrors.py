@@ -268,16 +268,16 @@ class TestResuming:
         assert not of(MirrorBanned, fetch)
 
 
-class StallInTheSecondChunk(Stall):
-    """The same, for a range that begins there."""
+class StallBehindTheFirstByte(Stall):
+    """A stall of ranges that do not begin with the file."""
 
     def applies(self, request: Request, response: Response) -> bool:
-        return request.range is not None and not request.range.startswith("bytes=0-")
+        return request.byte_range is not None and request.byte_range.start > 0
 
 
 def never_complete(server: Origin) -> None:
     """Let one chunk come, and no whole file: a digest would be judged before a fetch is cancelled."""
-    server.faults.add(Fault(StallInTheSecondChunk(after=0), path=ONE))
+    server.faults.add(Fault(StallBehindTheFirstByte(after=0), path=ONE))
     server.faults.add(Fault(Stall(after=17 * MiB), path=ONE))
     server.faults.add(Fault(Stall(after=0), path=TWO))
 
