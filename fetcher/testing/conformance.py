@@ -43,6 +43,9 @@ MakeSource = Callable[[Mapping[str, bytes]], Source]
 _SIZE = 300_000
 """Bytes: several reads for any transport, and still fast."""
 
+_TRIES = 10
+"""Retries of one request. Where every second request is refused, requests that run beside it can each cost it one."""
+
 
 async def read(source: Source, file: RemoteFile, byte_range: ByteRange | None = None) -> bytes:
     """Open the file and return all bytes of the body. Like the engine, ask for the rest again where a mirror failed."""
@@ -64,8 +67,8 @@ async def listing_of(source: Source) -> Listing:
 
 
 async def again_at_once(request: Callable[[], Awaitable[T]]) -> T:
-    """A `sources.base.Asking` that retries a request at most twice, without delay."""
-    for _ in range(2):
+    """A `sources.base.Asking` that retries a request at most `_TRIES` times, without delay."""
+    for _ in range(_TRIES):
         with contextlib.suppress(Transient):
             return await request()
     return await request()
