@@ -17,6 +17,7 @@ from pathlib import Path
 from fetcher import filesystem
 from fetcher.artifact import ByteRange, listing_digest
 from fetcher.cache.offer import Offer, OfferedFile
+from fetcher.cache.open_chunk import OpenChunk
 from fetcher.cache.under_way import UnderWay
 from fetcher.errors import NewerFormat
 from fetcher.manifest import LARGEST, RELATIVE_PATH, Manifest, ManifestFile
@@ -34,12 +35,10 @@ class Offers:
     Blocks, as long as its disk takes.
     """
 
-    def __init__(self, cache_dir: Path, *, under_way: bool = True) -> None:
-        """`under_way`: also of fetches under way."""
+    def __init__(self, cache_dir: Path) -> None:
         self._root = cache_dir
         self._under_way = UnderWay(cache_dir)
-        looks = (self._published, self._under_way.find, self._published)  # a fetch may publish between the first two
-        self._looks = looks if under_way else looks[:1]
+        self._looks = (self._published, self._under_way.find, self._published)  # a fetch may publish between the first two
         self._known: dict[str, Offer] = {}
         self._lock = threading.Lock()
 
@@ -50,24 +49,22 @@ class Offers:
         found = (offer for look in self._looks if (offer := look(key)) is not None)
         return next((offer for offer in found if listing in (None, offer.listing)), None)
 
-    def read(self, offer: Offer, path: str, index: int, into: memoryview) -> bool:
-        """Read a chunk of a file of `offer`, which was under way and may be published by now. Return whether it is there."""
-        if self._under_way.read(offer, path, index, into):
-            return True
+    def chunk(self, offer: Offer, path: str, index: int, buffer: memoryview) -> OpenChunk | None:
+        """Open a chunk of a file of `offer`, which was under way and may be published by now; None if it is gone.
+
+        `buffer` has room for a piece of it.
+        """
+        staged = self._under_way.chunk(offer, path, index, buffer)
+        if staged is not None:
+            return staged
         published = self._published(offer.key)
         if published is None or published.listing != offer.listing or (published.authenticated and not offer.authenticated):
-            return False
+            return None
         descriptor = self.open(published, path)
         if descriptor is None:
-            return False
-        try:
-            start = index * offer.chunk_size
-            part = ByteRange(start, min(start + offer.chunk_size, published.files[path].size))
-            return filesystem.filled(descriptor, into[: len(part)], part.start)
-        except OSError:
-            return False
-        finally:
-            os.close(descriptor)
+            return None
+        start = index * offer.chunk_size
+        return OpenChunk(descriptor, ByteRange(start, min(start + offer.chunk_size, published.files[path].size)))
 
     def _published(self, key: str) -> Offer | None:
         try:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fetcher.artifact import CHUNK_SIZE, published_content
 from fetcher.cache.offer import Offer, OfferedFile
+from fetcher.cache.open_chunk import OpenChunk, compared
 from fetcher.errors import HostilePath
 from fetcher.planning.have import bitmap
 from fetcher.planning.paths import refuse_hostile_paths
@@ -41,9 +42,9 @@ class UnderWay:
         """Return what there is of the artifact `key` by now; None if nobody fetches it, or nothing of it can be offered."""
         return self._of(key).offer()
 
-    def read(self, offer: Offer, path: str, index: int, into: memoryview) -> bool:
-        """Read a chunk of `offer`. Return whether it is what the journal says, and may still be passed on."""
-        return path in offer.files and self._of(offer.key).read(offer, path, index, into)
+    def chunk(self, offer: Offer, path: str, index: int, buffer: memoryview) -> OpenChunk | None:
+        """Open a chunk of `offer`, if it is what the journal says, and may still be passed on. `buffer`: see `compared`."""
+        return self._of(offer.key).chunk(offer, path, index, buffer) if path in offer.files else None
 
     def _of(self, key: str) -> _Followed:
         with self._lock:
@@ -73,13 +74,17 @@ class _Followed:
                 self._looked = time.monotonic()
             return self._offer
 
-    def read(self, offer: Offer, path: str, index: int, into: memoryview) -> bool:
+    def chunk(self, offer: Offer, path: str, index: int, buffer: memoryview) -> OpenChunk | None:
         with self._lock:
             chunk = self._following.chunk(offer.listing, path, index)
-        if chunk is None or (chunk.authenticated and not offer.authenticated) or not chunk.read(into):
-            return False
+        if chunk is None or (chunk.authenticated and not offer.authenticated):
+            return None
+        found = compared(chunk, buffer)
         with self._lock:
-            return self._following.still(chunk, offer.listing, path, index)
+            if found is None or self._following.still(chunk, offer.listing, path, index):
+                return found
+        found.close()
+        return None
 
     def _look(self) -> Offer | None:
         journalled = self._following.look()

@@ -232,7 +232,7 @@ SERVE = (
     Option("tls_client_ca", "serve those with a certificate of one of these authorities", Path, "FILE"),
     Option("max_uploads", "maximum files sent at a time (default 32)", partial(parse_number, 1, 512), "N"),
     LIMIT_RATE,
-    MEMORY_LIMIT,
+    replace(MEMORY_LIMIT, help="maximum memory for connections and buffers together (default 128Mi)"),
     Option("drain_for", "at a signal, finish what is being sent within this time (default 20s)", parse_duration, "DURATION"),
 )
 

@@ -14,7 +14,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import cache, partial
 from typing import Any, Literal
 
@@ -43,7 +43,7 @@ _GIVEN_BACK = 0.1
 class Answerer:
     """Answers requests of one server. `private`: nobody else reads what is sent, so it may be what is not for everybody.
 
-    `slots`: one for each file that is sent at a time. `staged_slots`: of these, one for each that has a chunk in memory.
+    `slots`: one for each file that is sent at a time.
     """
 
     offers: Offers
@@ -52,7 +52,6 @@ class Answerer:
     sender: Sender
     counts: Counts
     slots: threading.BoundedSemaphore
-    staged_slots: threading.BoundedSemaphore
     private: bool
 
     def answer(self, peer: socket.socket, request: Request, *, due: bool) -> Outcome:
@@ -136,10 +135,9 @@ class Answerer:
         except NotSatisfiable:
             raise _Refused(416, "no such range", (("Content-Range", f"bytes */{file.size}"),)) from None
         with ExitStack() as stack:
-            for slots in (self.slots,) if offer.complete else (self.slots, self.staged_slots):
-                if not slots.acquire(timeout=_GIVEN_BACK):
-                    raise _Refused(503, "too many uploads; try again", (_LATER,))
-                stack.callback(slots.release)
+            if not self.slots.acquire(timeout=_GIVEN_BACK):
+                raise _Refused(503, "too many uploads; try again", (_LATER,))
+            stack.callback(self.slots.release)
             self.counts.uploading(1)
             stack.callback(self.counts.uploading, -1)
             upload = _Upload(peer, request, file, wanted)
@@ -158,13 +156,14 @@ class Answerer:
         """Send chunks that are compared before. Nothing is answered before the first of them is right."""
         if not offer.holds(path, upload.part):
             raise _Refused(404, "not all of this is here")
-        way = Buffered(upload.peer, Compared(upload.file.size, partial(self.offers.read, offer, path)))
-        if upload.has_body:
-            try:
-                way.load(upload.part.start)
-            except EOFError:
-                raise _Refused(404, "it is gone") from None
-        return self._upload(upload, lambda: self.sender.send_checked(way, upload.part))
+        with closing(Compared(upload.file.size, partial(self.offers.chunk, offer, path))) as reading:
+            way = Buffered(upload.peer, reading)
+            if upload.has_body:
+                try:
+                    way.load(upload.part.start)
+                except EOFError:
+                    raise _Refused(404, "it is gone") from None
+            return self._upload(upload, lambda: self.sender.send_checked(way, upload.part))
 
     def _upload(self, upload: _Upload, send: Callable[[], bool]) -> Outcome:
         status, fields = of_file(upload.file.size, upload.tag, upload.wanted)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fetcher.artifact import CHUNK_SIZE
 from fetcher.errors import ConfigurationError
 from fetcher.serving.sending import BUFFER
 from fetcher.values import dataclass
@@ -37,7 +36,7 @@ class ServingLimits:
 
     uploads: int = 32
     rate: float | None = None
-    memory: int = 256 * 1024 * 1024
+    memory: int = 128 * 1024 * 1024
 
     @property
     def connections(self) -> int:
@@ -49,9 +48,3 @@ class ServingLimits:
                 f"{self.uploads} uploads do not fit in this memory; lower --max-uploads or raise --memory-limit"
             )
         return number
-
-    @property
-    def staged_uploads(self) -> int:
-        """The uploads from fetches under way at a time: each has a chunk in memory, in what connections and uploads leave."""
-        left = self.memory - self.uploads * BUFFER - self.connections * PER_CONNECTION
-        return min(self.uploads, left // CHUNK_SIZE)

@@ -4,13 +4,12 @@ Those of a published file come from the page cache. Without TLS, `sendfile` move
 one call for each `STEP` bytes. An event loop would be woken for each filling of the socket's buffer, and would stand still
 while a disk is read.
 
-Those of a staged file are read, compared and sent from one buffer, a chunk at a time: the file itself may change meanwhile.
+Those of a staged file are read, compared and sent from one buffer, a piece at a time: the file itself may change meanwhile.
 """
 
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 import socket
 import ssl
@@ -21,13 +20,14 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from fetcher.artifact import CHUNK_SIZE, ByteRange
+from fetcher.cache.open_chunk import PIECE, OpenChunk
 from fetcher.serving.counts import Counts, Cut
-from fetcher.serving.pace import STEP, Rate, Reader
+from fetcher.serving.pace import Rate, Reader
 from fetcher.values import dataclass
 
-BUFFER = STEP
-"""Bytes that a TLS upload reads at once, and that OpenSSL sends in one call, without the interpreter's lock. After each call
-uploads wait for that lock: 16 of them 7,000 times for each GB with 256 KiB, 1,400 times with this."""
+BUFFER = PIECE
+"""Bytes that an upload without `sendfile` reads at once, and that OpenSSL sends in one call, without the interpreter's lock.
+After each call uploads wait for that lock: 16 of them 7,000 times for each GB with 256 KiB, 1,400 times with this."""
 WAIT = 5.0
 """Seconds after which a call returns although the reader took nothing, so that its patience is counted."""
 
@@ -149,21 +149,25 @@ class ReadAhead:
 
 
 class Compared:
-    """Reads a staged file, a chunk at a time. `read` fills a buffer with a chunk, and tells whether it is right."""
+    """Reads a staged file of `size` bytes, a piece at a time. `chunk` opens one of its chunks if that is right."""
 
-    def __init__(self, size: int, read: Callable[[int, memoryview], bool]) -> None:
-        self._size = size
-        self._read = read
-        # Not from the heap, of which each thread has one: what glibc has freed of so many bytes it keeps for that thread.
-        self._buffer = memoryview(mmap.mmap(-1, max(1, min(size, CHUNK_SIZE))))
+    def __init__(self, size: int, chunk: Callable[[int, memoryview], OpenChunk | None]) -> None:
+        self._chunk = chunk
+        self._open: OpenChunk | None = None
+        self._buffer = memoryview(bytearray(min(size, BUFFER)))
 
     def __call__(self, position: int) -> tuple[int, memoryview]:
-        index = position // CHUNK_SIZE
-        start = index * CHUNK_SIZE
-        chunk = self._buffer[: min(CHUNK_SIZE, self._size - start)]
-        if not self._read(index, chunk):
+        if self._open is None or not self._open.part.start <= position < self._open.part.stop:
+            self.close()
+            self._open = self._chunk(position // CHUNK_SIZE, self._buffer)
+        if self._open is None:
             raise EOFError
-        return start, chunk
+        return self._open.read(position, self._buffer)
+
+    def close(self) -> None:
+        if self._open is not None:
+            self._open.close()
+            self._open = None
 
 
 def prepare(peer: socket.socket) -> None:

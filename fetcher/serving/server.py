@@ -76,13 +76,12 @@ class Server:
         if authorization is None:
             authorization = _certified if serving.mutual else anonymous
         answerer = Answerer(
-            offers=Offers(serving.root, under_way=limits.staged_uploads > 0),
+            offers=Offers(serving.root),
             maps=Maps(self.node),
             authorization=authorization,
             sender=Sender(Rate(limits.rate, time.monotonic), self.counts, self._stopped),
             counts=self.counts,
             slots=threading.BoundedSemaphore(limits.uploads),
-            staged_slots=threading.BoundedSemaphore(limits.staged_uploads),
             private=certificates is not None or serving.on_loopback,
         )
         most = limits.connections

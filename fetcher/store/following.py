@@ -10,14 +10,10 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
 from pathlib import Path
-
-import xxhash
 
 from fetcher.artifact import ByteRange, published_content
 from fetcher.errors import NewerFormat
-from fetcher.filesystem import filled
 from fetcher.planning.ranges import chunk_count, chunk_range
 from fetcher.store.beneath import open_beneath
 from fetcher.store.journal import LARGEST, Journalled, take
@@ -38,26 +34,15 @@ class StagedChunk:
     xxh3: str
     authenticated: bool
 
-    def read(self, into: memoryview) -> bool:
-        """Read it. Return whether its bytes are those of the journal, and the file is still the one of that name."""
-        with suppress(OSError):
-            descriptor = open_beneath(base_of(self.path), self.path, os.O_RDONLY)
-            try:
-                status = os.fstat(descriptor)
-                return (
-                    stat.S_ISREG(status.st_mode)
-                    and filled(descriptor, into[: len(self.part)], self.part.start)
-                    and xxhash.xxh3_128_hexdigest(into[: len(self.part)]) == self.xxh3
-                    and os.path.samestat(status, self._named())
-                )
-            finally:
-                os.close(descriptor)
-        return False
+    def open(self) -> int:
+        """Return a descriptor of its file. Raises OSError."""
+        return open_beneath(base_of(self.path), self.path, os.O_RDONLY)
 
-    def _named(self) -> os.stat_result:
+    def is_of(self, status: os.stat_result) -> bool:
+        """Whether its path still names the file with this status. Raises OSError."""
         descriptor = open_beneath(base_of(self.path), self.path, os.O_PATH)
         try:
-            return os.fstat(descriptor)
+            return os.path.samestat(status, os.fstat(descriptor))
         finally:
             os.close(descriptor)
 

@@ -248,7 +248,7 @@ class TestWaiting:
         offers, maps = Looked(cache.root), Maps()
         slots = threading.BoundedSemaphore()
         sender = Sender(Rate(None, time.monotonic), Counts(), threading.Event())
-        answerer = Answerer(offers, maps, anonymous, sender, Counts(), slots, slots, private=True)
+        answerer = Answerer(offers, maps, anonymous, sender, Counts(), slots, private=True)
         offer = offers.find(cache.key)
         assert offer is not None
         known, unknown = (Request("GET", f"/v1/{cache.key}/have?since={at}") for at in (maps.of(offer).at, MARK))

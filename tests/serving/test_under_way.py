@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 from fetcher.artifact import CHUNK_SIZE, ArtifactRef
-from fetcher.serving import ServingLimits, SharedSecret, Times
-from fetcher.serving.sending import BUFFER
+from fetcher.cache.open_chunk import PIECE
+from fetcher.serving import SharedSecret, Times
 from fetcher.testing.checkpoint import random_bytes
 from fetcher.testing.faults import Fault
 from fetcher.testing.interruptions import Stall
 from fetcher.testing.origin import Origin
 from tests.lab.command import end, started_fetcher
+from tests.lab.memory import most_resident
 from tests.lab.waiting import wait_until
 from tests.serving.conftest import Running, Start
 from tests.serving.peer import Peer
@@ -129,23 +130,17 @@ class TestWhatIsServed:
             received = b"".join(iter(lambda: peer.read(MiB), b""))
         assert received.partition(b"\r\n\r\n")[2] == FIRST[:CHUNK_SIZE]
 
-    def test_a_chunk_in_memory_is_bounded_as_uploads_are(self, fetch: Fetch, start: Start) -> None:
-        limits = ServingLimits(uploads=4, memory=4 * BUFFER + 64 * MiB + CHUNK_SIZE, rate=64 * 1024)
-        assert limits.staged_uploads == 1
-        running = start(root=fetch.root, times=QUICK, limits=limits)
+    def test_a_byte_that_changes_while_its_chunk_is_sent_is_not_sent(self, fetch: Fetch, running: Running) -> None:
+        """The last piece of the chunk was right when the chunk was compared, and is another one when its turn comes."""
         fetch.begin()
-        with running.peer() as first, running.peer() as second:
-            there = address(told(first))
-            first.send(f"GET {there} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-            assert first.read(1) == b"H"
-            answer = second.get(there)
-            assert (answer.status, answer.fields["Retry-After"]) == (503, "1")
-
-    def test_without_memory_for_a_chunk_only_what_is_published_is_served(self, fetch: Fetch, start: Start) -> None:
-        running = start(root=fetch.root, limits=ServingLimits(uploads=4, memory=16 * MiB))
-        fetch.begin()
-        with running.peer() as peer:
-            assert peer.get(f"/v1/{KEY}/have").status == 404
+        with running.peer(buffer=64 * 1024) as peer:
+            peer.send(f"GET {address(told(peer))} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert peer.read(1) == b"H"
+            descriptor = os.open(fetch.staged, os.O_WRONLY)
+            os.pwrite(descriptor, bytes([FIRST[CHUNK_SIZE - 1] ^ 1]), CHUNK_SIZE - 1)
+            os.close(descriptor)
+            received = b"".join(iter(lambda: peer.read(MiB), b""))
+        assert received.partition(b"\r\n\r\n")[2] == FIRST[: CHUNK_SIZE - PIECE]
 
 
 class TestItsEnd:
@@ -223,6 +218,24 @@ class TestWhoMayHaveIt:
         fetch.begin()
         with running.peer() as peer:
             assert peer.get(f"/v1/{KEY}/have").status == 404
+
+
+def test_an_upload_of_a_fetch_under_way_takes_the_memory_of_a_piece(fetch: Fetch) -> None:
+    """16 peers that read nothing further: each upload has a piece of a chunk in memory, none the chunk."""
+    fetch.begin()
+    with ExitStack() as stack:
+        process = started_fetcher("serve", "--cache-dir", fetch.root, "--listen", "127.0.0.1:0")
+        stack.callback(end, process)
+        assert process.stdout is not None
+        where = process.stdout.readline().strip()
+        peers = [stack.enter_context(Peer(where, buffer=64 * 1024)) for _ in range(16)]
+        there = address(told(peers[0]))
+        before = most_resident(process)
+        for peer in peers:
+            peer.send(f"GET {there} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        for peer in peers:
+            assert peer.read(13) == b"HTTP/1.1 200 "
+        assert most_resident(process) - before < 16 * 2 * PIECE
 
 
 def test_the_command_serves_what_another_process_fetches(fetch: Fetch) -> None:

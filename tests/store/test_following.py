@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import xxhash
 
 from fetcher.artifact import CHUNK_SIZE, ORIGIN, UNKNOWN, Digest, RemoteFile
+from fetcher.cache import open_chunk as opening
+from fetcher.cache.open_chunk import PIECE, compared
 from fetcher.filesystem import filled
 from fetcher.store import following as module
 from fetcher.store import lease as leases
@@ -66,8 +69,12 @@ def following(owner: Owner) -> Following:
 def bytes_of(chunk: StagedChunk | None) -> bytes | None:
     if chunk is None:
         return None
-    into = memoryview(bytearray(CHUNK_SIZE))
-    return bytes(into[: len(chunk.part)]) if chunk.read(into) else None
+    into = memoryview(bytearray(PIECE))
+    found = compared(chunk, into)
+    if found is None:
+        return None
+    with closing(found):
+        return bytes(found.read(chunk.part.start, into)[1])
 
 
 def test_a_journalled_chunk_is_read_as_it_was_written(following: Following) -> None:
@@ -168,7 +175,7 @@ def test_a_chunk_of_another_than_the_origin_is_passed_on_when_its_file_is_verifi
     assert bytes_of(following.chunk(LISTING, FILE.path, 1)) == DATA
 
 
-class TestReading:
+class TestReadingWhatIsSent:
     def test_a_flipped_byte_is_not_sent(self, owner: Owner, following: Following) -> None:
         chunk = following.chunk(LISTING, FILE.path, 1)
         owner.staged.write(CHUNK_SIZE + 7, memoryview(bytes([DATA[7] ^ 1])))
@@ -187,9 +194,20 @@ class TestReading:
             owner.staged.restart()
             return filled(descriptor, into, position)
 
-        monkeypatch.setattr(module, "filled", filled_and_replaced)
+        monkeypatch.setattr(opening, "filled", filled_and_replaced)
         chunk = following.chunk(LISTING, FILE.path, 1)
         assert bytes_of(chunk) is None
+
+    def test_what_has_changed_since_it_was_compared_is_not_sent(self, owner: Owner, following: Following) -> None:
+        chunk, into = following.chunk(LISTING, FILE.path, 1), memoryview(bytearray(PIECE))
+        assert chunk is not None
+        found = compared(chunk, into)
+        assert found is not None
+        with closing(found):
+            assert found.read(CHUNK_SIZE, into)[1] == DATA
+            owner.staged.write(CHUNK_SIZE + 7, memoryview(bytes([DATA[7] ^ 1])))
+            with pytest.raises(EOFError):
+                found.read(CHUNK_SIZE, into)
 
     def test_no_link_is_followed(self, owner: Owner, following: Following, tmp_path: Path) -> None:
         chunk = following.chunk(LISTING, FILE.path, 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fetcher.artifact import ORIGIN, ArtifactRef
+from tests.lab.memory import most_resident
 from tests.lab.waiting import wait_until
 from tests.serving.peer import Peer
 from tests.swarm.conftest import URI, Nodes
@@ -31,7 +31,7 @@ def test_a_fetch_and_a_server_with_64_peers_take_256_mib_together(nodes: Nodes, 
         assert node.fetching is not None
         memory = 0
         while node.fetching.poll() is None:
-            memory = max(memory, most(node.fetching) + most(node.server))
+            memory = max(memory, most_resident(node.fetching) + most_resident(node.server))
             time.sleep(0.05)
         wait_until(lambda: all(answers), "each of them was told what there is")
     fetched = node.end()
@@ -72,9 +72,3 @@ def askers(where: str) -> Iterator[list[int]]:
             over.set()
     for each in asked:
         each.result()
-
-
-def most(process: subprocess.Popen[str]) -> int:
-    """The most resident bytes that a process has had; 0 if it has just ended."""
-    _, _, found = Path(f"/proc/{process.pid}/status").read_text().partition("VmHWM:")
-    return int(found.split()[0]) * 1024 if found else 0
