@@ -1,7 +1,7 @@
 """Whether a pool allows a source: by prefixes that end at a /, and by the host that an address names. Pure.
 
 An address is compared as it would be sent, and one that could be read in two ways is refused. What a host's name resolves to,
-and where a server redirects, is not known here: hosts are only judged as they are written.
+and where a server redirects, is not known here: that is judged by the `Reach` of the prefixes, when a fetch connects.
 """
 
 from __future__ import annotations
@@ -12,20 +12,14 @@ from collections.abc import Iterable
 from urllib.parse import unquote, urlsplit
 
 from fetcher.artifact import redact
-from fetcher.errors import FetchError
+from fetcher.errors import SourceNotAllowed
+from fetcher.reach import Address, Reach, embedded, is_local
 
 _NEVER = ("file", "pvc")
 _WITH_HOST = ("http", "https", "oci")
 _PORTS = {"http": ":80", "https": ":443", "oci": ":443"}
-_LOCAL_NAMES = re.compile(r"(^|\.)(localhost|local|internal|localdomain)\.?$")
-"""Names that mean this machine, or a metadata service of a cloud such as metadata.google.internal."""
-
-
-class SourceNotAllowed(FetchError):
-    """The pool does not allow what a ModelCache names."""
-
-    reason = "SourceNotAllowed"
-    exit_code = 77
+_LOCAL_NAMES = re.compile(r"(.*\.)?(localhost|localdomain)|metadata(\.google\.internal|\.goog)?")
+"""Names that mean this machine, or the metadata service of a cloud, which a proxy would resolve for us."""
 
 
 def refuse_source(
@@ -52,6 +46,22 @@ def refuse_source(
         raise SourceNotAllowed(f"{shown} is below none of {owner} ({listed}); ask for it to be added")
     if scheme in _WITH_HOST:
         _refuse_local(rest, shown, allow_loopback=allow_loopback)
+
+
+def reach_of(uri: str, allowed: Iterable[str], *, allow_loopback: bool = False) -> Reach:
+    """Where connections for `uri` may lead: to private addresses of hosts that a prefix names, and of endpoints of stores."""
+    places = (_place(each) for each in allowed)
+    named = frozenset(place for place in places if place is not None)
+    return Reach(named, store=uri.partition("://")[0] not in _WITH_HOST, loopback=allow_loopback)
+
+
+def _place(prefix: str) -> tuple[str, int] | None:
+    """The host and port that a prefix names; None if it is one of all hosts, or of names in a store."""
+    scheme, _, rest = prefix.partition("://")
+    parts = urlsplit(f"//{rest}")
+    if scheme not in _WITH_HOST or not parts.hostname:
+        return None
+    return parts.hostname.rstrip("."), parts.port or int(_PORTS[scheme][1:])
 
 
 def _compared(uri: str) -> str | None:
@@ -94,22 +104,22 @@ def _refuse_local(rest: str, shown: str, *, allow_loopback: bool) -> None:
     except ValueError:
         raise SourceNotAllowed(f"{shown} has a malformed host; correct it") from None
     address = _literal(host)
-    if address is None and not _LOCAL_NAMES.search(host):
+    if address is None and not _LOCAL_NAMES.fullmatch(host):
         return
     loopback = address.is_loopback if address is not None else host == "localhost"
     if loopback and allow_loopback:
         return
-    if address is None or address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified:
+    if address is None or is_local(address):
         raise SourceNotAllowed(f"{shown} names this machine or its cloud's metadata service; publish the model elsewhere")
 
 
-def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _literal(host: str) -> Address | None:
     """The IP address that `host` is, also in the forms that only resolvers read, such as 127.1 and 2130706433."""
     try:
-        address: ipaddress.IPv4Address | ipaddress.IPv6Address | None = ipaddress.ip_address(host)
+        address: Address | None = ipaddress.ip_address(host)
     except ValueError:
         address = _loose(host)
-    return getattr(address, "ipv4_mapped", None) or address
+    return embedded(address) if address is not None else None
 
 
 def _loose(host: str) -> ipaddress.IPv4Address | None:

@@ -10,6 +10,7 @@ from fetcher.artifact import ArtifactRef
 from fetcher.engine import preview
 from fetcher.engine.preview import Answer
 from fetcher.errors import Unreachable
+from fetcher.reach import Reach
 from fetcher.settings import Settings
 from fetcher.sources import open_source
 from fetcher.sources.access import Access
@@ -25,12 +26,14 @@ async def listed(
     environ: Mapping[str, str],
     *,
     retry_for: float,
+    reach: Reach,
     require: str = "None",
     pin: str | None = None,
 ) -> Answer:
     """Return what the source of `ref` lists to `access`. `environ`: what the source sees of the environment.
 
-    `require`: None, Checksum or Digest, of each file. `pin`: the revision that is asked about. Raises FetchError.
+    `reach`: where its connections may lead. `require`: None, Checksum or Digest, of each file. `pin`: the revision that is
+    asked about. Raises FetchError.
     """
     settings = Settings(
         cache_dir=Path("/nowhere"),
@@ -39,7 +42,7 @@ async def listed(
         max_concurrency=_CONNECTIONS,
         retry_for=retry_for,
     )
-    source = open_source(ref, settings, environ, credentials=access, pin=pin)
+    source = open_source(ref, settings, environ, credentials=access, pin=pin, reach=reach)
     try:
         async with asyncio.timeout(_LONGEST):
             return await preview.answered(source, ref, settings)

@@ -130,6 +130,13 @@ class Refused(SourceError):
     exit_code = 77
 
 
+class SourceNotAllowed(SourceError):
+    """What was asked for, or where it leads, is nothing that whoever runs the cache allows."""
+
+    reason = "SourceNotAllowed"
+    exit_code = 77
+
+
 class HostilePath(SourceError):
     """The source lists a path that would be written outside the artifact."""
 

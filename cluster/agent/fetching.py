@@ -107,5 +107,7 @@ def _settings(intent: Intent, means: Means, ranks: Mapping[str, int]) -> Setting
 
 
 def _source(wanted: Wanted, intent: Intent, means: Means, settings: Settings) -> PinnedSource:
-    source = open_source(intent.ref, settings, means.environ, credentials=intent.access, pin=wanted.revision)
+    source = open_source(
+        intent.ref, settings, means.environ, credentials=intent.access, pin=wanted.revision, reach=intent.reach
+    )
     return pinned(source, intent.ref, wanted.revision, wanted.listing_digest)

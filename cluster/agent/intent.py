@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from cluster.agent.states import Wanted
-from cluster.allowing import refuse_source
+from cluster.allowing import reach_of, refuse_source
 from cluster.client import Api, Unavailable, endpoint_of
 from cluster.credentials import access_of
 from cluster.resources import MODEL_CACHE, ModelCacheSpec
 from cluster.secrets import secret_name, secret_of
 from fetcher.artifact import ArtifactRef
 from fetcher.errors import ConfigurationError, FetchError, OtherRevision
+from fetcher.reach import Reach
 from fetcher.sources.access import Access
 
 MODELS = endpoint_of(MODEL_CACHE)
@@ -37,11 +38,12 @@ class Described:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """What is fetched, how it is checked (`require`: None, Checksum or Digest), and as whom."""
+    """What is fetched, how it is checked (`require`: None, Checksum or Digest), as whom, and where that may lead."""
 
     ref: ArtifactRef
     require: str
     access: Access = field(repr=False)
+    reach: Reach
 
 
 async def described(api: Api, wanted: Wanted, account: Account) -> Described:
@@ -79,7 +81,8 @@ def intent_of(wanted: Wanted, known: Described, allowed: Iterable[str], *, allow
         )
     refuse_source(ref.uri, allowed, allow_loopback=allow_loopback)
     require = known.spec.verification.require if known.spec.verification is not None else "None"
-    return Intent(ref, require, access_of(ref.uri, known.spec.auth, known.data, allowed=allowed))
+    access = access_of(ref.uri, known.spec.auth, known.data, allowed=allowed)
+    return Intent(ref, require, access, reach_of(ref.uri, allowed, allow_loopback=allow_loopback))
 
 
 async def _model(api: Api, wanted: Wanted) -> tuple[ModelCacheSpec, str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cluster.allowing import SourceNotAllowed, refuse_source
+from cluster.allowing import refuse_source
 from cluster.controller.world import Model, Name, Pool, World
+from fetcher.errors import SourceNotAllowed
 
 
 @dataclass(frozen=True, slots=True)

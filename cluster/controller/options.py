@@ -98,7 +98,7 @@ def config_from(options: Mapping[str, Any], environ: Mapping[str, str], namespac
     return Config(
         namespace=here,
         agents=Agents(options["image"], here, arguments, hub, account),
-        means=Means(ways(environ, hub), here, account),
+        means=Means(ways(environ, hub), loopback, here, account),
         patience=options.get("agent_patience", 300.0),
         status_interval=options.get("status_interval", 5.0),
         allow_loopback=loopback,

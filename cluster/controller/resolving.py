@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from cluster.allowing import reach_of
 from cluster.asking import listed
 from cluster.client import Api, Unavailable
 from cluster.controller.asking import (
@@ -35,9 +36,13 @@ _PUBLIC = SecretData({}, "")
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """How sources are reached: `environ` has proxies and authorities, never credentials. `namespace` and `account` are ours."""
+    """How sources are reached: `environ` has proxies and authorities, never credentials. `namespace` and `account` are ours.
+
+    `allow_loopback`: also sources on this machine.
+    """
 
     environ: Mapping[str, str]
+    allow_loopback: bool
     namespace: str
     account: str
 
@@ -150,6 +155,7 @@ class Resolver:
             self._means.environ,
             retry_for=_RETRY_FOR,
             require=question.require,
+            reach=reach_of(question.ref.uri, question.allowed, allow_loopback=self._means.allow_loopback),
             pin=question.pin,
         )
         revision = answer.listing.revision

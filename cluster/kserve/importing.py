@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from cluster.allowing import SourceNotAllowed, refuse_source
+from cluster.allowing import refuse_source
 from cluster.amounts import bytes_of
 from cluster.controller.fetch_pods import failure_policy, fetch_pod
 from cluster.kserve.credentials import STORAGE_SECRET
@@ -21,6 +21,7 @@ from cluster.kserve.names import MODELS, key_of
 from cluster.kserve.world import Cache, Id, Import, Stored, World, id_of, leaving, owner_of
 from cluster.resources import Condition
 from cluster.resources.conditions import merged
+from fetcher.errors import SourceNotAllowed
 from fetcher.quantities import size
 
 AGAIN = 600.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cluster.allowing import refuse_source
+from cluster.allowing import reach_of, refuse_source
 from cluster.asking import listed
 from cluster.client import Api
 from cluster.credentials import access_of
@@ -39,5 +39,6 @@ async def ask(api: Api, artifact: Artifact, identity: Identity, how: Asking) -> 
     name = secret_of(artifact, identity)
     auth = Auth(secret_ref=SecretName(name)) if name is not None else None
     access = access_of(artifact.uri, auth, secret.values if secret is not None else {}, allowed=how.allowed)
-    answer = await listed(ArtifactRef(artifact.uri), access, how.environ, retry_for=how.retry_for)
+    reach = reach_of(artifact.uri, how.allowed, allow_loopback=how.allow_loopback)
+    answer = await listed(ArtifactRef(artifact.uri), access, how.environ, retry_for=how.retry_for, reach=reach)
     return Pin(answer.listing.revision, listing_digest(answer.chosen), total_size(answer.chosen))

@@ -75,7 +75,9 @@ class CachePoolSpec:
     namespace_selector: Annotated[LabelSelector | None, Schema("Whose ModelCaches may use the pool; none if it is absent.")] = (
         None
     )
-    allowed_sources: Annotated[tuple[Prefix, ...], Schema("What may be fetched.", most=64)] = ("hf://",)
+    allowed_sources: Annotated[
+        tuple[Prefix, ...], Schema("What may be fetched, and which hosts may have private addresses.", most=64)
+    ] = ("hf://",)
     max_fetching: Annotated[int, Schema("How many nodes fetch one model at a time.", least=1, most=10_000)] = 8
     peers: Peering = field(default_factory=Peering)
     node_labels: Annotated[

@@ -19,6 +19,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fetcher.artifact import ArtifactRef
+from fetcher.reach import Reach
 from fetcher.settings import Settings, hub_cache_dir
 from fetcher.sources.access import Access, HttpAccess, fitting
 from fetcher.sources.addresses import HubAddress, hub_address, is_blob_address, is_offline, scheme_of
@@ -35,25 +36,33 @@ def open_source(
     *,
     credentials: Access | None = None,
     pin: str | None = None,
+    reach: Reach | None = None,
 ) -> Source:
     """The source that `ref.uri` names, with the mirrors of `settings`, and nothing but `settings.resolved` if that is set.
 
     `pin` replaces the requested revision of a repository. Sends no request. Files of this machine need no mirrors.
 
-    With `credentials`, no other credential is looked for or used; without, the source looks for those of the process.
+    With `credentials`, no other credential is looked for or used; without, the source looks for those of the process. `reach`:
+    where its connections may lead, if not everywhere.
     With `HF_HUB_OFFLINE`, a Hub artifact comes from the Hub's cache. Raises UsageError, UnsupportedScheme, ConfigurationError,
     and Offline or NotFound if the Hub's cache lacks the artifact.
     """
     if settings.resolved is not None:
         from fetcher.sources.pinned import pinned
 
-        source = _open(ref, settings, environ, credentials=credentials, pin=pin or settings.resolved)
+        source = _open(ref, settings, environ, credentials=credentials, pin=pin or settings.resolved, reach=reach)
         return pinned(source, ref, settings.resolved, "")
-    return _open(ref, settings, environ, credentials=credentials, pin=pin)
+    return _open(ref, settings, environ, credentials=credentials, pin=pin, reach=reach)
 
 
 def _open(
-    ref: ArtifactRef, settings: Settings, environ: Mapping[str, str], *, credentials: Access | None, pin: str | None
+    ref: ArtifactRef,
+    settings: Settings,
+    environ: Mapping[str, str],
+    *,
+    credentials: Access | None,
+    pin: str | None,
+    reach: Reach | None,
 ) -> Source:
     scheme = scheme_of(ref.uri)
     if scheme in ("file", "pvc"):
@@ -71,12 +80,13 @@ def _open(
         return LocalSource(snapshot.directory, listing=snapshot.listing)
     from fetcher.sources.mirrors import mirrored
 
-    return mirrored(_remote(ref, settings, environ, address, credentials=credentials, pin=pin), ref, settings, environ)
+    transport = _transport(settings, environ, reach)
+    return mirrored(_remote(ref, transport, environ, address, credentials=credentials, pin=pin), ref, settings, environ)
 
 
 def _remote(
     ref: ArtifactRef,
-    settings: Settings,
+    transport: HttpTransport,
     environ: Mapping[str, str],
     address: HubAddress | None,
     *,
@@ -84,7 +94,7 @@ def _remote(
     pin: str | None,
 ) -> Source:
     """The source of `ref.uri`, which is on another machine: the repository `address`, if it is one of the Hub."""
-    scheme, transport = scheme_of(ref.uri), _transport(settings, environ)
+    scheme = scheme_of(ref.uri)
     if scheme == "s3":
         from fetcher.sources.s3 import S3Access, open_s3
 
@@ -112,7 +122,7 @@ def _remote(
     return WebSource(ref, transport, environ, access=fitting(credentials, HttpAccess, scheme))
 
 
-def _transport(settings: Settings, environ: Mapping[str, str]) -> HttpTransport:
+def _transport(settings: Settings, environ: Mapping[str, str], reach: Reach | None) -> HttpTransport:
     from fetcher.planning.memory import READ_BUFFER
     from fetcher.transport.client import HttpTransport
 
@@ -121,4 +131,5 @@ def _transport(settings: Settings, environ: Mapping[str, str]) -> HttpTransport:
         timeout_stall=settings.timeout_stall,
         read_buffer=READ_BUFFER,
         environ=environ,
+        reach=reach,
     )

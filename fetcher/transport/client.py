@@ -23,11 +23,13 @@ from fetcher.errors import (
     Transient,
     Untrusted,
 )
+from fetcher.reach import Reach
 from fetcher.transport.body import ResponseBody, receiving
 from fetcher.transport.complaints import BODY_LIMIT, complaint
 from fetcher.transport.connector import Connector
 from fetcher.transport.encodings import decoded
 from fetcher.transport.failures import TlsAdvice, classified
+from fetcher.transport.gate import Gate
 from fetcher.transport.http_library import aiohttp
 from fetcher.transport.proxies import Proxy, proxy_for
 from fetcher.transport.statuses import Refusal, error_for, is_temporary
@@ -148,10 +150,12 @@ class HttpTransport:
         context: Callable[[], ssl.SSLContext] | None = None,
         advice: TlsAdvice | None = None,
         server_names: Mapping[str, str] | None = None,
+        reach: Reach | None = None,
     ) -> None:
         """`context` returns the TLS context for a request, if it is not the one of `environ`; `advice` is for its errors.
 
-        `server_names`: the name in the certificate of an origin, if it is not its host.
+        `server_names`: the name in the certificate of an origin, if it is not its host. `reach`: where connections may lead, if
+        not everywhere; behind a proxy, which resolves names itself, only written IP addresses are judged.
         """
         self._connections = connections
         self._stall = timeout_stall
@@ -164,6 +168,7 @@ class HttpTransport:
         self._advice = advice or TlsAdvice()
         self._server_names = server_names if server_names is not None else {}
         self._reached: dict[tuple[str, str, bool], str] = {}
+        self._gate = Gate(reach) if reach is not None else None
 
     @asynccontextmanager
     async def request(
@@ -216,6 +221,8 @@ class HttpTransport:
         elsewhere by now.
         """
         url = _normal_address(url)
+        if self._gate is not None:
+            self._gate.begin(url)
         requested = (method, url, allow_downgrade)
         resumed = self._reached.pop(requested, None)
         began = url = resumed or url
@@ -251,6 +258,8 @@ class HttpTransport:
 
     async def _head(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None) -> aiohttp.ClientResponse:
         proxy, scope = self._proxy(url), asyncio.timeout(self._stall)
+        if self._gate is not None:
+            self._gate.check(url)
         try:
             async with scope:
                 # encoded=True: quoting a signed address again would break its signature.
@@ -277,7 +286,9 @@ class HttpTransport:
         """The proxy for `url`, decided once for each origin. Raises ConfigurationError."""
         origin = origin_of(url)
         if origin not in self._proxies:
-            self._proxies[origin] = proxy_for(url, self._environ)
+            self._proxies[origin] = proxy = proxy_for(url, self._environ)
+            if proxy is not None and self._gate is not None:
+                self._gate.trust(proxy.url)
         return self._proxies[origin]
 
     def _tls(self, url: str) -> ssl.SSLContext | bool:
@@ -292,7 +303,7 @@ class HttpTransport:
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
-            connector = Connector(limit=self._connections + 4, ttl_dns_cache=60)
+            connector = Connector(limit=self._connections + 4, ttl_dns_cache=60, resolver=self._gate)
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 # Heads and bodies have their own deadlines: aiohttp's timer would keep running while a sink receives.

@@ -7,11 +7,10 @@ import json
 
 import pytest
 
-from cluster.allowing import SourceNotAllowed
 from cluster.credentials import access_of
 from cluster.resources.model import Auth, SecretKey, SecretName
 from cluster.secrets import permission
-from fetcher.errors import ConfigurationError, FetchError, UsageError
+from fetcher.errors import ConfigurationError, FetchError, SourceNotAllowed, UsageError
 from fetcher.sources.access import Access, HttpAccess
 from fetcher.sources.azure.access import AzureAccess
 from fetcher.sources.gcs.access import GcsAccess

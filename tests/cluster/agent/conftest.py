@@ -30,7 +30,9 @@ def directory() -> Iterator[Path]:
 
 @pytest.fixture
 def play(origin: Origin, directory: Path) -> Iterator[Play]:
-    with playing(cluster(), directory, {"HF_ENDPOINT": origin.endpoint}, ["--hub-endpoint", origin.endpoint]) as part:
+    with playing(
+        cluster(), directory, {"HF_ENDPOINT": origin.endpoint}, ["--hub-endpoint", origin.endpoint, "--allow-loopback"]
+    ) as part:
         yield part
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from fetcher.sources.access import HttpAccess
+from fetcher.testing.effects import Redirect
+from fetcher.testing.faults import Fault
 from fetcher.testing.origin import Origin
 from tests.cluster.agent.cluster import Node, Play
 from tests.lab.waiting import wait_until
@@ -187,6 +189,14 @@ class TestCredentials:
         node.start()
         node.becomes(model, "Failed/SourceNotAllowed")
         assert not origin.requests
+
+    async def test_a_redirect_to_a_private_address_is_not_followed(self, origin: Origin, play: Play, node: Node) -> None:
+        origin.add_repo("org/m", files())
+        model = await play.model("m", "hf://org/m")
+        origin.faults.add(Fault(Redirect("http://10.255.255.1/inside"), path="safetensors"))
+        play.want(node, model.wanted("default"))
+        node.start()
+        assert "10.255.255.1:80 is no public address" in str(node.becomes(model, "Failed/SourceNotAllowed").message)
 
 
 class TestDamage:

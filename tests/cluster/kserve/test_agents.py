@@ -50,7 +50,8 @@ class Node:
             AGENT,
             *("--kserve", "agent", "--kserve-namespace", self.place.kserve, "--kserve-source", "hf://"),
             *("--node", self.name, "--root", self.root, "--namespace", self.place.kserve, "--kubeconfig", self.kubeconfig),
-            *("--hub-endpoint", self.origin.endpoint, *QUICK, *words, "--metrics-port", "0", "--metrics-address", "127.0.0.1"),
+            *("--hub-endpoint", self.origin.endpoint, "--allow-loopback", *QUICK, *words),
+            *("--metrics-port", "0", "--metrics-address", "127.0.0.1"),
         )
 
     def stop(self) -> None:

@@ -36,8 +36,8 @@ DIGESTS = "cat /demo/*.safetensors | sha256sum; cat /claimed/*/*.safetensors | s
 
 
 @contextmanager
-def hub(node: Node, directory: Path) -> Iterator[str]:
-    """Serve `directory` as the repository demo/model in the node's network. Provides the address for pods."""
+def hub(node: Node, directory: Path) -> Iterator[tuple[str, str]]:
+    """Serve `directory` as the repository demo/model in the node's network. Provides the addresses of Hub and CDN for pods."""
     words = [str(directory), "--repo=demo/model", f"--cdn-host={ADDRESS}"]
     command = [*node.inside, sys.executable, "-m", "fetcher.testing", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as origin:
@@ -45,7 +45,7 @@ def hub(node: Node, directory: Path) -> Iterator[str]:
             served = json.loads(origin.stdout.readline() if origin.stdout else "")
             hub_port, cdn_port = (int(served[name].rpartition(":")[2]) for name in ("endpoint", "cdn_endpoint"))
             with forwarding(node, ADDRESS, HUB_PORT, hub_port), forwarding(node, ADDRESS, cdn_port, cdn_port):
-                yield f"http://{ADDRESS}:{HUB_PORT}"
+                yield f"http://{ADDRESS}:{HUB_PORT}", f"http://{ADDRESS}:{cdn_port}"
         finally:
             origin.terminate()
             origin.wait(timeout=10)
@@ -63,7 +63,8 @@ def installed(hub_address: str) -> Iterator[Resource]:
         yield resource
 
 
-def pool(root: Path) -> Resource:
+def pool(root: Path, cdn: str) -> Resource:
+    """A pool for models of a Hub whose CDN has a private address, so that its redirects are followed only if that is named."""
     return {
         "apiVersion": "weightlift.dev/v1alpha1",
         "kind": "CachePool",
@@ -73,7 +74,7 @@ def pool(root: Path) -> Resource:
             "limit": "1G",
             "allowRootFilesystem": True,
             "namespaceSelector": {},
-            "allowedSources": ["hf://demo/"],
+            "allowedSources": ["hf://demo/", f"{cdn}/"],
             "memory": {"budget": "64Mi", "allowLocking": True},
             "resources": {"requests": {"cpu": "10m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
         },
@@ -165,13 +166,13 @@ def test_three_commands_and_a_restricted_pod_reads_the_model(node: Node, tmp_pat
     shared.mkdir()
     shared.chmod(0o777)  # Kubernetes gives a hostPath to no group
     with ExitStack() as stack:
-        address = stack.enter_context(hub(node, published))
+        address, cdn = stack.enter_context(hub(node, published))
         for resource in installed(address):
             apply(node, resource)
         apply(node, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team"}})
         allowed = node.kubectl("-n", "team", "create", "rolebinding", *CLAIMS_ALLOWED)
         assert allowed.returncode == 0, allowed.stderr
-        apply(node, pool(root))
+        apply(node, pool(root, cdn))
         apply(node, volume(shared))
         apply(node, model("demo", {"pools": [{"name": "all"}]}, warm="Locked"))
         apply(node, model("claimed", {"claimTemplate": {"storageClassName": "shared"}}))
