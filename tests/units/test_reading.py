@@ -55,7 +55,7 @@ EXIT_CODES = {
         "InUseUnknown",
         "KeepsChanging",
     },
-    77: {"Unauthorized", "GatedRepo", "Refused"},
+    77: {"Unauthorized", "GatedRepo", "Refused", "SourceNotAllowed"},
     78: {"ConfigurationError", "TooManyOpenFiles", "NewerFormat"},
 }
 RETRYABLE = {69, 74, 75}

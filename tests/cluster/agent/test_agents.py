@@ -193,7 +193,7 @@ class TestCredentials:
     async def test_a_redirect_to_a_private_address_is_not_followed(self, origin: Origin, play: Play, node: Node) -> None:
         origin.add_repo("org/m", files())
         model = await play.model("m", "hf://org/m")
-        origin.faults.add(Fault(Redirect("http://10.255.255.1/inside"), path="safetensors"))
+        origin.faults.add(Fault(Redirect("http://10.255.255.1/inside"), origin="cdn"))
         play.want(node, model.wanted("default"))
         node.start()
         assert "10.255.255.1:80 is no public address" in str(node.becomes(model, "Failed/SourceNotAllowed").message)
