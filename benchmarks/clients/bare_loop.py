@@ -21,10 +21,10 @@ LONGEST_HEAD = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Bytes `start` to `stop`, half-open, of `url`."""
+    """Bytes `start` to `stop`, half-open, of `url`, for the file at `path`."""
 
     url: str
-    descriptor: int
+    path: Path
     start: int
     stop: int
 
@@ -40,9 +40,8 @@ def main() -> None:
     parts: queue.SimpleQueue[Part] = queue.SimpleQueue()
     for line in arguments.addresses.read_text().splitlines():
         url, name, size = line.split("\t")
-        descriptor = os.open(arguments.directory / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         for start in range(0, int(size), arguments.range):
-            parts.put(Part(url, descriptor, start, min(start + arguments.range, int(size))))
+            parts.put(Part(url, arguments.directory / name, start, min(start + arguments.range, int(size))))
     with ThreadPoolExecutor(arguments.connections) as pool:
         for running in [pool.submit(work, parts, bytearray(arguments.buffer)) for _ in range(arguments.connections)]:
             running.result()
@@ -56,11 +55,13 @@ def work(parts: queue.SimpleQueue[Part], buffer: bytearray) -> None:
             part = parts.get_nowait()
         except queue.Empty:
             return
+        descriptor = os.open(part.path, os.O_WRONLY | os.O_CREAT, 0o644)
         while part.url:
             origin = urlsplit(part.url).netloc
             if origin not in connections:
                 connections[origin] = connect(part.url)
-            part = replace(part, url=receive(connections[origin], part, memoryview(buffer)))
+            part = replace(part, url=receive(connections[origin], part, descriptor, memoryview(buffer)))
+        os.close(descriptor)
 
 
 def connect(url: str) -> socket.socket:
@@ -72,8 +73,8 @@ def connect(url: str) -> socket.socket:
     return ssl.create_default_context().wrap_socket(plain, server_hostname=host)
 
 
-def receive(connection: socket.socket, part: Part, buffer: memoryview) -> str:
-    """Write the part, and return an empty string; or return the address that the server redirects to."""
+def receive(connection: socket.socket, part: Part, descriptor: int, buffer: memoryview) -> str:
+    """Write the part to the file `descriptor`; return an empty string, or the address that the server redirects to."""
     parsed = urlsplit(part.url)
     target = f"{parsed.path}?{parsed.query}" if parsed.query else parsed.path
     request = f"GET {target} HTTP/1.1\r\nHost: {parsed.netloc}\r\nRange: bytes={part.start}-{part.stop - 1}\r\n\r\n"
@@ -90,10 +91,10 @@ def receive(connection: socket.socket, part: Part, buffer: memoryview) -> str:
         return header(head, b"Location")
     if b" 206 " not in head.splitlines()[0]:
         raise ConnectionError(head.splitlines()[0].decode())
-    position = part.start + os.pwrite(part.descriptor, begun, part.start)
+    position = part.start + os.pwrite(descriptor, begun, part.start)
     while position < part.stop:
         count = fill(connection, buffer[: part.stop - position])
-        os.pwrite(part.descriptor, buffer[:count], position)
+        os.pwrite(descriptor, buffer[:count], position)
         position += count
     return ""
 
