@@ -170,12 +170,11 @@ def _telling(before: Hydration, state: State, told: Told | None) -> Hydration:
 
 
 def _result(case: _Case, told: Told | None) -> Found:
-    """What a Job that completed fetched: what was listed, at the revision that the pod tells."""
-    key = reference(case.model).key
+    """What a Job that completed fetched: what was listed; what the pod tells, if the source had another revision by then."""
     revision = told.revision or None if told is not None else None
-    if case.found is not None:
-        return replace(case.found, revision=revision or case.found.revision)
-    return Found(key, told.bytes if told is not None else 0, 0, revision)
+    if case.found is not None and revision in (None, case.found.revision):
+        return case.found
+    return Found(reference(case.model).key, told.bytes if told is not None else 0, 0, revision)
 
 
 def _holds(model: Model, claim: str, wanted: str) -> Hydration:

@@ -14,7 +14,7 @@ from cluster.controller.jobs import job_name
 from cluster.controller.planning import Plan
 from cluster.controller.reading import read_fetch, read_target, read_told
 from cluster.controller.world import Fetch, Model, Name, Pod, Target, Told, Unknown, World
-from cluster.resources.model import Auth, ClaimPlacement, ClaimTemplate, SecretKey, SecretName, Verification
+from cluster.resources.model import Auth, ClaimPlacement, ClaimTemplate, Found, SecretKey, SecretName, Verification
 from fetcher.errors import CannotWrite, NotFound, OutOfSpace, Unreachable
 from tests.cluster.controller.building import MOMENT, found, key_of, model, planned, sentence, told, world
 
@@ -23,7 +23,7 @@ CLAIM = ("a", "models")
 USERS = Target("uid-claim")
 MADE = Target("uid-claim", made_for=M)
 AS_ACCOUNT = Auth(service_account_name="reader")
-REVISION = "c0ffee"
+REVISION = "r1"
 
 
 def claimed(**spec: Any) -> Model:
@@ -214,6 +214,12 @@ class TestAttempts:
         assert status.command == "fetcher fetch hf://org/m --cache-dir /models"
         assert status.artifact is not None
         assert (status.artifact.key, status.artifact.revision, status.artifact.bytes) == (key_of(), REVISION, 100)
+
+    def test_a_branch_that_moved_before_its_job_ran_is_told_as_the_job_found_it(self) -> None:
+        given = cluster(claimed())
+        jobs = fetch(given, state="Complete")
+        artifact = planned(replace(given, fetches=jobs, told=saying(jobs, revision="moved", bytes=7))).models[M].artifact
+        assert artifact == Found(key_of(), 7, 0, "moved")
 
     def test_after_its_job_is_gone_no_other_one_is_made(self) -> None:
         plan = planned(cluster(hydrated(claimed())))
