@@ -15,6 +15,7 @@ from fetcher.testing.effects import Redirect
 from fetcher.testing.faults import Fault
 from fetcher.testing.origin import Origin
 from tests.cluster.agent.cluster import Node, Play
+from tests.lab.fixtures import MakeFilesystem
 from tests.lab.waiting import wait_until
 
 MiB = 1024 * 1024
@@ -287,6 +288,30 @@ class TestRoom:
         node.start()
         assert "needed 20.0 MiB" in str(node.becomes(model, "Failed/CapacityExceeded").message)
         assert not ranges(origin)
+
+    async def test_a_disk_that_strangers_fill_costs_the_origin_nothing(
+        self, origin: Origin, play: Play, node: Node, small_filesystem: MakeFilesystem
+    ) -> None:
+        """What may go makes room. What may not is kept, and nothing is fetched again and again into a full disk."""
+        disk = small_filesystem("ext4", size=96 * MiB)
+        node.root = disk.path / "models"
+        node.root.mkdir()
+        a, b, c = await self.three(origin, play)
+        first = a.wanted("default", retain="Always")
+        play.want(node, first, b.wanted("default"), minFree="1Mi")
+        node.start()
+        node.becomes(a, "Ready")
+        node.becomes(b, "Ready")
+        stranger = disk.fill(leave=8 * MiB)
+        play.want(node, first, b.wanted("default"), c.wanted("default"), minFree="1Mi")
+        node.becomes(c, "Ready")
+        node.becomes(b, "Evicted/Capacity")
+        origin.clear_requests()
+        node.surveys()
+        assert (node.phase(a), node.phase(b), node.phase(c)) == ("Ready", "Evicted/Capacity", "Ready")
+        assert not ranges(origin)
+        stranger.unlink()
+        node.becomes(b, "Ready")
 
     async def test_a_root_above_its_limit_says_so_and_evicts_nothing(self, origin: Origin, play: Play, node: Node) -> None:
         origin.add_repo("org/m", files(20 * MiB))
