@@ -63,8 +63,7 @@ class ManifestFile:
     @property
     def verified_by(self) -> str:
         """The strongest of what the file was compared with: `sha256`, ..., `crc64nvme`, ..., or `size` if nothing else."""
-        algorithms: list[str] = [each.algorithm for each in self.digests]
-        return strongest(algorithms + [text.partition(":")[0] for text in self.checksums])
+        return strongest(_algorithms(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +112,10 @@ class Manifest:
     @property
     def verified_by(self) -> dict[str, int]:
         """The number of files by what each was verified by, the strongest first; see `ManifestFile.verified_by`."""
-        counts = Counter(file.verified_by for file in self.files)
+        counts: Counter[str] = Counter()
+        # A hit asks this of all files: most are alike, and the strongest of each took a tenth of a hit of 20,000.
+        for algorithms, number in Counter(map(_algorithms, self.files)).items():
+            counts[strongest(algorithms)] += number
         return {name: counts[name] for name in sorted(counts, key=_strength)}
 
     def file(self, path: str) -> ManifestFile | None:
@@ -241,6 +243,11 @@ def _checked(document: Mapping[str, Any]) -> dict[str, Any]:
         "unconfirmed": document.get("unconfirmed", False) is not False,
         "unknown": unknown_fields(document, ("format_version", *_FIELDS)),
     }
+
+
+def _algorithms(file: ManifestFile) -> tuple[str, ...]:
+    """By what a file was compared: its digests, and the checksums of its store."""
+    return (*[each.algorithm for each in file.digests], *[text.partition(":")[0] for text in file.checksums])
 
 
 def strongest(algorithms: Iterable[str]) -> str:
