@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import subprocess
 import sys
@@ -16,20 +17,28 @@ PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 def peers_python(comparison: str) -> Path:
     """Return the Python with the peers of `benchmarks/<comparison>`. Installs them first if needed.
 
-    Raises CalledProcessError if pip fails.
+    Waits while another process installs them. Raises CalledProcessError if pip fails.
     """
     requirements = Path(__file__).parent / comparison / "requirements.txt"
     directory = HOME / f"peers-{comparison}"
+    HOME.mkdir(exist_ok=True)
+    with (HOME / f"peers-{comparison}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _install(directory, requirements)
+    return directory / "bin" / "python"
+
+
+def _install(directory: Path, requirements: Path) -> None:
     python, stamp = directory / "bin" / "python", directory / "installed"
     wanted = requirements.read_text()
-    if not stamp.exists() or stamp.read_text() != wanted:
-        print(f"installing the peers into {directory}", file=sys.stderr)
-        venv.create(directory, with_pip=True, clear=True)
-        quiet = ["--quiet", "--disable-pip-version-check"]
-        subprocess.run([python, "-m", "pip", "install", *quiet, "-r", requirements], check=True, stdout=sys.stderr)
-        subprocess.run([python, "-m", "compileall", "-qq", directory / "lib"], check=False, stdout=sys.stderr)
-        stamp.write_text(wanted)
-    return python
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    print(f"installing the peers into {directory}", file=sys.stderr)
+    venv.create(directory, with_pip=True, clear=True)
+    quiet = ["--quiet", "--disable-pip-version-check"]
+    subprocess.run([python, "-m", "pip", "install", *quiet, "-r", requirements], check=True, stdout=sys.stderr)
+    subprocess.run([python, "-m", "compileall", "-qq", directory / "lib"], check=False, stdout=sys.stderr)
+    stamp.write_text(wanted)
 
 
 def missing(program: str, package: str) -> str | None:
