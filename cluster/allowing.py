@@ -1,7 +1,7 @@
 """Whether a pool allows a source: by prefixes that end at a /, and by the host that an address names. Pure.
 
 An address is compared as it would be sent, and one that could be read in two ways is refused. What a host's name resolves to,
-and where a server redirects, is not known here: that is judged by the `Reach` of the prefixes, when a fetch connects.
+and where a server redirects, is not known here: that `cluster.reaching` is about.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from fetcher.artifact import redact
 from fetcher.errors import SourceNotAllowed
-from fetcher.reach import Address, Reach, embedded, is_local
+from fetcher.reach import Address, embedded, is_local
 
 _NEVER = ("file", "pvc")
 _WITH_HOST = ("http", "https", "oci")
@@ -46,22 +46,6 @@ def refuse_source(
         raise SourceNotAllowed(f"{shown} is below none of {owner} ({listed}); ask for it to be added")
     if scheme in _WITH_HOST:
         _refuse_local(rest, shown, allow_loopback=allow_loopback)
-
-
-def reach_of(uri: str, allowed: Iterable[str], *, allow_loopback: bool = False) -> Reach:
-    """Where connections for `uri` may lead: to private addresses of hosts that a prefix names, and of endpoints of stores."""
-    places = (_place(each) for each in allowed)
-    named = frozenset(place for place in places if place is not None)
-    return Reach(named, store=uri.partition("://")[0] not in _WITH_HOST, loopback=allow_loopback)
-
-
-def _place(prefix: str) -> tuple[str, int] | None:
-    """The host and port that a prefix names; None if it is one of all hosts, or of names in a store."""
-    scheme, _, rest = prefix.partition("://")
-    parts = urlsplit(f"//{rest}")
-    if scheme not in _WITH_HOST or not parts.hostname:
-        return None
-    return parts.hostname.rstrip("."), parts.port or int(_PORTS[scheme][1:])
 
 
 def _compared(uri: str) -> str | None:

@@ -19,9 +19,8 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 class Reach:
     """Public addresses, and for some hosts private ones.
 
-    `named`: host and port of what the administrator named, which may be private. `store`: requests begin at the endpoint of a
-    store, which the administrator allowed by its scheme and nobody chose by its host: that may be private too. `loopback`: this
-    machine, which is for tests.
+    `named`: host and port of what the administrator named, which may be private. `store`: requests begin at addresses that no
+    tenant and no server wrote, such as those of S3: they may be private too. `loopback`: this machine, which is for tests.
     """
 
     named: frozenset[tuple[str, int]] = frozenset()

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from cluster.agent.states import Wanted
-from cluster.allowing import reach_of, refuse_source
+from cluster.allowing import refuse_source
 from cluster.client import Api, Unavailable, endpoint_of
 from cluster.credentials import access_of
+from cluster.reaching import reach_of
 from cluster.resources import MODEL_CACHE, ModelCacheSpec
 from cluster.secrets import secret_name, secret_of
 from fetcher.artifact import ArtifactRef
@@ -68,8 +69,10 @@ async def versions_of(api: Api, wanted: Wanted, account: Account) -> tuple[str, 
         return (error.reason,)
 
 
-def intent_of(wanted: Wanted, known: Described, allowed: Iterable[str], *, allow_loopback: bool) -> Intent:
-    """Return what `wanted` means. Pure.
+def intent_of(
+    wanted: Wanted, known: Described, allowed: Iterable[str], environ: Mapping[str, str], *, allow_loopback: bool
+) -> Intent:
+    """Return what `wanted` means, with what sources see of the environment. Pure.
 
     Raises SourceNotAllowed, OtherRevision if the ModelCache means another artifact by now, ConfigurationError, UsageError.
     """
@@ -82,7 +85,7 @@ def intent_of(wanted: Wanted, known: Described, allowed: Iterable[str], *, allow
     refuse_source(ref.uri, allowed, allow_loopback=allow_loopback)
     require = known.spec.verification.require if known.spec.verification is not None else "None"
     access = access_of(ref.uri, known.spec.auth, known.data, allowed=allowed)
-    return Intent(ref, require, access, reach_of(ref.uri, allowed, allow_loopback=allow_loopback))
+    return Intent(ref, require, access, reach_of(ref.uri, access, allowed, environ, allow_loopback=allow_loopback))
 
 
 async def _model(api: Api, wanted: Wanted) -> tuple[ModelCacheSpec, str]:

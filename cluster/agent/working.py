@@ -93,7 +93,13 @@ class Worker:
         try:
             objects = await described(self._api, wanted, self._known.account)
             versions = objects.versions
-            intent = intent_of(wanted, objects, self._known.allowed_sources, allow_loopback=self._config.allow_loopback)
+            intent = intent_of(
+                wanted,
+                objects,
+                self._known.allowed_sources,
+                self._config.means.environ,
+                allow_loopback=self._config.allow_loopback,
+            )
             with self._rendered() as on_event:
                 work = self._repair if job.kind == "repair" else self._fetch
                 await work(wanted, intent, partial(self._heard, wanted, on_event))

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from cluster.allowing import reach_of
 from cluster.asking import listed
 from cluster.client import Api, Unavailable
 from cluster.controller.asking import (
@@ -25,6 +24,7 @@ from cluster.controller.asking import (
 from cluster.controller.world import Name, Resolution, World
 from cluster.credentials import access_of
 from cluster.names import agents_of
+from cluster.reaching import reach_of
 from cluster.secrets import SecretData, secret_name, secret_of
 from fetcher.errors import FetchError
 
@@ -149,13 +149,15 @@ class Resolver:
 
     async def _resolve(self, question: Question, secret: SecretData) -> Asked:
         access = access_of(question.ref.uri, question.auth, secret.values, allowed=question.allowed)
+        means = self._means
+        reach = reach_of(question.ref.uri, access, question.allowed, means.environ, allow_loopback=means.allow_loopback)
         answer = await listed(
             question.ref,
             access,
-            self._means.environ,
+            means.environ,
             retry_for=_RETRY_FOR,
             require=question.require,
-            reach=reach_of(question.ref.uri, question.allowed, allow_loopback=self._means.allow_loopback),
+            reach=reach,
             pin=question.pin,
         )
         revision = answer.listing.revision

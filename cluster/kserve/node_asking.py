@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cluster.allowing import reach_of, refuse_source
+from cluster.allowing import refuse_source
 from cluster.asking import listed
 from cluster.client import Api
 from cluster.credentials import access_of
 from cluster.kserve.agent import Artifact, Identity
 from cluster.kserve.secrets import credential_of
 from cluster.kserve.translating import Pin, secret_of
+from cluster.reaching import reach_of
 from cluster.resources.model import Auth, SecretName
 from fetcher.artifact import ArtifactRef, listing_digest, total_size
 
@@ -39,6 +40,6 @@ async def ask(api: Api, artifact: Artifact, identity: Identity, how: Asking) -> 
     name = secret_of(artifact, identity)
     auth = Auth(secret_ref=SecretName(name)) if name is not None else None
     access = access_of(artifact.uri, auth, secret.values if secret is not None else {}, allowed=how.allowed)
-    reach = reach_of(artifact.uri, how.allowed, allow_loopback=how.allow_loopback)
+    reach = reach_of(artifact.uri, access, how.allowed, how.environ, allow_loopback=how.allow_loopback)
     answer = await listed(ArtifactRef(artifact.uri), access, how.environ, retry_for=how.retry_for, reach=reach)
     return Pin(answer.listing.revision, listing_digest(answer.chosen), total_size(answer.chosen))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.allowing import reach_of, refuse_source
+from cluster.allowing import refuse_source
 from fetcher.errors import SourceNotAllowed
 
 ALLOWED = [
@@ -66,26 +66,3 @@ def test_loopback_is_allowed_for_tests_only_and_only_below_a_prefix() -> None:
         refuse_source("http://127.0.0.1:8001/a", ["http://127.0.0.1:8000/"], allow_loopback=True)
     with pytest.raises(SourceNotAllowed):
         refuse_source("http://169.254.169.254/a", ["http://169.254.169.254/"], allow_loopback=True)
-
-
-PRIVATE = [
-    ("the host of a prefix", "https://models.corp/a", ["https://models.corp/"], ("models.corp", 443), True),
-    ("its other port", "https://models.corp/a", ["https://models.corp/"], ("models.corp", 6443), False),
-    ("the registry of a prefix", "oci://registry.corp:5000/a", ["oci://registry.corp:5000/"], ("registry.corp", 5000), True),
-    ("a host below a prefix of all hosts", "https://models.corp/a", ["https://"], ("models.corp", 443), False),
-    ("where another source of the pool leads", "hf://org/m", ["hf://", "https://cdn.corp/"], ("cdn.corp", 443), True),
-    ("where nothing of the pool leads", "hf://org/m", ["hf://"], ("cdn.corp", 443), False),
-]
-
-
-@pytest.mark.parametrize(("_name", "uri", "allowed", "place", "may"), PRIVATE, ids=[each[0] for each in PRIVATE])
-def test_a_private_address_is_for_hosts_that_a_prefix_names(
-    _name: str, uri: str, allowed: list[str], place: tuple[str, int], may: bool
-) -> None:
-    assert (place in reach_of(uri, allowed).named) == may
-
-
-@pytest.mark.parametrize("uri", ["hf://org/m", "s3://bucket/a", "gs://bucket/a", "az://account/container/a"])
-def test_a_store_that_nobody_chose_by_its_host_may_have_a_private_endpoint(uri: str) -> None:
-    assert reach_of(uri, ["hf://"]).store
-    assert not reach_of("https://models.corp/a", ["https://"]).store
