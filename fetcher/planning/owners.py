@@ -63,7 +63,7 @@ class Owners:
     def _stalled(self, peer: Peer, usual: float | None, missing: int, now: float, unheard: float) -> bool:
         """Whether an owner owes something, and brings nothing. Nobody is late before anybody has brought a block."""
         block_time = peer.block_time or usual
-        if block_time is None or not self.share(peer.node) & ~peer.has & missing:
+        if block_time is None or not self.share(peer.node) & missing & ~(peer.has if peer.brings else 0):
             return False
         return now - peer.progress > max(PATIENCE, unheard, BLOCK_TIMES * block_time)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from fetcher.planning.ownership import BLOCK_CHUNKS
 from fetcher.quantities import doubled
 from fetcher.values import dataclass
@@ -18,6 +20,11 @@ _MAPS = 2.5
 FAILURES = 2
 """Failures in a row after which a peer is left alone and owns nothing, for `SILENCE`, and twice as long each time after."""
 _LONGEST = 64 * SILENCE
+_UNWILLING = 16.0
+"""How many times as long as others, for each chunk, a peer may want to be asked later. In a swarm of 32, of which half have a
+quarter of the link, all refuse many requests, some four times as many as others."""
+_WILLING = 1.0
+"""Seconds for each chunk that say nothing about a peer. Where most never refuse, one that does now and then is no worse."""
 
 
 @dataclass(slots=True)
@@ -25,7 +32,8 @@ class Peer:
     """What is known of a peer. `has`: what it passes on; times in seconds. `brought`: chunks of its share since `since`.
 
     `node`: its identity. `avoided_until`: it is not asked. `left_until`: it does not count either. `asked`: what it is asked
-    for now.
+    for now. `waited`: seconds for which it wanted to be asked later; `came`: chunks that it brought. `brings`: whether it
+    brings what it says that it has, so that this keeps others from the origin.
     """
 
     node: str
@@ -40,6 +48,14 @@ class Peer:
     asked: int = 0
     late: bool = False
     proven: bool = False
+    waited: float = 0.0
+    came: int = 0
+    brings: bool = True
+
+    @property
+    def wait(self) -> float:
+        """The seconds for which it wanted to be asked later, for each chunk."""
+        return self.waited / (self.came + 2)
 
     @property
     def block_time(self) -> float | None:
@@ -61,6 +77,16 @@ class Peer:
         """Whether it has not answered for too long, as one of so many peers."""
         return now - self.heard > max(SILENCE, unheard(peers))
 
+    def brought_some(self, chunks: int) -> None:
+        """It has brought chunks."""
+        self.failures = 0
+        self.came += chunks
+
+    def later(self, now: float, until: float) -> None:
+        """It wants to be asked later."""
+        self.avoided_until = until
+        self.waited += max(0.0, until - now)
+
     def failed(self, now: float) -> bool:
         """It has not brought what it was asked for, and is not asked for a while. Returns whether it is to be left alone."""
         self.failures += 1
@@ -71,6 +97,14 @@ class Peer:
         """It is left alone."""
         self.late, self.proven = True, False
         self.avoided_until = self.left_until = until
+
+
+def judge(peers: Collection[Peer]) -> None:
+    """Say of each of `peers` whether it brings what it says that it has: it may want to be asked later, as others do."""
+    waits = sorted(peer.wait for peer in peers)
+    usual = waits[(len(waits) - 1) // 2] if waits else 0.0
+    for peer in peers:
+        peer.brings = peer.waited < SILENCE or peer.wait <= max(_WILLING, _UNWILLING * usual)
 
 
 def every(peers: int) -> float:

@@ -25,7 +25,7 @@ from fetcher.planning.asks import Ask, UnderWay
 from fetcher.planning.bits import Files, lowest, span
 from fetcher.planning.owners import Owners
 from fetcher.planning.ownership import Layout
-from fetcher.planning.peer import Peer, every, unheard
+from fetcher.planning.peer import Peer, every, judge, unheard
 from fetcher.values import dataclass
 
 STARVED = 30.0
@@ -136,7 +136,7 @@ class Swarm:
         if ask.supplier is not None:
             self._starved = False
             if (peer := self.peers.get(ask.supplier)) is not None:
-                peer.failures = 0
+                peer.brought_some(ask.chunks.bit_count())
         if since is not None:
             self._under_way.came(ask, now - since)
 
@@ -154,13 +154,13 @@ class Swarm:
         """Chunks are not asked for any longer, and nobody is to blame."""
         self._end(ask)
 
-    def busy(self, ask: Ask, until: float) -> None:
+    def busy(self, ask: Ask, now: float, until: float) -> None:
         """The supplier wants to be asked later."""
         self._end(ask)
         if ask.supplier is None:
             self._origin_at = until
         elif (peer := self.peers.get(ask.supplier)) is not None:
-            peer.avoided_until = until
+            peer.later(now, until)
 
     def failed(self, ask: Ask, now: float) -> bool:
         """Chunks have not come: the supplier is silent, much slower than others, or gone. Returns whether that is news: several
@@ -236,9 +236,9 @@ class Swarm:
 
     def _chosen(self, disputed: int, wanted: int, now: float) -> Ask | None:
         if self.me is None:
-            return self._of_a_peer(wanted, now) or self._of_the_origin(disputed | (wanted & ~self._sure), now)
+            return self._of_a_peer(wanted, now) or self._of_the_origin(wanted & ~self._sure, now, disputed)
         return (
-            self._of_the_origin(disputed | (wanted & self._share & ~(0 if self._starved else self._held)), now)
+            self._of_the_origin(wanted & self._share & ~(0 if self._starved else self._held), now, disputed)
             or self._of_a_peer(wanted, now)
             or self._of_the_origin(0 if self._busy_with_peers else wanted & self._share & ~self._sure, now)
             or self._of_another_owner(wanted & ~self._sure, now)
@@ -260,7 +260,8 @@ class Swarm:
         self._usable = [
             (name, peer) for name, peer in self.peers.items() if self._counts(name, peer, now) and not self._suspected[name]
         ]
-        for _, peer in self._usable:
+        judge(self._good)
+        for peer in [peer for peer in self._good if peer.brings]:
             self._sure |= peer.has if peer.proven else peer.has & self._held
             self._held |= peer.has
         if now >= self.began + self.settle:
@@ -285,11 +286,15 @@ class Swarm:
         self._owners.divide(self.owners(now), self._good, now)
         self._share = self._owners.share(self.me) if self.me is not None else 0
 
-    def _of_the_origin(self, wanted: int, now: float) -> Ask | None:
-        """A chunk of the origin, in the order of the files: the first ones are verified and passed on early."""
-        if not wanted or now < max(self.began + self.settle, self._origin_at):
-            return None
-        if self._under_way.at_origin >= self._part(now) or self._ahead:
+    def _of_the_origin(self, wanted: int, now: float, disputed: int = 0) -> Ask | None:
+        """A chunk of the origin, in the order of the files: the first ones are verified and passed on early.
+
+        What is `disputed` nobody else brings, so it is not divided among owners, and waits for none of them.
+        """
+        if self._ahead or self._under_way.at_origin >= self._part(now):
+            wanted = 0
+        wanted |= disputed
+        if not wanted or now < max(self.began + self.settle, self._origin_at) or self._under_way.at_origin >= self._most:
             return None
         # Those who do not know each other yet would all begin with the first chunk.
         return Ask(self._files.one_of(wanted, self.random) if self._awaits(now) else lowest(wanted), None)
@@ -299,11 +304,18 @@ class Swarm:
 
         All of them bring chunks at the same time, so the more there are, the later the first one is whole and can be passed
         on: four nodes, of which two had four times as many as the others, waited 5 s of 12 for a chunk. But a node that has
-        few among many to peers brings its share too late: eight nodes waited 20 s of 68 for the last chunks of one.
+        few among many to peers brings its share too late: eight nodes waited 20 s of 68 for the last chunks of one. One to
+        which peers bring nothing has them all.
         """
+        if self._starved:
+            return self._most
         together = max(1, len(self._owners.members) + self._awaits(now))
-        most = min(self.connections, MANY, max(FEW, self.layout.chunks // SPREAD))
-        return max(-(-most // together), self._under_way.at_peers // max(1, together - 1))
+        return max(-(-self._most // together), self._under_way.at_peers // max(1, together - 1))
+
+    @property
+    def _most(self) -> int:
+        """The requests to the origin of all nodes together, and of one that asks for what it does not share."""
+        return min(self.connections, MANY, max(FEW, self.layout.chunks // SPREAD))
 
     def _of_a_peer(self, wanted: int, now: float) -> Ask | None:
         """A chunk that a peer has, of the one that is asked for least: so their uploads are used evenly."""

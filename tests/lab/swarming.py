@@ -29,7 +29,8 @@ _SILENT = 5.0
 @dataclass(frozen=True, slots=True)
 class Member:
     """A node: links in bytes a second, when it comes and dies. `lies`: it claims everything and sends other bytes.
-    `whole`: it has everything when it comes.
+    `whole`: it has everything when it comes. `busy`: it has everything, and wants to be asked so many seconds later, but
+    for a chunk each `gives` seconds for each node.
 
     `cut`: from when on it reaches only those that were cut off at that moment too, and the origin.
     """
@@ -41,6 +42,8 @@ class Member:
     dies: float = float("inf")
     lies: bool = False
     whole: bool = False
+    busy: float = 0.0
+    gives: float = float("inf")
     cut: float = float("inf")
 
 
@@ -64,6 +67,7 @@ class Node:
     uploading: float = 0.0
     downloading: float = 0.0
     suppliers: dict[int, str | None] = field(default_factory=dict)
+    given: dict[str, float] = field(default_factory=dict)
     finished: float | None = None
     waking: bool = False
 
@@ -112,14 +116,14 @@ class Simulation:
         heapq.heappush(self._events, (moment, next(self._order), event))
 
     def _over(self) -> bool:
-        waited_for = [each for each in self._members if each.dies == float("inf") and not each.lies]
+        waited_for = [each for each in self._members if each.dies == float("inf") and not (each.lies or each.busy)]
         return all(each.name in self._nodes and self._nodes[each.name].finished is not None for each in waited_for)
 
     def _join(self, member: Member) -> None:
         settle = SETTLE if len(self._members) > 1 else 0.0
         swarm = Swarm(member.name, self._layout, SLOTS, Random(self._random.random()), self._now, settle)
         node = self._nodes[member.name] = Node(member, swarm)
-        if member.lies or member.whole:
+        if member.lies or member.whole or member.busy:
             node.passes_on = node.told = (1 << self._layout.chunks) - 1
             if member.whole:
                 node.swarm.mine, node.finished = node.passes_on, self._now
@@ -134,7 +138,7 @@ class Simulation:
         for node in living:
             node.told = node.passes_on
         for node in living:
-            if not node.member.lies:
+            if not (node.member.lies or node.member.busy):
                 for other in living:
                     if other is not node and self._reach(node, other):
                         node.swarm.heard(other.member.name, other.told, self._now)
@@ -185,10 +189,16 @@ class Simulation:
             node.downloading += slot / 2
             self.at(self._now + _SILENT, lambda: self._did_not_come(node, ask, slot / 2))
             return True
+        if supplier.member.busy:
+            given = supplier.given.get(node.member.name, self._now - supplier.member.gives)
+            if self._now - given < supplier.member.gives:
+                node.swarm.busy(ask, self._now, self._now + supplier.member.busy)
+                return False
+            supplier.given[node.member.name] = self._now
         least = min(slot, supplier.member.up / SLOTS)
         rate = min(least, left, supplier.member.up - supplier.uploading)
         if rate < least / 2:
-            node.swarm.busy(ask, self._now + self._slot_time(node) * self._random.uniform(0.1, 0.3))
+            node.swarm.busy(ask, self._now, self._now + self._slot_time(node) * self._random.uniform(0.1, 0.3))
             return False
         self._send(node, supplier, ask, rate)
         return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from random import Random
 
 import pytest
@@ -13,7 +12,6 @@ from fetcher.planning.owners import AHEAD, MUCH, PATIENCE
 from fetcher.planning.ownership import BLOCK_CHUNKS, Layout, shares
 from fetcher.planning.peer import SILENCE, every
 from fetcher.planning.swarm import AWAITED, FEW, MANY, SETTLE, SPREAD, STARVED, WINDOW, Swarm
-from tests.lab.swarming import GBIT, Member, Outcome, Simulation, bound
 
 LAYOUT = Layout("ab" * 32, (16,) * 8)
 ALL = (1 << LAYOUT.chunks) - 1
@@ -167,7 +165,7 @@ class TestAsking:
         while (ask := node.next(0.0)) is not None and ask.supplier != "n1":
             node.done(ask, 0.0)
         assert ask is not None
-        node.busy(ask, 1.0)
+        node.busy(ask, 0.0, 1.0)
         assert {each.supplier for each in asked(node, 0.5, FEW - 2)} == {"n2"}
         assert "n1" in {each.supplier for each in asked(node, 1.0)}
 
@@ -457,7 +455,7 @@ class TestBelief:
         ask = node.next(0.0)
         assert ask is not None
         assert ask.supplier == "n1"
-        node.busy(ask, 1.0)
+        node.busy(ask, 0.0, 1.0)
         assert node.next(0.0) == Ask(chunks(shares(LAYOUT, members(2))["n0"])[0], None)
 
     def test_two_do(self) -> None:
@@ -505,7 +503,7 @@ class TestFallingBack:
         for name in ("n1", "n2"):
             node.heard(name, ALL, 0.0)
         while (ask := node.next(0.0)) is not None:
-            node.busy(ask, 1000.0)
+            node.busy(ask, 0.0, 1000.0)
         for name in ("n1", "n2"):
             node.heard(name, ALL, STARVED + 1)
         found = node.next(STARVED + 1)
@@ -546,64 +544,3 @@ class TestFallingBack:
             found[me] = {ask.chunk // BLOCK_CHUNKS for ask in brought(node, 6.0) if ask.supplier is None}
         assert all(len(blocks) <= 1 for blocks in found.values())
         assert sum(map(len, found.values())) == 1
-
-
-def simulated(nodes: Sequence[Member], rate: float = GBIT, layout: Layout = LAYOUT) -> tuple[Outcome, float]:
-    least = bound(layout, nodes, rate)
-    return Simulation(layout, nodes, rate=rate).run(until=50 * least), least
-
-
-def equal(count: int) -> list[Member]:
-    return [Member(f"n{number}") for number in range(count)]
-
-
-class TestSimulated:
-    """Small swarms, in seconds of simulated time. `python -m benchmarks.swarm` has large ones."""
-
-    @pytest.mark.parametrize("count", [1, 2, 8])
-    def test_equal_nodes_finish_near_the_bound_and_ask_the_origin_once(self, count: int) -> None:
-        outcome, least = simulated(equal(count), layout=Layout("ab" * 32, (32,) * 8))
-        assert len(outcome.ended) == count
-        assert max(outcome.ended.values()) < 1.2 * least
-        assert outcome.origin <= 1.01 * 256
-
-    def test_who_comes_late_finds_everything_at_its_peers(self) -> None:
-        outcome, least = simulated([*equal(7), Member("late", joins=60.0)])
-        assert outcome.origin == LAYOUT.chunks
-        assert outcome.finished["late"] < 1.2 * least
-
-    def test_the_shares_of_the_dead_are_taken_over(self) -> None:
-        nodes = [*equal(6), Member("d0", dies=5.0), Member("d1", dies=8.0)]
-        outcome, least = simulated(nodes)
-        assert len(outcome.ended) == 6
-        assert outcome.origin <= LAYOUT.chunks * (1 + 2 / 8)
-        assert max(outcome.ended.values()) < 2 * least + SILENCE
-
-    def test_two_halves_that_lose_each_other_both_finish(self) -> None:
-        nodes = [Member(f"n{number}", cut=5.0 if number % 2 else NEVER) for number in range(8)]
-        outcome, _ = simulated(nodes)
-        assert len(outcome.ended) == 8
-        assert outcome.origin <= 2 * LAYOUT.chunks
-
-    def test_when_all_peers_die_the_origin_brings_everything(self) -> None:
-        outcome, least = simulated([Member("n0"), *(Member(f"d{number}", dies=3.0) for number in range(7))])
-        assert outcome.ended["n0"] < least + SILENCE + 10
-
-    def test_a_liar_is_banned_alone_and_costs_the_origin_nothing(self) -> None:
-        honest, _ = simulated(equal(7))
-        outcome, _ = simulated([*equal(7), Member("liar", lies=True)])
-        assert outcome.banned == {"liar"}
-        assert outcome.wrong > 0
-        assert outcome.origin <= 1.05 * LAYOUT.chunks
-        assert max(outcome.ended.values()) < 1.1 * max(honest.ended.values()) + 10
-
-    def test_a_slow_peer_delays_nobody_for_long(self) -> None:
-        honest, _ = simulated(equal(8))
-        outcome, _ = simulated([*equal(7), Member("slow", up=GBIT / 20)])
-        assert max(outcome.ended.values()) < 1.1 * max(honest.ended.values()) + 15
-        assert outcome.origin <= LAYOUT.chunks * (1 + 1.5 / 8)
-
-    def test_without_an_origin_one_complete_peer_is_enough(self) -> None:
-        outcome = Simulation(LAYOUT, [*equal(4), Member("whole", whole=True)], rate=0.0).run(until=300)
-        assert len(outcome.ended) == 5
-        assert outcome.origin == 0

@@ -88,7 +88,8 @@ class Turns:
         except (SourceError, ConfigurationError, OSError) as error:
             news = False
             if isinstance(error, Transient) and error.retry_after is not None:
-                self.swarm.busy(ask, self._clock() + min(error.retry_after, _LONGEST_WAIT))
+                now = self._clock()
+                self.swarm.busy(ask, now, now + min(error.retry_after, _LONGEST_WAIT))
             else:
                 news = self.swarm.failed(ask, self._clock())
             if ask.supplier is None:
