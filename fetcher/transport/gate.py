@@ -76,6 +76,6 @@ def _plain(host: str) -> str:
 def _refusal(host: str, port: int, address: str) -> SourceNotAllowed:
     leads = "is" if host == address else f"leads to {address},"
     return SourceNotAllowed(
-        f"{host}:{port} {leads} no public address; whoever runs the cache may name this host as a source, unless it is the "
-        "machine itself or its cloud's metadata service"
+        f"{host}:{port} {leads} no public address; ask for this host to be added to the allowed sources. This machine and the "
+        "metadata service of its cloud are never allowed"
     )
