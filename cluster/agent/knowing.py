@@ -110,6 +110,8 @@ class Knowledge:
         if before is None or _limits(node) != _limits(before):
             self.memory = remembering.resized(self.memory)
             self.survey_soon()
+        elif _spared(before) - _spared(node):
+            self.memory = remembering.roomier(self.memory)
         self._remember(node)
 
     async def confirm(self) -> None:
@@ -163,3 +165,8 @@ class Knowledge:
 def _limits(node: NodeCache) -> tuple[object, ...]:
     spec = node.spec
     return spec.limit, spec.min_free, spec.allow_root_filesystem, spec.medium, spec.memory_budget
+
+
+def _spared(node: NodeCache) -> set[str]:
+    """The keys of what makes no room for others."""
+    return {key for key, each in node.spec.artifacts.items() if each.held or each.retain == "Always"}

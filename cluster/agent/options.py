@@ -46,7 +46,12 @@ OPTIONS = tuple(
         Option("warm_interval", "how often it is checked that what is warm is in memory (default 10s)", parse_seconds, _TIME),
         Option("survey_interval", "how often the root is looked at (default 30s)", parse_seconds, _TIME),
         Option("status_interval", "the shortest time between two statuses (default 10s)", parse_seconds, _TIME),
-        Option("recheck_interval", "how often the Secret of a failed fetch is looked at (default 60s)", parse_seconds, _TIME),
+        Option(
+            "recheck_interval",
+            "how often that is looked at by which a failed fetch may succeed: its Secret, and KServe's services (default 60s)",
+            parse_seconds,
+            _TIME,
+        ),
         Option("peer_address", "the IP address at which peers reach this node, if its pool has peers on", metavar="IP"),
         Option("peer_port", "the port for that (default 8650)", partial(parse_number, 1, 65535), "PORT"),
         Option("peer_rate", "the limit of the rate at which peers are served (default: none)", parse_rate, "RATE"),

@@ -152,6 +152,11 @@ def resized(memory: Memory) -> Memory:
     return replace(memory, attempts=kept)
 
 
+def roomier(memory: Memory) -> Memory:
+    """Return the memory after something may make room that was spared before: what waited for that is tried at once."""
+    return replace(memory, attempts={key: each for key, each in memory.attempts.items() if each.reason != "Capacity"})
+
+
 def _outcome(error: FetchError) -> tuple[str, bool]:
     """Return the reason word of a failure, and whether trying again alone cannot help."""
     match error:

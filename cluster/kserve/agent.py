@@ -52,6 +52,11 @@ class Artifact:
     askers: Mapping[str, Identity]
     groups: tuple[str, ...] = ()
 
+    @property
+    def caches(self) -> tuple[tuple[str, str], ...]:
+        """The namespace and the name of each cache that wants it."""
+        return tuple((identity.namespace, name.rpartition("/")[2]) for name, identity in self.askers.items())
+
     def fetched_as(self, answers: Answers) -> Identity:
         """Return as whom it is fetched: the first asker whose credential was not refused, else the first."""
         identities = list(self.askers.values())

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.agent.states import HOLDER
 from cluster.agent.surveying import Surveyor
 from cluster.kserve.agent import Lying
 from cluster.kserve.translating import Pin
@@ -49,9 +50,10 @@ class GroundSurveyor:
     def remove(self, name: str) -> None:
         """Remove a directory: an artifact as the cache removes it, anything else to where replaced versions wait.
 
-        Blocks. Raises InUse and other StoreErrors, and then it stays.
+        A hold of ours, or of an earlier process, does not keep it. Blocks. Raises InUse and other StoreErrors: it stays.
         """
         if os.path.lexists(self._root / name / RELATIVE_PATH):
+            cache.release(self._root, name, holder=HOLDER)
             cache.remove(self._root, [name], force=False, dry_run=False)
         else:
             cache.discard(self._root, name)

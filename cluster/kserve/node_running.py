@@ -10,30 +10,26 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from cluster.client import Api, ApiAccess, ApiError, Missing, Watched, endpoint_of
-from cluster.client.endpoints import CONFIG_MAPS
+from cluster.client import Api, ApiAccess, ApiError, Watched, endpoint_of
 from cluster.kserve import knowing
 from cluster.kserve.agent import Artifact, Identity, Looks, artifacts, look, removals, status_patch, statuses
-from cluster.kserve.kinds import LOCAL_MODEL_NODE, LOCAL_MODEL_NODE_GROUP
+from cluster.kserve.kinds import LOCAL_MODEL_NODE
 from cluster.kserve.knowing import Knowledge
-from cluster.kserve.names import CONFIG_MAP
 from cluster.kserve.node_api import LocalModelApi
 from cluster.kserve.node_asking import Asking, ask
 from cluster.kserve.node_ground import Ground, GroundSurveyor
-from cluster.kserve.presence import refuse_beside_kserves_agent
-from cluster.kserve.reading import read_options
+from cluster.kserve.node_surroundings import Surroundings
+from cluster.kserve.node_users import Users
 from cluster.kserve.secrets import credential_of
 from cluster.kserve.translating import lies_elsewhere, spec_of
-from cluster.kserve.world import Group, LocalNode, Options
+from cluster.kserve.world import LocalNode
 from cluster.resources import NodeCacheStatus, Observed
 from cluster.secrets import SecretData
 from cluster.together import is_set_within
 from fetcher.errors import FetchError
 from fetcher.uncancelled import run_uncancelled
 
-LOCAL_NODES, GROUPS = endpoint_of(LOCAL_MODEL_NODE), endpoint_of(LOCAL_MODEL_NODE_GROUP)
-_REFRESH = 60.0
-"""Seconds between two looks at KServe's configuration, at node groups, and for KServe's own agent."""
+LOCAL_NODES = endpoint_of(LOCAL_MODEL_NODE)
 _AT_ONCE = 4
 _OTHER_REVISION = "OtherRevision"
 
@@ -78,9 +74,13 @@ class Node:
             fields=f"metadata.name={config.node}",
         )
         self._surveyor = GroundSurveyor(config.root)
-        self._options: Options | None = None
-        self._groups: dict[str, Group] = {}
-        self._refreshed_at = float("-inf")
+        self._around = Surroundings(
+            plain,
+            config.namespace,
+            on_refusal=self._refused,
+            on_unreadable=lambda subject, text: self._say(subject, "Configuration", text),
+        )
+        self._users = Users(plain, recheck=config.recheck_interval, on_answer=self._changed.set, on_problem=self._refused)
         self._ground = Ground()
         self._surveyed_at = float("-inf")
         self._known = Knowledge()
@@ -100,6 +100,7 @@ class Node:
             for each in (*tasks, *self._asked.values()):
                 each.cancel()
             await asyncio.wait(tasks)
+            await self._users.aclose()
 
     # Looking
 
@@ -107,7 +108,7 @@ class Node:
         await self._watched.synced.wait()
         while True:
             self._changed.clear()
-            await self._refresh()
+            await self._around.refresh({name for each in self._wanted or () for name in each.groups})
             await self._survey()
             if (wanted := self._wanted) is not None and self._ground.pins is not None:
                 self._remember(wanted)
@@ -126,31 +127,6 @@ class Node:
     @property
     def _wanted(self) -> tuple[Artifact, ...] | None:
         return artifacts(self._local_node.spec) if self._local_node is not None else None
-
-    async def _refresh(self) -> None:
-        """Read KServe's configuration and the node groups, and look for KServe's agent. What fails leaves what is known."""
-        names = {name for each in self._wanted or () for name in each.groups}
-        now = time.monotonic()
-        if self._options is not None and now - self._refreshed_at < _REFRESH and names <= self._groups.keys():
-            return
-        self._refreshed_at = now
-        try:
-            await refuse_beside_kserves_agent(self._plain, self._config.namespace)
-            self._options = read_options(await self._plain.get(CONFIG_MAPS, CONFIG_MAP, self._config.namespace))
-            for name in names:
-                await self._refresh_group(name)
-        except ApiError as error:
-            self._refused(error)
-        except ValueError as error:
-            self._say("configuration", "Configuration", f"ConfigMap {self._config.namespace}/{CONFIG_MAP}: {error}")
-
-    async def _refresh_group(self, name: str) -> None:
-        try:
-            self._groups[name] = LOCAL_MODEL_NODE_GROUP.read(await self._plain.get(GROUPS, name))
-        except Missing:  # its limit stays: a group that was deleted says nothing
-            return
-        except ValueError as error:
-            self._say(name, "Configuration", f"LocalModelNodeGroup {name} cannot be read: {error}")
 
     async def _survey(self) -> None:
         now = time.monotonic()
@@ -175,20 +151,20 @@ class Node:
     def _show(self) -> None:
         """Say to the agent what it shall have. Nothing before the directory and KServe's configuration are known."""
         local, wanted = self._local_node, self._wanted
-        if local is None or wanted is None or self._options is None or self._ground.pins is None:
+        if local is None or wanted is None or self._around.options is None or self._ground.pins is None:
             if self._watched.synced.is_set() and local is None:
                 self.api.show("", None, {})
             return
-        jobs, root = self._options.job_namespace, PurePosixPath(self._config.root)
+        jobs, root = self._around.options.job_namespace, PurePosixPath(self._config.root)
         placed = [each for each in wanted if each.key not in self._misplaced(wanted)]
-        names = {name for each in placed for name in each.groups}
-        groups = [self._groups[name] for name in sorted(names & self._groups.keys())]
+        groups = self._around.known({name for each in placed for name in each.groups})
         try:
             meant = spec_of(
                 placed,
                 self._known.pins,
                 self._known.answers,
                 groups,
+                self._users.held(placed, self._observed, self._ground.lying or ()),
                 root=root,
                 allowed=self._config.asking.allowed,
                 job_namespace=jobs,
@@ -202,7 +178,7 @@ class Node:
 
     def _misplaced(self, wanted: tuple[Artifact, ...]) -> frozenset[str]:
         root = PurePosixPath(self._config.root)
-        found = frozenset(each.key for each in wanted if lies_elsewhere(each, self._groups, root))
+        found = frozenset(each.key for each in wanted if lies_elsewhere(each, self._around.groups, root))
         for key in found:
             self._say(key, "RootMismatch", f"its node groups have another directory than {root}; pods would not find it there")
         return found
@@ -211,9 +187,10 @@ class Node:
 
     def _ask(self) -> None:
         wanted, lying = self._wanted, self._ground.lying
-        if wanted is None or lying is None or self._options is None:
+        if wanted is None or lying is None or self._around.options is None:
             return
         placed = [each for each in wanted if each.key not in self._misplaced(wanted)]
+        self._users.ask(placed, self._observed, lying)
         for artifact, identity in knowing.questions(
             self._known, placed, lying, now=time.monotonic(), recheck=self._config.recheck_interval
         ):
@@ -238,7 +215,8 @@ class Node:
     @property
     def _asking(self) -> Asking:
         how = self._config.asking
-        jobs = self._options.job_namespace if self._options is not None else how.job_namespace
+        options = self._around.options
+        jobs = options.job_namespace if options is not None else how.job_namespace
         return Asking(how.environ, how.allowed, how.account, jobs, how.allow_loopback, how.retry_for)
 
     async def _secret(self, artifact: Artifact, identity: Identity) -> SecretData | None:
@@ -250,10 +228,10 @@ class Node:
     async def _told(self, status: NodeCacheStatus) -> None:
         """Take a status of the agent, and report it. Raises ApiError."""
         self._observed = dict(status.artifacts)
-        changed = [key for key, each in status.artifacts.items() if each.reason == _OTHER_REVISION]
-        if changed:
-            self._known = knowing.outdated(self._known, changed)
-            self._changed.set()
+        self._known = knowing.outdated(
+            self._known, [key for key, each in status.artifacts.items() if each.reason == _OTHER_REVISION]
+        )
+        self._changed.set()  # another pass asks what follows
         for condition in status.conditions:
             if condition.type == "Ready" and condition.status == "False":
                 self._say("root", condition.reason, condition.message)
@@ -276,7 +254,7 @@ class Node:
             await self._plain.merge(LOCAL_NODES, self._config.node, "", patch, subresource="status")
 
     async def _tidy(self) -> None:
-        if self._options is None:  # whether KServe's own agent is there is not known yet
+        if self._around.options is None:  # whether KServe's own agent is there is not known yet
             return
         busy = {key for key, each in self._observed.items() if each.phase == "Fetching"}
         for name in removals(self._looks, busy=busy, now=time.monotonic()):
@@ -288,7 +266,7 @@ class Node:
                 self._on_note(name, "removed: the LocalModelNode does not want it")
                 self._surveyed_at = float("-inf")
 
-    def _refused(self, error: ApiError) -> None:
+    def _refused(self, error: FetchError) -> None:
         self._say("API server", error.reason, str(error))
 
     def _say(self, subject: str, reason: str, message: str) -> None:

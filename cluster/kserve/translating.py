@@ -1,13 +1,13 @@
 """A LocalModelNode as the NodeCache that it means, and a model of it as a ModelCache. Pure.
 
-So one agent serves both. What KServe's resources cannot say is decided here: everything makes room when it was not used for
-long, the smallest limit of the node's groups counts, and a root on the node's own filesystem is allowed, since KServe's usual
-one is there; a fifth of such a filesystem stays free.
+So one agent serves both. What KServe's resources cannot say is decided here: what no service uses makes room when it was not
+used for long, the smallest limit of the node's groups counts, and a root on the node's own filesystem is allowed, since
+KServe's usual one is there; a fifth of such a filesystem stays free.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -53,13 +53,16 @@ def spec_of(
     pins: Mapping[str, Pin],
     answers: Answers,
     groups: Iterable[Group],
+    held: Collection[str] = (),
     *,
     root: PurePosixPath,
     allowed: tuple[str, ...],
     job_namespace: str,
 ) -> Meant:
-    """Return what the node shall have: the artifacts of which it is known what they are. Raises ValueError for a limit that is
-    none."""
+    """Return what the node shall have: the artifacts of which it is known what they are. `held`: keys of what makes no room.
+
+    Raises ValueError for a limit that is none.
+    """
     limits = [bytes_of(each.spec.storage_limit) for each in groups if each.spec.storage_limit and _root_of(each) == root]
     found = [
         CacheArtifactSpec(
@@ -80,7 +83,7 @@ def spec_of(
         limit=str(min(limits)) if limits else None,
         allow_root_filesystem=True,
         allowed_sources=allowed,
-        artifacts={key: Entry(mark, turn=True) for key, mark in marks.items()},
+        artifacts={key: Entry(mark, held=key in held or None, turn=True) for key, mark in marks.items()},
     )
     return Meant(spec, {name_of(each.key, marks[each.key]): each for each in found})
 

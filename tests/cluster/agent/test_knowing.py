@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -15,7 +16,7 @@ from cluster.agent.knowing import Knowledge
 from cluster.agent.notices import Notices
 from cluster.agent.options import config_from
 from cluster.agent.peering import Peering
-from cluster.agent.states import Lying, Survey, Wanted
+from cluster.agent.states import Attempt, Lying, Survey, Wanted
 from cluster.agent.surveying import Surveyor
 from cluster.client import Api
 from cluster.resources import NODE_CACHE, NodeCacheSpec, Peers
@@ -64,3 +65,32 @@ async def test_a_node_has_peers_on_from_its_specification_on(config: Config) -> 
     assert not peering.on
     peering.look(NodeCacheSpec("p", peers=Peers("authority")))
     assert (peering.on, peering.announced) == (True, None)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "tried"),
+    [
+        pytest.param({"held": True}, {}, True, id="a model is held no more"),
+        pytest.param({"retain": "Always"}, {"retain": "WhileUsed"}, True, id="a model shall not always stay any more"),
+        pytest.param({"held": True}, {"held": True, "warm": "PageCache"}, False, id="nothing more may make room"),
+        pytest.param({}, {"held": True}, False, id="a model is held"),
+    ],
+)
+def test_what_waits_for_room_is_tried_again_when_something_more_may_make_it(
+    config: Config, before: dict[str, Any], now: dict[str, Any], tried: bool
+) -> None:
+    known = Knowledge(NOBODY, config, Notices(lambda event: None))
+    waiting, large, other = "2" * 16, "3" * 16, "4" * 16
+
+    def look(entry: dict[str, Any]) -> None:
+        entries = {key: {"mark": "0" * 16, **more} for key, more in ((KEY, entry), (waiting, {}), (large, {}), (other, {}))}
+        known.look(NODE_CACHE.read({"metadata": {"name": "n", "uid": "u"}, "spec": {"pool": "p", "artifacts": entries}}))
+
+    look(before)
+    reasons = {waiting: "Capacity", large: "CapacityExceeded", other: "Unreachable"}
+    attempts = {key: Attempt(WANTED, reason, "", False, 3, 600.0) for key, reason in reasons.items()}
+    known.memory = replace(known.memory, attempts=attempts)
+
+    look(now)
+
+    assert known.memory.attempts.keys() == ({large, other} if tried else {waiting, large, other})

@@ -15,7 +15,7 @@ import pytest
 
 from cluster.client import Endpoint, endpoint_of
 from cluster.client.endpoints import DAEMON_SETS, SECRETS
-from cluster.kserve.kinds import LOCAL_MODEL_NODE, LOCAL_MODEL_NODE_GROUP
+from cluster.kserve.kinds import LOCAL_MODEL_CACHE, LOCAL_MODEL_NODE, LOCAL_MODEL_NODE_GROUP
 from cluster.kserve.names import key_of
 from fetcher.testing.origin import Origin
 from tests.cluster.agent.link import linked
@@ -26,7 +26,7 @@ from tests.lab.command import end, started_command
 from tests.lab.waiting import wait_until
 
 MiB = 1024 * 1024
-LOCAL_NODES = endpoint_of(LOCAL_MODEL_NODE)
+LOCAL_NODES, CACHES = endpoint_of(LOCAL_MODEL_NODE), endpoint_of(LOCAL_MODEL_CACHE)
 AGENT = (sys.executable, "-m", "cluster.agent.main")
 QUICK = (
     *("--status-interval", "100ms", "--survey-interval", "300ms", "--recheck-interval", "500ms"),
@@ -218,6 +218,37 @@ class TestNodeGroup:
         assert bodies(origin) == 0
         assert "OutOfSpace" in node.log()
 
+    def test_what_no_service_uses_makes_room_though_it_was_used_more_recently(self, node: Node, origin: Origin) -> None:
+        """No file of it is open: pods that have loaded a model close its files, and read them again when they restart."""
+        for name in ("used", "idle", "new"):
+            origin.add_repo(f"org/{name}", files(16 * MiB))
+        self._group(node, path=node.root.parent, limit="40Mi")
+        caches = {
+            name: model(f"{node.name}-{name}", f"hf://org/{name}", nodeGroup=node.name) for name in ("used", "idle", "new")
+        }
+        for name in caches:
+            self._cache(node, caches[name], services=["s"] if name == "used" else [])
+        node.want(caches["used"])
+        node.start()
+        node.becomes(**{f"{node.name}-used": "ModelDownloaded"})
+        node.want(caches["used"], caches["idle"])
+        node.becomes(**dict.fromkeys((f"{node.name}-used", f"{node.name}-idle"), "ModelDownloaded"))
+
+        node.want(*caches.values())
+
+        node.becomes(
+            **{f"{node.name}-used": "ModelDownloaded", f"{node.name}-new": "ModelDownloaded"},
+            **{f"{node.name}-idle": "ModelDownloadPending"},
+        )
+        assert bodies(origin) == 3
+
+        self._cache(node, caches["idle"], services=["s"])  # it comes back for a service, and never in the place of a used one
+        node.becomes(
+            **{f"{node.name}-used": "ModelDownloaded", f"{node.name}-idle": "ModelDownloaded"},
+            **{f"{node.name}-new": "ModelDownloadPending"},
+        )
+        assert node.contents("hf://org/used")
+
     def test_another_directory_than_the_agents_is_an_error(self, node: Node, origin: Origin) -> None:
         origin.add_repo("org/m", files())
         self._group(node, path=Path("/mnt/elsewhere"), limit="1Gi")
@@ -228,6 +259,14 @@ class TestNodeGroup:
 
         assert f"its node groups have another directory than {node.root}" in node.log()
         assert not origin.requests
+
+    def _cache(self, node: Node, wanted: dict[str, Any], *, services: list[str]) -> None:
+        """Write a cache with its status, as KServe's manager does."""
+        head = {"apiVersion": CACHES.api_version, "kind": CACHES.kind, "metadata": {"name": wanted["modelName"]}}
+        spec = {"sourceModelUri": wanted["sourceModelUri"], "modelSize": "1Gi", "nodeGroups": [node.name]}
+        status = {"inferenceServices": [{"namespace": "team", "name": each} for each in services]}
+        node.apply(CACHES, {**head, "spec": spec})
+        asked(node.plane.kubeconfig, lambda api: api.apply(CACHES, {**head, "status": status}, subresource="status"))
 
     def _group(self, node: Node, *, path: Path, limit: str) -> None:
         volume = {"local": {"path": str(path)}}

@@ -30,10 +30,15 @@ def wanted(*entries: dict[str, Any]) -> tuple[Artifact, ...]:
     return artifacts(LOCAL_MODEL_NODE.read({"metadata": {"name": "n"}, "spec": {"localModels": list(entries)}}).spec)
 
 
-def spec(*entries: dict[str, Any], groups: tuple[Any, ...] = (), pins: dict[str, Pin] | None = None) -> Meant:
+def spec(
+    *entries: dict[str, Any],
+    groups: tuple[Any, ...] = (),
+    pins: dict[str, Pin] | None = None,
+    held: frozenset[str] = frozenset(),
+) -> Meant:
     found = wanted(*entries)
     known = {each.key: PIN for each in found} if pins is None else pins
-    return spec_of(found, known, Answers(), groups, root=ROOT, allowed=("hf://",), job_namespace="jobs")
+    return spec_of(found, known, Answers(), groups, held, root=ROOT, allowed=("hf://",), job_namespace="jobs")
 
 
 class TestNodeCache:
@@ -51,6 +56,13 @@ class TestNodeCache:
 
         assert spec(entry(), groups=(group("gpu"), elsewhere)).spec.limit == str(2**40)
         assert spec(entry(), groups=(elsewhere,)).spec.limit is None
+
+    def test_says_of_what_services_use_that_it_never_makes_room(self) -> None:
+        used, unused = wanted(entry("a"), entry("b", uri=f"{URI}2"))
+
+        found = spec(entry("a"), entry("b", uri=f"{URI}2"), held=frozenset({used.key})).spec.artifacts
+
+        assert (found[used.key].held, found[unused.key].held) == (True, None)
 
     def test_survives_the_way_through_the_agents_client(self) -> None:
         made = spec(entry()).spec
