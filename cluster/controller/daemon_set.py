@@ -128,6 +128,7 @@ def _pod(pool: Pool, account: str, agents: Agents) -> dict[str, Any]:
         # A fetch stops resumably within seconds.
         "terminationGracePeriodSeconds": 30,
         **_affinity(pool),
+        **({"priorityClassName": spec.priority_class_name} if spec.priority_class_name else {}),
         "tolerations": list(spec.tolerations or _TOLERATIONS),
         "securityContext": {
             "runAsNonRoot": True,

@@ -84,6 +84,14 @@ class CachePoolSpec:
         bool, Schema("Whether nodes are labelled ready.weightlift.dev/KEY=true. It needs the component node-labels.")
     ] = False
     tolerations: Annotated[tuple[Annotated[Mapping[str, Any], Schema(any_value=True)], ...], Schema(most=64)] = ()
+    priority_class_name: Annotated[
+        str | None,
+        Schema(
+            "Of the agents' pods. With system-node-critical they stay when the node runs short, and displace other pods.",
+            pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$",
+            most=253,
+        ),
+    ] = None
     resources: Annotated[
         Mapping[str, Any] | None, Schema("Of the agent's container, to which memory.budget is added.", any_value=True)
     ] = None

@@ -76,6 +76,7 @@ ACCEPTED = [
     pytest.param(changed(POOL, "minFree", "1.5Ti"), id="a size with a fraction"),
     pytest.param(changed(POOL, "allowedSources", ["hf://", "hf://org/", "https://models.example/v1/"]), id="prefixes"),
     pytest.param(changed(POOL, "tolerations", [{"key": "nvidia.com/gpu", "operator": "Exists"}]), id="tolerations"),
+    pytest.param(changed(POOL, "priorityClassName", "system-node-critical"), id="a priority"),
     pytest.param(changed(POOL, "nodeSelector", {}), id="a pool of all nodes"),
     pytest.param(changed(POOL, "memory", {"budget": "200Gi", "allowLocking": True}), id="memory for models"),
     pytest.param(changed(changed(POOL, "medium", "Memory"), "memory", {"budget": "0.5Ti"}), id="a pool in memory"),
@@ -122,6 +123,9 @@ REFUSED = [
     ),
     pytest.param(changed(POOL, "memory", {"budget": "80%"}), "memory.budget", id="a part of a memory that nobody knows"),
     pytest.param(changed(MODEL, "warm", "Hot"), "spec.warm", id="a warmth that is none"),
+    pytest.param(
+        changed(POOL, "priorityClassName", "Node Critical"), "spec.priorityClassName", id="a priority that is no name"
+    ),
     pytest.param(changed(POOL, "maxFetching", 0), "maxFetching", id="a pool that may not fetch"),
     pytest.param(
         changed(POOL, "nodeSelector", {"matchExpressions": [{"key": "a", "operator": "In"}]}),

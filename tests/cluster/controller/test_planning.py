@@ -371,6 +371,10 @@ class TestAgents:
         pod = self.documents(world([]))["DaemonSet"]["spec"]["template"]["spec"]
         assert pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists"}]
 
+    def test_they_have_the_priority_that_the_pool_names_and_none_by_default(self) -> None:
+        assert self.pod(pool(priority_class_name="system-node-critical"))["priorityClassName"] == "system-node-critical"
+        assert "priorityClassName" not in self.pod(pool())
+
     def test_their_account_comes_first_and_kubernetes_collects_all_with_the_pool(self) -> None:
         documents = self.documents(world([]))
         assert list(documents) == ["ServiceAccount", "DaemonSet"]
