@@ -36,6 +36,7 @@ nodeLabels: false
 _NOTES = """\
 Agents mount a directory of their nodes, so the namespace needs the pod security level `privileged`:
   kubectl label namespace {{ .Release.Namespace }} pod-security.kubernetes.io/enforce=privileged
+Before `helm upgrade`, since Helm leaves kinds as they are: kubectl apply --server-side --force-conflicts -f crds
 Next: a CachePool and a ModelCache, see docs/cluster.md.
 """
 
