@@ -5,6 +5,7 @@ from __future__ import annotations
 from cluster.controller.counting import NO_ROOM
 from cluster.controller.hydrating import Hydration
 from cluster.controller.jobs import MOUNT
+from cluster.controller.showing import shown
 from cluster.controller.telling import Case, Told, as_conditions, command, resolved
 from cluster.resources import Copies, ModelCacheStatus
 from cluster.resources.conditions import merged
@@ -15,7 +16,8 @@ _Problem = tuple[str, str] | None
 def status_of_claim(case: Case, claim: Hydration, *, moment: str) -> ModelCacheStatus:
     """Return the status of a ModelCache with a claim at `moment`, in the form of RFC 3339."""
     problem = _problem(case, claim)
-    ready = claim.holds is not None
+    ready, found = claim.holds is not None, claim.holds or case.found
+    size, revision = shown(found)
     told: tuple[Told, ...] = (
         _resolved(case),
         _progressing(claim, problem),
@@ -28,9 +30,11 @@ def status_of_claim(case: Case, claim: Hydration, *, moment: str) -> ModelCacheS
     return ModelCacheStatus(
         claim_name=claim.claim if ready else None,
         command=command(case.model, MOUNT) if ready else None,
-        artifact=claim.holds or case.found,
+        artifact=found,
         copies=Copies(1, int(ready), int(bool(claim.reason))),
         progress=f"{int(ready)}/1",
+        size=size,
+        revision=revision,
         hydrated=claim.hydrated,
         conditions=merged(case.model.status.conditions, as_conditions(case, told), moment=moment),
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from cluster.controller.admitting import Verdict
 from cluster.controller.counting import NO_MEMORY, NO_ROOM, Count, commonest
 from cluster.controller.sharing import reference
+from cluster.controller.showing import shown
 from cluster.controller.world import Model, Name, Resolution
 from cluster.resources import Condition, Copies, FailedNode, ModelCacheStatus
 from cluster.resources.conditions import Status, merged
@@ -43,12 +44,15 @@ def status_of_model(case: Case, *, moment: str) -> ModelCacheStatus:
     count, found = case.count, case.found
     before = case.model.status.conditions
     known = found is not None and case.conflict is None
+    size_shown, revision = shown(found)
     return ModelCacheStatus(
         claim_name=case.model.metadata.name if known and case.refusal is None else None,
         command=command(case.model, case.verdict.pool.spec.root) if known and case.verdict.pool is not None else None,
         artifact=found,
         copies=Copies(count.desired, count.ready, len(count.failures), count.warm, count.from_origin, count.from_peers),
         progress=f"{count.ready}/{count.desired}",
+        size=size_shown,
+        revision=revision,
         failed_nodes=tuple(FailedNode(node, count.failures[node][0]) for node in sorted(count.failures)[:MOST_FAILED]),
         conditions=merged(before, conditions(case), moment=moment),
     )

@@ -217,6 +217,8 @@ class ModelCacheStatus:
     artifact: Found | None = None
     copies: Copies | None = None
     progress: Annotated[str | None, Schema("Ready copies of desired ones, such as 11/12.")] = None
+    size: Annotated[str | None, Schema("artifact.bytes as people read them, such as 130.4Gi.")] = None
+    revision: Annotated[str | None, Schema("The beginning of artifact.revision.")] = None
     hydrated: Annotated[str | None, Schema("What was fetched into the claim, as the digest in its Job's name.", most=63)] = None
     failed_nodes: Annotated[tuple[FailedNode, ...], Schema(keys=("node",), most=MOST_FAILED)] = ()
     conditions: Annotated[tuple[Condition, ...], Schema(keys=("type",), most=16)] = ()
@@ -230,8 +232,8 @@ MODEL_CACHE = Kind(
     status=ModelCacheStatus,
     columns=(
         Column("Ready", ".status.progress"),
-        Column("Bytes", ".status.artifact.bytes", "integer"),
-        Column("Revision", ".status.artifact.revision", wide=True),
+        Column("Size", ".status.size"),
+        Column("Revision", ".status.revision"),
         Column("Reason", ".status.conditions[?(@.type=='Ready')].reason"),
         Column("Warm", ".status.copies.warm", "integer", wide=True),
         Column("Claim", ".status.claimName", wide=True),

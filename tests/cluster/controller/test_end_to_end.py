@@ -150,8 +150,9 @@ async def test_the_lease_of_a_node_that_is_gone_is_removed_once_it_is_silent(
 
 
 async def test_people_wait_for_a_model_and_see_its_copies(cluster: Stage, origin: Origin, tmp_path: Path) -> None:
+    commit = origin.add_repo("org/shown", {"config.json": b"{}", "model.safetensors": b"w" * 12_798}).commit
     await cluster.pool()
-    await cluster.model("m", "hf://org/model")
+    await cluster.model("m", "hf://org/shown")
     await cluster.live()
     with controller(cluster, tmp_path / "log", "--hub-endpoint", origin.endpoint):
 
@@ -169,10 +170,14 @@ async def test_people_wait_for_a_model_and_see_its_copies(cluster: Stage, origin
         assert waited.returncode == 0, waited.stderr
 
         async def shown() -> bool:
-            rows = kubectl.run("-n", cluster.tenant, "get", "modelcaches.weightlift.dev", "m", "--no-headers").stdout
-            return rows.split()[:4] == ["m", "2/3", "1002", "Ready"]
+            shows = kubectl.run("-n", cluster.tenant, "get", "modelcaches.weightlift.dev", "m").stdout
+            titles, row = (line.split() for line in shows.splitlines())
+            assert titles == ["NAME", "READY", "SIZE", "REVISION", "REASON", "AGE"]
+            return row[:5] == ["m", "2/3", "12.5Ki", commit[:7], "Ready"]
 
         await cluster.until("kubectl get shows the copies", shown)
+        artifact = (await cluster.status("m"))["artifact"]
+        assert (artifact["bytes"], artifact["revision"]) == (12_800, commit)  # for programs, in full
 
 
 async def test_a_claim_of_a_user_with_the_models_name_is_never_touched(cluster: Stage, origin: Origin, tmp_path: Path) -> None:

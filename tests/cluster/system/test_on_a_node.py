@@ -182,7 +182,7 @@ def test_three_commands_and_a_restricted_pod_reads_the_model(node: Node, tmp_pat
             assert done.returncode == 0, (goal, name, node.story())
 
         shown = node.kubectl("-n", "team", "get", "modelcaches").stdout.splitlines()
-        assert shown[0].split() == ["NAME", "READY", "BYTES", "REASON", "AGE"]
+        assert shown[0].split() == ["NAME", "READY", "SIZE", "REVISION", "REASON", "AGE"]
         assert [each.split()[:2] for each in shown[1:]] == [["claimed", "1/1"], ["demo", "1/1"]]
 
         whole = b"".join(path.read_bytes() for path in sorted(published.glob("*.safetensors")))
