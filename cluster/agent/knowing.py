@@ -40,6 +40,8 @@ class Knowledge:
         self.node: NodeCache | None = None
         self.memory = Memory()
         self.survey = Survey()
+        self.used: frozenset[str] = frozenset()
+        """Keys whose use by pods has begun or ended, and is to be recorded: pods that mount a directory record nothing."""
         self.changed = asyncio.Event()
         self.catalogue = Catalogue(
             api,
@@ -112,6 +114,7 @@ class Knowledge:
             self.survey_soon()
         elif _spared(before) - _spared(node):
             self.memory = remembering.roomier(self.memory)
+        self.used |= _held(node) ^ (_held(before) if before is not None else frozenset())
         self._remember(node)
 
     async def confirm(self) -> None:
@@ -167,6 +170,11 @@ def _limits(node: NodeCache) -> tuple[object, ...]:
     return spec.limit, spec.min_free, spec.allow_root_filesystem, spec.medium, spec.memory_budget
 
 
-def _spared(node: NodeCache) -> set[str]:
+def _spared(node: NodeCache) -> frozenset[str]:
     """The keys of what makes no room for others."""
-    return {key for key, each in node.spec.artifacts.items() if each.held or each.retain == "Always"}
+    return _held(node) | {key for key, each in node.spec.artifacts.items() if each.retain == "Always"}
+
+
+def _held(node: NodeCache) -> frozenset[str]:
+    """The keys of what pods use."""
+    return frozenset(key for key, each in node.spec.artifacts.items() if each.held)

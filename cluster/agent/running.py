@@ -32,6 +32,7 @@ from fetcher import cache
 from fetcher.errors import FetchError
 from fetcher.events import Subscriber
 from fetcher.uncancelled import run_uncancelled
+from fetcher.usage import renew
 
 _COLLECT_EVERY = 3600.0
 """Seconds. What killed processes left behind becomes garbage after a day, and at once a version that was replaced as its agent
@@ -123,6 +124,7 @@ class Agent:
         while True:
             self._known.changed.clear()
             self._look()
+            await self._record_uses()
             await self._known.confirm()
             await self._known.survey_if_due()
             decided = self._plan()
@@ -156,6 +158,12 @@ class Agent:
         due = min(self._known.survey_due, decided.wake if decided.wake is not None else float("inf"))
         wait = max(0.05, due - time.monotonic()) if self._known.node is not None else None
         await is_set_within(self._known.changed, wait)
+
+    async def _record_uses(self) -> None:
+        """Record that pods used models until now, or from now on."""
+        used, self._known.used = self._known.used, frozenset()
+        for key in used:
+            await run_uncancelled(partial(renew, self._config.root, key))
 
     async def _keep(self, decided: Plan) -> None:
         """Write and remove holds, so that no fetch of a pod evicts what the cluster wants to stay."""

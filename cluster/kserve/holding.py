@@ -1,6 +1,6 @@
 """Which models of a node stay because services use them, and when their caches are asked about that. Pure.
 
-A cache lists the services that use it. It is asked only while something waits for room. Until then all that lies there is held,
+A cache lists the services that use it. It is asked only while something waits for room. Until then all that lies there stays,
 so a node whose models all fit asks nothing, and none makes room before its cache has answered.
 """
 
@@ -14,6 +14,14 @@ from cluster.resources import Observed
 
 FRESH = 300.0
 """Seconds for which an answer counts. A service can come at any time, and an old answer must cost it nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Keys of what makes no room: `used` by services, or `unknown`: it lies there, and nobody has said whether it is used."""
+
+    used: frozenset[str] = frozenset()
+    unknown: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +52,19 @@ def asked(
     )
 
 
-def held(
+def standing(
     wanted: Iterable[Artifact],
     observed: Mapping[str, Observed],
     lying: Collection[str],
     answers: Mapping[str, Answer],
     *,
     now: float,
-) -> frozenset[str]:
-    """Return the keys of what makes no room: services use it, or it lies there and nobody knows."""
-
-    def is_held(key: str) -> bool:
-        answer = answers.get(key)
-        if answer is not None and _counts(answer, now, FRESH):
-            return answer.used
-        return key in lying and not _made_room(observed.get(key))
-
-    return frozenset(each.key for each in wanted if is_held(each.key))
+) -> Standing:
+    """Return what makes no room. `lying`: keys of what is there."""
+    keys = {each.key for each in wanted}
+    known = {key: answer for key, answer in answers.items() if _counts(answer, now, FRESH)}
+    unknown = (key for key in keys - known.keys() if key in lying and not _made_room(observed.get(key)))
+    return Standing(frozenset(key for key in keys & known.keys() if known[key].used), frozenset(unknown))
 
 
 def _counts(answer: Answer | None, now: float, seconds: float) -> bool:

@@ -164,7 +164,7 @@ class Node:
                 self._known.pins,
                 self._known.answers,
                 groups,
-                self._users.held(placed, self._observed, self._ground.lying or ()),
+                self._users.standing(placed, self._observed, self._ground.lying or ()),
                 root=root,
                 allowed=self._config.asking.allowed,
                 job_namespace=jobs,

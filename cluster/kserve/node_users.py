@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from cluster.client import Api, ApiError, Missing, endpoint_of
 from cluster.kserve.agent import Artifact
-from cluster.kserve.holding import Answer, asked, held
+from cluster.kserve.holding import Answer, Standing, asked, standing
 from cluster.kserve.kinds import LOCAL_MODEL_CACHE, LOCAL_MODEL_NAMESPACE_CACHE
 from cluster.mappings import only
 from cluster.resources import Observed
@@ -29,9 +29,9 @@ class Users:
         self._answers: Mapping[str, Answer] = {}
         self._asking: asyncio.Task[None] | None = None
 
-    def held(self, wanted: Collection[Artifact], observed: Mapping[str, Observed], lying: Collection[str]) -> frozenset[str]:
-        """Return the keys of what makes no room for others."""
-        return held(wanted, observed, lying, self._answers, now=time.monotonic())
+    def standing(self, wanted: Collection[Artifact], observed: Mapping[str, Observed], lying: Collection[str]) -> Standing:
+        """Return what makes no room for others."""
+        return standing(wanted, observed, lying, self._answers, now=time.monotonic())
 
     def ask(self, wanted: Collection[Artifact], observed: Mapping[str, Observed], lying: Collection[str]) -> None:
         """Ask about what may have to make room, unless that is known or under way."""

@@ -7,19 +7,21 @@ KServe's usual one is there; a fifth of such a filesystem stays free.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from cluster.amounts import bytes_of
 from cluster.kserve.agent import Answers, Artifact, Identity
+from cluster.kserve.holding import Standing
 from cluster.kserve.names import MODELS
 from cluster.kserve.world import Group
 from cluster.resources import CACHE_ARTIFACT, MODEL_CACHE, NODE_CACHE, CacheArtifactSpec, Entry, NodeCacheSpec, encoded
 from cluster.resources.artifact import mark_of, name_of
 
 POOL = "kserve"
+_NONE = Standing()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +55,13 @@ def spec_of(
     pins: Mapping[str, Pin],
     answers: Answers,
     groups: Iterable[Group],
-    held: Collection[str] = (),
+    standing: Standing = _NONE,
     *,
     root: PurePosixPath,
     allowed: tuple[str, ...],
     job_namespace: str,
 ) -> Meant:
-    """Return what the node shall have: the artifacts of which it is known what they are. `held`: keys of what makes no room.
+    """Return what the node shall have: the artifacts of which it is known what they are. `standing`: what of it makes no room.
 
     Raises ValueError for a limit that is none.
     """
@@ -83,7 +85,10 @@ def spec_of(
         limit=str(min(limits)) if limits else None,
         allow_root_filesystem=True,
         allowed_sources=allowed,
-        artifacts={key: Entry(mark, held=key in held or None, turn=True) for key, mark in marks.items()},
+        artifacts={
+            key: Entry(mark, "Always" if key in standing.unknown else None, held=key in standing.used or None, turn=True)
+            for key, mark in marks.items()
+        },
     )
     return Meant(spec, {name_of(each.key, marks[each.key]): each for each in found})
 

@@ -278,6 +278,26 @@ class TestRoom:
         node.becomes(a, "Evicted/Capacity")
         node.becomes(b, "Ready")
 
+    async def test_a_model_was_used_until_the_pod_that_mounted_it_has_ended(
+        self, origin: Origin, play: Play, node: Node
+    ) -> None:
+        a, b, c = await self.three(origin, play)
+        play.want(node, a.wanted("default"), b.wanted("default"), limit="50Mi")
+        node.start()
+        node.becomes(a, "Ready")
+        node.becomes(b, "Ready")
+        for model, ago in ((a, 2000), (b, 1000)):
+            then = time.time() - ago
+            os.utime(node.root / ".fetcher" / "usage" / model.ref.key, (then, then))
+        play.want(node, a.wanted("default", held=True), b.wanted("default"), limit="50Mi")
+        wait_until(lambda: any(node.root.glob(f".fetcher/usage/{a.ref.key}.hold.*")), "the model is held", timeout=60)
+
+        play.want(node, a.wanted("default"), b.wanted("default"), c.wanted("default"), limit="50Mi")
+
+        node.becomes(c, "Ready")
+        node.becomes(b, "Evicted/Capacity")
+        node.becomes(a, "Ready")
+
     async def test_a_model_that_can_never_fit_says_so_with_numbers_and_fetches_nothing(
         self, origin: Origin, play: Play, node: Node
     ) -> None:

@@ -94,3 +94,23 @@ def test_what_waits_for_room_is_tried_again_when_something_more_may_make_it(
     look(now)
 
     assert known.memory.attempts.keys() == ({large, other} if tried else {waiting, large, other})
+
+
+def test_a_use_by_pods_is_to_be_recorded_when_it_begins_and_when_it_ends(config: Config) -> None:
+    """Also after a restart, since nobody has recorded how long the use lasted before."""
+    known = Knowledge(NOBODY, config, Notices(lambda event: None))
+
+    def uses_after(version: int, *held: str) -> frozenset[str]:
+        entries = {key: {"mark": "0" * 16, **({"held": True} if key in held else {})} for key in (KEY, "2" * 16)}
+        metadata = {"name": "n", "uid": "u", "resourceVersion": str(version)}
+        known.look(NODE_CACHE.read({"metadata": metadata, "spec": {"pool": "p", "artifacts": entries}}))
+        used, known.used = known.used, frozenset()
+        return used
+
+    assert uses_after(1, KEY) == {KEY}
+    assert uses_after(2, KEY) == frozenset()
+    known.look(None)  # a NodeCache that is missing ends no use
+    assert known.used == frozenset()
+    assert uses_after(3, "2" * 16, KEY) == {KEY, "2" * 16}
+    assert uses_after(4, "2" * 16) == {KEY}
+    assert uses_after(5) == {"2" * 16}

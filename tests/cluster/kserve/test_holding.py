@@ -9,7 +9,7 @@ import pytest
 
 from cluster.client import Api, ApiError, Endpoint, Forbidden, Missing, Unavailable
 from cluster.kserve.agent import Artifact, artifacts
-from cluster.kserve.holding import FRESH, Answer, asked, held
+from cluster.kserve.holding import FRESH, Answer, Standing, asked, standing
 from cluster.kserve.kinds import LOCAL_MODEL_NODE
 from cluster.kserve.names import key_of
 from cluster.kserve.node_users import Users
@@ -35,20 +35,22 @@ def answer(used: bool, age: float = 0.0) -> Answer:
 
 
 @pytest.mark.parametrize(
-    ("observed", "lying", "answers", "kept"),
+    ("observed", "lying", "answers", "used", "unknown"),
     [
-        pytest.param({}, {A, B}, {}, {A, B}, id="nobody knows, as after a restart: what lies there is held"),
-        pytest.param({A: READY}, {A}, {A: answer(True)}, {A}, id="a service uses it: it is held"),
-        pytest.param({A: READY, NEW: NO_ROOM}, {A, B}, {A: answer(False)}, {B}, id="no service uses it: it makes room"),
-        pytest.param({A: READY}, {A}, {A: answer(False, FRESH)}, {A}, id="the answer is old: it is held"),
-        pytest.param({A: EVICTED}, set(), {A: answer(False)}, set(), id="it made room: it is not held"),
-        pytest.param({A: EVICTED}, {A}, {}, set(), id="it made room just now, after the last look: it is not held"),
-        pytest.param({A: EVICTED}, set(), {A: answer(True)}, {A}, id="it made room, and a service wants it: it comes back"),
-        pytest.param({NEW: NO_ROOM}, set(), {}, set(), id="it is not there: there is nothing to hold"),
+        pytest.param({}, {A, B}, {}, set(), {A, B}, id="nobody knows, as after a restart: what lies there stays"),
+        pytest.param({A: READY}, {A}, {A: answer(True)}, {A}, set(), id="a service uses it: it stays"),
+        pytest.param({NEW: NO_ROOM}, {A, B}, {A: answer(False)}, set(), {B}, id="no service uses it: it makes room"),
+        pytest.param({A: READY}, {A}, {A: answer(False, FRESH)}, set(), {A}, id="the answer is old: it stays"),
+        pytest.param({A: EVICTED}, set(), {A: answer(False)}, set(), set(), id="it made room: it does not come back"),
+        pytest.param({A: EVICTED}, {A}, {}, set(), set(), id="it made room just now, after the last look: the same"),
+        pytest.param({A: EVICTED}, set(), {A: answer(True)}, {A}, set(), id="it made room, a service wants it: it comes back"),
+        pytest.param({NEW: NO_ROOM}, set(), {}, set(), set(), id="it is not there: there is nothing to keep"),
     ],
 )
-def test_what_is_held(observed: Mapping[str, Observed], lying: set[str], answers: Mapping[str, Answer], kept: set[str]) -> None:
-    assert held(wanted(), observed, lying, answers, now=NOW) == kept
+def test_what_stays(
+    observed: Mapping[str, Observed], lying: set[str], answers: Mapping[str, Answer], used: set[str], unknown: set[str]
+) -> None:
+    assert standing(wanted(), observed, lying, answers, now=NOW) == Standing(frozenset(used), frozenset(unknown))
 
 
 @pytest.mark.parametrize(
@@ -91,50 +93,53 @@ class Caches:
 USER = [{"namespace": "team", "name": "s"}]
 
 
-async def _held(
+async def _asked(
     statuses: Mapping[tuple[str, str], Any], *, of: tuple[Artifact, ...] = wanted("a", "new"), answers: int = 1
-) -> tuple[frozenset[str], list[FetchError], Caches]:
-    """What is held, what went wrong, and what was asked, with A there and another model that waits for room."""
+) -> tuple[Standing, list[FetchError], Caches]:
+    """What stays, what went wrong, and what was asked, with A there and another model that waits for room."""
     caches, problems, count = Caches(statuses), list[FetchError](), list[None]()
     users = Users(cast(Api, caches), recheck=RECHECK, on_answer=lambda: count.append(None), on_problem=problems.append)
     observed = {A: READY, NEW: NO_ROOM}
     users.ask(of, observed, {A})
     await eventually(lambda: len(count) + len(problems) >= answers, "all have answered or failed")
     await users.aclose()
-    return users.held(of, observed, {A}), problems, caches
+    return users.standing(of, observed, {A}), problems, caches
+
+
+_USED, _UNKNOWN, _UNUSED = Standing(frozenset({A})), Standing(unknown=frozenset({A})), Standing()
 
 
 @pytest.mark.parametrize(
-    ("status", "kept"),
+    ("status", "stays"),
     [
-        pytest.param({"inferenceServices": USER}, True, id="InferenceServices"),
-        pytest.param({"llmInferenceServices": USER}, True, id="LLMInferenceServices"),
-        pytest.param({"inferenceServices": [], "copies": {"available": 1}}, False, id="an empty list"),
-        pytest.param({}, False, id="a cache without a status"),
-        pytest.param(Missing("there is none", code=404), False, id="a cache that is gone has no users"),
-        pytest.param(Forbidden("no", code=403), True, id="a cache that may not be read: it stays"),
-        pytest.param(Unavailable("no answer"), True, id="no answer: it stays"),
-        pytest.param({"inferenceServices": "x"}, True, id="a status that cannot be read: it stays"),
+        pytest.param({"inferenceServices": USER}, _USED, id="InferenceServices"),
+        pytest.param({"llmInferenceServices": USER}, _USED, id="LLMInferenceServices"),
+        pytest.param({"inferenceServices": [], "copies": {"available": 1}}, _UNUSED, id="an empty list"),
+        pytest.param({}, _UNUSED, id="a cache without a status"),
+        pytest.param(Missing("there is none", code=404), _UNUSED, id="a cache that is gone has no users"),
+        pytest.param(Forbidden("no", code=403), _UNKNOWN, id="a cache that may not be read: it stays"),
+        pytest.param(Unavailable("no answer"), _UNKNOWN, id="no answer: it stays"),
+        pytest.param({"inferenceServices": "x"}, _UNKNOWN, id="a status that cannot be read: it stays"),
     ],
 )
-async def test_a_cache_lists_its_services(status: Any, kept: bool) -> None:
-    found, _, _ = await _held({("", "a"): status, ("", "new"): {}})
+async def test_a_cache_lists_its_services(status: Any, stays: Standing) -> None:
+    found, _, _ = await _asked({("", "a"): status, ("", "new"): {}})
 
-    assert found == ({A} if kept else frozenset())
+    assert found == stays
 
 
 async def test_a_model_of_several_caches_is_used_if_one_of_them_lists_a_service() -> None:
     models = [entry("a", uri="hf://org/a"), entry("mine", namespace="team", uri="hf://org/a"), entry("new", uri="hf://org/new")]
     of = artifacts(LOCAL_MODEL_NODE.read({"metadata": {"name": "n"}, "spec": {"localModels": models}}).spec)
 
-    found, _, caches = await _held({("", "a"): {}, ("team", "mine"): {"inferenceServices": USER}}, of=of, answers=2)
+    found, _, caches = await _asked({("", "a"): {}, ("team", "mine"): {"inferenceServices": USER}}, of=of, answers=2)
 
-    assert found == {A}
+    assert found == _USED
     assert caches.gets[:2] == [("localmodelcaches", "", "a"), ("localmodelnamespacecaches", "team", "mine")]
 
 
 async def test_of_a_server_that_does_not_answer_nothing_more_is_asked() -> None:
-    _, problems, caches = await _held({("", "a"): Unavailable("no answer")})
+    _, problems, caches = await _asked({("", "a"): Unavailable("no answer")})
 
     assert [each.reason for each in problems] == ["Unavailable"]
     assert len(caches.gets) == 1

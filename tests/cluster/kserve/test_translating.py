@@ -11,6 +11,7 @@ import pytest
 from cluster.credentials import access_of
 from cluster.kserve.agent import Answers, Artifact, Identity, artifacts
 from cluster.kserve.credentials import of_account, of_entry
+from cluster.kserve.holding import Standing
 from cluster.kserve.kinds import LOCAL_MODEL_NODE
 from cluster.kserve.presence import agents_among
 from cluster.kserve.reading import read_options
@@ -24,6 +25,7 @@ from tests.cluster.kserve.worlds import URI, entry, group
 
 ROOT = PurePosixPath("/mnt/models/models")
 PIN = Pin("commit", "a" * 64, 10)
+_NONE = Standing()
 
 
 def wanted(*entries: dict[str, Any]) -> tuple[Artifact, ...]:
@@ -34,11 +36,11 @@ def spec(
     *entries: dict[str, Any],
     groups: tuple[Any, ...] = (),
     pins: dict[str, Pin] | None = None,
-    held: frozenset[str] = frozenset(),
+    standing: Standing = _NONE,
 ) -> Meant:
     found = wanted(*entries)
     known = {each.key: PIN for each in found} if pins is None else pins
-    return spec_of(found, known, Answers(), groups, held, root=ROOT, allowed=("hf://",), job_namespace="jobs")
+    return spec_of(found, known, Answers(), groups, standing, root=ROOT, allowed=("hf://",), job_namespace="jobs")
 
 
 class TestNodeCache:
@@ -57,12 +59,15 @@ class TestNodeCache:
         assert spec(entry(), groups=(group("gpu"), elsewhere)).spec.limit == str(2**40)
         assert spec(entry(), groups=(elsewhere,)).spec.limit is None
 
-    def test_says_of_what_services_use_that_it_never_makes_room(self) -> None:
-        used, unused = wanted(entry("a"), entry("b", uri=f"{URI}2"))
+    def test_says_what_makes_no_room(self) -> None:
+        entries = [entry("a"), entry("b", uri=f"{URI}2"), entry("c", uri=f"{URI}3")]
+        used, unknown, unused = (each.key for each in wanted(*entries))
 
-        found = spec(entry("a"), entry("b", uri=f"{URI}2"), held=frozenset({used.key})).spec.artifacts
+        found = spec(*entries, standing=Standing(frozenset({used}), frozenset({unknown}))).spec.artifacts
 
-        assert (found[used.key].held, found[unused.key].held) == (True, None)
+        assert (found[used].held, found[used].retain) == (True, None)
+        assert (found[unknown].held, found[unknown].retain) == (None, "Always")  # it stays, and that is no use of it
+        assert (found[unused].held, found[unused].retain) == (None, None)
 
     def test_survives_the_way_through_the_agents_client(self) -> None:
         made = spec(entry()).spec
