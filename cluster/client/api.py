@@ -1,4 +1,4 @@
-"""One API server: get, list, create, replace, apply, delete, and the changes of a watch. Objects are JSON as it comes.
+"""One API server: get, list, create, replace, apply, delete, review, and the changes of a watch. Objects are JSON as it comes.
 
 Nothing is retried here. Every answer and every wait has a bound.
 """
@@ -120,6 +120,11 @@ class Api:
         async with aclosing(lines):  # who stops reading ends the request then, not some time later
             async for line in lines:
                 yield _change(parsed(line, what), what)
+
+    async def review(self, endpoint: Endpoint, question: Mapping[str, Any]) -> Document:
+        """Return the answer to a question that has the form of an object. The server keeps nothing of it. Raises ApiError."""
+        what = f"create {endpoint.named()}"
+        return await self._connection.ask(Request("POST", endpoint.path(), what, body=question))
 
     async def create(self, endpoint: Endpoint, document: Mapping[str, Any]) -> Document:
         """Create an object. Raises Conflict if it exists, ApiError."""

@@ -11,10 +11,10 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
+from cluster.binding import SYSTEM_POLICY, refuse_unbound_agents
 from cluster.client import Api, ApiAccess
 from cluster.client.leading import Leadership
 from cluster.client.patience import patiently
-from cluster.controller.binding import refuse_unbound_agents
 from cluster.controller.figures import metrics_of
 from cluster.controller.options import OPTIONS, config_from
 from cluster.controller.running import Config, Controller
@@ -62,7 +62,7 @@ async def _until_signalled(
         leadership = Leadership(lease_api, name=options.get("lease", MANAGER), namespace=config.namespace, identity=identity)
         api.guard = leadership.check
         controller = Controller(api, config, on_event)
-        bound = None if options.get("allow_unbound_agents") else partial(refuse_unbound_agents, api)
+        bound = None if options.get("allow_unbound_agents") else partial(refuse_unbound_agents, api, SYSTEM_POLICY)
         with ExitStack() as stack:
             if "metrics_port" in options:
                 site = _site(controller, leadership, options)

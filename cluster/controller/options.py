@@ -46,7 +46,7 @@ OPTIONS = tuple(
         HUB_ENDPOINT,
         Option(
             "allow_unbound_agents",
-            "run without the admission policy that lets agents write for their own nodes only",
+            "run where no admission policy binds agents to their nodes, or tokens do not name nodes (before Kubernetes 1.30)",
             switch=True,
         ),
         ALLOW_LOOPBACK,

@@ -209,12 +209,12 @@ async def _answered(true: Callable[[], Awaitable[bool]]) -> bool:
 
 
 @contextmanager
-def controller(stage: Stage, log: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a controller as a process; its lines go to `log`."""
+def controller(stage: Stage, log: Path, *options: str, bound: bool = False) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a controller as a process; its lines go to `log`. `bound`: it wants agents to be bound to their nodes."""
     words = [
         sys.executable, "-m", "cluster.controller.main", "--kubeconfig", str(stage.kubeconfig), "--namespace", stage.name,
-        "--image", "example.com/weightlift:0.1.0", "--allow-loopback", "--allow-unbound-agents",
-        "--status-interval", "200ms", *options,
+        "--image", "example.com/weightlift:0.1.0", "--allow-loopback",
+        *(() if bound else ("--allow-unbound-agents",)), "--status-interval", "200ms", *options,
     ]  # fmt: skip
     with log.open("ab") as output:
         process = subprocess.Popen(words, stdout=output, stderr=output, env={**os.environ, "PYTHONUNBUFFERED": "1"})
