@@ -69,6 +69,12 @@ OPTIONS = tuple(
             metavar="PREFIX",
             repeated=True,
         ),
+        Option(
+            "allow_unbound_agents",
+            "with --kserve agent, run where no admission policy binds agents to their nodes, or tokens do not name nodes "
+            "(before Kubernetes 1.30)",
+            switch=True,
+        ),
         *REPORTING,
     )
 )

@@ -42,6 +42,7 @@ def config_of(
         asking,
         options.get("survey_interval", 30.0),
         options.get("recheck_interval", 60.0),
+        unbound=options.get("allow_unbound_agents", False),
     )
 
 

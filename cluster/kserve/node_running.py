@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from cluster.binding import KSERVE_POLICY, refuse_unbound_agents
 from cluster.client import Api, ApiAccess, ApiError, Watched, endpoint_of
+from cluster.client.patience import patiently
 from cluster.kserve import knowing
 from cluster.kserve.agent import Artifact, Identity, Looks, artifacts, look, removals, status_patch, statuses
 from cluster.kserve.kinds import LOCAL_MODEL_NODE
@@ -36,7 +38,10 @@ _OTHER_REVISION = "OtherRevision"
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """How the node runs. `namespace`: KServe's own. Times in seconds. `asking` without the namespace of downloads."""
+    """How the node runs. `namespace`: KServe's own. Times in seconds. `asking` without the namespace of downloads.
+
+    `unbound`: whether it runs also where any agent may write the status of any node.
+    """
 
     node: str
     root: Path
@@ -44,6 +49,7 @@ class Config:
     asking: Asking
     survey_interval: float
     recheck_interval: float
+    unbound: bool = False
 
 
 class Node:
@@ -92,7 +98,13 @@ class Node:
         self._remembered = False
 
     async def run(self) -> None:
-        """Run until cancelled. Raises KServeAgentPresent if KServe's agent is there, or appears."""
+        """Run until cancelled.
+
+        Raises KServeAgentPresent if KServe's agent is there, or appears; ConfigurationError where agents are not bound to their
+        nodes.
+        """
+        if not self._config.unbound:
+            await patiently(partial(refuse_unbound_agents, self._plain, KSERVE_POLICY), on_problem=self._refused)
         tasks = [asyncio.ensure_future(each) for each in (self._watched.run(), self._looping())]
         try:
             await asyncio.gather(*tasks)

@@ -46,10 +46,11 @@ def installed(
     policy: Fault | dict[str, Any] = POLICY,
     binding: Fault | dict[str, Any] = BINDING,
     review: Fault | dict[str, Any] | None = None,
+    name: str = SYSTEM_POLICY,
 ) -> None:
-    """Answer as a cluster with the installation does, but for what a test says."""
-    serve(front, f"validatingadmissionpolicies/{SYSTEM_POLICY}", policy)
-    serve(front, f"validatingadmissionpolicybindings/{SYSTEM_POLICY}", binding)
+    """Answer as a cluster with the installation does, but for what a test says. `name`: of the policy."""
+    serve(front, f"validatingadmissionpolicies/{name}", policy)
+    serve(front, f"validatingadmissionpolicybindings/{name}", binding)
     serve(front, "selfsubjectreviews", review or myself("n1"))
 
 

@@ -43,12 +43,14 @@ class Node:
         self.root = directory / "models"
         self.root.mkdir()
         self.kubeconfig = Path(str(KUBECONFIG))
+        self.bound = False
         self.process: subprocess.Popen[str] | None = None
 
     def start(self, *words: str) -> None:
         self.process = started_command(
             AGENT,
             *("--kserve", "agent", "--kserve-namespace", self.place.kserve, "--kserve-source", "hf://"),
+            *(() if self.bound else ("--allow-unbound-agents",)),
             *("--node", self.name, "--root", self.root, "--namespace", self.place.kserve, "--kubeconfig", self.kubeconfig),
             *("--hub-endpoint", self.origin.endpoint, "--allow-loopback", *QUICK, *words),
             *("--metrics-port", "0", "--metrics-address", "127.0.0.1"),
@@ -324,6 +326,20 @@ def test_an_api_server_that_is_away_at_the_start_is_waited_for(node: Node, origi
 
 
 class TestRefusals:
+    def test_it_does_not_run_where_agents_are_not_bound_to_their_nodes(self, node: Node, origin: Origin) -> None:
+        origin.add_repo("org/m", files())
+        node.want(model("a", "hf://org/m"))
+        node.bound = True
+
+        node.start()
+        assert node.process is not None
+        _, log = node.process.communicate(timeout=60)
+
+        assert node.process.returncode == 78
+        assert "there is no ValidatingAdmissionPolicy weightlift-kserve-agents; install it" in log.splitlines()[-1]
+        assert node.statuses == {}
+        assert not origin.requests
+
     def test_it_does_not_start_beside_kserves_own_agent(self, node: Node, place: Place) -> None:
         pods = {"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "x", "image": "x"}]}}
         metadata = {"name": "kserve-localmodelnode-agent", "namespace": place.kserve}

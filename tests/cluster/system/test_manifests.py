@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import cel
 import pytest
 from kubernetes_validate import utils as kubernetes
 
+from cluster.binding import KSERVE_POLICY as KSERVES
+from cluster.binding import NODE_CLAIM, SYSTEM_POLICY
 from cluster.controller.daemon_set import Agents, documents_of
 from cluster.controller.jobs import Means, permission
 from cluster.kserve.webhooks import PATH
@@ -123,11 +126,11 @@ class TestController:
         assert container["image"] in [each.get("value") for each in container["env"] if each["name"] == "WEIGHTLIFT_IMAGE"]
 
 
-POLICY = named(render(BASE), "ValidatingAdmissionPolicy", "weightlift-agents")
-KSERVE_POLICY = named(render(KSERVE[0]), "ValidatingAdmissionPolicy", "weightlift-kserve-agents")
+POLICY = named(render(BASE), "ValidatingAdmissionPolicy", SYSTEM_POLICY)
+KSERVE_POLICY = named(render(KSERVE[0]), "ValidatingAdmissionPolicy", KSERVES)
 
 
-def verdict(resource: str, name: str, user: dict[str, Any], policy: Resource = POLICY) -> list[str]:
+def verdict(resource: str, name: str, user: dict[str, Any], policy: Resource) -> list[str]:
     """Return the messages with which `policy` denies that `user` writes an object; none if it does not."""
     spec = policy["spec"]
     request = {"userInfo": user, "resource": {"resource": resource}}
@@ -139,51 +142,94 @@ def verdict(resource: str, name: str, user: dict[str, Any], policy: Resource = P
     return [each["message"] for each in spec["validations"] if not cel.evaluate(each["expression"], known)]
 
 
-def agent(node: str | None) -> dict[str, Any]:
+AGENTS = {"of a pool": (POLICY, f"{NAMESPACE}:{AGENT}"), "of KServe": (KSERVE_POLICY, "kserve:weightlift-agent")}
+policies = pytest.mark.parametrize(("policy", "account"), AGENTS.values(), ids=AGENTS)
+
+
+def agent(node: str | None, account: str) -> dict[str, Any]:
     """An agent as the API server sees it, with a token of a pod on `node`."""
-    user: dict[str, Any] = {"username": f"system:serviceaccount:{NAMESPACE}:{AGENT}"}
-    return user if node is None else {**user, "extra": {"authentication.kubernetes.io/node-name": [node]}}
+    user: dict[str, Any] = {"username": f"system:serviceaccount:{account}"}
+    return user if node is None else {**user, "extra": {NODE_CLAIM: [node]}}
+
+
+def concerned(policy: Resource) -> dict[str, list[str]]:
+    """The resources whose writes a policy judges, by API group."""
+    rules = policy["spec"]["matchConstraints"]["resourceRules"]
+    assert all(each["operations"] == ["CREATE", "UPDATE"] for each in rules)
+    return {group: each["resources"] for each in rules for group in each["apiGroups"]}
 
 
 class TestAdmission:
     """Evaluated here, because the policy's API is newer than the cluster of the tests."""
 
-    def test_an_agent_may_write_the_status_of_its_own_node(self) -> None:
-        assert verdict("nodecaches", "n1", agent("n1")) == []
+    def test_judges_what_agents_write(self) -> None:
+        """Of KServe's also what they have no right to, should somebody give it to them."""
+        assert concerned(POLICY) == {
+            "weightlift.dev": ["nodecaches", "nodecaches/status"],
+            "coordination.k8s.io": ["leases"],
+        }
+        assert concerned(KSERVE_POLICY) == {
+            "serving.kserve.io": ["localmodelnodes", "localmodelnodes/status"],
+            "coordination.k8s.io": ["leases"],
+        }
 
-    def test_an_agent_may_renew_the_lease_of_its_own_node(self) -> None:
-        assert verdict("leases", "weightlift-agent.n1", agent("n1")) == []
+    @pytest.mark.parametrize(("directory", "name"), [(BASE, SYSTEM_POLICY), (KSERVE[0], KSERVES)], ids=AGENTS)
+    def test_denies_by_a_binding(self, directory: Path, name: str) -> None:
+        spec = named(render(directory), "ValidatingAdmissionPolicyBinding", name)["spec"]
 
+        assert spec == {"policyName": name, "validationActions": ["Deny"]}
+
+    @policies
+    @pytest.mark.parametrize("resource", ["nodecaches", "localmodelnodes"])
+    def test_an_agent_may_write_the_status_of_its_own_node(self, resource: str, policy: Resource, account: str) -> None:
+        assert verdict(resource, "n1", agent("n1", account), policy) == []
+
+    @policies
+    def test_an_agent_may_renew_the_lease_of_its_own_node(self, policy: Resource, account: str) -> None:
+        assert verdict("leases", "weightlift-agent.n1", agent("n1", account), policy) == []
+
+    @policies
     @pytest.mark.parametrize(
         ("resource", "name"),
         [
             ("nodecaches", "n2"),
+            ("localmodelnodes", "n2"),
             ("leases", "weightlift-agent.n2"),
             ("leases", "weightlift-controller"),
+            ("leases", "kserve-local-model-manager-leader-lock"),
             ("leases", "n1"),
             ("nodecaches", "weightlift-agent.n1"),
         ],
     )
-    def test_an_agent_may_write_nothing_else(self, resource: str, name: str) -> None:
-        assert verdict(resource, name, agent("n1")) == ["an agent writes only the objects of its own node"]
+    def test_an_agent_may_write_nothing_else(self, resource: str, name: str, policy: Resource, account: str) -> None:
+        assert verdict(resource, name, agent("n1", account), policy) == ["an agent writes only the objects of its own node"]
 
-    @pytest.mark.parametrize(
-        "user", [agent(None), {**agent(None), "extra": {}}, agent("")], ids=["no extra", "empty", "no name"]
-    )
-    def test_a_token_without_a_node_may_write_nothing(self, user: dict[str, Any]) -> None:
-        assert "the agent's token does not name its node; use Kubernetes 1.30 or later" in verdict("nodecaches", "n1", user)
+    @policies
+    @pytest.mark.parametrize("extra", [None, {}, {NODE_CLAIM: [""]}], ids=["no extra", "empty", "no name"])
+    def test_a_token_without_a_node_may_write_nothing(self, extra: Any, policy: Resource, account: str) -> None:
+        user = {**agent(None, account), **({} if extra is None else {"extra": extra})}
 
-    def test_a_token_of_two_nodes_may_write_nothing(self) -> None:
-        both = {**agent(None), "extra": {"authentication.kubernetes.io/node-name": ["n1", "n2"]}}
+        assert "the agent's token does not name its node; use Kubernetes 1.30 or later" in verdict("leases", "n1", user, policy)
 
-        assert verdict("nodecaches", "n1", both) != []
+    @policies
+    def test_a_token_of_two_nodes_may_write_nothing(self, policy: Resource, account: str) -> None:
+        both = {**agent(None, account), "extra": {NODE_CLAIM: ["n1", "n2"]}}
 
+        assert verdict("leases", "weightlift-agent.n1", both, policy) != []
+
+    @policies
     @pytest.mark.parametrize(
         "name",
-        ["system:serviceaccount:weightlift-system:weightlift-controller", "admin", f"system:serviceaccount:team:{AGENT}"],
+        [
+            "system:serviceaccount:weightlift-system:weightlift-controller",
+            "system:serviceaccount:kserve:weightlift-agent-h100",
+            "admin",
+            f"system:serviceaccount:team:{AGENT}",
+            "system:serviceaccount:team:weightlift-agent",
+        ],
     )
-    def test_others_are_not_judged(self, name: str) -> None:
-        assert verdict("nodecaches", "n2", {"username": name}) == []
+    def test_others_are_not_judged(self, name: str, policy: Resource, account: str) -> None:
+        assert verdict("nodecaches", "n2", {"username": name}, policy) == []
 
 
 @pytest.fixture(scope="module")
