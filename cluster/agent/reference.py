@@ -59,6 +59,8 @@ _METRICS = """
 ## Metrics
 
 `/metrics`, `/healthz` and `/readyz` are served at `--metrics-port`. No metric names a model, a source or a node.
+`/readyz` is 200 once the agent has seen its NodeCache and can use its root, and else 503 with what is missing. An API server
+that goes away changes nothing.
 """
 
 

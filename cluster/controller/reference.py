@@ -86,6 +86,8 @@ _METRICS = """
 ## Metrics
 
 `/metrics`, `/healthz` and `/readyz` are served at `--metrics-port`. No metric names a model, a source or a node.
+`/readyz` is 503 until the controller has seen the whole cluster, and then 200, also while another one leads. An API server that
+goes away changes nothing.
 """
 
 

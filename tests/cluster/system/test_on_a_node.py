@@ -152,6 +152,11 @@ def apply(node: Node, resource: Resource) -> None:
     )
 
 
+def is_ready(node: Node, workload: str) -> bool:
+    """Whether the readiness probes of all pods of a workload answer."""
+    return node.kubectl("-n", NAMESPACE, "rollout", "status", workload, "--timeout=20s").returncode == 0
+
+
 def locked(node: Node) -> int:
     """Bytes that the agent's process has locked, as the kernel counts them."""
     words = ("-n", NAMESPACE, "exec", "daemonset/weightlift-agent-all", "-c", "agent", "--", "grep", "VmLck", "/proc/1/status")
@@ -173,6 +178,8 @@ def test_three_commands_and_a_restricted_pod_reads_the_model(node: Node, tmp_pat
         allowed = node.kubectl("-n", "team", "create", "rolebinding", *CLAIMS_ALLOWED)
         assert allowed.returncode == 0, allowed.stderr
         apply(node, pool(root, cdn))
+        for workload in ("deployment/weightlift-controller", "daemonset/weightlift-agent-all"):
+            wait_until(lambda each=workload: is_ready(node, each), f"{workload} is ready", timeout=90)  # type: ignore[misc]
         apply(node, volume(shared))
         apply(node, model("demo", {"pools": [{"name": "all"}]}, warm="Locked"))
         apply(node, model("claimed", {"claimTemplate": {"storageClassName": "shared"}}))
