@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fetcher.errors import ConfigurationError
+from fetcher.reach import embedded
 
 AUTHORITY_DAYS = 3650
 NODE_DAYS = 30
@@ -147,14 +148,25 @@ def is_of(certificate: str | None, key: str) -> bool:
 
 
 def host_of(address: str) -> IPv4Address | IPv6Address:
-    """Return the IP address in the base URL of a peer. Raises ConfigurationError for one where no peer can be."""
+    """Return the IP address in the base URL of a peer, in the one spelling that agents write.
+
+    Raises ConfigurationError for any other, and for one where no peer can be: others are told of it.
+    """
     try:
-        host = ip_address(urlsplit(address).hostname or "")
+        parts = urlsplit(address)
+        host, port = ip_address(parts.hostname or ""), parts.port
     except ValueError as error:
-        raise ConfigurationError(f"{address} is no address of a peer; write https://10.0.0.7:8650") from error
-    if host.is_link_local or host.is_multicast or host.is_unspecified:
+        raise ConfigurationError(_no_address(address)) from error
+    if not port or address != f"https://{f'[{host}]' if host.version == 6 else host}:{port}":
+        raise ConfigurationError(_no_address(address))
+    reached = embedded(host)
+    if reached.is_link_local or reached.is_multicast or reached.is_unspecified:
         raise ConfigurationError(f"no peer can be at {host}")
     return host
+
+
+def _no_address(text: str) -> str:
+    return f"{text} is no address of a peer; write https://10.0.0.7:8650, with a port from 1 to 65535"
 
 
 @lru_cache(maxsize=4096)

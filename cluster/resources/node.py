@@ -36,7 +36,9 @@ class Entry:
     warm: Warm | None = None
 
 
-_Address = Annotated[str, Schema(pattern=r"^https://([0-9]{1,3}(\.[0-9]{1,3}){3}|\[[0-9a-f:]{2,39}\]):[0-9]{1,5}$", most=64)]
+_OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_PORT = "(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})"
+_Address = Annotated[str, Schema(pattern=rf"^https://({_OCTET}(\.{_OCTET}){{3}}|\[[0-9a-f:]{{2,39}}\]):{_PORT}$", most=64)]
 _Pem = Annotated[str, Schema(most=8192)]
 MOST_PEERS = 16
 """Peers that a node is told for one artifact. They ask each other all the time, so each more costs every one of them."""

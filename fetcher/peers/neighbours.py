@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import NoReturn
 
-from fetcher.errors import FetchError
+from fetcher.errors import ConfigurationError, FetchError
 from fetcher.peers.addresses import Addresses, Name, addresses_of
 from fetcher.peers.asking import Asking, Wanted
 from fetcher.peers.membership import Membership, change
@@ -33,8 +33,9 @@ Told = Callable[[], Iterable[str]]
 class Neighbours:
     """The peers at `given`, and those that `told` returns now and then. `me`: any text that other nodes do not have.
 
-    `names` is told under which name each of them was found. `heard` and `failed` are those of `Asking`; `gone` is called with a
-    peer that is none any more. `transport` is closed at the end.
+    `names` is told under which name each of them was found. `heard` and `failed` are those of `Asking`. `failed` is also called
+    at each look at an address that is told and is none; `gone` with a peer that is none any more. `transport` is closed at the
+    end.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Neighbours:
         self._transport = transport
         self._asking = Asking(wanted, transport, secret=secret, heard=heard, failed=failed)
         self._names = names
+        self._failed = failed
         self._gone = gone
         self._asked: dict[str, asyncio.Task[NoReturn]] = {}
         self._looked: set[Name] = set()
@@ -109,8 +111,14 @@ class Neighbours:
             self._change(group)
 
     def _listen(self) -> None:
-        if self._told is not None:
-            self._membership.told = frozenset(addresses_of(self._told()).fixed)
+        """Take who is told. One address that is malformed keeps nobody from the others."""
+        told = set[str]()
+        for each in self._told() if self._told is not None else ():
+            try:
+                told.update(addresses_of([each]).fixed)
+            except ConfigurationError as error:
+                self._failed(each.rpartition("@")[2], error)
+        self._membership.told = frozenset(told)
 
 
 async def resolved(name: Name) -> list[str]:

@@ -78,11 +78,31 @@ def test_a_node_vouches_for_nobody(authority: Authority) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["https://name:1", "https://169.254.169.254:80", "https://0.0.0.0:1", "https://[ff02::1]:1", ""]
+    "address",
+    [
+        "https://name:1",
+        "https://169.254.169.254:80",
+        "https://[::ffff:a9fe:a9fe]:80",
+        "https://0.0.0.0:1",
+        "https://[ff02::1]:1",
+        "https://[:::::]:1",
+        "https://10.0.0.7:99999",
+        "https://10.0.0.7:0",
+        "https://10.0.0.7",
+        "https://10.0.0.7:8650/path",
+        "https://user@10.0.0.7:8650",
+        "http://10.0.0.7:8650",
+        "",
+    ],
 )
 def test_no_certificate_names_an_address_where_no_node_is(authority: Authority, address: str) -> None:
     with pytest.raises(ConfigurationError):
         authority.issue("node-1", address, KEY, NOW)
+
+
+def test_nor_does_one_that_the_node_has_already_make_its_port_good(authority: Authority, certificate: str) -> None:
+    with pytest.raises(ConfigurationError, match="99999"):
+        authority.vouches(certificate, "node-1", "https://10.0.0.7:99999", KEY, NOW)
 
 
 def _text(key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey) -> str:

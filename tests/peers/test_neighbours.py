@@ -16,7 +16,7 @@ import pytest
 import trustme
 
 from fetcher.artifact import CHUNK_SIZE
-from fetcher.errors import BadResponse, FetchError, NotFound, Unauthorized, Unreachable
+from fetcher.errors import BadResponse, ConfigurationError, FetchError, NotFound, Unauthorized, Unreachable
 from fetcher.manifest import RELATIVE_PATH
 from fetcher.peers import MOST, Addresses, Neighbours, PeerTls, Secret, Told, Wanted, addresses_of, asking, connected
 from fetcher.peers import neighbours as module
@@ -31,6 +31,13 @@ from tests.serving.test_rights import SECRET
 KEY, LISTING = "0123456789abcdef", "ab" * 32
 SIZES = {"a": 9 * CHUNK_SIZE + 1, "b": 7, "empty": 0}
 MARK = Mark("f" * 16, 3)
+MALFORMED = (
+    "https://user:hunter2@10.0.0.7:99999",
+    "https://10.0.0.7:0",
+    "https://[:::::]:8650",
+    "https://10.0.0.7:8650/path",
+    "",
+)
 
 
 class Learnt:
@@ -41,6 +48,7 @@ class Learnt:
         self.nodes: dict[str, str] = {}
         self.left: list[str] = []
         self.errors: list[FetchError] = []
+        self.failures: dict[str, FetchError] = {}
         self.answers = 0
 
     def heard(self, peer: str, chunks: int, node: str) -> None:
@@ -53,6 +61,7 @@ class Learnt:
 
     def failed(self, peer: str, error: FetchError) -> None:
         self.errors.append(error)
+        self.failures[peer] = error
 
 
 @asynccontextmanager
@@ -201,6 +210,22 @@ class TestARealServer:
             named[:] = ["127.0.0.2"]
             await eventually(lambda: second in learnt.chunks, "the second one's map")
             await eventually(lambda: neighbours.peers == {second}, "the first one leaves")
+
+    async def test_an_address_that_is_none_keeps_nobody_from_those_that_are_told_beside_it(
+        self,
+        cache: Cache,  # noqa: F811
+        start: Callable[..., str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(module, "TOLD_EVERY", 0.01)
+        first, told = start(), list(MALFORMED)
+        async with learning(Addresses(), self.wanted(cache), told=lambda: told) as (learnt, neighbours):
+            await eventually(lambda: learnt.failures.keys() >= {"10.0.0.7:99999"}, "what is wrong is said")
+            told.append(first)
+            await eventually(lambda: first in learnt.chunks, "the map of one who is told later")
+            assert neighbours.peers == {first}
+        assert learnt.failures.keys() == {each.removeprefix("https://user:hunter2@") for each in MALFORMED}
+        assert all(isinstance(error, ConfigurationError) for error in learnt.errors)
 
 
 class Liar:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from cluster.certificates import Authority, new_authority, new_key, now
+from cluster.resources import NODE_CACHE
 from fetcher.cache.offering import Offers
 from fetcher.sources.access import HttpAccess
 from fetcher.testing.origin import Origin
@@ -22,6 +23,8 @@ from tests.serving.peer import Peer
 
 MiB = 1024 * 1024
 SIZE = 40 * MiB
+NO_ADDRESS = "https://[:::::]:8650"
+"""The schema of the API server takes it."""
 PUBLISHED = {"config.json": b"{}", "model.safetensors": os.urandom(SIZE)}
 
 
@@ -35,24 +38,25 @@ class Pool:
         self._net = f"127.{random.randint(64, 250)}.{random.randint(0, 250)}"
         self._count = 0
 
-    def started(self, *wanted: Entry, peers: tuple[Node, ...] = ()) -> Node:
-        """A new node that shall have `wanted`, with its certificate."""
+    def started(self, *wanted: Entry, peers: tuple[Node, ...] = (), beside: tuple[str, ...] = ()) -> Node:
+        """A new node that shall have `wanted`, with its certificate. It is told of `peers`, and of the addresses `beside`."""
         self._count += 1
         node = self.play.node(f"n{self._count}")
         self.want(node)
         node.start("--peer-address", f"{self._net}.{self._count}", "--peer-port", str(self.port))
         wait_until(lambda: node.status.peer_key is not None, "the node asks for a certificate")
-        self.want(node, *wanted, peers=peers)
+        self.want(node, *wanted, peers=peers, beside=beside)
         return node
 
-    def want(self, node: Node, *wanted: Entry, peers: tuple[Node, ...] = ()) -> None:
+    def want(self, node: Node, *wanted: Entry, peers: tuple[Node, ...] = (), beside: tuple[str, ...] = ()) -> None:
         """Write the specification of a node, with its certificate once it has asked for one."""
         told: dict[str, Any] = {"authority": self.authority.pem}
         if node.process is not None and (status := node.status).peer_key is not None:
             assert status.peer_address is not None
             told["certificate"] = self.authority.issue(node.name, status.peer_address, status.peer_key, now())
         if peers:
-            told["addresses"] = {each.key: [peer.status.peer_address for peer in peers] for each, _ in wanted}
+            addresses = [*beside, *(peer.status.peer_address for peer in peers)]
+            told["addresses"] = {each.key: addresses for each, _ in wanted}
         self.play.want(node, *wanted, peers=told)
 
 
@@ -95,6 +99,28 @@ async def test_a_model_with_a_token_comes_from_peers_too_since_they_prove_who_th
     origin.clear_requests()
     second = pool.started(model.wanted("default"), peers=(first,))
     assert second.becomes(model, "Ready").from_peers == model.bytes
+
+
+async def test_an_address_that_is_none_is_said_and_the_others_are_asked(play: Play, pool: Pool) -> None:
+    model = await play.model("m", "hf://org/m")
+    first = pool.started(model.wanted("default"))
+    first.becomes(model, "Ready")
+    second = pool.started(model.wanted("default"), peers=(first,), beside=(NO_ADDRESS,))
+    assert second.becomes(model, "Ready").from_peers == model.bytes
+    _, log = second.stop()
+    assert log.count(NO_ADDRESS) == 1
+
+
+@pytest.mark.parametrize("address", ["https://10.0.0.7:99999", "https://10.0.0.7:0", "https://10.0.0.256:1", "https://node:1"])
+def test_a_port_or_a_host_that_cannot_be_is_not_taken_by_the_api_server(play: Play, pool: Pool, address: str) -> None:
+    peers = {"authority": pool.authority.pem, "addresses": {"0" * 16: [address]}}
+    document = {
+        "apiVersion": NODE_CACHE.api_version,
+        "kind": NODE_CACHE.name,
+        "metadata": {"name": f"{play.mark}-refused"},
+        "spec": {"pool": "pool", "peers": peers},
+    }
+    assert f'Invalid value: "{address}"' in play.cluster.apply(document)
 
 
 class TestRights:
