@@ -29,8 +29,9 @@ from fetcher.uncancelled import run_uncancelled
 
 MEMORY = 128 * 1024 * 1024
 """Bytes for connections and uploads, beside a fetch's own buffers in what the pod requests."""
-_UPLOADS = 16
-"""Files sent at a time: a node is told to as many others as it is told of."""
+_UPLOADS = 64
+"""Files sent at a time: up to 16 to each node that asks, and 16 nodes are told of this one for each model. Measured: 1.03 MiB
+each, and 21 KiB for a connection. So they take half of the memory, and 1,024 connections less than the other half."""
 _AGAIN = 30.0
 """Seconds until it is tried again to listen."""
 _DRAIN = 5.0
@@ -132,6 +133,7 @@ class Peering:
             port=config.peer_port,
             authorization=Rights(self._api, asyncio.get_running_loop(), lambda: self._marks),
             certificates=files,
+            named=True,
             limits=ServingLimits(_UPLOADS, config.peer_rate, MEMORY),
         )
         warn = partial(self._warned, ConfigurationError.reason)

@@ -21,7 +21,8 @@ DAEMON_SET = "DaemonSet"
 _USER = 65532
 """As in all our pods: nobody else's number, and the group that writes our volumes."""
 _RESOURCES = {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"memory": "1Gi"}}
-"""A fetch needs 256 MiB of buffers at most, and page cache of what it writes counts too."""
+"""The agent takes less than 100 MiB, a fetch 256 MiB of buffers at most, and serving peers 128 MiB: 484 MiB. Page cache of what
+it writes counts towards the limit too."""
 _MiB = 1024 * 1024
 _OVERHEAD = 64
 """What the kernel needs beside pages of files, as one byte in so many: `loader hold` refuses what does not fit with it."""

@@ -230,7 +230,12 @@ SERVE = (
     Option("tls_cert", "serve TLS with this chain of certificates in PEM, read again when it changes", Path, "FILE"),
     Option("tls_key", "the key of --tls-cert in PEM", Path, "FILE"),
     Option("tls_client_ca", "serve those with a certificate of one of these authorities", Path, "FILE"),
-    Option("max_uploads", "maximum files sent at a time (default 32)", partial(parse_number, 1, 512), "N"),
+    Option(
+        "max_uploads",
+        "maximum files sent at a time, half of them to one caller (default 64)",
+        partial(parse_number, 1, 512),
+        "N",
+    ),
     LIMIT_RATE,
     replace(MEMORY_LIMIT, help="maximum memory for connections and buffers together (default 128Mi)"),
     Option("drain_for", "at a signal, finish what is being sent within this time (default 20s)", parse_duration, "DURATION"),

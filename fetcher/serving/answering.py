@@ -12,7 +12,6 @@ import os
 import re
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
 from functools import cache, partial
@@ -26,6 +25,7 @@ from fetcher.serving.answers import Field, head, of_file, short
 from fetcher.serving.authorization import Authorization, Caller
 from fetcher.serving.counts import Counts
 from fetcher.serving.maps import Maps
+from fetcher.serving.places import Places
 from fetcher.serving.requests import BadRequest, NotSatisfiable, Request, part
 from fetcher.serving.sending import Buffered, Compared, Sender
 from fetcher.values import dataclass
@@ -35,15 +35,13 @@ Outcome = Literal["next", "close", "wait"]
 
 _DIGEST = re.compile("[0-9a-f]{64}")
 _LATER: Field = ("Retry-After", "1")
-_GIVEN_BACK = 0.1
-"""Seconds to wait for a slot: a reader that has all its bytes may ask for the next before the thread that sent them is done."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answerer:
     """Answers requests of one server. `private`: nobody else reads what is sent, so it may be what is not for everybody.
 
-    `slots`: one for each file that is sent at a time.
+    `places`: one for each file that is sent at a time. `named`: callers are told apart by their names, else by their addresses.
     """
 
     offers: Offers
@@ -51,17 +49,20 @@ class Answerer:
     authorization: Authorization
     sender: Sender
     counts: Counts
-    slots: threading.BoundedSemaphore
+    places: Places
     private: bool
+    named: bool
 
     def answer(self, peer: socket.socket, request: Request, *, due: bool) -> Outcome:
         """Answer `request`. `due`: it has waited long enough. Raises OSError if the peer has hung up or reads nothing."""
         try:
             key, rest = self._route(request)
-            offer = self._offered(_caller(peer, request), key, _listing(request))
+            caller = _caller(peer, request)
+            offer = self._offered(caller, key, _listing(request))
             if rest == ("have",):
                 return self._tell(peer, request, offer, due=due)
-            return self._send(peer, request, offer, "/".join(rest[1:]))
+            who = "/".join(caller.names) if self.named else peer.getpeername()[0]
+            return self._send(peer, request, offer, "/".join(rest[1:]), who)
         except _Refused as refused:
             return self.refuse(peer, request, refused.status, refused.why, refused.fields)
 
@@ -126,7 +127,7 @@ class Answerer:
         peer.sendall(short(200, body, persistent=request.persistent, kind=kind, only_head=only_head))
         return "next" if request.persistent else "close"
 
-    def _send(self, peer: socket.socket, request: Request, offer: Offer, path: str) -> Outcome:
+    def _send(self, peer: socket.socket, request: Request, offer: Offer, path: str, who: str) -> Outcome:
         file = offer.files.get(path)
         if file is None:
             raise _Refused(404, "no such file in this listing")
@@ -135,9 +136,9 @@ class Answerer:
         except NotSatisfiable:
             raise _Refused(416, "no such range", (("Content-Range", f"bytes */{file.size}"),)) from None
         with ExitStack() as stack:
-            if not self.slots.acquire(timeout=_GIVEN_BACK):
+            if not self.places.take(who):
                 raise _Refused(503, "too many uploads; try again", (_LATER,))
-            stack.callback(self.slots.release)
+            stack.callback(self.places.give_back, who)
             self.counts.uploading(1)
             stack.callback(self.counts.uploading, -1)
             upload = _Upload(peer, request, file, wanted)

@@ -22,6 +22,7 @@ from fetcher.serving.counts import Counts
 from fetcher.serving.limits import OTHER_ANSWERS, ServingLimits, Times
 from fetcher.serving.maps import Maps
 from fetcher.serving.pace import Rate
+from fetcher.serving.places import Places
 from fetcher.serving.sending import Sender
 from fetcher.values import dataclass
 
@@ -32,13 +33,17 @@ _LAST = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
-    """What is served where, to whom. `authorization` None: everybody, what is public, on loopback only."""
+    """What is served where, to whom. `authorization` None: everybody, what is public, on loopback only.
+
+    `named`: each caller has a certificate with a name of its own, by which it is told apart; else its address does that.
+    """
 
     root: Path
     address: str = "127.0.0.1"
     port: int = 0
     authorization: Authorization | None = None
     certificates: CertificateFiles | None = None
+    named: bool = False
     limits: ServingLimits = field(default_factory=ServingLimits)
     times: Times = field(default_factory=Times)
 
@@ -81,8 +86,9 @@ class Server:
             authorization=authorization,
             sender=Sender(Rate(limits.rate, time.monotonic), self.counts, self._stopped),
             counts=self.counts,
-            slots=threading.BoundedSemaphore(limits.uploads),
+            places=Places(limits.uploads),
             private=certificates is not None or serving.on_loopback,
+            named=serving.named,
         )
         most = limits.connections
         self._listener = _listening(serving)

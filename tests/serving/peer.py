@@ -44,14 +44,17 @@ class Peer:
         trusting: Path | None = None,
         certificate: tuple[Path, Path] | None = None,
         buffer: int | None = None,
+        source: str | None = None,
     ) -> None:
-        """`buffer`: bytes that the kernel receives for a peer that does not read."""
+        """`buffer`: bytes that the kernel receives for a peer that does not read. `source`: its own address."""
         parts = urlsplit(where)
         self._socket = socket.socket(socket.AF_INET6 if ":" in str(parts.hostname) else socket.AF_INET)
         if buffer is not None:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         self._socket.settimeout(_TIMEOUT)
         try:
+            if source is not None:
+                self._socket.bind((source, 0))
             self._socket.connect((parts.hostname, parts.port))
         except OSError:
             self._socket.close()

@@ -23,6 +23,7 @@ from fetcher.serving.answering import Answerer
 from fetcher.serving.authorization import anonymous
 from fetcher.serving.maps import Maps
 from fetcher.serving.pace import Rate
+from fetcher.serving.places import Places
 from fetcher.serving.requests import Request
 from fetcher.serving.sending import Sender
 from tests.lab.waiting import wait_until
@@ -246,9 +247,8 @@ class TestWaiting:
                 return super().find(key, listing)
 
         offers, maps = Looked(cache.root), Maps()
-        slots = threading.BoundedSemaphore()
         sender = Sender(Rate(None, time.monotonic), Counts(), threading.Event())
-        answerer = Answerer(offers, maps, anonymous, sender, Counts(), slots, private=True)
+        answerer = Answerer(offers, maps, anonymous, sender, Counts(), Places(1), private=True, named=False)
         offer = offers.find(cache.key)
         assert offer is not None
         known, unknown = (Request("GET", f"/v1/{cache.key}/have?since={at}") for at in (maps.of(offer).at, MARK))
