@@ -61,6 +61,16 @@ class TestStrangers:
         with socket.create_connection((parts.hostname, parts.port), timeout=20) as peer:
             assert peer.recv(1) == b""
 
+    @pytest.mark.parametrize("group", ["ffdhe2048", "ffdhe8192", "secp521r1"])
+    def test_a_client_cannot_choose_a_way_that_takes_much_of_a_processor(
+        self, start: Start, files: CertificateFiles, authority_file: Path, group: str
+    ) -> None:
+        parts = urlsplit(start(certificates=files).server.where)
+        context = ssl.create_default_context(cafile=str(authority_file))
+        context.set_ecdh_curve(group)
+        with socket.create_connection((parts.hostname, parts.port), timeout=20) as peer, pytest.raises(ssl.SSLError):
+            context.wrap_socket(peer, server_hostname=parts.hostname)
+
 
 class TestCertificatesOfClients:
     def test_who_shows_one_has_everything_and_others_nothing(
