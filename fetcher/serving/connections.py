@@ -140,11 +140,15 @@ class Connections:
                 self._greet(peer)
 
     def _make_room(self) -> bool:
-        """End the oldest connection that only waits for its client. Return whether there is one."""
-        for connection in self._all:
-            if connection.state in _UNANSWERED:
-                self._end(connection)
-                return True
+        """End the oldest connection that waits for its client, else one that waits for a change. Return whether there is one.
+
+        In this order strangers, who wait for nothing that is here, take each other's places first.
+        """
+        for states in (_UNANSWERED, ("waiting",)):
+            for connection in self._all:
+                if connection.state in states:
+                    self._end(connection)
+                    return True
         return False
 
     def _greet(self, peer: socket.socket) -> None:

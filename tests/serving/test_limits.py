@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import suppress
 
@@ -135,6 +136,17 @@ class TestConnections:
             assert peers[3].get(cache.path("config.json")).body == CONFIG
         for each in peers:
             each.close()
+
+    def test_where_all_wait_for_a_change_the_oldest_of_them_makes_room(self, cache: Cache, few: Running) -> None:
+        peers = [few.peer() for _ in range(4)]
+        for each in peers:
+            at = json.loads(each.get(f"/v1/{cache.key}/have").body)["at"]
+            each.send(f"GET /v1/{cache.key}/have?since={at} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        wait_until(lambda: few.server.counts.polls == 4, "all of them wait")
+        with few.peer() as fifth:
+            assert fifth.get(cache.path("config.json")).body == CONFIG
+        assert peers[0].ended()
+        wait_until(lambda: few.server.counts.polls == 3, "the others wait on")
 
     def test_memory_bounds_uploads_and_connections_together(self) -> None:
         assert ServingLimits(uploads=32).connections == MOST_CONNECTIONS
