@@ -77,8 +77,7 @@ class Neighbours:
         """Ask until this is cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
-                self._listen()
-                self._change(group)
+                self._listen(group)
                 for name in self._given.names:
                     group.create_task(self._watch(name, group))
                 if self._told is not None:
@@ -107,18 +106,20 @@ class Neighbours:
     async def _hear(self, group: asyncio.TaskGroup) -> NoReturn:
         while True:
             await asyncio.sleep(TOLD_EVERY)
-            self._listen()
-            self._change(group)
+            self._listen(group)
 
-    def _listen(self) -> None:
-        """Take who is told. One address that is malformed keeps nobody from the others."""
-        told = set[str]()
+    def _listen(self, group: asyncio.TaskGroup) -> None:
+        """Take who is told. One address that is malformed keeps nobody from the others, who are known before it is said."""
+        told, malformed = set[str](), dict[str, ConfigurationError]()
         for each in self._told() if self._told is not None else ():
             try:
                 told.update(addresses_of([each]).fixed)
             except ConfigurationError as error:
-                self._failed(each.rpartition("@")[2], error)
+                malformed[each.rpartition("@")[2]] = error
         self._membership.told = frozenset(told)
+        self._change(group)
+        for each, problem in malformed.items():
+            self._failed(each, problem)
 
 
 async def resolved(name: Name) -> list[str]:

@@ -49,6 +49,8 @@ class Learnt:
         self.left: list[str] = []
         self.errors: list[FetchError] = []
         self.failures: dict[str, FetchError] = {}
+        self.asked: list[frozenset[str]] = []
+        self.neighbours: Neighbours | None = None
         self.answers = 0
 
     def heard(self, peer: str, chunks: int, node: str) -> None:
@@ -62,6 +64,8 @@ class Learnt:
     def failed(self, peer: str, error: FetchError) -> None:
         self.errors.append(error)
         self.failures[peer] = error
+        if self.neighbours is not None:
+            self.asked.append(self.neighbours.peers)
 
 
 @asynccontextmanager
@@ -88,6 +92,7 @@ async def learning(
         failed=learnt.failed,
         gone=learnt.gone,
     )
+    learnt.neighbours = neighbours
     running = asyncio.create_task(neighbours.run())
     try:
         yield learnt, neighbours
@@ -226,6 +231,17 @@ class TestARealServer:
             assert neighbours.peers == {first}
         assert learnt.failures.keys() == {each.removeprefix("https://user:hunter2@") for each in MALFORMED}
         assert all(isinstance(error, ConfigurationError) for error in learnt.errors)
+
+    async def test_what_is_wrong_is_said_once_it_is_known_who_is_asked(
+        self,
+        cache: Cache,  # noqa: F811
+        start: Callable[..., str],
+    ) -> None:
+        """Else a fetch would take it that there is nobody to wait for."""
+        first = start()
+        async with learning(Addresses(), self.wanted(cache), told=lambda: [*MALFORMED, first]) as (learnt, _):
+            await eventually(lambda: bool(learnt.asked), "what is wrong is said")
+        assert set(learnt.asked) == {frozenset({first})}
 
 
 class Liar:
