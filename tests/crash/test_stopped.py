@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from fetcher.errors import LeaseLost
 from fetcher.testing.origin import Origin
 from tests.crash.conftest import NEW, OLD, Successor, Victims
 from tests.lab.waiting import wait_until
@@ -37,6 +39,15 @@ def everything(root: Path) -> dict[str, bytes | str]:
     }
 
 
+def succeed(run: Callable[[], object]) -> None:
+    """Run the successor. It holds its lease for half a second without renewing it, which a busy machine may exceed."""
+    for _ in range(2):
+        with suppress(LeaseLost):
+            run()
+            return
+    run()
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_stopped_owner_changes_nothing_that_its_successor_published(
     layout: str, origin: Origin, victims: Victims, finish: Successor, tmp_path: Path
@@ -53,7 +64,7 @@ def test_a_stopped_owner_changes_nothing_that_its_successor_published(
         stopped = victims.start(**{option: root, **again, "stop_at": number, **fields})
         wait_until(lambda: psutil.Process(stopped.pid).status() == psutil.STATUS_STOPPED, "the owner to stop")  # noqa: B023
         origin.update_repo(repository, THIRD)
-        finish(**{option: root, **again, **plain})
+        succeed(lambda: finish(**{option: root, **again, **plain}))  # noqa: B023
         published = everything(root)
         stopped.send_signal(signal.SIGCONT)
         assert stopped.wait(timeout=30) in (0, 74, 75)
