@@ -45,7 +45,7 @@ class Owners:
         """Divide the origin among `members`, to which some of `peers` belong."""
         before, self.members = self.members, members
         if members != before:
-            self._shares = shares(self.layout, members)
+            self._shares = shares(self.layout, members) if members else {}
         for peer in peers:
             peer.late = peer.node not in members
             if peer.node in members and peer.node not in before:

@@ -244,6 +244,15 @@ class TestAsking:
         assert {ask.chunk for ask in found if ask.supplier is not None} == {0, 1, 2, 3}
         assert node.missing == 0
 
+    def test_it_asks_the_origin_once_its_only_peer_is_silent(self) -> None:
+        node = Swarm(None, LAYOUT, 4, Random(1), 0.0, 0.0)
+        node.heard("n1", 0b1, 0.0)
+        node.next(0.0)
+        assert node.owners(SILENCE + 1) == frozenset()
+        found = node.next(SILENCE + 1)
+        assert found is not None
+        assert found.supplier is None
+
     def test_a_node_has_a_share_once_its_server_answers(self) -> None:
         node = Swarm(None, LAYOUT, 4, Random(1), 0.0, 0.0)
         node.heard("http://a", 0, 0.0, "n1")
