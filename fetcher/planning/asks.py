@@ -71,6 +71,11 @@ class UnderWay:
         """Chunks have come in so many seconds."""
         self._times(ask).append(seconds / ask.count)
 
+    @property
+    def usual_of_peers(self) -> float:
+        """The seconds that a chunk of a peer usually takes; 0 before any has come."""
+        return median(self._of_peers) if self._of_peers else 0.0
+
     def _times(self, ask: Ask) -> deque[float]:
         """The seconds of the last chunks of the origin, or of all peers."""
         return self._of_origin if ask.supplier is None else self._of_peers

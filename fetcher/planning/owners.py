@@ -61,8 +61,9 @@ class Owners:
         return frozenset(peer.node for peer in peers if not (peer.late or self._stalled(peer, usual, missing, now, unheard)))
 
     def _stalled(self, peer: Peer, usual: float | None, missing: int, now: float, unheard: float) -> bool:
-        """Whether an owner owes something, and brings nothing. Nobody is late before anybody has brought a block."""
-        block_time = peer.block_time or usual
+        """Whether an owner owes something, and brings nothing. Before anybody has brought a block only those are late who say
+        that they have what they owe, and do not bring it."""
+        block_time = peer.block_time or usual or (None if peer.brings else 0.0)
         if block_time is None or not self.share(peer.node) & missing & ~(peer.has if peer.brings else 0):
             return False
         return now - peer.progress > max(PATIENCE, unheard, BLOCK_TIMES * block_time)

@@ -23,6 +23,9 @@ _LONGEST = 64 * SILENCE
 _UNWILLING = 16.0
 """How many times as long as others, for each chunk, a peer may want to be asked later. In a swarm of 32, of which half have a
 quarter of the link, all refuse many requests, some four times as many as others."""
+_TURNS = 4.0
+"""The same in times of what a chunk of each peer takes together. With 16, three nodes and three peers that gave each of them a
+chunk in 9 s took 20 times the bound."""
 _WILLING = 1.0
 """Seconds for each chunk that say nothing about a peer. Where most never refuse, one that does now and then is no worse."""
 
@@ -99,12 +102,16 @@ class Peer:
         self.avoided_until = self.left_until = until
 
 
-def judge(peers: Collection[Peer]) -> None:
-    """Say of each of `peers` whether it brings what it says that it has: it may want to be asked later, as others do."""
+def judge(peers: Collection[Peer], turn: float) -> None:
+    """Say of each of `peers` whether it brings what it says that it has: it may want to be asked later, as others do.
+
+    `turn`: seconds in which each of them brings a chunk if the node is kept busy. Beyond some of these what others do is no
+    excuse: they may be as bad.
+    """
     waits = sorted(peer.wait for peer in peers)
     usual = waits[(len(waits) - 1) // 2] if waits else 0.0
     for peer in peers:
-        peer.brings = peer.waited < SILENCE or peer.wait <= max(_WILLING, _UNWILLING * usual)
+        peer.brings = peer.waited < SILENCE or peer.wait <= max(_WILLING, min(_UNWILLING * usual, _TURNS * turn))
 
 
 def every(peers: int) -> float:

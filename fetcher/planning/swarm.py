@@ -73,6 +73,7 @@ class Swarm:
     _banned: set[str] = field(default_factory=set)
     _under_way: UnderWay = field(default_factory=UnderWay)
     _for_origin: int = 0
+    _claimed: int = 0
     _held: int = 0
     _sure: int = 0
     _usable: list[tuple[str, Peer]] = field(default_factory=list)
@@ -105,8 +106,9 @@ class Swarm:
         changed = has != peer.has
         if peer.told(has, self._owners.share(peer.node), now):
             self._looked = float("-inf")
-        if changed and name not in self._banned:
-            self._held |= has
+        if changed and any(each is peer for _, each in self._usable):
+            self._claimed |= has
+            self._held |= has if peer.brings else 0
 
     def gone(self, name: str) -> None:
         """A peer is no longer one."""
@@ -256,12 +258,14 @@ class Swarm:
     def _look(self, now: float) -> None:
         """Look at who owns what, and at what peers have."""
         self._looked = now
-        self._held = self._sure = 0
+        self._claimed = self._held = self._sure = 0
         self._usable = [
             (name, peer) for name, peer in self.peers.items() if self._counts(name, peer, now) and not self._suspected[name]
         ]
-        judge(self._good)
-        for peer in [peer for peer in self._good if peer.brings]:
+        judge([peer for _, peer in self._usable], self._turn)
+        for _, peer in self._usable:
+            self._claimed |= peer.has
+        for peer in self._good:
             self._sure |= peer.has if peer.proven else peer.has & self._held
             self._held |= peer.has
         if now >= self.began + self.settle:
@@ -273,8 +277,13 @@ class Swarm:
 
     @property
     def _good(self) -> list[Peer]:
-        """The peers that count and are not suspected."""
-        return [peer for _, peer in self._usable]
+        """The peers that count, bring what they say that they have, and are not suspected."""
+        return [peer for _, peer in self._usable if peer.brings]
+
+    @property
+    def _turn(self) -> float:
+        """The seconds in which each peer brings one chunk, if as many come at a time as there are connections for."""
+        return len(self._usable) * self._under_way.usual_of_peers / min(MANY, self.connections)
 
     @property
     def _nowhere(self) -> int:
@@ -283,7 +292,7 @@ class Swarm:
 
     def _divide(self, now: float) -> None:
         """Divide the origin among the owners. Not before the first maps are heard: each of 1,000 would divide it anew."""
-        self._owners.divide(self.owners(now), self._good, now)
+        self._owners.divide(self.owners(now), [peer for _, peer in self._usable], now)
         self._share = self._owners.share(self.me) if self.me is not None else 0
 
     def _of_the_origin(self, wanted: int, now: float, disputed: int = 0) -> Ask | None:
@@ -319,7 +328,7 @@ class Swarm:
 
     def _of_a_peer(self, wanted: int, now: float) -> Ask | None:
         """A chunk that a peer has, of the one that is asked for least: so their uploads are used evenly."""
-        wanted &= self._held
+        wanted &= self._claimed
         if not wanted or not self._usable:
             return None
         if self._busy_with_peers:
@@ -336,12 +345,14 @@ class Swarm:
         return self._under_way.at_peers >= max(FEW, min(MANY, 2 * len(self._usable)))
 
     def _least_asked(self, chunks: int, now: float) -> tuple[str, int] | None:
-        """The peer with some of `chunks` of which least is under way, and which it has. One of several at random."""
+        """The peer with some of `chunks` of which least is under way, and which it has. One of several at random. A peer that
+        did not bring what it has is asked for one thing at a time: it may have been busy, and the only one that has it."""
         number, found = len(self._usable), None
         least, first = max(2, -(-2 * min(MANY, self.connections) // number)), self.random.randrange(number)
         for place in range(first, first + number):
             name, peer = self._usable[place % number]
-            if peer.asked < least and peer.avoided_until <= now and (has := peer.has & chunks):
+            may = least if peer.brings else min(1, least)
+            if peer.asked < may and peer.avoided_until <= now and (has := peer.has & chunks):
                 found, least = (name, has), peer.asked
                 if not least:
                     break

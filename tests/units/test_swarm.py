@@ -480,6 +480,37 @@ class TestBelief:
         assert {ask.supplier for ask in asked(node, 1.0)} == {"n1"}
 
 
+class TestRefusing:
+    @pytest.mark.parametrize("me", ["n0", None])
+    @pytest.mark.parametrize(("names", "proven"), [(["n1"], 1), (["n1", "n2"], 0), (["n1", "n2"], 2), (["n1", "n2", "n3"], 0)])
+    def test_peers_all_of_which_refuse_keep_nobody_from_the_origin(self, me: str | None, names: list[str], proven: int) -> None:
+        """A chunk each 29 seconds does not help: without any a node would be starved."""
+        node = Swarm(me, LAYOUT, 16, Random(1), 0.0, 0.0)
+        given, asks = 0.0, list[Ask]()
+        for step in range(2 * 12):
+            now = step / 2
+            for name in names:
+                node.heard(name, ALL, now)
+            node.verified(names[:proven])
+            while (ask := node.next(now)) is not None and ask.supplier is not None:
+                node.done(ask, now) if now == given else node.busy(ask, now, now + 1.0)
+                given = -1.0
+            asks += [ask] if ask is not None else []
+        assert asks
+
+    def test_the_only_peer_that_has_something_is_still_asked_for_one_thing_at_a_time(self) -> None:
+        """It may have been asked by too many, and the origin may be gone."""
+        node = swarm(connections=16)
+        for second in range(20):
+            node.heard("n1", ALL, second)
+            while (ask := node.next(second)) is not None and ask.supplier is not None:
+                node.busy(ask, second, second + 1.0)
+            if ask is not None:
+                node.ended(ask)
+        node.heard("n1", ALL, 21.0)
+        assert Counter(ask.supplier for ask in asked(node, 21.0))["n1"] == 1
+
+
 class TestDisputes:
     def test_a_disputed_file_comes_from_the_origin_and_its_suspect_is_asked_for_nothing(self) -> None:
         node = swarm()

@@ -86,6 +86,17 @@ class TestSimulated:
         assert max(outcome.ended.values()) < 1.1 * max(honest.ended.values()) + 10
         assert outcome.origin <= 1.05 * layout.chunks
 
+    @pytest.mark.parametrize(("honest", "count"), [(1, 1), (1, 2), (2, 2), (3, 3)])
+    @pytest.mark.parametrize("gives", [NEVER, 9.0, 29.0])
+    def test_nor_do_they_where_they_are_as_many_as_the_others(self, honest: int, count: int, gives: float) -> None:
+        """How long most peers make a node wait is no measure then."""
+        layout = Layout("ab" * 32, (32,) * 8)
+        busy = [Member(f"busy{number}", busy=1.0, gives=gives) for number in range(count)]
+        outcome, least = simulated([*equal(honest), *busy], layout=layout)
+        assert len(outcome.ended) == honest
+        assert max(outcome.ended.values()) < 2.5 * least
+        assert outcome.origin <= 1.05 * layout.chunks
+
     def test_peers_that_refuse_some_requests_are_asked_instead_of_the_origin(self) -> None:
         """A peer that has everything sends to 7 at once: each finds it busy most of the time."""
         layout = Layout("ab" * 32, (32,) * 8)

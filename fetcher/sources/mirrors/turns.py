@@ -18,7 +18,8 @@ from fetcher.sources.mirrors.fetch import Fetch, Peers
 from fetcher.sources.mirrors.mirror import opened
 from fetcher.sources.mirrors.supplied import SuppliedBody, why
 
-_LONGEST_WAIT = 64.0
+_SHORTEST_WAIT, _LONGEST_WAIT = 1.0, 64.0
+"""Seconds that who wants to be asked later is left alone, whatever it says. Who says 0 would be asked all the time."""
 SPARING = 100
 """Chunks for each peer, from which on the origin may be asked for one only to learn its rate: a hundredth, if all do."""
 
@@ -89,7 +90,7 @@ class Turns:
             news = False
             if isinstance(error, Transient) and error.retry_after is not None:
                 now = self._clock()
-                self.swarm.busy(ask, now, now + min(error.retry_after, _LONGEST_WAIT))
+                self.swarm.busy(ask, now, now + min(max(error.retry_after, _SHORTEST_WAIT), _LONGEST_WAIT))
             else:
                 news = self.swarm.failed(ask, self._clock())
             if ask.supplier is None:
