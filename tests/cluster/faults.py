@@ -29,6 +29,7 @@ import aiohttp
 from aiohttp import web
 
 from cluster.client import ApiAccess, of_kubeconfig
+from fetcher.transport.connector import Connector
 from tests.cluster.api import cluster
 
 T = TypeVar("T")
@@ -296,7 +297,7 @@ class Front:
     async def start(self) -> None:
         for with_rights in (True, False):
             tls = self.behind.tls if with_rights else _without_certificate(self.behind)
-            connector = aiohttp.TCPConnector(limit=0, ssl=True if tls is None else tls)
+            connector = Connector(limit=0, ssl=True if tls is None else tls)  # a watch that is cut leaves no socket behind
             self._sessions[with_rights] = aiohttp.ClientSession(self.behind.server, connector=connector, auto_decompress=False)
         application = web.Application(client_max_size=64 * 1024 * 1024)
         application.router.add_route("*", "/{rest:.*}", self._answer)
