@@ -16,8 +16,8 @@ from fetcher.errors import SourceNotAllowed
 from fetcher.reach import Address, embedded, is_local
 
 _NEVER = ("file", "pvc")
-_WITH_HOST = ("http", "https", "oci")
-_PORTS = {"http": ":80", "https": ":443", "oci": ":443"}
+PORTS = {"http": 80, "https": 443, "oci": 443}
+"""The ports of the schemes whose prefixes name a host, where none is written."""
 _LOCAL_NAMES = re.compile(r"(.*\.)?(localhost|localdomain)|metadata(\.google\.internal|\.goog)?")
 """Names that mean this machine, or the metadata service of a cloud, which a proxy would resolve for us."""
 
@@ -44,7 +44,7 @@ def refuse_source(
     if found is None:
         listed = ", ".join(prefixes) or "nothing"
         raise SourceNotAllowed(f"{shown} is below none of {owner} ({listed}); ask for it to be added")
-    if scheme in _WITH_HOST:
+    if scheme in PORTS:
         _refuse_local(rest, shown, allow_loopback=allow_loopback)
 
 
@@ -53,12 +53,12 @@ def _compared(uri: str) -> str | None:
     scheme, separator, rest = uri.partition("://")
     host, slash, path = rest.partition("/")
     path = path.partition("?")[0].partition("#")[0]
-    if not separator or not host or "\\" in unquote(rest) or not rest.isprintable() or (scheme in _WITH_HOST and "@" in host):
+    if not separator or not host or "\\" in unquote(rest) or not rest.isprintable() or (scheme in PORTS and "@" in host):
         return None
     segments = path.split("/") if slash else []
     if any(unquote(each) in (".", "..") or "/" in unquote(each) for each in segments) or "" in segments[:-1]:
         return None
-    if scheme in _WITH_HOST:
+    if scheme in PORTS:
         host = _host(scheme, host)
     last = segments[-1] if segments else host
     bare = last if scheme in ("http", "https", "s3", "gs", "az") else _without_revision(last)
@@ -73,12 +73,12 @@ def _without_revision(segment: str) -> str:
 def _compared_prefix(prefix: str) -> str:
     scheme, _, rest = prefix.partition("://")
     host, slash, path = rest.partition("/")
-    return f"{scheme}://{_host(scheme, host)}{slash}{path}" if scheme in _WITH_HOST else prefix
+    return f"{scheme}://{_host(scheme, host)}{slash}{path}" if scheme in PORTS else prefix
 
 
 def _host(scheme: str, host: str) -> str:
     lower = host.lower()
-    return lower.removesuffix(_PORTS.get(scheme, ":")).rstrip(".")
+    return lower.removesuffix(f":{PORTS.get(scheme, '')}").rstrip(".")
 
 
 def _refuse_local(rest: str, shown: str, *, allow_loopback: bool) -> None:

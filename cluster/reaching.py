@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
+from cluster.allowing import PORTS
 from fetcher.reach import Reach
 from fetcher.sources.access import Access
 from fetcher.sources.addresses import hub_endpoint, is_blob_address, scheme_of
@@ -12,7 +13,6 @@ from fetcher.sources.azure.access import AzureAccess
 from fetcher.sources.s3.access import S3Access
 
 _STORES = ("s3", "gs", "az")
-_PORTS = {"http": 80, "https": 443, "oci": 443}
 
 
 def reach_of(
@@ -35,6 +35,6 @@ def _place(prefix: str) -> tuple[str, int] | None:
     """The host and port that a prefix names; None if it is one of all hosts, or of names in a store."""
     scheme, _, rest = prefix.partition("://")
     parts = urlsplit(f"//{rest}")
-    if scheme not in _PORTS or not parts.hostname:
+    if scheme not in PORTS or not parts.hostname:
         return None
-    return parts.hostname.rstrip("."), parts.port or _PORTS[scheme]
+    return parts.hostname.rstrip("."), parts.port or PORTS[scheme]

@@ -16,7 +16,7 @@ what to do next; it never contains a credential.
     │   ├── Unauthorized         77
     │   │   └── GatedRepo        77
     │   ├── Refused              77  the server refuses this request (400, 405, 451, ...)
-    │   ├── SourceNotAllowed     77  it is, or leads to, nothing that whoever runs the cache allows
+    │   ├── SourceNotAllowed     77  the administrator does not allow the source, or where it leads
     │   ├── HostilePath          65  a listed path would be written outside the artifact
     │   ├── Untrusted            69  TLS: the certificate cannot be verified
     │   ├── Offline              69  HF_HUB_OFFLINE forbids using the network
@@ -132,7 +132,7 @@ class Refused(SourceError):
 
 
 class SourceNotAllowed(SourceError):
-    """What was asked for, or where it leads, is nothing that whoever runs the cache allows."""
+    """The administrator does not allow the source, or where it leads."""
 
     reason = "SourceNotAllowed"
     exit_code = 77

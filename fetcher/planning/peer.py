@@ -57,7 +57,8 @@ class Peer:
 
     @property
     def wait(self) -> float:
-        """The seconds for which it wanted to be asked later, for each chunk."""
+        """The seconds for which it wanted to be asked later, for each chunk. Two count more than came: who has brought few may
+        have been unlucky, as one of 32 peers is."""
         return self.waited / (self.came + 2)
 
     @property
