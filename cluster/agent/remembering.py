@@ -5,7 +5,7 @@ A NodeCache that is missing, or that this process has never seen, changes nothin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from cluster.agent.states import Attempt, Lying, Memory, Wanted
@@ -148,13 +148,17 @@ def retried(memory: Memory, key: str) -> Memory:
 
 def resized(memory: Memory) -> Memory:
     """Return the memory after the limits changed: what had no room may have it now."""
-    kept = {key: each for key, each in memory.attempts.items() if each.reason not in _NO_ROOM}
-    return replace(memory, attempts=kept)
+    return _untried(memory, _NO_ROOM)
 
 
 def roomier(memory: Memory) -> Memory:
     """Return the memory after something may make room that was spared before: what waited for that is tried at once."""
-    return replace(memory, attempts={key: each for key, each in memory.attempts.items() if each.reason != "Capacity"})
+    return _untried(memory, ("Capacity",))
+
+
+def _untried(memory: Memory, reasons: Collection[str]) -> Memory:
+    """Return the memory without the failures for these reasons."""
+    return replace(memory, attempts={key: each for key, each in memory.attempts.items() if each.reason not in reasons})
 
 
 def _outcome(error: FetchError) -> tuple[str, bool]:

@@ -165,6 +165,17 @@ def refused_all(account: Account, lines: Sequence[str]) -> None:
     assert [each for each in lines if account.may(each)] == []
 
 
+def reads_no_secret_and_writes_no_node(plane: Cluster, place: Place, account: Account) -> str:
+    """By real requests. Returns the name of the node."""
+    name = f"{place.mark}-n"
+    assert plane.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}) == ""
+
+    assert account.refused("get", "secrets", "--all-namespaces")
+    assert account.refused("get", "secrets", "-n", place.kserve)
+    assert account.refused("label", "node", name, "a=b")
+    return name
+
+
 NODES = [f"{verb} nodes{part}" for verb in ("create", "update", "patch", "delete") for part in ("", "/status")]
 
 
@@ -194,12 +205,7 @@ class TestAgent:
         self, plane: Cluster, place: Place, installation: list[Resource], tmp_path: Path
     ) -> None:
         account = Account(plane, place, AGENT, tmp_path)
-        name = f"{place.mark}-n"
-        assert plane.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}) == ""
-
-        assert account.refused("get", "secrets", "--all-namespaces")
-        assert account.refused("get", "secrets", "-n", place.kserve)
-        assert account.refused("label", "node", name, "a=b")
+        name = reads_no_secret_and_writes_no_node(plane, place, account)
         assert account.refused("annotate", "localmodelnode", name, "a=b")
 
     def test_has_every_right_that_it_uses_and_uses_every_right_that_it_has(
@@ -256,9 +262,4 @@ class TestManager:
         self, plane: Cluster, place: Place, installation: list[Resource], tmp_path: Path
     ) -> None:
         account = Account(plane, place, MANAGER, tmp_path)
-        name = f"{place.mark}-n"
-        assert plane.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}) == ""
-
-        assert account.refused("get", "secrets", "--all-namespaces")
-        assert account.refused("get", "secrets", "-n", place.kserve)
-        assert account.refused("label", "node", name, "a=b")
+        reads_no_secret_and_writes_no_node(plane, place, account)
